@@ -1,0 +1,49 @@
+"""Dailies: render every model of an MLflow experiment over every frame of a sequence.
+
+sequence + discover -> download -> infer -> collect -> summary
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/sequence.smk"
+include: "rules/discover.smk"
+include: "rules/download.smk"
+include: "rules/infer.smk"
+include: "rules/collect.smk"
+include: "rules/summary.smk"
+
+
+localrules:
+    all,
+    sequence,
+    discover,
+    list_models,
+    collect,
+    summary,
+
+
+wildcard_constraints:
+    model=r"[^/]+",
+
+
+rule all:
+    default_target: True
+    input:
+        f"{STATE}/sequence.json",
+        metadata_of_all_models,
+        f"{OUT}/batch_summary.json",
+
+
+onsuccess:
+    tell_outcome()
+
+
+onerror:
+    tell_interruption()

@@ -1,0 +1,108 @@
+"""Configuration and input functions; MLflow is asked once per invocation, and only when jobs are planned."""
+
+import sys
+from functools import cache, partial
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+HERE = Path(str(workflow.current_basedir)).parent
+sys.path.append(str(HERE / "scripts"))
+
+from dailies import discovery, files, manifest, metadata, sequence
+from dailies.config import pixel_settings, validated
+from dailies.devices import refuse_missing
+from dailies.errors import DailiesError
+
+
+def told(function, *args, **kwargs):
+    """Call a function whose errors are for the user: their text alone ends the invocation, with exit code 1."""
+    try:
+        return function(*args, **kwargs)
+    except DailiesError as error:
+        raise SystemExit(f"dailies: {error}") from None
+
+
+config.update(told(validated, config, HERE / "config" / "config.schema.yaml"))
+
+OUT = config["output_dir"]
+STATE = f"{OUT}/.dailies"
+
+
+@cache
+def input_fingerprint():
+    """A digest of the input folder's listing."""
+    if workflow.local_exec:
+        told(refuse_missing, config["device"])
+    return told(sequence.fingerprint, Path(config["input_dir"]))
+
+
+@cache
+def store_fingerprint():
+    """A digest of what MLflow says of the selected runs; the last known one while MLflow does not answer."""
+    input_fingerprint()
+    standing = told(discovery.standing, config, Path(STATE))
+    if standing.warning:
+        logger.warning(f"dailies: {standing.warning}")
+    return standing.fingerprint
+
+
+def discovery_index(wildcards):
+    """The list of the selected models, once MLflow was asked; ends the invocation when there is none."""
+    index = checkpoints.discover.get().output.index
+    if reason := files.read_json(Path(index))["reason"]:
+        raise SystemExit(f"dailies: {reason}")
+    return index
+
+
+def discovered_models():
+    """The names of the selected models, in MLflow's order."""
+    return files.read_json(Path(discovery_index(None)))["models"]
+
+
+def metadata_of_all_models(wildcards):
+    return [f"{OUT}/{model}/metadata.json" for model in discovered_models()]
+
+
+def next_attempt(wildcards):
+    """The number of the attempt at this model that is due; it grows only after a failure or a lost frame."""
+    return manifest.next_attempt(
+        Path(f"{STATE}/attempts/{wildcards.model}.json"),
+        Path(f"{STATE}/sequence.json"),
+        Path(f"{OUT}/{wildcards.model}"),
+    )
+
+
+def infer_memory(wildcards, input, attempt):
+    """Megabytes for one render: about 1.2 kB per pixel in fp32, on top of torch itself; more on every retry."""
+    frame = sequence.load(Path(input.sequence)).largest
+    tile = (config["tile_size"] ** 2) if config["tiled"] is True else frame
+    return int((1500 + 1.2e-3 * min(frame, tile)) * attempt)
+
+
+def infer_minutes(wildcards, input, attempt):
+    """Minutes for one render: 4 s per megapixel and frame, what a U-Net of base 64 takes on 2 cores, and a reserve."""
+    frames = sequence.load(Path(input.sequence)).frames
+    pixels = sum(frame.width * frame.height for frame in frames)
+    return int((10 + pixels / 1e6 * 4 / 60) * attempt)
+
+
+SUMMARY = Path(f"{OUT}/batch_summary.json")
+SUMMARY_BEFORE = SUMMARY.stat().st_mtime_ns if SUMMARY.is_file() else None
+
+
+def tell_outcome():
+    """Say what was rendered; raise, so that the exit code is 1, when models failed in this invocation."""
+    if not SUMMARY.is_file() or SUMMARY.stat().st_mtime_ns == SUMMARY_BEFORE:
+        return
+    logger.info(metadata.table(SUMMARY))
+    if gone := metadata.left_behind(Path(OUT), SUMMARY):
+        logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
+    if failures := metadata.failures(SUMMARY):
+        raise WorkflowError(failures)
+
+
+def tell_interruption():
+    """Say where to look after a job of Snakemake's own failed."""
+    logger.error(f"dailies: frames already rendered are kept; the logs are in {OUT}/logs; run again to go on.")

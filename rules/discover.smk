@@ -1,0 +1,25 @@
+"""Stage 2, discover: ask MLflow which models there are. experiment -> discovery.json, one record per model."""
+
+
+checkpoint discover:
+    output:
+        index=f"{STATE}/discovery.json",
+    log:
+        f"{OUT}/logs/discover.log",
+    conda:
+        "../envs/dailies.yaml"
+    params:
+        fingerprint=lambda wildcards: store_fingerprint(),
+    script:
+        "../scripts/discover.py"
+
+
+rule list_models:
+    input:
+        index=discovery_index,
+    log:
+        f"{OUT}/logs/list_models.log",
+    conda:
+        "../envs/dailies.yaml"
+    script:
+        "../scripts/list_models.py"

@@ -1,0 +1,16 @@
+"""Stage 3, download: one model's artifact, verified; gone when its renders are done. record -> weights/{model}."""
+
+
+rule download:
+    input:
+        record=f"{STATE}/models/{{model}}.json",
+    output:
+        weights=temp(directory(f"{STATE}/weights/{{model}}")),
+    log:
+        f"{OUT}/logs/download_{{model}}.log",
+    benchmark:
+        f"{STATE}/benchmarks/download_{{model}}.tsv"
+    conda:
+        "../envs/dailies.yaml"
+    script:
+        "../scripts/download.py"

@@ -1,0 +1,16 @@
+"""Stage 1, sequence: read every frame once. input_dir -> sequence.json."""
+
+
+rule sequence:
+    output:
+        sequence=f"{STATE}/sequence.json",
+    log:
+        f"{OUT}/logs/sequence.log",
+    conda:
+        "../envs/dailies.yaml"
+    threads: 4
+    params:
+        fingerprint=lambda wildcards: input_fingerprint(),
+        on_bad_frame=config["on_bad_frame"],
+    script:
+        "../scripts/sequence.py"

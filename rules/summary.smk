@@ -1,0 +1,14 @@
+"""Stage 6, summary: all models in one file. every metadata.json -> batch_summary.json."""
+
+
+rule summary:
+    input:
+        metadata=metadata_of_all_models,
+    output:
+        summary=f"{OUT}/batch_summary.json",
+    log:
+        f"{OUT}/logs/summary.log",
+    conda:
+        "../envs/dailies.yaml"
+    script:
+        "../scripts/summary.py"

@@ -1,0 +1,264 @@
+"""The configuration: complete, of the right types, and refused with a sentence where it is wrong."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from dailies.errors import ConfigError
+
+NOTHING = {"", "none", "null"}
+"""Words that mean no value: ``snakemake --config key=null`` passes them on as text."""
+
+SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+
+TILE_STEP = 32
+"""Pixels by which a tile lies beyond its neighbour at least: tiles start on multiples of a network's stride."""
+
+RUN_ID_DIGITS = 32
+"""Length of the ids that MLflow gives; a shorter one that became a number may have lost its zeros."""
+
+FOLDER_FIELDS = {
+    "run_name": "unet",
+    "run_id": "0" * RUN_ID_DIGITS,
+    "architecture": "unet",
+    "epoch": 1,
+    "train_loss": 0.5,
+    "val_loss": 0.5,
+    "experiment": "copyair_experiments",
+    "start_time": 1701234567890,
+}
+"""What ``folder_name`` may name, each with a value that its format must suit."""
+
+CREDENTIALS = re.compile(r"^[^/]*:(//)?[^/].*@|[?&][^=&]*(password|passwd|pwd|token|secret)[^=&]*=", re.IGNORECASE)
+"""``user:password@`` before a host, or a secret among the arguments; an ``@`` in a file path is neither."""
+
+
+def validated(config: Mapping, schema: Path, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return every key of ``schema``, with the value given in ``config`` or its default.
+
+    Values may be text, as ``snakemake --config`` gives them. Keys that accept one text or a list come back as a
+    list. A ``mlflow_uri`` of None stands for an ``MLFLOW_TRACKING_URI`` that holds credentials: read it from the
+    environment when it is needed, so that it is written nowhere.
+
+    Raises:
+        ConfigError: with one line for each thing that is wrong.
+    """
+    rules = yaml.safe_load(schema.read_text(encoding="utf-8"))["properties"]
+    problems = [_unknown_key(key, known=list(rules)) for key in config if key not in rules]
+    complete = {}
+    for key, rule in rules.items():
+        given = config.get(key, rule["default"])
+        value = _coerced(key, given, rule)
+        if Draft202012Validator(rule).is_valid(value):
+            complete[key] = value
+        else:
+            problems.append(_refusal(key, given, rule))
+    problems += _contradictions(complete, environ)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    if complete["mlflow_uri"] is None and not CREDENTIALS.search(environ["MLFLOW_TRACKING_URI"]):
+        complete["mlflow_uri"] = environ["MLFLOW_TRACKING_URI"]
+    return complete
+
+
+def pixel_settings(config: Mapping) -> dict[str, Any]:
+    """Return the part of a validated configuration that changes the pixels of a frame."""
+    keys = ["precision", "tiled"] + ([] if config["tiled"] is False else ["tile_size", "overlap"])
+    return {key: config[key] for key in keys}
+
+
+def allowed(rule: Mapping) -> str:
+    """Say in words which values a key's schema accepts."""
+    types = _types(rule)
+    if "anyOf" in rule:
+        words, pattern = rule["anyOf"]
+        options = [*words["enum"], pattern["description"]]
+    elif "enum" in rule or "boolean" in types:
+        return _either([_word(choice) for choice in rule.get("enum", [True, False])])
+    elif "array" in types:
+        options = [f"one {rule['items']['description']}", "a list of them"]
+    elif "integer" in types:
+        kind = f"a multiple of {rule['multipleOf']}" if "multipleOf" in rule else "a whole number"
+        lower, upper = rule["minimum"], rule.get("maximum")
+        options = [f"{kind} of at least {lower}" if upper is None else f"{kind} from {lower} to {upper}"]
+    elif "object" in types:
+        options = [f"a mapping such as {rule['examples'][0]}"]
+    else:
+        options = ["text"]
+    return _either([*options, "none"] if "null" in types else options)
+
+
+def _coerced(key: str, given: Any, rule: Mapping) -> Any:
+    """Return ``given`` as the type that ``rule`` asks for, or unchanged where that would be a guess."""
+    types = _types(rule)
+    word = given.strip().lower() if isinstance(given, str) else None
+    if word in NOTHING:
+        return None
+    if "anyOf" in rule:
+        return given if word is None else word
+    if "enum" in rule or "boolean" in types:
+        choices = {_word(choice).lower(): choice for choice in rule.get("enum", [True, False])}
+        return choices.get(SWITCHES.get(word, word), given)
+    if "integer" in types:
+        return _whole_number(given)
+    if "array" in types:
+        return None if given is None else [_text(key, item) for item in _items(key, given)]
+    return _text(key, given) if "string" in types else given
+
+
+def _whole_number(given: Any) -> Any:
+    try:
+        number = float(given) if isinstance(given, str) else given
+    except ValueError:
+        return given
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def _items(key: str, given: Any) -> list:
+    """Return the items of a list, of a text with commas, or of one value; experiment names may hold commas."""
+    if isinstance(given, str) and key != "experiment_name":
+        return [item.strip() for item in given.split(",") if item.strip()]
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _text(key: str, given: Any) -> Any:
+    """Undo what YAML, and Snakemake's reading of ``--config``, do to a text, if it can be undone."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        return given if key == "run_ids" and len(str(given)) < RUN_ID_DIGITS else str(given)
+    if key == "folder_name" and isinstance(given, Mapping) and list(given.values()) in ([""], [None]):
+        return "{" + next(iter(given)) + "}"
+    if key in ("filter", "order_by") and isinstance(given, str):
+        return given + _open_quote(given)
+    if key in ("input_dir", "output_dir", "mlflow_uri") and isinstance(given, str) and given.startswith("~/"):
+        return str(Path(given).expanduser())
+    return given
+
+
+def _open_quote(expression: str) -> str:
+    """Return the quote that Snakemake strips from the end of ``--config "filter=params.a = 'b'"``, or nothing."""
+    quote = ""
+    for character in expression:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"`":
+            quote = character
+    return quote.strip("`")
+
+
+def _unknown_key(key: Any, known: list[str]) -> str:
+    plain = str(key).lstrip("-").replace("-", "_").lower()
+    if plain in known:
+        return f"'{key}' is not a key; write {plain}."
+    near = difflib.get_close_matches(plain, known, n=1)
+    return f"'{key}' is not a key; " + (f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}.")
+
+
+def _refusal(key: str, given: Any, rule: Mapping) -> str:
+    """Say what is wrong with the value of ``key``, and what would be right."""
+    types = _types(rule)
+    if "string" in types and "enum" not in rule and "anyOf" not in rule:
+        items = given if isinstance(given, list) and "array" in types else [given]
+        misread = [item for item in items if not isinstance(item, str | list | None)]
+        if misread:
+            brackets = f"in brackets on the command line, '{key}=[...]', or " if "array" in types else ""
+            return (
+                f"{key} was read as {_misread(misread[0])}, not as text; "
+                f"write it {brackets}in quotes in the configuration file."
+            )
+    text = f"{key} is {_shown(given)}; allowed: {allowed(rule)}"
+    number = _whole_number(given)
+    if "multipleOf" in rule and type(number) in (int, float):
+        step = rule["multipleOf"]
+        text += f"; the nearest is {round(min(max(rule['minimum'], number), rule['maximum']) / step) * step}"
+    return text + "."
+
+
+def _misread(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return f"the number {value}" if type(value) in (int, float) else _shown(value)
+
+
+def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str]:
+    """Check what no single key can say about itself; keys that are wrong already are not in ``config``."""
+    uri = config.get("mlflow_uri", "refused")
+    if uri is None and not environ.get("MLFLOW_TRACKING_URI"):
+        yield "mlflow_uri is none and the environment variable MLFLOW_TRACKING_URI is not set; set one of them."
+    if uri is not None and CREDENTIALS.search(uri):
+        yield _credentials_refusal(uri)
+    if "folder_name" in config:
+        yield from _template_problems(config["folder_name"])
+    if {"input_dir", "output_dir"} <= config.keys():
+        source, target = (Path(config[key]).resolve() for key in ("input_dir", "output_dir"))
+        if target.is_relative_to(source):
+            place = "the same as" if target == source else "inside"
+            yield (
+                f"output_dir {config['output_dir']!r} is {place} input_dir {config['input_dir']!r}; "
+                "allowed: a folder outside it."
+            )
+    if {"tile_size", "overlap"} <= config.keys() and config["overlap"] > config["tile_size"] - TILE_STEP:
+        yield (
+            f"overlap is {config['overlap']} and tile_size is {config['tile_size']}; "
+            f"allowed: an overlap of at most {config['tile_size'] - TILE_STEP}."
+        )
+
+
+def _credentials_refusal(uri: str) -> str:
+    if uri.lower().startswith("http"):
+        remedy = "write it without, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment"
+    else:
+        remedy = "set mlflow_uri to null, and MLFLOW_TRACKING_URI in the environment"
+    return f"mlflow_uri holds a user name or password, which would be written to files; {remedy}."
+
+
+def _template_problems(template: str) -> Iterator[str]:
+    try:
+        fields = [
+            (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None
+        ]
+    except ValueError as error:
+        yield f"folder_name {_shown(template)} cannot be read: {error}."
+        return
+    for name, spec, conversion in fields:
+        if name not in FOLDER_FIELDS:
+            yield f"folder_name names '{{{name}}}'; allowed: {', '.join(FOLDER_FIELDS)}."
+            continue
+        try:
+            format(Formatter().convert_field(FOLDER_FIELDS[name], conversion), spec)
+        except ValueError:
+            yield (
+                f"folder_name cannot write {name} in the format '{conversion or ''}{spec}'; "
+                f"allowed: a format that suits a value such as {FOLDER_FIELDS[name]!r}."
+            )
+    if not {"run_id", "run_name"} & {name for name, *_ in fields}:
+        yield f"folder_name is {_shown(template)}; it must contain {{run_id}} or {{run_name}}, which tell models apart."
+
+
+def _types(rule: Mapping) -> list[str]:
+    types = rule.get("type", [])
+    return [types] if isinstance(types, str) else types
+
+
+def _either(options: list[str]) -> str:
+    *most, last = options
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _word(value: Any) -> str:
+    """Write a value of an enum as a user does."""
+    return {None: "none", True: "true", False: "false"}.get(value, value)
+
+
+def _shown(value: Any) -> str:
+    """Write a refused value on one short line, without the password that an address may hold."""
+    if value is None or isinstance(value, bool):
+        return _word(value)
+    text = re.sub(r"//.*@", "//***@", repr(value) if isinstance(value, str | list | dict) else str(value))
+    return text if len(text) <= 80 else f"{text[:77]}..."

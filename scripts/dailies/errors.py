@@ -1,0 +1,33 @@
+"""Errors whose text is for the user: what is wrong, which one, what to do."""
+
+
+class DailiesError(Exception):
+    """Base of every error that a user can act on; its text is one or two complete sentences."""
+
+
+class ConfigError(DailiesError):
+    """A configuration key or value that is not allowed."""
+
+
+class SequenceError(DailiesError):
+    """The input frames cannot be used."""
+
+
+class StoreError(DailiesError):
+    """MLflow answers, but not with what was asked for."""
+
+
+class StoreUnreachable(StoreError):
+    """The tracking server does not answer; what is already known may still be used."""
+
+
+class DownloadError(DailiesError):
+    """A model's artifact cannot be fetched whole."""
+
+
+class LoadError(DailiesError):
+    """An artifact cannot be turned into a network."""
+
+
+class RenderError(DailiesError):
+    """A network ran and its answer cannot be used."""

@@ -1,0 +1,81 @@
+"""Files that are whole or absent, and JSON that every reader accepts."""
+
+import hashlib
+import json
+import math
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+LARGEST_DOUBLE = 1.797e308
+"""MLflow stores an infinite metric as ±1.8e308, the largest double; anything beyond this is infinite."""
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path`` in one step: a reader sees the old file or the new one, never a part.
+
+    Raises OSError, and leaves no temporary file behind, when the disk is full or not writable.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def dump_json(value: Any) -> bytes:
+    """Give strict JSON with stable bytes: keys in the order given, NaN and infinities as null."""
+    return (json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )
+
+
+def strict(value: Any) -> Any:
+    """Replace what JSON cannot hold: NaN, infinities and MLflow's stand-ins for them become None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) and abs(value) < LARGEST_DOUBLE else None
+    if isinstance(value, dict):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as strict JSON, in one step."""
+    write_bytes(path, dump_json(value))
+
+
+def write_json_if_changed(path: Path, value: Any) -> bool:
+    """Write ``value`` unless the file holds it already; return whether it was written."""
+    data = dump_json(value)
+    if path.is_file() and path.read_bytes() == data:
+        return False
+    write_bytes(path, data)
+    return True
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises FileNotFoundError or json.JSONDecodeError."""
+    return json.loads(path.read_bytes())
+
+
+def digest(value: Any) -> str:
+    """Give the sha256 of a JSON value; equal values have equal digests, whatever the order of their keys."""
+    text = json.dumps(strict(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Give the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_files(root: Path, paths: Iterable[str]) -> str:
+    """Give one sha256 for several files below ``root``: over their names and contents, in name order."""
+    return digest([[path, sha256_of(root / path)] for path in sorted(paths)])

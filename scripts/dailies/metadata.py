@@ -1,0 +1,83 @@
+"""Metadata: what is known of each model and its render, and the summary of all of them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dailies import files
+from dailies.tables import columns
+
+FROM_CHECKPOINT = ("architecture", "epoch", "train_loss", "val_loss")
+"""What the checkpoint knows better than its run: the run ends later than its best epoch."""
+
+
+def describe(run: Path, outcome: Path, *, output: Path) -> None:
+    """Merge what MLflow says of a model (``run``) and how its render went (``outcome``) into ``metadata.json``."""
+    about, went = files.read_json(run), files.read_json(outcome)
+    told = {key: went["model"][key] for key in FROM_CHECKPOINT if went["model"].get(key) is not None}
+    about |= told
+    files.write_json(
+        output,
+        {
+            **{key: about[key] for key in ("run_id", "run_name", *FROM_CHECKPOINT, "status", "start_time")},
+            "experiment": about["experiment"],
+            "params": about["params"],
+            "metrics": about["metrics"],
+            "tags": about["tags"],
+            "not_chosen": about["not_chosen"],
+            "render": {key: went[key] for key in ("status", "error", "attempt")} | went["render"],
+            "artifact": went["artifact"],
+            "input": went["input"],
+            "signature": went["model"].get("signature"),
+        },
+    )
+
+
+def summarize(metadata: Sequence[Path], *, output: Path) -> None:
+    """Merge the models' ``metadata.json`` files, in the order given, into ``batch_summary.json``."""
+    files.write_json(output, [_line(path.parent, files.read_json(path)) for path in metadata])
+
+
+def _line(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    render = about["render"]
+    succeeded = render["status"] == "success"
+    return {
+        "run_id": about["run_id"],
+        "run_name": about["run_name"],
+        "architecture": about["architecture"],
+        "status": render["status"],
+        **({"output_dir": str(folder)} if succeeded else {"error": render["error"]}),
+        **{key: about[key] for key in ("epoch", "train_loss", "val_loss")},
+        "frames": render["frames"],
+        "fps": render["fps"],
+    }
+
+
+def table(summary: Path) -> str:
+    """Lay out a summary: one line per model."""
+    rows = [("model", "status", "frames", "fps")]
+    for line in files.read_json(summary):
+        name = Path(line["output_dir"]).name if "output_dir" in line else f"{line['run_name']} ({line['run_id'][:8]})"
+        fps = "-" if line["fps"] is None else f"{line['fps']:.2f}"
+        rows.append((name, line["status"], str(line["frames"]), fps))
+    return columns(rows)
+
+
+def failures(summary: Path) -> str | None:
+    """Say in one line how many models of a summary failed, and why the first did; None when none did."""
+    lines = files.read_json(summary)
+    failed = [line for line in lines if line["status"] != "success"]
+    if not failed:
+        return None
+    reasons = "; ".join(
+        f"{line['run_name']} ({line['run_id'][:8]}) {line['status']}: {line['error']}" for line in failed[:5]
+    )
+    more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+    return f"{len(failed)} of {len(lines)} models failed: {reasons}{more}. The next invocation tries them again"
+
+
+def left_behind(output_dir: Path, summary: Path) -> list[str]:
+    """Name the folders of models that were rendered once and that the summary no longer lists, sorted."""
+    listed = {line["run_id"] for line in files.read_json(summary)}
+    rendered = ((path.parent.name, files.read_json(path)["run_id"]) for path in output_dir.glob("*/metadata.json"))
+    return sorted(name for name, run_id in rendered if run_id not in listed)

@@ -1,0 +1,218 @@
+"""A render: one model over one sequence, resumed where it stopped, and its record."""
+
+import hashlib
+import logging
+import platform
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dailies
+from dailies import files, frames
+from dailies.download import RECEIPT
+from dailies.errors import DailiesError, LoadError, RenderError
+from dailies.manifest import Entry, Manifest, keys_of
+from dailies.sequence import Frame
+from dailies.sequence import load as load_sequence
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dailies.engine import Engine
+    from dailies.models import Model
+
+log = logging.getLogger(__name__)
+
+READ_AHEAD = 2
+"""Frames that are decoded while another is on the device."""
+
+PROGRESS_SECONDS = 5
+"""How often the log says how far the render is."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one render needs to know."""
+
+    record: Path
+    """The model's discovery record."""
+    weights: Path
+    """The folder with the downloaded artifact and its receipt."""
+    sequence: Path
+    input_dir: Path
+    folder: Path
+    """Where the frames go."""
+    manifest: Path
+    state: Path
+    """The record of the last attempt, which outlives this one."""
+    settings: Mapping[str, Any]
+    """Precision, tiled, tile_size, overlap: what changes pixels."""
+    device: str
+    threads: int
+    attempt: int
+    trust_pickle: bool
+
+
+def render(job: Job, *, result: Path) -> None:
+    """Render every frame that is missing or out of date, and write the record of it to ``result``.
+
+    A model that cannot be downloaded, loaded or rendered is a result too: its status says so and its error says why.
+    Raises RenderError when the device is missing, which concerns all models.
+    """
+    receipt = files.read_json(job.weights / RECEIPT)
+    sequence = load_sequence(job.sequence)
+    last = files.read_json(job.state) if job.state.is_file() else {}
+    status, error, model = "success", None, last.get("model", {})
+    if receipt["status"] != "success":
+        status, error, done = receipt["status"], receipt["error"], {}
+    else:
+        keys = keys_of(sequence, receipt["sha256"], dict(job.settings))
+        manifest = Manifest(job.manifest)
+        done = manifest.done(keys, job.folder)
+        manifest.restart(done.values())
+        todo = [frame for frame in sequence.frames if frame.output not in done]
+        log.info("%d frames, %d of them to render", len(sequence.frames), len(todo))
+        if todo or last.get("artifact", {}).get("sha256") != receipt["sha256"] or not model:
+            status, error, model = _attempt(job, receipt, todo, keys, manifest)
+        done = manifest.done(keys, job.folder)
+    outcome = {
+        "status": status,
+        "error": error,
+        "attempt": job.attempt,
+        "render": _figures(done, job),
+        "model": model,
+        "artifact": {key: receipt.get(key) for key in ("uri", "path", "sha256", "size")},
+        "input": {"digest": sequence.digest, "frames": len(sequence.frames), "skipped": len(sequence.skipped)},
+    }
+    files.write_json(job.state, outcome)
+    files.write_json(result, outcome)
+    log.log(logging.INFO if status == "success" else logging.ERROR, "%s%s", status, f": {error}" if error else "")
+
+
+def _attempt(
+    job: Job, receipt: Mapping[str, Any], todo: Sequence[Frame], keys: Mapping[str, str], manifest: Manifest
+) -> tuple[str, str | None, dict[str, Any]]:
+    """Load the model and render; give status, error and what the model says of itself."""
+    import torch
+
+    from dailies.engine import Engine, Settings, find_device
+    from dailies.models import load_model
+
+    torch.set_num_threads(job.threads)
+    device = find_device(job.device)
+    try:
+        path = job.weights / "artifact" / receipt["path"]
+        hint = files.read_json(job.record)["architecture"]
+        model = load_model(path, architecture=hint, trust_pickle=job.trust_pickle)
+    except LoadError as error:
+        return "load_failed", str(error), {}
+    log.info("architecture %s, on %s, %d threads", model.architecture, device, job.threads)
+    try:
+        engine = Engine(model, device=device, settings=Settings(**job.settings))
+        _render_frames(job, todo, keys, manifest, engine, device.type)
+    except DailiesError as error:
+        return "error", str(error), _about(model)
+    except torch.OutOfMemoryError as error:
+        advice = "set tiled to auto or true, or use a smaller tile_size"
+        return "error", f"out of memory on {device}: {advice} ({_first_line(error)})", _about(model)
+    except OSError as error:
+        return "error", f"{error.strerror or error}: {error.filename or job.folder}", _about(model)
+    except Exception as error:  # a network is foreign code: whatever it raises is its own failure, not the job's
+        log.exception("the network failed")
+        return "error", f"the network failed with {type(error).__name__}: {_first_line(error)}", _about(model)
+    return "success", None, _about(model)
+
+
+def _render_frames(
+    job: Job, todo: Sequence[Frame], keys: Mapping[str, str], manifest: Manifest, engine: "Engine", device: str
+) -> None:
+    """Decode ahead, render, and encode behind; return when every frame is in place and in the manifest."""
+
+    def write(frame: Frame, pixels: "np.ndarray", seconds: float) -> None:
+        data = frames.encode(pixels)
+        files.write_bytes(job.folder / frame.output, data)
+        digest = hashlib.sha256(data).hexdigest()
+        key, tiled = keys[frame.output], engine.tiled
+        manifest.add(Entry(frame.output, key, len(data), digest, round(seconds, 4), device, tiled))
+
+    writers = max(1, job.threads)
+    pending: deque[Future] = deque()
+    started = last = spoke = time.monotonic()
+    with ThreadPoolExecutor(max_workers=writers) as pool:
+        for number, (frame, pixels) in enumerate(_decoded(job.input_dir, todo), start=1):
+            try:
+                rendered = engine.render(pixels)
+            except RenderError as error:
+                raise RenderError(f"{error} at frame {frame.name}") from error
+            now = time.monotonic()
+            pending.append(pool.submit(write, frame, rendered, now - last))
+            last = now
+            if len(pending) > 2 * writers:
+                pending.popleft().result()
+            if now - spoke > PROGRESS_SECONDS:
+                spoke = now
+                rate = number / (now - started)
+                left = (len(todo) - number) / rate
+                log.info("frame %d of %d, %.2f fps, %.0f s left", number, len(todo), rate, left)
+        for future in pending:
+            future.result()
+
+
+def _decoded(input_dir: Path, todo: Sequence[Frame]) -> Iterator[tuple[Frame, "np.ndarray"]]:
+    """Read and decode frames in order, a few ahead of the reader."""
+
+    def read(frame: Frame) -> "np.ndarray":
+        data = (input_dir / frame.name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != frame.sha256:
+            raise RenderError(f"frame {frame.name} changed while the workflow was running; run it again")
+        return frames.decode(data, frame.name)
+
+    ahead: deque[tuple[Frame, Future]] = deque()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        for frame in todo:
+            ahead.append((frame, pool.submit(read, frame)))
+            if len(ahead) > READ_AHEAD:
+                first, pixels = ahead.popleft()
+                yield first, pixels.result()
+        for first, pixels in ahead:
+            yield first, pixels.result()
+
+
+def _about(model: "Model") -> dict[str, Any]:
+    signature = model.signature
+    return {
+        "architecture": model.architecture,
+        **model.facts,
+        "signature": {
+            "value_range": list(signature.value_range),
+            "channels": signature.channels,
+            "scale": signature.scale,
+        },
+    }
+
+
+def _figures(done: Mapping[str, Entry], job: Job) -> dict[str, Any]:
+    """Sum up a render from its manifest: the same figures, however often it was interrupted."""
+    entries = list(done.values())
+    seconds = sum(entry.seconds for entry in entries)
+    tiled = any(entry.tiled for entry in entries)
+    return {
+        "frames": len(entries),
+        "seconds": round(seconds, 2),
+        "fps": round(len(entries) / seconds, 3) if seconds else None,
+        "device": entries[-1].device if entries else None,
+        "precision": job.settings["precision"],
+        "tiled": tiled,
+        "tile_size": job.settings["tile_size"] if tiled else None,
+        "overlap": job.settings["overlap"] if tiled else None,
+        "versions": {"dailies": dailies.__version__, "torch": version("torch"), "python": platform.python_version()},
+    }
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:300]

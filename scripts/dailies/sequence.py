@@ -1,0 +1,201 @@
+"""The sequence: an ordered folder of frames, every one of them known to be readable."""
+
+import hashlib
+import logging
+import os
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from dailies import files
+from dailies.errors import SequenceError
+
+log = logging.getLogger(__name__)
+
+NAMED = 5
+"""How many names an error or a note spells out before it counts the rest."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One readable frame of the sequence."""
+
+    name: str
+    """The file's own name."""
+    output: str
+    """The name of the rendered file in each model's folder."""
+    width: int
+    height: int
+    mode: str
+    """Pillow's name for the kind of pixels, such as RGB or L."""
+    bit_depth: int
+    """Bits per channel."""
+    size: int
+    """Bytes on disk."""
+    sha256: str
+    """Digest of the file's bytes."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """The frames to render, in order."""
+
+    frames: tuple[Frame, ...]
+    skipped: tuple[dict[str, str], ...] = ()
+    """Unreadable frames that the user chose to pass over: name and reason."""
+
+    @property
+    def digest(self) -> str:
+        """A sha256 over the frames' output names and contents."""
+        return files.digest([[frame.output, frame.sha256] for frame in self.frames])
+
+    @property
+    def largest(self) -> int:
+        """The number of pixels of the largest frame."""
+        return max(frame.width * frame.height for frame in self.frames)
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Give a sort key that puts frame_2 before frame_10."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part] + [(2, 0, name)]
+
+
+def listing(input_dir: Path) -> list[os.DirEntry]:
+    """List the frames of a folder in natural order; other files are not frames.
+
+    Raises SequenceError when the folder is missing, is not a folder, or holds no frame.
+    """
+    from dailies.frames import EXTENSIONS
+
+    try:
+        entries = list(os.scandir(input_dir))
+    except FileNotFoundError:
+        raise SequenceError(
+            f"input_dir {input_dir} does not exist; set input_dir to the folder of your frames"
+        ) from None
+    except NotADirectoryError:
+        raise SequenceError(f"input_dir {input_dir} is a file; set input_dir to the folder of your frames") from None
+    except PermissionError:
+        raise SequenceError(f"input_dir {input_dir} may not be read by this user") from None
+    found = [
+        entry
+        for entry in entries
+        if not entry.name.startswith(".") and entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
+    ]
+    if not found:
+        raise SequenceError(
+            f"input_dir {input_dir} holds no frame ({len(entries)} other entries); frames end in {' '.join(EXTENSIONS)}"
+        )
+    return sorted(found, key=lambda entry: natural(entry.name))
+
+
+def fingerprint(input_dir: Path) -> str:
+    """Give a digest that changes when a frame comes, goes or is written again; nothing is opened.
+
+    Raises SequenceError as ``listing`` does.
+    """
+    stats = ((entry.name, entry.stat()) for entry in listing(input_dir))
+    return files.digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+
+
+def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, threads: int = 4) -> Sequence:
+    """Read every frame of a folder once and describe it; frames already in ``cache`` are not read again.
+
+    ``cache`` is a JSON file that maps a frame's name, size and modification time to its description.
+    ``on_bad_frame`` is ``error`` (an unreadable frame raises SequenceError, naming the first few) or ``skip``
+    (it is left out: the sequence keeps a gap, no name shifts). Two frames that would render to one name raise
+    SequenceError.
+    """
+    entries = listing(input_dir)
+    _report_others(input_dir, entries)
+    _refuse_clashes([entry.name for entry in entries])
+    known = files.read_json(cache) if cache.is_file() else {}
+
+    def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
+        stat = entry.stat()
+        key = f"{entry.name}|{stat.st_size}|{stat.st_mtime_ns}"
+        if key in known:
+            return key, Frame(**known[key])
+        try:
+            return key, _read(Path(entry.path))
+        except SequenceError as error:
+            return key, error
+
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        described = list(pool.map(describe, entries))
+    good = {key: frame for key, frame in described if isinstance(frame, Frame)}
+    bad = [(key.rsplit("|", 2)[0], str(error)) for key, error in described if isinstance(error, SequenceError)]
+    files.write_json(cache, {key: asdict(frame) for key, frame in good.items()})
+    if bad and on_bad_frame == "error":
+        raise SequenceError(
+            f"{len(bad)} of {len(entries)} frames cannot be used: {_few([reason for _, reason in bad], '; ')}. "
+            "Replace them, or set on_bad_frame to skip to leave them out"
+        )
+    if not good:
+        raise SequenceError(f"no frame of {input_dir} can be read: {_few([reason for _, reason in bad], '; ')}")
+    for _, reason in bad:
+        log.warning("skipped: %s", reason)
+    return Sequence(
+        frames=tuple(good.values()), skipped=tuple({"name": name, "reason": reason} for name, reason in bad)
+    )
+
+
+def _read(path: Path) -> Frame:
+    from dailies import frames
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SequenceError(f"frame {path.name} cannot be read: {error.strerror}") from error
+    header = frames.inspect(data, path.name)
+    return Frame(
+        name=path.name,
+        output=frames.output_name(path.name),
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        **asdict(header),
+    )
+
+
+def _report_others(input_dir: Path, entries: list[os.DirEntry]) -> None:
+    frames = {entry.name for entry in entries}
+    others = sorted(path.name for path in input_dir.iterdir() if path.name not in frames)
+    if others:
+        log.info("not frames, ignored: %s", _few(others))
+
+
+def _refuse_clashes(names: list[str]) -> None:
+    from dailies.frames import output_name
+
+    counts = Counter(output_name(name) for name in names)
+    clashes = [name for name in names if counts[output_name(name)] > 1]
+    if clashes:
+        raise SequenceError(
+            f"several frames would be rendered to one name: {_few(clashes)}. Rename or remove all but one of each"
+        )
+
+
+def _few(items: list[str], separator: str = ", ") -> str:
+    more = f"{separator}and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return separator.join(items[:NAMED]) + more
+
+
+def save(sequence: Sequence, path: Path) -> None:
+    """Write a sequence as JSON; the same frames give the same bytes."""
+    files.write_json(
+        path,
+        {
+            "digest": sequence.digest,
+            "skipped": list(sequence.skipped),
+            "frames": [asdict(frame) for frame in sequence.frames],
+        },
+    )
+
+
+def load(path: Path) -> Sequence:
+    """Read what ``save`` wrote."""
+    data = files.read_json(path)
+    return Sequence(tuple(Frame(**frame) for frame in data["frames"]), tuple(data["skipped"]))

@@ -1,0 +1,27 @@
+"""Adapter of rule infer."""
+
+from pathlib import Path
+
+from dailies.logs import job_log
+from dailies.render import Job, render
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        model, state = snakemake.wildcards.model, Path(snakemake.input.sequence).parent
+        render(
+            Job(
+                record=Path(snakemake.input.record),
+                weights=Path(snakemake.input.weights),
+                sequence=Path(snakemake.input.sequence),
+                input_dir=Path(snakemake.config["input_dir"]),
+                folder=Path(snakemake.config["output_dir"]) / model,
+                manifest=state / "frames" / f"{model}.jsonl",
+                state=state / "attempts" / f"{model}.json",
+                settings=dict(snakemake.params.settings),
+                device=snakemake.config["device"],
+                threads=snakemake.threads,
+                attempt=snakemake.params.attempt,
+                trust_pickle=snakemake.config["trust_pickle"],
+            ),
+            result=Path(snakemake.output.outcome),
+        )

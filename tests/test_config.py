@@ -1,0 +1,437 @@
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from dailies.config import allowed, pixel_settings, validated
+from dailies.errors import ConfigError
+from jsonschema import Draft202012Validator
+from snakemake.cli import parse_config
+
+CONFIG = Path(__file__).parents[1] / "config"
+SCHEMA = CONFIG / "config.schema.yaml"
+RULES = yaml.safe_load(SCHEMA.read_text())["properties"]
+DEFAULTS = {key: rule["default"] for key, rule in RULES.items()} | {"experiment_name": ["copyair_experiments"]}
+TEXT_HINT = "not as text; write it in quotes in the configuration file."
+LIST_HINT = "not as text; write it in brackets on the command line, '{}=[...]', or in quotes in the configuration file."
+
+
+def accepted(environ=None, **config):
+    return validated(config, SCHEMA, environ or {})
+
+
+def refused(environ=None, /, **config):
+    with pytest.raises(ConfigError) as error:
+        validated(config, SCHEMA, environ or {})
+    return str(error.value)
+
+
+def from_command_line(*entries):
+    """Validate what ``snakemake --config`` makes of its arguments."""
+    return validated(parse_config(entries), SCHEMA, {})
+
+
+def test_nothing_given_is_the_demo():
+    assert accepted() == DEFAULTS
+
+
+def test_a_complete_configuration_stays_as_it_is():
+    complete = accepted(run_ids="a,b", filter="params.a = 'b", tiled="yes", output_dir="~/out")
+
+    assert validated(complete, SCHEMA, {}) == complete
+
+
+def test_the_given_configuration_is_not_changed():
+    given = {"max_runs": "5"}
+
+    validated(given, SCHEMA, {})
+
+    assert given == {"max_runs": "5"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("max_runs=5", 5),
+        ("max_runs=1e3", 1000),
+        ("max_runs=null", None),
+        ("max_runs=None", None),
+        ("tile_size=256.0", 256),
+        ("filter_status=none", None),
+        ("filter_status=", None),
+        ("filter_status=finished", "FINISHED"),
+        ("filter=null", None),
+        ("filter=metrics.`val/psnr` > 30", "metrics.`val/psnr` > 30"),
+        ("filter=params.a = 'b' and tags.c = 'd'", "params.a = 'b' and tags.c = 'd'"),
+        ('filter=tags."a b" = "it\'s"', 'tags."a b" = "it\'s"'),
+        ("order_by=metrics.`val/psnr` DESC", "metrics.`val/psnr` DESC"),
+        ("tiled=true", True),
+        ("tiled=False", False),
+        ("tiled=Auto", "auto"),
+        ("compare=off", False),
+        ("trust_pickle=YES", True),
+        ("recheck_artifacts=no", False),
+        ("device=CUDA", "cuda"),
+        ("device=cuda:11", "cuda:11"),
+        ("precision=BF16", "bf16"),
+        ("on_bad_frame=Skip", "skip"),
+        ("run_ids=null", None),
+        ("run_ids=[a,b]", ["a", "b"]),
+        ("run_ids=a, b,", ["a", "b"]),
+        ("run_ids=a", ["a"]),
+        ("run_ids=[00123, 1e5]", ["00123", "1e5"]),
+        ("run_ids=12345678901234567890123456789012", ["12345678901234567890123456789012"]),
+        ("experiment_name=2024", ["2024"]),
+        ("experiment_name=unets, then others", ["unets, then others"]),
+        ("experiment_name=[a, b]", ["a", "b"]),
+        ("epoch_from=my/epochs", ["my/epochs"]),
+        ("epoch_from=[]", []),
+        ("output_dir=2024", "2024"),
+        ("artifact_remap={/old: /new}", {"/old": "/new"}),
+        ("folder_name={run_id}", "{run_id}"),
+        ("folder_name={run_id:.8}", "{run_id:.8}"),
+        ("folder_name={run_name}_{run_id:.8}", "{run_name}_{run_id:.8}"),
+        ("checkpoint_pattern=checkpoints/last*.pth", "checkpoints/last*.pth"),
+    ],
+)
+def test_values_from_the_command_line(entry, value):
+    key = entry.partition("=")[0]
+
+    assert from_command_line(entry) == DEFAULTS | {key: value}
+
+
+def test_several_values_from_the_command_line():
+    assert from_command_line("max_runs=5", "device=cpu", "tiled=true") == (
+        DEFAULTS | {"max_runs": 5, "device": "cpu", "tiled": True}
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ({"experiment_name": ["a", 2024]}, ["a", "2024"]),
+        ({"run_ids": ["00123"]}, ["00123"]),
+        ({"max_runs": "5"}, 5),
+        ({"folder_name": {"run_id": None}}, "{run_id}"),
+        ({"mlflow_uri": "/data/me@lab/mlruns"}, "/data/me@lab/mlruns"),
+        ({"mlflow_uri": "sqlite:////data/me@lab/mlflow.db"}, "sqlite:////data/me@lab/mlflow.db"),
+        ({"input_dir": "~/frames"}, str(Path.home() / "frames")),
+    ],
+)
+def test_values_from_a_file(given, value):
+    (key,) = given
+
+    assert accepted(**given)[key] == value
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("max_run", "'max_run' is not a key; did you mean max_runs?"),
+        ("experiment", "'experiment' is not a key; did you mean experiment_name?"),
+        ("filter-status", "'filter-status' is not a key; write filter_status."),
+        ("--max-runs", "'--max-runs' is not a key; write max_runs."),
+        ("Device", "'Device' is not a key; write device."),
+        ("zzz", f"'zzz' is not a key; the keys are {', '.join(RULES)}."),
+    ],
+)
+def test_a_wrong_key_names_the_right_one(key, message):
+    assert refused(**{key: 1}) == message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "filter_status",
+            "DONE",
+            "filter_status is 'DONE'; allowed: FINISHED, RUNNING, FAILED, KILLED, SCHEDULED or none.",
+        ),
+        ("device", "gpu", "device is 'gpu'; allowed: auto, cuda, mps, cpu or cuda:N for GPU number N."),
+        ("device", 0, "device is 0; allowed: auto, cuda, mps, cpu or cuda:N for GPU number N."),
+        ("precision", "fp8", "precision is 'fp8'; allowed: fp32, tf32, fp16 or bf16."),
+        ("precision", "none", "precision is 'none'; allowed: fp32, tf32, fp16 or bf16."),
+        ("on_bad_frame", "warn", "on_bad_frame is 'warn'; allowed: error or skip."),
+        ("tiled", "maybe", "tiled is 'maybe'; allowed: true, false or auto."),
+        ("tiled", 1, "tiled is 1; allowed: true, false or auto."),
+        ("recheck_artifacts", "always", "recheck_artifacts is 'always'; allowed: auto, true or false."),
+        ("compare", "maybe", "compare is 'maybe'; allowed: true or false."),
+        ("trust_pickle", 1, "trust_pickle is 1; allowed: true or false."),
+        ("max_runs", 0, "max_runs is 0; allowed: a whole number of at least 1 or none."),
+        ("max_runs", "five", "max_runs is 'five'; allowed: a whole number of at least 1 or none."),
+        ("max_runs", 2.5, "max_runs is 2.5; allowed: a whole number of at least 1 or none."),
+        ("max_runs", float("nan"), "max_runs is nan; allowed: a whole number of at least 1 or none."),
+        ("max_runs", True, "max_runs is true; allowed: a whole number of at least 1 or none."),
+        ("overlap", -1, "overlap is -1; allowed: a whole number of at least 0."),
+        ("tile_size", 500, "tile_size is 500; allowed: a multiple of 32 from 32 to 8192; the nearest is 512."),
+        ("tile_size", "30", "tile_size is '30'; allowed: a multiple of 32 from 32 to 8192; the nearest is 32."),
+        ("tile_size", 9000, "tile_size is 9000; allowed: a multiple of 32 from 32 to 8192; the nearest is 8192."),
+        ("tile_size", None, "tile_size is none; allowed: a multiple of 32 from 32 to 8192."),
+        ("output_dir", "", "output_dir is ''; allowed: text."),
+        ("output_dir", ["a", "b"], "output_dir is ['a', 'b']; allowed: text."),
+        ("experiment_name", None, "experiment_name is none; allowed: one experiment name or a list of them."),
+        ("run_ids", [], "run_ids is []; allowed: one run id, a list of them or none."),
+        ("run_ids", ",", "run_ids is ','; allowed: one run id, a list of them or none."),
+        ("run_ids", [["a"]], "run_ids is [['a']]; allowed: one run id, a list of them or none."),
+        ("epoch_from", None, "epoch_from is none; allowed: one name or a list of them."),
+        (
+            "artifact_remap",
+            "/a:/b",
+            "artifact_remap is '/a:/b'; allowed: a mapping such as {/old/mlruns: /new/mlruns}.",
+        ),
+        (
+            "artifact_remap",
+            {"/a": 1},
+            "artifact_remap is {'/a': 1}; allowed: a mapping such as {/old/mlruns: /new/mlruns}.",
+        ),
+        ("compare", "x" * 200, f"compare is '{'x' * 76}...; allowed: true or false."),
+    ],
+)
+def test_a_wrong_value_says_what_is_allowed(key, value, message):
+    assert refused(**{key: value}) == message
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("run_ids=123e4567", f"run_ids was read as the number inf, {LIST_HINT.format('run_ids')}"),
+        ("run_ids=00123", f"run_ids was read as the number 123, {LIST_HINT.format('run_ids')}"),
+        ("experiment_name=1.10", f"experiment_name was read as the number 1.1, {LIST_HINT.format('experiment_name')}"),
+        ("output_dir=1e5", f"output_dir was read as the number 100000.0, {TEXT_HINT}"),
+        ("filter=tags.a = 'b: c'", f"filter was read as a mapping, {TEXT_HINT}"),
+    ],
+)
+def test_a_text_that_the_command_line_lost_is_refused(entry, message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        from_command_line(entry)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("experiment_name: yes", f"experiment_name was read as true, {LIST_HINT.format('experiment_name')}"),
+        ("run_ids: [abc, 2024-01-02]", f"run_ids was read as 2024-01-02, {LIST_HINT.format('run_ids')}"),
+        ("output_dir: 2024-01-02", f"output_dir was read as 2024-01-02, {TEXT_HINT}"),
+    ],
+)
+def test_a_text_that_yaml_took_for_something_else_is_refused(line, message):
+    assert refused(**yaml.safe_load(line)) == message
+
+
+def test_everything_wrong_is_reported_line_by_line():
+    assert refused(max_run=5, device="gpu", tile_size=500, overlap=600, folder_name="x").splitlines() == [
+        "'max_run' is not a key; did you mean max_runs?",
+        "device is 'gpu'; allowed: auto, cuda, mps, cpu or cuda:N for GPU number N.",
+        "tile_size is 500; allowed: a multiple of 32 from 32 to 8192; the nearest is 512.",
+        "folder_name is 'x'; it must contain {run_id} or {run_name}, which tell models apart.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tile_size", "overlap", "message"),
+    [
+        (512, 512, "overlap is 512 and tile_size is 512; allowed: an overlap of at most 480."),
+        (512, 481, "overlap is 481 and tile_size is 512; allowed: an overlap of at most 480."),
+        (32, 64, "overlap is 64 and tile_size is 32; allowed: an overlap of at most 0."),
+    ],
+)
+def test_tiles_must_be_able_to_advance(tile_size, overlap, message):
+    assert refused(tile_size=tile_size, overlap=overlap) == message
+
+
+def test_the_widest_overlap_is_accepted():
+    assert accepted(tile_size=512, overlap=480)["overlap"] == 480
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{name}_{run_id}",
+            "folder_name names '{name}'; allowed: run_name, run_id, architecture, epoch, train_loss, val_loss, "
+            "experiment, start_time.",
+        ),
+        (
+            "{run_id.__class__}_{run_id}",
+            "folder_name names '{run_id.__class__}'; allowed: run_name, run_id, architecture, epoch, train_loss, "
+            "val_loss, experiment, start_time.",
+        ),
+        (
+            "{epoch}ep",
+            "folder_name is '{epoch}ep'; it must contain {run_id} or {run_name}, which tell models apart.",
+        ),
+        ("{run_id", "folder_name '{run_id' cannot be read: expected '}' before end of string."),
+        (
+            "{run_name:.4f}",
+            "folder_name cannot write run_name in the format '.4f'; "
+            "allowed: a format that suits a value such as 'unet'.",
+        ),
+        ("{run_id:{epoch}}", "folder_name cannot write run_id in the format '{epoch}'; allowed: "),
+        ("{run_id!x}", "folder_name cannot write run_id in the format 'x'; allowed: "),
+    ],
+)
+def test_a_folder_name_that_cannot_work(template, message):
+    assert refused(folder_name=template).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("frames", "frames", "output_dir 'frames' is the same as input_dir 'frames'; allowed: a folder outside it."),
+        (
+            "a/../frames",
+            "./frames/",
+            "output_dir './frames/' is the same as input_dir 'a/../frames'; allowed: a folder outside it.",
+        ),
+        ("frames", "frames/out", "output_dir 'frames/out' is inside input_dir 'frames'; allowed: a folder outside it."),
+        (".", "out", "output_dir 'out' is inside input_dir '.'; allowed: a folder outside it."),
+    ],
+)
+def test_output_may_not_lie_in_the_input(source, target, message):
+    assert refused(input_dir=source, output_dir=target) == message
+
+
+def test_input_may_lie_beside_or_below_the_output():
+    assert accepted(input_dir="frames", output_dir="frames_out")
+    assert accepted(input_dir="out/frames", output_dir="out")
+
+
+def test_a_link_does_not_hide_that_output_lies_in_the_input(tmp_path):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "link").symlink_to("frames")
+
+    assert "is inside" in refused(input_dir=str(tmp_path / "frames"), output_dir=str(tmp_path / "link" / "out"))
+
+
+IN_ENVIRONMENT = (
+    "mlflow_uri holds a user name or password, which would be written to files; "
+    "set mlflow_uri to null, and MLFLOW_TRACKING_URI in the environment."
+)
+AS_VARIABLES = (
+    "mlflow_uri holds a user name or password, which would be written to files; write it without, "
+    "and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment."
+)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("http://me:hush@server:5000", AS_VARIABLES),
+        ("HTTPS://me@server", AS_VARIABLES),
+        ("https://me:hu/sh@server", AS_VARIABLES),
+        ("https://server/?token=hush", AS_VARIABLES),
+        ("me:hush@server:5000", IN_ENVIRONMENT),
+        ("postgresql://me:hush@server/mlflow", IN_ENVIRONMENT),
+        ("postgresql://server/mlflow?user=me&password=hush", IN_ENVIRONMENT),
+    ],
+)
+def test_credentials_in_the_address_are_refused_and_not_repeated(uri, message):
+    assert refused(mlflow_uri=uri) == message
+
+
+def test_credentials_in_a_value_of_the_wrong_type_are_not_repeated():
+    assert refused(mlflow_uri=["http://me:hush@server"]) == (
+        "mlflow_uri is ['http://***@server']; allowed: text or none."
+    )
+
+
+def test_no_address_is_the_one_of_the_environment():
+    environ = {"MLFLOW_TRACKING_URI": "http://server:5000"}
+
+    assert accepted(environ, mlflow_uri="null")["mlflow_uri"] == "http://server:5000"
+    assert accepted(environ)["mlflow_uri"] == "sqlite:///demo/mlflow.db"
+
+
+def test_credentials_of_the_environment_stay_there():
+    environ = {"MLFLOW_TRACKING_URI": "http://me:hush@server:5000"}
+
+    assert accepted(environ, mlflow_uri=None)["mlflow_uri"] is None
+
+
+@pytest.mark.parametrize("environ", [{}, {"MLFLOW_TRACKING_URI": ""}])
+def test_no_address_anywhere_is_refused(environ):
+    assert refused(environ, mlflow_uri=None) == (
+        "mlflow_uri is none and the environment variable MLFLOW_TRACKING_URI is not set; set one of them."
+    )
+
+
+def test_only_what_changes_pixels_is_a_pixel_setting():
+    assert pixel_settings(accepted()) == {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
+    assert pixel_settings(accepted(tiled=False, tile_size=256)) == {"precision": "fp32", "tiled": False}
+    assert pixel_settings(accepted(device="cpu", max_runs=3)) == pixel_settings(accepted())
+
+
+def test_validation_is_quick():
+    def seconds():
+        start = time.perf_counter()
+        accepted()
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.1
+
+
+def test_validation_imports_nothing_heavy():
+    code = "import sys, dailies.config; print(*{'mlflow', 'torch', 'numpy', 'snakemake'} & sys.modules.keys())"
+    scripts = Path(__file__).parents[1] / "scripts"
+
+    answer = subprocess.run([sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True, check=True)
+
+    assert answer.stdout.strip() == ""
+
+
+def test_the_schema_is_one_and_its_defaults_pass_it():
+    schema = yaml.safe_load(SCHEMA.read_text())
+
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate({key: rule["default"] for key, rule in RULES.items()})
+    assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("key", RULES)
+def test_every_key_is_described_in_sentences(key):
+    assert re.fullmatch(r"[A-Z].*\.(`` *\.)?", RULES[key]["description"], flags=re.DOTALL)
+
+
+def test_the_users_file_says_the_defaults():
+    text = (CONFIG / "config.yaml").read_text()
+    commented = re.sub(r"^# (?=[a-z_]+:)", "", text, flags=re.MULTILINE)
+
+    assert validated(yaml.safe_load(text), SCHEMA, {}) == DEFAULTS
+    assert validated(yaml.safe_load(commented), SCHEMA, {}) == DEFAULTS
+    assert set(yaml.safe_load(commented)) == {key for key in RULES if not key.endswith("_from")}
+
+
+def section(key):
+    """Write what config/README.md says about a key."""
+    rule = RULES[key]
+    default = rule["default"]
+    items = default if isinstance(default, list) else [default]
+    shown = ", ".join(
+        f"`{'null' if item is None else str(item).lower() if isinstance(item, bool) else item}`" for item in items
+    )
+    return f"### {key}\n\n{rule['description']}\n\nDefault: {shown}. Allowed: {allowed(rule)}.\n"
+
+
+@pytest.mark.parametrize("key", RULES)
+def test_the_readme_says_what_the_schema_says(key):
+    readme = (CONFIG / "README.md").read_text()
+
+    assert " ".join(section(key).split()) in " ".join(readme.split())
+
+
+def test_the_readme_has_the_keys_of_the_schema():
+    readme = (CONFIG / "README.md").read_text()
+
+    assert re.findall(r"^### (\w+)$", readme, flags=re.MULTILINE) == list(RULES)
+
+
+def test_the_readme_maps_arguments_to_keys():
+    readme = (CONFIG / "README.md").read_text()
+    table = re.findall(r"^\| `--([a-z-]+).*?` \| `--config (\w+)=", readme, flags=re.MULTILINE)
+
+    assert {argument.replace("-", "_"): key for argument, key in table} == {key: key for _, key in table}
+    assert {key for _, key in table} <= RULES.keys()
+    assert len(table) == 9

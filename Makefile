@@ -1,0 +1,45 @@
+# make demo: three real models over a real sequence.  make test: every test.  Nothing but python3 and make is needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/lock.txt
+
+.PHONY: demo test check lock clean
+
+demo: .venv/core
+	$(BIN)/python scripts/make_demo.py demo
+	$(BIN)/snakemake --cores 1 --resources gpu=1
+	@echo
+	@echo "The frames of each model:  output_inference/<model>/"
+	@echo "All models in one file:    output_inference/batch_summary.json"
+	@echo "Noisy input and clean reference: demo/frames/ and demo/reference/"
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+check: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+.venv/core: envs/requirements.txt envs/lock.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dailies needs Python 3.11 or newer, $(PYTHON) is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(INSTALL) --requirement envs/requirements.txt
+	@touch $@
+
+.venv/dev: .venv/core envs/requirements-dev.txt
+	$(INSTALL) --requirement envs/requirements-dev.txt
+	@touch $@
+
+# a fresh environment of the newest versions that the requirements allow, written down
+lock:
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement envs/requirements.txt --requirement envs/requirements-dev.txt
+	sed -i '/^#/!d' envs/lock.txt
+	$(BIN)/python -m pip freeze | sed 's/+.*//' >> envs/lock.txt
+
+clean:
+	rm -rf .venv .snakemake demo output_inference

@@ -4,7 +4,6 @@ import sys
 from functools import cache, partial
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 HERE = Path(str(workflow.current_basedir)).parent
@@ -16,12 +15,18 @@ from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
 
 
+def end_with(reason):
+    """End the invocation with one sentence for the user and exit code 1."""
+    logger.error(f"dailies: {reason}")
+    raise SystemExit(1)
+
+
 def told(function, *args, **kwargs):
     """Call a function whose errors are for the user: their text alone ends the invocation, with exit code 1."""
     try:
         return function(*args, **kwargs)
     except DailiesError as error:
-        raise SystemExit(f"dailies: {error}") from None
+        end_with(str(error))
 
 
 config.update(told(validated, config, HERE / "config" / "config.schema.yaml"))
@@ -52,7 +57,7 @@ def discovery_index(wildcards):
     """The list of the selected models, once MLflow was asked; ends the invocation when there is none."""
     index = checkpoints.discover.get().output.index
     if reason := files.read_json(Path(index))["reason"]:
-        raise SystemExit(f"dailies: {reason}")
+        end_with(reason)
     return index
 
 
@@ -100,7 +105,7 @@ def tell_outcome():
     if gone := metadata.left_behind(Path(OUT), SUMMARY):
         logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
     if failures := metadata.failures(SUMMARY):
-        raise WorkflowError(failures)
+        end_with(failures)
 
 
 def tell_interruption():

@@ -3,6 +3,7 @@
 
 rule download:
     input:
+        index=ancient(f"{STATE}/discovery.json"),
         record=f"{STATE}/models/{{model}}.json",
     output:
         weights=temp(directory(f"{STATE}/weights/{{model}}")),

@@ -1,8 +1,9 @@
-"""Stage 6, summary: all models in one file. every metadata.json -> batch_summary.json."""
+"""Stage 6, summary: all models in one file. discovery.json, every metadata.json -> batch_summary.json."""
 
 
 rule summary:
     input:
+        index=f"{STATE}/discovery.json",
         metadata=metadata_of_all_models,
     output:
         summary=f"{OUT}/batch_summary.json",

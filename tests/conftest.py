@@ -1,10 +1,16 @@
 """A real studio for workflow tests: an MLflow store, tiny networks whose answer is known by hand, frames, snakemake."""
 
+import json
 import math
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +18,12 @@ import yaml
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
+
+# a store's file is put back from a copy between tests: MLflow must not keep the old one open
+os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
+
+JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):\n((?:    .+\n)+)", re.MULTILINE)
+"""What snakemake prints when it starts a job, or would start it."""
 
 
 def write_frame(path: Path, seed: int, size: tuple[int, int] = (7, 5)) -> None:
@@ -48,10 +60,26 @@ def grey(level: float) -> int:
     return round((math.tanh(level) + 1) / 2 * 255)
 
 
+def jobs(output: str, rule: str) -> list[str]:
+    """Name the models for which ``output`` of snakemake tells a job of ``rule``, sorted; "" for a job without one."""
+    found = (block for name, block in JOB.findall(output) if name == rule)
+    models = (re.search(r"^    wildcards: model=(.+)$", block, re.MULTILINE) for block in found)
+    return sorted(match[1] if match else "" for match in models)
+
+
+def strict_json(path: Path) -> Any:
+    """Read a JSON file; fail on the NaN and Infinity that Python alone would accept."""
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{path} holds {constant}, which is not JSON")
+
+    return json.loads(path.read_bytes(), parse_constant=refuse)
+
+
 class Studio:
     """A folder with a store, frames and a configuration, and what a user does with them."""
 
-    def __init__(self, root: Path, uri: str | None = None) -> None:
+    def __init__(self, root: Path, uri: str | None = None, experiment: str = "exp") -> None:
         from mlflow import MlflowClient
 
         self.root = root
@@ -62,19 +90,19 @@ class Studio:
         self.uri = uri or f"sqlite:///{root / 'mlflow.db'}"
         self.client = MlflowClient(tracking_uri=self.uri)
         location = None if uri else (root / "artifacts").as_uri()
-        self.experiment = self.client.create_experiment("exp", artifact_location=location)
+        self.experiment = self.client.create_experiment(experiment, artifact_location=location)
         self.config = {
             "mlflow_uri": self.uri,
-            "experiment_name": "exp",
+            "experiment_name": experiment,
             "input_dir": str(self.frames),
             "output_dir": str(self.output),
             "device": "cpu",
             "order_by": "start_time ASC",
         }
 
-    def add_frames(self, count: int, start: int = 0) -> None:
+    def add_frames(self, count: int, start: int = 0, size: tuple[int, int] = (7, 5)) -> None:
         for number in range(start, start + count):
-            write_frame(self.frames / f"frame_{number:06d}.png", number)
+            write_frame(self.frames / f"frame_{number:06d}.png", number, size)
 
     def add_run(
         self,
@@ -112,11 +140,16 @@ class Studio:
     def snakemake(self, *arguments: str, expect: int | None = 0, **config) -> str:
         """Run snakemake as a user does, in this studio; check its exit code and return what it printed."""
         process = self.start(*arguments, **config)
-        output, _ = process.communicate(timeout=300)
+        try:
+            output, _ = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            kill_group(process)
+            raise
         assert expect is None or process.returncode == expect, output
         return output
 
     def start(self, *arguments: str, **config) -> subprocess.Popen:
+        """Start snakemake as the leader of a process group of its own; ``config`` changes this studio's."""
         (self.root / "config").mkdir(exist_ok=True)
         (self.root / "config" / "config.yaml").write_text(yaml.safe_dump(self.config | config))
         command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile"), "--cores", "2", *arguments]
@@ -139,6 +172,28 @@ class Studio:
     def written(self, run_id: str) -> dict[str, int]:
         """The rendered frames of a run's model, with the times of their writing."""
         return {path.name: path.stat().st_mtime_ns for path in sorted(self.folder(run_id).glob("*.png"))}
+
+    def metadata(self, run_id: str) -> dict[str, Any]:
+        return strict_json(self.folder(run_id) / "metadata.json")
+
+    def summary(self) -> list[dict[str, Any]]:
+        return strict_json(self.output / "batch_summary.json")
+
+    def levels(self, run_id: str) -> list[int]:
+        """The grey of each rendered frame of a run's model; fails where a frame is not of one grey and the input's size."""
+        found = []
+        for path in sorted(self.folder(run_id).glob("*.png")):
+            pixels = read_frame(path)
+            assert pixels.shape == read_frame(self.frames / path.name).shape
+            assert pixels.min() == pixels.max(), path
+            found.append(int(pixels[0, 0, 0]))
+        return found
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    """Kill -9 a process and all that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @pytest.fixture

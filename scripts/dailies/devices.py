@@ -13,18 +13,19 @@ def refuse_missing(device: str) -> None:
     ``auto`` and ``cpu`` always can. The render job asks torch itself once more.
     """
     kind, _, index = device.partition(":")
-    if kind == "cuda":
-        count = _cuda_devices()
-        if count <= int(index or 0):
-            found = f"{count} CUDA devices" if count else "no CUDA device"
-            raise ConfigError(f"device is {device}, but this machine has {found}; set device to auto or cpu")
-        if _torch_is_for_cpu():
-            raise ConfigError(
-                f"device is {device}, but the torch that is installed is built for the CPU only; "
-                "set device to auto or cpu, or install a torch for CUDA"
-            )
-    elif kind == "mps" and platform.system() != "Darwin":
+    if kind == "mps" and platform.system() != "Darwin":
         raise ConfigError("device is mps, which only a Mac has; set device to auto, cuda or cpu")
+    if kind != "cuda" or _torch_build().startswith("rocm"):  # AMD's devices are called cuda, without CUDA's driver
+        return
+    count = _cuda_devices()
+    if count <= int(index or 0):
+        found = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
+        raise ConfigError(f"device is {device}, but this machine has {found}; set device to auto or cpu")
+    if _torch_build() == "cpu":
+        raise ConfigError(
+            f"device is {device}, but the torch that is installed is built for the CPU only; "
+            "set device to auto or cpu, or install a torch for CUDA"
+        )
 
 
 def _cuda_devices() -> int:
@@ -39,8 +40,9 @@ def _cuda_devices() -> int:
     return count.value
 
 
-def _torch_is_for_cpu() -> bool:
+def _torch_build() -> str:
+    """Tell what torch is built for: ``cpu``, ``cu130``, ``rocm6.4``; "" where its version does not say."""
     try:
-        return version("torch").endswith("+cpu")
+        return version("torch").partition("+")[2]
     except PackageNotFoundError:
-        return False
+        return ""

@@ -27,6 +27,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
+def sweep(folder: Path) -> None:
+    """Delete what ``write_bytes`` was writing in a folder when its process was killed."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def dump_json(value: Any) -> bytes:
     """Give strict JSON with stable bytes: keys in the order given, NaN and infinities as null."""
     return (json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(

@@ -1,10 +1,10 @@
 """One log file per job, whose last line says in words why a failed job failed."""
 
 import logging
-import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 from dailies.errors import DailiesError
 
@@ -12,31 +12,35 @@ LINE = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 @contextmanager
-def job_log(path: str) -> Iterator[logging.Logger]:
+def job_log(path: str) -> Iterator[None]:
     """Send logging, warnings and everything printed to ``path`` while the block runs.
 
     A DailiesError ends the job with exit code 1 and its own text as the log's last line; any other exception
     leaves its traceback before that line.
     """
-    with open(path, "w", encoding="utf-8", errors="backslashreplace", buffering=1) as file:  # noqa: PTH123
-        stdout, stderr = sys.stdout, sys.stderr
-        sys.stdout = sys.stderr = file
+    root = logging.getLogger()
+    level = root.level
+    with (
+        Path(path).open("w", encoding="utf-8", errors="backslashreplace", buffering=1) as file,
+        redirect_stdout(file),
+        redirect_stderr(file),
+    ):
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter(LINE))
-        root = logging.getLogger()
         root.addHandler(handler)
         root.setLevel(logging.INFO)
         logging.captureWarnings(True)
         try:
-            yield logging.getLogger("dailies")
-        except DailiesError as error:
-            file.write(f"failed: {error}\n")
-            raise SystemExit(1) from None
+            yield
         except Exception as error:
-            file.write(traceback.format_exc())
-            file.write(f"failed: {type(error).__name__}: {error}\n")
+            if isinstance(error, DailiesError):
+                reason = str(error)
+            else:
+                traceback.print_exc()
+                reason = f"{type(error).__name__}: {error}"
+            print(f"failed: {reason}")
             raise SystemExit(1) from None
         finally:
             logging.captureWarnings(False)
             root.removeHandler(handler)
-            sys.stdout, sys.stderr = stdout, stderr
+            root.setLevel(level)

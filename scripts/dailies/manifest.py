@@ -1,8 +1,10 @@
 """The manifest: which frames a model's jobs wrote, from what, and how long each took."""
 
+import hashlib
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,42 +41,42 @@ def frame_key(frame: Frame, artifact: str, settings: Any) -> str:
 
 
 class Manifest:
-    """A file with one line of JSON per frame, added to when the frame is safely in place."""
+    """What is written of one model: a file with a line of JSON per frame, added when the frame is safely in place."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, folder: Path, keys: Mapping[str, str]) -> None:
         self._path = path
+        self._folder = folder
+        """Where the frames are."""
+        self._keys = keys
+        """The key that each frame must have, by output name."""
         self._lock = threading.Lock()
 
-    def entries(self) -> dict[str, Entry]:
-        """Give the last entry of each frame; a line that a crash cut short is passed over."""
-        found = {}
-        for line in self._path.read_text().splitlines() if self._path.is_file() else ():
-            try:
-                entry = Entry(**json.loads(line))
-            except (ValueError, TypeError):
-                continue
-            found[entry.output] = entry
-        return found
-
-    def done(self, keys: dict[str, str], folder: Path) -> dict[str, Entry]:
-        """Give the entries of frames that need no rendering: the same key, and the file in place with its size.
-
-        ``keys`` maps output names to the keys they must have; ``folder`` holds the files.
-        """
+    def done(self) -> dict[str, Entry]:
+        """Give the entries of frames that need no rendering: of the right key, and the file in place with its size."""
+        last = {entry.output: entry for entry in self._entries()}
         return {
             name: entry
-            for name, entry in self.entries().items()
-            if keys.get(name) == entry.key and _size(folder / name) == entry.size
+            for name, entry in last.items()
+            if self._keys.get(name) == entry.key and _size(self._folder / name) == entry.size
         }
 
-    def restart(self, entries: Iterable[Entry]) -> None:
-        """Keep just these entries."""
-        files.write_bytes(self._path, "".join(_line(entry) for entry in entries).encode())
+    def restart(self) -> None:
+        """Forget the frames that have to be rendered."""
+        files.write_bytes(self._path, "".join(_line(entry) for entry in self.done().values()).encode())
 
-    def add(self, entry: Entry) -> None:
-        """Note a frame; may be called from several threads."""
+    def add(self, output: str, data: bytes, *, seconds: float, device: str, tiled: bool) -> None:
+        """Note that a frame was written with these bytes; may be called from several threads."""
+        digest = hashlib.sha256(data).hexdigest()
+        entry = Entry(output, self._keys[output], len(data), digest, round(seconds, 4), device, tiled)
         with self._lock, self._path.open("a") as file:
             file.write(_line(entry))
+
+    def _entries(self) -> Iterator[Entry]:
+        """Give all entries in the order of writing; a line that a crash cut short is passed over."""
+        text = self._path.read_text(errors="replace") if self._path.is_file() else ""
+        for line in text.splitlines():
+            with suppress(ValueError, TypeError):
+                yield Entry(**json.loads(line))
 
 
 def _line(entry: Entry) -> str:

@@ -10,12 +10,14 @@ from dailies.tables import columns
 FROM_CHECKPOINT = ("architecture", "epoch", "train_loss", "val_loss")
 """What the checkpoint knows better than its run: the run ends later than its best epoch."""
 
+NAMED = 5
+"""How many failures are spelled out before the rest is counted."""
+
 
 def describe(run: Path, outcome: Path, *, output: Path) -> None:
     """Merge what MLflow says of a model (``run``) and how its render went (``outcome``) into ``metadata.json``."""
     about, went = files.read_json(run), files.read_json(outcome)
-    told = {key: went["model"][key] for key in FROM_CHECKPOINT if went["model"].get(key) is not None}
-    about |= told
+    about |= {key: went["model"][key] for key in FROM_CHECKPOINT if went["model"].get(key) is not None}
     files.write_json(
         output,
         {
@@ -64,20 +66,30 @@ def table(summary: Path) -> str:
 
 
 def failures(summary: Path) -> str | None:
-    """Say in one line how many models of a summary failed, and why the first did; None when none did."""
+    """Say in one line how many models of a summary failed, and why the first few did; None when none did."""
     lines = files.read_json(summary)
     failed = [line for line in lines if line["status"] != "success"]
     if not failed:
         return None
     reasons = "; ".join(
-        f"{line['run_name']} ({line['run_id'][:8]}) {line['status']}: {line['error']}" for line in failed[:5]
+        f"{line['run_name']} ({line['run_id'][:8]}) {line['status']}: {line['error']}" for line in failed[:NAMED]
     )
-    more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+    more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
     return f"{len(failed)} of {len(lines)} models failed: {reasons}{more}. The next invocation tries them again"
 
 
 def left_behind(output_dir: Path, summary: Path) -> list[str]:
     """Name the folders of models that were rendered once and that the summary no longer lists, sorted."""
     listed = {line["run_id"] for line in files.read_json(summary)}
-    rendered = ((path.parent.name, files.read_json(path)["run_id"]) for path in output_dir.glob("*/metadata.json"))
-    return sorted(name for name, run_id in rendered if run_id not in listed)
+    return sorted(
+        path.parent.name for path in output_dir.glob("*/metadata.json") if _rendered_run(path) not in {None, *listed}
+    )
+
+
+def _rendered_run(metadata: Path) -> str | None:
+    """Give the run id in a ``metadata.json``; None when another program wrote the file."""
+    try:
+        about = files.read_json(metadata)
+        return about["run_id"] if "render" in about else None
+    except (ValueError, TypeError, KeyError):
+        return None

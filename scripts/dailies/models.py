@@ -3,7 +3,9 @@
 import logging
 import pathlib
 import pickle
-from collections.abc import Mapping
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,22 +17,40 @@ from torch import nn
 from dailies.architectures import ARCHITECTURES
 from dailies.catalog import number, whole, word
 from dailies.errors import LoadError
+from dailies.text import clean
 
 log = logging.getLogger(__name__)
 
 NAMED = 5
 """How many keys of each kind an error spells out."""
 
+LONGEST = 100
+"""Characters of a file name or key that an error shows."""
+
 HARMLESS = [
     np.dtype,
     np.ndarray,
-    np._core.multiarray.scalar,
-    np._core.multiarray._reconstruct,
-    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
-    pathlib.PosixPath,
-    pathlib.PurePosixPath,
+    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefdSU"},
+    *(
+        (function, f"numpy.{core}.multiarray.{function.__name__}")
+        for core in ("core", "_core")
+        for function in (np._core.multiarray.scalar, np._core.multiarray._reconstruct)
+    ),
+    *(
+        (stand_in, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")
+        for name, stand_in in (
+            ("PosixPath", pathlib.PurePosixPath),
+            ("PurePosixPath", pathlib.PurePosixPath),
+            ("WindowsPath", pathlib.PureWindowsPath),
+            ("PureWindowsPath", pathlib.PureWindowsPath),
+        )
+    ),
 ]
-"""What checkpoints commonly hold beside tensors, and what runs no code when it is unpickled."""
+"""What checkpoints commonly hold beside tensors, and what runs no code when it is unpickled.
+
+With the names that NumPy 1 and 2, and Python before, in and after 3.13, give them.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +79,7 @@ class Model:
 
 
 def load_model(path: Path, *, architecture: str | None = None, trust_pickle: bool = False) -> Model:
-    """Build the network that a downloaded artifact holds, on the CPU.
+    """Build the network that a downloaded artifact holds, on the CPU, with float32 weights.
 
     Args:
         path: a file of weights, or the folder of an MLflow model.
@@ -69,88 +89,117 @@ def load_model(path: Path, *, architecture: str | None = None, trust_pickle: boo
     Raises:
         LoadError: saying what was found and what was expected.
     """
+    file = _shown(path.name)
     if path.is_dir():
-        raise LoadError(f"{path.name} is an MLflow model folder; only checkpoint files can be loaded")
+        raise LoadError(f"{file} is an MLflow model folder; only checkpoint files can be loaded")
     checkpoint = _unpickled(path, trust_pickle=trust_pickle)
     if not isinstance(checkpoint, dict) or "model_state_dict" not in checkpoint:
         raise LoadError(
-            f"{path.name} holds {_described(checkpoint)}; a checkpoint must have 'model_state_dict', "
+            f"{file} holds {_described(checkpoint)}; a checkpoint must have 'model_state_dict', "
             "'model_config' and 'architecture'"
         )
     name = (word(checkpoint.get("architecture")) or architecture or "").lower()
     if name not in ARCHITECTURES:
-        raise LoadError(
-            f"{path.name} is of architecture '{name or 'unknown'}'; known architectures: {', '.join(ARCHITECTURES)}"
-        )
-    network = ARCHITECTURES[name](**(checkpoint.get("model_config") or {}))
-    _fill(network, checkpoint["model_state_dict"], path.name)
+        stated = f"is of architecture {name!r}" if name else "does not say of which architecture it is"
+        raise LoadError(f"{file} {stated}; known architectures: {', '.join(ARCHITECTURES)}")
+    network = _network(name, checkpoint.get("model_config") or {}, checkpoint["model_state_dict"], file)
     told = {
-        "epoch": whole(checkpoint.get("epoch")),
-        "train_loss": number(checkpoint.get("train_loss")),
-        "val_loss": number(checkpoint.get("val_loss")),
+        "epoch": _told(whole, checkpoint.get("epoch")),
+        "train_loss": _told(number, checkpoint.get("train_loss")),
+        "val_loss": _told(number, checkpoint.get("val_loss")),
     }
-    return Model(
-        network=network.eval().requires_grad_(False),
-        architecture=name,
-        facts={key: value for key, value in told.items() if value is not None},
-    )
+    return Model(network, name, facts={key: value for key, value in told.items() if value is not None})
 
 
 def _unpickled(path: Path, *, trust_pickle: bool) -> Any:
+    file = _shown(path.name)
     if trust_pickle:
-        log.warning("trust_pickle is set: %s is loaded and may run code of its author", path.name)
+        log.warning("trust_pickle is set: %s is loaded and may run code of its author", file)
     try:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except pickle.UnpicklingError as error:
-        names = _unsafe(path)
-        if names:
+    except Exception as error:  # damaged files make torch raise nearly anything
+        if names := _refused(path, error):
             raise LoadError(
-                f"{path.name} needs {', '.join(names[:NAMED])} to be loaded, which can run code; "
+                f"{file} needs {_few(names)} to be loaded, which can run code; "
                 "set trust_pickle to true only if you trust whoever wrote it"
             ) from error
-        raise LoadError(f"{path.name} is damaged or not a checkpoint that torch wrote") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, ImportError) as error:
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise LoadError(f"{path.name} is damaged or not a checkpoint that torch wrote: {first}") from error
+        raise LoadError(f"{file} is damaged or not a checkpoint that torch wrote{_seen(path)}") from error
 
 
-def _unsafe(path: Path) -> list[str]:
+def _refused(path: Path, error: Exception) -> list[str]:
+    """Name what a file wants to call that is not allowed; nothing when that is not why it cannot be loaded."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return []
     try:
         with torch.serialization.safe_globals(HARMLESS):
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # any file at all may be here; that it is not a checkpoint is said by the caller
-        return []
+    except Exception:  # only zip archives can be asked; of older files torch's message names the first
+        return re.findall(r"GLOBAL (\S+) w", str(error))
+
+
+def _seen(path: Path) -> str:
+    """Say what a first look at a file shows that is not a checkpoint; nothing when it shows nothing."""
+    with path.open("rb") as file:
+        start = file.read(20).decode("latin-1")
+    if not start:
+        return ": it is empty"
+    if start.startswith("PK") and not zipfile.is_zipfile(path):
+        return ": it is cut short"
+    return f": it begins with {start!r}" if start.isascii() and start.isprintable() else ""
 
 
 def _described(checkpoint: Any) -> str:
     if isinstance(checkpoint, dict):
-        keys = [repr(str(key)[:40]) for key in checkpoint]
-        more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-        return f"a dict with the keys {', '.join(keys[:NAMED])}{more}" if keys else "an empty dict"
-    return f"a {type(checkpoint).__name__}"
+        return f"a dict with the keys {_few(map(repr, map(str, checkpoint)))}" if checkpoint else "an empty dict"
+    return f"an object of type {type(checkpoint).__name__}"
 
 
-def _fill(network: nn.Module, state: Any, name: str) -> None:
-    if not isinstance(state, Mapping):
-        raise LoadError(f"the 'model_state_dict' of {name} is a {type(state).__name__}, not a dict of tensors")
+def _network(name: str, config: Any, state: Any, file: str) -> nn.Module:
+    """Build a network and give it the weights of a checkpoint, as float32, ready to render."""
+    for key, value in (("model_config", config), ("model_state_dict", state)):
+        if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value):
+            raise LoadError(f"the {key!r} of {file} must be a dict with names as keys, not {_described(value)}")
+    with torch.device("meta"):  # no memory, and no time for random weights: the checkpoint's take their place
+        network = ARCHITECTURES[name](**config)
     expected = network.state_dict()
-    missing = [key for key in expected if key not in state]
-    unexpected = [str(key) for key in state if key not in expected]
-    reshaped = [
-        f"{key} {_shape(state[key])} instead of {_shape(expected[key])}"
-        for key in expected
-        if key in state and _shape(state[key]) != _shape(expected[key])
-    ]
-    if missing or unexpected or reshaped:
-        counts = [
-            f"{len(keys)} {kind} ({', '.join(keys[:NAMED])}{', …' if len(keys) > NAMED else ''})"
-            for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-            if keys
-        ]
-        raise LoadError(f"the weights in {name} do not fit the network: {'; '.join(counts)}")
-    network.load_state_dict(state)
+    _refuse_misfit(expected, state, file)
+    network.load_state_dict({key: state[key].to(like.dtype) for key, like in expected.items()}, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _refuse_misfit(expected: Mapping[str, torch.Tensor], state: Mapping[str, Any], file: str) -> None:
+    misfits = {
+        "missing": [key for key in expected if key not in state],
+        "unexpected": [key for key in state if key not in expected],
+        "of another shape": [
+            f"{key} {_shape(state[key])} instead of {_shape(like)}"
+            for key, like in expected.items()
+            if key in state and _shape(state[key]) != _shape(like)
+        ],
+        "without values": [key for key in expected if getattr(state.get(key), "is_meta", False)],
+    }
+    counts = [f"{len(keys)} {kind} ({_few(keys)})" for kind, keys in misfits.items() if keys]
+    if counts:
+        raise LoadError(f"the weights in {file} do not fit the network: {'; '.join(counts)}")
 
 
 def _shape(value: Any) -> str:
     return "×".join(map(str, value.shape)) or "scalar" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _told(read: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return read(value)
+    except (RuntimeError, OverflowError):  # a tensor of several values, an integer beyond all floats
+        return None
+
+
+def _few(names: Iterable[str]) -> str:
+    shown = [_shown(name) for name in names]
+    return ", ".join(shown[:NAMED]) + (f" and {len(shown) - NAMED} more" if len(shown) > NAMED else "")
+
+
+def _shown(text: str) -> str:
+    """Make a text of the store safe to show: one line, no control characters, not long."""
+    return clean(text)[:LONGEST]

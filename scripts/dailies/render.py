@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dailies
 from dailies import files, frames
 from dailies.download import RECEIPT
-from dailies.errors import DailiesError, LoadError, RenderError
+from dailies.errors import DailiesError, RenderError
 from dailies.manifest import Entry, Manifest, keys_of
 from dailies.sequence import Frame
 from dailies.sequence import load as load_sequence
@@ -58,6 +58,17 @@ class Job:
     trust_pickle: bool
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt at a model ended."""
+
+    status: str
+    """success, download_failed, load_failed or error."""
+    error: str | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """What the loaded model says of itself; empty when it was not loaded."""
+
+
 def render(job: Job, *, result: Path) -> None:
     """Render every frame that is missing or out of date, and write the record of it to ``result``.
 
@@ -66,38 +77,43 @@ def render(job: Job, *, result: Path) -> None:
     """
     receipt = files.read_json(job.weights / RECEIPT)
     sequence = load_sequence(job.sequence)
-    last = files.read_json(job.state) if job.state.is_file() else {}
-    status, error, model = "success", None, last.get("model", {})
-    if receipt["status"] != "success":
-        status, error, done = receipt["status"], receipt["error"], {}
-    else:
+    done: Mapping[str, Entry] = {}
+    if receipt["status"] == "success":
         keys = keys_of(sequence, receipt["sha256"], dict(job.settings))
-        manifest = Manifest(job.manifest)
-        done = manifest.done(keys, job.folder)
-        manifest.restart(done.values())
-        todo = [frame for frame in sequence.frames if frame.output not in done]
-        log.info("%d frames, %d of them to render", len(sequence.frames), len(todo))
-        if todo or last.get("artifact", {}).get("sha256") != receipt["sha256"] or not model:
-            status, error, model = _attempt(job, receipt, todo, keys, manifest)
-        done = manifest.done(keys, job.folder)
+        manifest = Manifest(job.manifest, folder=job.folder, keys=keys)
+        ending = _missing_frames(job, receipt, sequence.frames, manifest)
+        done = manifest.done()
+    else:
+        ending = Ending(receipt["status"], receipt["error"])
     outcome = {
-        "status": status,
-        "error": error,
+        "status": ending.status,
+        "error": ending.error,
         "attempt": job.attempt,
         "render": _figures(done, job),
-        "model": model,
+        "model": ending.model,
         "artifact": {key: receipt.get(key) for key in ("uri", "path", "sha256", "size")},
         "input": {"digest": sequence.digest, "frames": len(sequence.frames), "skipped": len(sequence.skipped)},
     }
     files.write_json(job.state, outcome)
     files.write_json(result, outcome)
-    log.log(logging.INFO if status == "success" else logging.ERROR, "%s%s", status, f": {error}" if error else "")
+    if ending.error:
+        log.error("%s: %s", ending.status, ending.error)
+    else:
+        log.info("success")
 
 
-def _attempt(
-    job: Job, receipt: Mapping[str, Any], todo: Sequence[Frame], keys: Mapping[str, str], manifest: Manifest
-) -> tuple[str, str | None, dict[str, Any]]:
-    """Load the model and render; give status, error and what the model says of itself."""
+def _missing_frames(job: Job, receipt: Mapping[str, Any], wanted: Sequence[Frame], manifest: Manifest) -> Ending:
+    """Render the frames that the manifest does not hold; torch is not even imported when there are none."""
+    done = manifest.done()
+    todo = [frame for frame in wanted if frame.output not in done]
+    log.info("%d frames, %d of them to render", len(wanted), len(todo))
+    last = files.read_json(job.state) if job.state.is_file() else None
+    if not todo and last and last["model"] and last["artifact"]["sha256"] == receipt["sha256"]:
+        return Ending("success", model=last["model"])
+    return _attempt(job, receipt, todo, manifest)
+
+
+def _attempt(job: Job, receipt: Mapping[str, Any], todo: Sequence[Frame], manifest: Manifest) -> Ending:
     import torch
 
     from dailies.engine import Engine, Settings, find_device
@@ -105,41 +121,42 @@ def _attempt(
 
     torch.set_num_threads(job.threads)
     device = find_device(job.device)
+    path = job.weights / "artifact" / receipt["path"]
+    hint = files.read_json(job.record)["architecture"]
     try:
-        path = job.weights / "artifact" / receipt["path"]
-        hint = files.read_json(job.record)["architecture"]
         model = load_model(path, architecture=hint, trust_pickle=job.trust_pickle)
-    except LoadError as error:
-        return "load_failed", str(error), {}
-    log.info("architecture %s, on %s, %d threads", model.architecture, device, job.threads)
+    except Exception as error:  # an artifact is foreign data: whatever comes of it is its own failure, not the job's
+        return Ending("load_failed", _reason(error, "loading", path))
+    log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)
     try:
         engine = Engine(model, device=device, settings=Settings(**job.settings))
-        _render_frames(job, todo, keys, manifest, engine, device.type)
-    except DailiesError as error:
-        return "error", str(error), _about(model)
-    except torch.OutOfMemoryError as error:
-        advice = "set tiled to auto or true, or use a smaller tile_size"
-        return "error", f"out of memory on {device}: {advice} ({_first_line(error)})", _about(model)
-    except OSError as error:
-        return "error", f"{error.strerror or error}: {error.filename or job.folder}", _about(model)
-    except Exception as error:  # a network is foreign code: whatever it raises is its own failure, not the job's
-        log.exception("the network failed")
-        return "error", f"the network failed with {type(error).__name__}: {_first_line(error)}", _about(model)
-    return "success", None, _about(model)
+        _render_frames(job, todo, manifest, engine)
+    except Exception as error:  # a network is foreign code
+        return Ending("error", _reason(error, "rendering", job.folder), _about(model))
+    return Ending("success", model=_about(model))
 
 
-def _render_frames(
-    job: Job, todo: Sequence[Frame], keys: Mapping[str, str], manifest: Manifest, engine: "Engine", device: str
-) -> None:
+def _reason(error: Exception, doing: str, place: Path) -> str:
+    """Say in a sentence why something failed; the log gets the traceback of what nobody expected."""
+    if isinstance(error, DailiesError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename or place}"
+    log.error("%s failed", doing, exc_info=error)
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    return f"{doing} failed with {type(error).__name__}: {first}"
+
+
+def _render_frames(job: Job, todo: Sequence[Frame], manifest: Manifest, engine: "Engine") -> None:
     """Decode ahead, render, and encode behind; return when every frame is in place and in the manifest."""
 
-    def write(frame: Frame, pixels: "np.ndarray", seconds: float) -> None:
+    def write(frame: Frame, pixels: "np.ndarray", seconds: float, tiled: bool) -> None:
         data = frames.encode(pixels)
         files.write_bytes(job.folder / frame.output, data)
-        digest = hashlib.sha256(data).hexdigest()
-        key, tiled = keys[frame.output], engine.tiled
-        manifest.add(Entry(frame.output, key, len(data), digest, round(seconds, 4), device, tiled))
+        manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=tiled)
 
+    files.sweep(job.folder)
+    manifest.restart()
     writers = max(1, job.threads)
     pending: deque[Future] = deque()
     started = last = spoke = time.monotonic()
@@ -150,15 +167,14 @@ def _render_frames(
             except RenderError as error:
                 raise RenderError(f"{error} at frame {frame.name}") from error
             now = time.monotonic()
-            pending.append(pool.submit(write, frame, rendered, now - last))
+            pending.append(pool.submit(write, frame, rendered, now - last, engine.tiled))
             last = now
             if len(pending) > 2 * writers:
                 pending.popleft().result()
             if now - spoke > PROGRESS_SECONDS:
                 spoke = now
                 rate = number / (now - started)
-                left = (len(todo) - number) / rate
-                log.info("frame %d of %d, %.2f fps, %.0f s left", number, len(todo), rate, left)
+                log.info("frame %d of %d, %.2f fps, %.0f s left", number, len(todo), rate, (len(todo) - number) / rate)
         for future in pending:
             future.result()
 
@@ -169,7 +185,10 @@ def _decoded(input_dir: Path, todo: Sequence[Frame]) -> Iterator[tuple[Frame, "n
     def read(frame: Frame) -> "np.ndarray":
         data = (input_dir / frame.name).read_bytes()
         if hashlib.sha256(data).hexdigest() != frame.sha256:
-            raise RenderError(f"frame {frame.name} changed while the workflow was running; run it again")
+            raise RenderError(
+                f"frame {frame.name} has changed since the sequence was read; run again "
+                "(touch the file first if its size and date are still the same)"
+            )
         return frames.decode(data, frame.name)
 
     ahead: deque[tuple[Frame, Future]] = deque()
@@ -212,7 +231,3 @@ def _figures(done: Mapping[str, Entry], job: Job) -> dict[str, Any]:
         "overlap": job.settings["overlap"] if tiled else None,
         "versions": {"dailies": dailies.__version__, "torch": version("torch"), "python": platform.python_version()},
     }
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]

@@ -14,6 +14,9 @@ from dailies.errors import SequenceError
 
 log = logging.getLogger(__name__)
 
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+"""What counts as a frame, whatever the case of the letters."""
+
 NAMED = 5
 """How many names an error or a note spells out before it counts the rest."""
 
@@ -57,19 +60,23 @@ class Sequence:
         return max(frame.width * frame.height for frame in self.frames)
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Give a sort key that puts frame_2 before frame_10."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part] + [(2, 0, name)]
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Give a sort key that puts frame before frame_2, and frame_2 before frame_10."""
+    parts = re.split(r"(\d+)", Path(name).stem.casefold())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
+
+
+def output_name(name: str) -> str:
+    """Give the name of the rendered frame: the input's own name, as a PNG."""
+    return f"{Path(name).stem}.png"
 
 
 def listing(input_dir: Path) -> list[os.DirEntry]:
     """List the frames of a folder in natural order; other files are not frames.
 
-    Raises SequenceError when the folder is missing, is not a folder, or holds no frame.
+    A link that leads nowhere is listed: a frame is missing there. Raises SequenceError when the folder is missing,
+    is not a folder, cannot be read, or holds no frame.
     """
-    from dailies.frames import EXTENSIONS
-
     try:
         entries = list(os.scandir(input_dir))
     except FileNotFoundError:
@@ -78,13 +85,9 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
         ) from None
     except NotADirectoryError:
         raise SequenceError(f"input_dir {input_dir} is a file; set input_dir to the folder of your frames") from None
-    except PermissionError:
-        raise SequenceError(f"input_dir {input_dir} may not be read by this user") from None
-    found = [
-        entry
-        for entry in entries
-        if not entry.name.startswith(".") and entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
-    ]
+    except OSError as error:
+        raise SequenceError(f"input_dir {input_dir} cannot be read: {error.strerror}") from error
+    found = [entry for entry in entries if _is_frame(entry)]
     if not found:
         raise SequenceError(
             f"input_dir {input_dir} holds no frame ({len(entries)} other entries); frames end in {' '.join(EXTENSIONS)}"
@@ -92,19 +95,32 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
     return sorted(found, key=lambda entry: natural(entry.name))
 
 
+def _is_frame(entry: os.DirEntry) -> bool:
+    named = entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".")
+    return named and (entry.is_file() or entry.is_symlink())
+
+
 def fingerprint(input_dir: Path) -> str:
     """Give a digest that changes when a frame comes, goes or is written again; nothing is opened.
 
     Raises SequenceError as ``listing`` does.
     """
-    stats = ((entry.name, entry.stat()) for entry in listing(input_dir))
-    return files.digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+    return files.digest([_stamp(entry) for entry in listing(input_dir)])
+
+
+def _stamp(entry: os.DirEntry) -> str:
+    """Name a state of a file: it changes when the file is written again."""
+    try:
+        stat = entry.stat()
+    except OSError:  # a link that leads nowhere, or a file that was there a moment ago
+        return f"{entry.name}|gone"
+    return f"{entry.name}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, threads: int = 4) -> Sequence:
     """Read every frame of a folder once and describe it; frames already in ``cache`` are not read again.
 
-    ``cache`` is a JSON file that maps a frame's name, size and modification time to its description.
+    ``cache`` is a JSON file that maps the name, size and modification time of a frame's file to its description.
     ``on_bad_frame`` is ``error`` (an unreadable frame raises SequenceError, naming the first few) or ``skip``
     (it is left out: the sequence keeps a gap, no name shifts). Two frames that would render to one name raise
     SequenceError.
@@ -112,35 +128,39 @@ def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, threads: int = 4) -
     entries = listing(input_dir)
     _report_others(input_dir, entries)
     _refuse_clashes([entry.name for entry in entries])
-    known = files.read_json(cache) if cache.is_file() else {}
+    known = _known(cache)
 
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
-        stat = entry.stat()
-        key = f"{entry.name}|{stat.st_size}|{stat.st_mtime_ns}"
-        if key in known:
-            return key, Frame(**known[key])
+        stamp = _stamp(entry)
         try:
-            return key, _read(Path(entry.path))
+            return stamp, known.get(stamp) or _read(Path(entry.path))
         except SequenceError as error:
-            return key, error
+            return stamp, error
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         described = list(pool.map(describe, entries))
-    good = {key: frame for key, frame in described if isinstance(frame, Frame)}
-    bad = [(key.rsplit("|", 2)[0], str(error)) for key, error in described if isinstance(error, SequenceError)]
-    files.write_json(cache, {key: asdict(frame) for key, frame in good.items()})
-    if bad and on_bad_frame == "error":
-        raise SequenceError(
-            f"{len(bad)} of {len(entries)} frames cannot be used: {_few([reason for _, reason in bad], '; ')}. "
-            "Replace them, or set on_bad_frame to skip to leave them out"
-        )
-    if not good:
-        raise SequenceError(f"no frame of {input_dir} can be read: {_few([reason for _, reason in bad], '; ')}")
-    for _, reason in bad:
-        log.warning("skipped: %s", reason)
-    return Sequence(
-        frames=tuple(good.values()), skipped=tuple({"name": name, "reason": reason} for name, reason in bad)
-    )
+    good = {stamp: frame for stamp, frame in described if isinstance(frame, Frame)}
+    bad = [
+        {"name": entry.name, "reason": str(error)}
+        for entry, (_, error) in zip(entries, described, strict=True)
+        if isinstance(error, SequenceError)
+    ]
+    files.write_json(cache, {stamp: asdict(frame) for stamp, frame in good.items()})
+    if bad and (on_bad_frame == "error" or not good):
+        advice = "Replace them, or set on_bad_frame to skip to leave them out" if good else "Check input_dir"
+        reasons = _few([each["reason"] for each in bad], separator="; ")
+        raise SequenceError(f"{len(bad)} of {len(entries)} frames cannot be used: {reasons}. {advice}")
+    for each in bad:
+        log.warning("skipped: %s", each["reason"])
+    return Sequence(tuple(good.values()), tuple(bad))
+
+
+def _known(cache: Path) -> dict[str, Frame]:
+    """Give what earlier scans found; nothing when there were none, or when another version of Dailies wrote them."""
+    try:
+        return {stamp: Frame(**frame) for stamp, frame in files.read_json(cache).items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _read(path: Path) -> Frame:
@@ -150,13 +170,12 @@ def _read(path: Path) -> Frame:
         data = path.read_bytes()
     except OSError as error:
         raise SequenceError(f"frame {path.name} cannot be read: {error.strerror}") from error
-    header = frames.inspect(data, path.name)
     return Frame(
         name=path.name,
-        output=frames.output_name(path.name),
+        output=output_name(path.name),
         size=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        **asdict(header),
+        **asdict(frames.inspect(data, path.name)),
     )
 
 
@@ -168,8 +187,6 @@ def _report_others(input_dir: Path, entries: list[os.DirEntry]) -> None:
 
 
 def _refuse_clashes(names: list[str]) -> None:
-    from dailies.frames import output_name
-
     counts = Counter(output_name(name) for name in names)
     clashes = [name for name in names if counts[output_name(name)] > 1]
     if clashes:

@@ -1,0 +1,15 @@
+"""Text that others wrote, made fit to show: in an error, a log, a table."""
+
+import re
+
+
+def redacted(text: str) -> str:
+    """Mask user names, passwords and tokens in every URL of a text."""
+    text = re.sub(r"(?<=://)[^/\s]+@", "***@", text)
+    return re.sub(r"(?i)([?&][^=&\s]*(?:passw|pwd|token|secret|credential|sig)[^=&\s]*=)[^&\s'\")]+", r"\1***", text)
+
+
+def clean(text: str) -> str:
+    """Make a text from the store safe to show: one line, no control characters or escape codes."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

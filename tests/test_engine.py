@@ -1,0 +1,435 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from dailies.architectures import ARCHITECTURES
+from dailies.engine import Engine, Settings, find_device, pad
+from dailies.errors import RenderError
+from dailies.models import Model, Signature
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+CPU = torch.device("cpu")
+
+torch.set_num_threads(1)  # with frames this small more threads only wait for each other
+
+
+def engine(network, *, value_range=(-1.0, 1.0), **settings):
+    model = Model(network.eval(), "test", Signature(value_range=value_range))
+    return Engine(model, device=CPU, settings=Settings(**settings))
+
+
+def pixels(height=5, width=7, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def difference(one, other):
+    return np.abs(one.astype(int) - other.astype(int)).max()
+
+
+class Do(nn.Module):
+    """A network that is a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Recorder(nn.Module):
+    """The identity, which keeps all that it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def forward(self, x):
+        self.given.append(x.clone())
+        return x
+
+
+class Limited(nn.Module):
+    """The identity, which runs out of memory above a number of pixels."""
+
+    def __init__(self, limit, error=None):
+        super().__init__()
+        self.limit = limit
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        self.sizes = []
+
+    def forward(self, x):
+        self.sizes.append(tuple(x.shape[2:]))
+        if x[0, 0].numel() > self.limit:
+            raise self.error
+        return x
+
+
+def constant(value):
+    return Do(lambda x: torch.full_like(x, value))
+
+
+def test_the_identity_returns_all_256_values():
+    frame = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+
+    np.testing.assert_array_equal(engine(nn.Identity()).render(frame), frame)
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(1, 70), width=st.integers(1, 70), seed=st.integers(0, 99))
+def test_the_identity_returns_any_frame(height, width, seed):
+    frame = pixels(height, width, seed)
+
+    rendered = engine(nn.Identity()).render(frame)
+
+    assert rendered.dtype == np.uint8
+    np.testing.assert_array_equal(rendered, frame)
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (-0.5, 2.0)])
+def test_the_identity_returns_the_frame_in_every_value_range(value_range):
+    frame = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    recorder = Recorder()
+
+    rendered = engine(recorder, value_range=value_range).render(frame)
+
+    np.testing.assert_array_equal(rendered, frame)
+    assert (recorder.given[0].min(), recorder.given[0].max()) == value_range
+
+
+def test_an_inverting_network_inverts():
+    frame = pixels()
+
+    np.testing.assert_array_equal(engine(Do(torch.neg)).render(frame), 255 - frame)
+
+
+@pytest.mark.parametrize(
+    ("code", "level"), [(0, 0), (0.49, 0), (0.51, 1), (127.4, 127), (127.6, 128), (254.6, 255), (-90, 0), (400, 255)]
+)
+def test_levels_are_rounded_to_the_nearest_and_clamped(code, level):
+    rendered = engine(constant(code / 127.5 - 1)).render(pixels())
+
+    np.testing.assert_array_equal(rendered, np.full((5, 7, 3), level))
+
+
+def test_a_convolution_with_known_weights_gives_the_known_answer():
+    kernel = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
+    blur = nn.Conv2d(3, 3, 3, padding=1, groups=3, bias=False)
+    blur.weight.data.copy_(kernel.expand(3, 1, 3, 3))
+    frame = pixels(20, 30)
+
+    values = np.pad(np.pad(frame / 127.5 - 1, ((0, 12), (0, 2), (0, 0)), "symmetric"), ((1, 1), (1, 1), (0, 0)))
+    blurred = sum(kernel[i, j].item() * values[i : i + 20, j : j + 30] for i in range(3) for j in range(3))
+    np.testing.assert_allclose(engine(blur).render(frame), (blurred + 1) * 127.5, atol=0.501)
+
+
+def test_a_convolution_that_swaps_channels_sees_red_first():
+    swap = nn.Conv2d(3, 3, 1, bias=False)
+    swap.weight.data.copy_(torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])[:, :, None, None])
+    frame = pixels()
+
+    np.testing.assert_array_equal(engine(swap).render(frame), frame[:, :, [2, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("size", "padded"),
+    [((5, 7), (32, 32)), ((1, 1), (32, 32)), ((32, 64), (32, 64)), ((33, 31), (64, 32)), ((70, 3), (96, 32))],
+)
+def test_the_network_sees_padded_float32_rgb(size, padded):
+    recorder, frame = Recorder(), pixels(*size)
+
+    engine(recorder).render(frame)
+
+    (given_,) = recorder.given
+    assert given_.dtype == torch.float32
+    assert tuple(given_.shape) == (1, 3, *padded)
+    assert given_.is_contiguous(memory_format=torch.channels_last)
+    below, right = padded[0] - size[0], padded[1] - size[1]
+    expected = np.pad(frame / 127.5 - 1, ((0, below), (0, right), (0, 0)), "symmetric")
+    np.testing.assert_allclose(given_[0].permute(1, 2, 0), expected, atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), multiple=st.sampled_from([1, 2, 8, 32]))
+def test_padding_is_that_of_numpy_symmetric(height, width, multiple):
+    values = np.random.default_rng(0).random((1, 2, height, width))
+
+    padded = pad(torch.from_numpy(values), multiple).numpy()
+
+    sides = [(0, 0), (0, 0), (0, -height % multiple), (0, -width % multiple)]
+    np.testing.assert_array_equal(padded, np.pad(values, sides, "symmetric"))
+
+
+def test_a_network_runs_without_autograd_and_its_parameters_stay():
+    modes = []
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), Do(lambda x: modes.append(torch.is_inference_mode_enabled()) or x))
+    before = network[0].weight.clone()
+
+    engine(network).render(pixels())
+
+    assert modes == [True]
+    torch.testing.assert_close(network[0].weight, before)
+
+
+@settings(max_examples=40, deadline=None)
+@given(height=st.integers(1, 200), width=st.integers(1, 200), sizes=st.sampled_from([(64, 32), (96, 40), (64, 0)]))
+def test_tiled_identity_is_the_identity_bit_for_bit(height, width, sizes):
+    frame = pixels(height, width)
+
+    rendered = engine(nn.Identity(), tiled=True, tile_size=sizes[0], overlap=sizes[1]).render(frame)
+
+    np.testing.assert_array_equal(rendered, frame)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 64), (200, 130), (31, 500), (1, 1), (97, 193)])
+def test_tiles_cover_every_pixel(size):
+    rendered = engine(constant(100 / 127.5 - 1), tiled=True, tile_size=64, overlap=32).render(pixels(*size))
+
+    np.testing.assert_array_equal(rendered, np.full((*size, 3), 100))
+
+
+def test_tiles_are_no_larger_than_asked_and_fit_the_network():
+    recorder = Recorder()
+
+    engine(recorder, tiled=True, tile_size=100, overlap=20).render(pixels(250, 170))
+
+    sides = {side for tile in recorder.given for side in tile.shape[2:]}
+    assert len(recorder.given) > 4
+    assert max(sides) <= 100
+    assert all(side % 32 == 0 for side in sides)
+
+
+def test_a_frame_smaller_than_a_tile_is_one_tile():
+    recorder, frame = Recorder(), pixels(40, 50)
+
+    rendered = engine(recorder, tiled=True).render(frame)
+
+    assert [tuple(tile.shape[2:]) for tile in recorder.given] == [(64, 64)]
+    np.testing.assert_array_equal(rendered, frame)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "tolerance"),
+    [
+        ("unet", {"base_channels": 8}, 2),
+        ("nafnet", {"width": 8, "encoder_blocks": (1, 1), "middle_blocks": 1, "decoder_blocks": (1, 1)}, 9),
+    ],
+)
+def test_tiles_of_a_convolutional_network_show_no_seams(architecture, config, tolerance):
+    torch.manual_seed(0)
+    network = ARCHITECTURES[architecture](**config)
+    for name, values in network.named_parameters():
+        if name.endswith(("beta", "gamma")):
+            nn.init.normal_(values, std=0.2)
+    rows, columns = np.mgrid[0:200, 0:260]
+    waves = 128 + 90 * np.sin(rows / 5) * np.cos(columns / 7)  # alike in every tile: NAFNet averages over all it sees
+    frame = np.clip(np.random.default_rng(0).normal(waves[:, :, None], 8, (200, 260, 3)), 0, 255).astype(np.uint8)
+
+    full = engine(network, tiled=False).render(frame)
+    tiled = engine(network, tiled=True, tile_size=160, overlap=64).render(frame)
+
+    assert np.ptp(full) > 10
+    assert difference(full, tiled) <= tolerance
+
+
+def test_a_network_that_works_in_place_changes_nothing_but_its_own_tile():
+    frame = pixels(200, 90)
+
+    tiled = engine(Do(torch.neg_), tiled=True, tile_size=64, overlap=32).render(frame)
+
+    np.testing.assert_array_equal(tiled, 255 - frame)
+
+
+def test_out_of_memory_goes_on_in_tiles_and_stays_there(caplog):
+    network, frame = Limited(64 * 64), pixels(100, 90)
+    renderer = engine(network, tile_size=64, overlap=32)
+
+    assert not renderer.tiled
+    first = renderer.render(frame)
+    whole = [size for size in network.sizes if size == (128, 96)]
+    second = renderer.render(frame)
+
+    assert renderer.tiled
+    np.testing.assert_array_equal(first, frame)
+    np.testing.assert_array_equal(second, frame)
+    assert len(whole) == 1
+    assert network.sizes.count((128, 96)) == 1
+    assert caplog.messages == ["out of memory at 96×128, going on in tiles"]
+
+
+def test_frames_that_fit_are_never_tiled():
+    network = Limited(64 * 64)
+    renderer = engine(network, tile_size=32, overlap=0)
+
+    for size in ((64, 64), (33, 40)):
+        renderer.render(pixels(*size))
+
+    assert network.sizes == [(64, 64), (64, 64)]
+    assert not renderer.tiled
+
+
+def test_a_network_that_failed_halfway_through_in_place_work_loses_nothing():
+    def halve_then_fail(x):
+        x.neg_()
+        if x.shape[2] > 64:
+            raise torch.OutOfMemoryError
+        return x
+
+    frame = pixels(100, 50)
+
+    rendered = engine(Do(halve_then_fail), tile_size=64, overlap=32).render(frame)
+
+    np.testing.assert_array_equal(rendered, 255 - frame)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=["cuda", "cpu", "mps", "cudnn"],
+)
+def test_every_way_to_run_out_of_memory_is_understood(error):
+    frame = pixels(100, 90)
+
+    rendered = engine(Limited(64 * 64, error), tile_size=64, overlap=32).render(frame)
+
+    np.testing.assert_array_equal(rendered, frame)
+
+
+def test_real_lack_of_memory_on_the_cpu_is_understood():
+    def too_much(x):
+        if x.shape[2] > 64:
+            torch.empty(2**62, dtype=torch.uint8)
+        return x
+
+    frame = pixels(100, 50)
+
+    np.testing.assert_array_equal(engine(Do(too_much), tile_size=64, overlap=32).render(frame), frame)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "advice"),
+    [
+        ({"tiled": False}, "out of memory on cpu (tiled must be auto or true)"),
+        ({"tiled": True}, "out of memory on cpu (tile_size must be less than 64)"),
+        ({"tiled": "auto"}, "out of memory on cpu (tile_size must be less than 64)"),
+    ],
+)
+def test_out_of_memory_for_good_says_what_to_change(settings_, advice):
+    with pytest.raises(RenderError) as error:
+        engine(Limited(0), tile_size=64, overlap=32, **settings_).render(pixels(100, 90))
+
+    assert str(error.value) == advice
+
+
+def test_another_failure_of_the_network_is_not_taken_for_lack_of_memory():
+    def fail(x):
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        engine(Do(fail)).render(pixels())
+
+
+@pytest.mark.parametrize("tiled", [True, False])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_output_that_is_not_finite_is_refused(value, tiled):
+    def spoil(x):
+        x[0, 1, 2, 3] = value
+        return x
+
+    with pytest.raises(RenderError, match=r"^output is not finite$"):
+        engine(Do(spoil), tiled=tiled).render(pixels())
+
+
+def test_output_in_the_padding_does_not_matter():
+    def spoil(x):
+        x[:, :, 5:, 7:] = float("nan")
+        return x
+
+    frame = pixels(5, 7)
+
+    np.testing.assert_array_equal(engine(Do(spoil)).render(frame), frame)
+
+
+@pytest.mark.parametrize(
+    ("network", "text"),
+    [
+        (Do(lambda x: x[:, :1]), r"the network answered \(1, 1, 32, 32\) to an input of \(1, 3, 32, 32\)"),
+        (nn.Upsample(scale_factor=2), r"the network answered \(1, 3, 64, 64\) to an input of \(1, 3, 32, 32\)"),
+        (Do(lambda x: (x, x)), r"the network answered tuple to an input of \(1, 3, 32, 32\)"),
+        (Do(lambda x: None), r"the network answered NoneType to an input of \(1, 3, 32, 32\)"),
+    ],
+    ids=["channels", "size", "tuple", "none"],
+)
+def test_output_of_another_shape_is_refused(network, text):
+    with pytest.raises(RenderError, match=text):
+        engine(network).render(pixels())
+
+
+@pytest.mark.parametrize("network", [nn.Identity(), Do(lambda x: x.double()), Do(lambda x: x.half())])
+def test_output_of_another_type_is_welcome(network):
+    frame = pixels()
+
+    assert difference(engine(network).render(frame), frame) <= 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("fp32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_precision_is_that_of_the_convolutions(precision, dtype):
+    dtypes = []
+    network = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), Do(lambda x: dtypes.append(x.dtype) or x))
+    network[0].weight.data.copy_(torch.eye(3)[:, :, None, None])
+    frame = pixels(40, 50)
+
+    rendered = engine(network, precision=precision).render(frame)
+
+    assert dtypes == [dtype]
+    assert difference(rendered, frame) <= (0 if dtype == torch.float32 else 1)
+
+
+def test_rendering_twice_gives_the_same_bits():
+    torch.manual_seed(0)
+    renderer = engine(ARCHITECTURES["unet"](base_channels=4))
+    frame = pixels(50, 60)
+
+    np.testing.assert_array_equal(renderer.render(frame), renderer.render(frame))
+
+
+def test_auto_is_the_best_device_there_is():
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+    assert find_device("auto").type == best
+    assert find_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("wanted", ["cuda:99", *([] if torch.backends.mps.is_available() else ["mps"])])
+def test_a_device_that_is_asked_for_and_missing_is_refused(wanted):
+    with pytest.raises(RenderError) as error:
+        find_device(wanted)
+
+    assert str(error.value).startswith(f"device is {wanted}, but torch {torch.__version__} finds no such device on ")
+    assert str(error.value).endswith("set device to auto or cpu, or install a torch that supports it")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
+def test_cuda_renders_what_the_cpu_renders(precision, caplog):
+    torch.manual_seed(0)
+    network, frame = ARCHITECTURES["unet"](base_channels=8), pixels(100, 130)
+    model = Model(network.eval(), "unet")
+    expected = engine(network).render(frame)
+
+    with caplog.at_level(logging.WARNING):
+        rendered = Engine(model, device=find_device("cuda"), settings=Settings(precision=precision)).render(frame)
+
+    assert difference(rendered, expected) <= (1 if precision == "fp32" else 4)
+    assert not caplog.messages

@@ -1,0 +1,101 @@
+import logging
+import sys
+import warnings
+
+import pytest
+from dailies.errors import LoadError
+from dailies.logs import job_log
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "job.log"
+
+
+def failed(path, error):
+    """Run a job that raises, and give its log's lines and its exit code."""
+
+    def job():
+        with job_log(str(path)):
+            print("on the way")
+            raise error
+
+    with pytest.raises(SystemExit) as ended:
+        job()
+    return path.read_text(encoding="utf-8").splitlines(), ended.value.code
+
+
+def test_a_log_holds_all_that_a_job_says(path):
+    with job_log(str(path)):
+        logging.getLogger("dailies.render").info("frame %d of %d", 3, 9)
+        logging.getLogger("anything").warning("mind the gap")
+        warnings.warn("old habits", stacklevel=1)
+        print("printed")
+        print("to stderr", file=sys.stderr)
+
+    lines = path.read_text().splitlines()
+    assert lines[0].endswith(" INFO    frame 3 of 9")
+    assert lines[1].endswith(" WARNING mind the gap")
+    assert any("UserWarning: old habits" in line for line in lines[2:4])
+    assert lines[-2:] == ["printed", "to stderr"]
+
+
+def test_an_error_for_the_user_ends_the_log_and_the_job(path):
+    lines, code = failed(path, LoadError("best.pth is damaged"))
+
+    assert lines == ["on the way", "failed: best.pth is damaged"]
+    assert code == 1
+
+
+def test_another_error_leaves_its_traceback_and_then_the_reason(path):
+    lines, code = failed(path, ZeroDivisionError("division by zero"))
+
+    assert lines[0] == "on the way"
+    assert lines[1] == "Traceback (most recent call last):"
+    assert any(line.strip() == "raise error" for line in lines)
+    assert lines[-1] == "failed: ZeroDivisionError: division by zero"
+    assert code == 1
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(3)])
+def test_an_interruption_is_passed_on(path, stop):
+    with pytest.raises(type(stop)), job_log(str(path)):
+        raise stop
+
+
+@pytest.mark.parametrize("error", [None, LoadError("x"), KeyboardInterrupt()])
+def test_everything_is_as_before_when_a_job_is_over(path, error):
+    root = logging.getLogger()
+    before = (sys.stdout, sys.stderr, list(root.handlers), root.level, warnings.showwarning)
+
+    try:
+        with job_log(str(path)):
+            assert sys.stdout is not before[0]
+            if error:
+                raise error
+    except BaseException:
+        assert error
+
+    assert (sys.stdout, sys.stderr, list(root.handlers), root.level, warnings.showwarning) == before
+
+
+def test_a_log_starts_anew(path):
+    failed(path, LoadError("first"))
+
+    lines, _ = failed(path, LoadError("second"))
+
+    assert lines == ["on the way", "failed: second"]
+
+
+def test_text_that_no_encoding_holds_is_logged(path):
+    with job_log(str(path)):
+        print("frame_\udcff.png 夜")
+
+    assert path.read_text(encoding="utf-8") == "frame_\\udcff.png 夜\n"
+
+
+def test_lines_are_there_while_the_job_runs(path):
+    with job_log(str(path)):
+        logging.getLogger("dailies").info("frame 1 of 9")
+
+        assert path.read_text().endswith("frame 1 of 9\n")

@@ -1,0 +1,208 @@
+import hashlib
+import json
+import threading
+from dataclasses import asdict, replace
+
+import pytest
+from dailies import files
+from dailies.manifest import Manifest, frame_key, keys_of, next_attempt
+from dailies.sequence import Frame, Sequence, save
+
+SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
+FRAMES = tuple(
+    Frame(f"{letter}.jpg", f"{letter}.png", 7, 5, "RGB", 8, 100, sha256=f"digest of {letter}") for letter in "abc"
+)
+SEQUENCE = Sequence(FRAMES)
+KEYS = keys_of(SEQUENCE, "weights", SETTINGS)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a model, with its three frames."""
+    (tmp_path / "model").mkdir()
+    for name in KEYS:
+        (tmp_path / "model" / name).write_bytes(b"pixels")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def manifest(folder):
+    """A manifest that knows all three frames."""
+    full = again(folder, KEYS)
+    full.restart()
+    for name in KEYS:
+        full.add(name, b"pixels", seconds=0.25, device="cpu", tiled=False)
+    return full
+
+
+def again(folder, keys):
+    """The same manifest, where frames must have other keys."""
+    return Manifest(folder.parent / "model.jsonl", folder=folder, keys=keys)
+
+
+def test_a_written_frame_is_done(manifest):
+    entry = manifest.done()["b.png"]
+
+    assert list(manifest.done()) == ["a.png", "b.png", "c.png"]
+    assert asdict(entry) == {
+        "output": "b.png",
+        "key": KEYS["b.png"],
+        "size": 6,
+        "sha256": hashlib.sha256(b"pixels").hexdigest(),
+        "seconds": 0.25,
+        "device": "cpu",
+        "tiled": False,
+    }
+
+
+def test_nothing_is_done_where_no_manifest_is(tmp_path):
+    assert Manifest(tmp_path / "none.jsonl", folder=tmp_path, keys=KEYS).done() == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"pixels and more"),
+    ],
+    ids=["deleted", "empty", "another size"],
+)
+def test_a_frame_whose_file_is_not_as_it_was_written_is_not_done(manifest, folder, change):
+    change(folder / "b.png")
+
+    assert list(manifest.done()) == ["a.png", "c.png"]
+
+
+def test_a_frame_whose_input_changed_is_not_done(manifest, folder):
+    changed = replace(FRAMES[1], sha256="another digest")
+    keys = keys_of(Sequence((FRAMES[0], changed, FRAMES[2])), "weights", SETTINGS)
+
+    assert list(again(folder, keys).done()) == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("artifact", "settings"),
+    [("other weights", SETTINGS), ("weights", SETTINGS | {"precision": "bf16"}), ("weights", {"precision": "fp32"})],
+)
+def test_another_artifact_or_setting_means_all_frames(manifest, folder, artifact, settings):
+    assert again(folder, keys_of(SEQUENCE, artifact, settings)).done() == {}
+
+
+def test_new_frames_leave_the_others_done(manifest, folder):
+    longer = Sequence((*FRAMES, replace(FRAMES[0], output="d.png", sha256="digest of d")))
+
+    assert list(again(folder, keys_of(longer, "weights", SETTINGS)).done()) == ["a.png", "b.png", "c.png"]
+
+
+def test_frames_that_left_the_sequence_do_not_count(manifest, folder):
+    keys = keys_of(Sequence(FRAMES[:2]), "weights", SETTINGS)
+
+    assert list(again(folder, keys).done()) == ["a.png", "b.png"]
+
+
+def test_keys_do_not_depend_on_the_order_of_settings_nor_on_file_details():
+    reordered = dict(reversed(SETTINGS.items()))
+
+    assert frame_key(FRAMES[0], "weights", reordered) == KEYS["a.png"]
+    assert frame_key(replace(FRAMES[0], size=1, mode="L"), "weights", SETTINGS) == KEYS["a.png"]
+
+
+@pytest.mark.parametrize("rest", ['{"output": "c.png", "key": "', "\0\0\0\0", "[]", "{}", '{"output": 1}', "\udcff"])
+def test_a_line_cut_short_by_a_crash_is_passed_over(manifest, folder, rest):
+    path = folder.parent / "model.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_bytes(("".join(lines[:2]) + rest).encode("utf-8", "surrogateescape"))
+
+    assert list(manifest.done()) == ["a.png", "b.png"]
+
+
+def test_a_restart_forgets_what_has_to_be_rendered(manifest, folder):
+    (folder / "b.png").unlink()
+    path = folder.parent / "model.jsonl"
+    path.write_text(path.read_text() + '{"cut sho')
+
+    manifest.restart()
+    manifest.add("b.png", b"longer pixels", seconds=1, device="cuda", tiled=True)
+
+    assert [json.loads(line)["output"] for line in path.read_text().splitlines()] == ["a.png", "c.png", "b.png"]
+
+
+def test_the_last_of_two_lines_counts(manifest, folder):
+    other = again(folder, keys_of(SEQUENCE, "other weights", SETTINGS))
+    other.add("b.png", b"PIXELS", seconds=1, device="cpu", tiled=False)
+
+    assert list(manifest.done()) == ["a.png", "c.png"]
+    assert list(other.done()) == ["b.png"]
+
+
+def test_many_threads_may_write(folder):
+    names = [f"{number}.png" for number in range(200)]
+    for name in names:
+        (folder / name).write_bytes(b"pixels")
+    manifest = again(folder, dict.fromkeys(names, "key"))
+    manifest.restart()
+
+    def add(part):
+        for name in part:
+            manifest.add(name, b"pixels", seconds=0.1, device="cpu", tiled=False)
+
+    threads = [threading.Thread(target=add, args=(names[start::8],)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert set(manifest.done()) == set(names)
+
+
+@pytest.fixture
+def due(folder):
+    """Save the record of an attempt, or none, and give the number of the attempt that is due."""
+    state, sequence = folder.parent / "attempt.json", folder.parent / "sequence.json"
+
+    def number(last=None, frames=FRAMES, place=folder):
+        if last:
+            files.write_json(state, last)
+        if frames:
+            save(Sequence(frames), sequence)
+        return next_attempt(state, sequence, place)
+
+    return number
+
+
+def test_the_first_attempt_is_number_1(due):
+    assert due() == 1
+
+
+@pytest.mark.parametrize("status", ["download_failed", "load_failed", "error"])
+def test_a_failure_is_tried_again(due, status):
+    assert due({"status": status, "attempt": 3}) == 4
+
+
+def test_a_success_with_all_its_frames_keeps_its_number(due):
+    assert due({"status": "success", "attempt": 3}) == 3
+
+
+def test_a_lost_frame_is_a_reason_for_another_attempt(due, folder):
+    (folder / "c.png").unlink()
+
+    assert due({"status": "success", "attempt": 3}) == 4
+
+
+def test_a_lost_folder_is_a_reason_for_another_attempt(due, folder):
+    assert due({"status": "success", "attempt": 3}, place=folder / "elsewhere") == 4
+
+
+def test_a_lost_sequence_is_no_reason(due):
+    assert due({"status": "success", "attempt": 3}, frames=()) == 3
+
+
+def test_a_sequence_that_was_written_anew_is_read_anew(due, folder):
+    assert due({"status": "success", "attempt": 3}) == 3
+
+    longer = (*FRAMES, replace(FRAMES[0], output="d.png"))
+
+    assert due(frames=longer) == 4
+    (folder / "d.png").touch()
+    assert due() == 3

@@ -1,0 +1,223 @@
+import json
+from pathlib import Path
+
+import pytest
+from conftest import strict_json
+from dailies import files
+from dailies.metadata import describe, failures, left_behind, summarize, table
+
+RUN = {
+    "run_id": "0123456789abcdef0123456789abcdef",
+    "run_name": "night shift",
+    "experiment": "exp",
+    "architecture": "UNet",
+    "epoch": 2500,
+    "train_loss": 0.5,
+    "val_loss": 0.25,
+    "status": "FINISHED",
+    "start_time": 1701234567890,
+    "params": {"lr": "1e-3"},
+    "metrics": {"val/psnr": 31.5},
+    "tags": {"team": "comp"},
+    "not_chosen": ["checkpoints/last.pth"],
+}
+OUTCOME = {
+    "status": "success",
+    "error": None,
+    "attempt": 2,
+    "render": {
+        "frames": 201,
+        "seconds": 20.1,
+        "fps": 10.0,
+        "device": "cpu",
+        "precision": "fp32",
+        "tiled": False,
+        "tile_size": None,
+        "overlap": None,
+        "versions": {"dailies": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
+    },
+    "model": {
+        "architecture": "unet",
+        "epoch": 1800,
+        "train_loss": 0.125,
+        "signature": {"value_range": [-1.0, 1.0], "channels": 3, "scale": 1},
+    },
+    "artifact": {"uri": "file:///store", "path": "checkpoints/best.pth", "sha256": "ab", "size": 3},
+    "input": {"digest": "cd", "frames": 201, "skipped": 0},
+}
+FAILED = OUTCOME | {"status": "load_failed", "error": "best.pth is damaged", "model": {}}
+FAILED["render"] = OUTCOME["render"] | {"frames": 0, "seconds": 0, "fps": None, "device": None}
+
+
+@pytest.fixture
+def described(tmp_path):
+    """Describe a model in a folder, and give the path of its metadata.json."""
+
+    def write(name="night", run=None, outcome=None):
+        files.write_json(tmp_path / "run.json", RUN | (run or {}))
+        files.write_json(tmp_path / "outcome.json", outcome or OUTCOME)
+        output = tmp_path / "out" / name / "metadata.json"
+        describe(tmp_path / "run.json", tmp_path / "outcome.json", output=output)
+        return output
+
+    return write
+
+
+@pytest.fixture
+def summary(tmp_path):
+    """Summarize metadata files, and give the path of the batch_summary.json."""
+
+    def write(*metadata):
+        summarize(metadata, output=tmp_path / "out" / "batch_summary.json")
+        return tmp_path / "out" / "batch_summary.json"
+
+    return write
+
+
+def test_metadata_has_the_promised_fields_in_order(described):
+    about = strict_json(described())
+
+    assert list(about) == [
+        *("run_id", "run_name", "architecture", "epoch", "train_loss", "val_loss", "status", "start_time"),
+        *("experiment", "params", "metrics", "tags", "not_chosen", "render", "artifact", "input", "signature"),
+    ]
+    assert list(about["render"]) == [
+        *("status", "error", "attempt", "frames", "seconds", "fps", "device", "precision"),
+        *("tiled", "tile_size", "overlap", "versions"),
+    ]
+    assert about["artifact"] == OUTCOME["artifact"]
+    assert about["input"] == OUTCOME["input"]
+    assert about["signature"] == OUTCOME["model"]["signature"]
+    assert about["not_chosen"] == ["checkpoints/last.pth"]
+    assert (about["run_id"], about["run_name"], about["start_time"]) == (
+        RUN["run_id"],
+        "night shift",
+        1701234567890,
+    )
+
+
+def test_the_checkpoint_knows_better_than_the_run(described):
+    about = strict_json(described())
+
+    assert (about["architecture"], about["epoch"], about["train_loss"], about["val_loss"]) == (
+        "unet",
+        1800,
+        0.125,
+        0.25,
+    )
+
+
+def test_the_run_tells_what_the_checkpoint_does_not(described):
+    about = strict_json(described(outcome=OUTCOME | {"model": {"epoch": None, "signature": None}}))
+
+    assert (about["architecture"], about["epoch"], about["train_loss"]) == ("UNet", 2500, 0.5)
+
+
+def test_an_epoch_of_0_counts_as_told(described):
+    assert strict_json(described(outcome=OUTCOME | {"model": {"epoch": 0}}))["epoch"] == 0
+
+
+def test_a_failed_model_has_metadata_too(described):
+    about = strict_json(described(outcome=FAILED))
+
+    assert about["status"] == "FINISHED"
+    assert (about["render"]["status"], about["render"]["error"]) == ("load_failed", "best.pth is damaged")
+    assert about["signature"] is None
+    assert about["epoch"] == 2500
+
+
+def test_what_json_cannot_hold_is_null(described):
+    run = {"train_loss": float("nan"), "metrics": {"a": float("inf"), "b": 1.7976931348623157e308, "c": 1.0}}
+
+    about = strict_json(described(run=run, outcome=OUTCOME | {"model": {"val_loss": float("nan")}}))
+
+    assert (about["train_loss"], about["val_loss"]) == (None, 0.25)
+    assert about["metrics"] == {"a": None, "b": None, "c": 1.0}
+
+
+def test_the_summary_is_in_the_order_given(described, summary):
+    paths = [described(name, run={"run_id": name * 32}) for name in ("c", "a", "b")]
+
+    assert [line["run_id"][0] for line in strict_json(summary(*paths))] == ["c", "a", "b"]
+
+
+def test_a_success_has_an_output_dir_and_no_error(described, summary, tmp_path):
+    (line,) = strict_json(summary(described()))
+
+    assert line == {
+        "run_id": RUN["run_id"],
+        "run_name": "night shift",
+        "architecture": "unet",
+        "status": "success",
+        "output_dir": str(tmp_path / "out" / "night"),
+        "epoch": 1800,
+        "train_loss": 0.125,
+        "val_loss": 0.25,
+        "frames": 201,
+        "fps": 10.0,
+    }
+
+
+@pytest.mark.parametrize("status", ["download_failed", "load_failed", "error"])
+def test_a_failure_has_an_error_and_no_output_dir(described, summary, status):
+    (line,) = strict_json(summary(described(outcome=FAILED | {"status": status})))
+
+    assert line["status"] == status
+    assert line["error"] == "best.pth is damaged"
+    assert "output_dir" not in line
+    assert line["fps"] is None
+
+
+def test_no_models_make_an_empty_summary(summary):
+    assert strict_json(summary()) == []
+    assert failures(summary()) is None
+
+
+def test_no_failure_needs_no_words(described, summary):
+    assert failures(summary(described())) is None
+
+
+def test_failures_are_counted_and_named(described, summary):
+    path = summary(described("good"), described("bad", outcome=FAILED))
+
+    assert failures(path) == (
+        "1 of 2 models failed: night shift (01234567) load_failed: best.pth is damaged. "
+        "The next invocation tries them again"
+    )
+
+
+def test_many_failures_make_a_short_sentence(described, summary):
+    text = failures(summary(*(described(str(number), outcome=FAILED) for number in range(9))))
+
+    assert text.startswith("9 of 9 models failed: ")
+    assert text.count("best.pth is damaged") == 5
+    assert text.endswith("; and 4 more. The next invocation tries them again")
+
+
+def test_the_table_has_one_line_per_model(described, summary):
+    lines = table(summary(described("good"), described("bad", outcome=FAILED))).splitlines()
+
+    assert [line.split() for line in lines[2:]] == [
+        ["good", "success", "201", "10.00"],
+        ["night", "shift", "(01234567)", "load_failed", "0", "-"],
+    ]
+    assert lines[0].split() == ["model", "status", "frames", "fps"]
+    assert lines[2].index("success") == lines[3].index("load_failed")
+
+
+def test_models_that_are_no_longer_listed_are_named(described, summary, tmp_path):
+    stays = described("stays")
+    for name in ("z_gone", "a_gone"):
+        described(name, run={"run_id": name})
+    for name, content in (("foreign", '{"run_id": "x"}'), ("broken", "{"), ("list", "[1]"), ("number", "1")):
+        (tmp_path / "out" / name).mkdir()
+        (tmp_path / "out" / name / "metadata.json").write_text(content)
+
+    assert left_behind(tmp_path / "out", summary(stays)) == ["a_gone", "z_gone"]
+
+
+def test_text_of_any_language_stays_readable(described):
+    path = described(run={"run_name": "último ensayo 夜"})
+
+    assert "último ensayo 夜" in path.read_text(encoding="utf-8")
+    assert json.loads(Path(path).read_bytes())["run_name"] == "último ensayo 夜"

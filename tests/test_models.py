@@ -1,0 +1,436 @@
+import logging
+import os
+import pathlib
+import pickle
+import warnings
+from collections import OrderedDict
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+from dailies.architectures import ARCHITECTURES
+from dailies.errors import LoadError
+from dailies.models import Signature, load_model
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+CONFIGS = {"unet": {"base_channels": 2}, "nafnet": {"size": "small", "width": 4}}
+
+
+def network(name="unet"):
+    """A small network with random weights, none of them 0 or 1."""
+    built = ARCHITECTURES[name](**CONFIGS[name])
+    with torch.no_grad():
+        for values in built.state_dict().values():
+            if values.is_floating_point():
+                values.copy_(torch.rand_like(values) + 0.1)
+    return built.eval()
+
+
+def checkpoint(built=None, name="unet", **changes):
+    return {
+        "model_state_dict": (built or network(name)).state_dict(),
+        "model_config": CONFIGS[name],
+        "architecture": name,
+        "epoch": 10,
+        "train_loss": 0.5,
+    } | changes
+
+
+def without(*keys):
+    return {key: value for key, value in checkpoint().items() if key not in keys}
+
+
+class Hostile:
+    """A pickle that leaves a mark on the disk when it is loaded."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "best_model.pth"
+
+
+@pytest.fixture
+def load(path):
+    """Save an object and load it as a model."""
+
+    def saved_and_loaded(content, **options):
+        torch.save(content, path)
+        return load_model(path, **options)
+
+    return saved_and_loaded
+
+
+@pytest.fixture
+def refused(path):
+    """Save an object, or write bytes, and give the text of the error that loading it raises."""
+
+    def text(content, **options):
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save(content, path)
+        with pytest.raises(LoadError) as error:
+            load_model(path, **options)
+        return str(error.value)
+
+    return text
+
+
+@pytest.mark.parametrize("name", ["unet", "nafnet"])
+def test_a_loaded_model_answers_as_the_network_did(load, name):
+    original, frame = network(name), torch.rand(1, 3, 32, 64) * 2 - 1
+
+    model = load(checkpoint(original, name))
+
+    assert model.architecture == name
+    assert model.signature == Signature(channels=3, value_range=(-1.0, 1.0), scale=1, multiple=32)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.network(frame), original(frame), rtol=0, atol=0)
+
+
+def test_a_loaded_network_is_ready_to_render(load):
+    built = load(checkpoint()).network
+
+    assert not any(module.training for module in built.modules())
+    assert not any(values.requires_grad for values in built.parameters())
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_precision_become_float32(load, kind):
+    original = network().to(kind)
+    expected = network()
+    expected.load_state_dict(original.state_dict())
+    frame = torch.rand(1, 3, 32, 32)
+
+    built = load(checkpoint(original)).network
+
+    assert {values.dtype for values in built.parameters()} == {torch.float32}
+    with torch.inference_mode():
+        torch.testing.assert_close(built(frame), expected(frame), rtol=0, atol=0)
+
+
+def test_whole_number_weights_become_float32(load):
+    state = {key: values.round().to(torch.int64) for key, values in network().state_dict().items()}
+
+    assert load(checkpoint(model_state_dict=state)).network.outc.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("wrap", [OrderedDict, dict, lambda state: {k: nn.Parameter(v) for k, v in state.items()}])
+def test_a_state_dict_of_any_making_loads(load, wrap):
+    state = {key: values for key, values in network().state_dict().items() if values.is_floating_point()}
+    others = {key: values for key, values in network().state_dict().items() if key not in state}
+
+    model = load(checkpoint(model_state_dict=wrap(state) | others))
+
+    torch.testing.assert_close(model.network.outc.weight.data, state["outc.weight"])
+
+
+@pytest.mark.parametrize("word", ["UNet", "UNET", " unet "])
+def test_an_architecture_is_known_in_any_case(load, word):
+    assert load(checkpoint(architecture=word)).architecture == "unet"
+
+
+def test_the_checkpoint_knows_its_architecture_better_than_the_run(load):
+    assert load(checkpoint(), architecture="nafnet").architecture == "unet"
+
+
+@pytest.mark.parametrize(
+    "content", [without("architecture"), checkpoint(architecture=None), checkpoint(architecture="")]
+)
+def test_the_run_tells_the_architecture_where_the_checkpoint_does_not(load, content):
+    assert load(content, architecture="UNet").architecture == "unet"
+
+
+def test_no_model_config_means_the_architecture_as_published(load):
+    small = {"base_channels": 64}
+    content = checkpoint(ARCHITECTURES["unet"](**small)) | {"model_config": None}
+
+    assert load(content).network.outc.weight.shape == (3, 64, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("told", "facts"),
+    [
+        ({"epoch": 10, "train_loss": 0.5}, {"epoch": 10, "train_loss": 0.5}),
+        ({"epoch": "2e3", "train_loss": "0.25"}, {"epoch": 2000, "train_loss": 0.25}),
+        ({"epoch": np.int64(7), "train_loss": np.float32(0.5)}, {"epoch": 7, "train_loss": 0.5}),
+        ({"epoch": torch.tensor(7), "train_loss": torch.tensor(0.5)}, {"epoch": 7, "train_loss": 0.5}),
+        ({"epoch": "null", "train_loss": float("nan")}, {}),
+        ({"epoch": None, "train_loss": float("inf")}, {}),
+        ({"epoch": 2.5, "train_loss": "nan"}, {}),
+        ({"epoch": -1, "train_loss": [0.5]}, {}),
+        ({"epoch": torch.ones(2), "train_loss": 10**400}, {}),
+        ({"epoch": 0, "train_loss": 0, "val_loss": 0.125}, {"epoch": 0, "train_loss": 0.0, "val_loss": 0.125}),
+    ],
+)
+def test_facts_are_those_that_the_checkpoint_tells(load, told, facts):
+    assert load(without("epoch", "train_loss") | told).facts == facts
+
+
+def test_a_checkpoint_may_tell_no_facts(load):
+    assert load(without("epoch", "train_loss")).facts == {}
+
+
+def test_harmless_things_beside_the_weights_load(load):
+    beside = {
+        "loss": np.float64(0.5),
+        "curve": np.arange(3.0),
+        "flags": np.array([True, False]),
+        "labels": np.array(["a", "b"]),
+        "path": pathlib.Path("runs/7"),
+        "windows": pathlib.PureWindowsPath("C:/runs/7"),
+        "dtype": torch.float16,
+        "size": torch.Size([1, 3]),
+        "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.99)}]},
+    }
+
+    assert load(checkpoint(**beside)).facts["epoch"] == 10
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [(b"numpy._core.multiarray\nscalar", b"numpy.core.multiarray\nscalar"), (b"pathlib\n", b"pathlib._local\n")],
+    ids=["numpy 1", "python 3.13"],
+)
+def test_what_other_versions_wrote_loads(path, written, read):
+    # the older format keeps the pickle as it is, so that names can be replaced
+    content = checkpoint(loss=np.float64(0.5), path=pathlib.PurePosixPath("runs"))
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    assert written in data
+    path.write_bytes(data.replace(written, read))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert load_model(path).facts["epoch"] == 10
+
+
+def test_a_path_from_windows_loads_anywhere(path):
+    torch.save(checkpoint(path=pathlib.PurePosixPath("C")), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"PurePosixPath", b"WindowsPath"))
+
+    assert load_model(path).architecture == "unet"
+
+
+def test_weights_that_do_not_fit_are_counted_and_the_first_are_named(refused):
+    state = network().state_dict()
+    del state["outc.bias"]
+    state |= {f"ema.{number}": torch.zeros(1) for number in range(7)}
+    state["outc.weight"] = torch.zeros(3, 4, 1, 1)
+
+    assert refused(checkpoint(model_state_dict=state)) == (
+        "the weights in best_model.pth do not fit the network: 1 missing (outc.bias); "
+        "7 unexpected (ema.0, ema.1, ema.2, ema.3, ema.4 and 2 more); "
+        "1 of another shape (outc.weight 3×4×1×1 instead of 3×2×1×1)"
+    )
+
+
+def test_the_weights_of_a_wider_network_are_of_another_shape(refused):
+    text = refused(checkpoint(ARCHITECTURES["unet"](base_channels=3)))
+
+    assert text.startswith("the weights in best_model.pth do not fit the network: 85 of another shape ")
+    assert "(inc.conv.0.weight 3×3×3×3 instead of 2×3×3×3, " in text
+    assert text.endswith(" and 80 more)")
+
+
+def test_weights_that_are_no_tensors_are_of_another_shape(refused):
+    state = network().state_dict() | {"outc.bias": [0.0, 0.0, 0.0]}
+
+    assert "1 of another shape (outc.bias list instead of 3)" in refused(checkpoint(model_state_dict=state))
+
+
+def test_weights_without_values_are_refused(refused):
+    state = {key: values.to("meta") for key, values in network().state_dict().items()}
+
+    assert "do not fit the network: 100 without values (inc.conv.0.weight, " in refused(
+        checkpoint(model_state_dict=state)
+    )
+
+
+def test_hostile_keys_stay_on_one_short_line(refused):
+    state = network().state_dict() | {"\x1b[31mred\n" + "x" * 5000: torch.zeros(1)}
+
+    text = refused(checkpoint(model_state_dict=state))
+
+    assert "1 unexpected (red xxx" in text
+    assert text.isprintable()
+    assert len(text) < 300
+
+
+@pytest.mark.parametrize(
+    ("word", "stated"),
+    [
+        ("swinir", "is of architecture 'swinir'"),
+        ("res/\x1b[31mnet\n", "is of architecture 'res/net'"),
+        (None, "does not say of which architecture it is"),
+    ],
+)
+def test_an_unknown_architecture_is_named_with_the_known_ones(refused, word, stated):
+    assert refused(checkpoint(architecture=word)) == f"best_model.pth {stated}; known architectures: unet, nafnet"
+
+
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [
+        ([1, 2], "an object of type list"),
+        (torch.zeros(3), "an object of type Tensor"),
+        ({}, "an empty dict"),
+        ({"epoch": 1, "state": {}}, "a dict with the keys 'epoch', 'state'"),
+        (dict.fromkeys("abcdefg", 0), "a dict with the keys 'a', 'b', 'c', 'd', 'e' and 2 more"),
+    ],
+    ids=["list", "tensor", "empty", "dict", "large dict"],
+)
+def test_what_is_no_checkpoint_is_described(refused, content, holds):
+    assert refused(content) == (
+        f"best_model.pth holds {holds}; a checkpoint must have 'model_state_dict', 'model_config' and 'architecture'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"model_config": [64]},
+            "the 'model_config' of best_model.pth must be a dict with names as keys, not an object",
+        ),
+        (
+            {"model_config": {1: 64}},
+            "the 'model_config' of best_model.pth must be a dict with names as keys, not a dict",
+        ),
+        (
+            {"model_state_dict": None},
+            "the 'model_state_dict' of best_model.pth must be a dict with names as keys, not an",
+        ),
+        ({"model_config": {"depth": 3}}, "unet does not know depth"),
+        ({"model_config": {"base_channels": -1}}, "cannot build unet"),
+        ({"model_config": {"base_channels": 10**9}}, "cannot build unet"),
+        ({"model_config": {"base_channels": 10**4}}, "do not fit the network: 85 of another shape"),
+    ],
+)
+def test_a_config_that_builds_no_fitting_network_is_refused_at_once(refused, changes, text):
+    assert text in refused(checkpoint(**changes))
+
+
+def test_an_mlflow_model_folder_is_refused(tmp_path):
+    with pytest.raises(LoadError, match=r"is an MLflow model folder; only checkpoint files can be loaded"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "seen"),
+    [
+        (b"", ": it is empty"),
+        (b"<!DOCTYPE html><title>Sign in</title>", ": it begins with '<!DOCTYPE html><titl'"),
+        (bytes(range(256)), ""),
+        (pickle.dumps({"model_state_dict": {}}, protocol=4), ""),
+    ],
+    ids=["empty", "html", "bytes", "pickle"],
+)
+@pytest.mark.parametrize("trust_pickle", [False, True])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_file_that_torch_did_not_write_is_refused(refused, data, seen, trust_pickle):
+    text = refused(data, trust_pickle=trust_pickle)
+
+    assert text == f"best_model.pth is damaged or not a checkpoint that torch wrote{seen}"
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused(path, refused, part):
+    torch.save(checkpoint(), path)
+    data = path.read_bytes()
+
+    text = refused(data[: int(len(data) * part)])
+
+    assert text == "best_model.pth is damaged or not a checkpoint that torch wrote: it is cut short"
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), min_size=1, max_size=5))
+def test_a_damaged_checkpoint_loads_or_is_refused(path, flips):
+    torch.save(checkpoint(), path)
+    data = bytearray(path.read_bytes())
+    for place, change in flips:
+        data[int(place * len(data))] ^= change
+    path.write_bytes(data)
+
+    with warnings.catch_warnings(), suppress(LoadError):
+        warnings.simplefilter("ignore")
+        load_model(path)
+
+
+@pytest.mark.parametrize("older_format", [False, True], ids=["zip", "older format"])
+def test_a_pickle_that_would_run_code_does_not(path, tmp_path, older_format):
+    mark = tmp_path / "mark"
+    torch.save(checkpoint(extra=Hostile(mark)), path, _use_new_zipfile_serialization=not older_format)
+
+    with pytest.raises(LoadError) as error:
+        load_model(path)
+
+    assert not mark.exists()
+    assert str(error.value) == (
+        f"best_model.pth needs {os.system.__module__}.system to be loaded, which can run code; "
+        "set trust_pickle to true only if you trust whoever wrote it"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_that_would_run_code_does_not(path, tmp_path, protocol):
+    mark = tmp_path / "mark"
+    path.write_bytes(pickle.dumps(Hostile(mark), protocol=protocol))
+
+    with pytest.raises(LoadError, match=r"^best_model\.pth (needs|is damaged)"):
+        load_model(path)
+
+    assert not mark.exists()
+
+
+def test_a_whole_pickled_network_is_refused_with_what_it_needs(refused):
+    text = refused(network())
+
+    assert text.startswith(
+        "best_model.pth needs dailies.architectures.unet.DoubleConv, dailies.architectures.unet.UNet, "
+    )
+    assert " and 2 more to be loaded, which can run code; set trust_pickle to true only" in text
+
+
+def test_a_trusted_pickle_runs_and_loads(path, tmp_path, caplog):
+    mark = tmp_path / "mark"
+    torch.save(checkpoint(extra=Hostile(mark)), path)
+
+    model = load_model(path, trust_pickle=True)
+
+    assert mark.exists()
+    assert model.facts["epoch"] == 10
+    assert caplog.record_tuples == [
+        (
+            "dailies.models",
+            logging.WARNING,
+            "trust_pickle is set: best_model.pth is loaded and may run code of its author",
+        )
+    ]
+
+
+def test_the_allowance_ends_with_the_load(load):
+    before = torch.serialization.get_safe_globals()
+
+    load(checkpoint())
+
+    assert torch.serialization.get_safe_globals() == before
+
+
+def test_a_hostile_file_name_stays_on_one_line(tmp_path):
+    path = tmp_path / "a\x1b[31m\nb.pth"
+    path.touch()
+
+    with pytest.raises(LoadError, match=r"^a b\.pth is damaged"):
+        load_model(path)

@@ -1,0 +1,605 @@
+import json
+import logging
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import grey, grey_checkpoint, read_frame, strict_json, write_frame
+from dailies import files, sequence
+from dailies.architectures import ARCHITECTURES
+from dailies.errors import RenderError
+from dailies.render import Job, render
+from torch import nn
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 64, "overlap": 32}
+NAMES = [f"frame_{number:06d}.png" for number in range(6)]
+
+
+class Network(nn.Module):
+    """The inverse, which counts its calls and does what it is told before one of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+        self.before = {}
+        """What to do, by the number of the call."""
+
+    def forward(self, x):
+        self.calls += 1
+        self.before.get(self.calls, lambda: None)()
+        return -x
+
+
+class Site:
+    """What the jobs before a render leave on the disk: frames, their sequence, a downloaded model."""
+
+    def __init__(self, root):
+        self.shot, self.folder, self.weights = root / "shot", root / "out" / "model", root / "weights"
+        self.result = root / "renders" / "model.json"
+        self.job = Job(
+            record=root / "models" / "model.json",
+            weights=self.weights,
+            sequence=root / "sequence.json",
+            input_dir=self.shot,
+            folder=self.folder,
+            manifest=root / "frames" / "model.jsonl",
+            state=root / "attempts" / "model.json",
+            settings=SETTINGS,
+            device="cpu",
+            threads=1,
+            attempt=1,
+            trust_pickle=False,
+        )
+        self.shot.mkdir()
+        for number, name in enumerate(NAMES):
+            write_frame(self.shot / name, number)
+        self.read_sequence()
+        files.write_json(self.job.record, {"architecture": "unet"})
+
+    def read_sequence(self):
+        found = sequence.scan(self.shot, on_bad_frame="error", cache=self.shot.parent / "cache.json")
+        sequence.save(found, self.job.sequence)
+
+    def download(self, checkpoint):
+        path = self.weights / "artifact" / "best.pth"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, path)
+        self.receive("success", path="best.pth", sha256=files.sha256_of(path), size=path.stat().st_size)
+
+    def receive(self, status, error=None, **about):
+        files.write_json(self.weights / "download.json", {"status": status, "error": error, "uri": "store", **about})
+
+    def render(self, **changes):
+        """Render, and give the record of it."""
+        self.result.unlink(missing_ok=True)
+        render(replace(self.job, **changes), result=self.result)
+        assert self.result.read_bytes() == self.job.state.read_bytes()
+        return strict_json(self.result)
+
+    def written(self):
+        """Rendered frames, with the times of their writing."""
+        return {path.name: path.stat().st_mtime_ns for path in sorted(self.folder.glob("*.png"))}
+
+    def rendered_again(self, before):
+        """Names of the frames that are new or were written again since ``before``."""
+        return [name for name, time in self.written().items() if before.get(name) != time]
+
+    def pixels(self):
+        return {name: read_frame(self.folder / name) for name in self.written()}
+
+    def leftovers(self):
+        return [path.name for path in self.shot.parent.rglob("*.tmp")]
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A site with six frames and the checkpoint of a U-Net that renders one grey."""
+    site = Site(tmp_path)
+    site.download(grey_checkpoint(0.5))
+    yield site
+    assert site.leftovers() == []
+
+
+@pytest.fixture
+def network(site, monkeypatch):
+    """A network to play with, in place of the one that is downloaded."""
+    network = Network()
+    monkeypatch.setitem(ARCHITECTURES, "test", lambda: network)
+    site.download({"model_state_dict": {}, "architecture": "test"})
+    return network
+
+
+def fail(error):
+    def action():
+        raise error
+
+    return action
+
+
+def test_every_frame_is_rendered_under_its_own_name(site):
+    outcome = site.render(threads=4)
+
+    assert list(site.written()) == NAMES
+    for pixels in site.pixels().values():
+        np.testing.assert_array_equal(pixels, np.full((5, 7, 3), grey(0.5)))
+    assert (outcome["status"], outcome["error"], outcome["attempt"]) == ("success", None, 1)
+
+
+def test_the_record_says_what_was_rendered_with_what(site):
+    outcome = site.render()
+
+    assert outcome["model"] == {
+        "architecture": "unet",
+        "epoch": 10,
+        "train_loss": 0.5,
+        "signature": {"value_range": [-1.0, 1.0], "channels": 3, "scale": 1},
+    }
+    figures = outcome["render"]
+    assert figures | {"seconds": None, "fps": None, "versions": None} == {
+        "frames": 6,
+        "seconds": None,
+        "fps": None,
+        "device": "cpu",
+        "precision": "fp32",
+        "tiled": False,
+        "tile_size": None,
+        "overlap": None,
+        "versions": None,
+    }
+    assert figures["fps"] == pytest.approx(6 / figures["seconds"], rel=0.5)
+    assert figures["versions"]["torch"] == torch.__version__
+    assert outcome["artifact"]["sha256"] == files.sha256_of(site.weights / "artifact" / "best.pth")
+    assert outcome["input"] == {
+        "digest": sequence.load(site.job.sequence).digest,
+        "frames": 6,
+        "skipped": 0,
+    }
+
+
+def test_the_manifest_has_one_line_per_frame(site):
+    site.render()
+
+    lines = [json.loads(line) for line in site.job.manifest.read_text().splitlines()]
+
+    assert sorted(line["output"] for line in lines) == NAMES
+    for line in lines:
+        path = site.folder / line["output"]
+        assert (line["size"], line["sha256"]) == (path.stat().st_size, files.sha256_of(path))
+
+
+def test_first_and_last_frame_are_treated_alike(site):
+    torch.manual_seed(0)
+    config = {"base_channels": 2}
+    state = ARCHITECTURES["unet"](**config).state_dict()
+    site.download({"model_state_dict": state, "model_config": config, "architecture": "unet"})
+    (site.shot / NAMES[-1]).write_bytes((site.shot / NAMES[0]).read_bytes())
+    site.read_sequence()
+
+    site.render()
+
+    assert np.ptp(read_frame(site.folder / NAMES[0])) > 0
+    assert (site.folder / NAMES[0]).read_bytes() == (site.folder / NAMES[-1]).read_bytes()
+
+
+def test_frames_of_different_sizes_and_kinds_keep_theirs(site, network):
+    write_frame(site.shot / "wide.bmp", seed=9, size=(70, 33))
+    site.read_sequence()
+
+    site.render()
+
+    np.testing.assert_array_equal(site.pixels()["wide.png"], 255 - read_frame(site.shot / "wide.bmp"))
+
+
+def test_a_second_render_writes_nothing(site, network):
+    first = site.render()
+    before = site.written()
+
+    second = site.render()
+
+    assert site.rendered_again(before) == []
+    assert network.calls == 6
+    assert second == first
+
+
+def test_a_lost_frame_alone_is_rendered_again(site, network):
+    site.render()
+    before = site.written()
+    (site.folder / NAMES[3]).unlink()
+    (site.folder / NAMES[5]).write_bytes(b"cut")
+
+    outcome = site.render(attempt=2)
+
+    assert site.rendered_again(before) == [NAMES[3], NAMES[5]]
+    assert network.calls == 8
+    assert (outcome["status"], outcome["attempt"], outcome["render"]["frames"]) == ("success", 2, 6)
+
+
+def test_an_input_frame_that_changed_alone_is_rendered_again(site, network):
+    site.render()
+    before = site.written()
+    write_frame(site.shot / NAMES[2], seed=99)
+    site.read_sequence()
+
+    site.render()
+
+    assert site.rendered_again(before) == [NAMES[2]]
+    np.testing.assert_array_equal(site.pixels()[NAMES[2]], 255 - read_frame(site.shot / NAMES[2]))
+
+
+def test_added_frames_alone_are_rendered(site, network):
+    site.render()
+    before = site.written()
+    for number in (6, 7):
+        write_frame(site.shot / f"frame_{number:06d}.png", number)
+    site.read_sequence()
+
+    assert site.render()["render"]["frames"] == 8
+    assert site.rendered_again(before) == ["frame_000006.png", "frame_000007.png"]
+
+
+def test_a_frame_that_left_the_sequence_is_no_longer_counted(site):
+    site.render()
+    (site.shot / NAMES[0]).unlink()
+    site.read_sequence()
+
+    outcome = site.render()
+
+    assert (outcome["render"]["frames"], outcome["input"]["frames"]) == (5, 5)
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"tiled": True}, {"tile_size": 96}])
+def test_another_setting_renders_all_frames_again(site, network, changes):
+    site.render()
+    before = site.written()
+
+    outcome = site.render(settings=SETTINGS | changes)
+
+    assert site.rendered_again(before) == NAMES
+    assert outcome["render"]["precision"] == changes.get("precision", "fp32")
+
+
+def test_another_artifact_renders_all_frames_again(site):
+    site.render()
+    before = site.written()
+    site.download(grey_checkpoint(-0.5))
+
+    site.render()
+
+    assert site.rendered_again(before) == NAMES
+    np.testing.assert_array_equal(site.pixels()[NAMES[0]], np.full((5, 7, 3), grey(-0.5)))
+
+
+def test_threads_and_place_do_not_matter(site, network):
+    site.render()
+    before = site.written()
+
+    site.render(threads=2, attempt=7, device="auto", trust_pickle=True)
+
+    assert site.rendered_again(before) == []
+
+
+def test_a_lost_state_costs_no_frame(site, network):
+    first = site.render()
+    before = site.written()
+    site.job.state.unlink()
+
+    assert site.render() == first
+    assert site.rendered_again(before) == []
+
+
+def test_tiles_are_recorded(site):
+    figures = site.render(settings=SETTINGS | {"tiled": True})["render"]
+
+    assert (figures["tiled"], figures["tile_size"], figures["overlap"]) == (True, 64, 32)
+
+
+def test_out_of_memory_goes_on_in_tiles_and_is_recorded_from_there_on(site, monkeypatch):
+    class Limited(nn.Module):
+        def forward(self, x):
+            if x[0, 0].numel() > 64 * 64:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return -x
+
+    monkeypatch.setitem(ARCHITECTURES, "test", Limited)
+    site.download({"model_state_dict": {}, "architecture": "test"})
+    write_frame(site.shot / NAMES[3], seed=3, size=(100, 90))
+    site.read_sequence()
+
+    outcome = site.render()
+
+    lines = {line["output"]: line for line in map(json.loads, site.job.manifest.read_text().splitlines())}
+    assert [lines[name]["tiled"] for name in NAMES] == [False, False, False, True, True, True]
+    assert (outcome["status"], outcome["render"]["tiled"]) == ("success", True)
+    for name in NAMES:
+        np.testing.assert_array_equal(site.pixels()[name], 255 - read_frame(site.shot / name))
+
+
+def test_a_failed_download_is_a_result(site):
+    site.receive("download_failed", "best.pth is no longer in the store")
+
+    outcome = site.render()
+
+    assert (outcome["status"], outcome["error"]) == ("download_failed", "best.pth is no longer in the store")
+    assert (outcome["render"]["frames"], outcome["render"]["fps"], outcome["model"]) == (0, None, {})
+    assert outcome["artifact"] == {"uri": "store", "path": None, "sha256": None, "size": None}
+
+
+def test_frames_outlive_a_failed_download(site, network):
+    site.render()
+    before = site.written()
+    receipt = files.read_json(site.weights / "download.json")
+    site.receive("download_failed", "the server does not answer")
+    site.render(attempt=2)
+    files.write_json(site.weights / "download.json", receipt)
+
+    outcome = site.render(attempt=3)
+
+    assert (outcome["status"], outcome["render"]["frames"]) == ("success", 6)
+    assert outcome["model"]["architecture"] == "test"
+    assert site.rendered_again(before) == []
+
+
+def test_a_model_that_does_not_load_is_a_result(site, caplog):
+    site.download({"epoch": 3})
+
+    outcome = site.render()
+
+    assert outcome["status"] == "load_failed"
+    assert outcome["error"].startswith("best.pth holds a dict with the keys 'epoch'; a checkpoint must have ")
+    assert outcome["model"] == {}
+    assert caplog.messages[-1] == f"load_failed: {outcome['error']}"
+
+
+def test_a_broken_artifact_does_not_forget_the_frames_of_the_good_one(site):
+    site.render()
+    before = site.written()
+    site.download({"epoch": 3})
+    assert site.render(attempt=2)["status"] == "load_failed"
+    site.download(grey_checkpoint(0.5))
+
+    assert site.render(attempt=3)["status"] == "success"
+    assert site.rendered_again(before) == []
+
+
+def test_a_missing_artifact_is_a_result(site):
+    (site.weights / "artifact" / "best.pth").unlink()
+
+    outcome = site.render()
+
+    assert outcome["status"] == "load_failed"
+    assert "best.pth" in outcome["error"]
+
+
+def test_a_factory_that_fails_in_its_own_way_is_a_result(site, monkeypatch, caplog):
+    monkeypatch.setitem(ARCHITECTURES, "test", fail(KeyError("depth")))
+    site.download({"model_state_dict": {}, "architecture": "test"})
+
+    outcome = site.render()
+
+    assert (outcome["status"], outcome["error"]) == ("load_failed", "loading failed with KeyError: 'depth'")
+    assert "Traceback" in caplog.text
+
+
+def test_what_a_network_raises_is_its_own_failure(site, network, caplog):
+    network.before[3] = fail(ZeroDivisionError("division by zero\nmore"))
+
+    outcome = site.render()
+
+    assert outcome["status"] == "error"
+    assert outcome["error"] == "rendering failed with ZeroDivisionError: division by zero"
+    assert "Traceback" in caplog.text
+    assert outcome["model"]["architecture"] == "test"
+
+
+def test_frames_before_an_error_are_kept_and_not_rendered_again(site, network):
+    network.before[5] = fail(RuntimeError("cosmic ray"))
+
+    failed = site.render()
+    before = site.written()
+    outcome = site.render(attempt=2)
+
+    assert list(before) == NAMES[:4]
+    assert (failed["status"], failed["render"]["frames"]) == ("error", 4)
+    assert (outcome["status"], outcome["attempt"], outcome["render"]["frames"]) == ("success", 2, 6)
+    assert site.rendered_again(before) == NAMES[4:]
+
+
+def test_output_that_is_not_finite_is_refused_with_the_name_of_the_frame(site):
+    site.download(grey_checkpoint(float("nan")))
+
+    outcome = site.render()
+
+    assert (outcome["status"], outcome["error"]) == ("error", f"output is not finite at frame {NAMES[0]}")
+    assert site.written() == {}
+
+
+def test_out_of_memory_for_good_names_the_frame_and_what_to_change(site, network):
+    network.before[2] = fail(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"))
+
+    outcome = site.render(settings=SETTINGS | {"tiled": False})
+
+    assert outcome["error"] == f"out of memory on cpu (tiled must be auto or true) at frame {NAMES[1]}"
+    assert list(site.written()) == NAMES[:1]
+
+
+def test_a_missing_device_is_no_fault_of_the_model(site):
+    with pytest.raises(RenderError, match=r"device is cuda:99, but torch"):
+        site.render(device="cuda:99")
+
+    assert not site.job.state.exists()
+
+
+def test_an_input_frame_that_changed_meanwhile_is_refused(site, network):
+    write_frame(site.shot / NAMES[2], seed=99)
+
+    outcome = site.render()
+
+    assert outcome["status"] == "error"
+    assert outcome["error"].startswith(f"frame {NAMES[2]} has changed since the sequence was read; run again")
+    assert list(site.written()) == NAMES[:2]
+
+
+def test_an_input_frame_that_vanished_is_named(site):
+    (site.shot / NAMES[4]).unlink()
+
+    outcome = site.render()
+
+    assert outcome["error"] == f"No such file or directory: {site.shot / NAMES[4]}"
+    assert list(site.written()) == NAMES[:4]
+
+
+def test_an_interrupted_render_goes_on_where_it_stopped(site, network):
+    undisturbed = site.render()
+    expected = {name: (site.folder / name).read_bytes() for name in NAMES}
+    for path in site.folder.iterdir():
+        path.unlink()
+    network.before[network.calls + 5] = fail(KeyboardInterrupt())
+
+    with pytest.raises(KeyboardInterrupt):
+        site.render()
+    before = site.written()
+    outcome = site.render()
+
+    assert list(before) == NAMES[:4]
+    assert site.rendered_again(before) == NAMES[4:]
+    assert {name: (site.folder / name).read_bytes() for name in NAMES} == expected
+    assert outcome["render"].keys() == undisturbed["render"].keys()
+    assert outcome["render"]["frames"] == 6
+
+
+def test_figures_are_summed_over_the_manifest_whoever_wrote_it(site, network):
+    network.before[4] = fail(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        site.render()
+
+    figures = site.render()["render"]
+
+    lines = [json.loads(line) for line in site.job.manifest.read_text().splitlines()]
+    assert figures["frames"] == len(lines) == 6
+    assert figures["seconds"] == round(sum(line["seconds"] for line in lines), 2)
+    assert site.render()["render"] == figures
+
+
+def test_what_a_killed_job_was_writing_is_removed(site):
+    site.folder.mkdir(parents=True)
+    (site.folder / f".{NAMES[0]}.0123abcd.tmp").write_bytes(b"half a frame")
+    (site.folder / "notes.txt").write_text("mine")
+
+    site.render()
+
+    assert sorted(path.name for path in site.folder.iterdir()) == [*NAMES, "notes.txt"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 64 KiB, mounted where the rendered frames go."""
+    place = tmp_path / "out"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "dailies-test", str(place)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a disk is not allowed here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_said_and_leaves_no_part_of_a_frame(small_disk, site, network):
+    for number, name in enumerate(NAMES):
+        write_frame(site.shot / name, number, size=(80, 80))  # 19 kB each: three fit
+    site.read_sequence()
+
+    full = site.render()
+    before = site.written()
+    subprocess.run(["mount", "-o", "remount,size=1m", str(small_disk)], check=True)
+    outcome = site.render(attempt=2)
+
+    assert (full["status"], full["error"]) == ("error", f"No space left on device: {site.folder}")
+    assert list(before) == NAMES[:3]
+    assert site.rendered_again(before) == NAMES[3:]
+    assert outcome["render"]["frames"] == 6
+    assert site.leftovers() == []
+
+
+def test_a_frame_too_large_for_the_file_system_leaves_nothing(site, network):
+    write_frame(site.shot / NAMES[2], seed=2, size=(120, 120))
+    site.read_sequence()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        outcome = site.render()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert outcome["status"] == "error"
+    assert outcome["error"].startswith("File too large: ")
+    assert NAMES[2] not in site.written()
+    for name, pixels in site.pixels().items():
+        np.testing.assert_array_equal(pixels, 255 - read_frame(site.shot / name))
+
+
+def test_a_folder_that_cannot_be_made_is_a_result(site):
+    site.folder.parent.mkdir(exist_ok=True)
+    site.folder.touch()
+
+    outcome = site.render()
+
+    assert outcome["status"] == "error"
+    assert outcome["error"] in {f"{reason}: {site.folder}" for reason in ("File exists", "Not a directory")}
+
+
+def test_progress_is_logged(site, network, caplog, monkeypatch):
+    monkeypatch.setattr("dailies.render.PROGRESS_SECONDS", -1)
+
+    with caplog.at_level(logging.INFO):
+        site.render()
+
+    assert "6 frames, 6 of them to render" in caplog.messages
+    assert "architecture test, device cpu, threads 1" in caplog.messages
+    progress = [text for text in caplog.messages if text.startswith("frame ")]
+    assert len(progress) == 6
+    assert progress[-1].startswith("frame 6 of 6, ")
+    assert progress[-1].endswith(" fps, 0 s left")
+    assert caplog.messages[-1] == "success"
+
+
+def test_the_threads_of_the_job_reach_torch(site, network):
+    seen = []
+    network.before[1] = lambda: seen.append(torch.get_num_threads())
+    before = torch.get_num_threads()
+
+    try:
+        site.render(threads=3)
+    finally:
+        torch.set_num_threads(before)
+
+    assert seen == [3]
+
+
+def imported(site):
+    """Run the job in a process of its own, and name the heavy modules that it imported."""
+    settings = {name: getattr(site.job, name) for name in ("settings", "device", "threads", "attempt", "trust_pickle")}
+    paths = {name: str(getattr(site.job, name)) for name in Job.__dataclass_fields__ if name not in settings}
+    code = (
+        "import sys, json; from pathlib import Path; from dailies.render import Job, render;"
+        "paths, settings, result = json.loads(sys.argv[1]);"
+        "render(Job(**{name: Path(path) for name, path in paths.items()}, **settings), result=Path(result));"
+        "print(sorted({'mlflow', 'torch', 'snakemake', 'pandas'} & set(sys.modules)))"
+    )
+    arguments = json.dumps([paths, settings, str(site.result)])
+    return subprocess.check_output(
+        [sys.executable, "-c", code, arguments], env={"PYTHONPATH": str(SCRIPTS)}, text=True
+    ).strip()
+
+
+def test_a_render_imports_torch_only_when_there_is_something_to_render(site):
+    assert imported(site) == "['torch']"
+    assert files.read_json(site.result)["status"] == "success"
+
+    assert imported(site) == "[]"
+    assert files.read_json(site.result)["render"]["frames"] == 6

@@ -1,0 +1,389 @@
+import io
+import logging
+import os
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_frame
+from dailies.errors import SequenceError
+from dailies.sequence import fingerprint, listing, load, natural, output_name, save, scan
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def shot(tmp_path):
+    """A folder with three frames."""
+    folder = tmp_path / "shot"
+    folder.mkdir()
+    for number in range(3):
+        write_frame(folder / f"frame_{number:03d}.png", seed=number)
+    return folder
+
+
+def read(folder, on_bad_frame="error"):
+    return scan(folder, on_bad_frame=on_bad_frame, cache=folder.parent / "cache.json", threads=2)
+
+
+def refused(folder, on_bad_frame="error"):
+    with pytest.raises(SequenceError) as error:
+        read(folder, on_bad_frame)
+    return str(error.value)
+
+
+def names(sequence):
+    return [frame.name for frame in sequence.frames]
+
+
+def test_frames_are_in_natural_order(shot):
+    for name in ("frame_10.png", "frame_2.png", "Frame_3.png", "frame_2b.png", "frame.png", "a_11_x.png", "a_9_y.png"):
+        write_frame(shot / name, seed=0)
+
+    assert names(read(shot)) == [
+        "a_9_y.png",
+        "a_11_x.png",
+        "frame.png",
+        "frame_000.png",
+        "frame_001.png",
+        "frame_002.png",
+        "frame_2.png",
+        "frame_2b.png",
+        "Frame_3.png",
+        "frame_10.png",
+    ]
+
+
+@given(st.lists(st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="/\0"), min_size=1)))
+def test_any_names_have_one_order(found):
+    shuffled = random.Random(0).sample(found, len(found))
+
+    assert sorted(shuffled, key=natural) == sorted(found, key=natural)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_numbers_are_ordered_as_numbers(one, other):
+    in_order = sorted([f"shot_{one}_v2.png", f"shot_{other}_v2.png"], key=natural)
+
+    assert in_order == [f"shot_{number}_v2.png" for number in sorted([one, other])]
+
+
+@pytest.mark.parametrize(
+    ("name", "rendered"),
+    [("frame_007.png", "frame_007.png"), ("A.JPG", "A.png"), ("shot.v2.0013.tiff", "shot.v2.0013.png")],
+)
+def test_a_rendered_frame_keeps_its_name(name, rendered):
+    assert output_name(name) == rendered
+
+
+def test_endings_count_in_any_case(tmp_path):
+    image = Image.new("RGB", (7, 5))
+    for number, ending in enumerate(("png", "PNG", "jpg", "Jpg", "JPEG", "bmp", "BMP", "tif", "TIFF", "tiff")):
+        image.save(tmp_path / f"{number}.{ending}")
+
+    assert len(listing(tmp_path)) == 10
+
+
+def test_other_files_are_ignored_with_a_note(shot, caplog):
+    (shot / "notes.txt").write_text("graded")
+    (shot / "sub.png").mkdir()
+    (shot / "frame_000.exr").write_bytes(b"")
+    (shot / ".frame_009.png").write_bytes(b"hidden")
+    (shot / "._frame_000.png").write_bytes(b"what macOS leaves behind")
+
+    with caplog.at_level(logging.INFO):
+        assert len(read(shot).frames) == 3
+
+    (note,) = caplog.messages
+    assert note == "not frames, ignored: ._frame_000.png, .frame_009.png, frame_000.exr, notes.txt, sub.png"
+
+
+def test_many_other_files_are_counted(shot, caplog):
+    for number in range(20):
+        (shot / f"{number:02d}.txt").touch()
+
+    with caplog.at_level(logging.INFO):
+        read(shot)
+
+    assert caplog.messages == ["not frames, ignored: 00.txt, 01.txt, 02.txt, 03.txt, 04.txt, and 15 more"]
+
+
+def test_only_frames_need_no_note(shot, caplog):
+    with caplog.at_level(logging.INFO):
+        read(shot)
+
+    assert not caplog.messages
+
+
+def test_different_sizes_and_kinds_are_recorded(shot):
+    write_frame(shot / "frame_003.png", seed=3, size=(40, 9))
+    Image.new("L", (3, 2)).save(shot / "frame_004.bmp")
+
+    sequence = read(shot)
+
+    assert [(frame.width, frame.height, frame.mode, frame.bit_depth) for frame in sequence.frames] == [
+        (7, 5, "RGB", 8),
+        (7, 5, "RGB", 8),
+        (7, 5, "RGB", 8),
+        (40, 9, "RGB", 8),
+        (3, 2, "L", 8),
+    ]
+    assert sequence.frames[4].output == "frame_004.png"
+    assert sequence.frames[3].size == (shot / "frame_003.png").stat().st_size
+    assert sequence.largest == 360
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK"])
+def test_every_kind_of_8_bit_frame_is_taken(tmp_path, mode):
+    (tmp_path / "shot").mkdir()
+    Image.new(mode, (7, 5)).save(tmp_path / "shot" / ("a.tif" if mode == "CMYK" else "a.png"))
+
+    (frame,) = read(tmp_path / "shot").frames
+
+    assert frame.mode == mode
+
+
+def break_frames(shot):
+    """Make the second of six frames unreadable, and the last three, each in its own way."""
+    whole = (shot / "frame_001.png").read_bytes()
+    (shot / "frame_001.png").write_bytes(whole[: len(whole) // 2])
+    (shot / "frame_003.png").write_bytes(b"")
+    Image.fromarray(np.zeros((5, 7), np.uint16)).save(shot / "frame_004.png")
+    (shot / "frame_005.png").symlink_to(shot / "moved.png")
+
+
+def test_bad_frames_are_named_together_with_their_reasons(shot):
+    break_frames(shot)
+
+    text = refused(shot)
+
+    assert text.startswith("4 of 6 frames cannot be used: frame frame_001.png cannot be read: ")
+    assert "; frame frame_003.png cannot be read: it is empty; frame frame_004.png has 16 bits per channel" in text
+    assert "; frame frame_005.png cannot be read: No such file or directory. " in text
+    assert text.endswith("Replace them, or set on_bad_frame to skip to leave them out")
+
+
+def test_skipped_frames_leave_a_gap(shot, caplog):
+    break_frames(shot)
+
+    sequence = read(shot, "skip")
+
+    assert [frame.output for frame in sequence.frames] == ["frame_000.png", "frame_002.png"]
+    assert [each["name"] for each in sequence.skipped] == [f"frame_00{number}.png" for number in (1, 3, 4, 5)]
+    assert sequence.skipped[1]["reason"] == "frame frame_003.png cannot be read: it is empty"
+    assert "skipped: frame frame_003.png cannot be read: it is empty" in caplog.messages
+
+
+def test_a_repaired_frame_closes_the_gap(shot):
+    break_frames(shot)
+    read(shot, "skip")
+
+    write_frame(shot / "frame_003.png", seed=9)
+
+    assert names(read(shot, "skip")) == ["frame_000.png", "frame_002.png", "frame_003.png"]
+
+
+@pytest.mark.parametrize("on_bad_frame", ["error", "skip"])
+def test_a_sequence_of_bad_frames_alone_is_refused(shot, on_bad_frame):
+    for path in shot.iterdir():
+        path.write_bytes(b"")
+
+    text = refused(shot, on_bad_frame)
+
+    assert text.startswith("3 of 3 frames cannot be used: frame frame_000.png cannot be read: it is empty; ")
+    assert text.endswith("Check input_dir")
+
+
+def test_a_hundred_bad_frames_make_a_short_error(tmp_path):
+    (tmp_path / "shot").mkdir()
+    for number in range(100):
+        (tmp_path / "shot" / f"{number}.png").touch()
+
+    text = refused(tmp_path / "shot")
+
+    assert "frame 4.png cannot be read: it is empty; and 95 more" in text
+    assert len(text) < 400
+
+
+def test_two_frames_of_one_rendered_name_are_refused(shot):
+    Image.new("RGB", (7, 5)).save(shot / "frame_001.jpg")
+
+    assert refused(shot, "skip") == (
+        "several frames would be rendered to one name: frame_001.jpg, frame_001.png. "
+        "Rename or remove all but one of each"
+    )
+
+
+@pytest.mark.parametrize("look", [read, fingerprint])
+def test_an_unusable_folder_is_named_with_what_to_do(tmp_path, look):
+    missing, file, empty = tmp_path / "missing", tmp_path / "clip.mov", tmp_path / "empty"
+    file.touch()
+    empty.mkdir()
+    (empty / "notes.txt").touch()
+
+    reasons = []
+    for folder in (missing, file, empty):
+        with pytest.raises(SequenceError) as error:
+            look(folder)
+        reasons.append(str(error.value))
+
+    assert reasons == [
+        f"input_dir {missing} does not exist; set input_dir to the folder of your frames",
+        f"input_dir {file} is a file; set input_dir to the folder of your frames",
+        f"input_dir {empty} holds no frame (1 other entries); frames end in .png .jpg .jpeg .bmp .tif .tiff",
+    ]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+
+    with pytest.raises(SequenceError, match=r"input_dir .*loop cannot be read: Too many levels of symbolic links"):
+        listing(loop)
+
+
+def test_the_fingerprint_stays_while_nothing_changes(shot, tmp_path):
+    before = fingerprint(shot)
+    (shot / "notes.txt").touch()
+    shutil.copytree(shot, tmp_path / "elsewhere")
+
+    assert fingerprint(shot) == before == fingerprint(tmp_path / "elsewhere")
+
+
+def rewrite(shot):
+    path = shot / "frame_001.png"
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda shot: write_frame(shot / "frame_003.png", seed=3),
+        lambda shot: (shot / "frame_001.png").unlink(),
+        lambda shot: (shot / "frame_001.png").rename(shot / "frame_009.png"),
+        lambda shot: (shot / "frame_001.png").write_bytes(b"shorter"),
+        lambda shot: (shot / "frame_009.png").symlink_to("nowhere"),
+        rewrite,
+    ],
+    ids=["added", "removed", "renamed", "cut", "broken link", "written again"],
+)
+def test_the_fingerprint_changes_with_the_frames(shot, change):
+    before = fingerprint(shot)
+
+    change(shot)
+
+    assert fingerprint(shot) != before
+
+
+def test_a_known_frame_is_not_read_again(shot):
+    before = read(shot)
+    path = shot / "frame_001.png"
+    stat = path.stat()
+    path.write_bytes(bytes(stat.st_size))  # would be unreadable, if anybody read it
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    assert read(shot) == before
+
+
+def test_a_frame_that_was_written_again_is_read_again(shot):
+    before = read(shot)
+    path = shot / "frame_001.png"
+    write_frame(path, seed=77)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+    after = read(shot)
+
+    changed = [old.name for old, new in zip(before.frames, after.frames, strict=True) if old != new]
+    assert changed == ["frame_001.png"]
+    assert after.digest != before.digest
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"frame_000.png|1|1": {"name": "of an older version"}}'])
+def test_a_cache_of_no_use_is_passed_over(shot, tmp_path, content):
+    before = read(shot)
+    (tmp_path / "cache.json").write_text(content)
+
+    assert read(shot) == before
+
+
+def test_bad_frames_are_not_remembered_as_good(shot):
+    break_frames(shot)
+
+    assert refused(shot) == refused(shot)
+
+
+def test_the_same_frames_give_the_same_bytes(shot, tmp_path):
+    save(read(shot), tmp_path / "one.json")
+    shutil.copytree(shot, tmp_path / "copy" / "shot", copy_function=shutil.copy)
+    os.utime(tmp_path / "copy" / "shot" / "frame_001.png", (0, 0))
+    save(read(tmp_path / "copy" / "shot"), tmp_path / "other.json")
+
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "other.json").read_bytes()
+
+
+def test_a_saved_sequence_comes_back(shot, tmp_path):
+    break_frames(shot)
+    sequence = read(shot, "skip")
+
+    save(sequence, tmp_path / "sequence.json")
+
+    assert load(tmp_path / "sequence.json") == sequence
+    assert load(tmp_path / "sequence.json").digest == sequence.digest
+
+
+def test_a_frame_of_another_name_is_another_sequence(shot):
+    digest = read(shot).digest
+    (shot / "frame_002.png").rename(shot / "frame_003.png")
+
+    assert read(shot).digest != digest
+
+
+def test_a_name_in_no_encoding_is_a_name_like_others(shot, tmp_path):
+    odd = os.fsdecode(b"frame_\xff|9.png")
+    shutil.copy(shot / "frame_000.png", shot / odd)
+
+    save(read(shot), tmp_path / "sequence.json")
+    frames = load(tmp_path / "sequence.json").frames
+
+    assert odd in [frame.name for frame in frames]
+    assert names(read(shot)) == [frame.name for frame in frames]
+
+
+def test_a_jpeg_is_described_by_its_own_bytes(shot):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    (shot / "frame_003.JPG").write_bytes(buffer.getvalue())
+
+    about = asdict(read(shot).frames[3])
+
+    assert about | {"sha256": None} == {
+        "name": "frame_003.JPG",
+        "output": "frame_003.png",
+        "width": 8,
+        "height": 8,
+        "mode": "RGB",
+        "bit_depth": 8,
+        "size": len(buffer.getvalue()),
+        "sha256": None,
+    }
+
+
+def test_planning_a_workflow_needs_no_pixels(shot):
+    code = (
+        "import sys; from pathlib import Path; from dailies import manifest, sequence;"
+        f"sequence.fingerprint(Path({str(shot)!r}));"
+        "print({'numpy', 'PIL', 'torch', 'mlflow'} & set(sys.modules))"
+    )
+
+    printed = subprocess.check_output([sys.executable, "-c", code], env={"PYTHONPATH": str(SCRIPTS)}, text=True)
+
+    assert printed == "set()\n"

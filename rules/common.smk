@@ -15,8 +15,13 @@ from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
 
 
+REASONS = []
+"""Why the workflow itself ends this invocation."""
+
+
 def end_with(reason):
     """End the invocation with one sentence for the user and exit code 1."""
+    REASONS.append(reason)
     logger.error(f"dailies: {reason}")
     raise SystemExit(1)
 
@@ -50,6 +55,7 @@ def store_fingerprint():
     standing = told(discovery.standing, config, Path(STATE))
     if standing.warning:
         logger.warning(f"dailies: {standing.warning}")
+    told(discovery.refuse_nothing, config, Path(STATE))
     return standing.fingerprint
 
 
@@ -110,4 +116,5 @@ def tell_outcome():
 
 def tell_interruption():
     """Say where to look after a job of Snakemake's own failed."""
-    logger.error(f"dailies: frames already rendered are kept; the logs are in {OUT}/logs; run again to go on.")
+    if not REASONS:
+        logger.error(f"dailies: frames already rendered are kept; the logs are in {OUT}/logs; run again to go on.")

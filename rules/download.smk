@@ -5,6 +5,7 @@ rule download:
     input:
         index=ancient(f"{STATE}/discovery.json"),
         record=f"{STATE}/models/{{model}}.json",
+        sequence=ancient(f"{STATE}/sequence.json"),  # nothing is downloaded for frames that cannot be used
     output:
         weights=temp(directory(f"{STATE}/weights/{{model}}")),
     log:

@@ -1,21 +1,25 @@
 """The catalog: what a run says of its model, and which of its artifacts is the one to render with."""
 
-import math
+import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
-from dailies.store import LoggedModel, Run, StoredFile, clean, matches
+from dailies import files
+from dailies.store import LoggedModel, Run, StoredFile
+from dailies.text import clean
+
+T = TypeVar("T")
 
 WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".pt2")
 """Endings of files that hold a network's weights or a whole network."""
 
 RANKS = (
-    (re.compile(r"optim|sched|scaler|rng", re.IGNORECASE), 3),
+    (re.compile(r"(?<![a-z])(optim(izer)?|sched(uler)?|(grad_?)?scaler|rng)s?(?![a-z])", re.IGNORECASE), 3),
     (re.compile(r"best", re.IGNORECASE), 0),
-    (re.compile(r"last|final", re.IGNORECASE), 1),
+    (re.compile(r"(?<![a-z])(last|latest|final)", re.IGNORECASE), 1),
 )
 """The order in which a run's weights are preferred, by file name; a name that none matches has rank 2.
 
@@ -23,6 +27,9 @@ Within a rank the newest wins; where the store tells no times, the last in natur
 """
 
 MLMODEL = "MLmodel"
+
+LAST_EPOCH = 10**9
+"""No run is longer: a larger number is something else."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,12 @@ class Artifact:
     path: str
     """The weights' path below ``uri``, or the folder of an MLflow model ("" is the location itself)."""
     files: tuple[StoredFile, ...]
-    """Every file that belongs to it, with paths below ``uri``."""
+    """Every file that belongs to it, with paths below ``uri``; none as long as a logged model was not listed."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Artifact":
+        """Read what ``dataclasses.asdict`` wrote."""
+        return cls(value["uri"], value["path"], tuple(StoredFile(**file) for file in value["files"]))
 
     @property
     def size(self) -> int | None:
@@ -45,7 +57,7 @@ class Artifact:
     @property
     def is_weights(self) -> bool:
         """Whether it is a single file of weights, not an MLflow model folder."""
-        return self.path.lower().endswith(WEIGHTS)
+        return [file.path for file in self.files] == [self.path]
 
     @property
     def label(self) -> str:
@@ -61,42 +73,48 @@ class Choice:
     others: tuple[str, ...] = ()
 
 
-def candidates(run: Run, listing: Iterable[StoredFile]) -> list[Artifact]:
-    """Give every artifact of a run that may be a model, best first: raw weights, then MLflow model folders."""
-    stored = tuple(listing)
-    folders = sorted(str(PurePosixPath(file.path).parent) for file in stored if file.path.endswith(f"/{MLMODEL}"))
-    inside = tuple(f"{folder}/" for folder in folders)
-    weights = [
-        file for file in stored if file.path.lower().endswith(WEIGHTS) and not file.path.startswith(inside or ("\0",))
+def candidates(run: Run, listing: Sequence[StoredFile], logged: Iterable[LoggedModel] = ()) -> list[Artifact]:
+    """Give every artifact of a run that may be a model, best first.
+
+    Raw weights come first, then logged models, then the MLflow model folders among the run's own artifacts; a file
+    that belongs to such a folder is no weights of its own.
+    """
+    folders = sorted(str(PurePosixPath(file.path).parent) for file in listing if _name(file) == MLMODEL)
+    inside = tuple("data/" if folder == "." else f"{folder}/" for folder in folders)
+    weights = [file for file in listing if file.path.lower().endswith(WEIGHTS) and not file.path.startswith(inside)]
+    newest = sorted(sorted(weights, key=_natural_path, reverse=True), key=lambda file: -(file.modified or 0))
+    return [
+        *(Artifact(run.artifact_uri, file.path, (file,)) for file in sorted(newest, key=_rank)),
+        *(Artifact(model.artifact_uri, "", ()) for model in logged),
+        *(_folder(run, folder, listing) for folder in folders),
     ]
-    ranked = sorted(weights, key=_natural_path, reverse=True)
-    ranked = sorted(ranked, key=lambda file: (_rank(file.path), -(file.modified or 0)))
-    return [Artifact(run.artifact_uri, file.path, (file,)) for file in ranked] + [
-        Artifact(run.artifact_uri, folder, tuple(file for file in stored if file.path.startswith(f"{folder}/")))
-        for folder in folders
-    ]
 
 
-def logged(model: LoggedModel, listing: Iterable[StoredFile]) -> Artifact:
-    """Give the artifact of a logged model: its whole location."""
-    return Artifact(model.artifact_uri, "", tuple(listing))
+def _folder(run: Run, folder: str, listing: Iterable[StoredFile]) -> Artifact:
+    if folder == ".":
+        return Artifact(run.artifact_uri, "", tuple(listing))
+    return Artifact(run.artifact_uri, folder, tuple(file for file in listing if file.path.startswith(f"{folder}/")))
 
 
-def choose(found: Sequence[Artifact], pattern: str | None) -> Choice | None:
-    """Take the first candidate, or the first that ``pattern`` matches (by path or file name); None if there is none."""
-    fitting = [artifact for artifact in found if pattern is None or matches(artifact.label, pattern)]
-    if not fitting:
-        return None
-    return Choice(fitting[0], tuple(artifact.label for artifact in found if artifact is not fitting[0]))
+def fitting(found: Iterable[Artifact], pattern: str | None) -> Iterator[Artifact]:
+    """Give the candidates that a shell pattern matches, by path or by file name; all of them without a pattern."""
+    for artifact in found:
+        names = (artifact.label, PurePosixPath(artifact.label).name)
+        if pattern is None or any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            yield artifact
 
 
-def _rank(path: str) -> int:
-    name = PurePosixPath(path).name
-    return next((rank for pattern, rank in RANKS if pattern.search(name)), 2)
+def _name(file: StoredFile) -> str:
+    return PurePosixPath(file.path).name
+
+
+def _rank(file: StoredFile) -> int:
+    return next((rank for pattern, rank in RANKS if pattern.search(_name(file))), 2)
 
 
 def _natural_path(file: StoredFile) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.path)]
+    parts = re.split(r"(\d+)", file.path)
+    return [(len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (-1, part) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -129,7 +147,7 @@ def facts(run: Run, names: Names) -> Facts:
     )
 
 
-def _first(run: Run, names: Iterable[str], read: Any) -> Any:
+def _first(run: Run, names: Iterable[str], read: Callable[[Any], T | None]) -> T | None:
     values = (source[name] for name in names for source in (run.params, run.metrics, run.tags) if name in source)
     return next((value for value in map(read, values) if value is not None), None)
 
@@ -143,13 +161,12 @@ def word(value: Any) -> str | None:
 def number(value: Any) -> float | None:
     """Read a finite number, whatever type the store keeps it as."""
     try:
-        result = float(value)
-    except (TypeError, ValueError):
+        return files.strict(float(value))
+    except (TypeError, ValueError, OverflowError):
         return None
-    return result if math.isfinite(result) and abs(result) < 1e300 else None
 
 
 def whole(value: Any) -> int | None:
     """Read a whole number at least 0, also from ``2e3`` or ``2500.0``."""
     result = number(value)
-    return int(result) if result is not None and result >= 0 and result == int(result) else None
+    return int(result) if result is not None and 0 <= result <= LAST_EPOCH and result == int(result) else None

@@ -4,20 +4,39 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dailies import catalog, files, naming
-from dailies.catalog import Choice, Facts, Names
+from dailies.catalog import Artifact, Choice, Facts, Names
 from dailies.errors import StoreError, StoreUnreachable
-from dailies.store import LoggedModel, Run, StoredFile, TrackingStore, clean
+from dailies.store import LoggedModel, Run, StoredFile, TrackingStore
 from dailies.tables import columns
+from dailies.text import clean, redacted
 
 log = logging.getLogger(__name__)
 
 STEP = 64
 """Runs whose artifacts are listed together while looking for the first ``max_runs`` models."""
+
+MEMORY = "listings.json"
+
+SELECTING = (
+    "experiment_name",
+    "filter_status",
+    "filter",
+    "order_by",
+    "max_runs",
+    "run_ids",
+    "checkpoint_pattern",
+    "artifact_remap",
+    "architecture_from",
+    "epoch_from",
+    "train_loss_from",
+    "val_loss_from",
+)
+"""The settings that decide which models there are and what is known of them."""
 
 
 @dataclass(frozen=True)
@@ -85,29 +104,41 @@ class Survey:
 
 
 class Listings:
-    """The files below artifact locations: asked for in groups, and remembered while their stamp stays the same."""
+    """The files below artifact locations: asked for in groups, and remembered where asking is slow.
 
-    def __init__(self, store: TrackingStore, remembered: Mapping[str, Any]) -> None:
+    What is remembered of a location holds as long as its stamp stays the same; a stamp of None never does.
+    """
+
+    def __init__(self, store: TrackingStore, *, recheck: bool | str, remembered: Mapping[str, Any]) -> None:
+        """Take the setting ``recheck_artifacts``, and the ``memory`` that an earlier discovery left."""
         self._store = store
+        self._recheck = recheck
         self._remembered = remembered
         self._listed: dict[str, tuple[StoredFile, ...] | StoreError] = {"": ()}
         self.memory: dict[str, Any] = {}
-        """What to remember for the next time: location -> stamp and files."""
+        """What to remember for the next time: location -> stamp and files; no stamp where listing it failed."""
+
+    def is_watched(self, run: Run) -> bool:
+        """Tell whether a run's artifacts are listed anew by every invocation: they may change, or it costs nothing."""
+        failed = self._remembered.get(self._store.location(run.artifact_uri), {"stamp": ""})["stamp"] is None
+        return failed or run.status == "RUNNING" or self._is_rechecked(run.artifact_uri)
+
+    def _is_rechecked(self, uri: str) -> bool:
+        return self._store.local_folder(uri) is not None if self._recheck == "auto" else bool(self._recheck)
 
     def prepare(self, stamps: Mapping[str, Any]) -> None:
-        """List the locations whose stamp is None or is not the remembered one."""
-        for uri, stamp in stamps.items():
-            entry = self._remembered.get(uri)
-            if stamp is not None and entry and entry["stamp"] == stamp:
+        """List the locations that are not listed yet, unless what is remembered of them still holds."""
+        lasting = {uri: stamp for uri, stamp in stamps.items() if stamp is not None and not self._is_rechecked(uri)}
+        for uri, stamp in lasting.items():
+            entry = self._remembered.get(self._store.location(uri))
+            if entry and entry["stamp"] == stamp:
                 self._listed[uri] = tuple(StoredFile(*file) for file in entry["files"])
-                self.memory[uri] = entry
-        missing = [uri for uri in stamps if uri not in self._listed]
-        self._listed |= self._store.listings(missing)
-        for uri in missing:
+        self._listed |= self._store.listings([uri for uri in stamps if uri not in self._listed])
+        for uri, stamp in lasting.items():
             listed = self._listed[uri]
-            if stamps[uri] is not None and not isinstance(listed, StoreError):
-                rows = [[file.path, file.size, file.modified] for file in listed]
-                self.memory[uri] = {"stamp": stamps[uri], "files": rows}
+            failed = isinstance(listed, StoreError)
+            rows = [] if failed else [[file.path, file.size, file.modified] for file in listed]
+            self.memory[self._store.location(uri)] = {"stamp": None if failed else stamp, "files": rows}
 
     def of(self, uri: str) -> tuple[StoredFile, ...]:
         """Give a prepared listing. Raises StoreError where the store refused it."""
@@ -117,11 +148,8 @@ class Listings:
         return listed
 
 
-def survey(store: TrackingStore, selection: Selection, *, listings: Listings, recheck: bool) -> Survey:
-    """Look at every run that the selection names, in order, until ``max_runs`` models are found.
-
-    ``recheck`` lists the artifacts of every run anew; otherwise only of runs that are new, changed or RUNNING.
-    """
+def survey(store: TrackingStore, selection: Selection, listings: Listings) -> Survey:
+    """Look at every run that the selection names, in order, until ``max_runs`` models are found."""
     runs = _runs(store, selection)
     passing = [run for run in runs if _passes(run, selection)]
     skipped = [
@@ -133,13 +161,15 @@ def survey(store: TrackingStore, selection: Selection, *, listings: Listings, re
     found: list[Found] = []
     limit = selection.max_runs or len(passing)
     for start in range(0, len(passing), STEP):
-        group = passing[start : start + STEP] if len(found) < limit else []
-        listings.prepare({run.artifact_uri: None if recheck else _stamp(run) for run in group if run.artifact_uri})
-        for run in passing[start : start + STEP]:
+        group = [(run, logged.get(run.run_id, [])) for run in passing[start : start + STEP]]
+        if len(found) < limit:
+            listings.prepare({run.artifact_uri: _stamp(run) for run, _ in group})
+            listings.prepare({model.artifact_uri: [model.updated] for _, models in group for model in models[:1]})
+        for run, models in group:
             if len(found) >= limit:
                 skipped.append(_skip(run, f"beyond the first {limit} models", "are beyond max_runs"))
                 continue
-            choice = _choice(store, run, logged.get(run.run_id, []), selection, listings, recheck=recheck)
+            choice = _choice(store, run, models, selection, listings)
             if isinstance(choice, Skipped):
                 skipped.append(choice)
             else:
@@ -159,11 +189,11 @@ def _passes(run: Run, selection: Selection) -> bool:
 
 
 def _logged(store: TrackingStore, runs: Sequence[Run]) -> dict[str, list[LoggedModel]]:
-    return store.logged_models(store.experiments(sorted({run.experiment for run in runs}))) if runs else {}
+    return store.logged_models(sorted({run.experiment_id for run in runs})) if runs else {}
 
 
 def _skip(run: Run, reason: str, kind: str) -> Skipped:
-    return Skipped(run.run_id, clean(run.run_name)[:200], run.status, reason, kind)
+    return Skipped(run.run_id, run.run_name, run.status, reason, kind)
 
 
 def _stamp(run: Run) -> list[Any] | None:
@@ -171,46 +201,45 @@ def _stamp(run: Run) -> list[Any] | None:
 
 
 def _choice(
-    store: TrackingStore,
-    run: Run,
-    logged: Sequence[LoggedModel],
-    selection: Selection,
-    listings: Listings,
-    *,
-    recheck: bool,
+    store: TrackingStore, run: Run, logged: Sequence[LoggedModel], selection: Selection, listings: Listings
 ) -> Choice | Skipped:
+    stamps = {model.artifact_uri: [model.updated] for model in logged}
     try:
-        listing = listings.of(run.artifact_uri)
-        found = catalog.candidates(run, listing)
-        if not any(artifact.is_weights for artifact in found):
-            listings.prepare({model.artifact_uri: None if recheck else [model.updated] for model in logged})
-            found = [catalog.logged(model, listings.of(model.artifact_uri)) for model in logged] + found
+        found = catalog.candidates(run, listings.of(run.artifact_uri), logged)
+        for artifact in catalog.fitting(found, selection.checkpoint_pattern):
+            if not artifact.files:
+                listings.prepare({artifact.uri: stamps[artifact.uri]})
+            whole = replace(artifact, files=artifact.files or listings.of(artifact.uri))
+            if whole.files:
+                return Choice(whole, tuple(clean(other.label) for other in found if other is not artifact))
     except StoreUnreachable:
         raise
     except StoreError as error:
         return _skip(run, str(error), "have unreadable artifacts")
-    choice = catalog.choose(found, selection.checkpoint_pattern)
-    if choice is not None:
-        return choice
-    if found:
+    return _skip(run, *_why_none(store, run, found, listings, selection.checkpoint_pattern))
+
+
+def _why_none(
+    store: TrackingStore, run: Run, found: Sequence[Artifact], listings: Listings, pattern: str | None
+) -> tuple[str, str]:
+    """Say why no artifact of a run was chosen: the reason, and its kind."""
+    for uri in (run.artifact_uri, *(artifact.uri for artifact in found)):
+        if moved := store.moved(uri):
+            return moved, "have lost their artifacts"
+    if found and pattern:
         labels = ", ".join(clean(artifact.label) for artifact in found[:5])
-        reason = f"checkpoint_pattern {selection.checkpoint_pattern} matches none of {labels}"
-        return _skip(run, reason, "match no checkpoint_pattern")
-    if moved := store.moved(run.artifact_uri):
-        return _skip(run, moved, "have lost their artifacts")
-    names = ", ".join(clean(file.path) for file in listing[:5]) or "none"
-    return _skip(run, f"it holds no model; its artifacts: {names}", "hold no model")
+        return f"checkpoint_pattern {pattern} matches none of {labels}", "match no checkpoint_pattern"
+    names = ", ".join(clean(file.path) for file in listings.of(run.artifact_uri)[:5]) or "none"
+    return f"it holds no model; its artifacts: {names}", "hold no model"
 
 
 def open_store(config: Mapping[str, Any], state: Path) -> TrackingStore:
     """Open the store that a validated configuration names, else the one that MLFLOW_TRACKING_URI names."""
-    uri = config["mlflow_uri"] or os.environ["MLFLOW_TRACKING_URI"]
-    return TrackingStore(uri, private=state / "upgraded", artifact_remap=config["artifact_remap"])
+    return TrackingStore(_uri(config), private=state / "upgraded", artifact_remap=config["artifact_remap"])
 
 
-def _recheck(config: Mapping[str, Any], store: TrackingStore) -> bool:
-    wanted = config["recheck_artifacts"]
-    return store.local if wanted == "auto" else bool(wanted)
+def _uri(config: Mapping[str, Any]) -> str:
+    return config["mlflow_uri"] or os.environ["MLFLOW_TRACKING_URI"]
 
 
 @dataclass(frozen=True)
@@ -232,21 +261,21 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
     selection = Selection.from_config(config)
     try:
         store = open_store(config, state)
+        listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
         runs = _runs(store, selection)
         passing = [run for run in runs if _passes(run, selection)]
-        watched = passing if _recheck(config, store) else [run for run in passing if run.status == "RUNNING"]
-        listed = store.listings([run.artifact_uri for run in watched if run.artifact_uri])
+        watched = [run.artifact_uri for run in passing if run.artifact_uri and listings.is_watched(run)]
+        listed = store.listings(watched)
         models = _logged(store, passing)
     except StoreUnreachable as error:
-        known = _known(state, selection)
+        known = _known(config, state)
         if known is None:
             raise
-        warning = f"{error}. Going on with the {len(known['models'])} models already known"
-        return Standing(known["fingerprint"], warning)
+        return Standing(known["fingerprint"], _going_on(error, known))
     return Standing(
         files.digest(
             [
-                _identity(selection),
+                _identity(config),
                 [asdict(run) for run in runs],
                 [[asdict(model) for model in models[run_id]] for run_id in sorted(models)],
                 [[uri, _plain(listed[uri])] for uri in sorted(listed)],
@@ -255,49 +284,73 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
     )
 
 
+def refuse_nothing(config: Mapping[str, Any], state: Path) -> None:
+    """Raise StoreError, with the reasons, when no run holds a model; ask only while no model is known."""
+    if _known(config, state) is not None:
+        return
+    selection = Selection.from_config(config)
+    store = open_store(config, state)
+    listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
+    seen = survey(store, replace(selection, max_runs=1), listings)
+    if not seen.found:
+        passed_over = [*seen.skipped, *_passed_over(store, selection, seen)]
+        files.write_json(state / "skipped.json", [asdict(run) for run in passed_over])
+        raise StoreError(_nothing_found(store, selection, passed_over))
+
+
 def _plain(listed: tuple[StoredFile, ...] | StoreError) -> Any:
     return str(listed) if isinstance(listed, StoreError) else [asdict(file) for file in listed]
 
 
-def _identity(selection: Selection) -> str:
-    return files.digest(asdict(selection))
+def _identity(config: Mapping[str, Any]) -> str:
+    return files.digest([redacted(_uri(config)), {key: config[key] for key in SELECTING}])
 
 
-def _known(state: Path, selection: Selection) -> dict[str, Any] | None:
+def _known(config: Mapping[str, Any], state: Path) -> dict[str, Any] | None:
+    """Give what the last discovery of this very selection left, if it found models."""
     path = state / "known.json"
     known = files.read_json(path) if path.is_file() else {}
-    return known if known.get("selection") == _identity(selection) and known["models"] else None
+    return known if known.get("selection") == _identity(config) and known["models"] else None
+
+
+def _remembered(state: Path) -> dict[str, Any]:
+    path = state / MEMORY
+    return files.read_json(path) if path.is_file() else {}
+
+
+def _going_on(error: StoreUnreachable, known: Mapping[str, Any]) -> str:
+    return f"{error}. Going on with the {len(known['models'])} models already known"
 
 
 def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index: Path) -> None:
     """Find the models and record them below ``state``; write ``index``, the list of their names, last.
 
     ``models/{model}.json`` holds only what matters for rendering, ``runs/{model}.json`` the rest; a record that says
-    the same as before is not touched. Runs that are passed over go to ``skipped.json``. When the store stops
-    answering, the index of an earlier discovery of the same selection is written again. Raises StoreError.
+    the same as before is not touched. Runs that are passed over go to ``skipped.json``. When the store does not
+    answer, and ``fingerprint`` is that of an earlier discovery, its index is written again. Raises StoreError.
     """
     selection = Selection.from_config(config)
     try:
         store = open_store(config, state)
-        memory = state / "listings.json"
-        listings = Listings(store, files.read_json(memory) if memory.is_file() else {})
-        seen = survey(store, selection, listings=listings, recheck=_recheck(config, store))
-        passed_over = list(seen.skipped) + _passed_over(store, selection)
+        listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
+        seen = survey(store, selection, listings)
+        passed_over = [*seen.skipped, *_passed_over(store, selection, seen)]
     except StoreUnreachable as error:
-        known = _known(state, selection)
-        if known is None:
+        known = _known(config, state)
+        # under a new fingerprint the old index would stand for changes that were never looked at
+        if known is None or known["fingerprint"] != fingerprint:
             raise
-        log.warning("%s. Going on with the %d models already known", error, len(known["models"]))
+        log.warning("%s", _going_on(error, known))
         files.write_json(index, known)
         return
     names = _record(seen.found, config["folder_name"], state)
     files.write_json(state / "skipped.json", [asdict(run) for run in passed_over])
-    files.write_json(memory, listings.memory)
+    files.write_json(state / MEMORY, listings.memory)
     for run in passed_over:
         log.info("passed over: run %s (%s): %s", run.run_id, run.run_name, run.reason)
     known = {
         "fingerprint": fingerprint,
-        "selection": _identity(selection),
+        "selection": _identity(config),
         "models": names,
         "reason": None if names else _nothing_found(store, selection, passed_over),
     }
@@ -306,22 +359,24 @@ def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index:
     log.info("%d models found, %d runs passed over", len(names), len(passed_over))
 
 
-def _passed_over(store: TrackingStore, selection: Selection) -> list[Skipped]:
+def _passed_over(store: TrackingStore, selection: Selection, seen: Survey) -> list[Skipped]:
+    """Give the runs of the experiments that the survey could not see: deleted, or left out by the filter."""
     if selection.run_ids:
         return []
     experiments = store.experiments(selection.experiments)
     skipped = [_skip(run, "it was deleted", "were deleted") for run in store.runs(experiments, deleted=True)]
     if selection.filter:
-        passing = {run.run_id for run in store.runs(experiments, filter_string=selection.filter)}
+        known = {run.run_id for run in seen.skipped} | {model.run.run_id for model in seen.found}
         reason = f"the filter {selection.filter} leaves it out"
-        others = (run for run in store.runs(experiments) if run.run_id not in passing)
+        others = (run for run in store.runs(experiments) if run.run_id not in known)
         skipped += [_skip(run, reason, "are left out by the filter") for run in others]
     return skipped
 
 
 def _nothing_found(store: TrackingStore, selection: Selection, passed_over: Sequence[Skipped]) -> str:
-    where = " and ".join(clean(name) for name in selection.experiments)
-    counts = ", ".join(f"{count} {kind}" for kind, count in Counter(run.kind for run in passed_over).most_common())
+    where = "run_ids" if selection.run_ids else " and ".join(clean(name) for name in selection.experiments)
+    kinds = Counter(run.kind for run in passed_over).most_common()
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
     first = next((run.reason for run in passed_over if run.kind == "have lost their artifacts"), None)
     why = f": {counts}" if counts else ""
     return f"no run with a model was found in {where} of {store.name}; {len(passed_over)} runs were seen{why}. " + (
@@ -349,7 +404,7 @@ def _record(found: Sequence[Found], template: str, state: Path) -> list[str]:
             runs / f"{name}.json",
             {
                 "run_id": run.run_id,
-                "run_name": clean(run.run_name),
+                "run_name": run.run_name,
                 "experiment": run.experiment,
                 **asdict(facts),
                 "status": run.status,
@@ -369,10 +424,9 @@ def table(index: Path) -> str:
     rows = [("model", "architecture", "epoch", "train loss", "val loss", "artifact", "size")]
     for name in files.read_json(index)["models"]:
         run = files.read_json(state / "runs" / f"{name}.json")
-        artifact = files.read_json(state / "models" / f"{name}.json")["artifact"]
-        sizes = [file["size"] for file in artifact["files"]]
-        size = "?" if None in sizes else f"{sum(sizes) / 1e6:.1f} MB"
-        label = clean(artifact["path"] or artifact["uri"].rstrip("/").rsplit("/", 2)[-2])
-        values = (name, run["architecture"], run["epoch"], run["train_loss"], run["val_loss"], label, size)
+        artifact = Artifact.from_json(files.read_json(state / "models" / f"{name}.json")["artifact"])
+        size = None if artifact.size is None else f"{artifact.size / 1e6:.1f} MB"
+        facts = (run["architecture"], run["epoch"], run["train_loss"], run["val_loss"])
+        values = (name, *facts, clean(artifact.label), size)
         rows.append(tuple("-" if value is None else str(value) for value in values))
     return columns(rows)

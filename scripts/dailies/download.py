@@ -10,49 +10,39 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dailies import files
-from dailies.catalog import Artifact
+from dailies.catalog import WEIGHTS, Artifact
 from dailies.errors import DailiesError, DownloadError
-from dailies.store import StoredFile, TrackingStore, clean, redacted
+from dailies.store import StoredFile, TrackingStore
+from dailies.text import clean, redacted
 
 log = logging.getLogger(__name__)
 
 PAUSES = (1, 4, 15)
-"""Seconds before the second, third and fourth try at a file."""
-
-ZIPPED = (".pth", ".pt", ".ckpt", ".pt2")
-"""Endings of files that torch writes as zip archives; a zip's checksums find a flipped byte, torch.load does not."""
+"""Seconds before the second, third and fourth try at a file that comes over a network."""
 
 RECEIPT = "download.json"
 
 
 def receive(store: TrackingStore, artifact: Artifact, folder: Path) -> dict[str, Any]:
-    """Fetch an artifact into ``folder`` and give its receipt: status, error, uri, path, sha256, size, files.
+    """Fetch an artifact into ``folder / "artifact"`` and give its sha256, size and files.
 
-    The files appear all together, after their sizes and checksums were verified, below ``folder/artifact``. A failure
-    that concerns this model alone leaves a receipt with status ``download_failed`` and no files.
+    The files appear all together, after their sizes and checksums were verified. Raises StoreError, DownloadError or
+    OSError, and leaves no file, when one of them cannot be fetched whole.
     """
-    origin = {"uri": redacted(artifact.uri), "path": artifact.path}
-    draft = folder / "draft"
-    shutil.rmtree(draft, ignore_errors=True)
+    draft, whole = folder / "draft", folder / "artifact"
     draft.mkdir(parents=True)
     try:
         stored = _wanted(store, artifact)
         for file in stored:
-            _fetch(store, artifact.uri, file, draft)
-    except (DailiesError, OSError) as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        log.error("%s", error)
-        return {"status": "download_failed", "error": redacted(clean(str(error))), **origin}
-    draft.replace(folder / "artifact")
+            _verify(_fetched(store, artifact.uri, file, draft), clean(file.path))
+    except BaseException:
+        shutil.rmtree(draft)
+        raise
+    draft.replace(whole)
     paths = [file.path for file in stored]
-    single = artifact.is_weights
-    root = folder / "artifact"
     return {
-        "status": "success",
-        "error": None,
-        **origin,
-        "sha256": files.sha256_of(root / paths[0]) if single else files.sha256_of_files(root, paths),
-        "size": sum((root / path).stat().st_size for path in paths),
+        "sha256": files.sha256_of(whole / paths[0]) if artifact.is_weights else files.sha256_of_files(whole, paths),
+        "size": sum((whole / path).stat().st_size for path in paths),
         "files": paths,
     }
 
@@ -69,51 +59,70 @@ def _wanted(store: TrackingStore, artifact: Artifact) -> list[StoredFile]:
         raise DownloadError(moved or f"{clean(artifact.label)} is no longer in the store; found there: {there}")
     for file in stored:
         path = PurePosixPath(file.path)
-        if path.is_absolute() or ".." in path.parts:
+        if path.is_absolute() or ".." in path.parts or "\0" in file.path:
             raise DownloadError(f"the store names an artifact outside the run's folder: {clean(file.path)[:100]}")
     return stored
 
 
-def _fetch(store: TrackingStore, uri: str, file: StoredFile, draft: Path) -> None:
-    for pause in (*PAUSES, None):
+def _fetched(store: TrackingStore, uri: str, file: StoredFile, draft: Path) -> Path:
+    """Fetch one file, again when the network fails or cuts it short; its size is that of the listing."""
+    pauses = PAUSES if store.local_folder(uri) is None else ()
+    for pause in (*pauses, None):
         try:
             path = store.fetch(uri, file.path, draft)
-            _verify(path, file)
-        except (DailiesError, OSError) as error:
-            if pause is None or isinstance(error, OSError):
+            size = path.stat().st_size
+            if file.size not in {None, size}:
+                raise DownloadError(f"{clean(file.path)} arrived with {size} bytes instead of {file.size}")
+            break
+        except DailiesError as error:
+            if pause is None:
                 raise
             log.warning("%s; trying again in %d s", error, pause)
             time.sleep(pause)
-        else:
-            with path.open("rb") as handle:
-                os.fsync(handle.fileno())
-            return
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+    return path
 
 
-def _verify(path: Path, file: StoredFile) -> None:
-    size = path.stat().st_size
-    if file.size is not None and size != file.size:
-        raise DownloadError(f"{clean(file.path)} arrived with {size} bytes instead of {file.size}")
-    if size == 0 and file.path.lower().endswith(ZIPPED):
-        raise DownloadError(f"{clean(file.path)} is empty in the store")
-    if file.path.lower().endswith(ZIPPED) and zipfile.is_zipfile(path):
+def _verify(path: Path, name: str) -> None:
+    """Check the zip that torch writes: torch.load does not notice damage in it. Raises DownloadError."""
+    if not path.name.lower().endswith(WEIGHTS):
+        return
+    with path.open("rb") as handle:
+        start = handle.read(4)
+    if not start:
+        raise DownloadError(f"{name} is empty in the store")
+    if (start == b"PK\x03\x04" or zipfile.is_zipfile(path)) and (damage := _zip_damage(path)):
+        raise DownloadError(f"{name} is damaged in the store: {damage}")
+
+
+def _zip_damage(path: Path) -> str | None:
+    try:
         with zipfile.ZipFile(path) as archive:
-            if (broken := archive.testzip()) is not None:
-                raise DownloadError(f"{clean(file.path)} is damaged: the checksum of {clean(broken)} is wrong")
+            broken = archive.testzip()
+    except zipfile.BadZipFile as error:
+        return f"it is cut short or overwritten ({clean(str(error))})"
+    except Exception as error:  # what zipfile raises for flipped bytes in its tables: zlib.error, EOFError, …
+        return f"its archive cannot be read ({type(error).__name__}: {clean(str(error))[:100]})"
+    return broken and f"the checksum of {clean(broken)} is wrong"
 
 
 def download(config: Mapping[str, Any], *, record: Path, state: Path, folder: Path) -> None:
-    """Fetch the artifact that a model's discovery record names into ``folder``, with its receipt."""
+    """Fetch the artifact that a model's discovery record names into ``folder``, with a receipt.
+
+    The receipt has status, error, uri and path, and after success what ``receive`` gives. A failure that a user can
+    act on concerns this model alone: its status is ``download_failed``.
+    """
     from dailies.discovery import open_store
 
-    described = files.read_json(record)["artifact"]
-    artifact = Artifact(described["uri"], described["path"], tuple(StoredFile(**file) for file in described["files"]))
+    artifact = Artifact.from_json(files.read_json(record)["artifact"])
+    origin = {"uri": redacted(artifact.uri), "path": artifact.path}
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        receipt = receive(open_store(config, state), artifact, folder)
-    except DailiesError as error:
-        log.error("%s", error)
-        receipt = {"status": "download_failed", "error": str(error), "uri": redacted(artifact.uri)}
+        receipt = {"status": "success", "error": None, **origin, **receive(open_store(config, state), artifact, folder)}
+        log.info("%s: %d bytes", clean(artifact.label), receipt["size"])
+    except (DailiesError, OSError) as error:
+        receipt = {"status": "download_failed", "error": redacted(clean(str(error))), **origin}
+        log.error("%s", receipt["error"])
     files.write_json(folder / RECEIPT, receipt)
-    log.info("%s: %s, %s bytes", receipt["status"], clean(artifact.label), receipt.get("size"))

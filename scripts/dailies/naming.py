@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 LONGEST, LONGEST_FIELD = 120, 60
-"""Characters of a folder name and of one text in it; file systems allow 255 bytes."""
+"""Bytes of a folder name and of one text in it; file systems allow 255, and file names are made from these."""
 
 RESERVED = frozenset(
-    {"compare", "logs", "con", "prn", "aux", "nul"}
+    {"batch_summary", "compare", "logs", "con", "prn", "aux", "nul"}
     | {f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10)}
 )
-"""Names that the output folder uses itself, and names that Windows keeps for devices."""
+"""Names that the output folder uses itself, and names that Windows keeps for devices, with any extension."""
 
 
 def folder_name(template: str, facts: Mapping[str, Any], taken: Collection[str]) -> str:
@@ -22,20 +22,23 @@ def folder_name(template: str, facts: Mapping[str, Any], taken: Collection[str])
     A part between separators (``_``, ``-``, ``.`` or a space) whose field is missing (None or empty) is dropped with
     its separator. ``taken`` holds the names in use; letters that differ only in case count as equal.
     """
-    run_id = str(facts["run_id"])
-    name = safe(_filled(template, facts)) or safe(run_id)
-    used = {other.casefold() for other in taken} | RESERVED
-    for candidate in (name, f"{name[: LONGEST - 9]}_{run_id[:8]}"):
-        if candidate.casefold() not in used:
-            return candidate
-    number = 2
-    while f"{name[: LONGEST - 9]}_{number}".casefold() in used:
-        number += 1
-    return f"{name[: LONGEST - 9]}_{number}"
+    run_id = safe(str(facts["run_id"]))
+    name = safe(_filled(template, facts)) or run_id or "model"
+    if _is_reserved(name):
+        name = name.replace(".", "_")
+    used = {other.casefold() for other in taken}
+    endings = ["", f"_{run_id[:8]}", *(f"_{number}" for number in range(2, len(used) + 3))]
+    candidates = (_cut(name, LONGEST - len(ending.encode())) + ending for ending in endings)
+    return next(new for new in candidates if new.casefold() not in used and not _is_reserved(new))
+
+
+def _is_reserved(name: str) -> bool:
+    return name.casefold().split(".", maxsplit=1)[0] in RESERVED
 
 
 def _filled(template: str, facts: Mapping[str, Any]) -> str:
-    values = {key: safe(value)[:LONGEST_FIELD] if isinstance(value, str) else value for key, value in facts.items()}
+    values = dict(facts)
+    values |= {key: _cut(safe(value), LONGEST_FIELD) for key, value in facts.items() if isinstance(value, str)}
     parts = re.split(r"([_\-. ])(?![^{}]*\})", template)
     filled = ""
     for separator, part in zip(["", *parts[1::2]], parts[::2], strict=True):
@@ -49,4 +52,9 @@ def safe(text: str) -> str:
     """Keep letters, digits and ``_ - . + =``; anything else becomes ``-``. No name starts with a dot or dash."""
     text = unicodedata.normalize("NFC", text)
     text = re.sub(r"[^\w.+=-]+", "-", text)
-    return re.sub(r"-{2,}", "-", text)[:LONGEST].strip("-. ")
+    return _cut(re.sub(r"-{2,}", "-", text).strip("-. "), LONGEST)
+
+
+def _cut(text: str, size: int) -> str:
+    """Shorten a text to so many bytes of UTF-8, in whole characters, and not before a dot or dash."""
+    return text.encode()[:size].decode(errors="ignore").rstrip("-. ")

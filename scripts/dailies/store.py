@@ -1,16 +1,12 @@
 """The tracking store: read MLflow's experiments, runs, models and artifacts, and never change them.
 
-The only module that imports mlflow.
+Only this module and local_store, which opens the stores on disk, import mlflow.
 """
 
-import fnmatch
 import logging
 import os
 import re
 import shutil
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from dailies import files
+from dailies import local_store
 from dailies.errors import StoreError, StoreUnreachable
+from dailies.text import clean, redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,24 +26,36 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PAGE = 5000
-"""Runs per request; MLflow's own default silently stops at 1000."""
+PAGE, MODELS_PAGE = 5000, 50
+"""Runs and logged models per request: an unpaged question silently stops at 1000, and 50 is the API's limit."""
 
 DEPTH, ENTRIES = 6, 10_000
 """How deep and how far a run's artifacts are walked: a listing that loops must end."""
 
+STARTED = "attributes.start_time >= 0"
+"""The search expression that leaves out runs without a start time."""
+
+TOO_MANY = "more than %d artifacts below %s, the rest is not looked at"
+
 LISTERS = 16
 """Artifact listings under way at once; more gained little over HTTP and nothing on disk."""
 
-CONNECT_SECONDS, ANSWER_SECONDS = 3, 8
+NAMED = 20
+"""How many experiments an error lists."""
+
+LONGEST_NAME = 200
+"""Characters of a run's name; MLflow allows 5000."""
+
+CONNECT_SECONDS, ANSWER_SECONDS = 3, 5
 """How long a server may take to accept a connection, and to send a first answer, before it counts as unreachable."""
 
-HTTP_DEFAULTS = {
+ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-"""MLflow's own defaults take four minutes to notice a dead server; what the user sets is kept."""
+"""MLflow takes four minutes to notice a dead server, and reports its use to its makers; what the user sets is kept."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +76,12 @@ class Run:
 
     run_id: str
     run_name: str
+    """One clean line of bounded length."""
     experiment: str
+    experiment_id: str
     status: str
     start_time: int | None
-    """Milliseconds since 1970."""
+    """Milliseconds since 1970; None where the trainer did not say."""
     end_time: int | None
     """Milliseconds since 1970."""
     artifact_uri: str
@@ -88,7 +99,6 @@ class LoggedModel:
     run_id: str
     name: str
     artifact_uri: str
-    status: str
     updated: int
     """Milliseconds since 1970."""
 
@@ -105,35 +115,32 @@ class TrackingStore:
     """A tracking store, opened for reading. Every error is a StoreError in words; secrets in it are masked."""
 
     def __init__(self, uri: str, *, private: Path, artifact_remap: Mapping[str, str] | None = None) -> None:
-        """Open ``uri``: ``http(s)://``, ``sqlite:///``, a folder, or any other URI that MLflow knows.
+        """Open ``uri``: ``http(s)://``, ``sqlite:///`` or a folder.
 
         ``private`` is a folder of our own for the upgraded copy of an old sqlite file. ``artifact_remap`` maps old
         prefixes of artifact locations to new ones. Raises StoreError when the store does not exist and
         StoreUnreachable when a server does not answer within seconds.
         """
         self.name = redacted(uri)
-        self.remote = urlsplit(uri).scheme in {"http", "https"}
-        self.local = urlsplit(uri).scheme in {"", "file", "sqlite"}
-        self._remap = dict(artifact_remap or {})
-        self._private = private
         self._uri = uri
-        if self.remote:
-            for name, value in HTTP_DEFAULTS.items():
-                os.environ.setdefault(name, value)
+        self._private = private
+        self._remap = dict(artifact_remap or {})
+        self._remote = urlsplit(uri).scheme in {"http", "https"}
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        if self._remote:
             _knock(uri, self.name)
-        elif uri.startswith("sqlite:"):
-            _refuse_missing(_sqlite_file(uri), Path.is_file)
-        elif self.local:
-            _refuse_missing(_store_folder(uri), Path.is_dir)
+        else:
+            _refuse_missing(uri)
 
     @cached_property
     def _client(self) -> "MlflowClient":
         # made on the first question: a download from a local folder asks none, and importing mlflow takes seconds
         uri = self._uri
-        if uri.startswith("sqlite:"):
-            uri = _readable_sqlite(_sqlite_file(uri), self._private)
-        elif self.local:
-            uri = _readable_folder(_store_folder(uri))
+        if file := _sqlite_file(uri):
+            uri = local_store.readable_sqlite(file, self._private)
+        elif folder := _store_folder(uri):
+            uri = local_store.readable_folder(folder, self._private)
         from mlflow import MlflowClient
 
         return self._ask(lambda: MlflowClient(tracking_uri=uri, registry_uri=uri))
@@ -144,17 +151,19 @@ class TrackingStore:
         for name in names:
             experiment = self._ask(lambda name=name: self._client.get_experiment_by_name(name))
             if experiment is None or experiment.lifecycle_stage != "active":
-                existing = ", ".join(sorted(self._experiment_names())) or "none"
                 deleted = " (it was deleted)" if experiment is not None else ""
                 raise StoreError(
-                    f"experiment '{clean(name)}' does not exist in {self.name}{deleted}; experiments there: {existing}"
+                    f"experiment '{clean(name)}' does not exist in {self.name}{deleted}; "
+                    f"experiments there: {self._experiment_names()}"
                 )
             found.append(Experiment(experiment.experiment_id, experiment.name))
         return found
 
-    def _experiment_names(self) -> list[str]:
+    def _experiment_names(self) -> str:
         pages = self._pages(lambda token: self._client.search_experiments(max_results=1000, page_token=token))
-        return [clean(experiment.name) for experiment in pages]
+        names = sorted(clean(experiment.name)[:LONGEST_NAME] for experiment in pages)
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return (", ".join(names[:NAMED]) or "none") + more
 
     def runs(
         self,
@@ -169,12 +178,30 @@ class TrackingStore:
         ``deleted`` asks for the deleted runs instead of the active ones. Raises StoreError when MLflow does not
         accept the expression or the order.
         """
+        try:
+            return self._search(experiments, filter_string, order_by, deleted=deleted)
+        except StoreError as error:
+            if _code(error) == "INVALID_PARAMETER_VALUE":
+                asked = {"filter": filter_string, "order_by": order_by}
+                given = " or ".join(f"{key} {clean(value)}" for key, value in asked.items() if value)
+                raise StoreError(f"{given} is not accepted. {error}") from error
+            if "start_time cannot be None" not in str(error) and "too many 500" not in str(error):
+                raise
+        # MLflow 3.17 breaks off a whole search over one run without a start time, on a server with status 500
+        started = " and ".join(filter(None, (STARTED, filter_string)))
+        found = self._search(experiments, started, order_by, deleted=deleted)
+        log.warning("MLflow reads %s only without its runs that have no start time: they are passed over", self.name)
+        return found
+
+    def _search(
+        self, experiments: list[Experiment], filter_string: str, order_by: str | None, *, deleted: bool
+    ) -> list[Run]:
         from mlflow.entities import ViewType
 
-        names = {experiment.experiment_id: experiment.name for experiment in experiments}
+        by_id = {experiment.experiment_id: experiment for experiment in experiments}
         pages = self._pages(
             lambda token: self._client.search_runs(
-                list(names),
+                list(by_id),
                 filter_string=filter_string,
                 run_view_type=ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY,
                 max_results=PAGE,
@@ -182,55 +209,55 @@ class TrackingStore:
                 page_token=token,
             )
         )
-        return [_run(run, names[run.info.experiment_id]) for run in pages]
+        return [_run(run, by_id[run.info.experiment_id]) for run in pages]
 
     def runs_by_id(self, run_ids: Iterable[str]) -> list[Run]:
-        """Give just these runs, in this order. Raises StoreError, naming it, for one that is not there."""
+        """Give just these runs, in this order, each once. Raises StoreError, naming it, for one that is not there."""
+        experiments: dict[str, Experiment] = {}
         found = []
-        for run_id in run_ids:
+        for run_id in dict.fromkeys(run_ids):
             try:
                 run = self._ask(lambda run_id=run_id: self._client.get_run(run_id))
-                experiment = self._ask(lambda run=run: self._client.get_experiment(run.info.experiment_id))
-            except StoreUnreachable:
-                raise
             except StoreError as error:
-                raise StoreError(f"run {clean(run_id)[:64]} of run_ids is not in {self.name} ({error})") from error
+                if _code(error) not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                    raise
+                raise StoreError(f"run {clean(run_id)[:64]} of run_ids is not in {self.name}") from error
             if run.info.lifecycle_stage != "active":
                 raise StoreError(f"run {run_id} of run_ids was deleted; restore it or take it out of run_ids")
-            found.append(_run(run, experiment.name))
+            key = run.info.experiment_id
+            if key not in experiments:
+                name = self._ask(lambda key=key: self._client.get_experiment(key)).name
+                experiments[key] = Experiment(key, name)
+            found.append(_run(run, experiments[key]))
         return found
 
-    def logged_models(self, experiments: list[Experiment]) -> dict[str, list[LoggedModel]]:
+    def logged_models(self, experiment_ids: Sequence[str]) -> dict[str, list[LoggedModel]]:
         """Give the logged models of the experiments that are ready, newest first, by the run that made them.
 
         A server older than MLflow 3 has none.
         """
-        from mlflow.exceptions import MlflowException
-
-        ids = [experiment.experiment_id for experiment in experiments]
-        try:
-            found = list(
-                self._pages(
-                    lambda token: self._client.search_logged_models(ids, max_results=50, page_token=token), raw=True
-                )
+        pages = self._pages(
+            lambda token: self._client.search_logged_models(
+                list(experiment_ids), max_results=MODELS_PAGE, page_token=token
             )
-        except MlflowException as error:
-            if error.error_code in {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"} or "404" in str(error):
+        )
+        try:
+            found = [model for model in pages if model.source_run_id and str(model.status) == "READY"]
+        except StoreError as error:
+            if _code(error) in {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"}:
                 return {}
-            raise self._explained(error) from error
+            raise
         models: dict[str, list[LoggedModel]] = {}
         for model in sorted(found, key=lambda model: (-model.last_updated_timestamp, model.model_id)):
-            if model.source_run_id and str(model.status) == "READY":
-                models.setdefault(model.source_run_id, []).append(
-                    LoggedModel(
-                        model_id=model.model_id,
-                        run_id=model.source_run_id,
-                        name=model.name,
-                        artifact_uri=model.artifact_location,
-                        status=str(model.status),
-                        updated=model.last_updated_timestamp,
-                    )
+            models.setdefault(model.source_run_id, []).append(
+                LoggedModel(
+                    model_id=model.model_id,
+                    run_id=model.source_run_id,
+                    name=model.name,
+                    artifact_uri=model.artifact_location,
+                    updated=model.last_updated_timestamp,
                 )
+            )
         return models
 
     def listings(self, artifact_uris: list[str]) -> dict[str, tuple[StoredFile, ...] | StoreError]:
@@ -244,18 +271,19 @@ class TrackingStore:
             except StoreError as error:
                 return error
 
-        if self.local or len(artifact_uris) < 2:
-            return {uri: listed(uri) for uri in artifact_uris}
+        near = {uri: listed(uri) for uri in artifact_uris if self.local_folder(uri) is not None}
+        far = [uri for uri in artifact_uris if uri not in near]
         with ThreadPoolExecutor(max_workers=LISTERS) as pool:
-            return dict(zip(artifact_uris, pool.map(listed, artifact_uris), strict=True))
+            return near | dict(zip(far, pool.map(listed, far), strict=True))
 
     def files(self, artifact_uri: str) -> tuple[StoredFile, ...]:
         """List the files below an artifact location, sorted by path, to a bounded depth and number."""
         folder = self.local_folder(artifact_uri)
-        if folder is not None:
-            return tuple(sorted(_files_below(folder), key=lambda file: file.path))
+        listed = self._remote_files(artifact_uri) if folder is None else _local_files(folder)
+        return tuple(sorted(listed, key=lambda file: file.path))
+
+    def _remote_files(self, artifact_uri: str) -> Iterator[StoredFile]:
         repository = self._repository(artifact_uri)
-        found: list[StoredFile] = []
         folders: list[tuple[str | None, int]] = [(None, 1)]
         seen = 0
         while folders:
@@ -263,18 +291,17 @@ class TrackingStore:
             for entry in self._ask(lambda parent=parent: repository.list_artifacts(parent)):
                 seen += 1
                 if seen > ENTRIES:
-                    log.warning("more than %d artifacts in one place, the rest is not looked at", ENTRIES)
-                    return tuple(sorted(found, key=lambda file: file.path))
+                    log.warning(TOO_MANY, ENTRIES, redacted(artifact_uri))
+                    return
                 if not entry.is_dir:
-                    found.append(StoredFile(entry.path, entry.file_size))
+                    yield StoredFile(entry.path, entry.file_size)
                 elif depth < DEPTH:
                     folders.append((entry.path, depth + 1))
-        return tuple(sorted(found, key=lambda file: file.path))
 
     def fetch(self, artifact_uri: str, path: str, folder: Path) -> Path:
         """Copy one artifact file below ``folder``, under its own path; return where it is.
 
-        Raises StoreError; what a broken transfer leaves behind is for the caller to check and remove.
+        Raises StoreError or OSError; what a broken transfer leaves behind is for the caller to check and remove.
         """
         source = self.local_folder(artifact_uri)
         if source is None:
@@ -285,70 +312,78 @@ class TrackingStore:
         return Path(shutil.copyfile(source / path, target, follow_symlinks=False))
 
     def local_folder(self, artifact_uri: str) -> Path | None:
-        """Give the folder of an artifact location on this machine's disks, remapped; None for any other place.
-
-        Raises StoreError, naming ``artifact_remap``, when a folder that once existed is gone as a whole.
-        """
-        uri = self._remapped(artifact_uri)
-        parts = urlsplit(uri)
-        if parts.scheme not in {"", "file"} or not uri:
-            return None
-        return Path(unquote(parts.path)) if parts.scheme else Path(uri)
+        """Give the folder of an artifact location on this machine's disks, remapped; None for any other place."""
+        location = _path_of(self.location(artifact_uri))
+        return None if urlsplit(location).scheme or not location else Path(location)
 
     def moved(self, artifact_uri: str) -> str | None:
-        """Say how to find an artifact location whose local folder and its parent no longer exist; None if it does."""
+        """Say how to find an artifact location that is gone with its run's and its experiment's folder, else None.
+
+        MLflow makes a run's folder with the first artifact: that it is missing alone says nothing.
+        """
         folder = self.local_folder(artifact_uri)
-        if folder is None or folder.exists() or folder.parent.exists():
+        if folder is None or any(place.exists() for place in (folder, *folder.parents[:2])):
             return None
         return (
             f"its artifacts were at {folder}, which no longer exists; if the store was moved, "
             f"set artifact_remap, for example {{{folder.parent.parent}: /where/it/is/now}}"
         )
 
-    def _remapped(self, artifact_uri: str) -> str:
+    def location(self, artifact_uri: str) -> str:
+        """Give the place where the files of an artifact location are now, as ``artifact_remap`` says."""
+        location = _path_of(artifact_uri)
         for old, new in sorted(self._remap.items(), key=lambda item: -len(item[0])):
-            for prefix in (old.rstrip("/"), "file://" + old.rstrip("/")):
-                if artifact_uri == prefix or artifact_uri.startswith(prefix + "/"):
-                    return new.rstrip("/") + artifact_uri[len(prefix) :]
+            prefix = _path_of(old).rstrip("/")
+            if location == prefix or location.startswith(prefix + "/"):
+                return new.rstrip("/") + location[len(prefix) :]
         return artifact_uri
 
     def _repository(self, artifact_uri: str) -> Any:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        return self._ask(lambda: get_artifact_repository(self._remapped(artifact_uri), tracking_uri=self._uri))
+        tracking_uri = self._client.tracking_uri
+        return self._ask(lambda: get_artifact_repository(self.location(artifact_uri), tracking_uri=tracking_uri))
 
-    def _pages(self, page: Callable[[str | None], Any], *, raw: bool = False) -> Iterator[Any]:
+    def _pages(self, page: Callable[[str | None], Any]) -> Iterator[Any]:
         token = None
         while True:
-            result = page(token) if raw else self._ask(lambda token=token: page(token))
+            result = self._ask(lambda token=token: page(token))
             yield from result
             token = result.token
             if not token:
                 return
 
     def _ask(self, question: Callable[[], T]) -> T:
-        from mlflow.exceptions import MlflowException
-        from requests import RequestException
-
         try:
             return question()
-        except (MlflowException, RequestException, OSError) as error:
+        except StoreError:
+            raise
+        except Exception as error:  # MLflow lets through whatever its drivers, stores and parsers raise
             raise self._explained(error) from error
 
     def _explained(self, error: Exception) -> StoreError:
-        text = redacted(clean(str(error)))[:500]
-        if "Max retries exceeded" in text or "timed out" in text.lower() or "Connection" in type(error).__name__:
-            return StoreUnreachable(f"the MLflow server {self.name} does not answer: {text}")
-        return StoreError(f"MLflow at {self.name} says: {text}")
+        # of a failed download MLflow says first that there was one, then "##### File x #####" and what went wrong
+        text = redacted(clean(str(error))).rpartition("##### ")[2]
+        if self._remote and ("Max retries exceeded" in text or "failed with timeout" in text):
+            cause = re.search(r"Caused by .*['\"](?:.*: )?([^'\"]+)['\"]\)", text)
+            reason = cause[1].strip()[:200] if cause else "no answer in time"
+            return StoreUnreachable(f"the MLflow server {self.name} does not answer ({reason}); try again later")
+        return StoreError(f"MLflow at {self.name} says: {text[:500] or type(error).__name__}")
 
 
-def _run(run: Any, experiment: str) -> Run:
+def _code(error: StoreError) -> str | None:
+    """Give MLflow's code for the error behind a StoreError."""
+    return getattr(error.__cause__, "error_code", None)
+
+
+def _run(run: Any, experiment: Experiment) -> Run:
     return Run(
         run_id=run.info.run_id,
-        run_name=run.info.run_name or "",
-        experiment=experiment,
+        run_name=clean(run.info.run_name or "")[:LONGEST_NAME],
+        experiment=clean(experiment.name),
+        experiment_id=experiment.experiment_id,
         status=run.info.status,
-        start_time=run.info.start_time,
+        start_time=run.info.start_time or None,
         end_time=run.info.end_time,
         artifact_uri=run.info.artifact_uri or "",
         params=dict(run.data.params),
@@ -361,20 +396,22 @@ def _knock(uri: str, name: str) -> None:
     """Ask a server for its health, once. Raises StoreUnreachable, saying why, when nothing useful answers."""
     import requests
 
-    verify: bool | str = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True
-    if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true":
-        verify = False
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true"
     try:
-        answer = requests.get(uri.rstrip("/") + "/health", timeout=(CONNECT_SECONDS, ANSWER_SECONDS), verify=verify)
+        answer = requests.get(
+            uri.rstrip("/") + "/health",
+            timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
+            verify=not insecure and (os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True),
+            cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+        )
     except requests.exceptions.SSLError as error:
         raise StoreUnreachable(
             f"the certificate of {name} is not trusted; set MLFLOW_TRACKING_SERVER_CERT_PATH to your authority's "
             f"certificate file ({redacted(str(error))[:200]})"
         ) from None
     except requests.exceptions.RequestException as error:
-        reason = (
-            "no answer in time" if isinstance(error, requests.exceptions.Timeout) else "connection refused or no route"
-        )
+        late = isinstance(error, requests.exceptions.Timeout)
+        reason = "no answer in time" if late else "connection refused or no route"
         raise StoreUnreachable(
             f"the MLflow server {name} does not answer ({reason}); check mlflow_uri, the network, or start the server"
         ) from None
@@ -384,87 +421,41 @@ def _knock(uri: str, name: str) -> None:
         )
 
 
-def _sqlite_file(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///").split("?", maxsplit=1)[0]).absolute()
+def _path_of(location: str) -> str:
+    """Give the path of a ``file:`` URI; any other location stays as it is."""
+    return unquote(urlsplit(location).path) if location.startswith("file:") else location
 
 
-def _store_folder(uri: str) -> Path:
-    return Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri).absolute()
+def _sqlite_file(uri: str) -> Path | None:
+    match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
+    return Path(match[1]).absolute() if match else None
 
 
-def _refuse_missing(path: Path, is_there: Callable[[Path], bool]) -> None:
-    if not is_there(path):
-        raise StoreError(f"the MLflow store {path} does not exist; set mlflow_uri to your store or server")
+def _store_folder(uri: str) -> Path | None:
+    path = _path_of(uri)
+    return None if urlsplit(path).scheme else Path(path).absolute()
 
 
-def _readable_sqlite(path: Path, private: Path) -> str:
-    """Give a read-only URI for a sqlite store; one of an older MLflow is upgraded in a copy below ``private``."""
-    revision = _revision(path)
-    if revision is None:
-        raise StoreError(f"{path} is not an MLflow store: it holds no MLflow tables")
-    if revision != _current_revision():
-        path = _upgraded(path, private)
-    # "sqlite+pysqlite": for "sqlite:///file:…" MLflow 3.17 makes a folder named "file:" in the working directory
-    return f"sqlite+pysqlite:///file:{path}?mode=ro&uri=true"
+def _refuse_missing(uri: str) -> None:
+    file, folder = _sqlite_file(uri), _store_folder(uri)
+    if not (file or folder):
+        raise StoreError(
+            f"{redacted(uri)} cannot be opened without changing it: set mlflow_uri to the http(s):// address of an "
+            "MLflow server, to sqlite:/// and a file, or to a folder"
+        )
+    if not (file.is_file() if file else folder.is_dir()):
+        raise StoreError(f"the MLflow store {file or folder} does not exist; set mlflow_uri to your store or server")
 
 
-def _readable_folder(path: Path) -> str:
-    if not any(path.glob("*/meta.yaml")):
-        raise StoreError(f"{path} is not an MLflow store: no folder in it holds a meta.yaml")
-    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
-    return path.as_uri()
-
-
-def _revision(path: Path) -> str | None:
-    try:
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except sqlite3.DatabaseError:
-        return None
-    return row[0] if row else None
-
-
-def _current_revision() -> str:
-    import mlflow.store.db_migrations
-    from alembic.script import ScriptDirectory
-
-    migrations = Path(mlflow.store.db_migrations.__file__).parent
-    return ScriptDirectory(str(migrations)).get_current_head()
-
-
-def _upgraded(path: Path, private: Path) -> Path:
-    """Copy a sqlite file and let MLflow upgrade the copy; a copy that is up to date with the original is kept."""
-    stat = path.stat()
-    copy = private / f"{files.digest([str(path), stat.st_size, stat.st_mtime_ns, _current_revision()])[:16]}.db"
-    if copy.is_file():
-        return copy
-    private.mkdir(parents=True, exist_ok=True)
-    log.warning("%s is of an older MLflow: a copy of it is upgraded and read, the file itself is not touched", path)
-    draft = copy.with_suffix(".draft")
-    draft.unlink(missing_ok=True)
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as source, sqlite3.connect(draft) as target:
-        source.backup(target)
-    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{draft}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise StoreError(f"{path} is of an MLflow too old to be upgraded: {done.stderr.strip().splitlines()[-1][:300]}")
-    for old in private.glob("*.db"):
-        old.unlink()
-    draft.replace(copy)
-    return copy
-
-
-def _files_below(folder: Path) -> Iterator[StoredFile]:
+def _local_files(folder: Path) -> Iterator[StoredFile]:
     seen = 0
-    folders = [(folder, 1)]
+    folders = [(folder, 1)] if folder.is_dir() else []
     while folders:
         parent, depth = folders.pop()
-        if not parent.is_dir():
-            continue
-        for entry in os.scandir(parent):
+        for entry in _entries(parent):
             seen += 1
             if seen > ENTRIES:
-                log.warning("more than %d artifacts below %s, the rest is not looked at", ENTRIES, folder)
+                log.warning(TOO_MANY, ENTRIES, folder)
                 return
             if entry.is_dir(follow_symlinks=False):
                 if depth < DEPTH:
@@ -474,17 +465,8 @@ def _files_below(folder: Path) -> Iterator[StoredFile]:
                 yield StoredFile(Path(entry.path).relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
 
 
-def redacted(text: str) -> str:
-    """Mask user names and passwords in every URL of a text."""
-    return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
-
-
-def clean(text: str) -> str:
-    """Make a text from the store safe to show: one line, no control characters or escape codes."""
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
-
-
-def matches(path: str, pattern: str) -> bool:
-    """Tell whether a path, or its last part, matches a shell pattern."""
-    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path.rsplit("/", 1)[-1], pattern)
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except OSError as error:
+        raise StoreError(f"the artifacts in {folder} cannot be read: {error.strerror}") from error

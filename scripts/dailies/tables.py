@@ -11,7 +11,7 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     short = [[_shortened(value) for value in row] for row in rows]
     widths = [max(len(row[i]) for row in short) for i in range(len(short[0]))]
     lines = ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in short]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
 def _shortened(value: str) -> str:

@@ -40,13 +40,14 @@ def spans(length: int, tile: int, overlap: int, stride: int = 32) -> list[tuple[
 def weights(size: int) -> np.ndarray:
     """Weigh the pixels of a tile along one axis, float32 ``(size,)`` in (0, 1], highest in the middle.
 
-    A Gaussian with a standard deviation of a quarter of the tile: 0.14 at its ends and never 0, so that a
-    pixel under a single tile counts too. Blend with sum(weight x value) / sum(weight).
+    A Gaussian with a standard deviation of an eighth of the tile: 0.0003 at its ends and never 0, so that a pixel
+    under a single tile counts too. The users' earlier program took a quarter, 0.14 at the ends: measured on NAFNets,
+    seams of 5 to 8 code values instead of 1. Blend with sum(weight x value) / sum(weight).
     """
     if size < 1:
         raise ValueError(f"a tile has at least 1 pixel, not {size}")
     distance = np.arange(size) - (size - 1) / 2
-    return np.exp(-0.5 * (distance / (size / 4)) ** 2).astype(np.float32)
+    return np.exp(-0.5 * (distance / (size / 8)) ** 2).astype(np.float32)
 
 
 def window(height: int, width: int) -> np.ndarray:

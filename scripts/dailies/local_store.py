@@ -1,0 +1,118 @@
+"""Stores on disk: how MLflow is made to read a sqlite file or a folder without changing it."""
+
+import logging
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dailies import files
+from dailies.errors import StoreError
+from dailies.text import clean
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
+log = logging.getLogger(__name__)
+
+TRASH = ".trash"
+"""The folder that MLflow makes in a folder store, when it is not there, on opening it."""
+
+
+def readable_sqlite(path: Path, private: Path) -> str:
+    """Give the URI with which MLflow reads a sqlite store; one of an older MLflow is upgraded in a private copy.
+
+    Raises StoreError when the file is not an MLflow store, or one of a newer MLflow.
+    """
+    revision, newest = _revision(path), _migrations().get_current_head()
+    if revision != newest:
+        path = _upgraded(path, revision, newest, private)
+    # "sqlite+pysqlite": for "sqlite:///file:…" MLflow 3.17 makes a folder named "file:" in the working directory
+    return f"sqlite+pysqlite:///{_read_only(path)}&uri=true"
+
+
+def readable_folder(path: Path, private: Path) -> str:
+    """Give the URI with which MLflow reads a folder store. Raises StoreError when the folder is none."""
+    if not any(path.glob("*/meta.yaml")):
+        raise StoreError(f"{path} is not an MLflow store: no folder in it holds a meta.yaml")
+    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+    return (path if (path / TRASH).is_dir() else _with_trash(path, private)).as_uri()
+
+
+def _read_only(path: Path) -> str:
+    """Give sqlite's own URI for reading a file and leaving none beside it."""
+    with path.open("rb") as file:
+        write_ahead = file.read(20)[18:] == b"\x02\x02"
+    # a write-ahead file without its log has no writer; reading it the usual way would leave an empty log there
+    alone = write_ahead and not _write_ahead_log(path).exists()
+    return f"{path.as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+
+
+def _write_ahead_log(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _revision(path: Path) -> str:
+    """Give the revision of a sqlite store's tables. Raises StoreError when it is not MLflow's or cannot be read."""
+    try:
+        with closing(sqlite3.connect(_read_only(path), uri=True)) as connection:
+            connection.execute("SELECT experiment_id FROM experiments LIMIT 1")
+            rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    except (sqlite3.DatabaseError, OSError) as error:
+        if not str(error).startswith(("no such table", "no such column", "file is not a database")):
+            raise StoreError(f"the MLflow store {path} cannot be read: {error}") from error
+        rows = []
+    if len(rows) != 1:
+        raise StoreError(f"{path} is not an MLflow store: it holds no MLflow tables")
+    return rows[0][0]
+
+
+@cache
+def _migrations() -> "ScriptDirectory":
+    import mlflow.store.db_migrations
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(Path(mlflow.store.db_migrations.__file__).parent))
+
+
+def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
+    """Copy a sqlite file and let MLflow upgrade the copy; a copy that is up to date with the original is kept."""
+    if revision not in {script.revision for script in _migrations().walk_revisions()}:
+        raise StoreError(f"{path} was made by a newer MLflow than the one installed here: install that one")
+    stats = [place.stat() for place in (path, _write_ahead_log(path)) if place.exists()]
+    state = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
+    copy = private.absolute() / f"{files.digest([str(path), state, newest])[:16]}.db"
+    if copy.is_file():
+        return copy
+    log.warning("%s is of an older MLflow: a copy of it is upgraded and read, the file itself is not touched", path)
+    private.mkdir(parents=True, exist_ok=True)
+    draft = copy.with_suffix(".draft")
+    draft.unlink(missing_ok=True)
+    with (
+        closing(sqlite3.connect(_read_only(path), uri=True)) as source,
+        closing(sqlite3.connect(draft)) as target,
+    ):
+        source.backup(target)
+    # by its bare name: MLflow takes a "%" or a "?" in a path for something else
+    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{draft.name}"]
+    done = subprocess.run(command, cwd=private, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StoreError(f"the copy of {path} cannot be upgraded to this MLflow: {clean(done.stderr[-300:])}")
+    for old in private.glob("*.db"):
+        old.unlink()
+    return draft.replace(copy)
+
+
+def _with_trash(path: Path, private: Path) -> Path:
+    """Link everything in a folder store into a folder of our own, where MLflow may make what it misses."""
+    links = private.absolute() / files.digest(str(path))[:16]
+    shutil.rmtree(links, ignore_errors=True)
+    (links / TRASH).mkdir(parents=True)
+    for entry in path.iterdir():
+        (links / entry.name).symlink_to(entry)
+    return links

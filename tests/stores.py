@@ -1,0 +1,306 @@
+"""Real MLflow stores for tests: sqlite files and folders, a server, and a proxy before it that counts and fails."""
+
+import atexit
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dailies.config import validated
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
+
+os.environ |= {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_FILE_STORE": "true",
+}
+
+TESTS = Path(__file__).parent
+SCHEMA = TESTS.parent / "config" / "config.schema.yaml"
+BEST = "checkpoints/best_model_unet.pth"
+
+
+def configured(uri: str, **changes: Any) -> dict[str, Any]:
+    """Give a complete configuration for a store."""
+    return validated({"mlflow_uri": uri, "experiment_name": "exp"} | changes, SCHEMA)
+
+
+class Shelf:
+    """A store with one experiment, ``exp``, and what a training script does with it."""
+
+    def __init__(self, root: Path, uri: str, *, experiment: str = "exp", location: str | None = None) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self.root = root
+        self.uri = uri
+        self.client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self.experiment = self.client.create_experiment(experiment, artifact_location=location)
+
+    def run(
+        self,
+        name: str,
+        *paths: str,
+        status: str | None = "FINISHED",
+        params: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+        experiment: str | None = None,
+    ) -> str:
+        """Log a run with artifacts whose content is their path; one without a status is still running."""
+        run_id = self.client.create_run(experiment or self.experiment, run_name=name).info.run_id
+        self.client.log_batch(
+            run_id,
+            params=[Param(key, value) for key, value in (params or {}).items()],
+            metrics=[Metric(key, value, 1, 0) for key, value in (metrics or {}).items()],
+            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+        )
+        for path in paths:
+            self.log(run_id, path)
+        if status:
+            self.client.set_terminated(run_id, status=status)
+        return run_id
+
+    def log(self, run_id: str, path: str, content: bytes | None = None) -> None:
+        local, folder = self._outbox(path, content)
+        self.client.log_artifact(run_id, str(local), folder)
+
+    def logged_model(self, run_id: str, *paths: str, name: str = "model", ready: bool = True) -> str:
+        """Log a model as MLflow 3 does, beside its run."""
+        model = self.client.create_logged_model(self.experiment, name=name, source_run_id=run_id)
+        for path in paths:
+            local, _ = self._outbox(path, None)
+            self.client.log_model_artifact(model.model_id, str(local))
+        status = LoggedModelStatus.READY if ready else LoggedModelStatus.FAILED
+        self.client.finalize_logged_model(model.model_id, status)
+        return model.model_id
+
+    def _outbox(self, path: str, content: bytes | None) -> tuple[Path, str | None]:
+        local = self.root / "outbox" / Path(path).name
+        local.parent.mkdir(exist_ok=True)
+        local.write_bytes(path.encode() if content is None else content)
+        folder = str(Path(path).parent)
+        return local, None if folder == "." else folder
+
+    def stored(self, run_id: str, path: str = "") -> Path:
+        """The file of an artifact on this disk."""
+        return Path(urlsplit(self.client.get_run(run_id).info.artifact_uri).path) / path
+
+
+@cache
+def _empty_database() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="dailies-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+    return folder / "mlflow.db"
+
+
+def sqlite_shelf(root: Path, name: str = "mlflow.db") -> Shelf:
+    """Make a sqlite store with its artifacts beside it; an empty one is copied, as making one takes seconds."""
+    root.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_empty_database(), root / name)
+    return Shelf(root, f"sqlite:///{root / name}", location=(root / "artifacts").as_uri())
+
+
+def folder_shelf(root: Path) -> Shelf:
+    return Shelf(root, str(root / "mlruns"))
+
+
+def mlflow2(root: Path) -> Path:
+    """Unpack the stores that MLflow 2.19 made; their artifact locations are below /tmp/dailies-mlflow2."""
+    with tarfile.open(TESTS / "fixtures" / "mlflow2.tar.gz") as archive:
+        archive.extractall(root, filter="data")
+    return root
+
+
+def multiply(database: Path, run_id: str, count: int) -> list[str]:
+    """Copy a run so many times within a sqlite store, in one transaction; each starts a millisecond later."""
+    run_ids = [uuid.uuid4().hex for _ in range(count)]
+    with closing(sqlite3.connect(database)) as connection:
+        connection.row_factory = sqlite3.Row
+        for table in ("runs", "params", "tags", "latest_metrics"):
+            rows = connection.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", (run_id,)).fetchall()
+            for number, new in enumerate(run_ids, start=1):
+                for row in rows:
+                    copy = dict(row) | {"run_uuid": new}
+                    if table == "runs":
+                        copy["name"] = f"{row['name']}_{number}"
+                        copy["artifact_uri"] = row["artifact_uri"].replace(run_id, new)
+                        copy["start_time"] = row["start_time"] + number
+                    marks = ", ".join("?" * len(copy))
+                    connection.execute(f"INSERT INTO {table} ({', '.join(copy)}) VALUES ({marks})", [*copy.values()])
+        connection.commit()
+    return run_ids
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """Every file below a folder with its bytes, every folder with None."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def forget_start(database: Path, run_id: str) -> None:
+    """Take a run's start time out of a sqlite store."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("UPDATE runs SET start_time = NULL WHERE run_uuid = ?", [run_id])
+        connection.commit()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@cache
+def server_folder() -> Path:
+    """Where the server keeps its database and its artifacts."""
+    root = Path(tempfile.mkdtemp(prefix="dailies-server-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    shutil.copy(_empty_database(), root / "mlflow.db")
+    return root
+
+
+@cache
+def server() -> str:
+    """Start ``mlflow server`` with proxied artifacts, once for all tests of this process; give its address."""
+    root = server_folder()
+    port = free_port()
+    address = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    places = ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}", "--artifacts-destination", str(root / "files")]
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *address, *places],
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=root,
+            start_new_session=True,
+        )
+    atexit.register(process.wait)
+    atexit.register(os.killpg, process.pid, signal.SIGTERM)
+    uri = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 120
+    while not _is_healthy(port):
+        assert process.poll() is None, (root / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return uri
+
+
+def _is_healthy(port: int) -> bool:
+    try:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as connection:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+    except OSError:
+        return False
+
+
+def server_shelf(root: Path) -> Shelf:
+    """An experiment of its own on the server; ``exp`` is taken by the first test, so its name is unique."""
+    return Shelf(root, server(), experiment=f"exp_{uuid.uuid4().hex[:8]}")
+
+
+Trouble = Callable[[str, str], tuple[int, Any] | str | None]
+"""From method and path to a status and a JSON value to answer, "drop" (no answer), "cut" (half a body), or None."""
+
+
+class Proxy:
+    """Stands between a client and the server: keeps the requests, and fails as it is told."""
+
+    def __init__(self, target: str) -> None:
+        self.trouble: Trouble = lambda method, path: None
+        self.requests: list[str] = []
+        """Method, path and query of each request, in order."""
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, urlsplit(target).netloc))
+        self.uri = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def count(self, pattern: str) -> int:
+        return sum(bool(re.search(pattern, request)) for request in self.requests)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _handler(proxy: Proxy, target: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            proxy.requests.append(f"{self.command} {self.path}")
+            trouble = proxy.trouble(self.command, self.path)
+            self.close_connection = True
+            if isinstance(trouble, tuple):
+                status, value = trouble
+                self._answer(status, json.dumps(value).encode(), "application/json")
+            elif trouble != "drop":
+                self._forward(body, cut=trouble == "cut")
+
+        do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815
+
+        def _forward(self, body: bytes, *, cut: bool) -> None:
+            with closing(http.client.HTTPConnection(target)) as connection:
+                headers = {key: value for key, value in self.headers.items() if key.lower() != "connection"}
+                connection.request(self.command, self.path, body, headers)
+                answer = connection.getresponse()
+                self._answer(answer.status, answer.read(), answer.getheader("Content-Type", ""), cut=cut)
+
+        def _answer(self, status: int, data: bytes, kind: str, *, cut: bool = False) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2] if cut else data)
+
+        def log_message(self, *arguments: Any) -> None:
+            """Keep the tests quiet."""
+
+    return Handler
+
+
+@contextmanager
+def proxied(target: str | None = None) -> Iterator[Proxy]:
+    proxy = Proxy(target or server())
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """An address that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """The JSON files of a folder by their names without ending; NaN and infinities are refused."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return {path.stem: json.loads(path.read_text(), parse_constant=refuse) for path in folder.glob("*.json")}

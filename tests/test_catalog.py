@@ -1,0 +1,211 @@
+import pytest
+from dailies.catalog import Artifact, Facts, Names, candidates, facts, fitting, number, whole, word
+from dailies.store import LoggedModel, Run, StoredFile
+from hypothesis import given
+from hypothesis import strategies as st
+
+NAMES = Names(
+    architecture=("model.architecture", "arch"),
+    epoch=("epoch", "training.epochs"),
+    train_loss=("train/loss", "loss"),
+    val_loss=("val/loss",),
+)
+
+
+def a_run(**values):
+    empty = {"params": {}, "metrics": {}, "tags": {}}
+    return Run("id", "name", "exp", "1", "FINISHED", None, None, "s3://bucket/1/id/artifacts", **(empty | values))
+
+
+def listing(*paths):
+    """Files in the order in which they were written, on a store that tells no times."""
+    return tuple(StoredFile(path, 10) for path in paths)
+
+
+def found(*paths, logged=()):
+    return [artifact.label for artifact in candidates(a_run(), listing(*paths), logged)]
+
+
+def a_model(model_id):
+    return LoggedModel(model_id, "id", "model", f"s3://bucket/1/models/{model_id}/artifacts", 1)
+
+
+@pytest.mark.parametrize(
+    "ranked",
+    [
+        ["checkpoints/best_model_unet.pth", "checkpoints/last.pth", "checkpoints/epoch_10.pth"],
+        ["deep/er/Best.PTH", "a/latest.pt", "model.safetensors", "b/model.pt2"],
+        ["best.ckpt", "final.ckpt", "model.ckpt", "optimizer.ckpt"],
+        ["epoch_010.pth", "epoch_9.pth", "epoch_1.pth"],
+        ["last.pth", "optimizer_best.pt"],
+        ["model.pt", "best_optimizer.pt"],
+        ["unet.pth", "lr_scheduler.pt"],
+        ["unet.pth", "grad_scaler.pt"],
+        ["unet.pth", "rng_state.pt"],
+        ["best_upscaler.pth", "last_upscaler.pth"],
+        ["last.pth", "elastic.pth"],
+        ["best_optimal.pth", "final.pth"],
+    ],
+)
+def test_weights_are_ranked_by_their_file_name(ranked):
+    assert found(*ranked) == ranked
+    assert found(*ranked[::-1]) == ranked
+
+
+def test_the_newest_comes_first_among_equals():
+    files = (
+        StoredFile("best_2.pth", 1, modified=1),
+        StoredFile("best_1.pth", 1, modified=2),
+        StoredFile("z.pth", 1, 3),
+    )
+
+    assert [artifact.path for artifact in candidates(a_run(), files)] == ["best_1.pth", "best_2.pth", "z.pth"]
+
+
+def test_other_files_are_no_models():
+    assert found("model.onnx", "notes.txt", "checkpoints/best.pth.txt", "pth", "MLmodel.yaml") == []
+
+
+def test_files_of_an_mlflow_model_are_not_weights_of_their_own():
+    inside = ["model/MLmodel", "model/data/model.pth", "model/extra_files/best.pth"]
+
+    (only,) = candidates(a_run(), listing(*inside, "model.txt", "models/notes.txt"))
+
+    assert (only.path, only.label, only.is_weights) == ("model", "model", False)
+    assert [file.path for file in only.files] == inside
+    assert found(*inside, "model_2/best.pth") == ["model_2/best.pth", "model"]
+
+
+def test_an_mlflow_model_may_lie_at_the_root():
+    files = listing("MLmodel", "data/model.pth", "requirements.txt")
+
+    (only,) = candidates(a_run(), files)
+
+    assert (only.path, only.files) == ("", files)
+    assert found("MLmodel", "data/model.pth", "best.pth") == ["best.pth", "id"]
+
+
+def test_a_folder_named_like_weights_is_a_folder():
+    (only,) = candidates(a_run(), listing("unet.pt/MLmodel", "unet.pt/data/model.pth"))
+
+    assert not only.is_weights
+
+
+def test_raw_weights_come_before_logged_models_before_model_folders():
+    logged = [a_model("m-2"), a_model("m-1")]
+
+    assert found("a/MLmodel", "last.pth", logged=logged) == ["last.pth", "m-2", "m-1", "a"]
+
+
+def test_a_pattern_is_over_paths_and_file_names():
+    artifacts = candidates(a_run(), listing("a/best.pth", "a/last.pth", "b/last.pth", "m/MLmodel"), [a_model("m-1")])
+
+    def matching(pattern):
+        return [artifact.label for artifact in fitting(artifacts, pattern)]
+
+    assert matching(None) == ["a/best.pth", "b/last.pth", "a/last.pth", "m-1", "m"]
+    assert matching("last.pth") == ["b/last.pth", "a/last.pth"]
+    assert matching("a/*") == ["a/best.pth", "a/last.pth"]
+    assert matching("*/LAST.pth") == []
+    assert matching("m-*") == ["m-1"]
+    assert matching("m") == ["m"]
+
+
+def test_a_number_in_a_path_may_be_longer_than_python_reads():
+    assert len(found("9" * 5000 + ".pth", "8.pth")) == 2
+
+
+def test_size_is_known_when_every_files_is():
+    assert Artifact("u", "", (StoredFile("a", 1), StoredFile("b", 2))).size == 3
+    assert Artifact("u", "", (StoredFile("a", 1), StoredFile("b", None))).size is None
+
+
+def test_facts_come_from_params_metrics_and_tags_in_the_order_of_the_names():
+    run = a_run(
+        params={"training.epochs": "2e3", "arch": "ignored", "train/loss": "nan", "loss": "0.125"},
+        metrics={"val/loss": 0.5, "epoch": float("nan")},
+        tags={"model.architecture": "NAFNet/32"},
+    )
+
+    assert facts(run, NAMES) == Facts("NAFNet/32", 2000, 0.125, 0.5)
+
+
+def test_a_run_may_say_nothing():
+    assert facts(a_run(), NAMES) == Facts(None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "result"),
+    [
+        ("2e3", 2000),
+        ("2500.0", 2500),
+        (" 12 ", 12),
+        (7.0, 7),
+        (0, 0),
+        ("null", None),
+        ("", None),
+        ("-1", None),
+        ("2.5", None),
+        ("inf", None),
+        ("1e300", None),
+        (1.7976931348623157e308, None),
+        (None, None),
+        ([1], None),
+    ],
+)
+def test_whole_numbers(value, result):
+    assert whole(value) == result
+
+
+@pytest.mark.parametrize(
+    ("value", "result"),
+    [
+        ("0.5", 0.5),
+        ("-1e-3", -0.001),
+        (3, 3.0),
+        ("nan", None),
+        ("-inf", None),
+        (-1.7976931348623157e308, None),
+        ("1e999", None),
+        (10**400, None),
+        ("0,5", None),
+        ({}, None),
+    ],
+)
+def test_numbers(value, result):
+    assert number(value) == result
+
+
+@pytest.mark.parametrize(
+    ("value", "result"),
+    [("UNet", "UNet"), (" u\nnet ", "u net"), ("None", None), ("null", None), ("nan", None), ("", None), (3, "3")],
+)
+def test_words(value, result):
+    assert word(value) == result
+
+
+VALUES = st.dictionaries(
+    st.sampled_from(["epoch", "train/loss", "loss", "val/loss", "arch"]),
+    st.text(max_size=30) | st.floats().map(str) | st.sampled_from(["null", "2e3", "1e999", "٣", "1_0", "0x10"]),
+)
+
+
+@given(params=VALUES, metrics=st.dictionaries(st.sampled_from(["epoch", "val/loss"]), st.floats()), tags=VALUES)
+def test_any_values_give_facts_that_can_be_used(params, metrics, tags):
+    told = facts(a_run(params=params, metrics=metrics, tags=tags), NAMES)
+
+    assert told.epoch is None or 0 <= told.epoch <= 10**9
+    for loss in (told.train_loss, told.val_loss):
+        assert loss is None or abs(loss) < 1.797e308
+    assert told.architecture is None or (told.architecture.isprintable() and 0 < len(told.architecture) <= 100)
+
+
+PATHS = st.lists(st.text("abest/0129.pthMLmodel_", min_size=1, max_size=12) | st.text(max_size=12), max_size=8)
+
+
+@given(PATHS)
+def test_any_listing_gives_each_file_at_most_one_model(paths):
+    artifacts = candidates(a_run(), listing(*paths))
+
+    assert all(artifact.files for artifact in artifacts)
+    assert all(artifact.is_weights for artifact in artifacts if len(artifact.files) == 1 and artifact.path in paths)

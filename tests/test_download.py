@@ -1,0 +1,331 @@
+import hashlib
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dailies import download as module
+from dailies import files
+from dailies.catalog import Artifact
+from dailies.download import RECEIPT, download, receive
+from dailies.errors import DownloadError, StoreError
+from dailies.store import StoredFile, TrackingStore
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from stores import BEST, configured, proxied, server_shelf, snapshot, sqlite_shelf
+
+FILE = "GET /api/2.0/mlflow-artifacts/artifacts/"
+
+
+def torch_file() -> bytes:
+    buffer = io.BytesIO()
+    torch.manual_seed(1)
+    torch.save({"model_state_dict": torch.nn.Conv2d(1, 2, 3).state_dict(), "epoch": 3}, buffer)
+    return buffer.getvalue()
+
+
+WEIGHTS = torch_file()
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """A local store with one run that holds weights."""
+    shelf = sqlite_shelf(tmp_path_factory.mktemp("store"))
+    shelf.log(shelf.run("a"), BEST, WEIGHTS)
+    return shelf
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory):
+    """A run on a server, with weights."""
+    shelf = server_shelf(tmp_path_factory.mktemp("remote"))
+    run_id = shelf.run("a")
+    shelf.log(run_id, BEST, WEIGHTS)
+    return shelf.client.get_run(run_id).info.artifact_uri
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Wait for nothing between tries; the pauses that would have been are kept."""
+    waited = []
+    monkeypatch.setattr(module.time, "sleep", waited.append)
+    return waited
+
+
+def record_of(uri: str, root: Path, *paths: str, path: str | None = None, size: int | None = None) -> Path:
+    """Write a discovery record; the artifact is the one file given, or the folder ``path``."""
+    record = root / "models" / "model.json"
+    stored = [{"path": file, "size": size, "modified": None} for file in paths]
+    files.write_json(record, {"artifact": {"uri": uri, "path": paths[0] if path is None else path, "files": stored}})
+    return record
+
+
+def fetched(uri: str, artifact_uri: str, root: Path, *paths: str, path: str | None = None, **config: Any) -> dict:
+    """Download as rule download does; give the receipt."""
+    record = record_of(artifact_uri, root, *paths or [BEST], path=path)
+    folder = root / "weights" / "model"
+    download(configured(uri, **config), record=record, state=root, folder=folder)
+    receipt = json.loads((folder / RECEIPT).read_text())
+    if receipt["status"] != "success":
+        assert [entry.name for entry in folder.iterdir()] == [RECEIPT]
+    return receipt
+
+
+def local_run(shelf, root: Path, content: bytes, path: str = BEST) -> tuple[str, Path]:
+    """Put an artifact on the disk; give its location and its file."""
+    file = root / "run" / "artifacts" / path
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    return str(root / "run" / "artifacts"), file
+
+
+def test_weights_arrive_with_their_receipt(shelf, tmp_path):
+    uri, source = local_run(shelf, tmp_path, WEIGHTS)
+
+    receipt = fetched(shelf.uri, uri, tmp_path)
+
+    assert receipt == {
+        "status": "success",
+        "error": None,
+        "uri": uri,
+        "path": BEST,
+        "sha256": hashlib.sha256(WEIGHTS).hexdigest(),
+        "size": len(WEIGHTS),
+        "files": [BEST],
+    }
+    folder = tmp_path / "weights" / "model"
+    assert (folder / "artifact" / BEST).read_bytes() == WEIGHTS
+    assert sorted(entry.name for entry in folder.iterdir()) == ["artifact", RECEIPT]
+    assert source.read_bytes() == WEIGHTS
+
+
+def test_a_model_folder_arrives_whole(shelf, tmp_path):
+    uri, source = local_run(shelf, tmp_path, b"flavors: {}", "model/MLmodel")
+    for name, content in (("data/model.pth", WEIGHTS), ("empty.txt", b"")):
+        (source.parent / name).parent.mkdir(exist_ok=True)
+        (source.parent / name).write_bytes(content)
+    (source.parents[1] / "model.txt").touch()
+    paths = ["model/MLmodel", "model/data/model.pth", "model/empty.txt"]
+
+    receipt = fetched(shelf.uri, uri, tmp_path, *paths, path="model")
+
+    artifact = tmp_path / "weights" / "model" / "artifact"
+    assert receipt["files"] == paths
+    assert receipt["size"] == 11 + len(WEIGHTS)
+    assert receipt["sha256"] == files.sha256_of_files(artifact, paths)
+    assert sorted(str(file.relative_to(artifact)) for file in artifact.rglob("*") if file.is_file()) == paths
+
+
+def test_what_an_earlier_attempt_left_is_never_taken_for_a_result(shelf, tmp_path):
+    folder = tmp_path / "weights" / "model"
+    for left in ("draft/checkpoints/other.pth", "artifact/other.pth", RECEIPT):
+        (folder / left).parent.mkdir(parents=True, exist_ok=True)
+        (folder / left).write_bytes(b"old")
+    uri, _ = local_run(shelf, tmp_path, WEIGHTS)
+
+    fetched(shelf.uri, uri, tmp_path)
+
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found == {RECEIPT, f"artifact/{BEST}"}
+
+
+def test_a_store_on_disk_is_not_asked_but_must_be_there(tmp_path):
+    uri, _ = local_run(None, tmp_path, WEIGHTS)
+
+    receipt = fetched(f"sqlite:///{tmp_path}/no.db", uri, tmp_path)
+
+    assert receipt["status"] == "download_failed"
+    assert "no.db does not exist; set mlflow_uri" in receipt["error"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "checkpoints/best_model_unet.pth is empty in the store"),
+        (WEIGHTS[:-100], "is damaged in the store: it is cut short"),
+        (WEIGHTS[:1000], "is damaged in the store: it is cut short"),
+        (bytes(4) + WEIGHTS[4:], "is damaged in the store"),
+    ],
+)
+def test_a_damaged_file_is_refused_at_once(shelf, tmp_path, content, words):
+    uri, _ = local_run(shelf, tmp_path, content)
+    start = time.monotonic()
+
+    receipt = fetched(shelf.uri, uri, tmp_path)
+
+    assert receipt["status"] == "download_failed"
+    assert words in receipt["error"]
+    assert set(receipt) == {"status", "error", "uri", "path"}
+    assert time.monotonic() - start < 1
+
+
+def weights_in(data: bytes) -> dict[str, list]:
+    state = torch.load(io.BytesIO(data), weights_only=True)["model_state_dict"]
+    return {name: tensor.tolist() for name, tensor in state.items()}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.integers(0, len(WEIGHTS) - 1), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_noticed_where_torch_would_load_other_numbers(tmp_path, position, bit):
+    data = bytearray(WEIGHTS)
+    data[position] ^= 1 << bit
+    path = tmp_path / "best.pth"
+    path.write_bytes(data)
+
+    try:
+        module._verify(path, "best.pth")
+    except DownloadError as error:
+        assert "best.pth is damaged" in str(error)  # noqa: PT017
+        return
+    try:
+        loaded = weights_in(bytes(data))
+    except Exception:
+        return
+    assert loaded == weights_in(WEIGHTS)
+
+
+def test_a_file_that_is_no_zip_is_taken_as_it_is(shelf, tmp_path):
+    uri, _ = local_run(shelf, tmp_path, b"\x80\x02legacy pickle")
+
+    assert fetched(shelf.uri, uri, tmp_path)["status"] == "success"
+
+
+def test_a_missing_artifact_says_what_is_there(shelf, tmp_path):
+    uri, _ = local_run(shelf, tmp_path, WEIGHTS, "other/last.pth")
+
+    error = fetched(shelf.uri, uri, tmp_path)["error"]
+
+    assert error == "checkpoints/best_model_unet.pth is no longer in the store; found there: other/last.pth"
+
+
+def test_a_moved_artifact_names_artifact_remap_and_is_found_with_it(shelf, tmp_path):
+    uri, _ = local_run(shelf, tmp_path / "new", WEIGHTS)
+    old = uri.replace("/new/", "/old/1/")
+
+    assert "set artifact_remap" in fetched(shelf.uri, old, tmp_path)["error"]
+    remap = {f"{tmp_path}/old/1": f"{tmp_path}/new"}
+    receipt = fetched(shelf.uri, old, tmp_path, artifact_remap=remap)
+    assert (receipt["status"], receipt["uri"]) == ("success", old)
+
+
+def test_a_link_among_the_artifacts_is_not_followed(shelf, tmp_path):
+    uri, source = local_run(shelf, tmp_path, WEIGHTS, "other.pth")
+    (source.parent / "best.pth").symlink_to("/etc/hostname")
+
+    assert "is no longer in the store" in fetched(shelf.uri, uri, tmp_path, "best.pth")["error"]
+
+
+def test_a_full_disk_is_said_and_not_tried_again(shelf, tmp_path, monkeypatch, pauses):
+    uri, _ = local_run(shelf, tmp_path, WEIGHTS)
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.os, "fsync", full)
+
+    assert "No space left on device" in fetched(shelf.uri, uri, tmp_path)["error"]
+    assert pauses == []
+
+
+def test_an_interrupted_download_leaves_nothing(shelf, tmp_path, monkeypatch):
+    uri, _ = local_run(shelf, tmp_path, WEIGHTS)
+    store = TrackingStore(shelf.uri, private=tmp_path)
+    artifact = Artifact(uri, BEST, (StoredFile(BEST, len(WEIGHTS)),))
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_verify", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        receive(store, artifact, tmp_path / "weights")
+
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_weights_arrive_from_a_server(remote, tmp_path):
+    with proxied() as proxy:
+        receipt = fetched(proxy.uri, remote, tmp_path)
+
+    assert (receipt["status"], receipt["sha256"]) == ("success", hashlib.sha256(WEIGHTS).hexdigest())
+
+
+@pytest.mark.parametrize("kind", ["drop", "cut", (503, "busy"), (404, "not found")])
+def test_a_transfer_that_fails_is_tried_again(remote, tmp_path, pauses, kind):
+    broken = iter([kind] * 3)
+    with proxied() as proxy:
+        proxy.trouble = lambda method, path: next(broken, None) if f"{method} {path}".startswith(FILE) else None
+        receipt = fetched(proxy.uri, remote, tmp_path)
+
+    assert receipt["status"] == "success"
+    assert (tmp_path / "weights" / "model" / "artifact" / BEST).read_bytes() == WEIGHTS
+    assert 1 <= len(pauses) <= 3
+
+
+def test_a_transfer_that_goes_on_failing_is_given_up(remote, tmp_path, pauses):
+    with proxied() as proxy:
+        proxy.trouble = lambda method, path: "cut" if f"{method} {path}".startswith(FILE) else None
+        receipt = fetched(proxy.uri, remote, tmp_path)
+
+    assert receipt["status"] == "download_failed"
+    assert [pause for pause in pauses if pause] == list(module.PAUSES)
+
+
+def test_a_transfer_shorter_than_its_listing_is_noticed(remote, tmp_path, pauses):
+    listed = {"files": [{"path": "best_model_unet.pth", "is_dir": False, "file_size": len(WEIGHTS) + 1}]}
+    with proxied() as proxy:
+        proxy.trouble = lambda method, path: (200, listed) if "checkpoints" in path and "path=" in path else None
+        receipt = fetched(proxy.uri, remote, tmp_path)
+
+    assert receipt["error"].endswith(f"arrived with {len(WEIGHTS)} bytes instead of {len(WEIGHTS) + 1}")
+    assert pauses == list(module.PAUSES)
+
+
+@pytest.mark.parametrize("path", ["../../../escape.pth", "/etc/escape.pth", "a/../../../escape.pth", "nul\0.pth"])
+def test_a_server_cannot_name_a_file_outside(tmp_path, pauses, path):
+    uri = "mlflow-artifacts:/1/run/artifacts"
+    listed = {"files": [{"path": path, "is_dir": False, "file_size": 3}]}
+    before = snapshot(tmp_path)
+    with proxied() as proxy:
+        proxy.trouble = lambda method, asked: (200, listed) if "mlflow-artifacts" in asked else None
+        receipt = fetched(proxy.uri, uri, tmp_path, path)
+
+    assert receipt["status"] == "download_failed"
+    assert before == {}
+    assert not list(tmp_path.rglob("*escape*"))
+    assert pauses == []
+
+
+def test_a_server_that_is_gone_is_said_within_seconds(remote, tmp_path, pauses):
+    with proxied() as proxy:
+        pass
+    start = time.monotonic()
+
+    assert "does not answer" in fetched(proxy.uri, remote, tmp_path)["error"]
+    assert time.monotonic() - start < 5
+
+
+def test_no_password_reaches_a_receipt(remote, tmp_path, monkeypatch, pauses, caplog):
+    caplog.set_level("INFO", logger="dailies")
+    config = configured("x") | {"mlflow_uri": None}
+    record = record_of("http://me:SECRET@127.0.0.1:9/api/2.0/mlflow-artifacts/artifacts/1/x", tmp_path, BEST)
+    with proxied() as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri.replace("//", "//me:SECRET@"))
+        download(config, record=record, state=tmp_path, folder=tmp_path / "one")
+        download(config, record=record_of(remote, tmp_path, BEST), state=tmp_path, folder=tmp_path / "two")
+    download(config, record=record, state=tmp_path, folder=tmp_path / "three")
+
+    receipts = [files.read_json(tmp_path / name / RECEIPT) for name in ("one", "two", "three")]
+    assert [receipt["status"] for receipt in receipts] == ["download_failed", "success", "download_failed"]
+    assert "SECRET" not in json.dumps(receipts) + caplog.text
+
+
+def test_a_bad_record_location_is_an_error_of_that_model_alone(shelf, tmp_path):
+    receipt = fetched(shelf.uri, "bogus://nowhere/x", tmp_path)
+
+    assert receipt["status"] == "download_failed"
+    assert "bogus" in receipt["error"]
+    with pytest.raises(StoreError):
+        TrackingStore(shelf.uri, private=tmp_path).files("runs:/0/x")

@@ -1,0 +1,46 @@
+import pytest
+from dailies.text import clean, redacted
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("http://me:secret@host:5000/x", "http://***@host:5000/x"),
+        ("see https://token@host, and ftp://u:p@other/y", "see https://***@host, and ftp://***@other/y"),
+        ("http://me:p@ss@host/a@b", "http://***@host/a@b"),
+        ("postgresql://host/db?user=u&password=p&x=1", "postgresql://host/db?user=u&password=***&x=1"),
+        (
+            "https://s3/f?X-Amz-Signature=abc&X-Amz-Credential=def'",
+            "https://s3/f?X-Amz-Signature=***&X-Amz-Credential=***'",
+        ),
+        ("s3://bucket/models@v2/x", "s3://bucket/models@v2/x"),
+        ("write to me@studio.org", "write to me@studio.org"),
+    ],
+)
+def test_secrets_in_urls_are_masked(text, masked):
+    assert redacted(text) == masked
+
+
+WORD = st.text("abcXYZ019:%.-", min_size=1, max_size=20)
+
+
+@given(user=WORD, password=WORD, before=st.text(max_size=20), after=st.text(max_size=20))
+def test_no_password_survives(user, password, before, after):
+    text = redacted(f"{before} https://{user}:SECRET{password}@host.org/{after}")
+
+    assert "SECRET" not in text
+    assert "https://***@host.org/" in text
+
+
+def test_clean_text_is_one_printable_line():
+    assert clean("\x1b[1;31mred\x1b[0m\r\n  two\u202e \x00 three\t") == "red two three"
+
+
+@given(st.text())
+def test_clean_text_stays_clean(text):
+    once = clean(text)
+
+    assert once.isprintable()
+    assert clean(once) == once

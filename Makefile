@@ -10,12 +10,13 @@ demo: .venv/core
 	$(BIN)/python scripts/make_demo.py demo
 	$(BIN)/snakemake --cores 1 --resources gpu=1
 	@echo
+	@echo "Compare the models:        open output_inference/compare/index.html in a browser"
 	@echo "The frames of each model:  output_inference/<model>/"
 	@echo "All models in one file:    output_inference/batch_summary.json"
 	@echo "Noisy input and clean reference: demo/frames/ and demo/reference/"
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: .venv/dev
 	$(BIN)/ruff check

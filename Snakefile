@@ -1,6 +1,6 @@
 """Dailies: render every model of an MLflow experiment over every frame of a sequence.
 
-sequence + discover -> download -> infer -> collect -> summary
+sequence + discover -> download -> infer -> collect -> summary -> compare
 """
 
 from snakemake.utils import min_version
@@ -18,6 +18,7 @@ include: "rules/download.smk"
 include: "rules/infer.smk"
 include: "rules/collect.smk"
 include: "rules/summary.smk"
+include: "rules/compare.smk"
 
 
 localrules:
@@ -39,6 +40,7 @@ rule all:
         f"{STATE}/sequence.json",
         metadata_of_all_models,
         f"{OUT}/batch_summary.json",
+        comparison_page,
 
 
 onsuccess:

@@ -14,7 +14,6 @@ from dailies.config import pixel_settings, validated
 from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
 
-
 REASONS = []
 """Why the workflow itself ends this invocation."""
 
@@ -74,6 +73,11 @@ def discovered_models():
 
 def metadata_of_all_models(wildcards):
     return [f"{OUT}/{model}/metadata.json" for model in discovered_models()]
+
+
+def comparison_page(wildcards):
+    """The page to compare the models with, unless the configuration does without."""
+    return [f"{OUT}/compare/index.html"] if config["compare"] else []
 
 
 def next_attempt(wildcards):

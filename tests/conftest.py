@@ -22,6 +22,9 @@ REPOSITORY = Path(__file__).parents[1]
 # a store's file is put back from a copy between tests: MLflow must not keep the old one open
 os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
 
+LEVELS = {"dark": -0.5, "middle": 0.1, "light": 0.5}
+"""The models of ``rendered``, each with the level of its grey."""
+
 JOB = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):\n((?:    .+\n)+)", re.MULTILINE)
 """What snakemake prints when it starts a job, or would start it."""
 
@@ -39,7 +42,6 @@ def read_frame(path: Path) -> np.ndarray:
 def grey_checkpoint(level: float, **changes) -> dict:
     """Give the checkpoint of a U-Net with zero weights: every pixel of its output is tanh(level)."""
     import torch
-
     from dailies.architectures import ARCHITECTURES
 
     config = {"in_channels": 3, "out_channels": 3, "base_channels": 1}
@@ -76,17 +78,29 @@ def strict_json(path: Path) -> Any:
     return json.loads(path.read_bytes(), parse_constant=refuse)
 
 
+def environment() -> dict[str, str]:
+    """Give this process's environment without MLflow's settings and without GPUs, for programs that tests start."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    # on a machine that others use too, threads that wait by spinning made a render 50 times slower
+    return kept | {"OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
+
+
 class Studio:
     """A folder with a store, frames and a configuration, and what a user does with them."""
 
-    def __init__(self, root: Path, uri: str | None = None, experiment: str = "exp") -> None:
+    def __init__(
+        self, root: Path, uri: str | None = None, *, experiment: str = "exp", blank: Path | None = None
+    ) -> None:
+        """Make the folder ``root`` a studio; its store is at ``uri``, else a sqlite file, which starts as ``blank``."""
         from mlflow import MlflowClient
 
         self.root = root
         self.frames = root / "shot"
-        self.output = root / "out"
-        self.state = self.output / ".dailies"
+        self.runs: dict[str, str] = {}
+        """Run ids by run name, in the order of logging."""
         self.frames.mkdir(parents=True)
+        if blank:
+            shutil.copyfile(blank, root / "mlflow.db")
         self.uri = uri or f"sqlite:///{root / 'mlflow.db'}"
         self.client = MlflowClient(tracking_uri=self.uri)
         location = None if uri else (root / "artifacts").as_uri()
@@ -95,10 +109,18 @@ class Studio:
             "mlflow_uri": self.uri,
             "experiment_name": experiment,
             "input_dir": str(self.frames),
-            "output_dir": str(self.output),
+            "output_dir": str(root / "out"),
             "device": "cpu",
             "order_by": "start_time ASC",
         }
+
+    @property
+    def output(self) -> Path:
+        return Path(self.config["output_dir"])
+
+    @property
+    def state(self) -> Path:
+        return self.output / ".dailies"
 
     def add_frames(self, count: int, start: int = 0, size: tuple[int, int] = (7, 5)) -> None:
         for number in range(start, start + count):
@@ -114,7 +136,7 @@ class Studio:
         params: dict | None = None,
         metrics: dict | None = None,
     ) -> str:
-        """Log a run as a training script does; ``checkpoint`` is saved by torch, bytes and None are taken as they are."""
+        """Log a run as a training script does; ``checkpoint`` is saved by torch, or is the bytes of a file, or None."""
         run_id = self.client.create_run(self.experiment, run_name=name).info.run_id
         for key, value in ({"model.architecture": "unet"} if params is None else params).items():
             self.client.log_param(run_id, key, value)
@@ -122,7 +144,11 @@ class Studio:
             self.client.log_metric(run_id, key, value)
         if checkpoint is not None:
             self.log_checkpoint(run_id, checkpoint, path)
-        self.client.set_terminated(run_id, status=status)
+        if status == "RUNNING":
+            self.client.update_run(run_id, status=status)
+        else:
+            self.client.set_terminated(run_id, status=status)
+        self.runs[name] = run_id
         return run_id
 
     def log_checkpoint(self, run_id: str, checkpoint: object, path: str = "checkpoints/best_model_unet.pth") -> None:
@@ -156,7 +182,7 @@ class Studio:
         return subprocess.Popen(
             command,
             cwd=self.root,
-            env={name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")},
+            env=environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -180,7 +206,7 @@ class Studio:
         return strict_json(self.output / "batch_summary.json")
 
     def levels(self, run_id: str) -> list[int]:
-        """The grey of each rendered frame of a run's model; fails where a frame is not of one grey and the input's size."""
+        """The grey of each rendered frame of a run's model; fails where one is not even, or not of its input's size."""
         found = []
         for path in sorted(self.folder(run_id).glob("*.png")):
             pixels = read_frame(path)
@@ -196,7 +222,50 @@ def kill_group(process: subprocess.Popen) -> None:
     process.wait()
 
 
+@pytest.fixture(scope="session")
+def blank_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty sqlite store, which takes MLflow a second to make and no time to copy."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("blank") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def studio(tmp_path: Path) -> Studio:
+def studio(tmp_path: Path, blank_store: Path) -> Studio:
     """An empty studio with a local sqlite store."""
-    return Studio(tmp_path)
+    return Studio(tmp_path, blank=blank_store)
+
+
+@pytest.fixture(scope="session")
+def rendered_once(tmp_path_factory: pytest.TempPathFactory, blank_store: Path) -> tuple[Studio, Path]:
+    """A studio with three models, rendered, and a copy of its folder from then."""
+    root = tmp_path_factory.mktemp("rendered")
+    studio = Studio(root / "studio", blank=blank_store)
+    studio.add_frames(4, size=(40, 36))
+    for number, (name, level) in enumerate(LEVELS.items(), start=1):
+        studio.add_run(
+            name,
+            grey_checkpoint(level),
+            params={"model.architecture": "UNet", "training.epochs": "20", "kind": name},
+            metrics={"train/loss": 0.25, "val/loss": number / 8, "val/psnr": math.nan, "lr/max": math.inf},
+        )
+    studio.add_run("empty", None)
+    studio.snakemake()
+    shutil.copytree(studio.root, root / "copy")
+    return studio, root / "copy"
+
+
+@pytest.fixture
+def rendered(rendered_once: tuple[Studio, Path]) -> Iterator[Studio]:
+    """A studio with the models dark, middle and light, each rendered over four frames, and a run without a model.
+
+    Every test finds it as if it were the first: files, times and store are put back, at the same paths.
+    """
+    studio, copy = rendered_once
+    shutil.rmtree(studio.root)
+    shutil.copytree(copy, studio.root)
+    runs = dict(studio.runs)
+    yield studio
+    studio.runs = runs

@@ -84,8 +84,9 @@ def allowed(rule: Mapping) -> str:
         return _either([_word(choice) for choice in rule.get("enum", [True, False])])
     elif "array" in types:
         options = [f"one {rule['items']['description']}", "a list of them"]
-    elif "integer" in types:
-        kind = f"a multiple of {rule['multipleOf']}" if "multipleOf" in rule else "a whole number"
+    elif types & {"integer", "number"}:
+        whole = "a whole number" if "integer" in types else "a number"
+        kind = f"a multiple of {rule['multipleOf']}" if "multipleOf" in rule else whole
         lower, upper = rule["minimum"], rule.get("maximum")
         options = [f"{kind} of at least {lower}" if upper is None else f"{kind} from {lower} to {upper}"]
     elif "object" in types:
@@ -106,14 +107,14 @@ def _coerced(key: str, given: Any, rule: Mapping) -> Any:
     if "enum" in rule or "boolean" in types:
         choices = {_word(choice).lower(): choice for choice in rule.get("enum", [True, False])}
         return choices.get(SWITCHES.get(word, word), given)
-    if "integer" in types:
-        return _whole_number(given)
+    if types & {"integer", "number"}:
+        return _number(given)
     if "array" in types:
         return None if given is None else [_text(key, item) for item in _items(key, given)]
     return _text(key, given) if "string" in types else given
 
 
-def _whole_number(given: Any) -> Any:
+def _number(given: Any) -> Any:
     try:
         number = float(given) if isinstance(given, str) else given
     except ValueError:
@@ -173,7 +174,7 @@ def _refusal(key: str, given: Any, rule: Mapping) -> str:
                 f"write it {brackets}in quotes in the configuration file."
             )
     text = f"{key} is {_shown(given)}; allowed: {allowed(rule)}"
-    number = _whole_number(given)
+    number = _number(given)
     if "multipleOf" in rule and type(number) in (int, float):
         step = rule["multipleOf"]
         text += f"; the nearest is {round(min(max(rule['minimum'], number), rule['maximum']) / step) * step}"
@@ -241,9 +242,9 @@ def _template_problems(template: str) -> Iterator[str]:
         yield f"folder_name is {_shown(template)}; it must contain {{run_id}} or {{run_name}}, which tell models apart."
 
 
-def _types(rule: Mapping) -> list[str]:
+def _types(rule: Mapping) -> set[str]:
     types = rule.get("type", [])
-    return [types] if isinstance(types, str) else types
+    return {types} if isinstance(types, str) else set(types)
 
 
 def _either(options: list[str]) -> str:

@@ -1,0 +1,19 @@
+"""Stage 7, compare: the page to choose a model with. metadata.json and frames of all -> compare/index.html."""
+
+
+rule compare:
+    input:
+        metadata=metadata_of_all_models,
+        summary=f"{OUT}/batch_summary.json",
+        sequence=f"{STATE}/sequence.json",
+    output:
+        page=f"{OUT}/compare/index.html",
+    log:
+        f"{OUT}/logs/compare.log",
+    conda:
+        "../envs/dailies.yaml"
+    threads: 4
+    params:
+        fps=config["fps"],
+    script:
+        "../scripts/compare.py"

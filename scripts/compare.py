@@ -1,0 +1,21 @@
+"""Adapter of rule compare."""
+
+import os
+from pathlib import Path
+
+from dailies.logs import job_log
+from dailies.page import build
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        build(
+            [Path(path) for path in snakemake.input.metadata],
+            summary=Path(snakemake.input.summary),
+            sequence=Path(snakemake.input.sequence),
+            input_dir=Path(snakemake.config["input_dir"]),
+            output=Path(snakemake.output.page),
+            state=Path(snakemake.input.sequence).parent / "page.json",
+            tracking_uri=snakemake.config["mlflow_uri"] or os.environ.get("MLFLOW_TRACKING_URI"),
+            fps=snakemake.params.fps,
+            threads=snakemake.threads,
+        )

@@ -1,0 +1,189 @@
+"use strict";
+
+/* App: the controls above the pictures, the keys, and the start of everything. */
+
+(() => {
+  const find = (id) => document.getElementById(id);
+  const root = document.documentElement;
+  const views = [...find("views").children];
+  const { values } = State;
+
+  function dress() {
+    const { view } = values;
+    for (const button of views) button.setAttribute("aria-pressed", button.dataset.view === view);
+    views.find((button) => button.dataset.view === view).scrollIntoView({ block: "nearest", inline: "nearest" });
+    for (const control of document.querySelectorAll("[data-for]")) control.hidden = control.dataset.for !== view;
+    find("table").hidden = view !== "table";
+    find("pair").hidden = view === "table";
+    find("zoom").hidden = view === "table";
+  }
+
+  function fillPair() {
+    for (const slot of ["a", "b"]) {
+      const models = values.blind ? Catalog.disguised() : Catalog.sorted(Catalog.shown).map((model) => model.id);
+      const ids = [...Catalog.fixed, ...models];
+      find(`choose-${slot}`).replaceChildren(...ids.map((id) => new Option(Catalog.name(id), Catalog.alias(id))));
+    }
+    tellPair();
+  }
+
+  function tellPair() {
+    for (const slot of ["a", "b"]) {
+      find(`choose-${slot}`).value = Catalog.alias(values[slot]);
+      find(`choose-${slot}`).parentElement.classList.toggle("active", values.slot === slot);
+    }
+  }
+
+  function tellOptions() {
+    find("wipe").value = values.wipe;
+    find("onion").value = values.onion;
+    find("onion-value").textContent = `${Math.round(values.onion * 100)} %`;
+    find("gain").value = values.gain;
+    find("rate").value = values.rate;
+    find("differing").checked = values.differing;
+  }
+
+  function fillOptions() {
+    find("gain").append(...State.GAINS.map((gain) => new Option(`×${gain}`, gain)));
+    find("rate").append(...State.RATES.map((rate) => new Option(rate ? `${rate} a second` : "with keys A, B", rate)));
+    find("title").textContent = DATA.title;
+    find("sequence").textContent = DATA.sequence;
+    document.title = `${DATA.sequence} · ${DATA.title} · Dailies`;
+  }
+
+  function swap() {
+    State.set({ a: values.b, b: values.a });
+  }
+
+  function choose(slot, number) {
+    const id = Catalog.listed()[number - 1];
+    if (id) State.set({ [slot]: id });
+  }
+
+  /* [ and ]: less or more of what the view is about. */
+  function adjust(by) {
+    const { view, gain, wipe, onion, rate } = values;
+    if (view === "difference") State.set({ gain: State.step(State.GAINS, gain, by) });
+    if (view === "flicker") State.set({ rate: State.step(State.RATES, rate, by) });
+    if (view === "wipe") State.set({ wipe: State.clamp(wipe + by * 0.05, 0, 1) });
+    if (view === "onion") State.set({ onion: State.clamp(onion + by * 0.1, 0, 1) });
+  }
+
+  function turnTo(view) {
+    if (view !== "table" || !values.blind) State.set({ view });
+  }
+
+  const KEYS = {
+    ArrowLeft: (event) => Transport.go(values.frame - (event.shiftKey ? 10 : 1)),
+    ArrowRight: (event) => Transport.go(values.frame + (event.shiftKey ? 10 : 1)),
+    Home: () => Transport.go(0),
+    End: () => Transport.go(Transport.last),
+    " ": () => Transport.toggle(),
+    a: () => State.set({ slot: "a" }),
+    b: () => State.set({ slot: "b" }),
+    A: () => Blind.vote("a"),
+    B: () => Blind.vote("b"),
+    N: () => Blind.vote("tie"),
+    x: swap,
+    p: () => Stage.choose("pin", values[values.slot]),
+    i: () => State.set({ [values.slot]: Catalog.SOURCE }),
+    r: () => {
+      if (Catalog.fixed.includes(Catalog.REFERENCE)) State.set({ [values.slot]: Catalog.REFERENCE });
+    },
+    g: () => turnTo("grid"),
+    s: () => turnTo("side"),
+    w: () => turnTo("wipe"),
+    f: () => turnTo("flicker"),
+    d: () => turnTo("difference"),
+    o: () => turnTo("onion"),
+    t: () => turnTo("table"),
+    "[": () => adjust(-1),
+    "]": () => adjust(1),
+    "+": () => Hand.zoom("in"),
+    "=": () => Hand.zoom("in"),
+    "-": () => Hand.zoom("out"),
+    0: () => Hand.zoom("fit"),
+    z: () => Hand.zoom("one"),
+    n: () => Strip.worst(),
+    m: () => Strip.apart(),
+    "/": () => {
+      showModels(true);
+      find("filter").focus();
+    },
+    "?": () => find("help").showModal(),
+    Escape: () => showModels(false),
+  };
+
+  /* Whether an element needs a key for itself. */
+  function keeps(target, key) {
+    if (target.closest("dialog[open]")) return true;
+    if (target.matches("input[type=search]")) return key !== "Escape";
+    if (target.matches("select")) return true;
+    if (target.matches("input[type=range]")) return key.startsWith("Arrow") || key === "Home" || key === "End";
+    if (target.closest("#table") && (key.startsWith("Arrow") || key === "Home" || key === "End")) return true;
+    return (key === " " || key === "Enter") && target.closest("button, summary, a, input") !== null;
+  }
+
+  function pressed(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || keeps(event.target, event.key)) return;
+    // Caps Lock is not Shift: only Shift votes
+    const key = /^[a-z]$/i.test(event.key) ? event.key[event.shiftKey ? "toUpperCase" : "toLowerCase"]() : event.key;
+    const digit = /^Digit([1-9])$/.exec(event.code)?.[1] ?? (/^[1-9]$/.test(event.key) ? event.key : undefined);
+    if (digit) {
+      const other = values.slot === "a" ? "b" : "a";
+      choose(event.shiftKey ? other : values.slot, +digit);
+    } else if (Object.hasOwn(KEYS, key)) {
+      KEYS[key](event);
+    } else {
+      return;
+    }
+    event.preventDefault();
+  }
+
+  function showModels(on) {
+    root.classList.toggle("models-open", on);
+    find("open-models").setAttribute("aria-expanded", on);
+    if (!on && document.activeElement === find("filter")) find("filter").blur();
+  }
+
+  function listen() {
+    for (const button of views) button.addEventListener("click", () => turnTo(button.dataset.view));
+    for (const button of document.querySelectorAll("[data-zoom]")) {
+      button.addEventListener("click", () => Hand.zoom(button.dataset.zoom));
+    }
+    find("swap").addEventListener("click", swap);
+    for (const slot of ["a", "b"]) {
+      find(`choose-${slot}`).addEventListener("change", ({ target }) => {
+        State.set({ [slot]: Catalog.unalias(target.value), slot });
+      });
+    }
+    for (const [id, event] of Object.entries({ wipe: "input", onion: "input", gain: "change", rate: "change" })) {
+      find(id).addEventListener(event, ({ target }) => State.set({ [id]: +target.value }));
+    }
+    find("differing").addEventListener("change", (event) => State.set({ differing: event.target.checked }));
+    find("open-help").addEventListener("click", () => find("help").showModal());
+    find("open-models").addEventListener("click", () => showModels(!root.classList.contains("models-open")));
+    find("stage").addEventListener("pointerdown", () => showModels(false));
+    document.addEventListener("keydown", pressed);
+    // a button that was clicked with a pointer gives the keyboard back, so that the space bar plays
+    document.addEventListener("click", (event) => {
+      if (event.detail) event.target.closest("button")?.blur();
+    });
+    addEventListener("hashchange", State.read);
+  }
+
+  fillOptions();
+  State.on("view", dress);
+  State.on("blind sort descending", fillPair);
+  State.on("a b slot", tellPair);
+  State.on("wipe onion gain rate differing", tellOptions);
+  Transport.start();
+  Stage.start();
+  Hand.start();
+  Models.start();
+  Strip.start();
+  Blind.start();
+  listen();
+  State.read();
+  find("broken").hidden = true;
+})();

@@ -1,0 +1,263 @@
+"use strict";
+
+/* Panel: one picture, or two that are compared, with a caption above. */
+
+const Panel = (() => {
+  function element(tag, className, text) {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  /* Small buttons that make a picture A, B or pinned. */
+  function chips(id) {
+    const group = element("span", "chips");
+    for (const [act, text, title] of [
+      ["a", "A", "Show as A"],
+      ["b", "B", "Show as B"],
+      ["pin", "", "Pin"],
+    ]) {
+      const button = element("button", `chip ${act}`, text);
+      button.type = "button";
+      button.dataset.act = act;
+      button.dataset.id = id;
+      button.title = title;
+      group.append(button);
+    }
+    return group;
+  }
+
+  /* Let the small buttons below an element say how things are. */
+  function markChips(root) {
+    for (const button of root.querySelectorAll(".chip")) {
+      const { act, id } = button.dataset;
+      const on = act === "pin" ? State.values.pins.includes(id) : State.values[act] === id;
+      const name = Catalog.name(id);
+      button.setAttribute("aria-pressed", on);
+      button.setAttribute("aria-label", act === "pin" ? `Pin ${name}` : `Show ${name} as ${act.toUpperCase()}`);
+    }
+  }
+
+  const DESCRIBED = {
+    single: (one) => one,
+    wipe: (one, other) => `${one} left, ${other} right`,
+    flicker: (one, other) => `${one} and ${other} in turn`,
+    onion: (one, other) => `${other} over ${one}`,
+    difference: (one, other) => `Difference of ${one} and ${other}`,
+  };
+
+  /* How two pictures, or one, come on a panel. */
+  const PAINT = {
+    single: (panel, [entry]) => panel.put(panel.context, entry),
+    flicker: (panel, entries) => panel.put(panel.context, entries[panel.looks === "a" ? 0 : 1]),
+    wipe: (panel, entries) => {
+      const line = Math.round(panel.looks * panel.canvas.width);
+      panel.clipped(0, line, () => panel.put(panel.context, entries[0]));
+      panel.clipped(line, panel.canvas.width, () => panel.put(panel.context, entries[1]));
+    },
+    onion: (panel, entries) => {
+      panel.put(panel.context, entries[0]);
+      panel.context.globalAlpha = panel.looks;
+      panel.put(panel.context, entries[1]);
+      panel.context.globalAlpha = 1;
+    },
+    difference: (panel, entries) => {
+      if (panel.place.scale >= 1) subtract(panel.context, entries, (entry) => panel.put(panel.context, entry));
+      else panel.put(panel.context, apart(entries, panel.extent));
+    },
+  };
+
+  function subtract(context, [one, other], put) {
+    put(one);
+    context.globalCompositeOperation = "difference";
+    put(other);
+    context.globalCompositeOperation = "source-over";
+  }
+
+  /* The difference of two pictures pixel by pixel, to be reduced then: reduced ones would differ less. */
+  const scratch = document.createElement("canvas").getContext("2d");
+  function apart(entries, [width, height]) {
+    Object.assign(scratch.canvas, { width, height });
+    scratch.imageSmoothingEnabled = false;
+    subtract(scratch, entries, ({ image }) => scratch.drawImage(image, 0, 0, width, height));
+    return { image: scratch.canvas };
+  }
+
+  class Panel {
+    constructor(mode, ids) {
+      this.mode = mode;
+      this.ids = ids;
+      this.near = false; // whether it is on the screen or close to it
+      this.place = null; // where the frame lies on the canvas, in screen pixels
+      this.found = null; // the pictures that are on the canvas
+      this.drawn = "";
+      this.root = element("figure", `panel ${mode}`);
+      this.root.dataset.ids = ids.join(" ");
+      this.box = element("div", "box");
+      this.box.panel = this;
+      this.canvas = element("canvas", "picture");
+      this.canvas.setAttribute("role", "img");
+      this.context = this.canvas.getContext("2d");
+      this.marker = element("i", "marker");
+      this.message = element("p", "message");
+      this.box.append(this.canvas, this.marker, this.message);
+      if (mode === "wipe") this.box.append(element("i", "line"));
+      this.labels = ids.map((id, index) => this.label(id, this.pair ? "ab"[index] : ""));
+      if (mode === "difference") this.labels.splice(1, 0, this.label(null, "apart"));
+      const caption = element("figcaption", this.pair ? "pair" : "");
+      caption.append(...this.labels.map((label) => label.root));
+      this.root.append(caption, this.box);
+    }
+
+    get pair() {
+      return this.mode !== "single";
+    }
+
+    label(id, slot) {
+      const root = element("div", `label ${slot}`);
+      const label = {
+        id,
+        slot,
+        root,
+        digit: element("span", "digit"),
+        name: element("bdi", "name"),
+        badges: element("span", "badges"),
+        figure: element("span", "figure"),
+        readout: element("canvas", "readout blank"),
+      };
+      if (slot === "apart") root.append(element("span", "tag", "|A − B|"));
+      else if (slot) root.append(element("b", `tag ${slot}`, slot.toUpperCase()));
+      root.append(label.digit, label.name, label.badges, label.figure);
+      if (!slot) root.append(chips(id));
+      root.append(label.readout);
+      return label;
+    }
+
+    /* Names and small buttons; digits says which keys choose which pictures. */
+    caption(digits) {
+      const { a, b, slot, blind } = State.values;
+      for (const label of this.labels) {
+        Readout.size(label.readout);
+        if (!label.id) continue;
+        label.name.textContent = Catalog.name(label.id);
+        label.name.title = blind ? "" : (Catalog.models.get(label.id)?.id ?? "");
+        label.digit.textContent = this.pair ? "" : (digits.get(label.id) ?? "");
+        label.root.classList.toggle("active", label.slot === slot);
+      }
+      markChips(this.root);
+      this.root.classList.toggle("is-a", !this.pair && this.ids[0] === a);
+      this.root.classList.toggle("is-b", !this.pair && this.ids[0] === b);
+      this.canvas.setAttribute("aria-label", DESCRIBED[this.mode](...this.ids.map(Catalog.name)));
+    }
+
+    resize(width, height) {
+      if (this.canvas.width === width && this.canvas.height === height) return;
+      this.canvas.width = Math.max(1, width);
+      this.canvas.height = Math.max(1, height);
+      this.drawn = "";
+    }
+
+    /* Draw pictures of a frame, unless that is what is seen already. */
+    draw(entries, { place, extent, looks, frame }) {
+      const kinds = entries.map((entry) => entry.address ?? entry.status);
+      const signature = JSON.stringify([frame, place, looks, this.canvas.width, this.canvas.height, kinds]);
+      if (signature === this.drawn) return;
+      Object.assign(this, { drawn: signature, found: entries, place, extent, looks });
+      this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+      this.canvas.style.filter = this.mode === "difference" && looks !== 1 ? `brightness(${looks})` : "";
+      if (entries.every(({ status }) => status === "ready")) PAINT[this.mode](this, entries);
+      this.tellMissing();
+      this.badge();
+    }
+
+    /* Draw one picture in its place: past 1:1 as squares, and then only the pixels that are seen. */
+    put(context, { image, thumbnail }) {
+      const { left, top, width, height } = this.place;
+      const wide = image.naturalWidth ?? image.width,
+        high = image.naturalHeight ?? image.height;
+      const enlarged = width > wide;
+      context.imageSmoothingEnabled = !enlarged || Boolean(thumbnail);
+      context.imageSmoothingQuality = Transport.playing() ? "low" : "high";
+      if (!enlarged) {
+        context.drawImage(image, left, top, width, height);
+        return;
+      }
+      const across = width / wide,
+        down = height / high;
+      const x0 = Math.max(0, Math.floor(-left / across)),
+        y0 = Math.max(0, Math.floor(-top / down));
+      const x1 = Math.min(wide, Math.ceil((this.canvas.width - left) / across));
+      const y1 = Math.min(high, Math.ceil((this.canvas.height - top) / down));
+      if (x1 <= x0 || y1 <= y0) return;
+      const [w, h] = [x1 - x0, y1 - y0];
+      context.drawImage(image, x0, y0, w, h, left + x0 * across, top + y0 * down, w * across, h * down);
+    }
+
+    clipped(from, to, paint) {
+      this.context.save();
+      this.context.beginPath();
+      this.context.rect(from, 0, to - from, this.canvas.height);
+      this.context.clip();
+      paint();
+      this.context.restore();
+    }
+
+    tellMissing() {
+      const absent = this.ids.filter((_, index) => this.found[index].status !== "ready").map(Catalog.name);
+      this.message.textContent = absent.length ? `${absent.join(" and ")}: this frame is missing` : "";
+    }
+
+    /* Say what a picture is other than the frame itself, pixel for pixel. */
+    badge() {
+      for (const { id, badges } of this.labels) {
+        if (!id) continue;
+        const { thumbnail, image } = this.found[this.ids.indexOf(id)];
+        const { bit_depth: depth } = Catalog.shelves.get(id);
+        const times = image && !thumbnail ? +(this.extent[0] / image.naturalWidth).toFixed(2) : 1;
+        const words = [
+          thumbnail && ["thumbnail", "A reduced picture is shown here"],
+          depth > 8 && [`8 of ${depth} bits`, "An 8-bit proxy is shown of frames that hold more"],
+          times !== 1 && [`×${times}`, "Enlarged to the size of the largest picture"],
+        ].filter(Boolean);
+        const made = words.map(([text, title]) => Object.assign(element("small", "badge", text), { title }));
+        badges.replaceChildren(...made);
+      }
+    }
+
+    /* Frame the pixel below the pointer; u and v are its place in the frame, 0 to 1. */
+    mark(pointer) {
+      const shown = pointer && this.place && (this !== pointer.panel || this.place.scale >= 8);
+      this.marker.hidden = !shown;
+      if (!shown) return;
+      const { left, top, scale } = this.place;
+      const side = Math.max(scale, 5);
+      const [x, y] = [
+        [left, pointer.u, this.extent[0]],
+        [top, pointer.v, this.extent[1]],
+      ].map(([start, share, length]) => start + (Math.floor(share * length) + 0.5) * scale - side / 2);
+      this.marker.style.transform = `translate(${x / devicePixelRatio}px, ${y / devicePixelRatio}px)`;
+      this.marker.style.width = this.marker.style.height = `${side / devicePixelRatio}px`;
+    }
+
+    /* Write the values of that pixel; none while pointer is null. */
+    read(pointer, frame) {
+      for (const { id, readout } of this.labels) {
+        const ids = id ? [id] : this.ids;
+        const entries = pointer ? ids.map((each) => Pictures.peek(each, frame, false)) : [];
+        const ready = entries.length > 0 && entries.every(({ status }) => status === "ready");
+        const signature = ready ? JSON.stringify([entries.map(({ address }) => address), pointer.u, pointer.v]) : "";
+        if (signature === (readout.signature ?? "")) continue;
+        readout.signature = signature;
+        if (ready)
+          Readout.draw(
+            readout,
+            entries.map(({ image }) => ({ image, u: pointer.u, v: pointer.v })),
+          );
+        else Readout.clear(readout);
+      }
+    }
+  }
+
+  return Object.assign(Panel, { element, chips, markChips });
+})();

@@ -1,0 +1,149 @@
+"use strict";
+
+/* State: what the page shows, and the same in its address. DATA, from data.js, is what there is to show. */
+
+const State = (() => {
+  const VIEWS = ["grid", "side", "wipe", "flicker", "difference", "onion", "table"];
+  const GAINS = [1, 2, 4, 8, 16, 32, 64];
+  const RATES = [0, 1, 2, 4];
+  const FPS = [...new Set([6, 12, 15, 23.976, 24, 25, 29.97, 30, 48, 50, 59.94, 60, DATA.fps])].sort((a, b) => a - b);
+  const ZOOM = [1 / 64, 128];
+
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const listeners = [];
+  const values = {};
+
+  const text = { write: String, read: (word) => word };
+  const flag = { write: () => "1", read: () => true };
+  const list = { write: (items) => items.map(encodeURIComponent).join(","), read: readList };
+  const number = (low, high) => ({ write: short, read: (word) => clamp(+word, low, high) });
+  const choice = (items) => ({
+    write: String,
+    read: (word) => items.find((item) => String(item) === word),
+  });
+  const picture = { write: (id) => Catalog.alias(id), read: (word) => Catalog.unalias(word) };
+  const pictures = {
+    write: (ids) => list.write(ids.map(Catalog.alias)),
+    read: (word) => readList(word).map(Catalog.unalias).filter(Boolean),
+  };
+  const frame = {
+    write: (index) => DATA.frames[index][0],
+    read: (word) =>
+      clamp(
+        DATA.frames.findIndex(([name]) => name === word),
+        0,
+        Infinity,
+      ),
+  };
+  const zoom = {
+    write: (value) => (value === "fit" ? value : short(value)),
+    read: (word) => (word === "fit" ? word : clamp(+word, ...ZOOM)),
+  };
+
+  /* In the order in which they are read: what an alias means depends on blind. */
+  const FIELDS = {
+    blind: [0, number(0, 2 ** 31)],
+    round: [0, number(0, 1e9)],
+    view: ["grid", choice(VIEWS)],
+    frame: [0, frame],
+    a: [null, picture],
+    b: [null, picture],
+    slot: ["b", choice(["a", "b"])],
+    zoom: ["fit", zoom],
+    x: [0.5, number(0, 1)],
+    y: [0.5, number(0, 1)],
+    wipe: [0.5, number(0, 1)],
+    onion: [0.5, number(0, 1)],
+    gain: [8, choice(GAINS)],
+    rate: [calm ? 0 : 2, choice(RATES)],
+    pins: [[], pictures],
+    filter: ["", text],
+    sort: ["", text],
+    descending: [false, flag],
+    differing: [true, { write: () => "0", read: (word) => word !== "0" }],
+    metric: ["", text],
+    fps: [DATA.fps, choice(FPS)],
+  };
+
+  function short(value) {
+    return String(+value.toFixed(5));
+  }
+
+  function clamp(value, low, high) {
+    return Number.isFinite(value) ? Math.min(high, Math.max(low, value)) : undefined;
+  }
+
+  function readList(word) {
+    return word.split(",").filter(Boolean).map(decodeURIComponent);
+  }
+
+  /* Take new values, and tell those who asked to hear of them. */
+  function set(patch) {
+    const changed = Object.keys(patch).filter((key) => values[key] !== patch[key]);
+    for (const key of changed) values[key] = patch[key];
+    if (changed.length) tell(new Set(changed));
+  }
+
+  function tell(changed) {
+    for (const [keys, listener] of listeners) if (keys.some((key) => changed.has(key))) listener(changed);
+    schedule();
+  }
+
+  /* Call the listener whenever one of the named values changes. */
+  function on(keys, listener) {
+    listeners.push([keys.split(" "), listener]);
+  }
+
+  /* Everything that differs from what a fresh page shows, as an address. */
+  function hash() {
+    const parts = new URLSearchParams();
+    for (const [key, [standard, { write }]] of Object.entries(FIELDS)) {
+      const same = Array.isArray(standard) ? !values[key].length : values[key] === standard;
+      if (!same) parts.set(key, write(values[key]));
+    }
+    return parts.toString();
+  }
+
+  let timer = 0;
+  function schedule() {
+    if (!timer)
+      timer = setTimeout(() => {
+        timer = 0;
+        if (!Transport.playing()) write();
+      }, 350);
+  }
+
+  function write() {
+    const next = "#" + hash();
+    if (next !== (location.hash || "#")) history.replaceState(null, "", next);
+  }
+
+  /* Show what the address says; what it does not say, or says wrongly, is as on a fresh page. */
+  function read() {
+    const parts = new URLSearchParams(location.hash.slice(1));
+    const patch = {};
+    for (const [key, [standard, codec]] of Object.entries(FIELDS)) {
+      let value;
+      try {
+        value = parts.has(key) ? codec.read(parts.get(key)) : undefined;
+      } catch {
+        value = undefined; // a broken escape sequence in a list
+      }
+      patch[key] = value === undefined || value === null ? standard : value;
+      if (key === "blind") values.blind = patch.blind;
+    }
+    const [a, b] = Catalog.usual();
+    patch.a ??= a;
+    patch.b ??= b;
+    Object.assign(values, patch);
+    tell(new Set(Object.keys(FIELDS)));
+  }
+
+  /* The next of a list of steps. */
+  function step(steps, value, by) {
+    const index = steps.findIndex((each) => each >= value);
+    return steps[clamp((index < 0 ? steps.length - 1 : index) + by, 0, steps.length - 1)];
+  }
+
+  return { values, set, on, read, write, step, clamp, calm, VIEWS, GAINS, RATES, FPS, ZOOM };
+})();

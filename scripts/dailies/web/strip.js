@@ -1,0 +1,222 @@
+"use strict";
+
+/* Metrics: one value per frame and model, from metrics.js, which is loaded after the page is seen. */
+
+const Metrics = (() => {
+  const known = new Map(DATA.metrics.map((metric) => [metric.name, { ...metric, values: {} }]));
+  let there = () => {};
+
+  function load(listener) {
+    if (!known.size) return;
+    there = listener;
+    const script = document.createElement("script");
+    script.src = "page/metrics.js";
+    document.head.append(script);
+  }
+
+  function receive(tables) {
+    for (const [name, metric] of known) metric.values = tables[name] ?? {};
+    there();
+  }
+
+  /* The metric that is looked at; undefined when there is none, or when it would give away a name. */
+  function current() {
+    if (State.values.blind) return undefined;
+    return known.get(State.values.metric) ?? known.values().next().value;
+  }
+
+  function of(id) {
+    const values = current()?.values;
+    return values && Object.hasOwn(values, id) ? values[id] : null;
+  }
+
+  function said(id, frame) {
+    const value = of(id)?.[frame];
+    return value === null || value === undefined ? "" : `${Catalog.brief(value)} ${current().unit}`.trim();
+  }
+
+  /* Frames from the most to the least remarkable, no two of them close together. */
+  function remarkable(score) {
+    const distance = Math.ceil(DATA.frames.length / 50);
+    const ranked = DATA.frames
+      .map((_, frame) => [score(frame), frame])
+      .filter(([value]) => value !== null && Number.isFinite(value))
+      .sort(([one, i], [other, j]) => other - one || i - j);
+    const chosen = [];
+    for (const [, frame] of ranked) {
+      if (chosen.every((other) => Math.abs(other - frame) >= distance)) chosen.push(frame);
+    }
+    return chosen;
+  }
+
+  function worst(id) {
+    const values = of(id);
+    const sign = current()?.higher_is_better ? -1 : 1;
+    return values ? remarkable((frame) => (values[frame] === null ? null : sign * values[frame])) : [];
+  }
+
+  /* Where the values of the listed models lie furthest apart. */
+  function apart() {
+    const rows = Catalog.listed().map(of).filter(Boolean);
+    return remarkable((frame) => {
+      const values = rows.map((row) => row[frame]).filter((value) => value !== null);
+      return values.length > 1 ? Math.max(...values) - Math.min(...values) : null;
+    });
+  }
+
+  return { known, load, receive, current, of, said, worst, apart };
+})();
+
+/* Strip: those values over the sequence, below the scrubber and in line with it. */
+
+const Strip = (() => {
+  const EDGE = 6; // half the width of the scrubber's handle, in CSS pixels
+  const INKS = { a: "#f2a541", b: "#5cb8e6", pinned: "#b8b8b8", other: "#5a5a5a" };
+  const strip = document.getElementById("strip");
+  const canvas = strip.querySelector("canvas");
+  const needle = document.getElementById("needle");
+  const tip = document.getElementById("strip-frame");
+  const legend = document.getElementById("strip-values");
+  const metric = document.getElementById("metric");
+  const note = document.getElementById("metric-note");
+  let walk = { key: "", at: -1 };
+  let hovered = null;
+
+  function x(frame) {
+    const last = Math.max(1, DATA.frames.length - 1);
+    return EDGE + (frame / last) * (strip.clientWidth - 2 * EDGE);
+  }
+
+  function frameAt(event) {
+    const last = Math.max(1, DATA.frames.length - 1);
+    const share = (event.clientX - strip.getBoundingClientRect().left - EDGE) / (strip.clientWidth - 2 * EDGE);
+    return Math.round(State.clamp(share, 0, 1) * last);
+  }
+
+  function show() {
+    const current = Metrics.current();
+    for (const part of [strip, legend, document.getElementById("jumps")]) part.hidden = !current;
+    if (!current) return;
+    metric.value = current.name;
+    const advice = [current.higher_is_better ? "higher is better" : "lower is better", current.note]
+      .filter(Boolean)
+      .join("; ");
+    note.textContent = advice;
+    note.title = advice;
+    draw();
+  }
+
+  /* Every model's line, the chosen ones on top. */
+  function draw() {
+    if (strip.hidden) return;
+    canvas.width = Math.round(strip.clientWidth * devicePixelRatio);
+    canvas.height = Math.round(strip.clientHeight * devicePixelRatio);
+    const { a, b, pins } = State.values;
+    const kind = (id) => (id === a ? "a" : id === b ? "b" : pins.includes(id) ? "pinned" : "other");
+    const lines = [...new Set([...Catalog.listed(), a, b])]
+      .map((id) => [kind(id), Metrics.of(id)])
+      .filter(([, values]) => values)
+      .sort(([one], [other]) => Object.keys(INKS).indexOf(other) - Object.keys(INKS).indexOf(one));
+    const context = canvas.getContext("2d");
+    context.scale(devicePixelRatio, devicePixelRatio);
+    const all = lines.flatMap(([, values]) => values).filter((each) => each !== null);
+    const low = all.reduce((least, each) => Math.min(least, each), Infinity);
+    const high = all.reduce((most, each) => Math.max(most, each), -Infinity);
+    for (const [ink, values] of lines)
+      trace(
+        context,
+        values,
+        INKS[ink],
+        ink.length === 1 ? 1.5 : 1,
+        (each) => strip.clientHeight - 4 - ((each - low) / (high - low || 1)) * (strip.clientHeight - 8),
+      );
+    move();
+  }
+
+  function trace(context, values, ink, thick, y) {
+    context.beginPath();
+    let on = false;
+    values.forEach((each, frame) => {
+      if (each === null) {
+        on = false;
+        return;
+      }
+      if (on) context.lineTo(x(frame), y(each));
+      else context.moveTo(x(frame) - 0.5, y(each));
+      if (!on) context.lineTo(x(frame) + 0.5, y(each));
+      on = true;
+    });
+    context.strokeStyle = ink;
+    context.lineWidth = thick;
+    context.stroke();
+  }
+
+  function move() {
+    if (strip.hidden) return;
+    needle.style.transform = `translateX(${x(State.values.frame)}px)`;
+    const frame = hovered ?? State.values.frame;
+    tip.textContent = hovered === null ? "" : DATA.frames[frame][0];
+    legend.replaceChildren(
+      ...["a", "b"]
+        .filter((slot) => Metrics.of(State.values[slot]))
+        .map((slot) => {
+          const id = State.values[slot];
+          const line = Panel.element("p");
+          line.append(
+            Panel.element("b", `tag ${slot}`, slot.toUpperCase()),
+            Panel.element("bdi", "name", Catalog.name(id)),
+            Panel.element("span", "figure", Metrics.said(id, frame) || "–"),
+          );
+          return line;
+        }),
+    );
+  }
+
+  /* The next frame of a ranking; from the first again when another ranking is asked for. */
+  function jump(key, frames) {
+    if (!frames.length) return;
+    walk = { key, at: walk.key === key ? (walk.at + 1) % frames.length : 0 };
+    State.set({ frame: frames[walk.at] });
+  }
+
+  function worst() {
+    const { a, b, slot, metric: name } = State.values;
+    const id = [State.values[slot], a, b].find(Metrics.of);
+    if (id) jump(`worst ${id} ${name}`, Metrics.worst(id));
+  }
+
+  function apart() {
+    if (Metrics.current()) jump(`apart ${State.values.metric} ${State.values.filter}`, Metrics.apart());
+  }
+
+  function start() {
+    metric.append(...[...Metrics.known.keys()].map((name) => new Option(name, name)));
+    metric.addEventListener("change", () => State.set({ metric: metric.value }));
+    document.getElementById("worst").addEventListener("click", worst);
+    document.getElementById("apart").addEventListener("click", apart);
+    const go = (event) => State.set({ frame: frameAt(event) });
+    strip.addEventListener("pointerdown", (event) => {
+      strip.setPointerCapture(event.pointerId);
+      go(event);
+    });
+    strip.addEventListener("pointermove", (event) => {
+      hovered = frameAt(event);
+      if (event.buttons & 1) go(event);
+      move();
+    });
+    strip.addEventListener("pointerleave", () => {
+      hovered = null;
+      move();
+    });
+    State.on("metric blind", show);
+    State.on("a b pins filter", draw);
+    State.on("frame", move);
+    new ResizeObserver(draw).observe(strip);
+    Metrics.load(() => {
+      show();
+      Stage.measure();
+    });
+  }
+
+  return { start, worst, apart };
+})();

@@ -1,0 +1,460 @@
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import read_frame, write_frame
+from dailies import files, page, sequence
+from dailies.metadata import describe, summarize
+from dailies.page import FrameMetric, run_link, script
+from PIL import Image
+
+RUN = {
+    "experiment": "exp",
+    "architecture": "unet",
+    "epoch": 20,
+    "train_loss": 0.5,
+    "val_loss": 0.25,
+    "status": "FINISHED",
+    "start_time": 1701234567890,
+    "params": {"lr": "1e-3"},
+    "metrics": {"val/psnr": 31.5},
+    "tags": {},
+    "not_chosen": [],
+}
+RENDER = {
+    "frames": 3,
+    "seconds": 1.5,
+    "fps": 2.0,
+    "device": "cpu",
+    "precision": "fp32",
+    "tiled": False,
+    "tile_size": None,
+    "overlap": None,
+    "versions": {},
+}
+HOSTILE = '</script><script>hacked=1</script><img src=x onerror=hacked=1>\u2028"\\\u202e'
+
+
+class Show:
+    """A sequence and models, in folders as the workflow leaves them, and the page that shows them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.input = root / "shot"
+        self.reference = root / "reference"
+        self.output = root / "out"
+        self.page = self.output / "compare" / "index.html"
+        self.state = root / "state"
+        self.models: list[Path] = []
+        self.input.mkdir()
+
+    def add_frame(self, name: str, pixels: np.ndarray) -> None:
+        Image.fromarray(pixels).save(self.input / name)
+
+    def add_model(
+        self,
+        name: str,
+        pixels: Callable[[int], np.ndarray] | None = None,
+        *,
+        error: str | None = None,
+        scale: int = 1,
+        run: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Leave a model's folder as its render does; without ``error`` it holds ``pixels`` of each frame's number."""
+        run_id = f"{len(self.models) + 1:032x}"
+        folder = self.output / f"model_{len(self.models) + 1}"
+        folder.mkdir(parents=True)
+        for number, path in enumerate(sorted(self.input.iterdir())):
+            if error is None:
+                Image.fromarray(pixels(number)).save(folder / f"{path.stem}.png")
+        outcome = {
+            "status": "load_failed" if error else "success",
+            "error": error,
+            "attempt": 1,
+            "render": RENDER,
+            "model": {} if error else {"signature": {"value_range": [-1, 1], "channels": 3, "scale": scale}},
+            "artifact": {"uri": "file:///store", "path": "best.pth", "sha256": "ab", "size": 3},
+            "input": {"digest": "cd", "frames": 3, "skipped": 0},
+        }
+        files.write_json(self.state / "run.json", RUN | {"run_id": run_id, "run_name": name} | (run or {}))
+        files.write_json(self.state / "outcome.json", outcome)
+        describe(self.state / "run.json", self.state / "outcome.json", output=folder / "metadata.json")
+        self.models.append(folder)
+        return folder
+
+    def build(self, **changes) -> dict[str, Any]:
+        """Build the page and return its data."""
+        shot = sequence.scan(self.input, on_bad_frame="error", cache=self.state / "frames.json", threads=1)
+        sequence.save(shot, self.state / "sequence.json")
+        metadata = [folder / "metadata.json" for folder in self.models]
+        summarize(metadata, output=self.output / "batch_summary.json")
+        usual = {
+            "summary": self.output / "batch_summary.json",
+            "sequence": self.state / "sequence.json",
+            "input_dir": self.input,
+            "output": self.page,
+            "state": self.state / "page.json",
+            "tracking_uri": None,
+            "fps": 24,
+            "threads": 2,
+        }
+        page.build(changes.pop("metadata", metadata), **(usual | changes))
+        return self.data()
+
+    def data(self, name: str = "data.js") -> dict[str, Any]:
+        return received((self.page.parent / "page" / name).read_bytes())
+
+    def made(self, kind: str) -> dict[str, int]:
+        """The copies or thumbnails of the page, with the times of their writing."""
+        folder = self.page.parent / "page" / kind
+        return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in sorted(folder.glob("*/*"))}
+
+    def copy(self, name: str) -> np.ndarray:
+        return read_frame(self.page.parent / "page" / "copies" / name)
+
+
+def received(data: bytes) -> Any:
+    """The value that a browser finds in a script of the page."""
+    return json.loads(json.loads(re.search(rb"JSON\.parse\((.*?)\)+;\n$", data)[1]))
+
+
+def flat(*colour: int, size: tuple[int, int] = (7, 5)) -> np.ndarray:
+    """A frame of one colour; ``size`` is (width, height)."""
+    return np.full((size[1], size[0], 3), colour, np.uint8)
+
+
+@pytest.fixture
+def show(tmp_path):
+    """Three frames and two models."""
+    show = Show(tmp_path)
+    for number in range(3):
+        write_frame(show.input / f"frame_{number:03d}.png", number)
+    show.add_model("dark", lambda number: flat(number, 0, 0))
+    show.add_model("light", lambda number: flat(number, 255, 255))
+    return show
+
+
+def picture(data, key):
+    return next(each for each in data["pictures"] if each["id"] == key)
+
+
+def test_the_page_loads_only_files_that_are_there(show):
+    show.build()
+
+    html = show.page.read_text()
+    named = [part.split('"')[0] for part in html.replace('href="page/', 'src="page/').split('src="page/')[1:]]
+
+    assert {"data.js", "app.js", "style.css"} <= set(named)
+    assert all((show.page.parent / "page" / name).is_file() for name in named)
+    assert "http" not in html.replace('http-equiv="Content-Security-Policy"', "")
+
+
+def test_the_data_describe_frames_and_models(show):
+    data = show.build(fps=25)
+
+    assert data["title"] == "exp"
+    assert data["sequence"] == "shot"
+    assert data["fps"] == 25
+    assert data["frames"] == [[f"frame_{number:03d}.png", 7, 5] for number in range(3)]
+    dark = data["models"][0]
+    assert (dark["id"], dark["folder"], dark["name"], dark["status"]) == ("model_1", "../model_1", "dark", "success")
+    assert dark["params"] == {"lr": "1e-3"}
+    assert dark["metrics"] == {"val/psnr": 31.5}
+    assert dark["facts"]["architecture"] == "unet"
+    assert dark["facts"]["device"] == "cpu"
+
+
+def test_models_come_in_the_summarys_order_whatever_the_order_of_their_files(show):
+    metadata = [folder / "metadata.json" for folder in reversed(show.models)]
+
+    assert [model["name"] for model in show.build(metadata=metadata)["models"]] == ["dark", "light"]
+
+
+def test_a_failed_model_is_listed_with_its_reason_and_shows_no_frames(show):
+    show.add_model("broken", error="best.pth is damaged")
+
+    data = show.build()
+
+    assert data["models"][2]["status"] == "load_failed"
+    assert data["models"][2]["error"] == "best.pth is damaged"
+    assert [each["id"] for each in data["pictures"]] == ["@source", "model_1", "model_2"]
+
+
+def test_a_page_of_failed_models_only_is_built(tmp_path):
+    show = Show(tmp_path)
+    write_frame(show.input / "a.png", 1)
+    show.add_model("broken", error="best.pth is damaged")
+
+    assert [each["id"] for each in show.build()["pictures"]] == ["@source"]
+
+
+def test_rendered_frames_are_shown_where_they_are_and_the_source_from_a_lossless_copy(show):
+    data = show.build()
+
+    assert picture(data, "model_1")["copied"] is False
+    assert picture(data, "@source") == {
+        "id": "@source",
+        "copied": True,
+        "thumbnails": False,
+        "bit_depth": 8,
+        "missing": [],
+    }
+    for path in show.input.iterdir():
+        np.testing.assert_array_equal(show.copy(f"@source/{path.name}"), read_frame(path))
+
+
+def test_a_copy_holds_the_values_that_networks_are_given_and_no_colour_profile(show):
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    transparent = np.random.default_rng(1).integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    Image.fromarray(transparent).save(show.input / "frame_000.png", icc_profile=profile)
+
+    show.build()
+
+    np.testing.assert_array_equal(show.copy("@source/frame_000.png"), transparent[..., :3])
+    with Image.open(show.page.parent / "page" / "copies" / "@source" / "frame_000.png") as image:
+        assert "icc_profile" not in image.info
+
+
+def test_small_frames_get_no_thumbnails(show):
+    show.build()
+
+    assert show.made("thumbnails") == {}
+
+
+def test_large_frames_get_thumbnails_one_for_each_picture_of_them(tmp_path):
+    show = Show(tmp_path)
+    write_frame(show.input / "a.png", 1, size=(960, 540))
+    show.add_model("dark", lambda _: flat(10, 20, 30, size=(960, 540)))
+
+    data = show.build()
+
+    assert list(show.made("thumbnails")) == ["@source/a.jpg", "model_1/a.jpg"]
+    thumbnail = read_frame(show.page.parent / "page" / "thumbnails" / "model_1" / "a.jpg")
+    assert thumbnail.shape == (270, data["thumbnail"], 3)
+    np.testing.assert_allclose(thumbnail[100, 100], [10, 20, 30], atol=2)
+
+
+def test_a_model_that_enlarges_gets_thumbnails_where_its_frames_are_large(tmp_path):
+    show = Show(tmp_path)
+    write_frame(show.input / "a.png", 1, size=(400, 300))
+    show.add_model("double", lambda _: flat(1, 2, 3, size=(800, 600)), scale=2)
+
+    data = show.build()
+
+    assert list(show.made("thumbnails")) == ["model_1/a.jpg"]
+    assert data["models"][0]["scale"] == 2
+
+
+def test_a_second_build_makes_nothing_and_gives_the_same_bytes(show):
+    show.build()
+    everything = {path: path.read_bytes() for path in show.output.rglob("*") if path.is_file()}
+    copies = show.made("copies")
+
+    show.build()
+
+    assert show.made("copies") == copies
+    assert {path: path.read_bytes() for path in show.output.rglob("*") if path.is_file()} == everything
+
+
+def test_only_what_is_new_or_changed_is_made(show):
+    show.build()
+    before = show.made("copies")
+    write_frame(show.input / "frame_001.png", 99)
+    write_frame(show.input / "frame_003.png", 3)
+
+    show.build()
+
+    after = show.made("copies")
+    assert [name for name in after if after[name] != before.get(name)] == [
+        "@source/frame_001.png",
+        "@source/frame_003.png",
+    ]
+    np.testing.assert_array_equal(show.copy("@source/frame_001.png"), read_frame(show.input / "frame_001.png"))
+
+
+def test_a_file_that_was_written_again_with_the_same_content_is_not_made_again(show):
+    show.build()
+    before = show.made("copies")
+    os.utime(show.input / "frame_001.png", (1, 1))
+
+    show.build()
+
+    assert show.made("copies") == before
+
+
+def test_a_copy_that_was_deleted_is_made_again(show):
+    show.build()
+    lost = show.page.parent / "page" / "copies" / "@source" / "frame_001.png"
+    lost.unlink()
+
+    show.build()
+
+    assert lost.is_file()
+
+
+def test_everything_is_made_again_when_it_would_be_made_differently(show, monkeypatch):
+    show.build()
+    before = show.made("copies")
+    monkeypatch.setattr(page, "MAKER", page.MAKER + 1)
+
+    show.build()
+
+    assert all(show.made("copies")[name] != time for name, time in before.items())
+
+
+def test_copies_of_frames_that_left_the_sequence_are_deleted(show):
+    show.build()
+    (show.input / "frame_002.png").unlink()
+
+    show.build()
+
+    assert list(show.made("copies")) == ["@source/frame_000.png", "@source/frame_001.png"]
+
+
+def test_a_frame_of_the_source_that_is_gone_is_said_to_be_missing(show):
+    show.build()
+    (show.page.parent / "page" / "copies" / "@source" / "frame_001.png").unlink()
+    shot = show.state / "sequence.json"
+    metadata = [folder / "metadata.json" for folder in show.models]
+    (show.input / "frame_001.png").unlink()
+
+    page.build(
+        metadata,
+        summary=show.output / "batch_summary.json",
+        sequence=shot,
+        input_dir=show.input,
+        output=show.page,
+        state=show.state / "page.json",
+        tracking_uri=None,
+        fps=24,
+    )
+
+    assert picture(show.data(), "@source")["missing"] == [1]
+
+
+def test_a_rendered_frame_that_is_not_there_is_said_to_be_missing(show):
+    (show.models[1] / "frame_002.png").unlink()
+
+    assert picture(show.build(), "model_2")["missing"] == [2]
+
+
+def test_reference_frames_are_matched_by_name_whatever_their_format(show):
+    show.reference.mkdir()
+    Image.fromarray(flat(9, 9, 9)).save(show.reference / "frame_000.bmp")
+    Image.fromarray(flat(8, 8, 8)).save(show.reference / "frame_002.tif")
+    (show.reference / "frame_001.png").write_bytes(b"not an image")
+
+    data = show.build(reference_dir=show.reference)
+
+    assert picture(data, "@reference")["missing"] == [1]
+    np.testing.assert_array_equal(show.copy("@reference/frame_002.png"), flat(8, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "depth", "value"),
+    [
+        ("frame_000.png", np.full((5, 7), 0x1234, np.uint16), 16, 0x12),
+        ("frame_000.tif", np.full((5, 7), 0xFFFF, np.uint16), 16, 0xFF),
+        ("frame_000.tif", np.full((5, 7), 0.5, np.float32), 32, 128),
+        ("frame_000.tif", np.full((5, 7), 7.5, np.float32), 32, 255),
+    ],
+)
+def test_deep_frames_are_shown_as_proxies_and_said_to_be(show, name, pixels, depth, value):
+    show.reference.mkdir()
+    Image.fromarray(pixels).save(show.reference / name)
+
+    data = show.build(reference_dir=show.reference)
+
+    assert picture(data, "@reference")["bit_depth"] == depth
+    np.testing.assert_array_equal(show.copy("@reference/frame_000.png"), flat(value, value, value))
+
+
+def test_deep_rendered_frames_are_shown_as_proxies_too(show):
+    for number in range(3):
+        deep = np.full((5, 7), 256 * number, np.uint16)
+        Image.fromarray(deep).save(show.models[0] / f"frame_{number:03d}.png")
+
+    data = show.build()
+
+    assert picture(data, "model_1")["copied"] is True
+    assert picture(data, "model_1")["bit_depth"] == 16
+    np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), flat(2, 2, 2))
+
+
+def test_metrics_of_frames_travel_in_a_file_of_their_own(show):
+    psnr = FrameMetric("PSNR", {"model_1": [30.123456789, None, float("nan")]}, higher_is_better=True, unit="dB")
+
+    data = show.build(metrics=[psnr])
+
+    assert data["metrics"] == [{"name": "PSNR", "unit": "dB", "higher_is_better": True, "note": ""}]
+    assert show.data("metrics.js") == {"PSNR": {"model_1": [30.1235, None, None]}}
+
+
+def test_a_metric_must_have_as_many_values_for_one_model_as_for_another():
+    with pytest.raises(ValueError, match="metric PSNR"):
+        FrameMetric("PSNR", {"a": [1.0], "b": [1.0, 2.0]}, higher_is_better=True)
+
+
+def test_hostile_names_are_text_and_never_code(show):
+    show.add_model(HOSTILE, lambda _: flat(0, 0, 0), run={"params": {"__proto__": HOSTILE, HOSTILE: "1"}})
+
+    data = show.build()
+
+    assert data["models"][2]["name"] == HOSTILE
+    assert data["models"][2]["params"] == {"__proto__": HOSTILE, HOSTILE: "1"}
+    raw = (show.page.parent / "page" / "data.js").read_bytes()
+    assert raw.isascii()
+    assert b"<" not in raw
+    assert b"\n" not in raw[:-1]
+
+
+def test_what_json_cannot_hold_becomes_null(show):
+    show.add_model("nan", lambda _: flat(0, 0, 0), run={"metrics": {"a": float("nan"), "b": 1.8e308}, "epoch": None})
+
+    assert show.build()["models"][2]["metrics"] == {"a": None, "b": None}
+
+
+def test_a_script_survives_text_that_is_not_unicode():
+    assert received(script("f({})", "\ud800")) == "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("uri", "link"),
+    [
+        ("http://studio:5000", "http://studio:5000/#/runs/ab"),
+        ("https://me:secret@studio/mlflow/?token=secret#x", "https://studio/mlflow/#/runs/ab"),
+        ("http://[::1]:5000/", "http://[::1]:5000/#/runs/ab"),
+        ("sqlite:///mlflow.db", None),
+        ("mlruns", None),
+        ("databricks", None),
+        (None, None),
+    ],
+)
+def test_the_link_to_a_run_holds_no_credentials(uri, link):
+    assert run_link(uri, "ab") == link
+
+
+def test_no_credentials_and_no_paths_of_this_machine_are_in_the_page(show):
+    show.build(tracking_uri="https://me:secret@studio/mlflow")
+
+    written = b"".join(path.read_bytes() for path in show.page.parent.rglob("*.*s"))
+
+    assert b"secret" not in written
+    assert str(show.root).encode() not in written
+
+
+def test_the_output_folder_can_be_moved(show, tmp_path):
+    data = show.build()
+    moved = tmp_path / "elsewhere"
+    shutil.move(show.output, moved)
+
+    for model in data["models"]:
+        assert (moved / "compare" / model["folder"] / "frame_000.png").is_file()

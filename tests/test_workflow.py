@@ -1,0 +1,311 @@
+"""The promises of the workflow, kept by real snakemake over a real MLflow store."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs, kill_group, strict_json, write_frame
+from dailies.architectures import ARCHITECTURES
+
+NAMES = [f"frame_{number:06d}.png" for number in range(4)]
+
+
+def only(studio: Studio, *names: str) -> list[str]:
+    """The folder names of runs, sorted as ``jobs`` sorts them."""
+    return sorted(studio.folder(studio.runs[name]).name for name in names)
+
+
+def all_written(studio: Studio) -> dict[str, dict[str, int]]:
+    return {name: studio.written(studio.runs[name]) for name in LEVELS}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Read every file of a model's folder but its metadata, hidden files too."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "metadata.json"}
+
+
+def test_every_model_renders_every_frame(rendered):
+    for name, level in LEVELS.items():
+        folder = rendered.folder(rendered.runs[name])
+        assert folder.name == f"{name}_20ep_loss0.2500_{rendered.runs[name][:8]}"
+        assert sorted(path.name for path in folder.iterdir()) == [*NAMES, "metadata.json"]
+        assert rendered.levels(rendered.runs[name]) == [grey(level)] * 4
+    assert not list(rendered.state.glob("weights/*"))
+    (skipped,) = strict_json(rendered.state / "skipped.json")
+    assert (skipped["run_name"], skipped["reason"]) == ("empty", "it holds no model; its artifacts: none")
+
+
+def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
+    run_id = rendered.runs["dark"]
+    run = rendered.client.get_run(run_id)
+    about = rendered.metadata(run_id)
+    render, versions = about["render"], about["render"].pop("versions")
+    seconds, fps = render.pop("seconds"), render.pop("fps")
+    weights = next((rendered.root / "artifacts" / run_id).rglob("*.pth"))
+
+    assert about == {
+        "run_id": run_id,
+        "run_name": "dark",
+        "architecture": "unet",
+        "epoch": 10,
+        "train_loss": 0.5,
+        "val_loss": 0.125,
+        "status": "FINISHED",
+        "start_time": run.info.start_time,
+        "experiment": "exp",
+        "params": {"kind": "dark", "model.architecture": "UNet", "training.epochs": "20"},
+        "metrics": {"lr/max": None, "train/loss": 0.25, "val/loss": 0.125, "val/psnr": None},
+        "tags": {},
+        "not_chosen": [],
+        "render": {
+            "status": "success",
+            "error": None,
+            "attempt": 1,
+            "frames": 4,
+            "device": "cpu",
+            "precision": "fp32",
+            "tiled": False,
+            "tile_size": None,
+            "overlap": None,
+        },
+        "artifact": {
+            "uri": run.info.artifact_uri,
+            "path": "checkpoints/best_model_unet.pth",
+            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "size": weights.stat().st_size,
+        },
+        "input": {"digest": strict_json(rendered.state / "sequence.json")["digest"], "frames": 4, "skipped": 0},
+        "signature": {"value_range": [-1.0, 1.0], "channels": 3, "scale": 1},
+    }
+    assert seconds >= 0
+    assert fps > 0
+    assert set(versions) == {"dailies", "torch", "python"}
+    assert rendered.summary() == [
+        {
+            "run_id": rendered.runs[name],
+            "run_name": name,
+            "architecture": "unet",
+            "status": "success",
+            "output_dir": str(rendered.folder(rendered.runs[name])),
+            "epoch": 10,
+            "train_loss": 0.5,
+            "val_loss": number / 8,
+            "frames": 4,
+            "fps": rendered.metadata(rendered.runs[name])["render"]["fps"],
+        }
+        for number, name in enumerate(LEVELS, start=1)
+    ]
+
+
+def test_second_invocation_has_nothing_to_do(rendered):
+    assert "Nothing to be done" in rendered.snakemake("-n")
+
+
+def test_a_setting_that_changes_no_pixel_renders_nothing(rendered):
+    card = ("--cores", "1", "--resources", "gpu=1")
+
+    assert "Nothing to be done" in rendered.snakemake(*card, "-n", "--config", "device=auto", "trust_pickle=true")
+
+
+def test_one_new_run_renders_only_that_model(rendered):
+    before = all_written(rendered)
+    new = rendered.add_run("new", grey_checkpoint(0.9))
+
+    output = rendered.snakemake()
+
+    assert jobs(output, "download") == jobs(output, "infer") == only(rendered, "new")
+    assert rendered.levels(new) == [grey(0.9)] * 4
+    assert [line["run_name"] for line in rendered.summary()] == [*LEVELS, "new"]
+    assert all_written(rendered) == before
+
+
+def test_a_changed_artifact_renders_its_model_again(rendered):
+    before = all_written(rendered)
+    old = rendered.metadata(rendered.runs["dark"])["artifact"]
+    rendered.log_checkpoint(rendered.runs["dark"], grey_checkpoint(-0.9))
+    rendered.log_checkpoint(rendered.runs["light"], grey_checkpoint(0.9), "checkpoints/best_model_v2.pth")
+
+    output = rendered.snakemake()
+
+    assert jobs(output, "infer") == only(rendered, "dark", "light")
+    assert rendered.levels(rendered.runs["dark"]) == [grey(-0.9)] * 4
+    assert rendered.levels(rendered.runs["light"]) == [grey(0.9)] * 4
+    assert rendered.written(rendered.runs["middle"]) == before["middle"]
+    new = rendered.metadata(rendered.runs["dark"])["artifact"]
+    assert (new["size"], new["path"]) == (old["size"], old["path"])
+    assert new["sha256"] != old["sha256"]
+    assert rendered.metadata(rendered.runs["light"])["not_chosen"] == ["checkpoints/best_model_unet.pth"]
+
+
+def test_an_unrelated_metric_or_tag_renders_nothing(rendered):
+    before = all_written(rendered)
+    run_id = rendered.runs["dark"]
+    rendered.client.log_metric(run_id, "val/loss", 0.0625)
+    rendered.client.log_metric(run_id, "train/loss", 0.125)
+    rendered.client.set_tag(run_id, "note", "the director likes it")
+
+    output = rendered.snakemake()
+
+    assert not jobs(output, "download")
+    assert not jobs(output, "infer")
+    assert all_written(rendered) == before
+    assert rendered.metadata(run_id)["tags"] == {"note": "the director likes it"}
+    assert rendered.summary()[0]["val_loss"] == 0.0625
+
+
+def test_a_run_that_left_the_selection_keeps_its_frames(rendered):
+    before = all_written(rendered)
+    rendered.client.delete_run(rendered.runs["dark"])
+
+    output = rendered.snakemake(filter="params.kind != 'middle'")
+
+    assert [line["run_name"] for line in rendered.summary()] == ["light"]
+    gone = ", ".join(only(rendered, "dark", "middle"))
+    assert f"No longer selected, their frames stay where they are: {gone}" in output
+    reasons = {run["run_name"]: run["reason"] for run in strict_json(rendered.state / "skipped.json")}
+    assert reasons["dark"] == "it was deleted"
+    assert reasons["middle"] == "the filter params.kind != 'middle' leaves it out"
+
+    rendered.client.restore_run(rendered.runs["dark"])
+    output = rendered.snakemake()
+
+    assert not jobs(output, "infer")
+    assert [line["run_name"] for line in rendered.summary()] == list(LEVELS)
+    assert all_written(rendered) == before
+
+
+def test_nine_added_frames_and_a_changed_one_are_all_that_is_rendered(rendered):
+    before = all_written(rendered)
+    rendered.add_frames(9, start=4, size=(40, 36))
+    write_frame(rendered.frames / NAMES[1], seed=77, size=(48, 20))
+    os.utime(rendered.frames / NAMES[0])
+
+    rendered.snakemake()
+
+    for name, level in LEVELS.items():
+        after = rendered.written(rendered.runs[name])
+        assert len(after) == 13
+        assert [frame for frame in NAMES if after[frame] != before[name][frame]] == [NAMES[1]]
+        assert rendered.levels(rendered.runs[name]) == [grey(level)] * 13
+    assert [line["frames"] for line in rendered.summary()] == [13, 13, 13]
+
+
+def test_deleted_frames_and_folders_alone_are_rendered_again(rendered):
+    before = all_written(rendered)
+    (rendered.folder(rendered.runs["dark"]) / NAMES[2]).unlink()
+    shutil.rmtree(rendered.folder(rendered.runs["light"]))
+
+    output = rendered.snakemake()
+
+    assert jobs(output, "infer") == only(rendered, "dark", "light")
+    after = all_written(rendered)
+    assert [frame for frame in NAMES if after["dark"][frame] != before["dark"][frame]] == [NAMES[2]]
+    assert list(after["light"]) == NAMES
+    assert after["middle"] == before["middle"]
+    assert [line["frames"] for line in rendered.summary()] == [4, 4, 4]
+
+
+def test_a_setting_that_changes_pixels_renders_again(rendered):
+    middle, light = rendered.runs["middle"], rendered.runs["light"]
+    before = all_written(rendered)
+    untiled = contents(rendered.folder(middle))
+    tiles = ("tiled=true", "tile_size=32", "overlap=0")
+
+    rendered.snakemake("--config", *tiles, f"run_ids={middle},{light}", "max_runs=1")
+
+    after = all_written(rendered)
+    assert all(after["middle"][frame] > before["middle"][frame] for frame in NAMES)
+    assert contents(rendered.folder(middle)) == untiled
+    render = rendered.metadata(middle)["render"]
+    assert (render["tiled"], render["tile_size"], render["overlap"]) == (True, 32, 0)
+    assert [line["run_name"] for line in rendered.summary()] == ["middle"]
+    assert (after["dark"], after["light"]) == (before["dark"], before["light"])
+
+
+def test_broken_models_fail_alone_and_are_retried(studio):
+    studio.add_frames(2)
+    good = studio.add_run("good", grey_checkpoint(0.3))
+    junk = studio.add_run("junk", b"junk")
+    torn = studio.add_run("torn", grey_checkpoint(0.3))
+    endless = studio.add_run("endless", grey_checkpoint(math.nan))
+    weights = next((studio.root / "artifacts" / torn).rglob("*.pth"))
+    data = bytearray(weights.read_bytes())
+    data[data.index(b"\x00" * 64) + 32] ^= 1
+    weights.write_bytes(data)
+
+    output = studio.snakemake(expect=1)
+
+    reasons = {
+        "junk": ("load_failed", "best_model_unet.pth is damaged or not a checkpoint that torch wrote"),
+        "torn": ("download_failed", "checkpoints/best_model_unet.pth is damaged"),
+        "endless": ("error", "output is not finite at frame frame_000000.png"),
+    }
+    lines = {line["run_name"]: line for line in studio.summary()}
+    assert list(lines) == ["good", "junk", "torn", "endless"]
+    assert (lines["good"]["status"], lines["good"]["output_dir"]) == ("success", str(studio.folder(good)))
+    for name, (status, reason) in reasons.items():
+        assert lines[name]["status"] == status
+        assert lines[name]["error"].startswith(reason)
+        assert "output_dir" not in lines[name]
+    assert studio.levels(good) == [grey(0.3)] * 2
+    (told,) = [line for line in output.splitlines() if "models failed" in line]
+    failed = "; ".join(
+        f"{name} ({studio.runs[name][:8]}) {lines[name]['status']}: {lines[name]['error']}" for name in reasons
+    )
+    assert told == f"dailies: 3 of 4 models failed: {failed}. The next invocation tries them again"
+    assert "Traceback" not in output
+
+    before = studio.written(good)
+    studio.log_checkpoint(junk, grey_checkpoint(0.1))
+    studio.log_checkpoint(torn, grey_checkpoint(0.2))
+    output = studio.snakemake(expect=1)
+
+    assert jobs(output, "infer") == sorted(studio.folder(run).name for run in (junk, torn, endless))
+    assert [line["status"] for line in studio.summary()] == ["success", "success", "success", "error"]
+    assert [studio.metadata(run)["render"]["attempt"] for run in (good, endless)] == [1, 2]
+    assert (studio.levels(junk), studio.levels(torn)) == ([grey(0.1)] * 2, [grey(0.2)] * 2)
+    assert studio.written(good) == before
+    assert "dailies: 1 of 4 models failed: endless " in output
+
+
+def textured_checkpoint(seed: int) -> dict:
+    """Give the checkpoint of a U-Net with random weights: every pixel of its output depends on the frame."""
+    torch.manual_seed(seed)
+    config = {"in_channels": 3, "out_channels": 3, "base_channels": 16}
+    return grey_checkpoint(0.0, model_config=config, model_state_dict=ARCHITECTURES["unet"](**config).state_dict())
+
+
+def test_a_killed_render_resumes_where_it_stopped(studio, tmp_path_factory):
+    studio.config["output_dir"] = str(tmp_path_factory.mktemp("other disk") / "results")
+    studio.add_frames(201, size=(64, 48))
+    killed = studio.add_run("killed", textured_checkpoint(1))
+
+    process = studio.start()
+    while len(list(studio.output.glob("*/*.png"))) < 100:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    kill_group(process)
+    process.stdout.close()
+    manifest = studio.state / "frames" / f"{studio.folder(killed).name}.jsonl"
+    done = {json.loads(line)["output"] for line in manifest.read_text().splitlines()[:-1]}
+    before = studio.written(killed)
+    assert 90 < len(done) < 201
+    (studio.folder(killed) / ".frame_000150.png.0123abcd.tmp").write_bytes(b"half a fra")
+
+    undisturbed = studio.add_run("undisturbed", textured_checkpoint(1))
+    studio.snakemake("--unlock")
+    studio.snakemake()
+
+    after = studio.written(killed)
+    kept = {name for name in before if after[name] == before[name]}
+    assert done <= kept
+    assert len(kept - done) <= 1  # the last line of the manifest may have been cut short
+    assert len(manifest.read_text().splitlines()) == 201
+    frames = contents(studio.folder(undisturbed))
+    assert contents(studio.folder(killed)) == frames
+    assert len(set(frames.values())) == 201

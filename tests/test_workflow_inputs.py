@@ -1,0 +1,149 @@
+"""What a user can get wrong, and what can be asked without rendering."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from conftest import Studio, grey, grey_checkpoint, jobs, strict_json
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    """A server that notes who knocks, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        yield server
+
+
+def nobody_knocked(server: socket.socket) -> bool:
+    try:
+        server.accept()[0].close()
+    except BlockingIOError:
+        return True
+    return False
+
+
+@pytest.fixture
+def unanswered(studio: Studio, server: socket.socket) -> Studio:
+    """A studio whose MLflow server never answers."""
+    studio.config["mlflow_uri"] = f"http://127.0.0.1:{server.getsockname()[1]}"
+    return studio
+
+
+def check_one_sentence(output: str, sentence: str) -> None:
+    """Check that ``sentence`` is all that the workflow says, with no traceback and no failed job."""
+    assert f"dailies: {sentence}\n" in output
+    assert output.count("dailies: ") == 1
+    assert "Traceback" not in output
+    assert "Error in rule" not in output
+
+
+@pytest.mark.parametrize(
+    ("frames", "config", "sentence"),
+    [
+        (0, {}, "input_dir {0} holds no frame (1 other entries); frames end in .png .jpg .jpeg .bmp .tif .tiff"),
+        (1, {"input_dir": "typo"}, "input_dir typo does not exist; set input_dir to the folder of your frames"),
+        (
+            1,
+            {"device": "cuda"},
+            "device is cuda, but this machine has no CUDA device; set device to auto or cpu",
+        ),
+        (
+            1,
+            {"max_run": 5, "precision": "fp8"},
+            "'max_run' is not a key; did you mean max_runs?\nprecision is 'fp8'; allowed: fp32, tf32, fp16 or bf16.",
+        ),
+    ],
+    ids=["empty input_dir", "missing input_dir", "missing device", "wrong key and value"],
+)
+def test_a_wrong_input_is_one_sentence_before_anything_is_queried(unanswered, server, frames, config, sentence):
+    unanswered.add_frames(frames)
+    (unanswered.frames / "notes.txt").touch()
+
+    output = unanswered.snakemake(expect=1, **config)
+
+    check_one_sentence(output, sentence.format(unanswered.frames))
+    assert nobody_knocked(server)
+    assert not unanswered.output.exists()
+
+
+def test_a_missing_store_is_one_sentence_and_is_not_made(studio):
+    studio.add_frames(1)
+    missing = studio.root / "typo.db"
+
+    output = studio.snakemake(expect=1, mlflow_uri=f"sqlite:///{missing}")
+
+    sentence = f"the MLflow store {missing} does not exist; set mlflow_uri to your store or server"
+    check_one_sentence(output, sentence)
+    assert not missing.exists()
+
+
+def test_a_missing_experiment_is_one_sentence_that_lists_the_others(studio):
+    studio.add_frames(1)
+
+    output = studio.snakemake(expect=1, experiment_name="typo")
+
+    sentence = f"experiment 'typo' does not exist in {studio.uri}; experiments there: Default, exp"
+    check_one_sentence(output, sentence)
+
+
+def test_no_run_with_a_model_is_one_sentence_that_counts_the_reasons(studio):
+    studio.add_frames(1)
+    studio.add_run("plots only", b"", path="plots/loss.svg")
+    studio.add_run("still training", grey_checkpoint(0.1), status="RUNNING")
+    studio.client.delete_run(studio.add_run("regretted", grey_checkpoint(0.1)))
+
+    output = studio.snakemake(expect=1)
+
+    reasons = "1 have another status, 1 hold no model, 1 were deleted"
+    sentence = (
+        f"no run with a model was found in exp of {studio.uri}; 3 runs were seen: {reasons}. "
+        "Each with its reason is in .dailies/skipped.json"
+    )
+    check_one_sentence(output, sentence)
+    assert [run["run_name"] for run in strict_json(studio.state / "skipped.json")] == [
+        "still training",
+        "plots only",
+        "regretted",
+    ]
+
+
+def test_an_unreadable_frame_stops_before_rendering_or_leaves_a_gap(studio):
+    studio.add_frames(4)
+    (studio.frames / "frame_000001.png").write_bytes(b"no image")
+    run_id = studio.add_run("a", grey_checkpoint(0.2))
+
+    output = studio.snakemake(expect=1)
+
+    assert "failed: 1 of 4 frames cannot be used: frame frame_000001.png cannot be read" in output
+    assert "Traceback" not in output
+    assert not list(studio.output.glob("*/*.png"))
+    assert not list(studio.state.glob("weights/*"))
+
+    studio.snakemake("--config", "on_bad_frame=skip")
+
+    assert list(studio.written(run_id)) == ["frame_000000.png", "frame_000002.png", "frame_000003.png"]
+    assert studio.levels(run_id) == [grey(0.2)] * 3
+    assert studio.metadata(run_id)["input"]["skipped"] == 1
+
+
+def test_list_models_prints_a_table_and_renders_nothing(studio):
+    studio.add_frames(1)
+    run_id = studio.add_run("first", grey_checkpoint(0.2), params={"arch": "UNet", "epochs": "2e3"})
+
+    output = studio.snakemake("list_models")
+
+    heading, _, row = output[output.index("model  ") :].splitlines()[:3]
+    assert heading.split() == ["model", "architecture", "epoch", "train", "loss", "val", "loss", "artifact", "size"]
+    name = f"first_2000ep_loss0.2500_{run_id[:8]}"
+    assert row.split() == [name, "UNet", "2000", "0.25", "-", "checkpoints/best_model_unet.pth", "0.0", "MB"]
+    assert not jobs(output, "download")
+    assert not jobs(output, "infer")
+    assert {path.name for path in studio.output.iterdir()} == {".dailies", "logs"}
+
+
+def test_lint_list_and_unlock_query_nothing(unanswered, server):
+    assert "Congratulations" in unanswered.snakemake("--lint")
+    assert "list_models" in unanswered.snakemake("--list").splitlines()
+    assert "Unlocked" in unanswered.snakemake("--unlock")
+    assert nobody_knocked(server)

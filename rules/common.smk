@@ -97,10 +97,10 @@ def infer_memory(wildcards, input, attempt):
 
 
 def infer_minutes(wildcards, input, attempt):
-    """Minutes for one render: 4 s per megapixel and frame, what a U-Net of base 64 takes on 2 cores, and a reserve."""
+    """Minutes for one render: 10 s per megapixel and frame, as a U-Net of base 64 takes on 2 cores, and a reserve."""
     frames = sequence.load(Path(input.sequence)).frames
     pixels = sum(frame.width * frame.height for frame in frames)
-    return int((10 + pixels / 1e6 * 4 / 60) * attempt)
+    return int((10 + pixels / 1e6 * 10 / 60) * attempt)
 
 
 SUMMARY = Path(f"{OUT}/batch_summary.json")

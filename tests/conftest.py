@@ -15,12 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
 
 # a store's file is put back from a copy between tests: MLflow must not keep the old one open
 os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
+
+# the machine may be busy: time says nothing about a test
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 LEVELS = {"dark": -0.5, "middle": 0.1, "light": 0.5}
 """The models of ``rendered``, each with the level of its grey."""

@@ -202,7 +202,7 @@ def test_no_model_at_all_says_how_many_runs_were_seen_and_why(shelf, scene):
     assert scene.look() == []
     reason = scene.read("discovery")["reason"]
     assert "no run with a model was found in exp of sqlite:///" in reason
-    assert "4 runs were seen: 3 have another status, 1 hold no model" in reason
+    assert "4 runs were seen: 3 with another status, 1 without a model" in reason
     assert reason.endswith("Each with its reason is in .dailies/skipped.json")
 
 
@@ -365,7 +365,7 @@ def test_a_moved_store_is_said_and_found_through_artifact_remap(tmp_path):
 
     assert scene.look() == []
     reason = scene.read("discovery")["reason"]
-    assert "2 runs were seen: 2 have lost their artifacts" in reason or "3 runs were seen" in reason
+    assert "2 runs were seen: 2 whose artifacts are lost" in reason or "3 runs were seen" in reason
     assert "For the first of them, its artifacts were at /tmp/dailies-mlflow2/mlruns/" in reason
     assert "set artifact_remap, for example {/tmp/dailies-mlflow2/mlruns/" in reason
     assert scene.look(artifact_remap={"/tmp/dailies-mlflow2": str(root)}) == ["pickled", "weights"]
@@ -475,11 +475,11 @@ def test_known_models_go_on_when_the_server_is_gone(tmp_path, caplog):
 
     gone = scene.standing()
     assert gone.fingerprint == known.fingerprint
-    assert gone.warning.endswith("or start the server. Going on with the 1 models already known")
+    assert gone.warning.endswith("or start the server. Going on with the models already known: 1")
     scene.index.unlink()
     assert scene.look() == ["a"]
     assert scene.index.read_bytes() == index
-    assert "Going on with the 1 models already known" in caplog.text
+    assert "Going on with the models already known: 1" in caplog.text
     with pytest.raises(StoreUnreachable):
         standing(scene.config | {"filter_status": "KILLED"}, scene.state)
 

@@ -95,7 +95,7 @@ def test_no_run_with_a_model_is_one_sentence_that_counts_the_reasons(studio):
 
     output = studio.snakemake(expect=1)
 
-    reasons = "1 have another status, 1 hold no model, 1 were deleted"
+    reasons = "1 with another status, 1 without a model, 1 deleted"
     sentence = (
         f"no run with a model was found in exp of {studio.uri}; 3 runs were seen: {reasons}. "
         "Each with its reason is in .dailies/skipped.json"

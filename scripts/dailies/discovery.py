@@ -153,7 +153,7 @@ def survey(store: TrackingStore, selection: Selection, listings: Listings) -> Su
     runs = _runs(store, selection)
     passing = [run for run in runs if _passes(run, selection)]
     skipped = [
-        _skip(run, f"its status is {run.status}, filter_status asks for {selection.status}", "have another status")
+        _skip(run, f"its status is {run.status}, filter_status asks for {selection.status}", "with another status")
         for run in runs
         if not _passes(run, selection)
     ]
@@ -167,7 +167,7 @@ def survey(store: TrackingStore, selection: Selection, listings: Listings) -> Su
             listings.prepare({model.artifact_uri: [model.updated] for _, models in group for model in models[:1]})
         for run, models in group:
             if len(found) >= limit:
-                skipped.append(_skip(run, f"beyond the first {limit} models", "are beyond max_runs"))
+                skipped.append(_skip(run, f"beyond the first {limit} models", "beyond max_runs"))
                 continue
             choice = _choice(store, run, models, selection, listings)
             if isinstance(choice, Skipped):
@@ -215,7 +215,7 @@ def _choice(
     except StoreUnreachable:
         raise
     except StoreError as error:
-        return _skip(run, str(error), "have unreadable artifacts")
+        return _skip(run, str(error), "with artifacts that cannot be read")
     return _skip(run, *_why_none(store, run, found, listings, selection.checkpoint_pattern))
 
 
@@ -225,12 +225,12 @@ def _why_none(
     """Say why no artifact of a run was chosen: the reason, and its kind."""
     for uri in (run.artifact_uri, *(artifact.uri for artifact in found)):
         if moved := store.moved(uri):
-            return moved, "have lost their artifacts"
+            return moved, "whose artifacts are lost"
     if found and pattern:
         labels = ", ".join(clean(artifact.label) for artifact in found[:5])
-        return f"checkpoint_pattern {pattern} matches none of {labels}", "match no checkpoint_pattern"
+        return f"checkpoint_pattern {pattern} matches none of {labels}", "that match no checkpoint_pattern"
     names = ", ".join(clean(file.path) for file in listings.of(run.artifact_uri)[:5]) or "none"
-    return f"it holds no model; its artifacts: {names}", "hold no model"
+    return f"it holds no model; its artifacts: {names}", "without a model"
 
 
 def open_store(config: Mapping[str, Any], state: Path) -> TrackingStore:
@@ -319,7 +319,7 @@ def _remembered(state: Path) -> dict[str, Any]:
 
 
 def _going_on(error: StoreUnreachable, known: Mapping[str, Any]) -> str:
-    return f"{error}. Going on with the {len(known['models'])} models already known"
+    return f"{error}. Going on with the models already known: {len(known['models'])}"
 
 
 def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index: Path) -> None:
@@ -364,12 +364,12 @@ def _passed_over(store: TrackingStore, selection: Selection, seen: Survey) -> li
     if selection.run_ids:
         return []
     experiments = store.experiments(selection.experiments)
-    skipped = [_skip(run, "it was deleted", "were deleted") for run in store.runs(experiments, deleted=True)]
+    skipped = [_skip(run, "it was deleted", "deleted") for run in store.runs(experiments, deleted=True)]
     if selection.filter:
         known = {run.run_id for run in seen.skipped} | {model.run.run_id for model in seen.found}
         reason = f"the filter {selection.filter} leaves it out"
         others = (run for run in store.runs(experiments) if run.run_id not in known)
-        skipped += [_skip(run, reason, "are left out by the filter") for run in others]
+        skipped += [_skip(run, reason, "left out by the filter") for run in others]
     return skipped
 
 
@@ -377,7 +377,7 @@ def _nothing_found(store: TrackingStore, selection: Selection, passed_over: Sequ
     where = "run_ids" if selection.run_ids else " and ".join(clean(name) for name in selection.experiments)
     kinds = Counter(run.kind for run in passed_over).most_common()
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
-    first = next((run.reason for run in passed_over if run.kind == "have lost their artifacts"), None)
+    first = next((run.reason for run in passed_over if run.kind == "whose artifacts are lost"), None)
     why = f": {counts}" if counts else ""
     return f"no run with a model was found in {where} of {store.name}; {len(passed_over)} runs were seen{why}. " + (
         f"For the first of them, {first}" if first else "Each with its reason is in .dailies/skipped.json"

@@ -325,7 +325,7 @@ class TrackingStore:
         if folder is None or any(place.exists() for place in (folder, *folder.parents[:2])):
             return None
         return (
-            f"its artifacts were at {folder}, which no longer exists; if the store was moved, "
+            f"its artifacts were at {folder}, which does not exist; if the store was moved, "
             f"set artifact_remap, for example {{{folder.parent.parent}: /where/it/is/now}}"
         )
 

@@ -1,0 +1,61 @@
+"""Measure what a frame costs: seconds in a network on this machine's CPU, and bytes as a PNG.
+
+python benchmarks/estimates.py
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path[:0] = [str(REPOSITORY / "scripts")]
+
+from dailies import frames  # noqa: E402
+from dailies.architectures import ARCHITECTURES  # noqa: E402
+from dailies.engine import Engine, Settings  # noqa: E402
+from dailies.models import Model  # noqa: E402
+
+NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "small"}}
+SIZE, REPEATS = (1920, 1080), 3
+
+
+def photograph(noise: float) -> np.ndarray:
+    """Give a photograph of ``SIZE`` with grain of a standard deviation of ``noise`` code values."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    image = np.asarray(Image.fromarray(load_sample_image("china.jpg")).resize(SIZE, Image.Resampling.LANCZOS))
+    grain = np.random.default_rng(0).normal(0, noise, image.shape)
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
+
+
+def main() -> None:
+    """Print medians."""
+    for noise in (0, 5, 15):
+        frame = photograph(noise)
+        times = []
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            data = frames.encode(frame)
+            times.append(time.perf_counter() - start)
+        print(f"PNG, grain {noise}: {len(data) / 1e6:.2f} MB, {statistics.median(times) * 1000:.0f} ms", flush=True)
+    frame = photograph(5)
+    for name, config in NETWORKS.items():
+        network = ARCHITECTURES[name](**config).eval()
+        engine = Engine(Model(network, name), device=torch.device("cpu"), settings=Settings())
+        times = []
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            engine.render(frame)
+            times.append(time.perf_counter() - start)
+        print(
+            f"{name} {config}: {statistics.median(times):.1f} s a frame, {torch.get_num_threads()} threads", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

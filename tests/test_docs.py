@@ -1,0 +1,26 @@
+"""What the documents say is so: the picture of the stages, and the files that they point to."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, Studio
+
+DOCUMENTS = ("README.md", "docs/architecture.md", "docs/guia_de_uso.md", "config/README.md")
+
+
+def test_the_picture_of_the_stages_is_snakemakes_rule_graph(rendered: Studio):
+    printed = rendered.snakemake("--rulegraph", "mermaid-js", compare=True)
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", printed))
+    graph = {(names[left], names[right]) for left, right in re.findall(r"(id\d+) --> (id\d+)", printed)}
+    picture = (REPOSITORY / "docs" / "architecture.md").read_text()
+    drawn = set(re.findall(r"^    (\w+) --> (\w+)$", picture, re.MULTILINE))
+    assert drawn == {edge for edge in graph if "all" not in edge}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str):
+    place = REPOSITORY / document
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", place.read_text())
+    missing = [link for link in links if not link.startswith("http") and not (place.parent / Path(link)).exists()]
+    assert not missing

@@ -34,7 +34,7 @@ def a_model(model_id):
     "ranked",
     [
         ["checkpoints/best_model_unet.pth", "checkpoints/last.pth", "checkpoints/epoch_10.pth"],
-        ["deep/er/Best.PTH", "a/latest.pt", "model.safetensors", "b/model.pt2"],
+        ["deep/er/Best.PTH", "a/latest.pt", "model.safetensors", "b/model.pt2", "a/model.onnx"],
         ["best.ckpt", "final.ckpt", "model.ckpt", "optimizer.ckpt"],
         ["epoch_010.pth", "epoch_9.pth", "epoch_1.pth"],
         ["last.pth", "optimizer_best.pt"],

@@ -5,6 +5,7 @@ import pickle
 import warnings
 from collections import OrderedDict
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -321,7 +322,7 @@ def test_a_config_that_builds_no_fitting_network_is_refused_at_once(refused, cha
 
 
 def test_an_mlflow_model_folder_is_refused(tmp_path):
-    with pytest.raises(LoadError, match=r"is an MLflow model folder; only checkpoint files can be loaded"):
+    with pytest.raises(LoadError, match=r"is an MLflow model folder; only checkpoint and program files can be loaded"):
         load_model(tmp_path)
 
 
@@ -434,3 +435,40 @@ def test_a_hostile_file_name_stays_on_one_line(tmp_path):
 
     with pytest.raises(LoadError, match=r"^a b\.pth is damaged"):
         load_model(path)
+
+
+class Invert(nn.Module):
+    """A network for ``channels`` whose answer is its input with the sign turned."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1, bias=False)
+        self.conv.weight.data = -torch.eye(channels)[:, :, None, None]
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.conv(pixels)
+
+
+def exported(path: Path, network: nn.Module, channels: int = 3, *, dynamic: bool) -> Path:
+    side = torch.export.Dim.AUTO
+    shapes = ({2: side, 3: side},) if dynamic else None
+    program = torch.export.export(network.eval(), (torch.zeros(1, channels, 64, 96),), dynamic_shapes=shapes)
+    torch.export.save(program, path)
+    return path
+
+
+def test_programs_load_as_models(tmp_path: Path):
+    scripted = tmp_path / "best_model.pt"
+    torch.jit.script(Invert().eval()).save(scripted)
+    pixels = torch.rand(1, 3, 32, 64)
+    for path, kind in ((scripted, "torchscript"), (exported(tmp_path / "m.pt2", Invert(), dynamic=True), "export")):
+        model = load_model(path)
+        assert model.architecture == kind
+        assert torch.equal(model.network(pixels), -pixels)
+
+
+def test_programs_that_cannot_be_fed_are_refused(tmp_path: Path):
+    with pytest.raises(LoadError, match=r"^m.pt2 takes frames of 96×64 only; export it with dynamic height and width"):
+        load_model(exported(tmp_path / "m.pt2", Invert(), dynamic=False))
+    with pytest.raises(LoadError, match=r"^four.pt2 takes 4 channels; only networks for RGB can be rendered$"):
+        load_model(exported(tmp_path / "four.pt2", Invert(4), 4, dynamic=True))

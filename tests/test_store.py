@@ -372,7 +372,7 @@ def test_a_moved_store_is_found_through_artifact_remap(tmp_path, open_store):
     for run in runs_of(lost, "old"):
         assert not lost.files(run.artifact_uri)
         text = lost.moved(run.artifact_uri)
-        assert "no longer exists; if the store was moved, set artifact_remap" in text
+        assert "does not exist; if the store was moved, set artifact_remap" in text
         assert f"{{{OLD_ROOT}/mlruns/" in text
 
     for remap in ({OLD_ROOT: str(root)}, {f"file://{OLD_ROOT}/mlruns/": f"{root}/mlruns/"}):

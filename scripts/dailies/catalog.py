@@ -13,7 +13,7 @@ from dailies.text import clean
 
 T = TypeVar("T")
 
-WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".pt2")
+WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".pt2", ".onnx")
 """Endings of files that hold a network's weights or a whole network."""
 
 RANKS = (

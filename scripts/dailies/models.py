@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 from dailies.architectures import ARCHITECTURES
 from dailies.catalog import number, whole, word
 from dailies.errors import LoadError
+from dailies.programs import is_program, open_program
 from dailies.text import clean
 
 log = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ def load_model(path: Path, *, architecture: str | None = None, trust_pickle: boo
     """Build the network that a downloaded artifact holds, on the CPU, with float32 weights.
 
     Args:
-        path: a file of weights, or the folder of an MLflow model.
+        path: a file of weights, a program (TorchScript, torch.export, ONNX), or the folder of an MLflow model.
         architecture: what the run says; the checkpoint's own word comes first.
         trust_pickle: load files whose loading can run code of their author.
 
@@ -91,7 +93,9 @@ def load_model(path: Path, *, architecture: str | None = None, trust_pickle: boo
     """
     file = _shown(path.name)
     if path.is_dir():
-        raise LoadError(f"{file} is an MLflow model folder; only checkpoint files can be loaded")
+        raise LoadError(f"{file} is an MLflow model folder; only checkpoint and program files can be loaded")
+    if is_program(path):
+        return _program(path, file, trust_pickle=trust_pickle)
     checkpoint = _unpickled(path, trust_pickle=trust_pickle)
     if not isinstance(checkpoint, dict) or "model_state_dict" not in checkpoint:
         raise LoadError(
@@ -109,6 +113,19 @@ def load_model(path: Path, *, architecture: str | None = None, trust_pickle: boo
         "val_loss": _told(number, checkpoint.get("val_loss")),
     }
     return Model(network, name, facts={key: value for key, value in told.items() if value is not None})
+
+
+def _program(path: Path, file: str, *, trust_pickle: bool) -> Model:
+    """Open a network that came with its own code: TorchScript, torch.export or ONNX."""
+    program = open_program(path, trusted=trust_pickle)
+    if program.channels not in {None, Signature.channels}:
+        raise LoadError(f"{file} takes {program.channels} channels; only networks for RGB can be rendered")
+    if program.size:
+        height, width = program.size
+        raise LoadError(
+            f"{file} takes frames of {width}×{height} only; export it with dynamic height and width to render it"
+        )
+    return Model(program.network, program.kind, Signature(multiple=lcm(Signature.multiple, program.multiple)))
 
 
 def _unpickled(path: Path, *, trust_pickle: bool) -> Any:

@@ -63,7 +63,7 @@ def test_the_newest_comes_first_among_equals():
 
 
 def test_other_files_are_no_models():
-    assert found("model.onnx", "notes.txt", "checkpoints/best.pth.txt", "pth", "MLmodel.yaml") == []
+    assert found("notes.txt", "checkpoints/best.pth.txt", "pth", "MLmodel.yaml") == []
 
 
 def test_files_of_an_mlflow_model_are_not_weights_of_their_own():

@@ -1,7 +1,7 @@
 """Configuration and input functions; MLflow is asked once per invocation, and only when jobs are planned."""
 
 import sys
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from snakemake.logging import logger
@@ -89,16 +89,22 @@ def next_attempt(wildcards):
     )
 
 
+@cache
+def frames_in(listing):
+    """The frames of the sequence, read once and not once per model."""
+    return sequence.load(Path(listing))
+
+
 def infer_memory(wildcards, input, attempt):
     """Megabytes for one render: about 1.2 kB per pixel in fp32, on top of torch itself; more on every retry."""
-    frame = sequence.load(Path(input.sequence)).largest
+    frame = frames_in(input.sequence).largest
     tile = (config["tile_size"] ** 2) if config["tiled"] is True else frame
     return int((1500 + 1.2e-3 * min(frame, tile)) * attempt)
 
 
 def infer_minutes(wildcards, input, attempt):
     """Minutes for one render: 10 s per megapixel and frame, as a U-Net of base 64 takes on 2 cores, and a reserve."""
-    frames = sequence.load(Path(input.sequence)).frames
+    frames = frames_in(input.sequence).frames
     pixels = sum(frame.width * frame.height for frame in frames)
     return int((10 + pixels / 1e6 * 10 / 60) * attempt)
 

@@ -438,3 +438,14 @@ def test_the_readme_maps_arguments_to_keys():
     assert {argument.replace("-", "_"): key for argument, key in table} == {key: key for _, key in table}
     assert {key for _, key in table} <= RULES.keys()
     assert len(table) == 9
+
+
+def test_no_setting_lets_a_store_name_any_disk_or_server():
+    assert refused(allowed_artifact_schemes=["s3", "file"]) == (
+        "allowed_artifact_schemes lists file, which would let a store name any disk or server; "
+        "take it out, and map what you trust in artifact_remap."
+    )
+    assert refused(allowed_artifact_schemes="S3://") == (
+        "allowed_artifact_schemes is 'S3://'; allowed: one scheme or a list of them."
+    )
+    assert accepted(allowed_artifact_schemes="s3, sftp")["allowed_artifact_schemes"] == ["s3", "sftp"]

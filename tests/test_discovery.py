@@ -9,6 +9,7 @@ import pytest
 from dailies import discovery, store
 from dailies.discovery import Standing, discover, standing, table
 from dailies.errors import StoreError, StoreUnreachable
+from dailies.store import StoredFile
 from stores import (
     BEST,
     Shelf,
@@ -16,10 +17,12 @@ from stores import (
     mlflow2,
     multiply,
     proxied,
+    relocate,
     server_folder,
     server_shelf,
     snapshot,
     sqlite_shelf,
+    stranger,
 )
 
 LISTING = "GET /api/2.0/mlflow-artifacts/artifacts"
@@ -556,3 +559,89 @@ def test_an_odd_listing_of_one_run_does_not_stop_the_others(shelf, scene, monkey
 
     assert scene.look() == ["good"]
     assert scene.reasons()["bad"].endswith("cannot be read: Permission denied")
+
+
+@pytest.fixture
+def credentials(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush")
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("{other}/api/2.0/mlflow-artifacts/artifacts/1", "another host than the store's own"),
+        ("mlflow-artifacts://{netloc}/1/run/artifacts", "another host than the store's own"),
+        ("http://{own}@{netloc}/api/2.0/mlflow-artifacts/artifacts/1", "which is no address of files"),
+        ("http://{netloc}\\@{own}/api/2.0/mlflow-artifacts/artifacts/1", "which is no address of files"),
+        ("ftp://{netloc}/x", "ftp is not one of allowed_artifact_schemes"),
+        ("models:/m-1", "which is no address of files"),
+        ("file://{folder}", "a place on this machine's own disks"),
+        ("FILE://{netloc}{folder}", "a place on this machine's own disks"),
+        ("{folder}", "a place on this machine's own disks"),
+    ],
+)
+def test_a_server_that_names_another_place_is_refused_for_that_run_alone(tmp_path, location, reason):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "best.pth").write_text("secret")
+    shelf = server_shelf(tmp_path)
+    bad = shelf.run("bad", BEST)
+    shelf.run("good", BEST)
+    with proxied() as proxy, stranger() as other:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
+        own, netloc = (host.uri.removeprefix("http://") for host in (proxy, other))
+        relocate(bad, location.format(other=other.uri, own=own, netloc=netloc, folder=tmp_path / "secret"))
+
+        assert scene.look() == ["good"]
+        assert scene.look() == ["good"]
+
+    assert reason in scene.reasons()["bad"]
+    assert scene.reasons()["bad"].startswith(f"{proxy.uri} says that its artifacts are at ")
+    assert other.requests == []
+    assert {headers.get("authorization") for headers in proxy.headers} == {None, "Basic bWU6aHVzaA=="}
+    assert not any(b"best.pth" in data for data in snapshot(scene.state).values() if data)
+
+
+@pytest.mark.usefixtures("credentials")
+def test_a_logged_model_that_a_server_puts_elsewhere_is_refused(tmp_path):
+    shelf = server_shelf(tmp_path)
+    model = shelf.logged_model(shelf.run("bad"), "MLmodel")
+    shelf.logged_model(shelf.run("good"), "MLmodel")
+    with stranger() as other:
+        with closing(sqlite3.connect(server_folder() / "mlflow.db")) as connection:
+            place = [f"{other.uri}/api/2.0/mlflow-artifacts/artifacts/1", model]
+            connection.execute("UPDATE logged_models SET artifact_location = ? WHERE model_id = ?", place)
+            connection.commit()
+        scene = scene_of(shelf, tmp_path)
+
+        assert scene.look() == ["good"]
+    assert "another host than the store's own" in scene.reasons()["bad"]
+    assert other.requests == []
+
+
+def test_the_users_own_word_makes_a_place_readable(tmp_path):
+    shelf = server_shelf(tmp_path)
+    run_id = shelf.run("a")
+    (tmp_path / "nas" / "run").mkdir(parents=True)
+    (tmp_path / "nas" / "run" / "best.pth").write_text("weights")
+    relocate(run_id, f"file://{tmp_path}/nas/run")
+    scene = scene_of(shelf, tmp_path)
+
+    assert scene.look() == []
+    reason = scene.read("discovery")["reason"]
+    assert "1 runs were seen: 1 whose artifacts are at a place that is not asked. For the first of them, " in reason
+    assert reason.endswith("if your files are there, set artifact_remap, for example {/mnt/mlruns: /mnt/mlruns}")
+    assert scene.look(artifact_remap={f"{tmp_path}/nas": f"{tmp_path}/nas"}) == ["a"]
+
+
+def test_what_is_remembered_of_a_place_does_not_outlive_its_permission(tmp_path, monkeypatch):
+    shelf = server_shelf(tmp_path)
+    relocate(shelf.run("a"), "s3://bucket/run")
+    listed = (StoredFile("best.pth", 3),)
+    monkeypatch.setattr(store.TrackingStore, "_remote_files", lambda self, uri: iter(listed))
+    scene = scene_of(shelf, tmp_path)
+
+    assert scene.look() == ["a"]
+    assert scene.look(allowed_artifact_schemes=[]) == []
+    assert "s3 is not one of allowed_artifact_schemes (none)" in scene.reasons()["a"]

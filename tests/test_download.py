@@ -15,7 +15,7 @@ from dailies.errors import DownloadError, StoreError
 from dailies.store import StoredFile, TrackingStore
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import BEST, configured, proxied, server_shelf, snapshot, sqlite_shelf
+from stores import BEST, configured, proxied, server_shelf, snapshot, sqlite_shelf, stranger
 
 FILE = "GET /api/2.0/mlflow-artifacts/artifacts/"
 
@@ -329,3 +329,56 @@ def test_a_bad_record_location_is_an_error_of_that_model_alone(shelf, tmp_path):
     assert "bogus" in receipt["error"]
     with pytest.raises(StoreError):
         TrackingStore(shelf.uri, private=tmp_path).files("runs:/0/x")
+
+
+def test_a_record_of_another_host_fetches_nothing(remote, tmp_path, pauses, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hush")
+    with proxied() as proxy, stranger() as other:
+        receipt = fetched(proxy.uri, f"{other.uri}/api/2.0/mlflow-artifacts/artifacts/1", tmp_path, "best.pth")
+        local = fetched(proxy.uri, "file:///etc", tmp_path, "hostname")
+
+    assert receipt["status"] == local["status"] == "download_failed"
+    assert "another host than the store's own, to which your credentials would be sent" in receipt["error"]
+    assert "a place on this machine's own disks, which is not read on a server's word" in local["error"]
+    assert (other.requests, pauses) == ([], [])
+
+
+def secret_store(root: Path) -> tuple[Path, str]:
+    """Put a secret beside an artifact folder that links to it in every way; give the folder and the secret."""
+    (root / "private").mkdir(parents=True)
+    for name in ("secret.pth", "MLmodel"):
+        (root / "private" / name).write_text("secret")
+    artifacts = root / "run" / "artifacts"
+    (artifacts / "model" / "data").mkdir(parents=True)
+    (artifacts / "model" / "MLmodel").write_text("flavors: {}")
+    (artifacts / "best.pth").symlink_to(root / "private" / "secret.pth")
+    (artifacts / "checkpoints").symlink_to(root / "private")
+    (artifacts / "model" / "data" / "model.pth").symlink_to("../../../../private/secret.pth")
+    (artifacts / "model" / "more").symlink_to(root / "private", target_is_directory=True)
+    (artifacts / "up").symlink_to("..")
+    return artifacts, "secret"
+
+
+def test_links_in_an_artifact_folder_lead_nowhere(shelf, tmp_path):
+    artifacts, secret = secret_store(tmp_path)
+    (tmp_path / "nas").symlink_to(tmp_path / "run")
+    tracking = TrackingStore(shelf.uri, private=tmp_path)
+
+    for root in (artifacts, tmp_path / "nas" / "artifacts"):
+        assert [file.path for file in tracking.files(str(root))] == ["model/MLmodel"]
+        for path in ("best.pth", "checkpoints/secret.pth", "model/data/model.pth", "up/artifacts/model/MLmodel"):
+            with pytest.raises(StoreError, match="is a symbolic link, which is not followed; log the file itself"):
+                tracking.fetch(str(root), path, tmp_path / "out")
+    receipt = fetched(shelf.uri, str(artifacts), tmp_path / "state", "model/MLmodel", path="model")
+
+    assert receipt["files"] == ["model/MLmodel"]
+    assert "is no longer in the store" in fetched(shelf.uri, str(artifacts), tmp_path / "state", "best.pth")["error"]
+    assert not any(secret.encode() == data for data in snapshot(tmp_path / "state").values())
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_artifact_folder_itself_may_be_a_link(shelf, tmp_path):
+    uri, _ = local_run(shelf, tmp_path / "disk", WEIGHTS)
+    (tmp_path / "link").symlink_to(uri)
+
+    assert fetched(shelf.uri, str(tmp_path / "link"), tmp_path)["status"] == "success"

@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from dailies.errors import ConfigError
+from dailies.locations import FIXED
 
 NOTHING = {"", "none", "null"}
 """Words that mean no value: ``snakemake --config key=null`` passes them on as text."""
@@ -194,6 +195,11 @@ def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str
         yield "mlflow_uri is none and the environment variable MLFLOW_TRACKING_URI is not set; set one of them."
     if uri is not None and CREDENTIALS.search(uri):
         yield _credentials_refusal(uri)
+    if fixed := sorted(FIXED.intersection(config.get("allowed_artifact_schemes", ()))):
+        yield (
+            f"allowed_artifact_schemes lists {fixed[0]}, which would let a store name any disk or server; "
+            "take it out, and map what you trust in artifact_remap."
+        )
     if "folder_name" in config:
         yield from _template_problems(config["folder_name"])
     if {"input_dir", "output_dir"} <= config.keys():

@@ -10,7 +10,7 @@ from typing import Any
 
 from dailies import catalog, files, naming
 from dailies.catalog import Artifact, Choice, Facts, Names
-from dailies.errors import StoreError, StoreUnreachable
+from dailies.errors import LocationRefused, StoreError, StoreUnreachable
 from dailies.store import LoggedModel, Run, StoredFile, TrackingStore
 from dailies.tables import columns
 from dailies.text import clean, redacted
@@ -31,12 +31,17 @@ SELECTING = (
     "run_ids",
     "checkpoint_pattern",
     "artifact_remap",
+    "allowed_artifact_schemes",
     "architecture_from",
     "epoch_from",
     "train_loss_from",
     "val_loss_from",
 )
 """The settings that decide which models there are and what is known of them."""
+
+
+LOST, FOREIGN = "whose artifacts are lost", "whose artifacts are at a place that is not asked"
+"""Why runs are passed over that a setting would bring back."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class Listings:
 
     def is_watched(self, run: Run) -> bool:
         """Tell whether a run's artifacts are listed anew by every invocation: they may change, or it costs nothing."""
-        failed = self._remembered.get(self._store.location(run.artifact_uri), {"stamp": ""})["stamp"] is None
+        failed = self._remembered.get(self._store.locations.place(run.artifact_uri), {"stamp": ""})["stamp"] is None
         return failed or run.status == "RUNNING" or self._is_rechecked(run.artifact_uri)
 
     def _is_rechecked(self, uri: str) -> bool:
@@ -130,15 +135,15 @@ class Listings:
         """List the locations that are not listed yet, unless what is remembered of them still holds."""
         lasting = {uri: stamp for uri, stamp in stamps.items() if stamp is not None and not self._is_rechecked(uri)}
         for uri, stamp in lasting.items():
-            entry = self._remembered.get(self._store.location(uri))
-            if entry and entry["stamp"] == stamp:
+            entry = self._remembered.get(self._store.locations.place(uri))
+            if entry and entry["stamp"] == stamp and not self._store.locations.refusal(uri):
                 self._listed[uri] = tuple(StoredFile(*file) for file in entry["files"])
         self._listed |= self._store.listings([uri for uri in stamps if uri not in self._listed])
         for uri, stamp in lasting.items():
             listed = self._listed[uri]
             failed = isinstance(listed, StoreError)
             rows = [] if failed else [[file.path, file.size, file.modified] for file in listed]
-            self.memory[self._store.location(uri)] = {"stamp": None if failed else stamp, "files": rows}
+            self.memory[self._store.locations.place(uri)] = {"stamp": None if failed else stamp, "files": rows}
 
     def of(self, uri: str) -> tuple[StoredFile, ...]:
         """Give a prepared listing. Raises StoreError where the store refused it."""
@@ -214,6 +219,8 @@ def _choice(
                 return Choice(whole, tuple(clean(other.label) for other in found if other is not artifact))
     except StoreUnreachable:
         raise
+    except LocationRefused as error:
+        return _skip(run, str(error), FOREIGN)
     except StoreError as error:
         return _skip(run, str(error), "with artifacts that cannot be read")
     return _skip(run, *_why_none(store, run, found, listings, selection.checkpoint_pattern))
@@ -225,7 +232,7 @@ def _why_none(
     """Say why no artifact of a run was chosen: the reason, and its kind."""
     for uri in (run.artifact_uri, *(artifact.uri for artifact in found)):
         if moved := store.moved(uri):
-            return moved, "whose artifacts are lost"
+            return moved, LOST
     if found and pattern:
         labels = ", ".join(clean(artifact.label) for artifact in found[:5])
         return f"checkpoint_pattern {pattern} matches none of {labels}", "that match no checkpoint_pattern"
@@ -235,7 +242,12 @@ def _why_none(
 
 def open_store(config: Mapping[str, Any], state: Path) -> TrackingStore:
     """Open the store that a validated configuration names, else the one that MLFLOW_TRACKING_URI names."""
-    return TrackingStore(_uri(config), private=state / "upgraded", artifact_remap=config["artifact_remap"])
+    return TrackingStore(
+        _uri(config),
+        private=state / "upgraded",
+        artifact_remap=config["artifact_remap"],
+        allowed_schemes=config["allowed_artifact_schemes"],
+    )
 
 
 def _uri(config: Mapping[str, Any]) -> str:
@@ -377,7 +389,7 @@ def _nothing_found(store: TrackingStore, selection: Selection, passed_over: Sequ
     where = "run_ids" if selection.run_ids else " and ".join(clean(name) for name in selection.experiments)
     kinds = Counter(run.kind for run in passed_over).most_common()
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
-    first = next((run.reason for run in passed_over if run.kind == "whose artifacts are lost"), None)
+    first = next((run.reason for run in passed_over if run.kind in {LOST, FOREIGN}), None)
     why = f": {counts}" if counts else ""
     return f"no run with a model was found in {where} of {store.name}; {len(passed_over)} runs were seen{why}. " + (
         f"For the first of them, {first}" if first else "Each with its reason is in .dailies/skipped.json"

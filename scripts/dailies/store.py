@@ -7,16 +7,17 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from dailies import local_store
-from dailies.errors import StoreError, StoreUnreachable
+from dailies.errors import LocationRefused, StoreError, StoreUnreachable
+from dailies.locations import Locations, path_of
 from dailies.text import clean, redacted
 
 if TYPE_CHECKING:
@@ -114,18 +115,26 @@ class Experiment:
 class TrackingStore:
     """A tracking store, opened for reading. Every error is a StoreError in words; secrets in it are masked."""
 
-    def __init__(self, uri: str, *, private: Path, artifact_remap: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        private: Path,
+        artifact_remap: Mapping[str, str] | None = None,
+        allowed_schemes: Collection[str] = (),
+    ) -> None:
         """Open ``uri``: ``http(s)://``, ``sqlite:///`` or a folder.
 
         ``private`` is a folder of our own for the upgraded copy of an old sqlite file. ``artifact_remap`` maps old
-        prefixes of artifact locations to new ones. Raises StoreError when the store does not exist and
-        StoreUnreachable when a server does not answer within seconds.
+        prefixes of artifact locations to new ones; ``allowed_schemes`` are those that a location may have beside the
+        store's own. Raises StoreError when the store does not exist and StoreUnreachable when a server does not
+        answer within seconds.
         """
         self.name = redacted(uri)
         self._uri = uri
         self._private = private
-        self._remap = dict(artifact_remap or {})
         self._remote = urlsplit(uri).scheme in {"http", "https"}
+        self.locations = Locations(uri if self._remote else None, allowed_schemes, dict(artifact_remap or {}))
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         if self._remote:
@@ -277,7 +286,11 @@ class TrackingStore:
             return near | dict(zip(far, pool.map(listed, far), strict=True))
 
     def files(self, artifact_uri: str) -> tuple[StoredFile, ...]:
-        """List the files below an artifact location, sorted by path, to a bounded depth and number."""
+        """List the files below an artifact location, sorted by path, to a bounded depth and number.
+
+        Raises LocationRefused, before anything is asked, for a location that the store may not name.
+        """
+        self._refuse_foreign(artifact_uri)
         folder = self.local_folder(artifact_uri)
         listed = self._remote_files(artifact_uri) if folder is None else _local_files(folder)
         return tuple(sorted(listed, key=lambda file: file.path))
@@ -303,18 +316,24 @@ class TrackingStore:
 
         Raises StoreError or OSError; what a broken transfer leaves behind is for the caller to check and remove.
         """
+        self._refuse_foreign(artifact_uri)
         source = self.local_folder(artifact_uri)
         if source is None:
             repository = self._repository(artifact_uri)
             return Path(self._ask(lambda: repository.download_artifacts(path, dst_path=str(folder))))
+        if link := next((part for part in _steps(source, path) if part.is_symlink()), None):
+            raise StoreError(f"{clean(str(link))} is a symbolic link, which is not followed; log the file itself")
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copyfile(source / path, target, follow_symlinks=False))
 
     def local_folder(self, artifact_uri: str) -> Path | None:
         """Give the folder of an artifact location on this machine's disks, remapped; None for any other place."""
-        location = _path_of(self.location(artifact_uri))
-        return None if urlsplit(location).scheme or not location else Path(location)
+        return self.locations.folder(artifact_uri)
+
+    def _refuse_foreign(self, artifact_uri: str) -> None:
+        if refusal := self.locations.refusal(artifact_uri):
+            raise LocationRefused(f"{self.name} says that its artifacts are at {refusal}")
 
     def moved(self, artifact_uri: str) -> str | None:
         """Say how to find an artifact location that is gone with its run's and its experiment's folder, else None.
@@ -329,20 +348,11 @@ class TrackingStore:
             f"set artifact_remap, for example {{{folder.parent.parent}: /where/it/is/now}}"
         )
 
-    def location(self, artifact_uri: str) -> str:
-        """Give the place where the files of an artifact location are now, as ``artifact_remap`` says."""
-        location = _path_of(artifact_uri)
-        for old, new in sorted(self._remap.items(), key=lambda item: -len(item[0])):
-            prefix = _path_of(old).rstrip("/")
-            if location == prefix or location.startswith(prefix + "/"):
-                return new.rstrip("/") + location[len(prefix) :]
-        return artifact_uri
-
     def _repository(self, artifact_uri: str) -> Any:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        tracking_uri = self._client.tracking_uri
-        return self._ask(lambda: get_artifact_repository(self.location(artifact_uri), tracking_uri=tracking_uri))
+        tracking_uri, place = self._client.tracking_uri, self.locations.place(artifact_uri)
+        return self._ask(lambda: get_artifact_repository(place, tracking_uri=tracking_uri))
 
     def _pages(self, page: Callable[[str | None], Any]) -> Iterator[Any]:
         token = None
@@ -421,18 +431,13 @@ def _knock(uri: str, name: str) -> None:
         )
 
 
-def _path_of(location: str) -> str:
-    """Give the path of a ``file:`` URI; any other location stays as it is."""
-    return unquote(urlsplit(location).path) if location.startswith("file:") else location
-
-
 def _sqlite_file(uri: str) -> Path | None:
     match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
     return Path(match[1]).absolute() if match else None
 
 
 def _store_folder(uri: str) -> Path | None:
-    path = _path_of(uri)
+    path = path_of(uri)
     return None if urlsplit(path).scheme else Path(path).absolute()
 
 
@@ -445,6 +450,13 @@ def _refuse_missing(uri: str) -> None:
         )
     if not (file.is_file() if file else folder.is_dir()):
         raise StoreError(f"the MLflow store {file or folder} does not exist; set mlflow_uri to your store or server")
+
+
+def _steps(folder: Path, path: str) -> Iterator[Path]:
+    """Give every place on the way from a folder to a path below it, the last included."""
+    for part in Path(path).parts:
+        folder = folder / part
+        yield folder
 
 
 def _local_files(folder: Path) -> Iterator[StoredFile]:

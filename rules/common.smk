@@ -118,7 +118,7 @@ def tell_outcome():
     if not SUMMARY.is_file() or SUMMARY.stat().st_mtime_ns == SUMMARY_BEFORE:
         return
     logger.info(metadata.table(SUMMARY))
-    if gone := metadata.left_behind(Path(OUT), SUMMARY):
+    if gone := metadata.left_behind(Path(OUT), Path(f"{STATE}/discovery.json")):
         logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
     if failures := metadata.failures(SUMMARY):
         end_with(failures)

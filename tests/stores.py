@@ -17,16 +17,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import mlflow
 from dailies.config import validated
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 
 os.environ |= {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -93,6 +95,22 @@ class Shelf:
         status = LoggedModelStatus.READY if ready else LoggedModelStatus.FAILED
         self.client.finalize_logged_model(model.model_id, status)
         return model.model_id
+
+    def register(self, name: str, source: str, *, run_id: str | None = None, alias: str | None = None) -> str:
+        """Register a version of a model, whose registry comes into being with the first one; give its number."""
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(self.uri)  # MLflow 3.17 looks for the logged model of a source there
+        try:
+            with suppress(MlflowException):
+                self.client.create_registered_model(name)
+            model_id = source.removeprefix("models:/") if source.startswith("models:/m-") else None
+            made = self.client.create_model_version(name, source, run_id=run_id, model_id=model_id)
+            version = str(made.version)
+        finally:
+            mlflow.set_tracking_uri(before)
+        if alias:
+            self.client.set_registered_model_alias(name, alias, version)
+        return version
 
     def _outbox(self, path: str, content: bytes | None) -> tuple[Path, str | None]:
         local = self.root / "outbox" / Path(path).name

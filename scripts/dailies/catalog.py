@@ -3,7 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -27,6 +27,9 @@ Within a rank the newest wins; where the store tells no times, the last in natur
 """
 
 MLMODEL = "MLmodel"
+
+LONGEST_HINT, MOST_HINTS = (100, 500), 200
+"""Characters of a hint's name and value, and how many of them a run may give."""
 
 LAST_EPOCH = 10**9
 """No run is longer: a larger number is something else."""
@@ -90,6 +93,15 @@ def candidates(run: Run, listing: Sequence[StoredFile], logged: Iterable[LoggedM
     ]
 
 
+def named(run: Run, location: str, path: str, listing: Iterable[StoredFile]) -> Artifact | None:
+    """Give what a registry names below an artifact location: a file, an MLflow model folder, else the best in it."""
+    inside = tuple(file for file in listing if not path or file.path == path or file.path.startswith(f"{path}/"))
+    paths = {file.path for file in inside}
+    if path in paths or f"{path}/{MLMODEL}".lstrip("/") in paths:
+        return Artifact(location, path, inside)
+    return next(iter(candidates(replace(run, artifact_uri=location), inside)), None)
+
+
 def _folder(run: Run, folder: str, listing: Iterable[StoredFile]) -> Artifact:
     if folder == ".":
         return Artifact(run.artifact_uri, "", tuple(listing))
@@ -145,6 +157,19 @@ def facts(run: Run, names: Names) -> Facts:
         train_loss=_first(run, names.train_loss, number),
         val_loss=_first(run, names.val_loss, number),
     )
+
+
+def hints(run: Run) -> dict[str, str]:
+    """Give what a run says for rendering: params ``model.*``, params and tags ``dailies.*``; a tag beats a param.
+
+    What is too long, or too much, is left out whole: a part of it would say something else.
+    """
+    said = {key: value for key, value in run.params.items() if key.startswith(("model.", "dailies."))}
+    said |= {key: value for key, value in run.tags.items() if key.startswith("dailies.")}
+    lines = {clean(key): clean(str(value)) for key, value in sorted(said.items())}
+    short = [key for key, value in lines.items() if len(key) <= LONGEST_HINT[0] and len(value) <= LONGEST_HINT[1]]
+    kept = sorted(short, key=lambda key: (not key.startswith("dailies."), key))[:MOST_HINTS]
+    return {key: lines[key] for key in sorted(kept)}
 
 
 def _first(run: Run, names: Iterable[str], read: Callable[[Any], T | None]) -> T | None:

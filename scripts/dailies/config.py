@@ -25,6 +25,9 @@ TILE_STEP = 32
 RUN_ID_DIGITS = 32
 """Length of the ids that MLflow gives; a shorter one that became a number may have lost its zeros."""
 
+EXPERIMENT_ID_DIGITS = 20
+"""Digits of an experiment's id at most."""
+
 FOLDER_FIELDS = {
     "run_name": "unet",
     "run_id": "0" * RUN_ID_DIGITS,
@@ -81,10 +84,11 @@ def allowed(rule: Mapping) -> str:
     if "anyOf" in rule:
         words, pattern = rule["anyOf"]
         options = [*words["enum"], pattern["description"]]
+    elif "array" in types:
+        switch = ["true", "false"] if "boolean" in types else []
+        options = [*switch, f"one {rule['items']['description']}", "a list of them"]
     elif "enum" in rule or "boolean" in types:
         return _either([_word(choice) for choice in rule.get("enum", [True, False])])
-    elif "array" in types:
-        options = [f"one {rule['items']['description']}", "a list of them"]
     elif types & {"integer", "number"}:
         whole = "a whole number" if "integer" in types else "a number"
         kind = f"a multiple of {rule['multipleOf']}" if "multipleOf" in rule else whole
@@ -107,7 +111,10 @@ def _coerced(key: str, given: Any, rule: Mapping) -> Any:
         return given if word is None else word
     if "enum" in rule or "boolean" in types:
         choices = {_word(choice).lower(): choice for choice in rule.get("enum", [True, False])}
-        return choices.get(SWITCHES.get(word, word), given)
+        value = choices.get(SWITCHES.get(word, word), given)
+        # 1 and 0 alone may mean true and false, and would name experiments
+        if isinstance(value, bool) or "array" not in types or _number(given) in (0, 1):
+            return value
     if types & {"integer", "number"}:
         return _number(given)
     if "array" in types:
@@ -133,7 +140,8 @@ def _items(key: str, given: Any) -> list:
 def _text(key: str, given: Any) -> Any:
     """Undo what YAML, and Snakemake's reading of ``--config``, do to a text, if it can be undone."""
     if isinstance(given, int) and not isinstance(given, bool):
-        return given if key == "run_ids" and len(str(given)) < RUN_ID_DIGITS else str(given)
+        shortest = {"run_ids": 0, "trust_pickle": EXPERIMENT_ID_DIGITS}.get(key, RUN_ID_DIGITS)
+        return given if shortest < len(str(given)) < RUN_ID_DIGITS else str(given)
     if key == "folder_name" and isinstance(given, Mapping) and list(given.values()) in ([""], [None]):
         return "{" + next(iter(given)) + "}"
     if key in ("filter", "order_by") and isinstance(given, str):
@@ -165,7 +173,7 @@ def _unknown_key(key: Any, known: list[str]) -> str:
 def _refusal(key: str, given: Any, rule: Mapping) -> str:
     """Say what is wrong with the value of ``key``, and what would be right."""
     types = _types(rule)
-    if "string" in types and "enum" not in rule and "anyOf" not in rule:
+    if "string" in types and not {"enum", "anyOf"} & rule.keys():
         items = given if isinstance(given, list) and "array" in types else [given]
         misread = [item for item in items if not isinstance(item, str | list | None)]
         if misread:
@@ -176,6 +184,8 @@ def _refusal(key: str, given: Any, rule: Mapping) -> str:
             )
     text = f"{key} is {_shown(given)}; allowed: {allowed(rule)}"
     number = _number(given)
+    if {"boolean", "array"} <= types and number in (0, 1):
+        text += f"; for the experiment with id {number} write [{number}]"
     if "multipleOf" in rule and type(number) in (int, float):
         step = rule["multipleOf"]
         text += f"; the nearest is {round(min(max(rule['minimum'], number), rule['maximum']) / step) * step}"
@@ -190,6 +200,10 @@ def _misread(value: Any) -> str:
 
 def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str]:
     """Check what no single key can say about itself; keys that are wrong already are not in ``config``."""
+    if {"experiment_name", "models", "run_ids"} <= config.keys() and not any(
+        config[key] for key in ("experiment_name", "models", "run_ids")
+    ):
+        yield "experiment_name, models and run_ids are all none, so there is nothing to render; set one of them."
     uri = config.get("mlflow_uri", "refused")
     if uri is None and not environ.get("MLFLOW_TRACKING_URI"):
         yield "mlflow_uri is none and the environment variable MLFLOW_TRACKING_URI is not set; set one of them."

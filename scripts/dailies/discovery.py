@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dailies import catalog, files, naming
+from dailies import catalog, files, naming, registry
 from dailies.catalog import Artifact, Choice, Facts, Names
 from dailies.errors import LocationRefused, StoreError, StoreUnreachable
+from dailies.registry import Registered, Version
 from dailies.store import LoggedModel, Run, StoredFile, TrackingStore
 from dailies.tables import columns
 from dailies.text import clean, redacted
@@ -22,7 +23,11 @@ STEP = 64
 
 MEMORY = "listings.json"
 
+LONGEST_REASON = 1000
+"""Characters of the reason why a run is passed over; it may name files, and the store names those."""
+
 SELECTING = (
+    "models",
     "experiment_name",
     "filter_status",
     "filter",
@@ -48,6 +53,8 @@ LOST, FOREIGN = "whose artifacts are lost", "whose artifacts are at a place that
 class Selection:
     """Which models to look for, as the configuration says."""
 
+    models: tuple[str, ...]
+    """Versions of registered models, whatever their run's experiment and status; they come first."""
     experiments: tuple[str, ...]
     status: str | None
     """MLflow's run status; None takes all."""
@@ -63,7 +70,8 @@ class Selection:
     def from_config(cls, config: Mapping[str, Any]) -> "Selection":
         """Take what concerns discovery from a validated configuration."""
         return cls(
-            experiments=tuple(config["experiment_name"]),
+            models=tuple(config["models"] or ()),
+            experiments=tuple(config["experiment_name"] or ()),
             status=config["filter_status"],
             filter=config["filter"],
             order_by=config["order_by"],
@@ -86,6 +94,13 @@ class Found:
     run: Run
     facts: Facts
     choice: Choice
+    version: Version | None = None
+    """The registered model that it was asked for as."""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What tells it from every other model: one run may hold several."""
+        return self.run.run_id, self.choice.artifact.uri, self.choice.artifact.path
 
 
 @dataclass(frozen=True)
@@ -123,10 +138,10 @@ class Listings:
         self.memory: dict[str, Any] = {}
         """What to remember for the next time: location -> stamp and files; no stamp where listing it failed."""
 
-    def is_watched(self, run: Run) -> bool:
-        """Tell whether a run's artifacts are listed anew by every invocation: they may change, or it costs nothing."""
-        failed = self._remembered.get(self._store.locations.place(run.artifact_uri), {"stamp": ""})["stamp"] is None
-        return failed or run.status == "RUNNING" or self._is_rechecked(run.artifact_uri)
+    def is_watched(self, uri: str, run: Run) -> bool:
+        """Tell whether a location of a run is listed anew by every invocation: it may change, or it costs nothing."""
+        failed = self._remembered.get(self._store.locations.place(uri), {"stamp": ""})["stamp"] is None
+        return failed or run.status == "RUNNING" or self._is_rechecked(uri)
 
     def _is_rechecked(self, uri: str) -> bool:
         return self._store.local_folder(uri) is not None if self._recheck == "auto" else bool(self._recheck)
@@ -154,17 +169,18 @@ class Listings:
 
 
 def survey(store: TrackingStore, selection: Selection, listings: Listings) -> Survey:
-    """Look at every run that the selection names, in order, until ``max_runs`` models are found."""
+    """Look at the registered models, then at every run that the selection names, until ``max_runs`` are found."""
+    found, unfit = _named(store, registry.registered(store, selection.models), selection, listings)
+    known = {model.identity: model for model in found}
     runs = _runs(store, selection)
     passing = [run for run in runs if _passes(run, selection)]
-    skipped = [
+    skipped = unfit + [
         _skip(run, f"its status is {run.status}, filter_status asks for {selection.status}", "with another status")
         for run in runs
         if not _passes(run, selection)
     ]
     logged = _logged(store, passing)
-    found: list[Found] = []
-    limit = selection.max_runs or len(passing)
+    limit = len(found) + (selection.max_runs or len(passing))
     for start in range(0, len(passing), STEP):
         group = [(run, logged.get(run.run_id, [])) for run in passing[start : start + STEP]]
         if len(found) < limit:
@@ -172,19 +188,60 @@ def survey(store: TrackingStore, selection: Selection, listings: Listings) -> Su
             listings.prepare({model.artifact_uri: [model.updated] for _, models in group for model in models[:1]})
         for run, models in group:
             if len(found) >= limit:
-                skipped.append(_skip(run, f"beyond the first {limit} models", "beyond max_runs"))
+                reason = f"beyond the first {selection.max_runs} models"
+                skipped.append(_skip(run, reason, "beyond max_runs"))
                 continue
             choice = _choice(store, run, models, selection, listings)
             if isinstance(choice, Skipped):
                 skipped.append(choice)
+                continue
+            model = Found(run, catalog.facts(run, selection.names), choice)
+            if same := known.get(model.identity):
+                skipped.append(_skip(run, f"it is rendered as {same.version}", "rendered as a registered model"))
             else:
-                found.append(Found(run, catalog.facts(run, selection.names), choice))
+                found.append(model)
     return Survey(tuple(found), tuple(skipped))
+
+
+def _named(
+    store: TrackingStore, asked: Sequence[Registered], selection: Selection, listings: Listings
+) -> tuple[list[Found], list[Skipped]]:
+    """Give the registered models that hold files, each once, and those that do not."""
+    listings.prepare({item.uri: _stamp(item.run) if item.updated is None else [item.updated] for item in asked})
+    found: dict[tuple[str, str, str], Found] = {}
+    skipped = []
+    for item in asked:
+        choice = _named_choice(store, item, listings)
+        if isinstance(choice, Skipped):
+            skipped.append(choice)
+        else:
+            model = Found(item.run, catalog.facts(item.run, selection.names), choice, item.version)
+            found.setdefault(model.identity, model)
+    return list(found.values()), skipped
+
+
+def _named_choice(store: TrackingStore, item: Registered, listings: Listings) -> Choice | Skipped:
+    try:
+        listing = listings.of(item.uri)
+    except StoreError as error:
+        kind = FOREIGN if isinstance(error, LocationRefused) else "with artifacts that cannot be read"
+        return _skip(item.run, f"{item.version}: {error}", kind)
+    if artifact := catalog.named(item.run, item.uri, item.path, listing):
+        return Choice(artifact)
+    if moved := store.moved(item.uri):
+        return _skip(item.run, f"{item.version}: {moved}", LOST)
+    return _skip(item.run, f"{item.version} holds no model; its artifacts: {_listed(listing)}", "without a model")
+
+
+def _listed(listing: Sequence[StoredFile]) -> str:
+    return ", ".join(clean(file.path) for file in listing[:5]) or "none"
 
 
 def _runs(store: TrackingStore, selection: Selection) -> list[Run]:
     if selection.run_ids:
         return store.runs_by_id(selection.run_ids)
+    if not selection.experiments:
+        return []
     experiments = store.experiments(selection.experiments)
     return store.runs(experiments, filter_string=selection.filter or "", order_by=selection.order_by)
 
@@ -198,7 +255,7 @@ def _logged(store: TrackingStore, runs: Sequence[Run]) -> dict[str, list[LoggedM
 
 
 def _skip(run: Run, reason: str, kind: str) -> Skipped:
-    return Skipped(run.run_id, run.run_name, run.status, reason, kind)
+    return Skipped(run.run_id, run.run_name, run.status, clean(reason)[:LONGEST_REASON], kind)
 
 
 def _stamp(run: Run) -> list[Any] | None:
@@ -219,10 +276,9 @@ def _choice(
                 return Choice(whole, tuple(clean(other.label) for other in found if other is not artifact))
     except StoreUnreachable:
         raise
-    except LocationRefused as error:
-        return _skip(run, str(error), FOREIGN)
     except StoreError as error:
-        return _skip(run, str(error), "with artifacts that cannot be read")
+        kind = FOREIGN if isinstance(error, LocationRefused) else "with artifacts that cannot be read"
+        return _skip(run, str(error), kind)
     return _skip(run, *_why_none(store, run, found, listings, selection.checkpoint_pattern))
 
 
@@ -236,8 +292,7 @@ def _why_none(
     if found and pattern:
         labels = ", ".join(clean(artifact.label) for artifact in found[:5])
         return f"checkpoint_pattern {pattern} matches none of {labels}", "that match no checkpoint_pattern"
-    names = ", ".join(clean(file.path) for file in listings.of(run.artifact_uri)[:5]) or "none"
-    return f"it holds no model; its artifacts: {names}", "without a model"
+    return f"it holds no model; its artifacts: {_listed(listings.of(run.artifact_uri))}", "without a model"
 
 
 def open_store(config: Mapping[str, Any], state: Path) -> TrackingStore:
@@ -274,9 +329,11 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
     try:
         store = open_store(config, state)
         listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
+        named = registry.registered(store, selection.models)
         runs = _runs(store, selection)
         passing = [run for run in runs if _passes(run, selection)]
-        watched = [run.artifact_uri for run in passing if run.artifact_uri and listings.is_watched(run)]
+        places = [(item.uri, item.run) for item in named] + [(run.artifact_uri, run) for run in passing]
+        watched = [uri for uri, run in dict(places).items() if uri and listings.is_watched(uri, run)]
         listed = store.listings(watched)
         models = _logged(store, passing)
     except StoreUnreachable as error:
@@ -288,6 +345,7 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
         files.digest(
             [
                 _identity(config),
+                [asdict(item) for item in named],
                 [asdict(run) for run in runs],
                 [[asdict(model) for model in models[run_id]] for run_id in sorted(models)],
                 [[uri, _plain(listed[uri])] for uri in sorted(listed)],
@@ -373,7 +431,7 @@ def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index:
 
 def _passed_over(store: TrackingStore, selection: Selection, seen: Survey) -> list[Skipped]:
     """Give the runs of the experiments that the survey could not see: deleted, or left out by the filter."""
-    if selection.run_ids:
+    if selection.run_ids or not selection.experiments:
         return []
     experiments = store.experiments(selection.experiments)
     skipped = [_skip(run, "it was deleted", "deleted") for run in store.runs(experiments, deleted=True)]
@@ -386,7 +444,8 @@ def _passed_over(store: TrackingStore, selection: Selection, seen: Survey) -> li
 
 
 def _nothing_found(store: TrackingStore, selection: Selection, passed_over: Sequence[Skipped]) -> str:
-    where = "run_ids" if selection.run_ids else " and ".join(clean(name) for name in selection.experiments)
+    places = [*selection.models, *(["run_ids"] if selection.run_ids else selection.experiments)]
+    where = " and ".join(clean(name) for name in places)
     kinds = Counter(run.kind for run in passed_over).most_common()
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
     first = next((run.reason for run in passed_over if run.kind in {LOST, FOREIGN}), None)
@@ -396,28 +455,66 @@ def _nothing_found(store: TrackingStore, selection: Selection, passed_over: Sequ
     )
 
 
+class _Folders:
+    """The folder names given so far: a model keeps its own, also when its run's best file is another one now."""
+
+    def __init__(self, state: Path) -> None:
+        self.taken: set[str] = set()
+        self._by_identity: dict[tuple[str, str, str], str] = {}
+        self._by_run: dict[str, str] = {}
+        for path in sorted((state / "models").glob("*.json")):
+            record, about = files.read_json(path), state / "runs" / path.name
+            self.taken.add(path.stem)
+            self._by_identity[record["run_id"], record["artifact"]["uri"], record["artifact"]["path"]] = path.stem
+            if not (about.is_file() and files.read_json(about).get("registered_model")):
+                self._by_run[record["run_id"]] = path.stem
+        self._given: set[str] = set()
+
+    def of(self, model: Found, template: str) -> str:
+        """Give a model's folder name, the same as ever or a new one."""
+        same_run = None if model.version else self._by_run.get(model.run.run_id)
+        known = [self._by_identity.get(model.identity), same_run]
+        name = next((name for name in known if name and name not in self._given), None) or self._new(model, template)
+        self._given.add(name)
+        self.taken.add(name)
+        return name
+
+    def _new(self, model: Found, template: str) -> str:
+        run, version = model.run, model.version
+        about = asdict(model.facts) | {"run_id": run.run_id, "run_name": run.run_name, "experiment": run.experiment}
+        return naming.folder_name(
+            template,
+            about | {"start_time": run.start_time},
+            self.taken,
+            apart=f"{version.name}-{version.version}" if version else "",
+        )
+
+
 def _record(found: Sequence[Found], template: str, state: Path) -> list[str]:
-    models, runs = state / "models", state / "runs"
-    given = {files.read_json(path)["run_id"]: path.stem for path in models.glob("*.json")}
+    folders = _Folders(state)
     names = []
     for model in found:
-        run, facts, choice = model.run, model.facts, model.choice
-        name = given.get(run.run_id)
-        if name is None:
-            about = asdict(facts) | {"run_id": run.run_id, "run_name": run.run_name, "experiment": run.experiment}
-            name = naming.folder_name(template, about | {"start_time": run.start_time}, given.values())
-            given[run.run_id] = name
+        run, facts, choice, version = model.run, model.facts, model.choice, model.version
+        name = folders.of(model, template)
         names.append(name)
         files.write_json_if_changed(
-            models / f"{name}.json",
-            {"run_id": run.run_id, "architecture": facts.architecture, "artifact": asdict(choice.artifact)},
+            state / "models" / f"{name}.json",
+            {
+                "run_id": run.run_id,
+                "experiment_id": run.experiment_id,
+                "architecture": facts.architecture,
+                "artifact": asdict(choice.artifact),
+                "hints": catalog.hints(run),
+            },
         )
         files.write_json_if_changed(
-            runs / f"{name}.json",
+            state / "runs" / f"{name}.json",
             {
                 "run_id": run.run_id,
                 "run_name": run.run_name,
                 "experiment": run.experiment,
+                "registered_model": version
+                and {"name": clean(version.name), "version": version.version, "alias": version.alias},
                 **asdict(facts),
                 "status": run.status,
                 "start_time": run.start_time,

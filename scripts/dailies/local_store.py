@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 TRASH = ".trash"
 """The folder that MLflow makes in a folder store, when it is not there, on opening it."""
 
+REGISTRY = "models"
+"""The folder of a folder store that holds its registered models."""
+
 
 def readable_sqlite(path: Path, private: Path) -> str:
     """Give the URI with which MLflow reads a sqlite store; one of an older MLflow is upgraded in a private copy.

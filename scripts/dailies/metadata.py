@@ -23,6 +23,7 @@ def describe(run: Path, outcome: Path, *, output: Path) -> None:
         {
             **{key: about[key] for key in ("run_id", "run_name", *FROM_CHECKPOINT, "status", "start_time")},
             "experiment": about["experiment"],
+            "registered_model": about.get("registered_model"),
             "params": about["params"],
             "metrics": about["metrics"],
             "tags": about["tags"],
@@ -78,18 +79,16 @@ def failures(summary: Path) -> str | None:
     return f"{len(failed)} of {len(lines)} models failed: {reasons}{more}. The next invocation tries them again"
 
 
-def left_behind(output_dir: Path, summary: Path) -> list[str]:
-    """Name the folders of models that were rendered once and that the summary no longer lists, sorted."""
-    listed = {line["run_id"] for line in files.read_json(summary)}
-    return sorted(
-        path.parent.name for path in output_dir.glob("*/metadata.json") if _rendered_run(path) not in {None, *listed}
-    )
+def left_behind(output_dir: Path, index: Path) -> list[str]:
+    """Name the folders of models that were rendered once and that discovery's ``index`` no longer lists, sorted."""
+    listed = files.read_json(index)["models"]
+    folders = {path.parent.name for path in output_dir.glob("*/metadata.json") if _is_ours(path)}
+    return sorted(folders.difference(listed))
 
 
-def _rendered_run(metadata: Path) -> str | None:
-    """Give the run id in a ``metadata.json``; None when another program wrote the file."""
+def _is_ours(metadata: Path) -> bool:
+    """Tell a ``metadata.json`` of a render from one that another program wrote."""
     try:
-        about = files.read_json(metadata)
-        return about["run_id"] if "render" in about else None
-    except (ValueError, TypeError, KeyError):
-        return None
+        return {"run_id", "render"} <= files.read_json(metadata).keys()
+    except (ValueError, AttributeError):
+        return False

@@ -47,6 +47,9 @@ NAMED = 20
 LONGEST_NAME = 200
 """Characters of a run's name; MLflow allows 5000."""
 
+LONGEST_KEY, LONGEST_VALUE, MOST_VALUES = 250, 8000, 10_000
+"""Characters of a param's, metric's or tag's name and value, MLflow's own limits, and how many of them are kept."""
+
 CONNECT_SECONDS, ANSWER_SECONDS = 3, 5
 """How long a server may take to accept a connection, and to send a first answer, before it counts as unreachable."""
 
@@ -90,6 +93,7 @@ class Run:
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     """The user's own tags; MLflow's (``mlflow.…``) are left out."""
+    deleted: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ class TrackingStore:
         self.name = redacted(uri)
         self._uri = uri
         self._private = private
+        self._experiments: dict[str, Experiment] = {}
         self._remote = urlsplit(uri).scheme in {"http", "https"}
         self.locations = Locations(uri if self._remote else None, allowed_schemes, dict(artifact_remap or {}))
         for name, value in ENVIRONMENT.items():
@@ -158,7 +163,7 @@ class TrackingStore:
         """Find experiments by name. Raises StoreError, listing those that exist, for one that does not."""
         found = []
         for name in names:
-            experiment = self._ask(lambda name=name: self._client.get_experiment_by_name(name))
+            experiment = self.ask(lambda client, name=name: client.get_experiment_by_name(name))
             if experiment is None or experiment.lifecycle_stage != "active":
                 deleted = " (it was deleted)" if experiment is not None else ""
                 raise StoreError(
@@ -169,7 +174,7 @@ class TrackingStore:
         return found
 
     def _experiment_names(self) -> str:
-        pages = self._pages(lambda token: self._client.search_experiments(max_results=1000, page_token=token))
+        pages = self.pages(lambda client, token: client.search_experiments(max_results=1000, page_token=token))
         names = sorted(clean(experiment.name)[:LONGEST_NAME] for experiment in pages)
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         return (", ".join(names[:NAMED]) or "none") + more
@@ -190,7 +195,7 @@ class TrackingStore:
         try:
             return self._search(experiments, filter_string, order_by, deleted=deleted)
         except StoreError as error:
-            if _code(error) == "INVALID_PARAMETER_VALUE":
+            if error_code(error) == "INVALID_PARAMETER_VALUE":
                 asked = {"filter": filter_string, "order_by": order_by}
                 given = " or ".join(f"{key} {clean(value)}" for key, value in asked.items() if value)
                 raise StoreError(f"{given} is not accepted. {error}") from error
@@ -208,8 +213,8 @@ class TrackingStore:
         from mlflow.entities import ViewType
 
         by_id = {experiment.experiment_id: experiment for experiment in experiments}
-        pages = self._pages(
-            lambda token: self._client.search_runs(
+        pages = self.pages(
+            lambda client, token: client.search_runs(
                 list(by_id),
                 filter_string=filter_string,
                 run_view_type=ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY,
@@ -222,38 +227,49 @@ class TrackingStore:
 
     def runs_by_id(self, run_ids: Iterable[str]) -> list[Run]:
         """Give just these runs, in this order, each once. Raises StoreError, naming it, for one that is not there."""
-        experiments: dict[str, Experiment] = {}
         found = []
         for run_id in dict.fromkeys(run_ids):
-            try:
-                run = self._ask(lambda run_id=run_id: self._client.get_run(run_id))
-            except StoreError as error:
-                if _code(error) not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-                    raise
-                raise StoreError(f"run {clean(run_id)[:64]} of run_ids is not in {self.name}") from error
-            if run.info.lifecycle_stage != "active":
+            run = self.run(run_id)
+            if run is None:
+                raise StoreError(f"run {clean(run_id)[:64]} of run_ids is not in {self.name}")
+            if run.deleted:
                 raise StoreError(f"run {run_id} of run_ids was deleted; restore it or take it out of run_ids")
-            key = run.info.experiment_id
-            if key not in experiments:
-                name = self._ask(lambda key=key: self._client.get_experiment(key)).name
-                experiments[key] = Experiment(key, name)
-            found.append(_run(run, experiments[key]))
+            found.append(run)
         return found
+
+    def run(self, run_id: str) -> Run | None:
+        """Give one run, also a deleted one; None when the store has no such run."""
+        try:
+            run = self.ask(lambda client: client.get_run(run_id))
+        except StoreError as error:
+            if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise
+        key = run.info.experiment_id
+        if key not in self._experiments:
+            self._experiments[key] = Experiment(key, self.ask(lambda client: client.get_experiment(key)).name)
+        return _run(run, self._experiments[key])
+
+    @property
+    def has_registry(self) -> bool:
+        """Whether there can be registered models; asking a folder store without any would make it a folder for them."""
+        folder = None if self._remote or _sqlite_file(self._uri) else _store_folder(self._uri)
+        return folder is None or (folder / local_store.REGISTRY).is_dir()
 
     def logged_models(self, experiment_ids: Sequence[str]) -> dict[str, list[LoggedModel]]:
         """Give the logged models of the experiments that are ready, newest first, by the run that made them.
 
         A server older than MLflow 3 has none.
         """
-        pages = self._pages(
-            lambda token: self._client.search_logged_models(
+        pages = self.pages(
+            lambda client, token: client.search_logged_models(
                 list(experiment_ids), max_results=MODELS_PAGE, page_token=token
             )
         )
         try:
             found = [model for model in pages if model.source_run_id and str(model.status) == "READY"]
         except StoreError as error:
-            if _code(error) in {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"}:
+            if error_code(error) in {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"}:
                 return {}
             raise
         models: dict[str, list[LoggedModel]] = {}
@@ -262,7 +278,7 @@ class TrackingStore:
                 LoggedModel(
                     model_id=model.model_id,
                     run_id=model.source_run_id,
-                    name=model.name,
+                    name=clean(model.name)[:LONGEST_NAME],
                     artifact_uri=model.artifact_location,
                     updated=model.last_updated_timestamp,
                 )
@@ -354,10 +370,15 @@ class TrackingStore:
         tracking_uri, place = self._client.tracking_uri, self.locations.place(artifact_uri)
         return self._ask(lambda: get_artifact_repository(place, tracking_uri=tracking_uri))
 
-    def _pages(self, page: Callable[[str | None], Any]) -> Iterator[Any]:
+    def ask(self, question: Callable[["MlflowClient"], T]) -> T:
+        """Put a question to MLflow. Raises StoreError for whatever MLflow raises."""
+        return self._ask(lambda: question(self._client))
+
+    def pages(self, page: Callable[["MlflowClient", str | None], Any]) -> Iterator[Any]:
+        """Put a question to MLflow that it answers page by page, each page with the token of the next."""
         token = None
         while True:
-            result = self._ask(lambda token=token: page(token))
+            result = self.ask(lambda client, token=token: page(client, token))
             yield from result
             token = result.token
             if not token:
@@ -381,25 +402,32 @@ class TrackingStore:
         return StoreError(f"MLflow at {self.name} says: {text[:500] or type(error).__name__}")
 
 
-def _code(error: StoreError) -> str | None:
+def error_code(error: StoreError) -> str | None:
     """Give MLflow's code for the error behind a StoreError."""
     return getattr(error.__cause__, "error_code", None)
 
 
 def _run(run: Any, experiment: Experiment) -> Run:
     return Run(
-        run_id=run.info.run_id,
+        run_id=clean(run.info.run_id)[:LONGEST_NAME],
         run_name=clean(run.info.run_name or "")[:LONGEST_NAME],
-        experiment=clean(experiment.name),
+        experiment=clean(experiment.name)[:LONGEST_NAME],
         experiment_id=experiment.experiment_id,
         status=run.info.status,
         start_time=run.info.start_time or None,
         end_time=run.info.end_time,
         artifact_uri=run.info.artifact_uri or "",
-        params=dict(run.data.params),
-        metrics=dict(run.data.metrics),
-        tags={name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")},
+        params=_bounded(run.data.params),
+        metrics=_bounded(run.data.metrics),
+        tags=_bounded({name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}),
+        deleted=run.info.lifecycle_stage != "active",
     )
+
+
+def _bounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what MLflow itself would accept, in number and in length."""
+    kept = [(name, value) for name, value in values.items() if len(name) <= LONGEST_KEY][:MOST_VALUES]
+    return {name: value[:LONGEST_VALUE] if isinstance(value, str) else value for name, value in kept}
 
 
 def _knock(uri: str, name: str) -> None:

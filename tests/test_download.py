@@ -382,3 +382,16 @@ def test_the_artifact_folder_itself_may_be_a_link(shelf, tmp_path):
     (tmp_path / "link").symlink_to(uri)
 
     assert fetched(shelf.uri, str(tmp_path / "link"), tmp_path)["status"] == "success"
+
+
+@pytest.mark.parametrize("path", ["a\u202eb.pth", "a\nb.pth", "x" * 1001 + ".pth"])
+def test_a_name_that_no_file_of_ours_should_have_is_refused(tmp_path, pauses, path):
+    listed = {"files": [{"path": path, "is_dir": False, "file_size": 3}]}
+    with proxied() as proxy:
+        proxy.trouble = lambda method, asked: (200, listed) if "mlflow-artifacts" in asked else None
+        error = fetched(proxy.uri, "mlflow-artifacts:/1/run/artifacts", tmp_path, path)["error"]
+
+    assert error.startswith("the name of an artifact is too long or holds control characters: ")
+    assert error.endswith("; log it under another name")
+    assert error.isprintable()
+    assert len(error) < 300

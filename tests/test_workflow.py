@@ -309,3 +309,28 @@ def test_a_killed_render_resumes_where_it_stopped(studio, tmp_path_factory):
     frames = contents(studio.folder(undisturbed))
     assert contents(studio.folder(killed)) == frames
     assert len(set(frames.values())) == 201
+
+
+def test_an_alias_that_moves_renders_only_the_model_it_names_now(rendered):
+    dark, middle, light = (rendered.runs[name] for name in LEVELS)
+    rendered.client.create_registered_model("net")
+    for run in (dark, middle):
+        rendered.client.create_model_version("net", f"runs:/{run}/checkpoints/best_model_unet.pth", run_id=run)
+    rendered.client.set_registered_model_alias("net", "champion", "1")
+    selected = {"models": "net@champion", "run_ids": light}
+
+    output = rendered.snakemake(**selected)
+    assert jobs(output, "infer") == []
+    assert [line["run_name"] for line in rendered.summary()] == ["dark", "light"]
+    assert rendered.metadata(dark)["registered_model"] == {"name": "net", "version": "1", "alias": "champion"}
+    assert f"No longer selected, their frames stay where they are: {rendered.folder(middle).name}" in output
+    assert "Nothing to be done" in rendered.snakemake("-n", **selected)
+
+    rendered.log_checkpoint(middle, grey_checkpoint(0.2), "registered/other.pth")
+    rendered.client.create_model_version("net", f"runs:/{middle}/registered", run_id=middle)
+    rendered.client.set_registered_model_alias("net", "champion", "3")
+    output = rendered.snakemake(**selected)
+
+    (new,) = jobs(output, "infer")
+    assert new == f"{rendered.folder(middle).name}_net-3"
+    assert [line["run_name"] for line in rendered.summary()] == ["middle", "light"]

@@ -3,8 +3,9 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ STEP = 64
 """Runs whose artifacts are listed together while looking for the first ``max_runs`` models."""
 
 MEMORY = "listings.json"
+
+LONGEST_LABEL, MOST_LABELS = 200, 1000
+"""Characters of an artifact's path as it is shown, and how many of those that were not chosen are."""
 
 LONGEST_REASON = 1000
 """Characters of the reason why a run is passed over; it may name files, and the store names those."""
@@ -234,7 +238,7 @@ def _named_choice(store: TrackingStore, item: Registered, listings: Listings) ->
 
 
 def _listed(listing: Sequence[StoredFile]) -> str:
-    return ", ".join(clean(file.path) for file in listing[:5]) or "none"
+    return ", ".join(clean(file.path)[:LONGEST_LABEL] for file in listing[:5]) or "none"
 
 
 def _runs(store: TrackingStore, selection: Selection) -> list[Run]:
@@ -273,13 +277,18 @@ def _choice(
                 listings.prepare({artifact.uri: stamps[artifact.uri]})
             whole = replace(artifact, files=artifact.files or listings.of(artifact.uri))
             if whole.files:
-                return Choice(whole, tuple(clean(other.label) for other in found if other is not artifact))
+                return Choice(whole, _shown(other for other in found if other is not artifact))
     except StoreUnreachable:
         raise
     except StoreError as error:
         kind = FOREIGN if isinstance(error, LocationRefused) else "with artifacts that cannot be read"
         return _skip(run, str(error), kind)
     return _skip(run, *_why_none(store, run, found, listings, selection.checkpoint_pattern))
+
+
+def _shown(others: Iterable[Artifact]) -> tuple[str, ...]:
+    """Name the first artifacts of a run that holds more."""
+    return tuple(clean(other.label)[:LONGEST_LABEL] for other in islice(others, MOST_LABELS))
 
 
 def _why_none(

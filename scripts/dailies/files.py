@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,10 +35,16 @@ def sweep(folder: Path) -> None:
 
 
 def dump_json(value: Any) -> bytes:
-    """Give strict JSON with stable bytes: keys in the order given, NaN and infinities as null."""
-    return (json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
-        "utf-8", "backslashreplace"
-    )
+    """Give strict JSON with stable bytes: keys in the order given, NaN and infinities as null.
+
+    Characters that do not print, such as those that turn a line around, are written as ``\\uXXXX``.
+    """
+    text = json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return (re.sub(r"[^ -~\n]", _escaped, text) + "\n").encode()
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 def strict(value: Any) -> Any:

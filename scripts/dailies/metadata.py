@@ -6,6 +6,7 @@ from typing import Any
 
 from dailies import files
 from dailies.tables import columns
+from dailies.text import clean
 
 FROM_CHECKPOINT = ("architecture", "epoch", "train_loss", "val_loss")
 """What the checkpoint knows better than its run: the run ends later than its best epoch."""
@@ -73,7 +74,7 @@ def failures(summary: Path) -> str | None:
     if not failed:
         return None
     reasons = "; ".join(
-        f"{line['run_name']} ({line['run_id'][:8]}) {line['status']}: {line['error']}" for line in failed[:NAMED]
+        f"{line['run_name']} ({line['run_id'][:8]}) {line['status']}: {clean(line['error'])}" for line in failed[:NAMED]
     )
     more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
     return f"{len(failed)} of {len(lines)} models failed: {reasons}{more}. The next invocation tries them again"

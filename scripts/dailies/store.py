@@ -320,7 +320,7 @@ class TrackingStore:
             for entry in self._ask(lambda parent=parent: repository.list_artifacts(parent)):
                 seen += 1
                 if seen > ENTRIES:
-                    log.warning(TOO_MANY, ENTRIES, redacted(artifact_uri))
+                    log.warning(TOO_MANY, ENTRIES, redacted(clean(artifact_uri))[:LONGEST_NAME])
                     return
                 if not entry.is_dir:
                     yield StoredFile(entry.path, entry.file_size)
@@ -495,7 +495,7 @@ def _local_files(folder: Path) -> Iterator[StoredFile]:
         for entry in _entries(parent):
             seen += 1
             if seen > ENTRIES:
-                log.warning(TOO_MANY, ENTRIES, folder)
+                log.warning(TOO_MANY, ENTRIES, clean(str(folder)))
                 return
             if entry.is_dir(follow_symlinks=False):
                 if depth < DEPTH:

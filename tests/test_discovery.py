@@ -767,7 +767,7 @@ def test_a_registered_model_that_cannot_be_found_ends_the_invocation(shelf, scen
 
 
 def test_no_registered_model_with_files_says_which_were_asked(shelf, scene):
-    run_id = shelf.run("a")
+    run_id = shelf.run("a", "notes.txt")
     shelf.register("net", f"runs:/{run_id}/model", run_id=run_id)
 
     assert scene.look(models=["net/1"], experiment_name=None) == []

@@ -273,9 +273,10 @@ def _choice(
     try:
         found = catalog.candidates(run, listings.of(run.artifact_uri), logged)
         for artifact in catalog.fitting(found, selection.checkpoint_pattern):
-            if not artifact.files:
+            whole = artifact
+            if not artifact.files and artifact.uri in stamps:
                 listings.prepare({artifact.uri: stamps[artifact.uri]})
-            whole = replace(artifact, files=artifact.files or listings.of(artifact.uri))
+                whole = replace(artifact, files=listings.of(artifact.uri))
             if whole.files:
                 return Choice(whole, _shown(other for other in found if other is not artifact))
     except StoreUnreachable:

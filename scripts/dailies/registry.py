@@ -108,7 +108,7 @@ def _resolved(store: TrackingStore, version: Version) -> Registered:
             source, run_id, updated = original.source, run_id or original.run_id, original.updated
     if match := IN_RUN.fullmatch(source):
         holder = _run(store, version, match[1])
-        run = _run(store, version, run_id) if run_id else holder
+        run = holder if run_id in {"", holder.run_id} else _run(store, version, run_id)
         return Registered(version, run, holder.artifact_uri, match[2].strip("/"), None)
     run = _run(store, version, run_id)
     root, place = path_of(run.artifact_uri).rstrip("/"), path_of(source).rstrip("/")

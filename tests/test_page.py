@@ -176,6 +176,14 @@ def test_models_come_in_the_summarys_order_whatever_the_order_of_their_files(sho
     assert [model["name"] for model in show.build(metadata=metadata)["models"]] == ["dark", "light"]
 
 
+def test_two_models_of_one_run_keep_their_places(show):
+    for name in ("first", "second"):
+        show.add_model(name, lambda number: flat(number, 0, 0), run={"run_id": f"{1:032x}"})
+    metadata = [folder / "metadata.json" for folder in reversed(show.models)]
+
+    assert [model["name"] for model in show.build(metadata=metadata)["models"]] == ["dark", "light", "first", "second"]
+
+
 def test_a_failed_model_is_listed_with_its_reason_and_shows_no_frames(show):
     show.add_model("broken", error="best.pth is damaged")
 

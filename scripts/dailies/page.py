@@ -164,9 +164,13 @@ def run_link(tracking_uri: str | None, run_id: str) -> str | None:
 
 def _in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Give each model's folder and metadata in the summary's order."""
-    order = {line["run_id"]: number for number, line in enumerate(files.read_json(summary))}
+    order: dict[str, int] = {}
+    for number, line in enumerate(files.read_json(summary)):
+        order.setdefault(line["run_id"], number)
+        if "output_dir" in line:  # a run may hold several models, which their folders tell apart
+            order[Path(line["output_dir"]).name] = number
     abouts = [(path.parent, files.read_json(path)) for path in metadata]
-    return sorted(abouts, key=lambda model: order[model[1]["run_id"]])
+    return sorted(abouts, key=lambda model: order.get(model[0].name, order[model[1]["run_id"]]))
 
 
 def _succeeded(about: Mapping[str, Any]) -> bool:

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import mlflow
 from dailies.config import validated
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
 os.environ |= {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -98,19 +98,14 @@ class Shelf:
 
     def register(self, name: str, source: str, *, run_id: str | None = None, alias: str | None = None) -> str:
         """Register a version of a model, whose registry comes into being with the first one; give its number."""
-        before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(self.uri)  # MLflow 3.17 looks for the logged model of a source there
-        try:
+        model_id = source.removeprefix("models:/") if source.startswith("models:/m-") else None
+        with _use_tracking_uri(self.uri):  # MLflow 3.17 looks for logged models there
             with suppress(MlflowException):
                 self.client.create_registered_model(name)
-            model_id = source.removeprefix("models:/") if source.startswith("models:/m-") else None
             made = self.client.create_model_version(name, source, run_id=run_id, model_id=model_id)
-            version = str(made.version)
-        finally:
-            mlflow.set_tracking_uri(before)
-        if alias:
-            self.client.set_registered_model_alias(name, alias, version)
-        return version
+            if alias:
+                self.client.set_registered_model_alias(name, alias, made.version)
+        return str(made.version)
 
     def _outbox(self, path: str, content: bytes | None) -> tuple[Path, str | None]:
         local = self.root / "outbox" / Path(path).name

@@ -1,6 +1,7 @@
+import os
 import sqlite3
 import uuid
-from contextlib import closing
+from contextlib import chdir, closing
 
 import pytest
 from dailies.errors import StoreError
@@ -55,7 +56,7 @@ def test_versions_and_aliases_are_found_in_the_order_asked(shelf, find, name):
     assert (one.uri, one.path) == (one.run.artifact_uri, "model")
 
 
-def test_every_kind_of_source_leads_to_its_run_and_files(shelf, find, name):
+def test_every_kind_of_source_leads_to_its_run_and_files(shelf, find, name, monkeypatch):
     run_id = shelf.run("a", BEST, "model/MLmodel")
     model_id = shelf.logged_model(run_id, "MLmodel")
     location = shelf.client.get_run(run_id).info.artifact_uri
@@ -63,6 +64,7 @@ def test_every_kind_of_source_leads_to_its_run_and_files(shelf, find, name):
     shelf.register(name, f"runs:/{run_id}/{BEST}", run_id=run_id)
     shelf.register(name, f"{location}/model", run_id=run_id)
     shelf.register(name, location, run_id=run_id)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", shelf.uri)  # MLflow 3.17 copies a version by way of the default store
     shelf.client.copy_model_version(f"models:/{name}/1", f"{name} copy")
 
     found = find(shelf, *(f"{name}/{number}" for number in range(1, 5)), f"{name} copy/1")
@@ -98,16 +100,19 @@ def test_a_store_without_registered_models_says_none(tmp_path, find):
         assert snapshot(tmp_path / make.__name__) == before
 
 
-def test_reading_a_registry_changes_nothing(tmp_path, find):
+def test_reading_a_registry_changes_nothing(tmp_path, find, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for make in (sqlite_shelf, folder_shelf):
-        shelf = make(tmp_path / make.__name__)
-        run_id = shelf.run("a", "model/MLmodel")
-        shelf.register("net", f"runs:/{run_id}/model", run_id=run_id, alias="champion")
+        shelf, elsewhere = make(tmp_path / make.__name__), tmp_path / f"beside {make.__name__}"
+        shelf.register("net", f"models:/{shelf.logged_model(shelf.run('a'), 'MLmodel')}", alias="champion")
         before = snapshot(tmp_path / make.__name__)
-
-        find(shelf, "net@champion")
+        elsewhere.mkdir()
+        with chdir(elsewhere):
+            find(shelf, "net@champion", "net/1")
 
         assert snapshot(tmp_path / make.__name__) == before
+        assert not list(elsewhere.iterdir())
+        assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
 def test_a_version_of_a_deleted_run_is_refused(shelf, find, name):

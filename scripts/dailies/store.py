@@ -153,7 +153,7 @@ class TrackingStore:
         uri = self._uri
         if file := _sqlite_file(uri):
             uri = local_store.readable_sqlite(file, self._private)
-        elif folder := _store_folder(uri):
+        elif folder := self._folder:
             uri = local_store.readable_folder(folder, self._private)
         from mlflow import MlflowClient
 
@@ -253,8 +253,11 @@ class TrackingStore:
     @property
     def has_registry(self) -> bool:
         """Whether there can be registered models; asking a folder store without any would make it a folder for them."""
-        folder = None if self._remote or _sqlite_file(self._uri) else _store_folder(self._uri)
-        return folder is None or (folder / local_store.REGISTRY).is_dir()
+        return self._folder is None or (self._folder / local_store.REGISTRY).is_dir()
+
+    @property
+    def _folder(self) -> Path | None:
+        return None if self._remote or _sqlite_file(self._uri) else _store_folder(self._uri)
 
     def logged_models(self, experiment_ids: Sequence[str]) -> dict[str, list[LoggedModel]]:
         """Give the logged models of the experiments that are ready, newest first, by the run that made them.
@@ -372,7 +375,11 @@ class TrackingStore:
 
     def ask(self, question: Callable[["MlflowClient"], T]) -> T:
         """Put a question to MLflow. Raises StoreError for whatever MLflow raises."""
-        return self._ask(lambda: question(self._client))
+        if not self._folder:
+            return self._ask(lambda: question(self._client))
+        client = self._client
+        with local_store.as_default(client.tracking_uri):
+            return self._ask(lambda: question(client))
 
     def pages(self, page: Callable[["MlflowClient", str | None], Any]) -> Iterator[Any]:
         """Put a question to MLflow that it answers page by page, each page with the token of the next."""

@@ -1,7 +1,9 @@
 """TorchScript, written by torch; hostile files would leave a marker file if their code ran."""
 
+import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -294,3 +296,214 @@ def test_a_member_that_comes_twice_is_refused(tmp_path):
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         archive.writestr(name.replace("data.pkl", "DATA.pkl"), b"")
     assert "more than once" in refusal(path)
+
+
+def rewritten(path: Path, old: str, new: str) -> Path:
+    """Change the code in a file."""
+    with zipfile.ZipFile(path) as archive:
+        names = [short(name) for name in archive.namelist() if old.encode() in archive.read(name)]
+    assert names
+    return edited(path, dict.fromkeys(names, lambda data: data.replace(old.encode(), new.encode())))
+
+
+class Guard:
+    """Writes a file when a ``with`` statement begins."""
+
+    def __init__(self, pixels: Tensor, path: str) -> None:
+        self.pixels = pixels
+        self.path = path
+
+    def __enter__(self) -> None:
+        torch.save(self.pixels, self.path)
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        pass
+
+
+class Entering(nn.Module):
+    def __init__(self, marker: Path) -> None:
+        super().__init__()
+        self.marker = str(marker)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        with Guard(pixels, self.marker):
+            return pixels * 2
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+
+    @torch.jit.interface
+    class Step(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            pass
+
+
+class Choosing(nn.Module):
+    """Calls its part through an interface, so that no graph says which method runs."""
+
+    part: Step
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.part.forward(pixels)
+
+
+@pytest.mark.parametrize("name", ["with", "interface"])
+def test_methods_that_no_graph_calls_are_checked(tmp_path, monkeypatch, name):
+    marker = tmp_path / "marker"
+    network = Entering(marker) if name == "with" else Choosing(Saving(marker))
+    path = scripted(tmp_path / "model.pt", network)
+    path = rewritten(path, "torch.save(", "o = ops.aten\n    o.save(")
+    torch.jit.load(path)(image())
+    assert marker.exists(), "the hostile file is harmless and proves nothing"
+    marker.unlink()
+    assert "uses ops.aten;" in refusal(path)
+    monkeypatch.setattr(torchscript, "check_code", lambda text: None)
+    assert "uses aten::save" in refusal(path)
+    assert not marker.exists()
+
+
+def test_networks_may_use_interfaces_and_with(tmp_path):
+    class Quiet(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            with torch.no_grad():
+                return pixels * 2
+
+    assert torch.equal(open_program(scripted(tmp_path / "a.pt", Choosing(Quiet()))).network(image()), image() * 2)
+
+
+def test_objects_of_torch_classes_are_refused(tmp_path, monkeypatch):
+    class Profiled(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            profile = torch.classes.profiling._ScriptProfile()
+            profile.enable()
+            return pixels
+
+    path = scripted(tmp_path / "model.pt", Profiled())
+    assert "uses objects of torch.classes" in refusal(path)
+
+
+def test_a_program_cannot_steer_the_terminal(tmp_path):
+    class Printing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.text = "\x1b[2J"
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            print(self.text)
+            return pixels
+
+    assert "holds control characters" in refusal(scripted(tmp_path / "model.pt", Printing()))
+
+    class Formatting(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            print("%c[2J" % 27)  # noqa: UP031
+            return pixels
+
+    assert "uses torch.percentFormat" in refusal(scripted(tmp_path / "model.pt", Formatting()))
+
+
+def test_a_tower_of_calls_is_not_written_out(tmp_path):
+    """Every method calls the one below twice: 2**40 operators in 41 lines, which torch would inline one by one."""
+
+    class Floor(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return pixels + 1
+
+    class Storey(nn.Module):
+        def __init__(self, below: nn.Module) -> None:
+            super().__init__()
+            self.below = below
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            return self.below(self.below(pixels))
+
+    network = Floor()
+    for _ in range(40):
+        network = Storey(network)
+    assert "more than 500,000 operators" in refusal(scripted(tmp_path / "model.pt", network))
+
+
+def test_modules_that_share_modules_are_not_made_again_and_again(tmp_path):
+    """Every module holds the one below twice: 2**40 modules for whoever walks the tree."""
+    head = "class M{}(Module):\n  __parameters__ = []\n  __buffers__ = []\n  training : bool\n"
+    body = "  def forward(self: __torch__.M{},\n    x: Tensor) -> Tensor:\n    return torch.add(x, 1)\n"
+
+    def tower(height: int) -> Path:
+        code = head.format(0) + body.format(0)
+        data = b"c__torch__\nM0\n)\x81}(X\x08\x00\x00\x00training\x89ubq\x00"
+        for floor in range(1, height):
+            below = f"__torch__.M{floor - 1}"
+            code += head.format(floor) + f"  a : {below}\n  b : {below}\n" + body.format(floor)
+            held = b"X\x01\x00\x00\x00a" + data + b"X\x01\x00\x00\x00bh" + bytes([floor - 1])
+            data = f"c__torch__\nM{floor}\n)".encode() + b"\x81}(X\x08\x00\x00\x00training\x89" + held
+            data += b"ubq" + bytes([floor])
+        path = tmp_path / "tower.pt"
+        with zipfile.ZipFile(path, "w") as target:
+            target.writestr("m/data.pkl", b"\x80\x02" + data + b".")
+            target.writestr("m/constants.pkl", b"\x80\x02).")
+            target.writestr("m/code/__torch__.py", code)
+            target.writestr("m/version", "3\n")
+        return path
+
+    assert torch.equal(open_program(tower(5)).network(image()), image() + 1)
+    assert "objects that share others, more than 500,000" in refusal(tower(40))
+
+
+def test_shapes_beyond_all_memory_are_refused(tmp_path):
+    class Huge(nn.Module):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return pixels + torch.zeros(1, 3, 200_000, 200_000).mean()
+
+    assert "makes a tensor of the shape (1, 3, 200000, 200000)" in refusal(scripted(tmp_path / "model.pt", Huge()))
+
+
+class Trace(nn.Module):
+    """Twice its input, with as much of the input's shape frozen by tracing as its name says."""
+
+    def __init__(self, frozen: str) -> None:
+        super().__init__()
+        self.conv = Double().conv
+        self.frozen = frozen
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        batch, channels, height, width = (int(length) for length in pixels.shape)
+        wide = self.conv(pixels)
+        if self.frozen == "size":
+            return wide.view(-1, channels, height // 4, 4, width // 4, 4).flatten(4).flatten(2, 3)
+        if self.frozen == "resize":
+            return nn.functional.interpolate(wide, (height, width))
+        if self.frozen == "batch":
+            return wide.unbind(0)[batch - 1][None].expand(batch, -1, -1, -1) * 0 + wide
+        return wide.view(batch, channels, height, width) if self.frozen == "all" else wide
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    ("frozen", "count", "size", "batch"),
+    [
+        ("nothing", 1, None, None),
+        ("size", 1, (8, 12), 1),
+        ("resize", 1, (8, 12), 1),
+        ("batch", 1, None, 1),
+        ("batch", 2, None, 2),
+        ("all", 2, (8, 12), 2),
+    ],
+)
+def test_what_a_trace_froze_is_found(tmp_path, frozen, count, size, batch):
+    path = tmp_path / "model.pt"
+    torch.jit.trace(Trace(frozen).eval(), image().expand(count, -1, -1, -1)).save(path)
+    program = open_program(path)
+    assert (program.size, program.batch, program.channels) == (size, batch, 3)
+    for images in (1, 3):
+        pixels = torch.rand(images, 3, *(size or (16, 20)))
+        assert torch.equal(program.network(pixels), pixels * 2)
+
+
+def test_traces_of_other_things_than_images_are_refused(tmp_path):
+    torch.jit.trace(nn.Linear(3, 3), torch.rand(4, 3)).save(tmp_path / "model.pt")
+    assert "was traced with a tensor of 2 dimensions; expected one image" in refusal(tmp_path / "model.pt")

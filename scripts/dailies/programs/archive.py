@@ -48,6 +48,12 @@ def short(name: str) -> str:
     return name.partition("/")[2] or name
 
 
+def check_size(shape: Sequence[int]) -> None:
+    """Raise Bad for the shape of a tensor that would not fit into memory."""
+    if math.prod(map(abs, shape)) > LARGEST // 4:
+        raise Bad(f"the program makes a tensor of the shape {shown(str(tuple(shape)), 80)}")
+
+
 def check_view(shape: Sequence[int], strides: Sequence[int], offset: int, count: int, itemsize: int) -> None:
     """Raise Bad unless a view of ``count`` elements stays inside them, and is not much larger than they are."""
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dailies.errors import RenderError
-from dailies.programs.archive import LARGEST
+from dailies.programs.archive import check_size
 from dailies.programs.operators import OPERATORS
 from dailies.programs.program import Bad, Unsafe, shown
 
@@ -32,6 +32,9 @@ PYTHON: dict[str, Callable[..., Any]] = {
     for name in names.split()
 }
 """Arithmetic on sizes."""
+
+FOURIER = tuple(f"torch.ops.aten._fft_{name}.default" for name in ("c2c", "c2r", "r2c"))
+"""What torch writes for transforms once they are decomposed; it reads wherever they tell it to."""
 
 SIZES = ("size", "repeats", "output_size")
 """Arguments that say how large a result is."""
@@ -197,19 +200,16 @@ def _step(node: Mapping[str, Any]) -> tuple[Callable[..., Any], list[Any], dict[
         return WRAPPERS[target], [value for _, value in given], {}, results[0] if single else flat
     for name, value in given:
         if name in SIZES and isinstance(value, list):
-            _check_size([length for length in value if type(length) is int])
+            check_size([length for length in value if type(length) is int])
     function = _operator(target)
-    single = len(function._schema.returns) == 1
+    single = target in FOURIER or len(function._schema.returns) == 1
     return function, [], dict(given), results[0] if single and results else results or None
 
 
-def _check_size(lengths: list[int]) -> None:
-    if math.prod(map(abs, lengths)) > LARGEST:
-        raise Bad(f"the program makes a tensor of the shape {shown(str(tuple(lengths)), 80)}")
-
-
-def _operator(target: str) -> torch._ops.OpOverload:
+def _operator(target: str) -> Callable[..., Any]:
     name, _, overload = target.removeprefix("torch.ops.aten.").partition(".")
+    if target in FOURIER:
+        return _within_dimensions(getattr(torch.ops.aten, name).default)
     known = name in OPERATORS or name.removesuffix("_") in OPERATORS
     if not target.startswith("torch.ops.aten.") or not known:
         raise Unsafe(f"calls {shown(target)}, which is not in the list of harmless operators")
@@ -217,6 +217,15 @@ def _operator(target: str) -> torch._ops.OpOverload:
     if overload not in packet.overloads():
         raise Bad(f"torch {torch.__version__} has no operator {shown(target)}; export the program again")
     return getattr(packet, overload)
+
+
+def _within_dimensions(function: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(self: torch.Tensor, dim: list[int], **named: Any) -> Any:
+        if not all(-self.dim() <= axis < self.dim() for axis in dim):
+            raise RenderError(f"the program transforms dimensions that a tensor of {self.dim()} does not have")
+        return function(self, dim, **named)
+
+    return checked
 
 
 def _power(base: Any, exponent: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from dailies.errors import LoadError
-from dailies.programs.archive import Archive
+from dailies.programs.archive import Archive, check_size
 from dailies.programs.operators import harmless
 from dailies.programs.program import Bad, Fed, Program, Unsafe, shown
 from dailies.programs.script_code import check_code
@@ -116,6 +116,8 @@ def _check_graphs(graphs: dict[str, Any]) -> None:
                 raise Unsafe(f"calls {shown(called)}")
             if any("torch.classes." in str(output.type()) for output in node.outputs()):
                 raise Unsafe("uses objects of torch.classes")
+            if not node.kind().endswith("_strided"):
+                check_size(_numbers(node))
         if size(name) > NODES:
             raise Bad(f"the program has more than {NODES:,} operators")
 
@@ -134,6 +136,13 @@ def _called(node: Any) -> str | None:
     if node.kind() == "prim::CallMethod":
         return f"{next(node.inputs()).type()}.{node.s('name')}"
     return None
+
+
+def _numbers(node: Any) -> list[int]:
+    """The numbers in the first list that a node is given, which is its size for all that make tensors."""
+    lists = [value.node() for value in node.inputs() if value.node().kind() == "prim::ListConstruct"]
+    numbers = [value.toIValue() for value in lists[0].inputs()] if lists else []
+    return [number for number in numbers if type(number) is int]
 
 
 def _is_interface(node: Any) -> bool:

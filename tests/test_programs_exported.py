@@ -355,3 +355,166 @@ def test_machine_code_is_not_loaded(tmp_path):
         archive.writestr("model/data/aotinductor/model/evil.so", b"\x7fELF")
     for trusted in (False, True):
         assert "machine code for one kind of computer (AOTInductor)" in refusal(path, trusted=trusted)
+
+
+def test_sides_that_are_multiples_with_bounds(tmp_path):
+    height, width = torch.export.Dim("height", min=2, max=64), torch.export.Dim("width", min=3)
+    program = open_program(exported(tmp_path / "m.pt2", Double(), image(32, 48), height=8 * height, width=8 * width))
+    assert (program.size, program.multiple, program.least, program.most) == (None, 8, (16, 24), (512, None))
+    assert torch.equal(program.network(image(40, 56)), image(40, 56) * 2)
+
+
+def test_sizes_as_torch_2_5_writes_them(tmp_path):
+    """``8*s0`` where torch writes ``Mul(Integer(8), Symbol('s0'))`` now."""
+
+    def old(program):
+        ranges, sizes = program["range_constraints"], graph_of(program)["tensor_values"]["pixels"]["sizes"]
+        for size, name in zip(sizes[2:], ("s0", "s1"), strict=True):
+            ranges[name] = {"min_val": 2, "max_val": 32}
+            size["as_expr"]["expr_str"] = f"8*{name}"
+        program["guards_code"] = []
+
+    height, width = torch.export.Dim("height"), torch.export.Dim("width")
+    path = exported(tmp_path / "m.pt2", Double(), image(32, 48), height=8 * height, width=8 * width)
+    program = open_program(edited(path, graph(old)))
+    assert (program.size, program.multiple, program.least, program.most) == (None, 8, (16, 16), (256, 256))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "expected"),
+    [
+        (1, None, 1),
+        (2, None, 2),
+        (2, torch.export.Dim("batch"), None),
+        (2, torch.export.Dim.AUTO, None),
+        (4, torch.export.Dim("batch", min=3), 3),
+    ],
+)
+def test_any_number_of_images_is_taken(tmp_path, count, batch, expected):
+    example = torch.rand(count, 3, 8, 12)
+    path = exported(tmp_path / "m.pt2", Double(), example, **({} if batch is None else {"batch": batch}))
+    program = open_program(path)
+    assert (program.batch, program.size) == (expected, (8, 12))
+    for images in (1, 2, 3, 5):
+        pixels = torch.rand(images, 3, 8, 12)
+        assert torch.equal(program.network(pixels), pixels * 2)
+
+
+def test_all_outputs_are_put_together_again(tmp_path):
+    class Several(nn.Module):
+        def forward(self, pixels):
+            return {"image": pixels + 1, "parts": (pixels * 2, None), "number": torch.ones(())}
+
+    network = open_program(exported(tmp_path / "m.pt2", Several(), torch.rand(2, 3, 8, 12))).network
+    pixels = torch.rand(3, 3, 8, 12)
+    assert same(network(pixels), Several()(pixels))
+
+
+def test_what_mlflow_writes_is_opened(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    folder, example = tmp_path / "model", image().numpy()
+    mlflow.pytorch.save_model(
+        Double().eval(), folder, input_example=example, serialization_format="pt2", pip_requirements=["torch"]
+    )
+    program = open_program(folder / "data" / "model.pt2")
+    assert (program.kind, program.size, program.channels) == ("export", (8, 12), 3)
+    assert torch.equal(program.network(image()), image() * 2)
+
+
+class Overwriting(nn.Module):
+    """Changes its input and its own weights, directly and through views of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(2))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.count[1].add_(1)
+        pixels.view(-1).mul_(2)
+        return pixels + self.count[1]
+
+
+def test_programs_change_neither_themselves_nor_their_input(tmp_path):
+    network = open_program(exported(tmp_path / "model.pt2", Overwriting())).network
+    pixels = image()
+    for _ in range(2):
+        assert torch.equal(network(pixels), image() * 2 + 1)
+        assert torch.equal(pixels, image())
+
+
+def test_transforms_stay_within_their_dimensions(tmp_path):
+    class Spectrum(nn.Module):
+        def forward(self, pixels):
+            return torch.fft.irfft2(torch.fft.rfft2(pixels) * 2, s=pixels.shape[2:])
+
+    program = torch.export.export(Spectrum(), (image(),)).run_decompositions()
+    torch.export.save(program, tmp_path / "model.pt2")
+    assert same(open_program(tmp_path / "model.pt2").network(image()), Spectrum()(image()))
+
+    def beyond(program):
+        nodes = [node for node in graph_of(program)["nodes"] if "_fft_r2c" in node["target"]]
+        nodes[0]["inputs"][1]["arg"] = {"as_ints": [2**62]}
+
+    network = open_program(edited(tmp_path / "model.pt2", graph(beyond))).network
+    with pytest.raises(RenderError, match="transforms dimensions that a tensor of 4 does not have"):
+        network(image())
+
+
+def test_shapes_beyond_all_memory_are_refused(tmp_path):
+    class Huge(nn.Module):
+        def forward(self, pixels):
+            return pixels + torch.zeros(1, 3, 8, 12)
+
+    def huge(program):
+        nodes = [node for node in graph_of(program)["nodes"] if "zeros" in node["target"]]
+        nodes[0]["inputs"][0]["arg"] = {"as_ints": [1, 3, 200_000, 200_000]}
+
+    path = edited(exported(tmp_path / "model.pt2", Huge()), graph(huge))
+    assert "makes a tensor of the shape (1, 3, 200000, 200000)" in refusal(path)
+
+
+def test_numbers_beyond_all_memory_are_not_computed(tmp_path):
+    def power(program):
+        numbers = [{"name": name, "arg": {"as_int": 10**9}, "kind": 1} for name in "ab"]
+        node = {"target": "_operator.pow", "inputs": numbers, "outputs": [{"as_sym_int": {"as_name": "large"}}]}
+        graph_of(program)["nodes"].insert(0, node)
+
+    network = open_program(edited(exported(tmp_path / "model.pt2", Double()), graph(power))).network
+    with pytest.raises(RenderError, match="a power beyond 64"):
+        network(image())
+    with pytest.raises(conditions.Unsafe):
+        conditions.condition("_operator.pow(9, 9999999999) > L['pixels'].size()[2]")
+
+
+def test_a_zip_bomb_of_weights_is_not_unpacked(tmp_path):
+    path = exported(tmp_path / "model.pt2", Double())
+    bomb = path.with_name("bomb.pt2")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, bytes(100 * 2**20) if name.endswith("weight_0") else source.read(name))
+    assert "that declare to hold" in refusal(bomb)
+
+
+def test_graphs_within_graphs_are_checked(tmp_path):
+    class Bright(nn.Module):
+        def forward(self, pixels):
+            return torch.cond(pixels.mean() > 0.5, lambda value: value - 1, lambda value: value + 1, (pixels,))
+
+    def change(program):
+        conditional = next(node for node in graph_of(program)["nodes"] if node["target"].endswith("cond"))
+        inner = next(item["arg"]["as_graph"]["graph"] for item in conditional["inputs"] if "as_graph" in item["arg"])
+        inner["nodes"][0]["target"] = "torch.ops.aten.from_file.default"
+
+    path = exported(tmp_path / "model.pt2", Bright())
+    assert "calls torch.ops.aten.from_file" in refusal(edited(path, graph(change)))
+
+
+def test_modules_that_are_named_beside_a_program_are_not_imported(tmp_path, monkeypatch):
+    marker = tmp_path / "marker"
+    (tmp_path / "hostile_pickle.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    (tmp_path / "pickle_module_info.txt").write_text("hostile_pickle")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = edited(exported(tmp_path / "model.pt2", Double()), {}, {"pickle_module_info.txt": b"hostile_pickle"})
+    assert torch.equal(open_program(path).network(image()), image() * 2)
+    assert not marker.exists()

@@ -23,6 +23,9 @@ MESSAGES = {
 }
 """Fields that hold messages, by number, as onnx.proto gives them."""
 
+NAMES = {"node": (7, 4), "function": (10, 1)}
+"""Fields that hold the domain and the name of an operator."""
+
 
 class Contents:
     """What matters of an ONNX file for safety."""
@@ -30,11 +33,12 @@ class Contents:
     def __init__(self, data: memoryview) -> None:
         self.external: dict[str, int] = {}
         """File names, and how many bytes are wanted of each."""
-        self._domains: set[str] = set()
-        self._functions: set[str] = set()
+        self._called: set[tuple[str, str]] = set()
+        self._functions: set[tuple[str, str]] = set()
+        """Domains and names."""
         self._read(data, "model", 0)
-        own = {domain for domain in self._functions if not domain.startswith(RESERVED)}
-        self.foreign = self._domains - STANDARD - own
+        own = {function for function in self._functions if not function[0].startswith(RESERVED)}
+        self.foreign = {domain for domain, _ in self._called - own} - STANDARD
         """Domains of operators that are neither of the standard nor functions of the file."""
 
     def _read(self, data: memoryview, message: str, depth: int) -> None:
@@ -43,13 +47,12 @@ class Contents:
         inner = MESSAGES.get(message, {})
         shape: list[int] = []
         external: dict[str, str] = {}
+        names: dict[int, str] = {}
         for number, value in _fields(data):
             if number in inner and isinstance(value, memoryview):
                 self._read(value, inner[number], depth + 1)
-            elif message == "node" and number == 7 and isinstance(value, memoryview):
-                self._domains.add(str(value, "utf-8"))
-            elif message == "function" and number == 10 and isinstance(value, memoryview):
-                self._functions.add(str(value, "utf-8"))
+            elif number in NAMES.get(message, ()) and isinstance(value, memoryview):
+                names[number] = str(value, "utf-8")
             elif (message, number) in (("tensor", 1), ("sparse", 3)):
                 shape += [value] if isinstance(value, int) else list(_packed(value))
             elif message == "tensor" and number == 13 and isinstance(value, memoryview):
@@ -57,6 +60,9 @@ class Contents:
                 external[entry.get(1, "")] = entry.get(2, "")
             elif message == "tensor" and number == 14 and value == 1:
                 external.setdefault("location", "")
+        if message in NAMES:
+            domain, name = (names.get(number, "") for number in NAMES[message])
+            (self._called if message == "node" else self._functions).add((domain, name))
         length = int(external.get("length", "0"))
         # the smallest numbers have four bits; onnxruntime makes dense tensors of sparse ones
         if math.prod(shape) > (SLACK if message == "sparse" else SLACK + 2 * max(len(data), length)):

@@ -1,6 +1,7 @@
 """torch.export, written by torch; hostile files would leave a marker file if their code ran."""
 
 import contextlib
+import io
 import json
 import pickle
 import sys
@@ -518,3 +519,31 @@ def test_modules_that_are_named_beside_a_program_are_not_imported(tmp_path, monk
     path = edited(exported(tmp_path / "model.pt2", Double()), {}, {"pickle_module_info.txt": b"hostile_pickle"})
     assert torch.equal(open_program(path).network(image()), image() * 2)
     assert not marker.exists()
+
+
+def test_a_zip_bomb_within_an_old_file_is_not_unpacked(tmp_path):
+    """What lies in an archive is an archive of its own in files of torch up to 2.7."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+        archive.writestr("archive/version", "3")
+        archive.writestr("archive/data/0", bytes(100 * 2**20))
+    path = edited(exported(tmp_path / "m.pt2", Double()), {}, {"data/weights/model.pt": inner.getvalue()})
+    assert "that declare to hold 104,857,6" in refusal(path)
+
+
+def test_what_torch_does_not_write_is_refused(tmp_path):
+    path = exported(tmp_path / "m.pt2", Double())
+
+    def object_passed(program):
+        graph_of(program)["nodes"][0]["inputs"][0]["arg"] = {"as_custom_obj": {"name": "x", "class_fqn": "y"}}
+
+    def object_taken(program):
+        program["graph_module"]["signature"]["input_specs"][0] = {"custom_obj": {"custom_obj_name": "x"}}
+
+    def of_the_future(program):
+        program["schema_version"]["major"] = 9
+
+    assert "passes a value of the kind as_custom_obj" in refusal(edited(path, graph(object_passed)))
+    assert "takes an input of the kind custom_obj" in refusal(edited(path, graph(object_taken)))
+    assert "is of generation 9 of torch.export's format and generation 8" in refusal(edited(path, graph(of_the_future)))

@@ -218,3 +218,20 @@ def test_weights_that_declare_more_than_there_is_are_refused(tmp_path):
     sparse = proto((1, proto((1, 1), (2, 1), (9, b"\0" * 4))), (2, proto((1, 1), (2, 7), (9, b"\0" * 8))), (3, 2**33))
     path = onnx_model(tmp_path / "model.onnx", [1, 3, 8, 12], extra=[(7, proto((15, sparse)))])
     assert "declares the shape (8589934592,)" in refusal(path)
+
+
+def test_onnx_is_not_taken_for_a_format_that_was_not_checked(tmp_path, onnxruntime):
+    """With these bytes in front onnxruntime takes a file for one of its own, unless it is told."""
+    path = onnx_model(tmp_path / "model.onnx", [1, 3, 8, 12])
+    head, rest = path.read_bytes()[:2], path.read_bytes()[2:]
+    path.write_bytes(head + proto((2, "ORTM")) + rest)
+    with pytest.raises(Exception, match="ORT"):
+        onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    assert torch.equal(open_program(path).network(image()), image() * 2)
+
+
+def test_graphs_nested_without_end_are_refused(tmp_path):
+    branch = b""
+    for _ in range(2000):
+        branch = proto((1, proto((4, "If"), (5, proto((6, branch))))))
+    refusal(onnx_model(tmp_path / "model.onnx", [1, 3, 8, 12], extra=[(7, branch)]))

@@ -507,3 +507,27 @@ def test_what_a_trace_froze_is_found(tmp_path, frozen, count, size, batch):
 def test_traces_of_other_things_than_images_are_refused(tmp_path):
     torch.jit.trace(nn.Linear(3, 3), torch.rand(4, 3)).save(tmp_path / "model.pt")
     assert "was traced with a tensor of 2 dimensions; expected one image" in refusal(tmp_path / "model.pt")
+
+
+def test_an_example_of_any_size_is_no_reason_to_make_one(tmp_path):
+    torch.jit.trace(Double(), image()).save(tmp_path / "model.pt")
+    shape = b"(K\x01K\x03K\x08K\x0ct"
+
+    def larger(data: bytes) -> bytes:
+        assert shape in data
+        return data.replace(shape, b"(K\x01J\x00\x00\x00\x10K\x08K\x0ct")
+
+    text = refusal(edited(tmp_path / "model.pt", {"traced_inputs.pkl": larger}))
+    assert "was traced with a tensor of the shape (1, 268435456, 8, 12)" in text
+
+
+def test_only_functions_of_the_file_are_called():
+    graph = torch.jit.script(Choosing(Double()).part).forward.graph
+    with pytest.raises(torchscript.Unsafe, match=r"calls __torch__\..*conv"):
+        torchscript._check_graphs({"forward": graph})
+
+
+def test_code_outside_of_classes_is_refused(tmp_path):
+    path = scripted(tmp_path / "model.pt", Double())
+    path = edited(path, {code_of(path): lambda data: data + f"y : int = torch.len({FILE})\n".encode()})
+    assert "holds code outside of its classes" in refusal(path)

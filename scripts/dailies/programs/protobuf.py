@@ -36,21 +36,19 @@ class Contents:
         self._called: set[tuple[str, str]] = set()
         self._functions: set[tuple[str, str]] = set()
         """Domains and names."""
-        self._read(data, "model", 0)
+        self._read(data, "model")
         own = {function for function in self._functions if not function[0].startswith(RESERVED)}
         self.foreign = {domain for domain, _ in self._called - own} - STANDARD
         """Domains of operators that are neither of the standard nor functions of the file."""
 
-    def _read(self, data: memoryview, message: str, depth: int) -> None:
-        if depth > 100:
-            raise Bad("the program's graphs are nested more than 100 deep")
+    def _read(self, data: memoryview, message: str) -> None:
         inner = MESSAGES.get(message, {})
         shape: list[int] = []
         external: dict[str, str] = {}
         names: dict[int, str] = {}
         for number, value in _fields(data):
             if number in inner and isinstance(value, memoryview):
-                self._read(value, inner[number], depth + 1)
+                self._read(value, inner[number])
             elif number in NAMES.get(message, ()) and isinstance(value, memoryview):
                 names[number] = str(value, "utf-8")
             elif (message, number) in (("tensor", 1), ("sparse", 3)):
@@ -58,8 +56,6 @@ class Contents:
             elif message == "tensor" and number == 13 and isinstance(value, memoryview):
                 entry = {key: str(text, "utf-8") for key, text in _fields(value) if isinstance(text, memoryview)}
                 external[entry.get(1, "")] = entry.get(2, "")
-            elif message == "tensor" and number == 14 and value == 1:
-                external.setdefault("location", "")
         if message in NAMES:
             domain, name = (names.get(number, "") for number in NAMES[message])
             (self._called if message == "node" else self._functions).add((domain, name))

@@ -22,7 +22,7 @@ from dailies.programs.script_pickle import check_pickle, example_shape
 CODE = 8 * 2**20
 """The most bytes of code and of pickles; the trace of a NAFNet of 60 blocks has 0.3 MB."""
 
-NODES = 500_000
+NODES = 200_000
 """The most operators of one method once all that it calls is written out, which is how torch runs it."""
 
 TRIED = (64, 128)

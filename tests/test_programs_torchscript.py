@@ -532,3 +532,12 @@ def test_code_outside_of_classes_is_refused(tmp_path):
     path = scripted(tmp_path / "model.pt", Double())
     path = edited(path, {code_of(path): lambda data: data + f"y : int = torch.len({FILE})\n".encode()})
     assert "holds code outside of its classes" in refusal(path)
+
+
+def test_empty_lines_do_not_exhaust_the_stack(tmp_path):
+    """torch 2.13 crashes; so there is no control here."""
+    path = scripted(tmp_path / "model.pt", Double())
+    for blank in (b"\n", b"  \n"):
+        lines = blank * (7_900_000 // len(blank))
+        text = refusal(edited(path, {code_of(path): lambda data, lines=lines: data + lines}))
+        assert "code that torch does not write" in text

@@ -86,7 +86,7 @@ class _Session(nn.Module):
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
             options.intra_op_num_threads = torch.get_num_threads()
-            # by content, onnxruntime would also take its own format, which was not checked
+            # by its name, onnxruntime would also take a file of its own format, which was not checked
             options.add_session_config_entry("session.load_model_format", "ONNX")
             self._sessions[provider] = onnxruntime.InferenceSession(
                 str(self._path), options, providers=list(dict.fromkeys([provider, "CPUExecutionProvider"]))

@@ -15,12 +15,15 @@ STRING = r""""(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'"""
 PLAIN = re.compile(rf"(?:[\w \n.,:()\[\]{{}}=+\-*/%<>!&|^~@]++|{STRING})*+", re.ASCII)
 """Code in which strings begin and end where both Python and TorchScript think so, and in which nothing is a comment."""
 
+BLANK = re.compile(r"\n(?: *+\n){100}")
+"""More empty lines than torch writes; at millions of them its reader runs out of stack."""
+
 OPERATOR = re.compile(rf"{STRING}|(?<![\w.])(?P<name>(?:torch|ops)\b(?:\s*\.\s*\w+)*)", re.ASCII)
 
 
 def check_code(text: str) -> None:
     """Raise Unsafe unless the code calls harmless operators only and computes nothing while it is loaded."""
-    if not PLAIN.fullmatch(text):
+    if not PLAIN.fullmatch(text) or BLANK.search(text):
         raise Unsafe("holds code that torch does not write")
     if "__setstate__" in text:
         raise Unsafe("runs a method, __setstate__, while it is loaded")

@@ -41,10 +41,10 @@ STATE = f"{OUT}/.dailies"
 
 @cache
 def input_fingerprint():
-    """A digest of the input folder's listing."""
+    """A digest of the input folder's listing, or of the state of a video's file."""
     if workflow.local_exec:
         told(refuse_missing, config["device"])
-    return told(sequence.fingerprint, Path(config["input_dir"]))
+    return told(sequence.fingerprint, Path(config["input_dir"]), Path(STATE))
 
 
 @cache

@@ -18,6 +18,7 @@ if __name__ == "__main__":
                 manifest=state / "frames" / f"{model}.jsonl",
                 state=state / "attempts" / f"{model}.json",
                 settings=dict(snakemake.params.settings),
+                png_compression=snakemake.config["png_compression"],
                 device=snakemake.config["device"],
                 threads=snakemake.threads,
                 attempt=snakemake.params.attempt,

@@ -61,6 +61,8 @@ def test_the_given_configuration_is_not_changed():
         ("max_runs=None", None),
         ("tile_size=256.0", 256),
         ("filter_status=none", None),
+        ("transfer=none", None),
+        ("output_format=png16", "png16"),
         ("filter_status=", None),
         ("filter_status=finished", "FINISHED"),
         ("filter=null", None),
@@ -159,8 +161,8 @@ def test_a_wrong_key_names_the_right_one(key, message):
         ("tiled", "maybe", "tiled is 'maybe'; allowed: true, false or auto."),
         ("tiled", 1, "tiled is 1; allowed: true, false or auto."),
         ("recheck_artifacts", "always", "recheck_artifacts is 'always'; allowed: auto, true or false."),
-        ("fps", 0, "fps is 0; allowed: a number from 1 to 240."),
-        ("fps", "fast", "fps is 'fast'; allowed: a number from 1 to 240."),
+        ("fps", 0, "fps is 0; allowed: a number from 1 to 240 or none."),
+        ("fps", "fast", "fps is 'fast'; allowed: a number from 1 to 240 or none."),
         ("compare", "maybe", "compare is 'maybe'; allowed: true or false."),
         ("trust_pickle", 1, "trust_pickle is 1; allowed: true or false."),
         ("max_runs", 0, "max_runs is 0; allowed: a whole number of at least 1 or none."),
@@ -362,9 +364,11 @@ def test_no_address_anywhere_is_refused(environ):
 
 
 def test_only_what_changes_pixels_is_a_pixel_setting():
-    assert pixel_settings(accepted()) == {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
-    assert pixel_settings(accepted(tiled=False, tile_size=256)) == {"precision": "fp32", "tiled": False}
-    assert pixel_settings(accepted(device="cpu", max_runs=3)) == pixel_settings(accepted())
+    frames = {"output_format": "auto", "transfer": "clip"}
+    tiles = {"tile_size": 512, "overlap": 64}
+    assert pixel_settings(accepted()) == {"precision": "fp32", "tiled": "auto"} | frames | tiles
+    assert pixel_settings(accepted(tiled=False, tile_size=256)) == {"precision": "fp32", "tiled": False} | frames
+    assert pixel_settings(accepted(device="cpu", max_runs=3, png_compression="small")) == pixel_settings(accepted())
 
 
 def test_validation_is_quick():

@@ -7,17 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import OpenImageIO as oiio  # noqa: N813
 import pytest
 import torch
-from conftest import grey, grey_checkpoint, read_frame, strict_json, write_frame
-from dailies import files, sequence
+from conftest import grey, grey_checkpoint, read_frame, strict_json, write_frame, write_video
+from dailies import files, frames, sequence
 from dailies.architectures import ARCHITECTURES
 from dailies.errors import RenderError
 from dailies.render import Job, render
+from PIL import Image
 from torch import nn
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 64, "overlap": 32}
+SETTINGS = {
+    "precision": "fp32",
+    "tiled": "auto",
+    "tile_size": 64,
+    "overlap": 32,
+    "output_format": "auto",
+    "transfer": "clip",
+}
 NAMES = [f"frame_{number:06d}.png" for number in range(6)]
 
 
@@ -51,6 +60,7 @@ class Site:
             manifest=root / "frames" / "model.jsonl",
             state=root / "attempts" / "model.json",
             settings=SETTINGS,
+            png_compression="fast",
             device="cpu",
             threads=1,
             attempt=1,
@@ -129,6 +139,66 @@ def test_every_frame_is_rendered_under_its_own_name(site):
     for pixels in site.pixels().values():
         np.testing.assert_array_equal(pixels, np.full((5, 7, 3), grey(0.5)))
     assert (outcome["status"], outcome["error"], outcome["attempt"]) == ("success", None, 1)
+
+
+def write_floats(path, values):
+    spec = oiio.ImageSpec(values.shape[1], values.shape[0], values.shape[2], "half")
+    file = oiio.ImageOutput.create(str(path))
+    file.open(str(path), spec)
+    assert file.write_image(values)
+    file.close()
+
+
+def test_frames_keep_their_depth_alpha_and_grey(site, network):
+    rgba = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    Image.fromarray(rgba).save(site.shot / "alpha.png")
+    Image.fromarray(rgba[:, :, 0]).save(site.shot / "grey.png")
+    Image.fromarray(rgba[:, :, 0].astype(np.uint16) * 257).save(site.shot / "deep.png")
+    write_floats(site.shot / "film.exr", np.full((5, 7, 3), 0.25, np.float32))
+    site.read_sequence()
+
+    assert site.render()["status"] == "success"
+
+    alpha, grey_frame = (read_frame(site.folder / name) for name in ("alpha.png", "grey.png"))
+    np.testing.assert_array_equal(alpha, np.dstack([255 - rgba[:, :, :3], rgba[:, :, 3]]))
+    np.testing.assert_array_equal(grey_frame, 255 - rgba[:, :, 0])
+    deep = frames.decode((site.folder / "deep.png").read_bytes(), "deep.png").pixels
+    np.testing.assert_array_equal(deep[:, :, 0], 65535 - rgba[:, :, 0].astype(np.uint16) * 257)
+    film = frames.decode((site.folder / "film.exr").read_bytes(), "film.exr").pixels
+    np.testing.assert_allclose(film, 0.75, atol=0.5 / 255)
+
+
+def test_frames_are_written_in_the_format_asked_for(site, network):
+    found = sequence.scan(site.shot, on_bad_frame="error", cache=site.shot.parent / "cache.json", output_format="tiff")
+    sequence.save(found, site.job.sequence)
+
+    site.render(settings=SETTINGS | {"output_format": "tiff"})
+
+    for name in NAMES:
+        rendered = read_frame(site.folder / name.replace(".png", ".tif"))
+        np.testing.assert_array_equal(rendered, 255 - read_frame(site.shot / name))
+
+
+def test_compression_is_no_reason_to_render_again(site, network):
+    site.render(png_compression="fast")
+    before = site.written()
+
+    site.render(png_compression="small")
+
+    assert site.rendered_again(before) == []
+
+
+def test_a_video_is_rendered_from_its_decoded_frames(site, network):
+    clip = site.shot.parent / "clip.mkv"
+    write_video(clip, [read_frame(site.shot / name) for name in NAMES])
+    found = sequence.scan(clip, on_bad_frame="error", cache=site.job.sequence.parent / "cache.json")
+    sequence.save(found, site.job.sequence)
+
+    assert site.render(input_dir=clip)["render"]["frames"] == 6
+
+    for number, name in enumerate(NAMES):
+        rendered = read_frame(site.folder / f"clip_{number:06d}.png")
+        np.testing.assert_array_equal(rendered, 255 - read_frame(site.shot / name))
 
 
 def test_the_record_says_what_was_rendered_with_what(site):
@@ -583,7 +653,10 @@ def test_the_threads_of_the_job_reach_torch(site, network):
 
 def imported(site):
     """Run the job in a process of its own, and name the heavy modules that it imported."""
-    settings = {name: getattr(site.job, name) for name in ("settings", "device", "threads", "attempt", "trust_pickle")}
+    settings = {
+        name: getattr(site.job, name)
+        for name in ("settings", "png_compression", "device", "threads", "attempt", "trust_pickle")
+    }
     paths = {name: str(getattr(site.job, name)) for name in Job.__dataclass_fields__ if name not in settings}
     code = (
         "import sys, json; from pathlib import Path; from dailies.render import Job, render;"

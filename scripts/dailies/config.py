@@ -70,7 +70,9 @@ def validated(config: Mapping, schema: Path, environ: Mapping[str, str] = os.env
 
 def pixel_settings(config: Mapping) -> dict[str, Any]:
     """Return the part of a validated configuration that changes the pixels of a frame."""
-    keys = ["precision", "tiled"] + ([] if config["tiled"] is False else ["tile_size", "overlap"])
+    keys = ["precision", "tiled", "output_format", "transfer"] + (
+        [] if config["tiled"] is False else ["tile_size", "overlap"]
+    )
     return {key: config[key] for key in keys}
 
 

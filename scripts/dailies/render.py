@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import dailies
 from dailies import files, frames
 from dailies.download import RECEIPT
 from dailies.errors import DailiesError, RenderError
+from dailies.frames import Picture
 from dailies.manifest import Entry, Manifest, keys_of
 from dailies.sequence import Frame
 from dailies.sequence import load as load_sequence
@@ -52,7 +53,8 @@ class Job:
     state: Path
     """The record of the last attempt, which outlives this one."""
     settings: Mapping[str, Any]
-    """Precision, tiled, tile_size, overlap: what changes pixels."""
+    """Precision, tiled, tile_size, overlap, output_format, transfer: what changes pixels."""
+    png_compression: str
     device: str
     threads: int
     attempt: int
@@ -132,7 +134,8 @@ def _attempt(job: Job, receipt: Mapping[str, Any], todo: Sequence[Frame], manife
         return Ending("load_failed", _reason(error, "loading", path))
     log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)
     try:
-        engine = Engine(model, device=device, settings=Settings(**job.settings))
+        settings = {each.name: job.settings[each.name] for each in fields(Settings)}
+        engine = Engine(model, device=device, settings=Settings(**settings))
         _render_frames(job, todo, manifest, engine)
     except Exception as error:  # a network is foreign code
         return Ending("error", _reason(error, "rendering", job.folder), _about(model))
@@ -153,8 +156,8 @@ def _reason(error: Exception, doing: str, place: Path) -> str:
 def _render_frames(job: Job, todo: Sequence[Frame], manifest: Manifest, engine: "Engine") -> None:
     """Decode ahead, render, and encode behind; return when every frame is in place and in the manifest."""
 
-    def write(frame: Frame, pixels: "np.ndarray", seconds: float, tiled: bool) -> None:
-        data = frames.encode(pixels)
+    def write(frame: Frame, picture: Picture, pixels: "np.ndarray", seconds: float, tiled: bool) -> None:
+        data = frames.encode(pixels, picture, job.settings["output_format"], job.png_compression)
         files.write_bytes(job.folder / frame.output, data)
         manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=tiled)
 
@@ -164,13 +167,14 @@ def _render_frames(job: Job, todo: Sequence[Frame], manifest: Manifest, engine: 
     pending: deque[Future] = deque()
     started = last = spoke = time.monotonic()
     with ThreadPoolExecutor(max_workers=writers) as pool:
-        for number, (frame, pixels) in enumerate(_decoded(job.input_dir, todo), start=1):
+        for number, (frame, picture) in enumerate(_decoded(job, todo), start=1):
             try:
-                rendered = engine.render(pixels)
+                # to become engine.render(picture.pixels, dtype=frames.output_dtype(picture, output_format))
+                rendered = engine.render(frames.converted(picture.pixels, "uint8"))
             except RenderError as error:
                 raise RenderError(f"{error} at frame {frame.name}") from error
             now = time.monotonic()
-            pending.append(pool.submit(write, frame, rendered, now - last, engine.tiled))
+            pending.append(pool.submit(write, frame, picture, rendered, now - last, engine.tiled))
             last = now
             if len(pending) > 2 * writers:
                 pending.popleft().result()
@@ -182,27 +186,28 @@ def _render_frames(job: Job, todo: Sequence[Frame], manifest: Manifest, engine: 
             future.result()
 
 
-def _decoded(input_dir: Path, todo: Sequence[Frame]) -> Iterator[tuple[Frame, "np.ndarray"]]:
+def _decoded(job: Job, todo: Sequence[Frame]) -> Iterator[tuple[Frame, Picture]]:
     """Read and decode frames in order, a few ahead of the reader."""
+    folder = load_sequence(job.sequence).folder or job.input_dir
 
-    def read(frame: Frame) -> "np.ndarray":
-        data = (input_dir / frame.name).read_bytes()
+    def read(frame: Frame) -> Picture:
+        data = (folder / frame.name).read_bytes()
         if hashlib.sha256(data).hexdigest() != frame.sha256:
             raise RenderError(
                 f"frame {frame.name} has changed since the sequence was read; run again "
                 "(touch the file first if its size and date are still the same)"
             )
-        return frames.decode(data, frame.name)
+        return frames.decode(data, frame.name, transfer=job.settings["transfer"])
 
     ahead: deque[tuple[Frame, Future]] = deque()
     with ThreadPoolExecutor(max_workers=1) as pool:
         for frame in todo:
             ahead.append((frame, pool.submit(read, frame)))
             if len(ahead) > READ_AHEAD:
-                first, pixels = ahead.popleft()
-                yield first, pixels.result()
-        for first, pixels in ahead:
-            yield first, pixels.result()
+                first, picture = ahead.popleft()
+                yield first, picture.result()
+        for first, picture in ahead:
+            yield first, picture.result()
 
 
 def _about(model: "Model") -> dict[str, Any]:

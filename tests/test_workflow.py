@@ -8,8 +8,10 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
-from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs, kill_group, strict_json, write_frame
+from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs, kill_group, strict_json, write_frame, write_video
+from dailies import frames
 from dailies.architectures import ARCHITECTURES
 
 NAMES = [f"frame_{number:06d}.png" for number in range(4)]
@@ -110,6 +112,33 @@ def test_a_setting_that_changes_no_pixel_renders_nothing(rendered):
     card = ("--cores", "1", "--resources", "gpu=1")
 
     assert "Nothing to be done" in rendered.snakemake(*card, "-n", "--config", "device=auto", "trust_pickle=true")
+
+
+def test_a_video_is_rendered_once_and_lost_frames_of_it_are_decoded_again(rendered):
+    clip = rendered.root / "clip.mkv"
+    write_video(clip, [np.full((6, 8, 3), number, np.uint8) for number in range(3)])
+    names = [f"clip_{number:06d}.png" for number in range(3)]
+
+    assert len(jobs(rendered.snakemake(input_dir=str(clip)), "infer")) == 3
+    assert set(names) <= set(rendered.written(rendered.runs["dark"]))
+    assert "Nothing to be done" in rendered.snakemake(input_dir=str(clip))
+    assert "Nothing to be done" in rendered.snakemake(input_dir=str(clip), png_compression="small")
+
+    before = rendered.written(rendered.runs["dark"])
+    (rendered.folder(rendered.runs["dark"]) / names[1]).unlink()
+    shutil.rmtree(rendered.state / "video")
+    rendered.snakemake(input_dir=str(clip))
+    after = rendered.written(rendered.runs["dark"])
+    assert [name for name in after if after[name] != before[name]] == [names[1]]
+
+
+def test_another_output_format_renders_every_frame_to_it(rendered):
+    rendered.snakemake(output_format="exr")
+
+    folder = rendered.folder(rendered.runs["dark"])
+    assert {path.name for path in folder.glob("*.exr")} == {name.replace(".png", ".exr") for name in NAMES}
+    pixels = frames.decode((folder / "frame_000000.exr").read_bytes(), "frame_000000.exr").pixels
+    np.testing.assert_allclose(pixels, grey(LEVELS["dark"]) / 255, atol=1e-3)
 
 
 def test_one_new_run_renders_only_that_model(rendered):

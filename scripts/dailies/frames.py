@@ -5,6 +5,7 @@ import re
 import struct
 import tempfile
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -158,7 +159,7 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
         else:
             pixels = np.stack(colour if len(colour) == 3 else colour * 3, axis=2).astype(depth, copy=False)
         if depth.kind == "f" and transfer == "clip":
-            np.clip(np.nan_to_num(pixels, copy=False, nan=0), 0, 1, out=pixels)
+            np.minimum(np.fmax(pixels, 0, out=pixels), 1, out=pixels)  # fmax makes 0 of NaN
         return Picture(
             pixels=pixels,
             alpha=None if channels.alpha is None else values[:, :, channels.alpha].astype(depth, copy=False),
@@ -245,7 +246,7 @@ def _opened(data: bytes, name: str) -> Iterator[oiio.ImageInput]:
         raise SequenceError(f"frame {name} cannot be read: {reason}")
     if suffix == ".png":
         try:
-            list(png.chunks(data))
+            deque(png.chunks(data), maxlen=0)
         except ValueError as error:
             raise SequenceError(f"frame {name} cannot be read: {error}") from error
     config = oiio.ImageSpec()
@@ -432,7 +433,8 @@ def _exr(layers: np.ndarray, picture: Picture) -> bytes:
     formats = [picture.attributes.alpha_type if name == "A" else "half" for name in names]
     extra = {name: plane for name, plane in picture.extra.items() if name not in names}
     formats += ["half" if plane.dtype == np.float16 else "float" for plane in extra.values()]
-    layers = np.clip(layers, -LARGEST_HALF, LARGEST_HALF)
+    if max(layers.max(), -layers.min()) > LARGEST_HALF:
+        layers = np.clip(layers, -LARGEST_HALF, LARGEST_HALF)
     if extra:
         planes = [_enlarged(plane, layers.shape)[:, :, None] for plane in extra.values()]
         layers = np.concatenate([layers, *planes], axis=2, dtype=np.float32)

@@ -25,10 +25,16 @@ CARRIED = (*COLOUR, "sRGB", "pHYs", "tEXt", "zTXt", "iTXt")
 """Chunks that hold true of a frame after it was rendered."""
 
 
-def chunk(kind: str, data: bytes) -> bytes:
+def chunk(kind: str, *parts: bytes) -> bytes:
     """Give a chunk as it stands in a file."""
-    tagged = kind.encode("ascii") + data
-    return struct.pack(">I", len(data)) + tagged + struct.pack(">I", zlib.crc32(tagged))
+    return b"".join(_pieces(kind, *parts))
+
+
+def _pieces(kind: str, *parts: bytes | bytearray) -> list[bytes | bytearray]:
+    length, checksum = sum(map(len, parts)), zlib.crc32(kind.encode("ascii"))
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return [struct.pack(">I", length), kind.encode("ascii"), *parts, struct.pack(">I", checksum)]
 
 
 def aspect(ratio: float) -> bytes:
@@ -36,21 +42,21 @@ def aspect(ratio: float) -> bytes:
     return struct.pack(">IIB", 10_000, round(10_000 * ratio), 0)
 
 
-def chunks(data: bytes) -> Iterator[tuple[str, bytes]]:
+def chunks(data: bytes) -> Iterator[tuple[str, memoryview]]:
     """Give kind and content of each chunk of a file, in order.
 
     Raises ValueError, saying what is wrong, when a checksum does not match or the file ends before its end mark.
     """
-    place, kind = len(SIGNATURE), ""
+    whole, place, kind = memoryview(data), len(SIGNATURE), ""
     while kind != "IEND":
-        header = data[place : place + 8]
+        header = whole[place : place + 8]
         length = struct.unpack(">I", header[:4])[0] if len(header) == 8 else 0
-        tagged, checksum = data[place + 4 : place + 8 + length], data[place + 8 + length : place + 12 + length]
+        tagged, checksum = whole[place + 4 : place + 8 + length], whole[place + 8 + length : place + 12 + length]
         if len(header) < 8 or len(checksum) < 4:
             raise ValueError("it is truncated")
         if zlib.crc32(tagged) != struct.unpack(">I", checksum)[0]:
             raise ValueError("it is damaged: a checksum does not match")
-        kind = tagged[:4].decode("latin-1")
+        kind = bytes(tagged[:4]).decode("latin-1")
         yield kind, tagged[4:]
         place += 12 + length
 
@@ -63,24 +69,23 @@ def encode(pixels: np.ndarray, *, compression: str, carried: Iterable[bytes] = (
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, COLOUR_TYPES[channels], 0, 0, 0)
     image = min((_deflated(pixels, *way) for way in WAYS[compression]), key=len)
-    return b"".join(
-        [SIGNATURE, chunk("IHDR", header), *carried, chunk("IDAT", image), chunk("IEND", b"")],
-    )
+    return b"".join([SIGNATURE, chunk("IHDR", header), *carried, *_pieces("IDAT", image), chunk("IEND")])
 
 
-def _deflated(pixels: np.ndarray, predict: "Predictor", level: int, strategy: int) -> bytes:
+def _deflated(pixels: np.ndarray, predict: "Predictor", level: int, strategy: int) -> bytearray:
     step = pixels.shape[2] * pixels.itemsize
     deflate = zlib.compressobj(level, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL + 1, strategy)
-    parts = []
+    result = bytearray()
     before = np.zeros((1, pixels.shape[1] * step), np.uint8)
     for top in range(0, len(pixels), BAND):
         band = pixels[top : top + BAND]
         ordered = np.ascontiguousarray(band, band.dtype.newbyteorder(">"))
         rows = ordered.view(np.uint8).reshape(len(band), -1)
         above = np.concatenate([before, rows[:-1]])
-        parts.append(deflate.compress(predict(rows, above, step)))
+        result += deflate.compress(predict(rows, above, step))
         before = rows[-1:]
-    return b"".join([*parts, deflate.flush()])
+    result += deflate.flush()
+    return result
 
 
 def _average(rows: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
@@ -110,6 +115,6 @@ Predictor = type(_average)
 
 WAYS = {
     "fast": ((_average, 1, zlib.Z_RLE),),
-    "small": ((_average, 1, zlib.Z_RLE), (_paeth, 6, zlib.Z_FILTERED), (_paeth, 6, zlib.Z_DEFAULT_STRATEGY)),
+    "small": ((_average, 1, zlib.Z_RLE), (_paeth, 6, zlib.Z_DEFAULT_STRATEGY)),
 }
 """Filter, zlib level and strategy to try, the smallest file wins; measured by ``benchmarks/encoding.py``."""

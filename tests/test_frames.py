@@ -329,6 +329,27 @@ def test_alpha_is_kept_and_colours_under_it_stay(data, output_format):
     np.testing.assert_array_equal(again, np.dstack([255 - rgba()[:, :, :3], rgba()[:, :, 3]]))
 
 
+@pytest.mark.parametrize("suffix", [".bmp", ".dpx"])
+def test_alpha_of_formats_that_do_not_multiply_by_it_changes_no_colour(suffix):
+    data = saved(Image.fromarray(rgba()), "BMP") if suffix == ".bmp" else written(rgba(), suffix)
+    picture = decode(data, "a")
+
+    again = np.asarray(Image.open(io.BytesIO(encode(picture.pixels, picture))))
+
+    np.testing.assert_array_equal(again, rgba())
+
+
+@pytest.mark.parametrize("output_format", ["exr", "tiff", "png"])
+def test_a_header_that_is_not_unicode_is_no_damage(output_format):
+    data = written(colours(5, 7, 3), ".exr", depth="half", owner="cafes").replace(b"cafes", b"caf\xe9s")
+    picture = decode(data, "a.exr")
+
+    again = encode(picture.pixels, picture, output_format)
+
+    if output_format != "png":
+        assert read_again(again, f".{output_format}".replace("tiff", "tif"))[0]["Copyright"] == "cafés"
+
+
 def test_16_bit_alpha_is_kept():
     frame = np.random.default_rng(1).integers(0, 65536, (5, 7, 4), dtype=np.uint16)
     picture = decode(png16(frame, colour=6), "a.png")

@@ -358,19 +358,28 @@ def _storage(spec: oiio.ImageSpec) -> str:
 def _attributes(data: bytes, file: oiio.ImageInput, spec: oiio.ImageSpec, channels: _Channels) -> Attributes:
     display = (spec.full_x, spec.full_y, spec.full_width, spec.full_height)
     window = (spec.x, spec.y, *display)
-    exr = file.format_name() == "openexr"
+    kind = file.format_name()
+    exr = kind == "openexr"
+    multiplied = exr or (kind == "tiff" and not spec.get_int_attribute("oiio:UnassociatedAlpha"))
     chunks = png.chunks(data) if data.startswith(png.SIGNATURE) else ()
     return Attributes(
         values=tuple(
-            (each.name, str(each.type), each.value)
+            (each.name, str(each.type), _readable(each.value))
             for each in spec.extra_attribs
             if not each.name.startswith(PASSING) and each.name not in DROPPED
         ),
         chunks=tuple(png.chunk(kind, content) for kind, content in chunks if kind in png.CARRIED),
         window=window if exr and window != (0, 0, 0, 0, spec.width, spec.height) else None,
-        associated=channels.alpha is not None and not spec.get_int_attribute("oiio:UnassociatedAlpha"),
+        associated=channels.alpha is not None and multiplied,
         alpha_type="float" if exr and channels.alpha is not None and _is_float(spec, channels.alpha) else "half",
     )
+
+
+def _readable(value: Any) -> Any:
+    """Give a text that is not UTF-8 as the Latin-1 that it most likely is: it could not be written again."""
+    if isinstance(value, str) and re.search("[\udc80-\udcff]", value):
+        return value.encode("utf-8", "surrogateescape").decode("latin-1")
+    return value
 
 
 def _is_float(spec: oiio.ImageSpec, index: int) -> bool:

@@ -32,6 +32,8 @@ check: .venv/dev
 
 .venv/dev: .venv/core envs/requirements-dev.txt
 	$(INSTALL) --requirement envs/requirements-dev.txt
+# spandrel asks for torchvision, which brings gigabytes of CUDA along; tests/stand_ins has what it uses of it
+	$(INSTALL) --no-deps spandrel
 	@touch $@
 
 # a fresh environment of the newest versions that the requirements allow, written down
@@ -39,6 +41,7 @@ lock:
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement envs/requirements.txt --requirement envs/requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps spandrel
 	sed -i '/^#/!d' envs/lock.txt
 	$(BIN)/python -m pip freeze | sed 's/+.*//' >> envs/lock.txt
 

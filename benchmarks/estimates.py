@@ -40,7 +40,7 @@ def main() -> None:
         times = []
         for _ in range(REPEATS):
             start = time.perf_counter()
-            data = frames.encode(frame)
+            data = frames.encode(frame, frames.Picture(frame))
             times.append(time.perf_counter() - start)
         print(f"PNG, grain {noise}: {len(data) / 1e6:.2f} MB, {statistics.median(times) * 1000:.0f} ms", flush=True)
     frame = photograph(5)

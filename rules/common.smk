@@ -10,7 +10,7 @@ HERE = Path(str(workflow.current_basedir)).parent
 sys.path.append(str(HERE / "scripts"))
 
 from dailies import discovery, files, manifest, metadata, sequence
-from dailies.config import pixel_settings, validated
+from dailies.config import loading_settings, pixel_settings, validated
 from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
 
@@ -41,10 +41,10 @@ STATE = f"{OUT}/.dailies"
 
 @cache
 def input_fingerprint():
-    """A digest of the input folder's listing."""
+    """A digest of the input folder's listing, or of the state of a video's file."""
     if workflow.local_exec:
         told(refuse_missing, config["device"])
-    return told(sequence.fingerprint, Path(config["input_dir"]))
+    return told(sequence.fingerprint, Path(config["input_dir"]), Path(STATE))
 
 
 @cache
@@ -118,7 +118,7 @@ def tell_outcome():
     if not SUMMARY.is_file() or SUMMARY.stat().st_mtime_ns == SUMMARY_BEFORE:
         return
     logger.info(metadata.table(SUMMARY))
-    if gone := metadata.left_behind(Path(OUT), SUMMARY):
+    if gone := metadata.left_behind(Path(OUT), Path(f"{STATE}/discovery.json")):
         logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
     if failures := metadata.failures(SUMMARY):
         end_with(failures)

@@ -21,6 +21,7 @@ rule infer:
         runtime=infer_minutes,
     params:
         settings=pixel_settings(config),
+        loading=loading_settings(config),
         attempt=next_attempt,
     script:
         "../scripts/infer.py"

@@ -1,4 +1,4 @@
-"""Stage 1, sequence: read every frame once. input_dir -> sequence.json."""
+"""Stage 1, sequence: read every frame once; a video is decoded. input_dir -> sequence.json."""
 
 
 rule sequence:
@@ -12,5 +12,6 @@ rule sequence:
     params:
         fingerprint=lambda wildcards: input_fingerprint(),
         on_bad_frame=config["on_bad_frame"],
+        output_format=config["output_format"],
     script:
         "../scripts/sequence.py"

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from dailies import credentials
 from dailies.logs import job_log
 from dailies.render import Job, render
 
 if __name__ == "__main__":
+    credentials.leave_behind()
     with job_log(snakemake.log[0]):
         model, state = snakemake.wildcards.model, Path(snakemake.input.sequence).parent
         render(
@@ -18,6 +20,8 @@ if __name__ == "__main__":
                 manifest=state / "frames" / f"{model}.jsonl",
                 state=state / "attempts" / f"{model}.json",
                 settings=dict(snakemake.params.settings),
+                loading=dict(snakemake.params.loading),
+                png_compression=snakemake.config["png_compression"],
                 device=snakemake.config["device"],
                 threads=snakemake.threads,
                 attempt=snakemake.params.attempt,

@@ -11,6 +11,7 @@ if __name__ == "__main__":
             Path(snakemake.config["input_dir"]),
             on_bad_frame=snakemake.params.on_bad_frame,
             cache=Path(snakemake.output.sequence).parent / "frames_read.json",
+            output_format=snakemake.params.output_format,
             threads=snakemake.threads,
         )
         sequence.save(frames, Path(snakemake.output.sequence))

@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ REPOSITORY = Path(__file__).parents[1]
 os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
 
 # the machine may be busy: time says nothing about a test
-settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "steady", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 settings.load_profile("steady")
+
+STAND_INS = REPOSITORY / "tests" / "stand_ins"
+"""Modules that stand in for packages that cannot be had."""
 
 LEVELS = {"dark": -0.5, "middle": 0.1, "light": 0.5}
 """The models of ``rendered``, each with the level of its grey."""
@@ -38,6 +44,29 @@ def write_frame(path: Path, seed: int, size: tuple[int, int] = (7, 5)) -> None:
     """Write a random 8-bit RGB frame; ``size`` is (width, height)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
+
+
+def write_video(
+    path: Path,
+    pixels: Sequence[np.ndarray],
+    *,
+    codec: str = "ffv1",
+    kind: str = "bgr0",
+    rate: int | Fraction = 24,
+    tags: Mapping[str, Any] | None = None,
+) -> None:
+    """Write RGB frames, of 8 bits, as a video; ``tags`` are set on its codec."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = pixels[0].shape[:2]
+        stream.pix_fmt = kind
+        for name, value in (tags or {}).items():
+            setattr(stream.codec_context, name, value)
+        for frame in pixels:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=kind)))
+        container.mux(stream.encode())
 
 
 def read_frame(path: Path) -> np.ndarray:
@@ -87,7 +116,7 @@ def environment() -> dict[str, str]:
     """Give this process's environment without MLflow's settings and without GPUs, for programs that tests start."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     # on a machine that others use too, threads that wait by spinning made a render 50 times slower
-    return kept | {"OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
+    return kept | {"OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(STAND_INS)}
 
 
 class Studio:

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +27,8 @@ from urllib.parse import urlsplit
 from dailies.config import validated
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
 os.environ |= {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -93,6 +95,17 @@ class Shelf:
         status = LoggedModelStatus.READY if ready else LoggedModelStatus.FAILED
         self.client.finalize_logged_model(model.model_id, status)
         return model.model_id
+
+    def register(self, name: str, source: str, *, run_id: str | None = None, alias: str | None = None) -> str:
+        """Register a version of a model, whose registry comes into being with the first one; give its number."""
+        model_id = source.removeprefix("models:/") if source.startswith("models:/m-") else None
+        with _use_tracking_uri(self.uri):  # MLflow 3.17 looks for logged models there
+            with suppress(MlflowException):
+                self.client.create_registered_model(name)
+            made = self.client.create_model_version(name, source, run_id=run_id, model_id=model_id)
+            if alias:
+                self.client.set_registered_model_alias(name, alias, made.version)
+        return str(made.version)
 
     def _outbox(self, path: str, content: bytes | None) -> tuple[Path, str | None]:
         local = self.root / "outbox" / Path(path).name
@@ -221,7 +234,10 @@ def server_shelf(root: Path) -> Shelf:
 
 
 Trouble = Callable[[str, str], tuple[int, Any] | str | None]
-"""From method and path to a status and a JSON value to answer, "drop" (no answer), "cut" (half a body), or None."""
+"""From method and path to a status and a JSON value to answer, "drop" (no answer), "cut" (half a body), or None.
+
+With status 302 the value is the address to go to instead.
+"""
 
 
 class Proxy:
@@ -231,6 +247,8 @@ class Proxy:
         self.trouble: Trouble = lambda method, path: None
         self.requests: list[str] = []
         """Method, path and query of each request, in order."""
+        self.headers: list[dict[str, str]] = []
+        """The headers of each request, with small letters."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, urlsplit(target).netloc))
         self.uri = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -250,11 +268,14 @@ def _handler(proxy: Proxy, target: str) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             proxy.requests.append(f"{self.command} {self.path}")
+            proxy.headers.append({key.lower(): value for key, value in self.headers.items()})
             trouble = proxy.trouble(self.command, self.path)
             self.close_connection = True
             if isinstance(trouble, tuple):
                 status, value = trouble
-                self._answer(status, json.dumps(value).encode(), "application/json")
+                self._answer(
+                    status, json.dumps(value).encode(), "application/json", to=value if status == 302 else None
+                )
             elif trouble != "drop":
                 self._forward(body, cut=trouble == "cut")
 
@@ -267,8 +288,10 @@ def _handler(proxy: Proxy, target: str) -> type[BaseHTTPRequestHandler]:
                 answer = connection.getresponse()
                 self._answer(answer.status, answer.read(), answer.getheader("Content-Type", ""), cut=cut)
 
-        def _answer(self, status: int, data: bytes, kind: str, *, cut: bool = False) -> None:
+        def _answer(self, status: int, data: bytes, kind: str, *, cut: bool = False, to: str | None = None) -> None:
             self.send_response(status)
+            if to:
+                self.send_header("Location", to)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.send_header("Connection", "close")
@@ -288,6 +311,24 @@ def proxied(target: str | None = None) -> Iterator[Proxy]:
         yield proxy
     finally:
         proxy.close()
+
+
+@contextmanager
+def stranger() -> Iterator[Proxy]:
+    """Another host than the server, which would list one file of weights to whoever asks; it keeps the requests."""
+    proxy = Proxy("http://127.0.0.1:9")
+    proxy.trouble = lambda method, path: (200, {"files": [{"path": "best.pth", "is_dir": False, "file_size": 3}]})
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+def relocate(run_id: str, location: str) -> None:
+    """Let the server name another location for a run's artifacts."""
+    with closing(sqlite3.connect(server_folder() / "mlflow.db")) as connection:
+        connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", [location, run_id])
+        connection.commit()
 
 
 @contextmanager

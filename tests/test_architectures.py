@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dailies.architectures import ARCHITECTURES
+from dailies.architectures import ARCHITECTURES, build
 from dailies.errors import LoadError
 from torch import nn
 
@@ -206,7 +206,7 @@ def test_dropout_does_nothing_in_evaluation():
 )
 def test_wrong_model_config_is_named(name, config, words):
     with pytest.raises(LoadError, match=words):
-        ARCHITECTURES[name](**config)
+        build(name, config)
 
 
 def stirred(network: nn.Module) -> nn.Module:

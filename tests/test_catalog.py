@@ -45,6 +45,8 @@ def a_model(model_id):
         ["best_upscaler.pth", "last_upscaler.pth"],
         ["last.pth", "elastic.pth"],
         ["best_optimal.pth", "final.pth"],
+        ["model.pth", "model.safetensors", "model.pt2", "model.onnx"],
+        ["best.pt2", "last.ckpt", "z.onnx"],
     ],
 )
 def test_weights_are_ranked_by_their_file_name(ranked):
@@ -95,6 +97,19 @@ def test_raw_weights_come_before_logged_models_before_model_folders():
     logged = [a_model("m-2"), a_model("m-1")]
 
     assert found("a/MLmodel", "last.pth", logged=logged) == ["last.pth", "m-2", "m-1", "a"]
+
+
+def test_the_weights_beside_an_onnx_file_come_with_it():
+    (only,) = candidates(a_run(), listing("a/net.onnx", "a/net.onnx.data", "net.onnx.data"))
+
+    assert [file.path for file in only.files] == ["a/net.onnx", "a/net.onnx.data"]
+    assert only.is_weights
+
+
+def test_onnx_and_what_is_no_network_come_after_mlflow_models():
+    files = ["a/MLmodel", "best.onnx", "optimizer.pt", "any.safetensors"]
+
+    assert found(*files, logged=[a_model("m-1")]) == ["any.safetensors", "m-1", "a", "best.onnx", "optimizer.pt"]
 
 
 def test_a_pattern_is_over_paths_and_file_names():

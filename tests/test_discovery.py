@@ -9,6 +9,7 @@ import pytest
 from dailies import discovery, store
 from dailies.discovery import Standing, discover, standing, table
 from dailies.errors import StoreError, StoreUnreachable
+from dailies.store import StoredFile
 from stores import (
     BEST,
     Shelf,
@@ -16,10 +17,12 @@ from stores import (
     mlflow2,
     multiply,
     proxied,
+    relocate,
     server_folder,
     server_shelf,
     snapshot,
     sqlite_shelf,
+    stranger,
 )
 
 LISTING = "GET /api/2.0/mlflow-artifacts/artifacts"
@@ -96,17 +99,20 @@ def test_a_model_is_recorded_in_two_files(shelf, scene):
     assert name == f"unet_adamw_2000ep_loss0.2500_{run_id[:8]}"
     assert scene.model(name) == {
         "run_id": run_id,
+        "experiment_id": shelf.experiment,
         "architecture": "UNet",
         "artifact": {
             "uri": path.parents[1].as_uri(),
             "path": BEST,
             "files": [{"path": BEST, "size": path.stat().st_size, "modified": path.stat().st_mtime_ns}],
         },
+        "hints": {"model.architecture": "UNet"},
     }
     assert scene.run(name) == {
         "run_id": run_id,
         "run_name": "unet_adamw",
         "experiment": "exp",
+        "registered_model": None,
         "architecture": "UNet",
         "epoch": 2000,
         "train_loss": 0.25,
@@ -556,3 +562,266 @@ def test_an_odd_listing_of_one_run_does_not_stop_the_others(shelf, scene, monkey
 
     assert scene.look() == ["good"]
     assert scene.reasons()["bad"].endswith("cannot be read: Permission denied")
+
+
+@pytest.fixture
+def credentials(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush")
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("{other}/api/2.0/mlflow-artifacts/artifacts/1", "another host than the store's own"),
+        ("mlflow-artifacts://{netloc}/1/run/artifacts", "another host than the store's own"),
+        ("http://{own}@{netloc}/api/2.0/mlflow-artifacts/artifacts/1", "which is no address of files"),
+        ("http://{netloc}\\@{own}/api/2.0/mlflow-artifacts/artifacts/1", "which is no address of files"),
+        ("ftp://{netloc}/x", "ftp is not one of allowed_artifact_schemes"),
+        ("models:/m-1", "which is no address of files"),
+        ("file://{folder}", "a place on this machine's own disks"),
+        ("FILE://{netloc}{folder}", "a place on this machine's own disks"),
+        ("{folder}", "a place on this machine's own disks"),
+    ],
+)
+def test_a_server_that_names_another_place_is_refused_for_that_run_alone(tmp_path, location, reason):
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "best.pth").write_text("secret")
+    shelf = server_shelf(tmp_path)
+    bad = shelf.run("bad", BEST)
+    shelf.run("good", BEST)
+    with proxied() as proxy, stranger() as other:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
+        own, netloc = (host.uri.removeprefix("http://") for host in (proxy, other))
+        relocate(bad, location.format(other=other.uri, own=own, netloc=netloc, folder=tmp_path / "secret"))
+
+        assert scene.look() == ["good"]
+        assert scene.look() == ["good"]
+
+    assert reason in scene.reasons()["bad"]
+    assert scene.reasons()["bad"].startswith(f"{proxy.uri} says that its artifacts are at ")
+    assert other.requests == []
+    assert {headers.get("authorization") for headers in proxy.headers} == {None, "Basic bWU6aHVzaA=="}
+    assert not any(b"best.pth" in data for data in snapshot(scene.state).values() if data)
+
+
+@pytest.mark.usefixtures("credentials")
+def test_a_logged_model_that_a_server_puts_elsewhere_is_refused(tmp_path):
+    shelf = server_shelf(tmp_path)
+    model = shelf.logged_model(shelf.run("bad"), "MLmodel")
+    shelf.logged_model(shelf.run("good"), "MLmodel")
+    with stranger() as other:
+        with closing(sqlite3.connect(server_folder() / "mlflow.db")) as connection:
+            place = [f"{other.uri}/api/2.0/mlflow-artifacts/artifacts/1", model]
+            connection.execute("UPDATE logged_models SET artifact_location = ? WHERE model_id = ?", place)
+            connection.commit()
+        scene = scene_of(shelf, tmp_path)
+
+        assert scene.look() == ["good"]
+    assert "another host than the store's own" in scene.reasons()["bad"]
+    assert other.requests == []
+
+
+def test_the_users_own_word_makes_a_place_readable(tmp_path):
+    shelf = server_shelf(tmp_path)
+    run_id = shelf.run("a")
+    (tmp_path / "nas" / "run").mkdir(parents=True)
+    (tmp_path / "nas" / "run" / "best.pth").write_text("weights")
+    relocate(run_id, f"file://{tmp_path}/nas/run")
+    scene = scene_of(shelf, tmp_path)
+
+    assert scene.look() == []
+    reason = scene.read("discovery")["reason"]
+    assert "1 runs were seen: 1 whose artifacts are at a place that is not asked. For the first of them, " in reason
+    assert reason.endswith("if your files are there, set artifact_remap, for example {/mnt/mlruns: /mnt/mlruns}")
+    assert scene.look(artifact_remap={f"{tmp_path}/nas": f"{tmp_path}/nas"}) == ["a"]
+
+
+def test_what_is_remembered_of_a_place_does_not_outlive_its_permission(tmp_path, monkeypatch):
+    shelf = server_shelf(tmp_path)
+    relocate(shelf.run("a"), "s3://bucket/run")
+    listed = (StoredFile("best.pth", 3),)
+    monkeypatch.setattr(store.TrackingStore, "_remote_files", lambda self, uri: iter(listed))
+    scene = scene_of(shelf, tmp_path)
+
+    assert scene.look() == ["a"]
+    assert scene.look(allowed_artifact_schemes=[]) == []
+    assert "s3 is not one of allowed_artifact_schemes (none)" in scene.reasons()["a"]
+
+
+def registered(scene: Scene, name: str) -> tuple[str, str, str | None]:
+    version = scene.run(name)["registered_model"]
+    return version["name"], version["version"], version["alias"]
+
+
+def test_registered_models_alone_or_before_the_runs(shelf, scene):
+    first = shelf.run("a", BEST, "model/MLmodel", status="KILLED", params={"arch": "UNet"})
+    second = shelf.run("b", BEST, "model/MLmodel")
+    shelf.run("c", BEST)
+    shelf.register("net", f"runs:/{second}/model", run_id=second)
+    shelf.register("net", f"runs:/{first}/model", run_id=first, alias="champion")
+
+    assert scene.look(models=["net@champion", "net/1"], experiment_name=None) == ["a", "b"]
+    assert [registered(scene, name) for name in "ab"] == [("net", "2", "champion"), ("net", "1", None)]
+    assert scene.chosen() == ["model", "model"]
+    assert (scene.run("a")["architecture"], scene.run("a")["status"]) == ("UNet", "KILLED")
+    assert scene.read("skipped") == []
+
+    names = scene.look(experiment_name=["exp"], max_runs=1)
+    assert names == ["a", "b", f"b_{second[:8]}"]
+    assert scene.chosen() == ["model", "model", BEST]
+    assert scene.run(names[2])["registered_model"] is None
+    assert scene.reasons() == {
+        "a": "its status is KILLED, filter_status asks for FINISHED",
+        "c": "beyond the first 1 models",
+    }
+
+
+def test_registered_models_beside_run_ids(shelf, scene):
+    run_id, other = shelf.run("a", BEST), shelf.run("b", BEST)
+    shelf.run("c", BEST)
+    shelf.register("net", f"runs:/{other}/{BEST}", run_id=other)
+
+    assert scene.look(models=["net/1"], run_ids=[run_id]) == ["b", "a"]
+
+
+def test_a_file_or_a_folder_without_mlmodel_may_be_registered(shelf, scene):
+    run_id = shelf.run("a", BEST, "checkpoints/last.pth", "notes.txt")
+    for path in ("checkpoints", "checkpoints/last.pth", "notes.txt", "nothing"):
+        shelf.register("net", f"runs:/{run_id}/{path}", run_id=run_id)
+
+    names = scene.look(models=[f"net/{number}" for number in range(1, 5)], experiment_name=None)
+
+    assert scene.chosen() == [BEST, "checkpoints/last.pth", "notes.txt"]
+    assert names == ["a", "a_net-2", "a_net-3"]
+    assert scene.reasons() == {
+        "a": "version 4 of registered model net holds no model; its artifacts: "
+        "checkpoints/best_model_unet.pth, checkpoints/last.pth, notes.txt"
+    }
+
+
+def test_the_same_files_are_rendered_once(shelf, scene):
+    run_id = shelf.run("a", BEST)
+    for alias in ("champion", None):
+        shelf.register("net", f"runs:/{run_id}/{BEST}", run_id=run_id, alias=alias)
+
+    assert scene.look() == ["a"]
+    record = (scene.state / "models" / "a.json").stat().st_mtime_ns
+    assert scene.look(models=["net/2", "net@champion"]) == ["a"]
+    assert registered(scene, "a") == ("net", "2", None)
+    assert scene.reasons() == {"a": "it is rendered as version 2 of registered model net"}
+    assert (scene.state / "models" / "a.json").stat().st_mtime_ns == record
+
+
+def test_models_of_one_run_keep_their_folders(shelf, scene):
+    run_id = shelf.run("a", "checkpoints/last.pth", "model/MLmodel")
+    shelf.register("net", f"runs:/{run_id}/model", run_id=run_id)
+    assert scene.look() == ["a"]
+    both = ["a_net-1", "a"]
+    assert scene.look(models=["net/1"]) == both
+
+    shelf.log(run_id, BEST)
+    assert scene.look() == both
+    assert scene.chosen() == ["model", BEST]
+    assert scene.look(models=None) == ["a"]
+    assert scene.look(models=["net/1"], experiment_name=None) == ["a_net-1"]
+    assert scene.look(experiment_name=["exp"]) == both
+
+
+def test_an_alias_that_moves_names_another_model(shelf, scene):
+    first, second = shelf.run("a", BEST), shelf.run("b", BEST)
+    shelf.register("net", f"runs:/{first}/{BEST}", run_id=first, alias="champion")
+    shelf.register("net", f"runs:/{second}/{BEST}", run_id=second)
+    scene.config |= {"models": ["net@champion"], "experiment_name": None}
+    assert scene.look() == ["a"]
+    known = scene.standing()
+    assert scene.standing() == known
+
+    shelf.client.set_registered_model_alias("net", "champion", "2")
+
+    assert scene.standing() != known
+    assert scene.look() == ["b"]
+    assert {path.stem for path in (scene.state / "models").iterdir()} == {"a", "b"}
+    shelf.client.set_registered_model_alias("net", "champion", "1")
+    assert scene.look() == ["a"]
+
+
+def test_a_new_file_of_a_registered_model_is_seen(shelf, scene):
+    run_id = shelf.run("a", BEST)
+    shelf.register("net", f"runs:/{run_id}/{BEST}", run_id=run_id)
+    scene.look(models=["net/1"], experiment_name=None)
+    known = scene.standing()
+
+    shelf.log(run_id, BEST, b"better")
+
+    assert scene.standing() != known
+
+
+def test_a_registered_model_that_cannot_be_found_ends_the_invocation(shelf, scene):
+    shelf.run("a", BEST)
+    scene.config["models"] = ["net@champion"]
+    for question in (scene.standing, scene.look):
+        with pytest.raises(StoreError, match="registered model net does not exist in sqlite:///"):
+            question()
+
+
+def test_no_registered_model_with_files_says_which_were_asked(shelf, scene):
+    run_id = shelf.run("a", "notes.txt")
+    shelf.register("net", f"runs:/{run_id}/model", run_id=run_id)
+
+    assert scene.look(models=["net/1"], experiment_name=None) == []
+    reason = scene.read("discovery")["reason"]
+    assert "no run with a model was found in net/1 of sqlite:///" in reason
+    assert "1 runs were seen: 1 without a model" in reason
+
+
+@pytest.mark.usefixtures("credentials")
+def test_a_registered_model_that_a_server_puts_elsewhere_is_passed_over(tmp_path):
+    shelf = server_shelf(tmp_path)
+    bad, good = shelf.run("bad", BEST), shelf.run("good", BEST)
+    name = shelf.client.get_experiment(shelf.experiment).name
+    for run_id in (bad, good):
+        shelf.register(name, f"runs:/{run_id}/{BEST}", run_id=run_id)
+    with stranger() as other:
+        relocate(bad, f"{other.uri}/api/2.0/mlflow-artifacts/artifacts/1")
+        scene = scene_of(shelf, tmp_path, models=[f"{name}/1", f"{name}/2"], experiment_name=None)
+
+        assert scene.look() == ["good"]
+    assert scene.reasons()["bad"].startswith(f"version 1 of registered model {name}: {shelf.uri} says that its artif")
+    assert "another host than the store's own" in scene.reasons()["bad"]
+    assert other.requests == []
+
+
+def test_known_registered_models_cost_few_requests(tmp_path):
+    shelf = server_shelf(tmp_path)
+    run_id = shelf.run("a", "model/MLmodel")
+    name = shelf.client.get_experiment(shelf.experiment).name
+    shelf.register(name, f"runs:/{run_id}/model", run_id=run_id, alias="champion")
+    with proxied() as proxy:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri, models=[f"{name}@champion"], experiment_name=None)
+        assert scene.look() == ["a"]
+        proxy.requests.clear()
+        scene.standing()
+
+        assert len(proxy.requests) <= 4
+        assert proxy.count(LISTING) == 0
+
+
+def test_hints_are_what_a_run_says_for_rendering(shelf, scene):
+    run_id = shelf.run(
+        "a",
+        BEST,
+        params={"model.base": "8", "dailies.scale": "2", "model": "no", "lr": "1", "dailies.long": "x" * 501},
+        tags={"dailies.scale": " 4\n", "dailies.range": "0\u202e1", "model.tag": "no", "mine": "x"},
+    )
+    scene.look()
+    hints = scene.model("a")["hints"]
+    before = (scene.state / "models" / "a.json").read_bytes()
+
+    assert hints == {"dailies.range": "0 1", "dailies.scale": "4", "model.base": "8"}
+    assert list(hints) == sorted(hints)
+    shelf.client.log_param(run_id, "batch", "3")
+    shelf.client.set_tag(run_id, "mine", "y")
+    scene.look()
+    assert (scene.state / "models" / "a.json").read_bytes() == before

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, Studio
+from dailies.catalog import MLMODEL, ORDER
+from dailies.signatures import FIELDS
 
 DOCUMENTS = ("README.md", "docs/architecture.md", "docs/guia_de_uso.md", "config/README.md")
 
@@ -24,3 +26,17 @@ def test_links_lead_somewhere(document: str):
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", place.read_text())
     missing = [link for link in links if not link.startswith("http") and not (place.parent / Path(link)).exists()]
     assert not missing
+
+
+def test_the_readme_shows_the_order_in_which_models_are_looked_for():
+    rows = [(" ".join(endings) or MLMODEL, holds) for endings, holds in ORDER]
+    table = "\n".join(f"| `{endings}` | {holds} |" for endings, holds in rows)
+
+    assert table in (REPOSITORY / "README.md").read_text()
+
+
+def test_the_readme_names_every_field_of_a_signature():
+    readme = (REPOSITORY / "README.md").read_text()
+    section = readme.split("### How a network wants to be fed")[1].split("###")[0]
+
+    assert set(re.findall(r"`(\w+)`", section)) >= FIELDS.keys()

@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from dailies.catalog import Artifact
 from dailies.download import RECEIPT, download, receive
 from dailies.errors import DownloadError, StoreError
 from dailies.store import StoredFile, TrackingStore
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import BEST, configured, proxied, server_shelf, snapshot, sqlite_shelf
+from stores import BEST, configured, proxied, server_shelf, snapshot, sqlite_shelf, stranger
 
 FILE = "GET /api/2.0/mlflow-artifacts/artifacts/"
 
@@ -167,7 +168,7 @@ def weights_in(data: bytes) -> dict[str, list]:
     return {name: tensor.tolist() for name, tensor in state.items()}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 @given(position=st.integers(0, len(WEIGHTS) - 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_noticed_where_torch_would_load_other_numbers(tmp_path, position, bit):
     data = bytearray(WEIGHTS)
@@ -185,6 +186,19 @@ def test_a_flipped_bit_is_noticed_where_torch_would_load_other_numbers(tmp_path,
     except Exception:
         return
     assert loaded == weights_in(WEIGHTS)
+
+
+def test_a_zip_bomb_is_not_unpacked(shelf, tmp_path):
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(20):
+            archive.writestr(f"archive/data/{number}", bytes(2**24))
+    uri, _ = local_run(shelf, tmp_path, bomb.getvalue())
+
+    assert fetched(shelf.uri, uri, tmp_path)["error"] == (
+        "checkpoints/best_model_unet.pth is damaged in the store: it declares to hold 335,544,320 bytes in "
+        f"{len(bomb.getvalue()):,}, which no model does; it is not unpacked"
+    )
 
 
 def test_a_file_that_is_no_zip_is_taken_as_it_is(shelf, tmp_path):
@@ -329,3 +343,69 @@ def test_a_bad_record_location_is_an_error_of_that_model_alone(shelf, tmp_path):
     assert "bogus" in receipt["error"]
     with pytest.raises(StoreError):
         TrackingStore(shelf.uri, private=tmp_path).files("runs:/0/x")
+
+
+def test_a_record_of_another_host_fetches_nothing(remote, tmp_path, pauses, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hush")
+    with proxied() as proxy, stranger() as other:
+        receipt = fetched(proxy.uri, f"{other.uri}/api/2.0/mlflow-artifacts/artifacts/1", tmp_path, "best.pth")
+        local = fetched(proxy.uri, "file:///etc", tmp_path, "hostname")
+
+    assert receipt["status"] == local["status"] == "download_failed"
+    assert "another host than the store's own, to which your credentials would be sent" in receipt["error"]
+    assert "a place on this machine's own disks, which is not read on a server's word" in local["error"]
+    assert (other.requests, pauses) == ([], [])
+
+
+def secret_store(root: Path) -> tuple[Path, str]:
+    """Put a secret beside an artifact folder that links to it in every way; give the folder and the secret."""
+    (root / "private").mkdir(parents=True)
+    for name in ("secret.pth", "MLmodel"):
+        (root / "private" / name).write_text("secret")
+    artifacts = root / "run" / "artifacts"
+    (artifacts / "model" / "data").mkdir(parents=True)
+    (artifacts / "model" / "MLmodel").write_text("flavors: {}")
+    (artifacts / "best.pth").symlink_to(root / "private" / "secret.pth")
+    (artifacts / "checkpoints").symlink_to(root / "private")
+    (artifacts / "model" / "data" / "model.pth").symlink_to("../../../../private/secret.pth")
+    (artifacts / "model" / "more").symlink_to(root / "private", target_is_directory=True)
+    (artifacts / "up").symlink_to("..")
+    return artifacts, "secret"
+
+
+def test_links_in_an_artifact_folder_lead_nowhere(shelf, tmp_path):
+    artifacts, secret = secret_store(tmp_path)
+    (tmp_path / "nas").symlink_to(tmp_path / "run")
+    tracking = TrackingStore(shelf.uri, private=tmp_path)
+
+    for root in (artifacts, tmp_path / "nas" / "artifacts"):
+        assert [file.path for file in tracking.files(str(root))] == ["model/MLmodel"]
+        for path in ("best.pth", "checkpoints/secret.pth", "model/data/model.pth", "up/artifacts/model/MLmodel"):
+            with pytest.raises(StoreError, match="is a symbolic link, which is not followed; log the file itself"):
+                tracking.fetch(str(root), path, tmp_path / "out")
+    receipt = fetched(shelf.uri, str(artifacts), tmp_path / "state", "model/MLmodel", path="model")
+
+    assert receipt["files"] == ["model/MLmodel"]
+    assert "is no longer in the store" in fetched(shelf.uri, str(artifacts), tmp_path / "state", "best.pth")["error"]
+    assert not any(secret.encode() == data for data in snapshot(tmp_path / "state").values())
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_artifact_folder_itself_may_be_a_link(shelf, tmp_path):
+    uri, _ = local_run(shelf, tmp_path / "disk", WEIGHTS)
+    (tmp_path / "link").symlink_to(uri)
+
+    assert fetched(shelf.uri, str(tmp_path / "link"), tmp_path)["status"] == "success"
+
+
+@pytest.mark.parametrize("path", ["a\u202eb.pth", "a\x9bb.pth", "x" * 1001 + ".pth"])
+def test_a_name_that_no_file_of_ours_should_have_is_refused(tmp_path, pauses, path):
+    listed = {"files": [{"path": path, "is_dir": False, "file_size": 3}]}
+    with proxied() as proxy:
+        proxy.trouble = lambda method, asked: (200, listed) if "mlflow-artifacts" in asked else None
+        error = fetched(proxy.uri, "mlflow-artifacts:/1/run/artifacts", tmp_path, path)["error"]
+
+    assert error.startswith("the name of an artifact is too long or holds control characters: ")
+    assert error.endswith("; log it under another name")
+    assert error.isprintable()
+    assert len(error) < 300

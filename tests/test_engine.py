@@ -5,8 +5,9 @@ import pytest
 import torch
 from dailies.architectures import ARCHITECTURES
 from dailies.engine import Engine, Settings, find_device, pad
-from dailies.errors import RenderError
-from dailies.models import Model, Signature
+from dailies.errors import LoadError, RenderError
+from dailies.models import Model
+from dailies.signatures import Signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -19,6 +20,13 @@ torch.set_num_threads(1)  # with frames this small more threads only wait for ea
 def engine(network, *, value_range=(-1.0, 1.0), **settings):
     model = Model(network.eval(), "test", Signature(value_range=value_range))
     return Engine(model, device=CPU, settings=Settings(**settings))
+
+
+def probed(network, *, tiles=None, **signature):
+    """An engine whose network was tried; ``tiles`` are settings."""
+    built = Engine(Model(network.eval(), "test", Signature(**signature)), device=CPU, settings=Settings(**tiles or {}))
+    built.probe()
+    return built
 
 
 def pixels(height=5, width=7, seed=0):
@@ -361,12 +369,13 @@ def test_output_in_the_padding_does_not_matter():
 @pytest.mark.parametrize(
     ("network", "text"),
     [
-        (Do(lambda x: x[:, :1]), r"the network answered \(1, 1, 32, 32\) to an input of \(1, 3, 32, 32\)"),
-        (nn.Upsample(scale_factor=2), r"the network answered \(1, 3, 64, 64\) to an input of \(1, 3, 32, 32\)"),
-        (Do(lambda x: (x, x)), r"the network answered tuple to an input of \(1, 3, 32, 32\)"),
-        (Do(lambda x: None), r"the network answered NoneType to an input of \(1, 3, 32, 32\)"),
+        (Do(lambda x: x[:, :1]), "the network answered 1×1×32×32 to an input of 1×3×32×32"),
+        (nn.Upsample(scale_factor=2), "the network answered 1×3×64×64 to an input of 1×3×32×32"),
+        (Do(lambda x: x[0]), "the network answered 3×32×32 to an input of 1×3×32×32"),
+        (Do(lambda x: (x[0], 3)), "the network answered a tuple without a frame to an input of 1×3×32×32"),
+        (Do(lambda x: None), "the network answered a NoneType without a frame to an input of 1×3×32×32"),
     ],
-    ids=["channels", "size", "tuple", "none"],
+    ids=["channels", "size", "dimensions", "tuple", "none"],
 )
 def test_output_of_another_shape_is_refused(network, text):
     with pytest.raises(RenderError, match=text):
@@ -394,6 +403,199 @@ def test_precision_is_that_of_the_convolutions(precision, dtype):
 
     assert dtypes == [dtype]
     assert difference(rendered, frame) <= (0 if dtype == torch.float32 else 1)
+
+
+def test_a_first_try_learns_scale_and_channels():
+    signature = probed(nn.Sequential(nn.Upsample(scale_factor=4), Do(lambda x: x[:, :1]))).signature
+
+    assert (signature.scale, signature.output_channels) == (4, 1)
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_an_upscaling_network_gives_larger_frames(scale, tiled):
+    frame = pixels(70, 90)
+    tiles = {"tiled": tiled, "tile_size": 64, "overlap": 32}
+
+    rendered = probed(nn.Upsample(scale_factor=scale), tiles=tiles).render(frame)
+
+    np.testing.assert_array_equal(rendered, frame.repeat(scale, 0).repeat(scale, 1))
+
+
+def test_a_network_of_one_channel_sees_the_colours_one_by_one():
+    recorder, frame = Recorder(), pixels()
+
+    rendered = probed(recorder, channels=1, value_range=(0, 255)).render(frame)
+
+    np.testing.assert_array_equal(rendered, frame)
+    np.testing.assert_allclose(recorder.given[-1][:, 0, :5, :7].permute(1, 2, 0), frame, atol=1e-4)
+
+
+def test_a_network_from_one_channel_to_three_sees_the_luminance():
+    recorder, frame = Recorder(), pixels()
+
+    rendered = probed(nn.Sequential(recorder, Do(lambda x: x.expand(-1, 3, -1, -1))), channels=1).render(frame)
+
+    luminance = frame @ np.array([0.2126, 0.7152, 0.0722])
+    np.testing.assert_allclose(rendered, np.stack([luminance] * 3, axis=2), atol=0.501)
+    assert len(recorder.given[-1]) == 1
+
+
+def test_a_network_that_answers_one_channel_gives_grey_frames():
+    frame = pixels()
+
+    rendered = probed(Do(lambda x: x[:, 1:2])).render(frame)
+
+    np.testing.assert_array_equal(rendered, frame[:, :, [1, 1, 1]])
+
+
+def test_a_network_of_four_channels_sees_an_opaque_alpha():
+    recorder, frame = Recorder(), pixels()
+
+    rendered = probed(recorder, channels=4, value_range=(0, 1)).render(frame)
+
+    assert rendered.shape == (5, 7, 4)
+    np.testing.assert_array_equal(rendered[:, :, :3], frame)
+    assert (rendered[:, :, 3] == 255).all()
+    assert (recorder.given[-1][:, 3] == 1).all()
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_a_network_for_bgr_sees_blue_first(tiled):
+    recorder, frame = Recorder(), pixels()
+
+    rendered = probed(recorder, channel_order="bgr", value_range=(0, 255), tiles={"tiled": tiled}).render(frame)
+
+    np.testing.assert_array_equal(rendered, frame)
+    np.testing.assert_allclose(recorder.given[-1][0, :, :5, :7].permute(1, 2, 0), frame[:, :, ::-1], atol=1e-4)
+
+
+def test_mean_and_std_are_per_channel_and_the_answer_is_from_0_to_1():
+    recorder, frame = Recorder(), pixels()
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.5)
+
+    undo = Do(lambda x: x * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1))
+    rendered = probed(nn.Sequential(recorder, undo), mean=mean, std=std).render(frame)
+
+    np.testing.assert_array_equal(rendered, frame)
+    expected = (frame / 255 - mean) / std
+    np.testing.assert_allclose(recorder.given[-1][0, :, :5, :7].permute(1, 2, 0), expected, atol=1e-5)
+
+
+def test_a_network_may_answer_in_another_range_than_it_takes():
+    frame = pixels()
+
+    rendered = probed(Do(lambda x: (x + 1) / 2), output_range=(0.0, 1.0)).render(frame)
+
+    np.testing.assert_array_equal(rendered, frame)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "part"),
+    [
+        (lambda x: (x, x * 0), "[0]"),
+        (lambda x: [x[0], x], "[1]"),
+        (lambda x: {"loss": x.mean(), "image": x}, "['image']"),
+        (lambda x: ({"small": x[:, :, ::2, ::2], "full": (x,)}, x * 0), "[0]['full'][0]"),
+    ],
+    ids=["tuple", "list", "dict", "nested"],
+)
+@pytest.mark.parametrize("tiled", [False, True])
+def test_of_several_tensors_the_first_that_can_be_a_frame_is_used(wrap, part, tiled, caplog):
+    caplog.set_level(logging.INFO)
+    frame, renderer = pixels(40, 50), probed(Do(wrap), tiles={"tiled": tiled})
+
+    np.testing.assert_array_equal(renderer.render(frame), frame)
+    assert renderer.part == part
+    assert len([text for text in caplog.messages if text.endswith(f"its part {part} is used")]) == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(height=st.integers(1, 200), width=st.integers(1, 200), tile=st.sampled_from([(64, 96), (40, 64), (33, 35)]))
+def test_a_network_of_one_size_is_given_no_other(height, width, tile):
+    recorder, frame = Recorder(), pixels(height, width)
+
+    rendered = probed(recorder, tile=tile, multiple=1, tiles={"tiled": False, "overlap": 16}).render(frame)
+
+    np.testing.assert_array_equal(rendered, frame)
+    assert {tuple(each.shape[2:]) for each in recorder.given} == {tile}
+
+
+def test_a_frame_beyond_the_bounds_of_a_network_is_rendered_in_tiles():
+    recorder, frame = Recorder(), pixels(200, 90)
+    renderer = probed(recorder, most=(128, None))
+
+    np.testing.assert_array_equal(renderer.render(frame), frame)
+    assert max(each.shape[2] for each in recorder.given) <= 128
+    assert renderer.tiled
+
+
+def test_a_small_frame_is_padded_to_the_least_that_a_network_takes():
+    recorder, frame = Recorder(), pixels(5, 7)
+
+    np.testing.assert_array_equal(probed(recorder, least=(40, 100)).render(frame), frame)
+    assert {tuple(each.shape[2:]) for each in recorder.given} == {(64, 128)}
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
+def test_every_value_of_16_bits_survives(value_range):
+    frame = np.arange(65536, dtype=np.uint16).repeat(3).reshape(256, 256, 3)
+
+    rendered = probed(nn.Identity(), value_range=value_range).render(frame)
+
+    assert rendered.dtype == np.uint16
+    np.testing.assert_array_equal(rendered, frame)
+
+
+def test_floats_are_neither_clamped_nor_rounded():
+    frame = np.random.default_rng(0).normal(0.5, 2, (5, 7, 3)).astype(np.float32)
+
+    rendered = probed(nn.Identity()).render(frame)
+
+    assert rendered.dtype == np.float32
+    np.testing.assert_allclose(rendered, frame, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint16, 65535), (np.float32, 1)])
+def test_frames_may_come_back_deeper(dtype, top):
+    frame = pixels()
+
+    np.testing.assert_allclose(probed(nn.Identity()).render(frame, dtype), frame.astype(float) / 255 * top, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("network", "signature", "text"),
+    [
+        (
+            nn.Conv2d(1, 1, 1),
+            {},
+            r"the network does not take 3 channels of 64×64 pixels \(RuntimeError: Given groups=1, .* to have 1 "
+            r"channels, but got 3 channels instead\); if it wants others, set signatures$",
+        ),
+        (Do(lambda x: x[:, :2]), {}, "the network answered 1×2×64×64 to 3 channels of 64×64 pixels: that is no frame"),
+        (nn.AvgPool2d(2), {}, "the network answered 1×3×32×32 to 3 channels of 64×64 pixels: that is no frame"),
+        (Do(lambda x: x[:, :, 1:]), {}, "the network answered 1×3×63×64 to 3 channels of 64×64 pixels: that is no"),
+        (nn.Upsample(scale_factor=2), {"scale": 4}, "expected scale 4, got 2: the network answered 1×3×128×128 to 3"),
+        (
+            Do(lambda x: x[:, :1]),
+            {"output_channels": 3},
+            "expected output_channels 3, got 1: the network answered 1×1×64×64 to 3 channels of 64×64 pixels",
+        ),
+    ],
+    ids=["input", "channels", "smaller", "cut", "scale", "output"],
+)
+def test_a_first_try_that_goes_wrong_says_what_was_expected(network, signature, text):
+    with pytest.raises(LoadError, match=f"^{text}"):
+        probed(network, **signature)
+
+
+def test_a_network_that_cannot_run_in_half_runs_in_full(caplog):
+    model = Model(nn.Conv2d(3, 3, 1).eval(), "delicate", Signature(half=False))
+
+    built = Engine(model, device=CPU, settings=Settings(precision="fp16"))
+
+    assert built.precision == "fp32"
+    assert caplog.messages == ["delicate cannot run in fp16; it runs in fp32"]
 
 
 def test_rendering_twice_gives_the_same_bits():

@@ -79,7 +79,8 @@ def test_metadata_has_the_promised_fields_in_order(described):
 
     assert list(about) == [
         *("run_id", "run_name", "architecture", "epoch", "train_loss", "val_loss", "status", "start_time"),
-        *("experiment", "params", "metrics", "tags", "not_chosen", "render", "artifact", "input", "signature"),
+        *("experiment", "registered_model", "params", "metrics", "tags", "not_chosen"),
+        *("render", "artifact", "input", "signature"),
     ]
     assert list(about["render"]) == [
         *("status", "error", "attempt", "frames", "seconds", "fps", "device", "precision"),
@@ -205,15 +206,23 @@ def test_the_table_has_one_line_per_model(described, summary):
     assert lines[2].index("success") == lines[3].index("load_failed")
 
 
-def test_models_that_are_no_longer_listed_are_named(described, summary, tmp_path):
-    stays = described("stays")
+def test_models_that_are_no_longer_listed_are_named(described, tmp_path):
+    described("stays")
     for name in ("z_gone", "a_gone"):
-        described(name, run={"run_id": name})
+        described(name)
     for name, content in (("foreign", '{"run_id": "x"}'), ("broken", "{"), ("list", "[1]"), ("number", "1")):
         (tmp_path / "out" / name).mkdir()
         (tmp_path / "out" / name / "metadata.json").write_text(content)
+    files.write_json(tmp_path / "discovery.json", {"models": ["stays", "new"]})
 
-    assert left_behind(tmp_path / "out", summary(stays)) == ["a_gone", "z_gone"]
+    assert left_behind(tmp_path / "out", tmp_path / "discovery.json") == ["a_gone", "z_gone"]
+
+
+def test_a_registered_model_is_shown_as_one(described):
+    version = {"name": "net", "version": "3", "alias": "champion"}
+
+    assert strict_json(described(run={"registered_model": version}))["registered_model"] == version
+    assert strict_json(described())["registered_model"] is None
 
 
 def test_text_of_any_language_stays_readable(described):

@@ -2,6 +2,8 @@ import logging
 import os
 import pathlib
 import pickle
+import subprocess
+import sys
 import warnings
 from collections import OrderedDict
 from contextlib import suppress
@@ -12,9 +14,11 @@ import pytest
 import torch
 from dailies.architectures import ARCHITECTURES
 from dailies.errors import LoadError
-from dailies.models import Signature, load_model
-from hypothesis import HealthCheck, given, settings
+from dailies.models import Hints, load_model, nested
+from dailies.signatures import Signature
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import mlflow2
 from torch import nn
 
 CONFIGS = {"unet": {"base_channels": 2}, "nafnet": {"size": "small", "width": 4}}
@@ -93,7 +97,7 @@ def test_a_loaded_model_answers_as_the_network_did(load, name):
     model = load(checkpoint(original, name))
 
     assert model.architecture == name
-    assert model.signature == Signature(channels=3, value_range=(-1.0, 1.0), scale=1, multiple=32)
+    assert model.signature == Signature(channels=3, value_range=(-1.0, 1.0), multiple=32)
     with torch.inference_mode():
         torch.testing.assert_close(model.network(frame), original(frame), rtol=0, atol=0)
 
@@ -141,14 +145,14 @@ def test_an_architecture_is_known_in_any_case(load, word):
 
 
 def test_the_checkpoint_knows_its_architecture_better_than_the_run(load):
-    assert load(checkpoint(), architecture="nafnet").architecture == "unet"
+    assert load(checkpoint(), hints=Hints(architecture="nafnet")).architecture == "unet"
 
 
 @pytest.mark.parametrize(
     "content", [without("architecture"), checkpoint(architecture=None), checkpoint(architecture="")]
 )
 def test_the_run_tells_the_architecture_where_the_checkpoint_does_not(load, content):
-    assert load(content, architecture="UNet").architecture == "unet"
+    assert load(content, hints=Hints(architecture="UNet")).architecture == "unet"
 
 
 def test_no_model_config_means_the_architecture_as_published(load):
@@ -225,12 +229,12 @@ def test_a_path_from_windows_loads_anywhere(path):
 def test_weights_that_do_not_fit_are_counted_and_the_first_are_named(refused):
     state = network().state_dict()
     del state["outc.bias"]
-    state |= {f"ema.{number}": torch.zeros(1) for number in range(7)}
+    state |= {f"loss.{number}": torch.zeros(1) for number in range(7)}
     state["outc.weight"] = torch.zeros(3, 4, 1, 1)
 
     assert refused(checkpoint(model_state_dict=state)) == (
         "the weights in best_model.pth do not fit the network: 1 missing (outc.bias); "
-        "7 unexpected (ema.0, ema.1, ema.2, ema.3, ema.4 and 2 more); "
+        "7 unexpected (loss.0, loss.1, loss.2, loss.3, loss.4 and 2 more); "
         "1 of another shape (outc.weight 3×4×1×1 instead of 3×2×1×1)"
     )
 
@@ -276,7 +280,11 @@ def test_hostile_keys_stay_on_one_short_line(refused):
     ],
 )
 def test_an_unknown_architecture_is_named_with_the_known_ones(refused, word, stated):
-    assert refused(checkpoint(architecture=word)) == f"best_model.pth {stated}; known architectures: unet, nafnet"
+    assert refused(checkpoint(architecture=word)) == (
+        f"best_model.pth {stated}, and its weights (inc.conv.0.weight, inc.conv.0.bias, inc.conv.1.weight, "
+        "inc.conv.1.bias, inc.conv.1.running_mean and 95 more) are not recognised; known architectures: nafnet, unet, "
+        "and those that spandrel recognises; for others set model_factory, or default_architecture where none is named"
+    )
 
 
 @pytest.mark.parametrize(
@@ -292,7 +300,8 @@ def test_an_unknown_architecture_is_named_with_the_known_ones(refused, word, sta
 )
 def test_what_is_no_checkpoint_is_described(refused, content, holds):
     assert refused(content) == (
-        f"best_model.pth holds {holds}; a checkpoint must have 'model_state_dict', 'model_config' and 'architecture'"
+        f"best_model.pth holds {holds}, and no weights: a dict of tensors, by itself or as one of model_state_dict, "
+        "state_dict, model, params, network, net, generator, weights"
     )
 
 
@@ -301,16 +310,13 @@ def test_what_is_no_checkpoint_is_described(refused, content, holds):
     [
         (
             {"model_config": [64]},
-            "the 'model_config' of best_model.pth must be a dict with names as keys, not an object",
+            "the model_config of best_model.pth must be a dict with names as keys, not an object",
         ),
         (
             {"model_config": {1: 64}},
-            "the 'model_config' of best_model.pth must be a dict with names as keys, not a dict",
+            "the model_config of best_model.pth must be a dict with names as keys, not a dict",
         ),
-        (
-            {"model_state_dict": None},
-            "the 'model_state_dict' of best_model.pth must be a dict with names as keys, not an",
-        ),
+        ({"model_state_dict": None}, "best_model.pth holds a dict with the keys 'model_state_dict', 'model_config',"),
         ({"model_config": {"depth": 3}}, "unet does not know depth"),
         ({"model_config": {"base_channels": -1}}, "cannot build unet"),
         ({"model_config": {"base_channels": 10**9}}, "cannot build unet"),
@@ -319,11 +325,6 @@ def test_what_is_no_checkpoint_is_described(refused, content, holds):
 )
 def test_a_config_that_builds_no_fitting_network_is_refused_at_once(refused, changes, text):
     assert text in refused(checkpoint(**changes))
-
-
-def test_an_mlflow_model_folder_is_refused(tmp_path):
-    with pytest.raises(LoadError, match=r"is an MLflow model folder; only checkpoint and program files can be loaded"):
-        load_model(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +355,7 @@ def test_a_truncated_checkpoint_is_refused(path, refused, part):
     assert text == "best_model.pth is damaged or not a checkpoint that torch wrote: it is cut short"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), min_size=1, max_size=5))
 def test_a_damaged_checkpoint_loads_or_is_refused(path, flips):
     torch.save(checkpoint(), path)
@@ -379,7 +380,7 @@ def test_a_pickle_that_would_run_code_does_not(path, tmp_path, older_format):
     assert not mark.exists()
     assert str(error.value) == (
         f"best_model.pth needs {os.system.__module__}.system to be loaded, which can run code; "
-        "set trust_pickle to true only if you trust whoever wrote it"
+        "set trust_pickle, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
     )
 
 
@@ -401,7 +402,7 @@ def test_a_whole_pickled_network_is_refused_with_what_it_needs(refused):
     assert text.startswith(
         "best_model.pth needs dailies.architectures.unet.DoubleConv, dailies.architectures.unet.UNet, "
     )
-    assert " and 2 more to be loaded, which can run code; set trust_pickle to true only" in text
+    assert " and 2 more to be loaded, which can run code; set trust_pickle, to true or" in text
 
 
 def test_a_trusted_pickle_runs_and_loads(path, tmp_path, caplog):
@@ -414,9 +415,10 @@ def test_a_trusted_pickle_runs_and_loads(path, tmp_path, caplog):
     assert model.facts["epoch"] == 10
     assert caplog.record_tuples == [
         (
-            "dailies.models",
+            "dailies.checkpoints",
             logging.WARNING,
-            "trust_pickle is set: best_model.pth is loaded and may run code of its author",
+            f"best_model.pth needs {os.system.__module__}.system to be loaded, which can run code; "
+            "trust_pickle allows it",
         )
     ]
 
@@ -467,8 +469,134 @@ def test_programs_load_as_models(tmp_path: Path):
         assert torch.equal(model.network(pixels), -pixels)
 
 
-def test_programs_that_cannot_be_fed_are_refused(tmp_path: Path):
-    with pytest.raises(LoadError, match=r"^m.pt2 takes frames of 96×64 only; export it with dynamic height and width"):
-        load_model(exported(tmp_path / "m.pt2", Invert(), dynamic=False))
-    with pytest.raises(LoadError, match=r"^four.pt2 takes 4 channels; only networks for RGB can be rendered$"):
-        load_model(exported(tmp_path / "four.pt2", Invert(4), 4, dynamic=True))
+def flavored(tmp_path: Path, mlmodel: str = "flavors: {pytorch: {model_data: data, code: code}}") -> Path:
+    """An MLflow model folder that brings code along, as MLflow lays it out."""
+    folder = tmp_path / "model"
+    (folder / "data").mkdir(parents=True)
+    (folder / "code").mkdir()
+    (folder / "MLmodel").write_text(mlmodel)
+    (folder / "data" / "pickle_module_info.txt").write_text("brought_along")
+    code = f"from pathlib import Path\nPath({str(tmp_path / 'marker')!r}).touch()\n"
+    (folder / "code" / "brought_along.py").write_text(code + "class Thing: pass\n")
+    return folder
+
+
+def pickled_elsewhere(folder: Path, tmp_path: Path) -> None:
+    """Pickle a thing of the code that is brought along, in a process that may import it."""
+    script = "import sys, torch, brought_along; torch.save({'thing': brought_along.Thing()}, sys.argv[1])"
+    environ = os.environ | {"PYTHONPATH": str(folder / "code")}
+    subprocess.run([sys.executable, "-c", script, folder / "data" / "model.pth"], env=environ, check=True)
+    (tmp_path / "marker").unlink()
+
+
+def test_code_that_a_model_brings_along_does_not_run(tmp_path: Path):
+    folder = flavored(tmp_path)
+    pickled_elsewhere(folder, tmp_path)
+
+    with pytest.raises(
+        LoadError, match=r"^model\.pth needs brought_along\.Thing to be loaded, which can run code; set"
+    ):
+        load_model(folder)
+
+    assert not (tmp_path / "marker").exists()
+
+
+def test_code_beside_weights_does_not_run(tmp_path: Path):
+    folder = flavored(tmp_path)
+    torch.save(checkpoint(), folder / "data" / "model.pth")
+
+    assert load_model(folder).architecture == "unet"
+    assert not (tmp_path / "marker").exists()
+
+
+def test_trusted_code_that_a_model_brings_along_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = flavored(tmp_path)
+    pickled_elsewhere(folder, tmp_path)
+
+    with pytest.raises(LoadError, match=r"^model\.pth holds a dict with the keys 'thing', and no weights: "):
+        load_model(folder, trust_pickle=True)
+
+    assert (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("mlmodel", "text"),
+    [
+        ("", "model is no MLflow model: its MLmodel file cannot be read"),
+        ("flavors: [pytorch]", "model is no MLflow model: its MLmodel file cannot be read"),
+        ("{{{", "model is no MLflow model: its MLmodel file cannot be read"),
+        (
+            "flavors: {sklearn: {}, python_function: {}}",
+            "model is an MLflow model of flavour sklearn, python_function; pytorch and onnx can be loaded",
+        ),
+        (
+            "flavors: {pytorch: {model_data: data}}",
+            "model, an MLflow model of flavour pytorch, holds no file of a model; its files: pickle_module_info.txt",
+        ),
+        (
+            "flavors: {pytorch: {model_data: ../..}}",
+            "model, an MLflow model of flavour pytorch, holds no file of a model; its files: none",
+        ),
+        (
+            "flavors: {onnx: {data: /etc}}",
+            "model, an MLflow model of flavour onnx, holds no file of a model; its files: none",
+        ),
+    ],
+)
+def test_a_folder_that_is_no_model_for_us_says_what_it_is(tmp_path: Path, mlmodel: str, text: str):
+    with pytest.raises(LoadError) as error:
+        load_model(flavored(tmp_path, mlmodel))
+
+    assert str(error.value) == text
+
+
+def test_a_link_out_of_a_model_folder_is_not_followed(tmp_path: Path):
+    folder = flavored(tmp_path)
+    torch.save(checkpoint(), tmp_path / "secret.pth")
+    (folder / "data" / "model.pth").symlink_to(tmp_path / "secret.pth")
+
+    with pytest.raises(LoadError, match="holds no file of a model"):
+        load_model(folder)
+
+
+def test_a_model_that_mlflow_2_pickled_loads_when_it_is_trusted(tmp_path: Path):
+    (folder,) = mlflow2(tmp_path).glob("artifacts/*/artifacts/model")
+    torch.manual_seed(1)
+    original, image = nn.Conv2d(3, 3, 1), torch.rand(1, 3, 8, 8)
+
+    with pytest.raises(
+        LoadError, match=r"^model\.pth needs torch\.nn\.modules\.conv\.Conv2d to be loaded, which can run"
+    ):
+        load_model(folder)
+    model = load_model(folder, trust_pickle=True)
+
+    assert (model.architecture, model.builder) == ("conv2d", "pickle")
+    with torch.inference_mode():
+        torch.testing.assert_close(model.network(image), original(image))
+
+
+@pytest.mark.parametrize(
+    ("flat", "result"),
+    [
+        ({}, {}),
+        ({"width": "8", "name": "a b"}, {"width": 8, "name": "a b"}),
+        ({"encoder.blocks": "[1, 2]", "encoder.norm": "True"}, {"encoder": {"blocks": [1, 2], "norm": True}}),
+        ({"a": "1", "a.b": "2"}, {"a": 1}),
+        ({"x": "None", "y": "{", "z": "1e-3"}, {"x": None, "y": "{", "z": 0.001}),
+    ],
+)
+def test_flattened_params_become_a_configuration(flat, result):
+    assert nested(flat) == result
+
+
+def test_hints_are_gathered_from_the_record_and_the_configuration():
+    record = {
+        "architecture": None,
+        "hints": {"model.arch": "unet", "model.width": "8", "dailies.scale": "2"},
+    }
+    settings = {"default_architecture": "nafnet", "architecture_from": ["model.arch", "arch"], "signatures": {"a": {}}}
+
+    assert Hints.gather("folder", record, settings) == Hints(
+        folder="folder", architecture="nafnet", config={"width": 8}, run={"scale": "2"}, overrides={"a": {}}
+    )

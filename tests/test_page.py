@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import read_frame, write_frame
-from dailies import files, page, sequence
+from conftest import read_frame, write_frame, write_video
+from dailies import files, frames, page, sequence
 from dailies.metadata import describe, summarize
 from dailies.page import FrameMetric, run_link, script
-from PIL import Image
+from PIL import Image, ImageCms
 
 RUN = {
     "experiment": "exp",
@@ -90,7 +90,14 @@ class Show:
 
     def build(self, **changes) -> dict[str, Any]:
         """Build the page and return its data."""
-        shot = sequence.scan(self.input, on_bad_frame="error", cache=self.state / "frames.json", threads=1)
+        output_format = changes.pop("output_format", "auto")
+        shot = sequence.scan(
+            self.input,
+            on_bad_frame="error",
+            cache=self.state / "frames.json",
+            output_format=output_format,
+            threads=1,
+        )
         sequence.save(shot, self.state / "sequence.json")
         metadata = [folder / "metadata.json" for folder in self.models]
         summarize(metadata, output=self.output / "batch_summary.json")
@@ -174,6 +181,14 @@ def test_models_come_in_the_summarys_order_whatever_the_order_of_their_files(sho
     metadata = [folder / "metadata.json" for folder in reversed(show.models)]
 
     assert [model["name"] for model in show.build(metadata=metadata)["models"]] == ["dark", "light"]
+
+
+def test_two_models_of_one_run_keep_their_places(show):
+    for name in ("first", "second"):
+        show.add_model(name, lambda number: flat(number, 0, 0), run={"run_id": f"{1:032x}"})
+    metadata = [folder / "metadata.json" for folder in reversed(show.models)]
+
+    assert [model["name"] for model in show.build(metadata=metadata)["models"]] == ["dark", "light", "first", "second"]
 
 
 def test_a_failed_model_is_listed_with_its_reason_and_shows_no_frames(show):
@@ -387,6 +402,46 @@ def test_deep_rendered_frames_are_shown_as_proxies_too(show):
     assert picture(data, "model_1")["copied"] is True
     assert picture(data, "model_1")["bit_depth"] == 16
     np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), flat(2, 2, 2))
+
+
+@pytest.mark.parametrize(("output_format", "depth"), [("exr", 16), ("tiff", 8), ("png16", 16)])
+def test_rendered_frames_that_no_browser_shows_are_copied(show, output_format, depth):
+    folder = show.models[0]
+    for number, path in enumerate(sorted(folder.glob("*.png"))):
+        pixels = flat(number, 128, 255)
+        data = frames.encode(pixels, frames.Picture(pixels), output_format)
+        path.unlink()
+        (folder / sequence.output_name(path.name, output_format=output_format)).write_bytes(data)
+
+    data = show.build(output_format=output_format)
+
+    assert (picture(data, "model_1")["copied"], picture(data, "model_1")["bit_depth"]) == (True, depth)
+    np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), flat(2, 128, 255))
+
+
+def test_rendered_frames_with_a_colour_profile_are_shown_without_it(show):
+    for path in show.models[0].glob("*.png"):
+        Image.open(path).save(path, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
+
+    data = show.build()
+
+    assert [picture(data, f"model_{number}")["copied"] for number in (1, 2)] == [True, False]
+
+
+def test_a_sequence_plays_at_the_rate_asked_for_else_its_own_else_24(show):
+    assert show.build(fps=30)["fps"] == 30
+    assert show.build(fps=None)["fps"] == 24
+
+
+def test_the_source_of_a_video_is_shown_from_its_decoded_frames_at_its_rate(tmp_path):
+    show = Show(tmp_path)
+    write_video(tmp_path / "clip.mkv", [flat(number, 0, 0, size=(8, 6)) for number in range(3)], rate=30)
+    show.input = tmp_path / "clip.mkv"
+
+    data = show.build(fps=None, metadata=[])
+
+    assert (data["fps"], data["sequence"]) == (30, "clip.mkv")
+    np.testing.assert_array_equal(show.copy("@source/clip_000002.png"), flat(2, 0, 0, size=(8, 6)))
 
 
 def test_metrics_of_frames_travel_in_a_file_of_their_own(show):

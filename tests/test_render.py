@@ -3,21 +3,40 @@ import logging
 import resource
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import OpenImageIO as oiio  # noqa: N813
 import pytest
 import torch
-from conftest import grey, grey_checkpoint, read_frame, strict_json, write_frame
-from dailies import files, sequence
+from conftest import grey, grey_checkpoint, read_frame, strict_json, write_frame, write_video
+from dailies import files, frames, sequence
 from dailies.architectures import ARCHITECTURES
+from dailies.engine import PROBE
 from dailies.errors import RenderError
 from dailies.render import Job, render
+from dailies.signatures import Signature
+from PIL import Image
 from torch import nn
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 64, "overlap": 32}
+SETTINGS = {
+    "precision": "fp32",
+    "tiled": "auto",
+    "tile_size": 64,
+    "overlap": 32,
+    "output_format": "auto",
+    "transfer": "clip",
+}
+LOADING = {
+    "default_architecture": None,
+    "model_factory": None,
+    "python_path": [],
+    "signatures": {},
+    "architecture_from": ["model.architecture"],
+    "code": None,
+}
 NAMES = [f"frame_{number:06d}.png" for number in range(6)]
 
 
@@ -26,13 +45,15 @@ class Network(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(1))
         self.calls = 0
         self.before = {}
         """What to do, by the number of the call."""
 
     def forward(self, x):
-        self.calls += 1
-        self.before.get(self.calls, lambda: None)()
+        if x.shape[2] != PROBE:
+            self.calls += 1
+            self.before.get(self.calls, lambda: None)()
         return -x
 
 
@@ -51,6 +72,8 @@ class Site:
             manifest=root / "frames" / "model.jsonl",
             state=root / "attempts" / "model.json",
             settings=SETTINGS,
+            loading=LOADING,
+            png_compression="fast",
             device="cpu",
             threads=1,
             attempt=1,
@@ -60,7 +83,11 @@ class Site:
         for number, name in enumerate(NAMES):
             write_frame(self.shot / name, number)
         self.read_sequence()
-        files.write_json(self.job.record, {"architecture": "unet"})
+        self.record()
+
+    def record(self, architecture="unet", **hints):
+        about = {"run_id": "ab12", "experiment_id": "7", "architecture": architecture, "hints": hints}
+        files.write_json(self.job.record, about)
 
     def read_sequence(self):
         found = sequence.scan(self.shot, on_bad_frame="error", cache=self.shot.parent / "cache.json")
@@ -111,7 +138,7 @@ def network(site, monkeypatch):
     """A network to play with, in place of the one that is downloaded."""
     network = Network()
     monkeypatch.setitem(ARCHITECTURES, "test", lambda: network)
-    site.download({"model_state_dict": {}, "architecture": "test"})
+    site.download({"model_state_dict": network.state_dict(), "architecture": "test"})
     return network
 
 
@@ -131,6 +158,66 @@ def test_every_frame_is_rendered_under_its_own_name(site):
     assert (outcome["status"], outcome["error"], outcome["attempt"]) == ("success", None, 1)
 
 
+def write_floats(path, values):
+    spec = oiio.ImageSpec(values.shape[1], values.shape[0], values.shape[2], "half")
+    file = oiio.ImageOutput.create(str(path))
+    file.open(str(path), spec)
+    assert file.write_image(values)
+    file.close()
+
+
+def test_frames_keep_their_depth_alpha_and_grey(site, network):
+    rgba = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    Image.fromarray(rgba).save(site.shot / "alpha.png")
+    Image.fromarray(rgba[:, :, 0]).save(site.shot / "grey.png")
+    Image.fromarray(rgba[:, :, 0].astype(np.uint16) * 257).save(site.shot / "deep.png")
+    write_floats(site.shot / "film.exr", np.full((5, 7, 3), 0.25, np.float32))
+    site.read_sequence()
+
+    assert site.render()["status"] == "success"
+
+    alpha, grey_frame = (read_frame(site.folder / name) for name in ("alpha.png", "grey.png"))
+    np.testing.assert_array_equal(alpha, np.dstack([255 - rgba[:, :, :3], rgba[:, :, 3]]))
+    np.testing.assert_array_equal(grey_frame, 255 - rgba[:, :, 0])
+    deep = frames.decode((site.folder / "deep.png").read_bytes(), "deep.png").pixels
+    np.testing.assert_array_equal(deep[:, :, 0], 65535 - rgba[:, :, 0].astype(np.uint16) * 257)
+    film = frames.decode((site.folder / "film.exr").read_bytes(), "film.exr").pixels
+    np.testing.assert_allclose(film, 0.75, atol=0.5 / 255)
+
+
+def test_frames_are_written_in_the_format_asked_for(site, network):
+    found = sequence.scan(site.shot, on_bad_frame="error", cache=site.shot.parent / "cache.json", output_format="tiff")
+    sequence.save(found, site.job.sequence)
+
+    site.render(settings=SETTINGS | {"output_format": "tiff"})
+
+    for name in NAMES:
+        rendered = read_frame(site.folder / name.replace(".png", ".tif"))
+        np.testing.assert_array_equal(rendered, 255 - read_frame(site.shot / name))
+
+
+def test_compression_is_no_reason_to_render_again(site, network):
+    site.render(png_compression="fast")
+    before = site.written()
+
+    site.render(png_compression="small")
+
+    assert site.rendered_again(before) == []
+
+
+def test_a_video_is_rendered_from_its_decoded_frames(site, network):
+    clip = site.shot.parent / "clip.mkv"
+    write_video(clip, [read_frame(site.shot / name) for name in NAMES])
+    found = sequence.scan(clip, on_bad_frame="error", cache=site.job.sequence.parent / "cache.json")
+    sequence.save(found, site.job.sequence)
+
+    assert site.render(input_dir=clip)["render"]["frames"] == 6
+
+    for number, name in enumerate(NAMES):
+        rendered = read_frame(site.folder / f"clip_{number:06d}.png")
+        np.testing.assert_array_equal(rendered, 255 - read_frame(site.shot / name))
+
+
 def test_the_record_says_what_was_rendered_with_what(site):
     outcome = site.render()
 
@@ -138,7 +225,14 @@ def test_the_record_says_what_was_rendered_with_what(site):
         "architecture": "unet",
         "epoch": 10,
         "train_loss": 0.5,
-        "signature": {"value_range": [-1.0, 1.0], "channels": 3, "scale": 1},
+        "builder": "dailies",
+        "network": outcome["model"]["network"],
+        "precision": "fp32",
+        "tile_size": 64,
+        "overlap": 32,
+        "trust_pickle": False,
+        "notes": [],
+        "signature": json.loads(json.dumps(asdict(Signature(output_channels=3, scale=1)))),
     }
     figures = outcome["render"]
     assert figures | {"seconds": None, "fps": None, "versions": None} == {
@@ -300,14 +394,14 @@ def test_tiles_are_recorded(site):
 
 
 def test_out_of_memory_goes_on_in_tiles_and_is_recorded_from_there_on(site, monkeypatch):
-    class Limited(nn.Module):
+    class Limited(Network):
         def forward(self, x):
             if x[0, 0].numel() > 64 * 64:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return -x
 
     monkeypatch.setitem(ARCHITECTURES, "test", Limited)
-    site.download({"model_state_dict": {}, "architecture": "test"})
+    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
     write_frame(site.shot / NAMES[3], seed=3, size=(100, 90))
     site.read_sequence()
 
@@ -351,7 +445,7 @@ def test_a_model_that_does_not_load_is_a_result(site, caplog):
     outcome = site.render()
 
     assert outcome["status"] == "load_failed"
-    assert outcome["error"].startswith("best.pth holds a dict with the keys 'epoch'; a checkpoint must have ")
+    assert outcome["error"].startswith("best.pth holds a dict with the keys 'epoch', and no weights: ")
     assert outcome["model"] == {}
     assert caplog.messages[-1] == f"load_failed: {outcome['error']}"
 
@@ -378,7 +472,7 @@ def test_a_missing_artifact_is_a_result(site):
 
 def test_a_factory_that_fails_in_its_own_way_is_a_result(site, monkeypatch, caplog):
     monkeypatch.setitem(ARCHITECTURES, "test", fail(KeyError("depth")))
-    site.download({"model_state_dict": {}, "architecture": "test"})
+    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
 
     outcome = site.render()
 
@@ -581,9 +675,13 @@ def test_the_threads_of_the_job_reach_torch(site, network):
     assert seen == [3]
 
 
+PLAIN = ("settings", "loading", "png_compression", "device", "threads", "attempt", "trust_pickle")
+"""What of a job is no path."""
+
+
 def imported(site):
     """Run the job in a process of its own, and name the heavy modules that it imported."""
-    settings = {name: getattr(site.job, name) for name in ("settings", "device", "threads", "attempt", "trust_pickle")}
+    settings = {name: getattr(site.job, name) for name in PLAIN}
     paths = {name: str(getattr(site.job, name)) for name in Job.__dataclass_fields__ if name not in settings}
     code = (
         "import sys, json; from pathlib import Path; from dailies.render import Job, render;"
@@ -603,3 +701,113 @@ def test_a_render_imports_torch_only_when_there_is_something_to_render(site):
 
     assert imported(site) == "[]"
     assert files.read_json(site.result)["render"]["frames"] == 6
+
+
+def test_nan_weights_are_refused_at_the_first_frame_and_nothing_is_written(site):
+    site.download(grey_checkpoint(float("nan")))
+
+    outcome = site.render()
+
+    assert (outcome["status"], outcome["error"]) == ("error", f"output is not finite at frame {NAMES[0]}")
+    assert site.written() == {}
+
+
+def inverted(site):
+    return [255 - read_frame(site.shot / name) for name in NAMES]
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"signatures": {"t*": {"value_range": [0, 1]}}}, True),
+        ({"signatures": {"model": {"multiple": 8}}}, True),
+        ({"signatures": {"model": {"scale": 1}}}, False),
+        ({"signatures": {"another": {"value_range": [0, 1]}}}, False),
+        ({"default_architecture": "unet"}, False),
+        ({"python_path": ["."]}, False),
+    ],
+)
+def test_frames_are_rendered_again_when_the_network_is_fed_otherwise(site, network, changes, again):
+    site.render()
+    before = site.written()
+
+    outcome = site.render(loading=LOADING | changes)
+
+    assert outcome["status"] == "success"
+    assert site.rendered_again(before) == (NAMES if again else [])
+
+
+def test_a_run_says_how_its_model_is_fed(site, network):
+    site.record(**{"dailies.value_range": "[0, 255]", "dailies.output_range": "[-255, 0]"})
+
+    outcome = site.render()
+
+    np.testing.assert_array_equal(list(site.pixels().values()), inverted(site))
+    assert outcome["model"]["signature"]["value_range"] == [0, 255]
+
+
+@pytest.mark.parametrize("trust", [True, ["ab12"], ["7"], ["another", "7"]])
+def test_a_pickle_loads_for_those_who_are_trusted(site, trust):
+    checkpoint = grey_checkpoint(0.5) | {"optimizer": np.random.default_rng}
+    site.download(checkpoint)
+
+    outcome = site.render(trust_pickle=trust)
+
+    assert (outcome["status"], outcome["model"]["trust_pickle"]) == ("success", True)
+
+
+@pytest.mark.parametrize("trust", [False, [], ["another"]])
+def test_a_pickle_does_not_load_for_others(site, trust):
+    site.download(grey_checkpoint(0.5) | {"optimizer": np.random.default_rng})
+
+    outcome = site.render(trust_pickle=trust)
+
+    assert outcome["status"] == "load_failed"
+    assert outcome["error"] == (
+        "best.pth needs numpy.random.default_rng to be loaded, which can run code; "
+        "set trust_pickle, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
+    )
+
+
+def test_a_run_tells_what_its_network_is_built_from(site):
+    config = {"base_channels": 2}
+    site.download(ARCHITECTURES["unet"](**config).state_dict())
+    told = {"model.architecture": "unet", "model.base_channels": "2", "model.in_channels": "3", "model.loss": "l1"}
+    site.record(**told)
+
+    assert site.render()["status"] == "success"
+
+
+def test_a_default_architecture_stands_in_where_none_is_named(site):
+    site.record(architecture=None)
+    site.download({"state_dict": ARCHITECTURES["unet"]().state_dict()})
+
+    assert "does not say of which architecture it is" in site.render()["error"]
+    assert site.render(loading=LOADING | {"default_architecture": "unet"})["status"] == "success"
+
+
+def test_a_network_with_a_scale_writes_larger_frames(site, monkeypatch):
+    class Upscaler(Network):
+        def forward(self, x):
+            return nn.functional.interpolate(x, scale_factor=2)
+
+    monkeypatch.setitem(ARCHITECTURES, "test", Upscaler)
+    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+
+    outcome = site.render()
+
+    assert outcome["model"]["signature"]["scale"] == 2
+    for name in NAMES:
+        expected = read_frame(site.shot / name).repeat(2, 0).repeat(2, 1)
+        np.testing.assert_array_equal(site.pixels()[name], expected)
+
+
+def test_a_network_that_answers_several_tensors_says_which_is_used(site, monkeypatch):
+    class Pair(Network):
+        def forward(self, x):
+            return x.mean(), -x
+
+    monkeypatch.setitem(ARCHITECTURES, "test", Pair)
+    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+
+    assert site.render()["model"]["notes"] == ["part [1] of the network's answer is used"]

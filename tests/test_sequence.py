@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import OpenImageIO as oiio  # noqa: N813
 import pytest
-from conftest import write_frame
+from conftest import read_frame, write_frame, write_video
 from dailies.errors import SequenceError
 from dailies.sequence import fingerprint, listing, load, natural, output_name, save, scan
 from hypothesis import given
@@ -84,6 +85,21 @@ def test_a_rendered_frame_keeps_its_name(name, rendered):
     assert output_name(name) == rendered
 
 
+@pytest.mark.parametrize(
+    ("output_format", "of_integers", "of_floats"),
+    [
+        ("auto", "a.0007.png", "a.0007.exr"),
+        ("png", "a.0007.png", "a.0007.png"),
+        ("png16", "a.0007.png", "a.0007.png"),
+        ("exr", "a.0007.exr", "a.0007.exr"),
+        ("tiff", "a.0007.tif", "a.0007.tif"),
+    ],
+)
+def test_a_rendered_frame_ends_in_its_format(output_format, of_integers, of_floats):
+    assert output_name("a.0007.dpx", floating=False, output_format=output_format) == of_integers
+    assert output_name("a.0007.exr", floating=True, output_format=output_format) == of_floats
+
+
 def test_endings_count_in_any_case(tmp_path):
     image = Image.new("RGB", (7, 5))
     for number, ending in enumerate(("png", "PNG", "jpg", "Jpg", "JPEG", "bmp", "BMP", "tif", "TIFF", "tiff")):
@@ -95,7 +111,7 @@ def test_endings_count_in_any_case(tmp_path):
 def test_other_files_are_ignored_with_a_note(shot, caplog):
     (shot / "notes.txt").write_text("graded")
     (shot / "sub.png").mkdir()
-    (shot / "frame_000.exr").write_bytes(b"")
+    (shot / "frame_000.gif").write_bytes(b"")
     (shot / ".frame_009.png").write_bytes(b"hidden")
     (shot / "._frame_000.png").write_bytes(b"what macOS leaves behind")
 
@@ -103,7 +119,7 @@ def test_other_files_are_ignored_with_a_note(shot, caplog):
         assert len(read(shot).frames) == 3
 
     (note,) = caplog.messages
-    assert note == "not frames, ignored: ._frame_000.png, .frame_009.png, frame_000.exr, notes.txt, sub.png"
+    assert note == "not frames, ignored: ._frame_000.png, .frame_009.png, frame_000.gif, notes.txt, sub.png"
 
 
 def test_many_other_files_are_counted(shot, caplog):
@@ -141,14 +157,16 @@ def test_different_sizes_and_kinds_are_recorded(shot):
     assert sequence.largest == 360
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK"])
-def test_every_kind_of_8_bit_frame_is_taken(tmp_path, mode):
+@pytest.mark.parametrize(
+    ("mode", "taken"), [("L", "L"), ("LA", "LA"), ("P", "RGB"), ("RGBA", "RGBA"), ("1", "L"), ("CMYK", "RGB")]
+)
+def test_every_kind_of_8_bit_frame_is_taken(tmp_path, mode, taken):
     (tmp_path / "shot").mkdir()
     Image.new(mode, (7, 5)).save(tmp_path / "shot" / ("a.tif" if mode == "CMYK" else "a.png"))
 
     (frame,) = read(tmp_path / "shot").frames
 
-    assert frame.mode == mode
+    assert frame.mode == taken
 
 
 def break_frames(shot):
@@ -156,7 +174,7 @@ def break_frames(shot):
     whole = (shot / "frame_001.png").read_bytes()
     (shot / "frame_001.png").write_bytes(whole[: len(whole) // 2])
     (shot / "frame_003.png").write_bytes(b"")
-    Image.fromarray(np.zeros((5, 7), np.uint16)).save(shot / "frame_004.png")
+    Image.fromarray(np.zeros((5, 7), np.int32)).save(shot / "frame_004.tif")
     (shot / "frame_005.png").symlink_to(shot / "moved.png")
 
 
@@ -166,7 +184,7 @@ def test_bad_frames_are_named_together_with_their_reasons(shot):
     text = refused(shot)
 
     assert text.startswith("4 of 6 frames cannot be used: frame frame_001.png cannot be read: ")
-    assert "; frame frame_003.png cannot be read: it is empty; frame frame_004.png has 16 bits per channel" in text
+    assert "; frame frame_003.png cannot be read: it is empty; frame frame_004.tif holds values of type int;" in text
     assert "; frame frame_005.png cannot be read: No such file or directory. " in text
     assert text.endswith("Replace them, or set on_bad_frame to skip to leave them out")
 
@@ -177,7 +195,12 @@ def test_skipped_frames_leave_a_gap(shot, caplog):
     sequence = read(shot, "skip")
 
     assert [frame.output for frame in sequence.frames] == ["frame_000.png", "frame_002.png"]
-    assert [each["name"] for each in sequence.skipped] == [f"frame_00{number}.png" for number in (1, 3, 4, 5)]
+    assert [each["name"] for each in sequence.skipped] == [
+        "frame_001.png",
+        "frame_003.png",
+        "frame_004.tif",
+        "frame_005.png",
+    ]
     assert sequence.skipped[1]["reason"] == "frame frame_003.png cannot be read: it is empty"
     assert "skipped: frame frame_003.png cannot be read: it is empty" in caplog.messages
 
@@ -222,9 +245,13 @@ def test_two_frames_of_one_rendered_name_are_refused(shot):
     )
 
 
-@pytest.mark.parametrize("look", [read, fingerprint])
+def stamp(folder):
+    return fingerprint(folder, folder.parent / "state")
+
+
+@pytest.mark.parametrize("look", [read, stamp])
 def test_an_unusable_folder_is_named_with_what_to_do(tmp_path, look):
-    missing, file, empty = tmp_path / "missing", tmp_path / "clip.mov", tmp_path / "empty"
+    missing, file, empty = tmp_path / "missing", tmp_path / "clip.gif", tmp_path / "empty"
     file.touch()
     empty.mkdir()
     (empty / "notes.txt").touch()
@@ -237,8 +264,10 @@ def test_an_unusable_folder_is_named_with_what_to_do(tmp_path, look):
 
     assert reasons == [
         f"input_dir {missing} does not exist; set input_dir to the folder of your frames",
-        f"input_dir {file} is a file; set input_dir to the folder of your frames",
-        f"input_dir {empty} holds no frame (1 other entries); frames end in .png .jpg .jpeg .bmp .tif .tiff",
+        f"input_dir {file} is a file and no video (.mov .mp4 .mkv .avi .mxf); "
+        "set input_dir to the folder of your frames, or to a video",
+        f"input_dir {empty} holds no frame (1 other entries); "
+        "frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp",
     ]
 
 
@@ -251,11 +280,11 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_the_fingerprint_stays_while_nothing_changes(shot, tmp_path):
-    before = fingerprint(shot)
+    before = stamp(shot)
     (shot / "notes.txt").touch()
     shutil.copytree(shot, tmp_path / "elsewhere")
 
-    assert fingerprint(shot) == before == fingerprint(tmp_path / "elsewhere")
+    assert stamp(shot) == before == stamp(tmp_path / "elsewhere")
 
 
 def rewrite(shot):
@@ -277,11 +306,11 @@ def rewrite(shot):
     ids=["added", "removed", "renamed", "cut", "broken link", "written again"],
 )
 def test_the_fingerprint_changes_with_the_frames(shot, change):
-    before = fingerprint(shot)
+    before = stamp(shot)
 
     change(shot)
 
-    assert fingerprint(shot) != before
+    assert stamp(shot) != before
 
 
 def test_a_known_frame_is_not_read_again(shot):
@@ -358,6 +387,108 @@ def test_a_name_in_no_encoding_is_a_name_like_others(shot, tmp_path):
     assert names(read(shot)) == [frame.name for frame in frames]
 
 
+def write_float(path, channels=("R", "G", "B")):
+    frame = np.random.default_rng(0).random((5, 7, len(channels)), dtype=np.float32)
+    spec = oiio.ImageSpec(7, 5, len(channels), "half")
+    spec.channelnames = channels
+    file = oiio.ImageOutput.create(str(path))
+    file.open(str(path), spec)
+    assert file.write_image(frame)
+    file.close()
+
+
+def test_floats_are_rendered_to_exr_whatever_their_name(shot):
+    write_float(shot / "frame_003.exr")
+    Image.fromarray(np.zeros((5, 7), np.float32)).save(shot / "frame_004.tif")
+
+    frames = read(shot).frames[3:]
+
+    assert [frame.output for frame in frames] == ["frame_003.exr", "frame_004.exr"]
+    assert [(frame.floating, frame.mode, frame.bit_depth) for frame in frames] == [(True, "RGB", 16), (True, "L", 32)]
+
+
+def test_another_format_changes_the_names_of_known_frames(shot):
+    before = read(shot)
+    after = scan(shot, on_bad_frame="error", cache=shot.parent / "cache.json", output_format="exr")
+
+    assert [frame.output for frame in after.frames] == ["frame_000.exr", "frame_001.exr", "frame_002.exr"]
+    assert after.digest != before.digest
+
+
+def test_frames_that_differ_in_their_ending_only_are_refused(shot):
+    write_float(shot / "frame_001.exr")
+
+    assert "several frames would be rendered to one name: frame_001.exr, frame_001.png" in refused(shot)
+
+
+def test_what_is_not_rendered_is_said_once_for_all_frames(shot, caplog):
+    for number in range(3, 10):
+        write_float(shot / f"frame_{number:03d}.exr", ("R", "G", "B", "Z"))
+
+    read(shot)
+    again = read(shot)
+
+    named = "frame_003.exr, frame_004.exr, frame_005.exr, frame_006.exr, frame_007.exr, and 2 more"
+    assert caplog.messages == [f"{named}: channels Z are kept in EXR only"] * 2
+    save(again, shot.parent / "sequence.json")
+    assert load(shot.parent / "sequence.json") == again
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A video of four grey frames."""
+    path = tmp_path / "clip.mkv"
+    write_video(path, [np.full((6, 8, 3), 50 * number, np.uint8) for number in range(4)])
+    return path
+
+
+def test_a_video_is_a_sequence_of_its_frames_by_number(clip, tmp_path):
+    sequence = read(clip)
+    save(sequence, tmp_path / "sequence.json")
+
+    assert [frame.output for frame in sequence.frames] == [f"clip_{number:06d}.png" for number in range(4)]
+    assert (sequence.folder, sequence.fps) == (tmp_path / "video", 24)
+    assert load(tmp_path / "sequence.json") == sequence
+    assert [int(read_frame(sequence.folder / frame.name)[0, 0, 0]) for frame in sequence.frames] == [0, 50, 100, 150]
+
+
+def test_a_sequence_of_a_video_can_be_moved(clip, tmp_path):
+    save(read(clip), tmp_path / "sequence.json")
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+
+    assert load(moved / "sequence.json").folder == moved / "video"
+
+
+def test_a_video_is_decoded_once(clip, monkeypatch):
+    before = read(clip)
+    times = [path.stat().st_mtime_ns for path in sorted(before.folder.iterdir())]
+
+    assert read(clip) == before
+    assert [path.stat().st_mtime_ns for path in sorted(before.folder.iterdir())] == times
+
+
+def test_another_video_or_lost_frames_are_decoded_again(clip):
+    state = clip.parent
+    before, first = read(clip), fingerprint(clip, state)
+    shutil.rmtree(before.folder)
+
+    assert fingerprint(clip, state) != first
+    assert read(clip) == before
+    assert fingerprint(clip, state) == first
+    (before.folder / "clip_000002.png").unlink()
+    assert read(clip) == before
+    write_video(clip, [np.zeros((6, 8, 3), np.uint8)] * 2)
+    assert fingerprint(clip, state) != first
+    assert len(read(clip).frames) == 2
+
+
+def test_a_damaged_video_is_refused_every_time(clip):
+    clip.write_bytes(b"")
+
+    for _ in range(2):
+        assert refused(clip) == "video clip.mkv cannot be read: Invalid data found when processing input"
+
+
 def test_a_jpeg_is_described_by_its_own_bytes(shot):
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "JPEG")
@@ -372,6 +503,8 @@ def test_a_jpeg_is_described_by_its_own_bytes(shot):
         "height": 8,
         "mode": "RGB",
         "bit_depth": 8,
+        "floating": False,
+        "notes": (),
         "size": len(buffer.getvalue()),
         "sha256": None,
     }
@@ -380,8 +513,8 @@ def test_a_jpeg_is_described_by_its_own_bytes(shot):
 def test_planning_a_workflow_needs_no_pixels(shot):
     code = (
         "import sys; from pathlib import Path; from dailies import manifest, sequence;"
-        f"sequence.fingerprint(Path({str(shot)!r}));"
-        "print({'numpy', 'PIL', 'torch', 'mlflow'} & set(sys.modules))"
+        f"sequence.fingerprint(Path({str(shot)!r}), Path('state'));"
+        "print({'numpy', 'PIL', 'OpenImageIO', 'av', 'torch', 'mlflow'} & set(sys.modules))"
     )
 
     printed = subprocess.check_output([sys.executable, "-c", code], env={"PYTHONPATH": str(SCRIPTS)}, text=True)

@@ -1,7 +1,7 @@
 import logging
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 from dailies import local_store, store
@@ -19,6 +19,7 @@ from stores import (
     server_folder,
     server_shelf,
     snapshot,
+    stranger,
 )
 from stores import sqlite_shelf as new_shelf
 
@@ -397,7 +398,7 @@ def test_a_moved_store_is_found_through_artifact_remap(tmp_path, open_store):
 def test_the_longest_old_prefix_decides(shared, open_store, uri, location):
     remap = {"/old": "/new/", "/old/special/": "s3://bucket", "s3://old": "s3://new"}
 
-    assert open_store(shared.uri, remap=remap).location(uri) == location
+    assert open_store(shared.uri, remap=remap).locations.place(uri) == location
 
 
 def test_a_run_without_artifacts_in_a_store_in_place_has_lost_nothing(shelf, open_store):
@@ -509,3 +510,30 @@ def test_what_the_user_set_in_the_environment_is_kept(shared, open_store, monkey
 
     assert store.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
     assert store.os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "3"
+
+
+@pytest.mark.parametrize("asked", ["search", "mlflow-artifacts", "health"])
+@pytest.mark.parametrize("given", ["password", "token", "address"])
+def test_a_server_that_sends_us_to_another_host_gives_it_no_credentials(
+    tmp_path, open_store, monkeypatch, asked, given
+):
+    if given == "password":
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush")
+    elif given == "token":
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hush")
+    shelf = server_shelf(tmp_path)
+    shelf.run("a", BEST)
+    name = shelf.client.get_experiment(shelf.experiment).name
+    with proxied() as proxy, stranger() as other:
+        proxy.trouble = lambda method, path: (302, f"{other.uri}{path}") if asked in path else None
+        uri = proxy.uri.replace("//", "//me:hush@") if given == "address" else proxy.uri
+        with suppress(StoreError):
+            tracking = open_store(uri)
+            for run in runs_of(tracking, name):
+                tracking.files(run.artifact_uri)
+
+    assert other.requests
+    assert not any("authorization" in headers for headers in other.headers)
+    assert not any("hush" in value for headers in other.headers for value in headers.values())
+    assert any("authorization" in headers for headers in proxy.headers)

@@ -6,11 +6,15 @@ import math
 import os
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
-from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs, kill_group, strict_json, write_frame
+from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs, kill_group, strict_json, write_frame, write_video
+from dailies import frames
 from dailies.architectures import ARCHITECTURES
+from dailies.signatures import Signature
 
 NAMES = [f"frame_{number:06d}.png" for number in range(4)]
 
@@ -80,7 +84,9 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
             "size": weights.stat().st_size,
         },
         "input": {"digest": strict_json(rendered.state / "sequence.json")["digest"], "frames": 4, "skipped": 0},
-        "signature": {"value_range": [-1.0, 1.0], "channels": 3, "scale": 1},
+        "network": {"builder": "dailies", "notes": [], "trust_pickle": False},
+        "registered_model": None,
+        "signature": json.loads(json.dumps(asdict(Signature(output_channels=3, scale=1)))),
     }
     assert seconds >= 0
     assert fps > 0
@@ -110,6 +116,33 @@ def test_a_setting_that_changes_no_pixel_renders_nothing(rendered):
     card = ("--cores", "1", "--resources", "gpu=1")
 
     assert "Nothing to be done" in rendered.snakemake(*card, "-n", "--config", "device=auto", "trust_pickle=true")
+
+
+def test_a_video_is_rendered_once_and_lost_frames_of_it_are_decoded_again(rendered):
+    clip = rendered.root / "clip.mkv"
+    write_video(clip, [np.full((6, 8, 3), number, np.uint8) for number in range(3)])
+    names = [f"clip_{number:06d}.png" for number in range(3)]
+
+    assert len(jobs(rendered.snakemake(input_dir=str(clip)), "infer")) == 3
+    assert set(names) <= set(rendered.written(rendered.runs["dark"]))
+    assert "Nothing to be done" in rendered.snakemake(input_dir=str(clip))
+    assert "Nothing to be done" in rendered.snakemake(input_dir=str(clip), png_compression="small")
+
+    before = rendered.written(rendered.runs["dark"])
+    (rendered.folder(rendered.runs["dark"]) / names[1]).unlink()
+    shutil.rmtree(rendered.state / "video")
+    rendered.snakemake(input_dir=str(clip))
+    after = rendered.written(rendered.runs["dark"])
+    assert [name for name in after if after[name] != before[name]] == [names[1]]
+
+
+def test_another_output_format_renders_every_frame_to_it(rendered):
+    rendered.snakemake(output_format="exr")
+
+    folder = rendered.folder(rendered.runs["dark"])
+    assert {path.name for path in folder.glob("*.exr")} == {name.replace(".png", ".exr") for name in NAMES}
+    pixels = frames.decode((folder / "frame_000000.exr").read_bytes(), "frame_000000.exr").pixels
+    np.testing.assert_allclose(pixels, (math.tanh(LEVELS["dark"]) + 1) / 2, atol=1e-3)
 
 
 def test_one_new_run_renders_only_that_model(rendered):
@@ -309,3 +342,28 @@ def test_a_killed_render_resumes_where_it_stopped(studio, tmp_path_factory):
     frames = contents(studio.folder(undisturbed))
     assert contents(studio.folder(killed)) == frames
     assert len(set(frames.values())) == 201
+
+
+def test_an_alias_that_moves_renders_only_the_model_it_names_now(rendered):
+    dark, middle, light = (rendered.runs[name] for name in LEVELS)
+    rendered.client.create_registered_model("net")
+    for run in (dark, middle):
+        rendered.client.create_model_version("net", f"runs:/{run}/checkpoints/best_model_unet.pth", run_id=run)
+    rendered.client.set_registered_model_alias("net", "champion", "1")
+    selected = {"models": "net@champion", "run_ids": light}
+
+    output = rendered.snakemake(**selected)
+    assert jobs(output, "infer") == []
+    assert [line["run_name"] for line in rendered.summary()] == ["dark", "light"]
+    assert rendered.metadata(dark)["registered_model"] == {"name": "net", "version": "1", "alias": "champion"}
+    assert f"No longer selected, their frames stay where they are: {rendered.folder(middle).name}" in output
+    assert "Nothing to be done" in rendered.snakemake("-n", **selected)
+
+    rendered.log_checkpoint(middle, grey_checkpoint(0.2), "registered/other.pth")
+    rendered.client.create_model_version("net", f"runs:/{middle}/registered", run_id=middle)
+    rendered.client.set_registered_model_alias("net", "champion", "3")
+    output = rendered.snakemake(**selected)
+
+    (new,) = jobs(output, "infer")
+    assert new == f"{rendered.folder(middle).name}_net-3"
+    assert [line["run_name"] for line in rendered.summary()] == ["middle", "light"]

@@ -41,7 +41,12 @@ def check_one_sentence(output: str, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("frames", "config", "sentence"),
     [
-        (0, {}, "input_dir {0} holds no frame (1 other entries); frames end in .png .jpg .jpeg .bmp .tif .tiff"),
+        (
+            0,
+            {},
+            "input_dir {0} holds no frame (1 other entries); "
+            "frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp",
+        ),
         (1, {"input_dir": "typo"}, "input_dir typo does not exist; set input_dir to the folder of your frames"),
         (
             1,

@@ -3,7 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
@@ -13,20 +13,41 @@ from dailies.text import clean
 
 T = TypeVar("T")
 
-WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".pt2", ".onnx")
+ORDER = (
+    ((".pth", ".pt", ".ckpt"), "checkpoint, or TorchScript"),
+    ((".safetensors",), "safetensors"),
+    ((".pt2",), "torch.export program"),
+    ((), "MLflow model, flavour pytorch or onnx: logged models, the newest first, then folders"),
+    ((".onnx",), "ONNX"),
+)
+"""The kinds of models that a run may hold, by the endings of their files, in the order in which they are preferred.
+
+Among the kinds before MLflow's the name weighs more than the kind: see ``RANKS``. README.md shows this table.
+"""
+
+WEIGHTS = tuple(ending for endings, _ in ORDER for ending in endings)
 """Endings of files that hold a network's weights or a whole network."""
+
+AFTER_MLFLOW = (".onnx",)
+"""Endings of files that are taken only where a run holds no MLflow model."""
 
 RANKS = (
     (re.compile(r"(?<![a-z])(optim(izer)?|sched(uler)?|(grad_?)?scaler|rng)s?(?![a-z])", re.IGNORECASE), 3),
     (re.compile(r"best", re.IGNORECASE), 0),
     (re.compile(r"(?<![a-z])(last|latest|final)", re.IGNORECASE), 1),
 )
-"""The order in which a run's weights are preferred, by file name; a name that none matches has rank 2.
+"""The order in which a run's files are preferred, by name; a name that none matches has rank 2.
 
-Within a rank the newest wins; where the store tells no times, the last in natural order.
+Within a rank the kind decides, then the newest; where the store tells no times, the last in natural order.
 """
 
+LAST_RESORT = 3
+"""Files of this rank hold no network, as far as their name tells: they come after all others."""
+
 MLMODEL = "MLmodel"
+
+LONGEST_HINT, MOST_HINTS = (100, 500), 200
+"""Characters of a hint's name and value, and how many of them a run may give."""
 
 LAST_EPOCH = 10**9
 """No run is longer: a larger number is something else."""
@@ -56,8 +77,8 @@ class Artifact:
 
     @property
     def is_weights(self) -> bool:
-        """Whether it is a single file of weights, not an MLflow model folder."""
-        return [file.path for file in self.files] == [self.path]
+        """Whether it is a file of weights, not an MLflow model folder; it may have a companion."""
+        return any(file.path == self.path for file in self.files)
 
     @property
     def label(self) -> str:
@@ -76,18 +97,37 @@ class Choice:
 def candidates(run: Run, listing: Sequence[StoredFile], logged: Iterable[LoggedModel] = ()) -> list[Artifact]:
     """Give every artifact of a run that may be a model, best first.
 
-    Raw weights come first, then logged models, then the MLflow model folders among the run's own artifacts; a file
-    that belongs to such a folder is no weights of its own.
+    ``ORDER`` and ``RANKS`` say which is better. A file that belongs to the folder of an MLflow model is none by itself.
     """
     folders = sorted(str(PurePosixPath(file.path).parent) for file in listing if _name(file) == MLMODEL)
     inside = tuple("data/" if folder == "." else f"{folder}/" for folder in folders)
     weights = [file for file in listing if file.path.lower().endswith(WEIGHTS) and not file.path.startswith(inside)]
     newest = sorted(sorted(weights, key=_natural_path, reverse=True), key=lambda file: -(file.modified or 0))
-    return [
-        *(Artifact(run.artifact_uri, file.path, (file,)) for file in sorted(newest, key=_rank)),
+    ranked = sorted(newest, key=_rank)
+    first = [file for file in ranked if _rank(file)[0] < LAST_RESORT and not file.path.lower().endswith(AFTER_MLFLOW)]
+    mlflow = [
         *(Artifact(model.artifact_uri, "", ()) for model in logged),
         *(_folder(run, folder, listing) for folder in folders),
     ]
+    files_first, files_last = (
+        [Artifact(run.artifact_uri, file.path, _with_companion(file, listing)) for file in group]
+        for group in (first, [file for file in ranked if file not in first])
+    )
+    return [*files_first, *mlflow, *files_last]
+
+
+def named(run: Run, location: str, path: str, listing: Iterable[StoredFile]) -> Artifact | None:
+    """Give what a registry names below an artifact location: a file, an MLflow model folder, else the best in it."""
+    inside = tuple(file for file in listing if not path or file.path == path or file.path.startswith(f"{path}/"))
+    paths = {file.path for file in inside}
+    if path in paths or f"{path}/{MLMODEL}".lstrip("/") in paths:
+        return Artifact(location, path, inside)
+    return next(iter(candidates(replace(run, artifact_uri=location), inside)), None)
+
+
+def _with_companion(file: StoredFile, listing: Iterable[StoredFile]) -> tuple[StoredFile, ...]:
+    """Give a file, and the one beside it that holds the weights of an ONNX model, as torch writes them."""
+    return (file, *(other for other in listing if other.path == f"{file.path}.data"))
 
 
 def _folder(run: Run, folder: str, listing: Iterable[StoredFile]) -> Artifact:
@@ -108,8 +148,9 @@ def _name(file: StoredFile) -> str:
     return PurePosixPath(file.path).name
 
 
-def _rank(file: StoredFile) -> int:
-    return next((rank for pattern, rank in RANKS if pattern.search(_name(file))), 2)
+def _rank(file: StoredFile) -> tuple[int, int]:
+    kind = next(number for number, (endings, _) in enumerate(ORDER) if file.path.lower().endswith(endings))
+    return next((rank for pattern, rank in RANKS if pattern.search(_name(file))), 2), kind
 
 
 def _natural_path(file: StoredFile) -> list[tuple[int, str]]:
@@ -145,6 +186,19 @@ def facts(run: Run, names: Names) -> Facts:
         train_loss=_first(run, names.train_loss, number),
         val_loss=_first(run, names.val_loss, number),
     )
+
+
+def hints(run: Run) -> dict[str, str]:
+    """Give what a run says for rendering: params ``model.*``, params and tags ``dailies.*``; a tag beats a param.
+
+    What is too long, or too much, is left out whole: a part of it would say something else.
+    """
+    said = {key: value for key, value in run.params.items() if key.startswith(("model.", "dailies."))}
+    said |= {key: value for key, value in run.tags.items() if key.startswith("dailies.")}
+    lines = {clean(key): clean(str(value)) for key, value in sorted(said.items())}
+    short = [key for key, value in lines.items() if len(key) <= LONGEST_HINT[0] and len(value) <= LONGEST_HINT[1]]
+    kept = sorted(short, key=lambda key: (not key.startswith("dailies."), key))[:MOST_HINTS]
+    return {key: lines[key] for key in sorted(kept)}
 
 
 def _first(run: Run, names: Iterable[str], read: Callable[[Any], T | None]) -> T | None:

@@ -3,7 +3,8 @@
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -11,7 +12,10 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
-from dailies.errors import ConfigError
+from dailies import files
+from dailies.errors import ConfigError, LoadError
+from dailies.locations import FIXED
+from dailies.signatures import Signature, signature
 
 NOTHING = {"", "none", "null"}
 """Words that mean no value: ``snakemake --config key=null`` passes them on as text."""
@@ -23,6 +27,9 @@ TILE_STEP = 32
 
 RUN_ID_DIGITS = 32
 """Length of the ids that MLflow gives; a shorter one that became a number may have lost its zeros."""
+
+EXPERIMENT_ID_DIGITS = 20
+"""Digits of an experiment's id at most."""
 
 FOLDER_FIELDS = {
     "run_name": "unet",
@@ -70,8 +77,35 @@ def validated(config: Mapping, schema: Path, environ: Mapping[str, str] = os.env
 
 def pixel_settings(config: Mapping) -> dict[str, Any]:
     """Return the part of a validated configuration that changes the pixels of a frame."""
-    keys = ["precision", "tiled"] + ([] if config["tiled"] is False else ["tile_size", "overlap"])
+    keys = ["precision", "tiled", "output_format", "transfer"] + (
+        [] if config["tiled"] is False else ["tile_size", "overlap"]
+    )
     return {key: config[key] for key in keys}
+
+
+def loading_settings(config: Mapping) -> dict[str, Any]:
+    """Return what decides which network an artifact becomes, the code of the user's own factories included."""
+    keys = ("default_architecture", "model_factory", "python_path", "signatures", "architecture_from")
+    return {key: config[key] for key in keys} | {"code": _code_digest(config)}
+
+
+def _code_digest(config: Mapping) -> str | None:
+    """Give a digest of the user's packages that ``model_factory`` names; None where ``python_path`` holds none."""
+    found = {
+        path for package in _packages(config["model_factory"]) for path in _sources(config["python_path"], package)
+    }
+    return files.digest([[str(path), files.sha256_of(path)] for path in sorted(found)]) if found else None
+
+
+def _packages(model_factory: str | Mapping[str, str] | None) -> set[str]:
+    functions = model_factory.values() if isinstance(model_factory, Mapping) else [model_factory or ""]
+    return {re.split(r"[.:]", function)[0] for function in functions} - {""}
+
+
+def _sources(python_path: Iterable[str], package: str) -> Iterator[Path]:
+    for folder in python_path:
+        yield from Path(folder).glob(f"{package}.py")
+        yield from Path(folder).glob(f"{package}/**/*.py")
 
 
 def allowed(rule: Mapping) -> str:
@@ -80,17 +114,19 @@ def allowed(rule: Mapping) -> str:
     if "anyOf" in rule:
         words, pattern = rule["anyOf"]
         options = [*words["enum"], pattern["description"]]
+    elif "array" in types:
+        switch = ["true", "false"] if "boolean" in types else []
+        options = [*switch, f"one {rule['items']['description']}", "a list of them"]
     elif "enum" in rule or "boolean" in types:
         return _either([_word(choice) for choice in rule.get("enum", [True, False])])
-    elif "array" in types:
-        options = [f"one {rule['items']['description']}", "a list of them"]
     elif types & {"integer", "number"}:
         whole = "a whole number" if "integer" in types else "a number"
         kind = f"a multiple of {rule['multipleOf']}" if "multipleOf" in rule else whole
         lower, upper = rule["minimum"], rule.get("maximum")
         options = [f"{kind} of at least {lower}" if upper is None else f"{kind} from {lower} to {upper}"]
     elif "object" in types:
-        options = [f"a mapping such as {rule['examples'][0]}"]
+        *texts, mapping = rule["examples"]
+        options = [*(f"text such as {text}" for text in texts), f"a mapping such as {mapping}"]
     else:
         options = ["text"]
     return _either([*options, "none"] if "null" in types else options)
@@ -106,7 +142,10 @@ def _coerced(key: str, given: Any, rule: Mapping) -> Any:
         return given if word is None else word
     if "enum" in rule or "boolean" in types:
         choices = {_word(choice).lower(): choice for choice in rule.get("enum", [True, False])}
-        return choices.get(SWITCHES.get(word, word), given)
+        value = choices.get(SWITCHES.get(word, word), given)
+        # 1 and 0 alone may mean true and false, and would name experiments
+        if isinstance(value, bool) or "array" not in types or _number(given) in (0, 1):
+            return value
     if types & {"integer", "number"}:
         return _number(given)
     if "array" in types:
@@ -132,12 +171,17 @@ def _items(key: str, given: Any) -> list:
 def _text(key: str, given: Any) -> Any:
     """Undo what YAML, and Snakemake's reading of ``--config``, do to a text, if it can be undone."""
     if isinstance(given, int) and not isinstance(given, bool):
-        return given if key == "run_ids" and len(str(given)) < RUN_ID_DIGITS else str(given)
+        shortest = {"run_ids": 0, "trust_pickle": EXPERIMENT_ID_DIGITS}.get(key, RUN_ID_DIGITS)
+        return given if shortest < len(str(given)) < RUN_ID_DIGITS else str(given)
     if key == "folder_name" and isinstance(given, Mapping) and list(given.values()) in ([""], [None]):
         return "{" + next(iter(given)) + "}"
     if key in ("filter", "order_by") and isinstance(given, str):
         return given + _open_quote(given)
-    if key in ("input_dir", "output_dir", "mlflow_uri") and isinstance(given, str) and given.startswith("~/"):
+    if (
+        key in ("input_dir", "output_dir", "mlflow_uri", "python_path")
+        and isinstance(given, str)
+        and given.startswith("~/")
+    ):
         return str(Path(given).expanduser())
     return given
 
@@ -164,7 +208,7 @@ def _unknown_key(key: Any, known: list[str]) -> str:
 def _refusal(key: str, given: Any, rule: Mapping) -> str:
     """Say what is wrong with the value of ``key``, and what would be right."""
     types = _types(rule)
-    if "string" in types and "enum" not in rule and "anyOf" not in rule:
+    if "string" in types and "object" not in types and not {"enum", "anyOf"} & rule.keys():
         items = given if isinstance(given, list) and "array" in types else [given]
         misread = [item for item in items if not isinstance(item, str | list | None)]
         if misread:
@@ -175,6 +219,8 @@ def _refusal(key: str, given: Any, rule: Mapping) -> str:
             )
     text = f"{key} is {_shown(given)}; allowed: {allowed(rule)}"
     number = _number(given)
+    if {"boolean", "array"} <= types and number in (0, 1):
+        text += f"; for the experiment with id {number} write [{number}]"
     if "multipleOf" in rule and type(number) in (int, float):
         step = rule["multipleOf"]
         text += f"; the nearest is {round(min(max(rule['minimum'], number), rule['maximum']) / step) * step}"
@@ -189,11 +235,20 @@ def _misread(value: Any) -> str:
 
 def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str]:
     """Check what no single key can say about itself; keys that are wrong already are not in ``config``."""
+    if {"experiment_name", "models", "run_ids"} <= config.keys() and not any(
+        config[key] for key in ("experiment_name", "models", "run_ids")
+    ):
+        yield "experiment_name, models and run_ids are all none, so there is nothing to render; set one of them."
     uri = config.get("mlflow_uri", "refused")
     if uri is None and not environ.get("MLFLOW_TRACKING_URI"):
         yield "mlflow_uri is none and the environment variable MLFLOW_TRACKING_URI is not set; set one of them."
     if uri is not None and CREDENTIALS.search(uri):
         yield _credentials_refusal(uri)
+    if fixed := sorted(FIXED.intersection(config.get("allowed_artifact_schemes", ()))):
+        yield (
+            f"allowed_artifact_schemes lists {fixed[0]}, which would let a store name any disk or server; "
+            "take it out, and map what you trust in artifact_remap."
+        )
     if "folder_name" in config:
         yield from _template_problems(config["folder_name"])
     if {"input_dir", "output_dir"} <= config.keys():
@@ -204,11 +259,31 @@ def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str
                 f"output_dir {config['output_dir']!r} is {place} input_dir {config['input_dir']!r}; "
                 "allowed: a folder outside it."
             )
+    yield from _loading_problems(config)
     if {"tile_size", "overlap"} <= config.keys() and config["overlap"] > config["tile_size"] - TILE_STEP:
         yield (
             f"overlap is {config['overlap']} and tile_size is {config['tile_size']}; "
             f"allowed: an overlap of at most {config['tile_size'] - TILE_STEP}."
         )
+
+
+def _loading_problems(config: Mapping) -> Iterator[str]:
+    """Check what would only show when a network is built: after downloads, on another machine."""
+    for pattern, said in config.get("signatures", {}).items():
+        try:
+            signature(Signature(), (f"signatures of {pattern}", said))
+        except LoadError as error:
+            yield f"{error}."
+    if {"model_factory", "python_path"} <= config.keys():
+        for folder in config["python_path"]:
+            if not Path(folder).is_dir():
+                yield f"python_path names {folder!r}, which is no folder; allowed: folders that hold Python modules."
+        for package in sorted(_packages(config["model_factory"])):
+            if not any(_sources(config["python_path"], package)) and find_spec(package) is None:
+                yield (
+                    f"model_factory names the module {package}, which is neither in python_path "
+                    f"({', '.join(config['python_path']) or 'empty'}) nor installed."
+                )
 
 
 def _credentials_refusal(uri: str) -> str:

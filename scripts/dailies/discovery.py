@@ -3,14 +3,16 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dailies import catalog, files, naming
+from dailies import catalog, files, naming, registry
 from dailies.catalog import Artifact, Choice, Facts, Names
-from dailies.errors import StoreError, StoreUnreachable
+from dailies.errors import LocationRefused, StoreError, StoreUnreachable
+from dailies.registry import Registered, Version
 from dailies.store import LoggedModel, Run, StoredFile, TrackingStore
 from dailies.tables import columns
 from dailies.text import clean, redacted
@@ -22,7 +24,14 @@ STEP = 64
 
 MEMORY = "listings.json"
 
+LONGEST_LABEL, MOST_LABELS = 200, 1000
+"""Characters of an artifact's path as it is shown, and how many of those that were not chosen are."""
+
+LONGEST_REASON = 1000
+"""Characters of the reason why a run is passed over; it may name files, and the store names those."""
+
 SELECTING = (
+    "models",
     "experiment_name",
     "filter_status",
     "filter",
@@ -31,6 +40,7 @@ SELECTING = (
     "run_ids",
     "checkpoint_pattern",
     "artifact_remap",
+    "allowed_artifact_schemes",
     "architecture_from",
     "epoch_from",
     "train_loss_from",
@@ -39,10 +49,16 @@ SELECTING = (
 """The settings that decide which models there are and what is known of them."""
 
 
+LOST, FOREIGN = "whose artifacts are lost", "whose artifacts are at a place that is not asked"
+"""Why runs are passed over that a setting would bring back."""
+
+
 @dataclass(frozen=True)
 class Selection:
     """Which models to look for, as the configuration says."""
 
+    models: tuple[str, ...]
+    """Versions of registered models, whatever their run's experiment and status; they come first."""
     experiments: tuple[str, ...]
     status: str | None
     """MLflow's run status; None takes all."""
@@ -58,7 +74,8 @@ class Selection:
     def from_config(cls, config: Mapping[str, Any]) -> "Selection":
         """Take what concerns discovery from a validated configuration."""
         return cls(
-            experiments=tuple(config["experiment_name"]),
+            models=tuple(config["models"] or ()),
+            experiments=tuple(config["experiment_name"] or ()),
             status=config["filter_status"],
             filter=config["filter"],
             order_by=config["order_by"],
@@ -81,6 +98,13 @@ class Found:
     run: Run
     facts: Facts
     choice: Choice
+    version: Version | None = None
+    """The registered model that it was asked for as."""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What tells it from every other model: one run may hold several."""
+        return self.run.run_id, self.choice.artifact.uri, self.choice.artifact.path
 
 
 @dataclass(frozen=True)
@@ -118,10 +142,10 @@ class Listings:
         self.memory: dict[str, Any] = {}
         """What to remember for the next time: location -> stamp and files; no stamp where listing it failed."""
 
-    def is_watched(self, run: Run) -> bool:
-        """Tell whether a run's artifacts are listed anew by every invocation: they may change, or it costs nothing."""
-        failed = self._remembered.get(self._store.location(run.artifact_uri), {"stamp": ""})["stamp"] is None
-        return failed or run.status == "RUNNING" or self._is_rechecked(run.artifact_uri)
+    def is_watched(self, uri: str, run: Run) -> bool:
+        """Tell whether a location of a run is listed anew by every invocation: it may change, or it costs nothing."""
+        failed = self._remembered.get(self._store.locations.place(uri), {"stamp": ""})["stamp"] is None
+        return failed or run.status == "RUNNING" or self._is_rechecked(uri)
 
     def _is_rechecked(self, uri: str) -> bool:
         return self._store.local_folder(uri) is not None if self._recheck == "auto" else bool(self._recheck)
@@ -130,15 +154,15 @@ class Listings:
         """List the locations that are not listed yet, unless what is remembered of them still holds."""
         lasting = {uri: stamp for uri, stamp in stamps.items() if stamp is not None and not self._is_rechecked(uri)}
         for uri, stamp in lasting.items():
-            entry = self._remembered.get(self._store.location(uri))
-            if entry and entry["stamp"] == stamp:
+            entry = self._remembered.get(self._store.locations.place(uri))
+            if entry and entry["stamp"] == stamp and not self._store.locations.refusal(uri):
                 self._listed[uri] = tuple(StoredFile(*file) for file in entry["files"])
         self._listed |= self._store.listings([uri for uri in stamps if uri not in self._listed])
         for uri, stamp in lasting.items():
             listed = self._listed[uri]
             failed = isinstance(listed, StoreError)
             rows = [] if failed else [[file.path, file.size, file.modified] for file in listed]
-            self.memory[self._store.location(uri)] = {"stamp": None if failed else stamp, "files": rows}
+            self.memory[self._store.locations.place(uri)] = {"stamp": None if failed else stamp, "files": rows}
 
     def of(self, uri: str) -> tuple[StoredFile, ...]:
         """Give a prepared listing. Raises StoreError where the store refused it."""
@@ -149,17 +173,18 @@ class Listings:
 
 
 def survey(store: TrackingStore, selection: Selection, listings: Listings) -> Survey:
-    """Look at every run that the selection names, in order, until ``max_runs`` models are found."""
+    """Look at the registered models, then at every run that the selection names, until ``max_runs`` are found."""
+    found, unfit = _named(store, registry.registered(store, selection.models), selection, listings)
+    known = {model.identity: model for model in found}
     runs = _runs(store, selection)
     passing = [run for run in runs if _passes(run, selection)]
-    skipped = [
+    skipped = unfit + [
         _skip(run, f"its status is {run.status}, filter_status asks for {selection.status}", "with another status")
         for run in runs
         if not _passes(run, selection)
     ]
     logged = _logged(store, passing)
-    found: list[Found] = []
-    limit = selection.max_runs or len(passing)
+    limit = len(found) + (selection.max_runs or len(passing))
     for start in range(0, len(passing), STEP):
         group = [(run, logged.get(run.run_id, [])) for run in passing[start : start + STEP]]
         if len(found) < limit:
@@ -167,19 +192,60 @@ def survey(store: TrackingStore, selection: Selection, listings: Listings) -> Su
             listings.prepare({model.artifact_uri: [model.updated] for _, models in group for model in models[:1]})
         for run, models in group:
             if len(found) >= limit:
-                skipped.append(_skip(run, f"beyond the first {limit} models", "beyond max_runs"))
+                reason = f"beyond the first {selection.max_runs} models"
+                skipped.append(_skip(run, reason, "beyond max_runs"))
                 continue
             choice = _choice(store, run, models, selection, listings)
             if isinstance(choice, Skipped):
                 skipped.append(choice)
+                continue
+            model = Found(run, catalog.facts(run, selection.names), choice)
+            if same := known.get(model.identity):
+                skipped.append(_skip(run, f"it is rendered as {same.version}", "rendered as a registered model"))
             else:
-                found.append(Found(run, catalog.facts(run, selection.names), choice))
+                found.append(model)
     return Survey(tuple(found), tuple(skipped))
+
+
+def _named(
+    store: TrackingStore, asked: Sequence[Registered], selection: Selection, listings: Listings
+) -> tuple[list[Found], list[Skipped]]:
+    """Give the registered models that hold files, each once, and those that do not."""
+    listings.prepare({item.uri: _stamp(item.run) if item.updated is None else [item.updated] for item in asked})
+    found: dict[tuple[str, str, str], Found] = {}
+    skipped = []
+    for item in asked:
+        choice = _named_choice(store, item, listings)
+        if isinstance(choice, Skipped):
+            skipped.append(choice)
+        else:
+            model = Found(item.run, catalog.facts(item.run, selection.names), choice, item.version)
+            found.setdefault(model.identity, model)
+    return list(found.values()), skipped
+
+
+def _named_choice(store: TrackingStore, item: Registered, listings: Listings) -> Choice | Skipped:
+    try:
+        listing = listings.of(item.uri)
+    except StoreError as error:
+        kind = FOREIGN if isinstance(error, LocationRefused) else "with artifacts that cannot be read"
+        return _skip(item.run, f"{item.version}: {error}", kind)
+    if artifact := catalog.named(item.run, item.uri, item.path, listing):
+        return Choice(artifact)
+    if moved := store.moved(item.uri):
+        return _skip(item.run, f"{item.version}: {moved}", LOST)
+    return _skip(item.run, f"{item.version} holds no model; its artifacts: {_listed(listing)}", "without a model")
+
+
+def _listed(listing: Sequence[StoredFile]) -> str:
+    return ", ".join(clean(file.path)[:LONGEST_LABEL] for file in listing[:5]) or "none"
 
 
 def _runs(store: TrackingStore, selection: Selection) -> list[Run]:
     if selection.run_ids:
         return store.runs_by_id(selection.run_ids)
+    if not selection.experiments:
+        return []
     experiments = store.experiments(selection.experiments)
     return store.runs(experiments, filter_string=selection.filter or "", order_by=selection.order_by)
 
@@ -193,7 +259,7 @@ def _logged(store: TrackingStore, runs: Sequence[Run]) -> dict[str, list[LoggedM
 
 
 def _skip(run: Run, reason: str, kind: str) -> Skipped:
-    return Skipped(run.run_id, run.run_name, run.status, reason, kind)
+    return Skipped(run.run_id, run.run_name, run.status, clean(reason)[:LONGEST_REASON], kind)
 
 
 def _stamp(run: Run) -> list[Any] | None:
@@ -207,16 +273,23 @@ def _choice(
     try:
         found = catalog.candidates(run, listings.of(run.artifact_uri), logged)
         for artifact in catalog.fitting(found, selection.checkpoint_pattern):
-            if not artifact.files:
+            whole = artifact
+            if not artifact.files and artifact.uri in stamps:
                 listings.prepare({artifact.uri: stamps[artifact.uri]})
-            whole = replace(artifact, files=artifact.files or listings.of(artifact.uri))
+                whole = replace(artifact, files=listings.of(artifact.uri))
             if whole.files:
-                return Choice(whole, tuple(clean(other.label) for other in found if other is not artifact))
+                return Choice(whole, _shown(other for other in found if other is not artifact))
     except StoreUnreachable:
         raise
     except StoreError as error:
-        return _skip(run, str(error), "with artifacts that cannot be read")
+        kind = FOREIGN if isinstance(error, LocationRefused) else "with artifacts that cannot be read"
+        return _skip(run, str(error), kind)
     return _skip(run, *_why_none(store, run, found, listings, selection.checkpoint_pattern))
+
+
+def _shown(others: Iterable[Artifact]) -> tuple[str, ...]:
+    """Name the first artifacts of a run that holds more."""
+    return tuple(clean(other.label)[:LONGEST_LABEL] for other in islice(others, MOST_LABELS))
 
 
 def _why_none(
@@ -225,17 +298,21 @@ def _why_none(
     """Say why no artifact of a run was chosen: the reason, and its kind."""
     for uri in (run.artifact_uri, *(artifact.uri for artifact in found)):
         if moved := store.moved(uri):
-            return moved, "whose artifacts are lost"
+            return moved, LOST
     if found and pattern:
         labels = ", ".join(clean(artifact.label) for artifact in found[:5])
         return f"checkpoint_pattern {pattern} matches none of {labels}", "that match no checkpoint_pattern"
-    names = ", ".join(clean(file.path) for file in listings.of(run.artifact_uri)[:5]) or "none"
-    return f"it holds no model; its artifacts: {names}", "without a model"
+    return f"it holds no model; its artifacts: {_listed(listings.of(run.artifact_uri))}", "without a model"
 
 
 def open_store(config: Mapping[str, Any], state: Path) -> TrackingStore:
     """Open the store that a validated configuration names, else the one that MLFLOW_TRACKING_URI names."""
-    return TrackingStore(_uri(config), private=state / "upgraded", artifact_remap=config["artifact_remap"])
+    return TrackingStore(
+        _uri(config),
+        private=state / "upgraded",
+        artifact_remap=config["artifact_remap"],
+        allowed_schemes=config["allowed_artifact_schemes"],
+    )
 
 
 def _uri(config: Mapping[str, Any]) -> str:
@@ -262,9 +339,11 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
     try:
         store = open_store(config, state)
         listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
+        named = registry.registered(store, selection.models)
         runs = _runs(store, selection)
         passing = [run for run in runs if _passes(run, selection)]
-        watched = [run.artifact_uri for run in passing if run.artifact_uri and listings.is_watched(run)]
+        places = [(item.uri, item.run) for item in named] + [(run.artifact_uri, run) for run in passing]
+        watched = [uri for uri, run in dict(places).items() if uri and listings.is_watched(uri, run)]
         listed = store.listings(watched)
         models = _logged(store, passing)
     except StoreUnreachable as error:
@@ -276,6 +355,7 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
         files.digest(
             [
                 _identity(config),
+                [asdict(item) for item in named],
                 [asdict(run) for run in runs],
                 [[asdict(model) for model in models[run_id]] for run_id in sorted(models)],
                 [[uri, _plain(listed[uri])] for uri in sorted(listed)],
@@ -361,7 +441,7 @@ def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index:
 
 def _passed_over(store: TrackingStore, selection: Selection, seen: Survey) -> list[Skipped]:
     """Give the runs of the experiments that the survey could not see: deleted, or left out by the filter."""
-    if selection.run_ids:
+    if selection.run_ids or not selection.experiments:
         return []
     experiments = store.experiments(selection.experiments)
     skipped = [_skip(run, "it was deleted", "deleted") for run in store.runs(experiments, deleted=True)]
@@ -374,38 +454,77 @@ def _passed_over(store: TrackingStore, selection: Selection, seen: Survey) -> li
 
 
 def _nothing_found(store: TrackingStore, selection: Selection, passed_over: Sequence[Skipped]) -> str:
-    where = "run_ids" if selection.run_ids else " and ".join(clean(name) for name in selection.experiments)
+    places = [*selection.models, *(["run_ids"] if selection.run_ids else selection.experiments)]
+    where = " and ".join(clean(name) for name in places)
     kinds = Counter(run.kind for run in passed_over).most_common()
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
-    first = next((run.reason for run in passed_over if run.kind == "whose artifacts are lost"), None)
+    first = next((run.reason for run in passed_over if run.kind in {LOST, FOREIGN}), None)
     why = f": {counts}" if counts else ""
     return f"no run with a model was found in {where} of {store.name}; {len(passed_over)} runs were seen{why}. " + (
         f"For the first of them, {first}" if first else "Each with its reason is in .dailies/skipped.json"
     )
 
 
+class _Folders:
+    """The folder names given so far: a model keeps its own, also when its run's best file is another one now."""
+
+    def __init__(self, state: Path) -> None:
+        self.taken: set[str] = set()
+        self._by_identity: dict[tuple[str, str, str], str] = {}
+        self._by_run: dict[str, str] = {}
+        for path in sorted((state / "models").glob("*.json")):
+            record, about = files.read_json(path), state / "runs" / path.name
+            self.taken.add(path.stem)
+            self._by_identity[record["run_id"], record["artifact"]["uri"], record["artifact"]["path"]] = path.stem
+            if not (about.is_file() and files.read_json(about).get("registered_model")):
+                self._by_run[record["run_id"]] = path.stem
+        self._given: set[str] = set()
+
+    def of(self, model: Found, template: str) -> str:
+        """Give a model's folder name, the same as ever or a new one."""
+        same_run = None if model.version else self._by_run.get(model.run.run_id)
+        known = [self._by_identity.get(model.identity), same_run]
+        name = next((name for name in known if name and name not in self._given), None) or self._new(model, template)
+        self._given.add(name)
+        self.taken.add(name)
+        return name
+
+    def _new(self, model: Found, template: str) -> str:
+        run, version = model.run, model.version
+        about = asdict(model.facts) | {"run_id": run.run_id, "run_name": run.run_name, "experiment": run.experiment}
+        return naming.folder_name(
+            template,
+            about | {"start_time": run.start_time},
+            self.taken,
+            apart=f"{version.name}-{version.version}" if version else "",
+        )
+
+
 def _record(found: Sequence[Found], template: str, state: Path) -> list[str]:
-    models, runs = state / "models", state / "runs"
-    given = {files.read_json(path)["run_id"]: path.stem for path in models.glob("*.json")}
+    folders = _Folders(state)
     names = []
     for model in found:
-        run, facts, choice = model.run, model.facts, model.choice
-        name = given.get(run.run_id)
-        if name is None:
-            about = asdict(facts) | {"run_id": run.run_id, "run_name": run.run_name, "experiment": run.experiment}
-            name = naming.folder_name(template, about | {"start_time": run.start_time}, given.values())
-            given[run.run_id] = name
+        run, facts, choice, version = model.run, model.facts, model.choice, model.version
+        name = folders.of(model, template)
         names.append(name)
         files.write_json_if_changed(
-            models / f"{name}.json",
-            {"run_id": run.run_id, "architecture": facts.architecture, "artifact": asdict(choice.artifact)},
+            state / "models" / f"{name}.json",
+            {
+                "run_id": run.run_id,
+                "experiment_id": run.experiment_id,
+                "architecture": facts.architecture,
+                "artifact": asdict(choice.artifact),
+                "hints": catalog.hints(run),
+            },
         )
         files.write_json_if_changed(
-            runs / f"{name}.json",
+            state / "runs" / f"{name}.json",
             {
                 "run_id": run.run_id,
                 "run_name": run.run_name,
                 "experiment": run.experiment,
+                "registered_model": version
+                and {"name": clean(version.name), "version": version.version, "alias": version.alias},
                 **asdict(facts),
                 "status": run.status,
                 "start_time": run.start_time,

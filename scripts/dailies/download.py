@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 PAUSES = (1, 4, 15)
 """Seconds before the second, third and fourth try at a file that comes over a network."""
 
+LONGEST_PATH, LONGEST_ERROR = 1000, 1000
+"""Characters of an artifact's path, and of the reason of a failure."""
+
 RECEIPT = "download.json"
 
 
@@ -41,7 +44,9 @@ def receive(store: TrackingStore, artifact: Artifact, folder: Path) -> dict[str,
     draft.replace(whole)
     paths = [file.path for file in stored]
     return {
-        "sha256": files.sha256_of(whole / paths[0]) if artifact.is_weights else files.sha256_of_files(whole, paths),
+        "sha256": files.sha256_of(whole / paths[0])
+        if paths == [artifact.path]
+        else files.sha256_of_files(whole, paths),
         "size": sum((whole / path).stat().st_size for path in paths),
         "files": paths,
     }
@@ -50,17 +55,23 @@ def receive(store: TrackingStore, artifact: Artifact, folder: Path) -> dict[str,
 def _wanted(store: TrackingStore, artifact: Artifact) -> list[StoredFile]:
     listed = store.files(artifact.uri)
     if artifact.is_weights:
-        stored = [file for file in listed if file.path == artifact.path]
+        paths = {file.path for file in artifact.files}
+        stored = [file for file in listed if file.path in paths]
     else:
         stored = [file for file in listed if not artifact.path or file.path.startswith(f"{artifact.path}/")]
     if not stored:
         there = ", ".join(clean(file.path) for file in listed[:5]) or "nothing"
         moved = store.moved(artifact.uri)
-        raise DownloadError(moved or f"{clean(artifact.label)} is no longer in the store; found there: {there}")
+        raise DownloadError(moved or f"{clean(artifact.label)[:200]} is no longer in the store; found there: {there}")
     for file in stored:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or "\0" in file.path:
             raise DownloadError(f"the store names an artifact outside the run's folder: {clean(file.path)[:100]}")
+        if not file.path.isprintable() or len(file.path) > LONGEST_PATH:
+            raise DownloadError(
+                f"the name of an artifact is too long or holds control characters: {clean(file.path)[:100]}; "
+                "log it under another name"
+            )
     return stored
 
 
@@ -99,6 +110,9 @@ def _verify(path: Path, name: str) -> None:
 def _zip_damage(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
+            declared, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
+            if declared > files.most_unpacked(size):
+                return f"it declares to hold {declared:,} bytes in {size:,}, which no model does; it is not unpacked"
             broken = archive.testzip()
     except zipfile.BadZipFile as error:
         return f"it is cut short or overwritten ({clean(str(error))})"
@@ -121,8 +135,8 @@ def download(config: Mapping[str, Any], *, record: Path, state: Path, folder: Pa
     folder.mkdir(parents=True)
     try:
         receipt = {"status": "success", "error": None, **origin, **receive(open_store(config, state), artifact, folder)}
-        log.info("%s: %d bytes", clean(artifact.label), receipt["size"])
+        log.info("%s: %d bytes", clean(artifact.label)[:LONGEST_PATH], receipt["size"])
     except (DailiesError, OSError) as error:
-        receipt = {"status": "download_failed", "error": redacted(clean(str(error))), **origin}
+        receipt = {"status": "download_failed", "error": redacted(clean(str(error)))[:LONGEST_ERROR], **origin}
         log.error("%s", receipt["error"])
     files.write_json(folder / RECEIPT, receipt)

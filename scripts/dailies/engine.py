@@ -2,16 +2,19 @@
 
 import logging
 import platform
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dailies.errors import RenderError
+from dailies.errors import LoadError, RenderError
 from dailies.models import Model
-from dailies.tiling import spans, window
+from dailies.signatures import Signature
+from dailies.tiling import fixed_spans, spans, window
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +22,15 @@ AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 """What torch says when memory runs out; only on CUDA has that an exception class of its own."""
+
+PROBE = 64
+"""Pixels along each side of the small tensor with which a network is tried first."""
+
+CHANNELS = {1, 3, 4}
+"""How many channels a frame may have."""
+
+LUMINANCE = (0.2126, 0.7152, 0.0722)
+"""The weights of red, green and blue in what the eye sees as brightness: Recommendation ITU-R BT.709-6, item 3.2."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +71,15 @@ class Engine:
     def __init__(self, model: Model, *, device: torch.device, settings: Settings) -> None:
         self._signature = model.signature
         self._network = model.network.to(device, memory_format=torch.channels_last)
-        self._settings = settings
+        self.settings = settings
         self.device = device
+        self.precision = settings.precision
+        """As asked for, or fp32 where the network cannot run in half."""
+        if settings.precision in AUTOCAST and not model.signature.half:
+            log.warning("%s cannot run in %s; it runs in fp32", model.architecture, settings.precision)
+            self.precision = "fp32"
+        self.part: str | None = None
+        """Which part of the network's answer is used, when it answers several tensors."""
         self.tiled = settings.tiled is True
         """Whether frames are rendered in tiles; once memory has run out, all that follow are."""
         if device.type == "cuda":
@@ -69,93 +88,251 @@ class Engine:
             torch.backends.cudnn.allow_tf32 = tf32
 
     @torch.inference_mode()
-    def render(self, frame: np.ndarray) -> np.ndarray:
-        """Render one frame: uint8 RGB ``(height, width, 3)`` to the same, rounded to the nearest code value.
+    def probe(self) -> None:
+        """Run a small tensor through the network and learn, or confirm, its scale and output channels.
 
-        Raises RenderError when the network's output is not finite or not of the frame's shape, and when memory runs
-        out and tiles are not allowed or do not help.
+        Raises LoadError that says what was expected and what came.
+        """
+        signature = self._signature
+        size = self._probe_size()
+        expected = f"{signature.channels} channels of {size[1]}×{size[0]} pixels"
+        ramp = torch.linspace(0, 1, size[0] * size[1], device=self.device).reshape(1, 1, *size)
+        try:
+            answer = self._answer(self._fed(ramp.expand(1, 3, *size))[:1])
+        except LoadError:
+            raise
+        except Exception as error:  # the network is foreign code
+            if _is_out_of_memory(error):
+                raise
+            log.info("the network failed at its first try", exc_info=error)
+            raise LoadError(
+                f"the network does not take {expected} ({type(error).__name__}: {_first_line(error)}); if it wants "
+                "others, set signatures"
+            ) from error
+        found = {"output_channels": answer.shape[1], "scale": answer.shape[2] // size[0]}
+        if found["output_channels"] not in CHANNELS or answer.shape[2:] != tuple(
+            side * found["scale"] for side in size
+        ):
+            raise LoadError(f"the network answered {_shape(answer)} to {expected}: that is no frame")
+        for name, got in found.items():
+            if getattr(signature, name) not in {None, got}:
+                raise LoadError(
+                    f"expected {name} {getattr(signature, name)}, got {got}: the network answered "
+                    f"{_shape(answer)} to {expected}"
+                )
+        if not bool(torch.isfinite(answer).all()):
+            log.warning("the network's answer to a grey ramp is not finite")
+        self._signature = replace(signature, **found)
+
+    def _probe_size(self) -> tuple[int, int]:
+        signature = self._signature
+        side = max(signature.multiple, PROBE // signature.multiple * signature.multiple)
+        if signature.tile:
+            return signature.tile
+        return tuple(_padded_length(side, signature.multiple, least) for least in signature.least)
+
+    @property
+    def overlap(self) -> int:
+        """Pixels that neighbouring tiles share at least; half a tile where the network accepts only small ones."""
+        return min([self.settings.overlap, *(side // 2 for side in self._signature.tile or ())])
+
+    @property
+    def signature(self) -> Signature:
+        """How the network is fed; after ``probe``, scale and output channels are known."""
+        return self._signature
+
+    @torch.inference_mode()
+    def render(self, frame: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
+        """Render one frame.
+
+        Takes RGB ``(height, width, 3)`` of uint8, uint16 (each from 0 to its largest value) or float32 (black is 0 and
+        white 1), and gives ``(height × scale, width × scale, 3)`` of ``dtype``, by default the frame's own; 4 channels
+        for a network that answers 4. Integers are rounded to the nearest code value, floats are left as they come.
+        Raises RenderError when the network's output is not finite or not of the shape that the probe found, and when
+        memory runs out and tiles are not allowed or do not help.
         """
         try:
-            return self._rendered(frame)
+            return self._rendered(frame, np.dtype(dtype or frame.dtype))
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not _is_out_of_memory(error):
                 raise
-            size = self._settings.tile_size
+            size = self.settings.tile_size
             advice = f"tile_size must be less than {size}" if self.tiled else "tiled must be auto or true"
             raise RenderError(f"out of memory on {self.device} ({advice})") from error
 
-    def _rendered(self, frame: np.ndarray) -> np.ndarray:
+    def _rendered(self, frame: np.ndarray, dtype: np.dtype) -> np.ndarray:
         height, width = frame.shape[:2]
-        black, white = self._signature.value_range
-        pixels = torch.tensor(frame, device=self.device).permute(2, 0, 1)[None]
-        padded = pad(pixels.float() / 255 * (white - black) + black, self._signature.multiple)
-        result = self._full_or_tiled(padded)[:, :, :height, :width]
+        signature, scale = self._signature, self._signature.scale or 1
+        unit = torch.tensor(frame, device=self.device).permute(2, 0, 1)[None].float() / _white(frame.dtype)
+        padded = pad(self._fed(unit), signature.multiple, signature.tile or signature.least)
+        result = self._full_or_tiled(padded)[:, :, : height * scale, : width * scale]
         if not bool(torch.isfinite(result).all()):
             raise RenderError("output is not finite")
-        levels = ((result - black) / (white - black) * 255).clamp_(0, 255).round_().to(torch.uint8)
-        return levels[0].permute(1, 2, 0).contiguous().cpu().numpy()
+        return self._levels(result, dtype)
+
+    def _fed(self, unit: Tensor) -> Tensor:
+        """Turn ``(1, 3, height, width)``, black 0 and white 1, into what the network takes.
+
+        A network of one channel gets the three colours one by one, as a batch, or the luminance (BT.709) where it
+        answers colours; one of four gets an opaque alpha.
+        """
+        signature = self._signature
+        if signature.channel_order == "bgr":
+            unit = unit.flip(1)
+        if signature.channels == 1:
+            weights = unit.new_tensor(LUMINANCE).view(1, 3, 1, 1)
+            unit = unit.transpose(0, 1) if signature.is_per_colour else (unit * weights).sum(1, keepdim=True)
+        elif signature.channels == 4:
+            unit = torch.cat([unit, torch.ones_like(unit[:, :1])], dim=1)
+        black, white = (unit.new_tensor(each).view(1, -1, 1, 1) for each in signature.ends)
+        return unit * (white - black) + black
+
+    def _levels(self, answer: Tensor, dtype: np.dtype) -> np.ndarray:
+        """Turn the network's answer into ``(height, width, 3)``, or 4 channels."""
+        signature = self._signature
+        black, white = signature.answer_range
+        unit = (answer - black) / (white - black)
+        if signature.is_per_colour:
+            unit = unit.transpose(0, 1)
+        elif unit.shape[1] == 1:
+            unit = unit.expand(-1, 3, -1, -1)
+        if signature.channel_order == "bgr":
+            unit = torch.cat([unit[:, :3].flip(1), unit[:, 3:]], dim=1)
+        levels = unit[0].permute(1, 2, 0)
+        if np.issubdtype(dtype, np.integer):
+            top = _white(dtype)
+            levels = (levels * top).clamp_(0, top).round_().to(torch.uint8 if top == 255 else torch.int32)
+        return levels.contiguous().cpu().numpy().astype(dtype, copy=False)
 
     def _full_or_tiled(self, padded: Tensor) -> Tensor:
-        if not self.tiled:
+        if not self.tiled and self._takes_whole(padded):
             full = self._full_if_it_fits(padded)
             if full is not None:
                 return full
-            self.tiled = True
             log.warning("out of memory at %d×%d, going on in tiles", padded.shape[3], padded.shape[2])
             # here and not where it was caught: the exception's traceback keeps the tensors alive
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+        self.tiled = True
         return self._in_tiles(padded)
+
+    def _takes_whole(self, padded: Tensor) -> bool:
+        size, signature = tuple(padded.shape[2:]), self._signature
+        if signature.tile:
+            return size == signature.tile
+        return all(most is None or side <= most for side, most in zip(size, signature.most, strict=True))
 
     def _full_if_it_fits(self, padded: Tensor) -> Tensor | None:
         try:
             return self._forward(padded)
         except RuntimeError as error:
-            if self._settings.tiled != "auto" or not _out_of_memory(error):
+            if self.settings.tiled != "auto" or not _is_out_of_memory(error):
                 raise
             return None
 
     def _in_tiles(self, padded: Tensor) -> Tensor:
-        size, overlap, multiple = self._settings.tile_size, self._settings.overlap, self._signature.multiple
-        rows = spans(padded.shape[2], size, overlap, multiple)
-        columns = spans(padded.shape[3], size, overlap, multiple)
-        weight = torch.from_numpy(window(rows[0][1] - rows[0][0], columns[0][1] - columns[0][0])).to(self.device)
-        total = torch.zeros_like(padded)
-        weights = torch.zeros_like(padded[:, :1])
+        scale = self._signature.scale or 1
+        rows, columns = (self._spans(padded.shape[axis], axis - 2) for axis in (2, 3))
+        sides = [(spans[0][1] - spans[0][0]) * scale for spans in (rows, columns)]
+        weight = torch.from_numpy(window(*sides)).to(self.device)
+        height, width = (padded.shape[axis] * scale for axis in (2, 3))
+        total = padded.new_zeros((padded.shape[0], self._answered_channels, height, width))
+        weights = padded.new_zeros((1, 1, height, width))
         for top, bottom in rows:
             for left, right in columns:
-                tile = self._forward(padded[:, :, top:bottom, left:right])
-                total[:, :, top:bottom, left:right] += tile * weight
-                weights[:, :, top:bottom, left:right] += weight
+                place = (..., slice(top * scale, bottom * scale), slice(left * scale, right * scale))
+                total[place] += self._forward(padded[:, :, top:bottom, left:right]) * weight
+                weights[place] += weight
         return total / weights
 
+    def _spans(self, length: int, axis: int) -> list[tuple[int, int]]:
+        signature, settings = self._signature, self.settings
+        multiple = signature.multiple
+        if signature.tile:
+            return fixed_spans(length, signature.tile[axis], self.overlap, multiple)
+        most = min(settings.tile_size, signature.most[axis] or settings.tile_size) // multiple * multiple
+        tile = max(most, _padded_length(1, multiple, signature.least[axis]))
+        return spans(length, tile, min(settings.overlap, tile - multiple), multiple)
+
+    @property
+    def _answered_channels(self) -> int:
+        return self._signature.output_channels or self._signature.channels
+
     def _forward(self, pixels: Tensor) -> Tensor:
+        answer = self._answer(pixels)
+        scale = self._signature.scale or 1
+        expected = (pixels.shape[0], self._answered_channels, pixels.shape[2] * scale, pixels.shape[3] * scale)
+        if tuple(answer.shape) != expected:
+            raise RenderError(f"the network answered {_shape(answer)} to an input of {_shape(pixels)}")
+        return answer
+
+    def _answer(self, pixels: Tensor) -> Tensor:
+        """Run the network once; of several tensors in its answer the first that can be a frame counts."""
         # a copy: a network may work in place, and these pixels are needed again by the next tile or after a failure
         given = pixels.clone(memory_format=torch.channels_last)
         with self._precision():
-            result = self._network(given)
-        if not isinstance(result, Tensor) or result.shape != pixels.shape:
-            shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-            raise RenderError(f"the network answered {shape} to an input of {tuple(pixels.shape)}")
-        return result.float()
+            return self._frame_in(self._network(given), pixels).float()
+
+    def _frame_in(self, result: Any, pixels: Tensor) -> Tensor:
+        """Give the first tensor of an answer that can be a frame."""
+        if isinstance(result, Tensor):
+            if result.dim() != 4:
+                raise RenderError(f"the network answered {_shape(result)} to an input of {_shape(pixels)}")
+            return result
+        for name, tensor in _parts(result):
+            if tensor.dim() == 4 and tensor.shape[1] in CHANNELS and tensor.shape[2] >= pixels.shape[2]:
+                if name != self.part:
+                    log.info("the network answers a %s; its part %s is used", type(result).__name__, name)
+                self.part = name
+                return tensor
+        raise RenderError(
+            f"the network answered a {type(result).__name__} without a frame to an input of {_shape(pixels)}"
+        )
 
     def _precision(self) -> AbstractContextManager:
-        kind = AUTOCAST.get(self._settings.precision)
+        kind = AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype=kind) if kind else nullcontext()
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
 
 
-def pad(pixels: Tensor, multiple: int) -> Tensor:
+def _parts(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Give the tensors of a tuple, list or dict, with the way to each."""
+    if isinstance(result, Tensor):
+        yield name, result
+    elif isinstance(result, Mapping | list | tuple):
+        for key, value in result.items() if isinstance(result, Mapping) else enumerate(result):
+            yield from _parts(value, f"{name}[{key!r}]")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape))
+
+
+def _white(dtype: np.dtype) -> int:
+    return np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+
+
+def pad(pixels: Tensor, multiple: int, least: tuple[int, int] = (1, 1)) -> Tensor:
     """Pad ``(batch, channels, height, width)`` on the right and below, by reflection that repeats the edge pixel.
 
-    Both sides become multiples of ``multiple``. The frame may be smaller than the padding: the reflection goes on.
+    Both sides become multiples of ``multiple`` and at least ``least``, (height, width). The frame may be smaller than
+    the padding: the reflection goes on.
     """
     for axis in (2, 3):
         length = pixels.shape[axis]
-        if length % multiple:
-            index = torch.arange(-(-length // multiple) * multiple, device=pixels.device) % (2 * length)
+        size = _padded_length(length, multiple, least[axis - 2])
+        if size > length:
+            index = torch.arange(size, device=pixels.device) % (2 * length)
             pixels = pixels.index_select(axis, torch.where(index < length, index, 2 * length - 1 - index))
     return pixels
+
+
+def _padded_length(length: int, multiple: int, least: int) -> int:
+    return -(-max(length, least) // multiple) * multiple

@@ -21,6 +21,10 @@ class StoreUnreachable(StoreError):
     """The tracking server does not answer; what is already known may still be used."""
 
 
+class LocationRefused(StoreError):
+    """Artifacts are at a place that the store may not name."""
+
+
 class DownloadError(DailiesError):
     """A model's artifact cannot be fetched whole."""
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,15 @@ from typing import Any
 
 LARGEST_DOUBLE = 1.797e308
 """MLflow stores an infinite metric as ±1.8e308, the largest double; anything beyond this is infinite."""
+
+
+SLACK, INFLATION = 64 * 2**20, 8
+"""Bytes that any archive may declare to hold, and how many times its own size: weights do not shrink, code does."""
+
+
+def most_unpacked(size: int) -> int:
+    """Give the most bytes that an archive of ``size`` bytes may declare; one with more is there to fill the memory."""
+    return SLACK + INFLATION * size
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -34,10 +44,16 @@ def sweep(folder: Path) -> None:
 
 
 def dump_json(value: Any) -> bytes:
-    """Give strict JSON with stable bytes: keys in the order given, NaN and infinities as null."""
-    return (json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
-        "utf-8", "backslashreplace"
-    )
+    """Give strict JSON with stable bytes: keys in the order given, NaN and infinities as null.
+
+    Characters that do not print, such as those that turn a line around, are written as ``\\uXXXX``.
+    """
+    text = json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return (re.sub(r"[^ -~\n]", _escaped, text) + "\n").encode()
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 def strict(value: Any) -> Any:

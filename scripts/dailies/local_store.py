@@ -6,7 +6,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,11 @@ log = logging.getLogger(__name__)
 
 TRASH = ".trash"
 """The folder that MLflow makes in a folder store, when it is not there, on opening it."""
+
+DEFAULT_STORE = "MLFLOW_TRACKING_URI"
+
+REGISTRY = "models"
+"""The folder of a folder store that holds its registered models."""
 
 
 def readable_sqlite(path: Path, private: Path) -> str:
@@ -42,6 +48,23 @@ def readable_folder(path: Path, private: Path) -> str:
         raise StoreError(f"{path} is not an MLflow store: no folder in it holds a meta.yaml")
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
     return (path if (path / TRASH).is_dir() else _with_trash(path, private)).as_uri()
+
+
+@contextmanager
+def as_default(uri: str) -> Iterator[None]:
+    """Let MLflow take ``uri`` for its default store meanwhile.
+
+    The registry of a folder store looks up logged models there, and MLflow 3.17 would make a store in the working
+    directory for it.
+    """
+    before = os.environ.get(DEFAULT_STORE)
+    os.environ[DEFAULT_STORE] = uri
+    try:
+        yield
+    finally:
+        del os.environ[DEFAULT_STORE]
+        if before is not None:
+            os.environ[DEFAULT_STORE] = before
 
 
 def _read_only(path: Path) -> str:

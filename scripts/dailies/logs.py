@@ -4,11 +4,22 @@ import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import TextIOWrapper
 from pathlib import Path
 
 from dailies.errors import DailiesError
+from dailies.text import plain
 
 LINE = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+class _Log(TextIOWrapper):
+    """A log that is safe to show in a terminal, whatever the programs and stores that speak in it say."""
+
+    def write(self, text: str) -> int:
+        """Write a text without control characters."""
+        super().write(plain(text))
+        return len(text)
 
 
 @contextmanager
@@ -21,7 +32,7 @@ def job_log(path: str) -> Iterator[None]:
     root = logging.getLogger()
     level = root.level
     with (
-        Path(path).open("w", encoding="utf-8", errors="backslashreplace", buffering=1) as file,
+        _Log(Path(path).open("wb"), encoding="utf-8", line_buffering=True) as file,
         redirect_stdout(file),
         redirect_stderr(file),
     ):

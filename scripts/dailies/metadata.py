@@ -6,6 +6,7 @@ from typing import Any
 
 from dailies import files
 from dailies.tables import columns
+from dailies.text import clean
 
 FROM_CHECKPOINT = ("architecture", "epoch", "train_loss", "val_loss")
 """What the checkpoint knows better than its run: the run ends later than its best epoch."""
@@ -23,6 +24,7 @@ def describe(run: Path, outcome: Path, *, output: Path) -> None:
         {
             **{key: about[key] for key in ("run_id", "run_name", *FROM_CHECKPOINT, "status", "start_time")},
             "experiment": about["experiment"],
+            "registered_model": about.get("registered_model"),
             "params": about["params"],
             "metrics": about["metrics"],
             "tags": about["tags"],
@@ -30,6 +32,7 @@ def describe(run: Path, outcome: Path, *, output: Path) -> None:
             "render": {key: went[key] for key in ("status", "error", "attempt")} | went["render"],
             "artifact": went["artifact"],
             "input": went["input"],
+            "network": {key: went["model"].get(key) for key in ("builder", "trust_pickle", "notes")},
             "signature": went["model"].get("signature"),
         },
     )
@@ -72,24 +75,22 @@ def failures(summary: Path) -> str | None:
     if not failed:
         return None
     reasons = "; ".join(
-        f"{line['run_name']} ({line['run_id'][:8]}) {line['status']}: {line['error']}" for line in failed[:NAMED]
+        f"{line['run_name']} ({line['run_id'][:8]}) {line['status']}: {clean(line['error'])}" for line in failed[:NAMED]
     )
     more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
     return f"{len(failed)} of {len(lines)} models failed: {reasons}{more}. The next invocation tries them again"
 
 
-def left_behind(output_dir: Path, summary: Path) -> list[str]:
-    """Name the folders of models that were rendered once and that the summary no longer lists, sorted."""
-    listed = {line["run_id"] for line in files.read_json(summary)}
-    return sorted(
-        path.parent.name for path in output_dir.glob("*/metadata.json") if _rendered_run(path) not in {None, *listed}
-    )
+def left_behind(output_dir: Path, index: Path) -> list[str]:
+    """Name the folders of models that were rendered once and that discovery's ``index`` no longer lists, sorted."""
+    listed = files.read_json(index)["models"]
+    folders = {path.parent.name for path in output_dir.glob("*/metadata.json") if _is_ours(path)}
+    return sorted(folders.difference(listed))
 
 
-def _rendered_run(metadata: Path) -> str | None:
-    """Give the run id in a ``metadata.json``; None when another program wrote the file."""
+def _is_ours(metadata: Path) -> bool:
+    """Tell a ``metadata.json`` of a render from one that another program wrote."""
     try:
-        about = files.read_json(metadata)
-        return about["run_id"] if "render" in about else None
-    except (ValueError, TypeError, KeyError):
-        return None
+        return {"run_id", "render"} <= files.read_json(metadata).keys()
+    except (ValueError, AttributeError):
+        return False

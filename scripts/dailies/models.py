@@ -1,71 +1,89 @@
 """Models: from a downloaded artifact to a network that is ready to render, and how it wants to be fed."""
 
 import logging
-import pathlib
-import pickle
 import re
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from math import lcm
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+import yaml
 from torch import nn
 
-from dailies.architectures import ARCHITECTURES
-from dailies.catalog import number, whole, word
+from dailies.catalog import MLMODEL, WEIGHTS
+from dailies.checkpoints import Checkpoint, few, read_checkpoint, shown
 from dailies.errors import LoadError
+from dailies.factories import Factories, channels_of
 from dailies.programs import is_program, open_program
-from dailies.text import clean
+from dailies.signatures import Signature, overrides, signature, told_by
 
 log = logging.getLogger(__name__)
 
-NAMED = 5
-"""How many keys of each kind an error spells out."""
-
-LONGEST = 100
-"""Characters of a file name or key that an error shows."""
-
-HARMLESS = [
-    np.dtype,
-    np.ndarray,
-    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefdSU"},
-    *(
-        (function, f"numpy.{core}.multiarray.{function.__name__}")
-        for core in ("core", "_core")
-        for function in (np._core.multiarray.scalar, np._core.multiarray._reconstruct)
-    ),
-    *(
-        (stand_in, f"{module}.{name}")
-        for module in ("pathlib", "pathlib._local")
-        for name, stand_in in (
-            ("PosixPath", pathlib.PurePosixPath),
-            ("PurePosixPath", pathlib.PurePosixPath),
-            ("WindowsPath", pathlib.PureWindowsPath),
-            ("PureWindowsPath", pathlib.PureWindowsPath),
-        )
-    ),
-]
-"""What checkpoints commonly hold beside tensors, and what runs no code when it is unpickled.
-
-With the names that NumPy 1 and 2, and Python before, in and after 3.13, give them.
-"""
+FLAVORS = {"pytorch": "model_data", "onnx": "data"}
+"""The flavours of MLflow that can be loaded, best first, and the key under which each names its file or folder."""
 
 
 @dataclass(frozen=True)
-class Signature:
-    """How a network wants to be fed."""
+class Hints:
+    """What is known of a model beside its artifact."""
 
-    channels: int = 3
-    value_range: tuple[float, float] = (-1.0, 1.0)
-    """What black and white are to the network, on both of its sides."""
-    scale: int = 1
-    """Output pixels per input pixel along one axis."""
-    multiple: int = 32
-    """Both sides of what the network is given are multiples of this many pixels; tiles start on it too."""
+    folder: str = ""
+    """The model's folder name."""
+    architecture: str | None = None
+    """What the run says, else the configuration's ``default_architecture``; the checkpoint's own word comes first."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What the run's ``model.…`` params say to build the network from; used where the checkpoint says nothing."""
+    run: Mapping[str, Any] = field(default_factory=dict)
+    """What the run's ``dailies.…`` params and tags say of the signature."""
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the configuration says of signatures, by architecture or folder name."""
+
+    @classmethod
+    def gather(cls, folder: str, record: Mapping[str, Any], settings: Mapping[str, Any]) -> "Hints":
+        """Take a model's discovery record, and the configuration's settings of loading."""
+        named = {name.removeprefix(MODEL) for name in settings["architecture_from"] if name.startswith(MODEL)}
+        said = record["hints"]
+        config = nested({name.removeprefix(MODEL): text for name, text in said.items() if name.startswith(MODEL)})
+        return cls(
+            folder=folder,
+            architecture=record["architecture"] or settings["default_architecture"],
+            config={key: value for key, value in config.items() if key not in named},
+            run=told_by(said),
+            overrides=settings["signatures"],
+        )
+
+
+SMALL = re.compile(r"-?\d+(\.\d+)?e-?\d+")
+"""A number as Python writes small ones, which YAML takes for text."""
+
+MODEL = "model."
+"""Run params that begin with it say what the network is built from: ``model.base_channels`` = ``64``."""
+
+
+def nested(flat: Mapping[str, str]) -> dict[str, Any]:
+    """Undo the flattening of a configuration to params: ``a.b`` = ``"1"`` becomes ``{"a": {"b": 1}}``."""
+    result: dict[str, Any] = {}
+    for name, text in sorted(flat.items()):
+        *parents, last = name.split(".")
+        inner = result
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                break
+        else:
+            inner[last] = _value(text)
+    return result
+
+
+def _value(text: str) -> Any:
+    """Read a param, which MLflow keeps as Python's ``str`` of it."""
+    if SMALL.fullmatch(text):
+        return float(text)
+    try:
+        return None if text == "None" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
 
 
 @dataclass(frozen=True)
@@ -73,150 +91,109 @@ class Model:
     """A network in evaluation mode, with what is known of it."""
 
     network: nn.Module
-    """Takes float32 ``(1, channels, height, width)`` in ``signature.value_range`` and gives the same, scaled."""
+    """Takes float32 ``(batch, channels, height, width)`` as ``signature`` says, and gives the same, scaled."""
     architecture: str
-    signature: Signature = Signature()
+    signature: Signature = field(default_factory=Signature)
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Epoch and losses as the checkpoint tells them; only those that it tells."""
+    builder: str = "dailies"
+    """Who built the network: dailies, spandrel, a user's function, or the kind of program that the artifact is."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What the network was built from; empty where it came whole."""
+    notes: tuple[str, ...] = ()
+    """What a user may want to know of how it was loaded."""
 
 
-def load_model(path: Path, *, architecture: str | None = None, trust_pickle: bool = False) -> Model:
+def load_model(
+    path: Path, *, hints: Hints | None = None, factories: Factories | None = None, trust_pickle: bool = False
+) -> Model:
     """Build the network that a downloaded artifact holds, on the CPU, with float32 weights.
 
     Args:
         path: a file of weights, a program (TorchScript, torch.export, ONNX), or the folder of an MLflow model.
-        architecture: what the run says; the checkpoint's own word comes first.
+        hints: what is known beside the artifact.
+        factories: who builds which network.
         trust_pickle: load files whose loading can run code of their author.
 
     Raises:
         LoadError: saying what was found and what was expected.
     """
-    file = _shown(path.name)
+    hints, factories = hints or Hints(), factories or Factories()
     if path.is_dir():
-        raise LoadError(f"{file} is an MLflow model folder; only checkpoint and program files can be loaded")
+        path, code = _flavored(path)
+        if trust_pickle:
+            factories.make_importable(*code)
     if is_program(path):
-        return _program(path, file, trust_pickle=trust_pickle)
-    checkpoint = _unpickled(path, trust_pickle=trust_pickle)
-    if not isinstance(checkpoint, dict) or "model_state_dict" not in checkpoint:
-        raise LoadError(
-            f"{file} holds {_described(checkpoint)}; a checkpoint must have 'model_state_dict', "
-            "'model_config' and 'architecture'"
-        )
-    name = (word(checkpoint.get("architecture")) or architecture or "").lower()
-    if name not in ARCHITECTURES:
-        stated = f"is of architecture {name!r}" if name else "does not say of which architecture it is"
-        raise LoadError(f"{file} {stated}; known architectures: {', '.join(ARCHITECTURES)}")
-    network = _network(name, checkpoint.get("model_config") or {}, checkpoint["model_state_dict"], file)
-    told = {
-        "epoch": _told(whole, checkpoint.get("epoch")),
-        "train_loss": _told(number, checkpoint.get("train_loss")),
-        "val_loss": _told(number, checkpoint.get("val_loss")),
-    }
-    return Model(network, name, facts={key: value for key, value in told.items() if value is not None})
+        return _program(path, hints, trust_pickle)
+    read = read_checkpoint(path, trusted=trust_pickle)
+    if isinstance(read, nn.Module):
+        return _whole(read, hints)
+    if not read.config:
+        read = replace(read, config=hints.config, is_config_guessed=True)
+    built = factories.build(read, read.architecture or hints.architecture or "")
+    for note in built.checkpoint.notes:
+        log.info("%s: %s", read.file, note)
+    return Model(
+        network=built.network,
+        architecture=built.architecture,
+        signature=_signature(built.signature, built.architecture, hints, read),
+        facts=read.facts,
+        builder=built.builder,
+        config=built.checkpoint.config,
+        notes=built.checkpoint.notes,
+    )
 
 
-def _program(path: Path, file: str, *, trust_pickle: bool) -> Model:
-    """Open a network that came with its own code: TorchScript, torch.export or ONNX."""
+def _signature(known: Signature, architecture: str, hints: Hints, read: Checkpoint | None = None) -> Signature:
+    return signature(
+        known,
+        ("signatures in the configuration", overrides(hints.overrides, architecture=architecture, folder=hints.folder)),
+        ("the run", hints.run),
+        ("the checkpoint", read.said if read else {}),
+    )
+
+
+def _program(path: Path, hints: Hints, trust_pickle: bool) -> Model:
     program = open_program(path, trusted=trust_pickle)
-    if program.channels not in {None, Signature.channels}:
-        raise LoadError(f"{file} takes {program.channels} channels; only networks for RGB can be rendered")
-    if program.size:
-        height, width = program.size
-        raise LoadError(
-            f"{file} takes frames of {width}×{height} only; export it with dynamic height and width to render it"
-        )
-    return Model(program.network, program.kind, Signature(multiple=lcm(Signature.multiple, program.multiple)))
+    if program.channels not in {None, 1, 3, 4}:
+        raise LoadError(f"{shown(path.name)} takes {program.channels} channels; a frame has 1, 3 or 4")
+    known = Signature(
+        channels=program.channels or Signature.channels,
+        multiple=lcm(Signature.multiple, program.multiple),
+        least=program.least,
+        most=program.most,
+        tile=program.size,
+    )
+    name = (hints.architecture or program.kind).lower()
+    notes = ("loaded as trust_pickle allows it: it can run code",) if program.trusted else ()
+    return Model(program.network, name, _signature(known, name, hints), builder=program.kind, notes=notes)
 
 
-def _unpickled(path: Path, *, trust_pickle: bool) -> Any:
-    file = _shown(path.name)
-    if trust_pickle:
-        log.warning("trust_pickle is set: %s is loaded and may run code of its author", file)
+def _whole(network: nn.Module, hints: Hints) -> Model:
+    """Take a network that was pickled as it is."""
+    name = (hints.architecture or type(network).__name__).lower()
+    ready = network.float().eval().requires_grad_(False)
+    known = Signature(channels=channels_of(ready))
+    return Model(ready, name, _signature(known, name, hints), builder="pickle", notes=("loaded by unpickling it",))
+
+
+def _flavored(folder: Path) -> tuple[Path, list[Path]]:
+    """Find the file that an ``MLmodel`` describes, in MLflow's layout of 2.x and of 3.x, and its folders of code."""
+    name = shown(folder.name)
     try:
-        with torch.serialization.safe_globals(HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except Exception as error:  # damaged files make torch raise nearly anything
-        if names := _refused(path, error):
-            raise LoadError(
-                f"{file} needs {_few(names)} to be loaded, which can run code; "
-                "set trust_pickle to true only if you trust whoever wrote it"
-            ) from error
-        raise LoadError(f"{file} is damaged or not a checkpoint that torch wrote{_seen(path)}") from error
-
-
-def _refused(path: Path, error: Exception) -> list[str]:
-    """Name what a file wants to call that is not allowed; nothing when that is not why it cannot be loaded."""
-    if not isinstance(error, pickle.UnpicklingError):
-        return []
-    try:
-        with torch.serialization.safe_globals(HARMLESS):
-            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # only zip archives can be asked; of older files torch's message names the first
-        return re.findall(r"GLOBAL (\S+) w", str(error))
-
-
-def _seen(path: Path) -> str:
-    """Say what a first look at a file shows that is not a checkpoint; nothing when it shows nothing."""
-    with path.open("rb") as file:
-        start = file.read(20).decode("latin-1")
-    if not start:
-        return ": it is empty"
-    if start.startswith("PK") and not zipfile.is_zipfile(path):
-        return ": it is cut short"
-    return f": it begins with {start!r}" if start.isascii() and start.isprintable() else ""
-
-
-def _described(checkpoint: Any) -> str:
-    if isinstance(checkpoint, dict):
-        return f"a dict with the keys {_few(map(repr, map(str, checkpoint)))}" if checkpoint else "an empty dict"
-    return f"an object of type {type(checkpoint).__name__}"
-
-
-def _network(name: str, config: Any, state: Any, file: str) -> nn.Module:
-    """Build a network and give it the weights of a checkpoint, as float32, ready to render."""
-    for key, value in (("model_config", config), ("model_state_dict", state)):
-        if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value):
-            raise LoadError(f"the {key!r} of {file} must be a dict with names as keys, not {_described(value)}")
-    with torch.device("meta"):  # no memory, and no time for random weights: the checkpoint's take their place
-        network = ARCHITECTURES[name](**config)
-    expected = network.state_dict()
-    _refuse_misfit(expected, state, file)
-    network.load_state_dict({key: state[key].to(like.dtype) for key, like in expected.items()}, assign=True)
-    return network.eval().requires_grad_(False)
-
-
-def _refuse_misfit(expected: Mapping[str, torch.Tensor], state: Mapping[str, Any], file: str) -> None:
-    misfits = {
-        "missing": [key for key in expected if key not in state],
-        "unexpected": [key for key in state if key not in expected],
-        "of another shape": [
-            f"{key} {_shape(state[key])} instead of {_shape(like)}"
-            for key, like in expected.items()
-            if key in state and _shape(state[key]) != _shape(like)
-        ],
-        "without values": [key for key in expected if getattr(state.get(key), "is_meta", False)],
-    }
-    counts = [f"{len(keys)} {kind} ({_few(keys)})" for kind, keys in misfits.items() if keys]
-    if counts:
-        raise LoadError(f"the weights in {file} do not fit the network: {'; '.join(counts)}")
-
-
-def _shape(value: Any) -> str:
-    return "×".join(map(str, value.shape)) or "scalar" if isinstance(value, torch.Tensor) else type(value).__name__
-
-
-def _told(read: Callable[[Any], Any], value: Any) -> Any:
-    try:
-        return read(value)
-    except (RuntimeError, OverflowError):  # a tensor of several values, an integer beyond all floats
-        return None
-
-
-def _few(names: Iterable[str]) -> str:
-    shown = [_shown(name) for name in names]
-    return ", ".join(shown[:NAMED]) + (f" and {len(shown) - NAMED} more" if len(shown) > NAMED else "")
-
-
-def _shown(text: str) -> str:
-    """Make a text of the store safe to show: one line, no control characters, not long."""
-    return clean(text)[:LONGEST]
+        flavors = yaml.safe_load((folder / MLMODEL).read_bytes())["flavors"]
+        found = next(((each, flavors[each]) for each in FLAVORS if isinstance(flavors.get(each), Mapping)), None)
+    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise LoadError(f"{name} is no MLflow model: its {MLMODEL} file cannot be read") from error
+    if found is None:
+        known = " and ".join(FLAVORS)
+        raise LoadError(f"{name} is an MLflow model of flavour {few(map(str, flavors))}; {known} can be loaded")
+    flavor, about = found
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    data = folder / str(about.get(FLAVORS[flavor]) or "data")
+    inside = [path for path in files if path.is_relative_to(data)]
+    weights = [path for path in inside if path.suffix.lower() in WEIGHTS]
+    if not weights:
+        there = few(path.name for path in inside) or "none"
+        raise LoadError(f"{name}, an MLflow model of flavour {flavor}, holds no file of a model; its files: {there}")
+    return weights[0], [folder / str(about["code"])] if about.get("code") else []

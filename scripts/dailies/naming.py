@@ -16,18 +16,25 @@ RESERVED = frozenset(
 """Names that the output folder uses itself, and names that Windows keeps for devices, with any extension."""
 
 
-def folder_name(template: str, facts: Mapping[str, Any], taken: Collection[str]) -> str:
+def folder_name(template: str, facts: Mapping[str, Any], taken: Collection[str], *, apart: str = "") -> str:
     """Fill a template such as ``{run_name}_{epoch}ep_{run_id:.8}`` and make the result safe and new.
 
     A part between separators (``_``, ``-``, ``.`` or a space) whose field is missing (None or empty) is dropped with
-    its separator. ``taken`` holds the names in use; letters that differ only in case count as equal.
+    its separator. ``taken`` holds the names in use; letters that differ only in case count as equal. A name that is
+    taken ends in ``apart``, else in the run's id.
     """
     run_id = safe(str(facts["run_id"]))
     name = safe(_filled(template, facts)) or run_id or "model"
     if _is_reserved(name):
         name = name.replace(".", "_")
     used = {other.casefold() for other in taken}
-    endings = ["", f"_{run_id[:8]}", *(f"_{number}" for number in range(2, len(used) + 3))]
+    own = _cut(safe(apart), LONGEST_FIELD)
+    endings = [
+        "",
+        *([f"_{own}"] if own else []),
+        f"_{run_id[:8]}",
+        *(f"_{number}" for number in range(2, len(used) + 3)),
+    ]
     candidates = (_cut(name, LONGEST - len(ending.encode())) + ending for ending in endings)
     return next(new for new in candidates if new.casefold() not in used and not _is_reserved(new))
 

@@ -13,14 +13,17 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 from PIL import Image
 
-from dailies import files
+from dailies import files, frames
+from dailies.errors import SequenceError
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 
@@ -29,7 +32,7 @@ log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
 """The page's own files; ``index.html`` goes beside the others' folder."""
 
-MAKER = 1
+MAKER = 2
 """Version of the code that makes copies and thumbnails: raise it when it would make them differently."""
 
 THUMBNAIL = 480
@@ -37,6 +40,9 @@ THUMBNAIL = 480
 
 LARGE = 720
 """Frames with a side longer than this get thumbnails; a browser decodes smaller ones as fast as it needs them."""
+
+FPS = 24
+"""How fast a sequence plays that has no rate of its own."""
 
 COMPRESSION, QUALITY = 1, 85
 """zlib level of the copies, JPEG quality of the thumbnails."""
@@ -85,7 +91,7 @@ class Shelf:
 
     def outputs(self, name: str) -> list[str]:
         """Name the files that are made of a frame, below the page's folder."""
-        copy = [f"copies/{self.key}/{name}"] if self.copied else []
+        copy = [f"copies/{self.key}/{Path(name).stem}.png"] if self.copied else []
         return copy + ([f"thumbnails/{self.key}/{Path(name).stem}.jpg"] if self.thumbnails else [])
 
 
@@ -98,7 +104,7 @@ def build(
     output: Path,
     state: Path,
     tracking_uri: str | None,
-    fps: float,
+    fps: float | None,
     reference_dir: Path | None = None,
     metrics: Sequence[FrameMetric] = (),
     threads: int = 4,
@@ -108,12 +114,12 @@ def build(
     Models come in the order of ``summary``; ``metadata`` are their ``metadata.json`` files, each in the folder that
     holds the model's frames. Copies and thumbnails are made of frames that are new or changed, and deleted when
     nothing shows them any more; ``state`` remembers of what each was made. The same inputs give the same bytes.
-    ``fps`` is the sequence's own rate. Frames of the source, the reference or a model that are missing or unreadable
-    are reported on the page.
+    ``fps`` is how fast the sequence plays; without it, at its own rate. Frames of the source, the reference or a
+    model that are missing or unreadable are reported on the page.
     """
     shot = load_sequence(sequence)
     abouts = _in_order(metadata, summary)
-    shelves = [_source(shot, input_dir)]
+    shelves = [_source(shot, shot.folder or input_dir)]
     if reference_dir is not None:
         shelves.append(_reference(shot, reference_dir))
     shelves += [_model(shot, folder, about) for folder, about in abouts if _succeeded(about)]
@@ -123,7 +129,7 @@ def build(
         "id": files.digest([shot.digest, [folder.name for folder, _ in abouts]])[:16],
         "title": ", ".join(sorted({about["experiment"] for _, about in abouts})),
         "sequence": input_dir.resolve().name,
-        "fps": fps,
+        "fps": fps or shot.fps or FPS,
         "thumbnail": THUMBNAIL,
         "frames": [[frame.output, frame.width, frame.height] for frame in shot.frames],
         "pictures": [_picture(shelf, shot, made) for shelf in shelves],
@@ -164,9 +170,13 @@ def run_link(tracking_uri: str | None, run_id: str) -> str | None:
 
 def _in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Give each model's folder and metadata in the summary's order."""
-    order = {line["run_id"]: number for number, line in enumerate(files.read_json(summary))}
+    order: dict[str, int] = {}
+    for number, line in enumerate(files.read_json(summary)):
+        order.setdefault(line["run_id"], number)
+        if "output_dir" in line:  # a run may hold several models, which their folders tell apart
+            order[Path(line["output_dir"]).name] = number
     abouts = [(path.parent, files.read_json(path)) for path in metadata]
-    return sorted(abouts, key=lambda model: order[model[1]["run_id"]])
+    return sorted(abouts, key=lambda model: order.get(model[0].name, order[model[1]["run_id"]]))
 
 
 def _succeeded(about: Mapping[str, Any]) -> bool:
@@ -188,15 +198,15 @@ def _reference(shot: FrameSequence, reference_dir: Path) -> Shelf:
     originals = {
         frame.output: by_stem[Path(frame.name).stem] for frame in shot.frames if Path(frame.name).stem in by_stem
     }
-    depth = next((bit_depth(path) for path in originals.values()), 8)
+    depth, _ = _first(originals)
     return Shelf("@reference", originals, copied=True, thumbnails=_large(shot), bit_depth=depth)
 
 
 def _model(shot: FrameSequence, folder: Path, about: Mapping[str, Any]) -> Shelf:
     there = {path.name for path in folder.iterdir()}
     originals = {frame.output: folder / frame.output for frame in shot.frames if frame.output in there}
-    depth = next((bit_depth(path) for path in originals.values()), 8)
-    return Shelf(folder.name, originals, copied=depth > 8, thumbnails=_large(shot, _scale(about)), bit_depth=depth)
+    depth, shown = _first(originals)
+    return Shelf(folder.name, originals, copied=not shown, thumbnails=_large(shot, _scale(about)), bit_depth=depth)
 
 
 def _scale(about: Mapping[str, Any]) -> float:
@@ -207,20 +217,16 @@ def _large(shot: FrameSequence, scale: float = 1) -> bool:
     return max(max(frame.width, frame.height) for frame in shot.frames) * scale > LARGE
 
 
-def bit_depth(path: Path) -> int:
-    """Give the bits per channel of an image file; 8 when it cannot be read, which is found out later."""
-    try:
-        data = path.read_bytes()
-        return _bit_depth(Image.open(io.BytesIO(data)), data)
-    except Exception:  # damaged files make Pillow raise nearly anything
-        return 8
+def _first(originals: Mapping[str, Path]) -> tuple[int, bool]:
+    """Tell of the first frame its bits per channel, and whether a browser shows its values as they are.
 
-
-def _bit_depth(image: Image.Image, data: bytes) -> int:
-    # Pillow reads 16-bit RGB as 8-bit without a word: only the file tells
-    if image.format == "PNG":
-        return data[24]
-    return {"I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;") else 8)
+    One that cannot be read is taken for an ordinary frame; that is found out later.
+    """
+    for path in originals.values():
+        with suppress(SequenceError, OSError):
+            data = path.read_bytes()
+            return frames.inspect(data, path.name).bit_depth, frames.shown_as_it_is(data)
+    return 8, True
 
 
 def _make(shelves: Iterable[Shelf], *, folder: Path, state: Path, threads: int) -> dict[str, dict[str, Any]]:
@@ -231,7 +237,7 @@ def _make(shelves: Iterable[Shelf], *, folder: Path, state: Path, threads: int) 
     known = files.read_json(state) if state.is_file() else {}
     known = known["made"] if known.get("maker") == MAKER else {}
     wanted = {
-        f"{shelf.key}/{name}": (original, shelf.outputs(name), shelf.bit_depth)
+        f"{shelf.key}/{name}": (original, shelf.outputs(name))
         for shelf in shelves
         for name, original in shelf.originals.items()
         if shelf.copied or shelf.thumbnails
@@ -242,8 +248,8 @@ def _make(shelves: Iterable[Shelf], *, folder: Path, state: Path, threads: int) 
         files.write_json_if_changed(state, {"maker": MAKER, "made": known | made})
 
     def current(key: str) -> dict[str, Any]:
-        original, outputs, depth = wanted[key]
-        return _current(original, [folder / output for output in outputs], known.get(key), depth)
+        original, outputs = wanted[key]
+        return _current(original, [folder / output for output in outputs], known.get(key))
 
     saved = time.monotonic()
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
@@ -254,13 +260,13 @@ def _make(shelves: Iterable[Shelf], *, folder: Path, state: Path, threads: int) 
             if time.monotonic() - saved > SAVE_SECONDS:
                 save()
                 saved = time.monotonic()
-    _delete_others({folder / output for _, outputs, _ in wanted.values() for output in outputs}, folder)
+    _delete_others({folder / output for _, outputs in wanted.values() for output in outputs}, folder)
     known = {}
     save()
     return made
 
 
-def _current(original: Path, outputs: Sequence[Path], before: Mapping[str, Any] | None, depth: int) -> dict[str, Any]:
+def _current(original: Path, outputs: Sequence[Path], before: Mapping[str, Any] | None) -> dict[str, Any]:
     """Bring the outputs of one frame up to date with its original, by digest, and give its record."""
     there = before is not None and "error" not in before and all(path.is_file() for path in outputs)
     try:
@@ -272,24 +278,17 @@ def _current(original: Path, outputs: Sequence[Path], before: Mapping[str, Any] 
         record = {"stamp": stamp, "sha256": hashlib.sha256(data).hexdigest()}
         if there and before["sha256"] == record["sha256"]:
             return record
-        image = _eight_bit(Image.open(io.BytesIO(data)), depth)
-    except Exception as error:  # damaged files make Pillow raise nearly anything
+        image = _eight_bit(data, original.name)
+    except (SequenceError, OSError) as error:
         return {"error": (error.strerror if isinstance(error, OSError) else None) or str(error)}
     for path in outputs:
         files.write_bytes(path, WRITERS[path.suffix](image))
     return record
 
 
-def _eight_bit(image: Image.Image, depth: int) -> Image.Image:
-    """Give an image as 8-bit RGB without colour profile, the values that a network is given.
-
-    Floats are taken from 0 to 1; of more than 8 bits the upper 8 are kept.
-    """
-    if image.mode == "F":
-        image = image.point(lambda value: value * 255 + 0.5)
-    elif image.mode.startswith("I"):
-        image = image.convert("I").point(lambda value: value * 2.0 ** (8 - depth))
-    return image.convert("L").convert("RGB") if image.mode in {"F", "I"} else image.convert("RGB")
+def _eight_bit(data: bytes, name: str) -> Image.Image:
+    """Give a frame as 8-bit RGB without colour profile, the values that a network is given, from 0 to 1."""
+    return Image.fromarray(np.ascontiguousarray(frames.converted(frames.decode(data, name).pixels, "uint8")))
 
 
 def _as_png(image: Image.Image) -> bytes:

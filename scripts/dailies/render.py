@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,10 @@ import dailies
 from dailies import files, frames
 from dailies.download import RECEIPT
 from dailies.errors import DailiesError, RenderError
+from dailies.frames import Picture
 from dailies.manifest import Entry, Manifest, keys_of
 from dailies.sequence import Frame
+from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 
 if TYPE_CHECKING:
@@ -52,11 +54,15 @@ class Job:
     state: Path
     """The record of the last attempt, which outlives this one."""
     settings: Mapping[str, Any]
-    """Precision, tiled, tile_size, overlap: what changes pixels."""
+    """Precision, tiled, tile_size, overlap, output_format, transfer: what changes pixels."""
+    loading: Mapping[str, Any]
+    """Architectures, factories and signatures: what decides which network the artifact becomes."""
+    png_compression: str
     device: str
     threads: int
     attempt: int
-    trust_pickle: bool
+    trust_pickle: bool | Sequence[str]
+    """Whether loading may run code that the artifact brings along, or the runs and experiments that are trusted."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,8 @@ class Ending:
     error: str | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     """What the loaded model says of itself; empty when it was not loaded."""
+    done: Mapping[str, Entry] = field(default_factory=dict)
+    """The frames that are in place, by output name; none when the model was not loaded."""
 
 
 def render(job: Job, *, result: Path) -> None:
@@ -77,21 +85,19 @@ def render(job: Job, *, result: Path) -> None:
     Raises RenderError when the device is missing, which concerns all models.
     """
     receipt = files.read_json(job.weights / RECEIPT)
-    sequence = load_sequence(job.sequence)
-    done: Mapping[str, Entry] = {}
+    sequence, record = load_sequence(job.sequence), files.read_json(job.record)
+    loading = files.digest([record["architecture"], record["hints"], job.loading])
     if receipt["status"] == "success":
-        keys = keys_of(sequence, receipt["sha256"], dict(job.settings))
-        manifest = Manifest(job.manifest, folder=job.folder, keys=keys)
-        ending = _missing_frames(job, receipt, sequence.frames, manifest)
-        done = manifest.done()
+        ending = _nothing_to_do(job, receipt, sequence, loading) or _attempt(job, receipt, sequence, record)
     else:
         ending = Ending(receipt["status"], receipt["error"])
     outcome = {
         "status": ending.status,
         "error": ending.error,
         "attempt": job.attempt,
-        "render": _figures(done, job),
+        "render": _figures(ending, job),
         "model": ending.model,
+        "loading": loading,
         "artifact": {key: receipt.get(key) for key in ("uri", "path", "sha256", "size")},
         "input": {"digest": sequence.digest, "frames": len(sequence.frames), "skipped": len(sequence.skipped)},
     }
@@ -103,40 +109,62 @@ def render(job: Job, *, result: Path) -> None:
         log.info("success")
 
 
-def _missing_frames(job: Job, receipt: Mapping[str, Any], wanted: Sequence[Frame], manifest: Manifest) -> Ending:
-    """Render the frames that the manifest does not hold; torch is not even imported when there are none."""
-    done = manifest.done()
-    todo = [frame for frame in wanted if frame.output not in done]
-    log.info("%d frames, %d of them to render", len(wanted), len(todo))
-    last = files.read_json(job.state) if job.state.is_file() else None
-    if not todo and last and last["model"] and last["artifact"]["sha256"] == receipt["sha256"]:
-        return Ending("success", model=last["model"])
-    return _attempt(job, receipt, todo, manifest)
+def _nothing_to_do(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, loading: str) -> Ending | None:
+    """Succeed without even importing torch, when the last attempt knew this very network and left no frame out."""
+    last = files.read_json(job.state) if job.state.is_file() else {"model": {}}
+    if not last["model"] or last["artifact"]["sha256"] != receipt["sha256"] or last.get("loading") != loading:
+        return None
+    done = _manifest(job, receipt, sequence, last["model"]).done()
+    if len(done) < len(sequence.frames):
+        return None
+    log.info("%d frames, none of them to render", len(done))
+    return Ending("success", model=last["model"], done=done)
 
 
-def _attempt(job: Job, receipt: Mapping[str, Any], todo: Sequence[Frame], manifest: Manifest) -> Ending:
+def _manifest(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, model: Mapping[str, Any]) -> Manifest:
+    """Open the manifest of the frames that this very network renders with these settings."""
+    depends_on = [dict(job.settings), model["network"], model["signature"]]
+    return Manifest(job.manifest, folder=job.folder, keys=keys_of(sequence, receipt["sha256"], depends_on))
+
+
+def _attempt(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, record: Mapping[str, Any]) -> Ending:
+    """Load the model and render the frames that the manifest does not hold."""
     # torch's threads wait by spinning: beside another program one render was 50 times slower, alone none was faster
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from dailies.engine import Engine, Settings, find_device
-    from dailies.models import load_model
+    from dailies.factories import Factories
+    from dailies.models import Hints, load_model
 
     torch.set_num_threads(job.threads)
     device = find_device(job.device)
     path = job.weights / "artifact" / receipt["path"]
-    hint = files.read_json(job.record)["architecture"]
+    trusted = _is_trusted(job.trust_pickle, record)
     try:
-        model = load_model(path, architecture=hint, trust_pickle=job.trust_pickle)
+        hints = Hints.gather(job.folder.name, record, job.loading)
+        factories = Factories.from_settings(job.loading)
+        model = load_model(path, hints=hints, factories=factories, trust_pickle=trusted)
+        settings = {each.name: job.settings[each.name] for each in fields(Settings) if each.name in job.settings}
+        engine = Engine(model, device=device, settings=Settings(**settings))
+        engine.probe()
     except Exception as error:  # an artifact is foreign data: whatever comes of it is its own failure, not the job's
         return Ending("load_failed", _reason(error, "loading", path))
+    about = _about(model, engine, job, trusted=trusted)
+    manifest = _manifest(job, receipt, sequence, about)
+    done = manifest.done()
+    todo = [frame for frame in sequence.frames if frame.output not in done]
     log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)
+    log.info("%d frames, %d of them to render", len(sequence.frames), len(todo))
     try:
-        engine = Engine(model, device=device, settings=Settings(**job.settings))
         _render_frames(job, todo, manifest, engine)
     except Exception as error:  # a network is foreign code
-        return Ending("error", _reason(error, "rendering", job.folder), _about(model))
-    return Ending("success", model=_about(model))
+        return Ending("error", _reason(error, "rendering", job.folder), about, manifest.done())
+    return Ending("success", model=about, done=manifest.done())
+
+
+def _is_trusted(trust: bool | Sequence[str], record: Mapping[str, Any]) -> bool:
+    return trust if isinstance(trust, bool) else bool({record["run_id"], record["experiment_id"]} & {*trust})
 
 
 def _reason(error: Exception, doing: str, place: Path) -> str:
@@ -153,8 +181,8 @@ def _reason(error: Exception, doing: str, place: Path) -> str:
 def _render_frames(job: Job, todo: Sequence[Frame], manifest: Manifest, engine: "Engine") -> None:
     """Decode ahead, render, and encode behind; return when every frame is in place and in the manifest."""
 
-    def write(frame: Frame, pixels: "np.ndarray", seconds: float, tiled: bool) -> None:
-        data = frames.encode(pixels)
+    def write(frame: Frame, picture: Picture, pixels: "np.ndarray", seconds: float, tiled: bool) -> None:
+        data = frames.encode(pixels, picture, job.settings["output_format"], job.png_compression)
         files.write_bytes(job.folder / frame.output, data)
         manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=tiled)
 
@@ -164,13 +192,13 @@ def _render_frames(job: Job, todo: Sequence[Frame], manifest: Manifest, engine: 
     pending: deque[Future] = deque()
     started = last = spoke = time.monotonic()
     with ThreadPoolExecutor(max_workers=writers) as pool:
-        for number, (frame, pixels) in enumerate(_decoded(job.input_dir, todo), start=1):
+        for number, (frame, picture) in enumerate(_decoded(job, todo), start=1):
             try:
-                rendered = engine.render(pixels)
+                rendered = engine.render(picture.pixels, frames.output_dtype(picture, job.settings["output_format"]))
             except RenderError as error:
                 raise RenderError(f"{error} at frame {frame.name}") from error
             now = time.monotonic()
-            pending.append(pool.submit(write, frame, rendered, now - last, engine.tiled))
+            pending.append(pool.submit(write, frame, picture, rendered, now - last, engine.tiled))
             last = now
             if len(pending) > 2 * writers:
                 pending.popleft().result()
@@ -182,45 +210,55 @@ def _render_frames(job: Job, todo: Sequence[Frame], manifest: Manifest, engine: 
             future.result()
 
 
-def _decoded(input_dir: Path, todo: Sequence[Frame]) -> Iterator[tuple[Frame, "np.ndarray"]]:
+def _decoded(job: Job, todo: Sequence[Frame]) -> Iterator[tuple[Frame, Picture]]:
     """Read and decode frames in order, a few ahead of the reader."""
+    folder = load_sequence(job.sequence).folder or job.input_dir
 
-    def read(frame: Frame) -> "np.ndarray":
-        data = (input_dir / frame.name).read_bytes()
+    def read(frame: Frame) -> Picture:
+        data = (folder / frame.name).read_bytes()
         if hashlib.sha256(data).hexdigest() != frame.sha256:
             raise RenderError(
                 f"frame {frame.name} has changed since the sequence was read; run again "
                 "(touch the file first if its size and date are still the same)"
             )
-        return frames.decode(data, frame.name)
+        return frames.decode(data, frame.name, transfer=job.settings["transfer"])
 
     ahead: deque[tuple[Frame, Future]] = deque()
     with ThreadPoolExecutor(max_workers=1) as pool:
         for frame in todo:
             ahead.append((frame, pool.submit(read, frame)))
             if len(ahead) > READ_AHEAD:
-                first, pixels = ahead.popleft()
-                yield first, pixels.result()
-        for first, pixels in ahead:
-            yield first, pixels.result()
+                first, picture = ahead.popleft()
+                yield first, picture.result()
+        for first, picture in ahead:
+            yield first, picture.result()
 
 
-def _about(model: "Model") -> dict[str, Any]:
-    signature = model.signature
+def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool) -> dict[str, Any]:
+    """Give what is known of a model once it was tried: for the manifest's keys and for ``metadata.json``."""
+    parts = (f"part {engine.part} of the network's answer is used",) if engine.part else ()
     return {
         "architecture": model.architecture,
         **model.facts,
-        "signature": {
-            "value_range": list(signature.value_range),
-            "channels": signature.channels,
-            "scale": signature.scale,
+        "builder": model.builder,
+        "network": {
+            "builder": model.builder,
+            "config": files.digest(repr(sorted(model.config.items()))),
+            "code": job.loading["code"] if ":" in model.builder else None,
+            "part": engine.part,
         },
+        "precision": engine.precision,
+        "tile_size": engine.signature.tile or engine.settings.tile_size,
+        "overlap": engine.overlap,
+        "trust_pickle": trusted,
+        "notes": [*model.notes, *parts],
+        "signature": asdict(engine.signature),
     }
 
 
-def _figures(done: Mapping[str, Entry], job: Job) -> dict[str, Any]:
+def _figures(ending: Ending, job: Job) -> dict[str, Any]:
     """Sum up a render from its manifest: the same figures, however often it was interrupted."""
-    entries = list(done.values())
+    entries = list(ending.done.values())
     seconds = sum(entry.seconds for entry in entries)
     tiled = any(entry.tiled for entry in entries)
     return {
@@ -228,9 +266,9 @@ def _figures(done: Mapping[str, Entry], job: Job) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "fps": round(len(entries) / seconds, 3) if seconds else None,
         "device": entries[-1].device if entries else None,
-        "precision": job.settings["precision"],
+        "precision": ending.model.get("precision", job.settings["precision"]),
         "tiled": tiled,
-        "tile_size": job.settings["tile_size"] if tiled else None,
-        "overlap": job.settings["overlap"] if tiled else None,
+        "tile_size": ending.model["tile_size"] if tiled else None,
+        "overlap": ending.model["overlap"] if tiled else None,
         "versions": {"dailies": dailies.__version__, "torch": version("torch"), "python": platform.python_version()},
     }

@@ -5,17 +5,28 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dailies import files
 from dailies.errors import SequenceError
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".exr", ".dpx", ".webp")
 """What counts as a frame, whatever the case of the letters."""
+
+VIDEOS = (".mov", ".mp4", ".mkv", ".avi", ".mxf")
+"""What counts as a video, whatever the case of the letters."""
+
+DECODER = 1
+"""Version of the code that decodes videos: raise it when it would decode them differently."""
+
+SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
+"""How rendered frames of an ``output_format`` end; with ``auto`` that is EXR for floating-point numbers, else PNG."""
 
 NAMED = 5
 """How many names an error or a note spells out before it counts the rest."""
@@ -32,13 +43,17 @@ class Frame:
     width: int
     height: int
     mode: str
-    """Pillow's name for the kind of pixels, such as RGB or L."""
+    """L, LA, RGB or RGBA."""
     bit_depth: int
     """Bits per channel."""
     size: int
     """Bytes on disk."""
     sha256: str
     """Digest of the file's bytes."""
+    floating: bool = False
+    """Whether the values are floating-point numbers."""
+    notes: tuple[str, ...] = ()
+    """What of the frame is not rendered, in words."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +63,10 @@ class Sequence:
     frames: tuple[Frame, ...]
     skipped: tuple[dict[str, str], ...] = ()
     """Unreadable frames that the user chose to pass over: name and reason."""
+    folder: Path | None = None
+    """Where the frames of a video are; without one they are in ``input_dir``."""
+    fps: float | None = None
+    """A video's own rate."""
 
     @property
     def digest(self) -> str:
@@ -66,9 +85,9 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
 
-def output_name(name: str) -> str:
-    """Give the name of the rendered frame: the input's own name, as a PNG."""
-    return f"{Path(name).stem}.png"
+def output_name(name: str, *, floating: bool = False, output_format: str = "auto") -> str:
+    """Give the name of the rendered frame: the input's own name, with the ending of the format it is written in."""
+    return Path(name).stem + SUFFIXES.get(output_format, ".exr" if floating else ".png")
 
 
 def listing(input_dir: Path) -> list[os.DirEntry]:
@@ -84,7 +103,10 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
             f"input_dir {input_dir} does not exist; set input_dir to the folder of your frames"
         ) from None
     except NotADirectoryError:
-        raise SequenceError(f"input_dir {input_dir} is a file; set input_dir to the folder of your frames") from None
+        raise SequenceError(
+            f"input_dir {input_dir} is a file and no video ({' '.join(VIDEOS)}); "
+            "set input_dir to the folder of your frames, or to a video"
+        ) from None
     except OSError as error:
         raise SequenceError(f"input_dir {input_dir} cannot be read: {error.strerror}") from error
     found = [entry for entry in entries if _is_frame(entry)]
@@ -100,15 +122,23 @@ def _is_frame(entry: os.DirEntry) -> bool:
     return named and (entry.is_file() or entry.is_symlink())
 
 
-def fingerprint(input_dir: Path) -> str:
+def is_video(input_dir: Path) -> bool:
+    """Tell whether the input is a video and not a folder of frames."""
+    return input_dir.is_file() and input_dir.suffix.lower() in VIDEOS
+
+
+def fingerprint(input_dir: Path, state: Path) -> str:
     """Give a digest that changes when a frame comes, goes or is written again; nothing is opened.
 
-    Raises SequenceError as ``listing`` does.
+    Of a video it also changes when its decoded frames in ``state`` were lost. Raises SequenceError as ``listing`` does.
     """
+    if is_video(input_dir):
+        lost = _record(state).is_file() and not _decoded(state).is_dir()
+        return files.digest([_stamp(input_dir), lost])
     return files.digest([_stamp(entry) for entry in listing(input_dir)])
 
 
-def _stamp(entry: os.DirEntry) -> str:
+def _stamp(entry: os.DirEntry | Path) -> str:
     """Name a state of a file: it changes when the file is written again."""
     try:
         stat = entry.stat()
@@ -117,14 +147,19 @@ def _stamp(entry: os.DirEntry) -> str:
     return f"{entry.name}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
-def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, threads: int = 4) -> Sequence:
+def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, output_format: str = "auto", threads: int = 4) -> Sequence:
     """Read every frame of a folder once and describe it; frames already in ``cache`` are not read again.
 
     ``cache`` is a JSON file that maps the name, size and modification time of a frame's file to its description.
     ``on_bad_frame`` is ``error`` (an unreadable frame raises SequenceError, naming the first few) or ``skip``
     (it is left out: the sequence keeps a gap, no name shifts). Two frames that would render to one name raise
-    SequenceError.
+    SequenceError. A video is decoded beside ``cache``, once.
     """
+    if is_video(input_dir):
+        clip = _clip(input_dir, cache.parent, threads)
+        decoded = _decoded(cache.parent)
+        found = scan(decoded, on_bad_frame="error", cache=cache, output_format=output_format, threads=threads)
+        return replace(found, folder=decoded, fps=clip["fps"])
     entries = listing(input_dir)
     _report_others(input_dir, entries)
     _refuse_clashes([entry.name for entry in entries])
@@ -133,7 +168,9 @@ def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, threads: int = 4) -
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
         stamp = _stamp(entry)
         try:
-            return stamp, known.get(stamp) or _read(Path(entry.path))
+            frame = known.get(stamp) or _read(Path(entry.path))
+            output = output_name(frame.name, floating=frame.floating, output_format=output_format)
+            return stamp, replace(frame, output=output)
         except SequenceError as error:
             return stamp, error
 
@@ -152,15 +189,42 @@ def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, threads: int = 4) -
         raise SequenceError(f"{len(bad)} of {len(entries)} frames cannot be used: {reasons}. {advice}")
     for each in bad:
         log.warning("skipped: %s", each["reason"])
+    _report_notes(good.values())
     return Sequence(tuple(good.values()), tuple(bad))
+
+
+def _decoded(state: Path) -> Path:
+    return state / "video"
+
+
+def _record(state: Path) -> Path:
+    return state / "video.json"
+
+
+def _clip(path: Path, state: Path, threads: int) -> dict[str, Any]:
+    """Decode a video, unless that is done, and give the record of it."""
+    from dailies import video
+
+    stamp, record = f"{DECODER}|{_stamp(path)}", _record(state)
+    done = files.read_json(record) if record.is_file() else None
+    if done and done["stamp"] == stamp and len(list(_decoded(state).glob("*.png"))) == done["frames"]:
+        return done
+    record.unlink(missing_ok=True)
+    done = {"stamp": stamp, **asdict(video.decode(path, _decoded(state), threads=threads))}
+    files.write_json(record, done)
+    return done
 
 
 def _known(cache: Path) -> dict[str, Frame]:
     """Give what earlier scans found; nothing when there were none, or when another version of Dailies wrote them."""
     try:
-        return {stamp: Frame(**frame) for stamp, frame in files.read_json(cache).items()}
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return {stamp: _frame(frame) for stamp, frame in files.read_json(cache).items()}
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return {}
+
+
+def _frame(data: dict[str, Any]) -> Frame:
+    return Frame(**data | {"notes": tuple(data["notes"])})
 
 
 def _read(path: Path) -> Frame:
@@ -172,7 +236,7 @@ def _read(path: Path) -> Frame:
         raise SequenceError(f"frame {path.name} cannot be read: {error.strerror}") from error
     return Frame(
         name=path.name,
-        output=output_name(path.name),
+        output=path.name,
         size=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         **asdict(frames.inspect(data, path.name)),
@@ -186,9 +250,17 @@ def _report_others(input_dir: Path, entries: list[os.DirEntry]) -> None:
         log.info("not frames, ignored: %s", _few(others))
 
 
+def _report_notes(found: Iterable[Frame]) -> None:
+    """Say what of the frames is not rendered, once and not for each of them."""
+    noted = {note: [frame.name for frame in found if note in frame.notes] for frame in found for note in frame.notes}
+    for note, named in noted.items():
+        log.warning("%s: %s", _few(named), note)
+
+
 def _refuse_clashes(names: list[str]) -> None:
-    counts = Counter(output_name(name) for name in names)
-    clashes = [name for name in names if counts[output_name(name)] > 1]
+    # whatever they end in: the page, too, knows a frame by its name alone
+    counts = Counter(Path(name).stem for name in names)
+    clashes = [name for name in names if counts[Path(name).stem] > 1]
     if clashes:
         raise SequenceError(
             f"several frames would be rendered to one name: {_few(clashes)}. Rename or remove all but one of each"
@@ -201,11 +273,13 @@ def _few(items: list[str], separator: str = ", ") -> str:
 
 
 def save(sequence: Sequence, path: Path) -> None:
-    """Write a sequence as JSON; the same frames give the same bytes."""
+    """Write a sequence as JSON, beside the folder of a video's frames; the same frames give the same bytes."""
     files.write_json(
         path,
         {
             "digest": sequence.digest,
+            "folder": None if sequence.folder is None else sequence.folder.name,
+            "fps": sequence.fps,
             "skipped": list(sequence.skipped),
             "frames": [asdict(frame) for frame in sequence.frames],
         },
@@ -215,4 +289,9 @@ def save(sequence: Sequence, path: Path) -> None:
 def load(path: Path) -> Sequence:
     """Read what ``save`` wrote."""
     data = files.read_json(path)
-    return Sequence(tuple(Frame(**frame) for frame in data["frames"]), tuple(data["skipped"]))
+    return Sequence(
+        frames=tuple(_frame(frame) for frame in data["frames"]),
+        skipped=tuple(data["skipped"]),
+        folder=None if data["folder"] is None else path.parent / data["folder"],
+        fps=data["fps"],
+    )

@@ -7,16 +7,17 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from dailies import local_store
-from dailies.errors import StoreError, StoreUnreachable
+from dailies.errors import LocationRefused, StoreError, StoreUnreachable
+from dailies.locations import Locations, path_of
 from dailies.text import clean, redacted
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ NAMED = 20
 
 LONGEST_NAME = 200
 """Characters of a run's name; MLflow allows 5000."""
+
+LONGEST_KEY, LONGEST_VALUE, MOST_VALUES = 250, 8000, 10_000
+"""Characters of a param's, metric's or tag's name and value, MLflow's own limits, and how many of them are kept."""
 
 CONNECT_SECONDS, ANSWER_SECONDS = 3, 5
 """How long a server may take to accept a connection, and to send a first answer, before it counts as unreachable."""
@@ -89,6 +93,7 @@ class Run:
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     """The user's own tags; MLflow's (``mlflow.…``) are left out."""
+    deleted: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,18 +119,27 @@ class Experiment:
 class TrackingStore:
     """A tracking store, opened for reading. Every error is a StoreError in words; secrets in it are masked."""
 
-    def __init__(self, uri: str, *, private: Path, artifact_remap: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        private: Path,
+        artifact_remap: Mapping[str, str] | None = None,
+        allowed_schemes: Collection[str] = (),
+    ) -> None:
         """Open ``uri``: ``http(s)://``, ``sqlite:///`` or a folder.
 
         ``private`` is a folder of our own for the upgraded copy of an old sqlite file. ``artifact_remap`` maps old
-        prefixes of artifact locations to new ones. Raises StoreError when the store does not exist and
-        StoreUnreachable when a server does not answer within seconds.
+        prefixes of artifact locations to new ones; ``allowed_schemes`` are those that a location may have beside the
+        store's own. Raises StoreError when the store does not exist and StoreUnreachable when a server does not
+        answer within seconds.
         """
         self.name = redacted(uri)
         self._uri = uri
         self._private = private
-        self._remap = dict(artifact_remap or {})
+        self._experiments: dict[str, Experiment] = {}
         self._remote = urlsplit(uri).scheme in {"http", "https"}
+        self.locations = Locations(uri if self._remote else None, allowed_schemes, dict(artifact_remap or {}))
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         if self._remote:
@@ -139,7 +153,7 @@ class TrackingStore:
         uri = self._uri
         if file := _sqlite_file(uri):
             uri = local_store.readable_sqlite(file, self._private)
-        elif folder := _store_folder(uri):
+        elif folder := self._folder:
             uri = local_store.readable_folder(folder, self._private)
         from mlflow import MlflowClient
 
@@ -149,7 +163,7 @@ class TrackingStore:
         """Find experiments by name. Raises StoreError, listing those that exist, for one that does not."""
         found = []
         for name in names:
-            experiment = self._ask(lambda name=name: self._client.get_experiment_by_name(name))
+            experiment = self.ask(lambda client, name=name: client.get_experiment_by_name(name))
             if experiment is None or experiment.lifecycle_stage != "active":
                 deleted = " (it was deleted)" if experiment is not None else ""
                 raise StoreError(
@@ -160,7 +174,7 @@ class TrackingStore:
         return found
 
     def _experiment_names(self) -> str:
-        pages = self._pages(lambda token: self._client.search_experiments(max_results=1000, page_token=token))
+        pages = self.pages(lambda client, token: client.search_experiments(max_results=1000, page_token=token))
         names = sorted(clean(experiment.name)[:LONGEST_NAME] for experiment in pages)
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         return (", ".join(names[:NAMED]) or "none") + more
@@ -181,7 +195,7 @@ class TrackingStore:
         try:
             return self._search(experiments, filter_string, order_by, deleted=deleted)
         except StoreError as error:
-            if _code(error) == "INVALID_PARAMETER_VALUE":
+            if error_code(error) == "INVALID_PARAMETER_VALUE":
                 asked = {"filter": filter_string, "order_by": order_by}
                 given = " or ".join(f"{key} {clean(value)}" for key, value in asked.items() if value)
                 raise StoreError(f"{given} is not accepted. {error}") from error
@@ -199,8 +213,8 @@ class TrackingStore:
         from mlflow.entities import ViewType
 
         by_id = {experiment.experiment_id: experiment for experiment in experiments}
-        pages = self._pages(
-            lambda token: self._client.search_runs(
+        pages = self.pages(
+            lambda client, token: client.search_runs(
                 list(by_id),
                 filter_string=filter_string,
                 run_view_type=ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY,
@@ -213,38 +227,52 @@ class TrackingStore:
 
     def runs_by_id(self, run_ids: Iterable[str]) -> list[Run]:
         """Give just these runs, in this order, each once. Raises StoreError, naming it, for one that is not there."""
-        experiments: dict[str, Experiment] = {}
         found = []
         for run_id in dict.fromkeys(run_ids):
-            try:
-                run = self._ask(lambda run_id=run_id: self._client.get_run(run_id))
-            except StoreError as error:
-                if _code(error) not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-                    raise
-                raise StoreError(f"run {clean(run_id)[:64]} of run_ids is not in {self.name}") from error
-            if run.info.lifecycle_stage != "active":
+            run = self.run(run_id)
+            if run is None:
+                raise StoreError(f"run {clean(run_id)[:64]} of run_ids is not in {self.name}")
+            if run.deleted:
                 raise StoreError(f"run {run_id} of run_ids was deleted; restore it or take it out of run_ids")
-            key = run.info.experiment_id
-            if key not in experiments:
-                name = self._ask(lambda key=key: self._client.get_experiment(key)).name
-                experiments[key] = Experiment(key, name)
-            found.append(_run(run, experiments[key]))
+            found.append(run)
         return found
+
+    def run(self, run_id: str) -> Run | None:
+        """Give one run, also a deleted one; None when the store has no such run."""
+        try:
+            run = self.ask(lambda client: client.get_run(run_id))
+        except StoreError as error:
+            if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise
+        key = run.info.experiment_id
+        if key not in self._experiments:
+            self._experiments[key] = Experiment(key, self.ask(lambda client: client.get_experiment(key)).name)
+        return _run(run, self._experiments[key])
+
+    @property
+    def has_registry(self) -> bool:
+        """Whether there can be registered models; asking a folder store without any would make it a folder for them."""
+        return self._folder is None or (self._folder / local_store.REGISTRY).is_dir()
+
+    @property
+    def _folder(self) -> Path | None:
+        return None if self._remote or _sqlite_file(self._uri) else _store_folder(self._uri)
 
     def logged_models(self, experiment_ids: Sequence[str]) -> dict[str, list[LoggedModel]]:
         """Give the logged models of the experiments that are ready, newest first, by the run that made them.
 
         A server older than MLflow 3 has none.
         """
-        pages = self._pages(
-            lambda token: self._client.search_logged_models(
+        pages = self.pages(
+            lambda client, token: client.search_logged_models(
                 list(experiment_ids), max_results=MODELS_PAGE, page_token=token
             )
         )
         try:
             found = [model for model in pages if model.source_run_id and str(model.status) == "READY"]
         except StoreError as error:
-            if _code(error) in {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"}:
+            if error_code(error) in {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"}:
                 return {}
             raise
         models: dict[str, list[LoggedModel]] = {}
@@ -253,7 +281,7 @@ class TrackingStore:
                 LoggedModel(
                     model_id=model.model_id,
                     run_id=model.source_run_id,
-                    name=model.name,
+                    name=clean(model.name)[:LONGEST_NAME],
                     artifact_uri=model.artifact_location,
                     updated=model.last_updated_timestamp,
                 )
@@ -277,7 +305,11 @@ class TrackingStore:
             return near | dict(zip(far, pool.map(listed, far), strict=True))
 
     def files(self, artifact_uri: str) -> tuple[StoredFile, ...]:
-        """List the files below an artifact location, sorted by path, to a bounded depth and number."""
+        """List the files below an artifact location, sorted by path, to a bounded depth and number.
+
+        Raises LocationRefused, before anything is asked, for a location that the store may not name.
+        """
+        self._refuse_foreign(artifact_uri)
         folder = self.local_folder(artifact_uri)
         listed = self._remote_files(artifact_uri) if folder is None else _local_files(folder)
         return tuple(sorted(listed, key=lambda file: file.path))
@@ -291,7 +323,7 @@ class TrackingStore:
             for entry in self._ask(lambda parent=parent: repository.list_artifacts(parent)):
                 seen += 1
                 if seen > ENTRIES:
-                    log.warning(TOO_MANY, ENTRIES, redacted(artifact_uri))
+                    log.warning(TOO_MANY, ENTRIES, redacted(clean(artifact_uri))[:LONGEST_NAME])
                     return
                 if not entry.is_dir:
                     yield StoredFile(entry.path, entry.file_size)
@@ -303,18 +335,24 @@ class TrackingStore:
 
         Raises StoreError or OSError; what a broken transfer leaves behind is for the caller to check and remove.
         """
+        self._refuse_foreign(artifact_uri)
         source = self.local_folder(artifact_uri)
         if source is None:
             repository = self._repository(artifact_uri)
             return Path(self._ask(lambda: repository.download_artifacts(path, dst_path=str(folder))))
+        if link := next((part for part in _steps(source, path) if part.is_symlink()), None):
+            raise StoreError(f"{clean(str(link))} is a symbolic link, which is not followed; log the file itself")
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copyfile(source / path, target, follow_symlinks=False))
 
     def local_folder(self, artifact_uri: str) -> Path | None:
         """Give the folder of an artifact location on this machine's disks, remapped; None for any other place."""
-        location = _path_of(self.location(artifact_uri))
-        return None if urlsplit(location).scheme or not location else Path(location)
+        return self.locations.folder(artifact_uri)
+
+    def _refuse_foreign(self, artifact_uri: str) -> None:
+        if refusal := self.locations.refusal(artifact_uri):
+            raise LocationRefused(f"{self.name} says that its artifacts are at {refusal}")
 
     def moved(self, artifact_uri: str) -> str | None:
         """Say how to find an artifact location that is gone with its run's and its experiment's folder, else None.
@@ -329,25 +367,25 @@ class TrackingStore:
             f"set artifact_remap, for example {{{folder.parent.parent}: /where/it/is/now}}"
         )
 
-    def location(self, artifact_uri: str) -> str:
-        """Give the place where the files of an artifact location are now, as ``artifact_remap`` says."""
-        location = _path_of(artifact_uri)
-        for old, new in sorted(self._remap.items(), key=lambda item: -len(item[0])):
-            prefix = _path_of(old).rstrip("/")
-            if location == prefix or location.startswith(prefix + "/"):
-                return new.rstrip("/") + location[len(prefix) :]
-        return artifact_uri
-
     def _repository(self, artifact_uri: str) -> Any:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        tracking_uri = self._client.tracking_uri
-        return self._ask(lambda: get_artifact_repository(self.location(artifact_uri), tracking_uri=tracking_uri))
+        tracking_uri, place = self._client.tracking_uri, self.locations.place(artifact_uri)
+        return self._ask(lambda: get_artifact_repository(place, tracking_uri=tracking_uri))
 
-    def _pages(self, page: Callable[[str | None], Any]) -> Iterator[Any]:
+    def ask(self, question: Callable[["MlflowClient"], T]) -> T:
+        """Put a question to MLflow. Raises StoreError for whatever MLflow raises."""
+        if not self._folder:
+            return self._ask(lambda: question(self._client))
+        client = self._client
+        with local_store.as_default(client.tracking_uri):
+            return self._ask(lambda: question(client))
+
+    def pages(self, page: Callable[["MlflowClient", str | None], Any]) -> Iterator[Any]:
+        """Put a question to MLflow that it answers page by page, each page with the token of the next."""
         token = None
         while True:
-            result = self._ask(lambda token=token: page(token))
+            result = self.ask(lambda client, token=token: page(client, token))
             yield from result
             token = result.token
             if not token:
@@ -371,25 +409,32 @@ class TrackingStore:
         return StoreError(f"MLflow at {self.name} says: {text[:500] or type(error).__name__}")
 
 
-def _code(error: StoreError) -> str | None:
+def error_code(error: StoreError) -> str | None:
     """Give MLflow's code for the error behind a StoreError."""
     return getattr(error.__cause__, "error_code", None)
 
 
 def _run(run: Any, experiment: Experiment) -> Run:
     return Run(
-        run_id=run.info.run_id,
+        run_id=clean(run.info.run_id)[:LONGEST_NAME],
         run_name=clean(run.info.run_name or "")[:LONGEST_NAME],
-        experiment=clean(experiment.name),
+        experiment=clean(experiment.name)[:LONGEST_NAME],
         experiment_id=experiment.experiment_id,
         status=run.info.status,
         start_time=run.info.start_time or None,
         end_time=run.info.end_time,
         artifact_uri=run.info.artifact_uri or "",
-        params=dict(run.data.params),
-        metrics=dict(run.data.metrics),
-        tags={name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")},
+        params=_bounded(run.data.params),
+        metrics=_bounded(run.data.metrics),
+        tags=_bounded({name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}),
+        deleted=run.info.lifecycle_stage != "active",
     )
+
+
+def _bounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what MLflow itself would accept, in number and in length."""
+    kept = [(name, value) for name, value in values.items() if len(name) <= LONGEST_KEY][:MOST_VALUES]
+    return {name: value[:LONGEST_VALUE] if isinstance(value, str) else value for name, value in kept}
 
 
 def _knock(uri: str, name: str) -> None:
@@ -421,18 +466,13 @@ def _knock(uri: str, name: str) -> None:
         )
 
 
-def _path_of(location: str) -> str:
-    """Give the path of a ``file:`` URI; any other location stays as it is."""
-    return unquote(urlsplit(location).path) if location.startswith("file:") else location
-
-
 def _sqlite_file(uri: str) -> Path | None:
     match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
     return Path(match[1]).absolute() if match else None
 
 
 def _store_folder(uri: str) -> Path | None:
-    path = _path_of(uri)
+    path = path_of(uri)
     return None if urlsplit(path).scheme else Path(path).absolute()
 
 
@@ -447,6 +487,13 @@ def _refuse_missing(uri: str) -> None:
         raise StoreError(f"the MLflow store {file or folder} does not exist; set mlflow_uri to your store or server")
 
 
+def _steps(folder: Path, path: str) -> Iterator[Path]:
+    """Give every place on the way from a folder to a path below it, the last included."""
+    for part in Path(path).parts:
+        folder = folder / part
+        yield folder
+
+
 def _local_files(folder: Path) -> Iterator[StoredFile]:
     seen = 0
     folders = [(folder, 1)] if folder.is_dir() else []
@@ -455,7 +502,7 @@ def _local_files(folder: Path) -> Iterator[StoredFile]:
         for entry in _entries(parent):
             seen += 1
             if seen > ENTRIES:
-                log.warning(TOO_MANY, ENTRIES, folder)
+                log.warning(TOO_MANY, ENTRIES, clean(str(folder)))
                 return
             if entry.is_dir(follow_symlinks=False):
                 if depth < DEPTH:

@@ -13,3 +13,12 @@ def clean(text: str) -> str:
     """Make a text from the store safe to show: one line, no control characters or escape codes."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def plain(text: str) -> str:
+    """Write what does not print as backslash escapes, and keep lines and tabs."""
+    return re.sub(r"[^ -~\n\t]", _escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0] if match[0].isprintable() else match[0].encode("unicode_escape").decode()

@@ -37,6 +37,20 @@ def spans(length: int, tile: int, overlap: int, stride: int = 32) -> list[tuple[
     return [(start * stride, (start + size) * stride) for start in starts]
 
 
+def fixed_spans(length: int, tile: int, overlap: int, stride: int = 32) -> list[tuple[int, int]]:
+    """Cover ``length`` pixels with tiles of exactly ``tile`` pixels, for a network that accepts no other size.
+
+    As ``spans``, but for a tile and a length that are multiples of ``stride``, the length at least the tile.
+    Neighbours share at least ``overlap`` pixels, or as many as such tiles can.
+    """
+    if length < tile or length % stride or tile % stride or tile < 1:
+        raise ValueError(f"{length} pixels cannot be covered by tiles of exactly {tile} on multiples of {stride}")
+    rest, step = (length - tile) // stride, max(1, (tile - overlap) // stride)
+    count = 1 + -(-rest // step)
+    starts = [i * rest // (count - 1) * stride for i in range(count)] if count > 1 else [0]
+    return [(start, start + tile) for start in starts]
+
+
 def weights(size: int) -> np.ndarray:
     """Weigh the pixels of a tile along one axis, float32 ``(size,)`` in (0, 1], highest in the middle.
 

@@ -1,8 +1,7 @@
 """The networks that Dailies can build from a checkpoint's ``model_config``."""
 
 import inspect
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -12,13 +11,19 @@ from dailies.architectures.unet import UNet
 from dailies.errors import LoadError
 
 
-def _build(name: str, network: type[nn.Module], /, **model_config: Any) -> nn.Module:
-    """Construct ``network`` from a checkpoint's ``model_config``, with random weights.
+def settings_of(network: type[nn.Module]) -> list[str]:
+    """Name what a network can be built from."""
+    return list(inspect.signature(network).parameters)
+
+
+def build(name: str, model_config: Mapping[str, Any]) -> nn.Module:
+    """Construct a network from a checkpoint's ``model_config``, with random weights.
 
     Raises:
         LoadError: a keyword or a value that the network does not know.
     """
-    known = list(inspect.signature(network).parameters)
+    network = ARCHITECTURES[name]
+    known = settings_of(network)
     unknown = sorted(set(model_config) - set(known))
     if unknown:
         raise LoadError(f"{name} does not know {', '.join(unknown)}; it knows {', '.join(known)}")
@@ -28,10 +33,7 @@ def _build(name: str, network: type[nn.Module], /, **model_config: Any) -> nn.Mo
         raise LoadError(f"cannot build {name} from model_config {model_config}: {error}") from error
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "unet": partial(_build, "unet", UNet),
-    "nafnet": partial(_build, "nafnet", NAFNet),
-}
-"""Factories by the name that a checkpoint or a run gives; each takes the ``model_config`` as keywords."""
+ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet, "nafnet": NAFNet}
+"""Networks by the name that a checkpoint or a run gives."""
 
-__all__ = ["ARCHITECTURES", "NAFNet", "UNet"]
+__all__ = ["ARCHITECTURES", "NAFNet", "UNet", "build", "settings_of"]

@@ -18,7 +18,7 @@ const Pictures = (() => {
     const parts = thumbnail
       ? ["page", "thumbnails", id, name.replace(/\.[^.]*$/, ".jpg")]
       : shelf.copied
-        ? ["page", "copies", id, name]
+        ? ["page", "copies", id, name.replace(/\.[^.]*$/, ".png")]
         : [...Catalog.models.get(id).folder.split("/"), name];
     return parts.map((part) => (part === ".." ? part : encodeURIComponent(part))).join("/");
   }

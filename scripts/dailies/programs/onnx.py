@@ -1,0 +1,99 @@
+"""ONNX: data to onnxruntime; only where its operators and weights come from is checked."""
+
+import mmap
+import stat
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dailies.errors import LoadError
+from dailies.programs.program import Program, Unsafe, shown
+from dailies.programs.protobuf import Contents
+from dailies.programs.sizes import Side, fits
+
+NUMBERS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
+
+
+def opened(path: Path, *, trusted: bool = False) -> Program:
+    with path.open("rb") as file:
+        found = Contents(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+    # whoever is trusted, weights are read from the artifact's own folder only
+    for location, last in found.external.items():
+        _check_beside(path, location, last)
+    if found.foreign and not trusted:
+        raise Unsafe(f"uses operators beyond the ONNX standard ({', '.join(sorted(map(shown, found.foreign))[:5])})")
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise LoadError(f"{shown(path.name)} is an ONNX program; to render it: pip install onnxruntime") from error
+    network = _Session(path)
+    batch, channels, *sides = (size if isinstance(size, int) and size > 0 else None for size in network.shape)
+    return Program(
+        network=network.eval(),
+        kind="onnx",
+        channels=channels,
+        batch=batch,
+        **fits(*(Side() if side is None else Side(side, side) for side in sides)),
+    )
+
+
+def _check_beside(path: Path, location: str, last: int) -> None:
+    """Raise LoadError unless a program's weights lie in a file beside it, up to the byte ``last``."""
+    name, place = shown(path.name), shown(location)
+    if len(PurePosixPath(location).parts) != 1 or location == ".." or "\\" in location:
+        raise LoadError(f"{name} wants to read its weights from '{place}', outside of its folder")
+    try:
+        found = (path.parent / location).lstat()
+    except OSError:
+        found = None
+    if found is None or not stat.S_ISREG(found.st_mode):
+        raise LoadError(f"{name} keeps weights in '{place}', which is no file beside it")
+    if found.st_size < last:
+        raise LoadError(f"'{place}' ends before the weights that {name} keeps in it")
+
+
+class _Session(nn.Module):
+    """An ONNX program run by onnxruntime, on the device that its input is on where the installation can."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._sessions: dict[str, Any] = {}
+        session = self._session("cpu")
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        shape = inputs[0].shape if len(inputs) == 1 else []
+        if len(shape) != 4 or inputs[0].type not in NUMBERS or (shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4)):
+            asked = ", ".join(f"{shown(str(item.name))}: {item.type} {shown(str(item.shape))}" for item in inputs)
+            raise LoadError(
+                f"the program in {shown(path.name)} asks for {shown(asked, 200)}; expected one image of 4 dimensions, "
+                "batch, channels, height and width, in floating point"
+            )
+        self.shape = shape
+        self._input = inputs[0].name
+        self._dtype = NUMBERS[inputs[0].type]
+        images = [output.name for output in outputs if len(output.shape or []) == 4]
+        self._output = (images or [outputs[0].name])[0]
+
+    def _session(self, device: str) -> Any:
+        import onnxruntime
+
+        provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+        if provider not in onnxruntime.get_available_providers():
+            provider = "CPUExecutionProvider"
+        if provider not in self._sessions:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3
+            options.intra_op_num_threads = torch.get_num_threads()
+            # by its name, onnxruntime would also take a file of its own format, which was not checked
+            options.add_session_config_entry("session.load_model_format", "ONNX")
+            self._sessions[provider] = onnxruntime.InferenceSession(
+                str(self._path), options, providers=list(dict.fromkeys([provider, "CPUExecutionProvider"]))
+            )
+        return self._sessions[provider]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        array = pixels.detach().to("cpu", self._dtype).contiguous().numpy()
+        (result,) = self._session(pixels.device.type).run([self._output], {self._input: array})
+        return torch.from_numpy(result).to(pixels.device)

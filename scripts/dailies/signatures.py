@@ -1,0 +1,176 @@
+"""Signatures: how a network wants to be fed, and who may say so."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import yaml
+
+from dailies.errors import LoadError
+from dailies.text import clean
+
+PREFIX = "dailies."
+"""Run params and tags that begin with it speak of the signature: ``dailies.value_range`` = ``[0, 1]``."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How a network wants to be fed, and what it answers."""
+
+    channels: int = 3
+    """Channels of its input: 1, 3 or 4."""
+    output_channels: int | None = None
+    """Channels of its output: 1, 3 or 4; None: what a first try shows."""
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    """What black and white are to it."""
+    output_range: tuple[float, float] | None = None
+    """What black and white are in its answer; None: the same as ``value_range``, or [0, 1] with mean and std."""
+    mean: tuple[float, ...] | None = None
+    """Subtracted from each channel of [0, 1] before it is divided by ``std``; takes the place of ``value_range``."""
+    std: tuple[float, ...] | None = None
+    channel_order: str = "rgb"
+    """``rgb`` or ``bgr``, on both sides."""
+    scale: int | None = None
+    """Output pixels per input pixel along one axis; None: what a first try shows."""
+    multiple: int = 32
+    """Both sides of what the network is given are multiples of this many pixels; tiles start on it too. It divides
+    the sides of ``tile``."""
+    least: tuple[int, int] = (1, 1)
+    """Height and width, in pixels, to which smaller frames are padded."""
+    most: tuple[int | None, int | None] = (None, None)
+    """Height and width, in pixels, beyond which frames are rendered in tiles; None: no bound."""
+    tile: tuple[int, int] | None = None
+    """Height and width, in pixels, of the one size that the network is given; None: any within the bounds."""
+    half: bool = True
+    """Whether it may run in half precision."""
+
+    @property
+    def is_per_colour(self) -> bool:
+        """Whether a frame's three colours go through the network one by one."""
+        return self.channels == 1 and self.output_channels in {None, 1}
+
+    @property
+    def ends(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What black and white are to the network: one number for all channels, or one for each."""
+        if self.mean is None or self.std is None:
+            return self.value_range[:1], self.value_range[1:]
+        pairs = list(zip(self.mean, self.std, strict=True))
+        return tuple(-mean / std for mean, std in pairs), tuple((1 - mean) / std for mean, std in pairs)
+
+    @property
+    def answer_range(self) -> tuple[float, float]:
+        """What black and white are in the network's answer."""
+        return self.output_range or ((0.0, 1.0) if self.mean is not None else self.value_range)
+
+
+def signature(known: Signature, *sources: tuple[str, Mapping[str, Any]]) -> Signature:
+    """Refine what the loader knows by what others say, the first source weighing most.
+
+    Each source is a name for errors and a mapping of field names to values, as they come: numbers, lists or text.
+    Raises LoadError that names the source, the field and what is allowed.
+    """
+    merged = known
+    for where, said in reversed(sources):
+        merged = replace(merged, **{key: _read(key, value, where) for key, value in said.items()})
+    _check(merged)
+    if merged.tile is None:
+        return merged
+    # tiles start on multiples of it: at least four places in a tile, so that neighbours can overlap
+    quarter = max(1, min(merged.tile) // 4)
+    return replace(merged, multiple=math.gcd(merged.multiple, *merged.tile, 2 ** (quarter.bit_length() - 1)))
+
+
+def told_by(texts: Mapping[str, str]) -> dict[str, str]:
+    """Pick what a run's params or tags say of the signature, by field name."""
+    return {name.removeprefix(PREFIX): text for name, text in texts.items() if name.startswith(PREFIX)}
+
+
+def overrides(config: Mapping[str, Mapping[str, Any]], *, architecture: str, folder: str) -> dict[str, Any]:
+    """Give what the configuration says for an architecture or a folder name; both are matched as shell patterns.
+
+    A later pattern of the configuration weighs more than an earlier one.
+    """
+    merged: dict[str, Any] = {}
+    for pattern, said in config.items():
+        if fnmatchcase(architecture.lower(), pattern.lower()) or fnmatchcase(folder, pattern):
+            merged |= said
+    return merged
+
+
+def _read(key: str, value: Any, where: str) -> Any:
+    if key not in FIELDS:
+        raise LoadError(
+            f"{where} says {clean(key)[:60]}, which is no part of a signature; there are: {', '.join(FIELDS)}"
+        )
+    allowed, read = FIELDS[key]
+    try:
+        return read(yaml.safe_load(value) if isinstance(value, str) else value)
+    except (TypeError, ValueError, KeyError, yaml.YAMLError):
+        raise LoadError(f"{where} says that {key} is '{clean(str(value))[:60]}'; allowed: {allowed}") from None
+
+
+def _one_of(*allowed: Any) -> tuple[str, Callable[[Any], Any]]:
+    by_text = {str(each).lower(): each for each in allowed}
+    return " or ".join(map(str, allowed)), lambda value: by_text[str(value).lower()]
+
+
+def _range(value: Any) -> tuple[float, float]:
+    black, white = _numbers(value)
+    if not black < white:
+        raise ValueError
+    return black, white
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    numbers = tuple(map(float, value))
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError
+    return numbers
+
+
+def _positive(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != value or not 1 <= value <= 8192:
+        raise ValueError
+    return int(value)
+
+
+def _size(value: Any) -> tuple[int, int]:
+    height, width = value if isinstance(value, list | tuple) else (value, value)
+    return _positive(height), _positive(width)
+
+
+RANGE = "two numbers, black and white, such as [-1, 1], [0, 1] or [0, 255]"
+NUMBERS = "a list of one number per channel"
+PIXELS = "a number of pixels from 1 to 8192"
+SIZE = f"{PIXELS}, or a list of two, height and width"
+
+FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "channels": _one_of(1, 3, 4),
+    "output_channels": _one_of(1, 3, 4),
+    "value_range": (RANGE, _range),
+    "output_range": (RANGE, _range),
+    "mean": (NUMBERS, _numbers),
+    "std": (NUMBERS, _numbers),
+    "channel_order": _one_of("rgb", "bgr"),
+    "scale": _one_of(1, 2, 3, 4, 8),
+    "multiple": (PIXELS, _positive),
+    "least": (SIZE, _size),
+    "most": (SIZE, _size),
+    "tile": (SIZE, _size),
+    "half": _one_of(True, False),
+}
+"""What each field of a signature may be, in words, and how it is read."""
+
+
+def _check(merged: Signature) -> None:
+    if (merged.mean is None) != (merged.std is None):
+        raise LoadError("mean and std belong together; give both or neither")
+    if merged.mean is not None and merged.std is not None:
+        if not len(merged.mean) == len(merged.std) == merged.channels:
+            raise LoadError(
+                f"mean has {len(merged.mean)} and std {len(merged.std)} numbers, the network {merged.channels} channels"
+            )
+        if min(merged.std) <= 0:
+            raise LoadError("std must be above 0 in every channel")

@@ -1,0 +1,265 @@
+"""Videos, decoded once to lossless frames: RGB PNG of 8 bits, of 16 where the video has more."""
+
+import logging
+import shutil
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+from dailies import files, png
+from dailies.errors import SequenceError
+
+log = logging.getLogger(__name__)
+
+MATRICES = {
+    1: ("BT.709", Colorspace.ITU709, 0.2126, 0.0722),
+    4: ("FCC", Colorspace.FCC, 0.30, 0.11),
+    5: ("BT.601", Colorspace.ITU601, 0.299, 0.114),
+    6: ("BT.601", Colorspace.ITU601, 0.299, 0.114),
+    7: ("SMPTE 240M", Colorspace.SMPTE240M, 0.212, 0.087),
+    9: ("BT.2020", Colorspace.BT2020, 0.2627, 0.0593),
+}
+"""By their code in ITU-T H.273: name, FFmpeg's name, weights of red and blue in luma."""
+
+UNTAGGED, FULL = 2, ColorRange.JPEG
+
+HIGH_DEFINITION = 720
+"""Lines from which on an untagged video is taken for BT.709, as players do."""
+
+EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+
+ORDINARY = {1, 2, 4, 5, 6, 13, 14, 15}
+"""Primaries and transfers, by their code in H.273, that a viewer shows as any untagged picture."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The decoded frames of a video."""
+
+    frames: int
+    fps: float | None
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How a frame's values become RGB."""
+
+    matrix: int
+    """Code in ITU-T H.273."""
+    full: bool
+    """Whether values go from 0 to the largest code, and not from 16 to 235 (of 255)."""
+    assumed: tuple[str, ...] = ()
+    """What the video does not say, in words."""
+
+
+def decode(path: Path, folder: Path, *, threads: int = 4) -> Clip:
+    """Write every frame of a video to ``folder``, which is replaced: ``{stem}_{number:06d}.png``, from 0.
+
+    A frame is taken once, in the order of showing, whatever its duration; interlaced frames stay woven as they are
+    stored; what is tagged as rotated is turned. Raises SequenceError when the video cannot be read, is damaged or
+    ends early.
+    """
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    for leftover in (unfinished, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    with _naming(path), av.open(str(path)) as container:
+        stream = _stream(container, path)
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        count = 0
+        pending: deque[Future] = deque()
+        with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+            for count, frame in enumerate(_frames(container, stream, path), start=1):
+                if count == 1:
+                    _describe(path, stream, frame)
+                target = unfinished / f"{path.stem}_{count - 1:06d}.png"
+                pending.append(pool.submit(_write, frame, aspect, target))
+                if len(pending) > 2 * threads:
+                    pending.popleft().result()
+            for future in pending:
+                future.result()
+        if not count:
+            raise SequenceError(f"video {path.name} holds no frame")
+        rate = stream.average_rate or stream.guessed_rate
+    unfinished.replace(folder)
+    return Clip(count, float(rate) if rate else None)
+
+
+def coding(frame: av.VideoFrame) -> Coding:
+    """Give what a frame is tagged with, or what is assumed where it is not tagged: the size decides on the matrix."""
+    matrix, assumed = frame.colorspace, []
+    if frame.format.is_rgb or len(frame.format.components) < 3:
+        return Coding(0, True)
+    if matrix in {0, UNTAGGED}:
+        matrix = 1 if frame.height >= HIGH_DEFINITION else 6
+        assumed.append(f"matrix not tagged, {MATRICES[matrix][0]} by its size")
+    if matrix not in MATRICES:
+        raise SequenceError(f"the video's colours are coded by matrix {matrix} of H.273; convert it first")
+    full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
+    if not frame.color_range and not full:
+        assumed.append("range not tagged, taken as limited")
+    return Coding(int(matrix), full, tuple(assumed))
+
+
+def rgb(frame: av.VideoFrame) -> np.ndarray:
+    """Give a frame as ``(height, width, channels)``: uint8, or uint16 from 0 to 65535 where it has more than 8 bits.
+
+    Grey stays one channel, alpha is the last. Rounded to the nearest by the matrices of ITU-T H.273.
+    """
+    components = frame.format.components
+    deep = max(component.bits for component in components) > 8
+    alpha = any(component.is_alpha for component in components)
+    how = coding(frame)
+    if how.matrix == 0:
+        grey = len(components) == 1 and not frame.format.has_palette
+        name = ("gray16le" if deep else "gray") if grey else ("rgb" if not alpha else "rgba")
+        name += "" if grey else (("48le" if not alpha else "64le") if deep else ("24" if not alpha else ""))
+        pixels = _reformatted(frame, name, Colorspace.ITU709, source=FULL, target=FULL).to_ndarray()
+        return pixels[:, :, None] if grey else pixels
+    space = MATRICES[how.matrix][1]
+    if not deep:
+        source = FULL if how.full else ColorRange.MPEG
+        return _reformatted(frame, "rgba" if alpha else "rgb24", space, source=source, target=FULL).to_ndarray()
+    # FFmpeg makes 65280 of limited white in 16 bits: it only brings chroma to full size here
+    name = "yuva444p16le" if alpha else "yuv444p16le"
+    planes = _planes(_reformatted(frame, name, space, source=ColorRange.MPEG, target=ColorRange.MPEG))
+    return _matrixed(planes, how, bits=max(component.bits for component in components))
+
+
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """Give how often a frame has to be turned by 90 degrees, against the clock, to stand as it was shot."""
+    return round(frame.rotation / 90) % 4
+
+
+def _reformatted(
+    frame: av.VideoFrame, name: str, space: Colorspace, *, source: ColorRange, target: ColorRange
+) -> av.VideoFrame:
+    return frame.reformat(
+        format=name,
+        src_colorspace=space,
+        dst_colorspace=space,
+        src_color_range=source,
+        dst_color_range=target,
+        interpolation=EXACT,
+        threads=1,
+    )
+
+
+def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
+    return [
+        np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)[: frame.height, : frame.width]
+        for plane in frame.planes
+    ]
+
+
+def _matrixed(planes: list[np.ndarray], how: Coding, *, bits: int) -> np.ndarray:
+    """Turn Y'CbCr in the upper ``bits`` of 16, and alpha after it, to RGB in all of the 16 bits."""
+    _, _, red, blue = MATRICES[how.matrix]
+    largest = np.float32((2**bits - 1) << (16 - bits))
+    luma = planes[0] / largest if how.full else (planes[0] - np.float32(16 * 256)) / np.float32(219 * 256)
+    u, v = ((plane - np.float32(32768)) / (largest if how.full else np.float32(224 * 256)) for plane in planes[1:3])
+    result = np.empty((*luma.shape, len(planes)), np.uint16)
+    green = 1 - red - blue
+    channels = (
+        luma + np.float32(2 * (1 - red)) * v,
+        luma - np.float32(2 * red * (1 - red) / green) * v - np.float32(2 * blue * (1 - blue) / green) * u,
+        luma + np.float32(2 * (1 - blue)) * u,
+    )
+    for index, channel in enumerate(channels):
+        np.rint(np.clip(channel, 0, 1) * np.float32(65535), out=result[:, :, index], casting="unsafe")
+    if len(planes) == 4:
+        result[:, :, 3] = planes[3]
+    return result
+
+
+def _write(frame: av.VideoFrame, aspect: Fraction, target: Path) -> None:
+    turns = quarter_turns(frame)
+    pixels = np.rot90(rgb(frame), turns)
+    if turns % 2:
+        aspect = 1 / aspect
+    labels = []
+    if aspect != 1:
+        labels.append(png.chunk("pHYs", png.aspect(aspect)))
+    tags = (frame.color_primaries, frame.color_trc)
+    if not set(tags) <= ORDINARY:
+        labels.append(png.chunk("cICP", bytes([*tags, 0, 1])))
+    files.write_bytes(target, png.encode(pixels, compression="fast", carried=labels))
+
+
+def _stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    streams = [stream for stream in container.streams.video if not stream.disposition & stream.disposition.attached_pic]
+    if not streams:
+        raise SequenceError(f"{path.name} holds no video")
+    if len(streams) > 1:
+        log.warning("%s holds %d videos; the first is taken", path.name, len(streams))
+    streams[0].thread_type = "AUTO"
+    streams[0].codec_context.options = {"err_detect": "explode"}  # else a damaged frame is patched up
+    return streams[0]
+
+
+def _frames(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> Iterator[av.VideoFrame]:
+    """Give all frames in the order of showing; raise SequenceError where one is damaged or missing."""
+    packets = count = 0
+    durations, end = set(), None
+    last = None
+    for packet in container.demux(stream):
+        packets += packet.size > 0
+        try:
+            decoded = packet.decode()
+        except av.error.FFmpegError as error:
+            raise SequenceError(f"video {path.name} is damaged at frame {count}: {error.strerror}") from error
+        for frame in decoded:
+            if packet.is_corrupt or frame.is_corrupt:
+                raise SequenceError(f"video {path.name} is damaged at frame {count}")
+            count += 1
+            if frame.pts is not None and last is not None:
+                durations.add(frame.pts - last)
+            last = frame.pts
+            yield frame
+        if packet.pts is not None:
+            end = max(end or 0, packet.pts + (packet.duration or 0))
+    if packets < stream.frames:
+        raise SequenceError(f"video {path.name} is truncated: it ends after {count} of {stream.frames} frames")
+    told = _told_seconds(stream)
+    if told and end is not None and told - float(end * stream.time_base) > 1:
+        raise SequenceError(
+            f"video {path.name} is truncated: it ends after {float(end * stream.time_base):.1f} of {told:.1f} seconds"
+        )
+    if max(durations, default=0) - min(durations, default=0) > 1:
+        log.warning("%s has a variable frame rate: every frame is taken once, in order", path.name)
+
+
+def _told_seconds(stream: av.VideoStream) -> float | None:
+    """Give the duration that a Matroska file writes down for a stream, in seconds."""
+    parts = stream.metadata.get("DURATION", "").split(":")
+    return sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True)) if len(parts) == 3 else None
+
+
+def _describe(path: Path, stream: av.VideoStream, frame: av.VideoFrame) -> None:
+    how = coding(frame)
+    rate = f"{float(stream.average_rate):.6g} fps" if stream.average_rate else "unknown rate"
+    kind = f"{stream.codec_context.name} {frame.format.name} {frame.width}×{frame.height}, {rate}"
+    if how.matrix:
+        kind += f", {MATRICES[how.matrix][0]}, {'full' if how.full else 'limited'} range"
+    log.info("%s: %s", path.name, ", ".join([kind, *how.assumed]))
+    if frame.interlaced_frame:
+        log.warning("%s is interlaced: its frames keep both fields woven, as they are stored", path.name)
+    if turns := quarter_turns(frame):
+        log.info("%s is tagged as rotated by %d degrees, and turned", path.name, 90 * turns)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what FFmpeg says of a bad video into a SequenceError that names it."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise SequenceError(f"video {path.name} cannot be read: {error.strerror}") from error

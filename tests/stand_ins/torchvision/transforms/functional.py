@@ -1,0 +1,3 @@
+"""See torchvision."""
+
+InterpolationMode = normalize = rotate = None

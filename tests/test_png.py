@@ -1,0 +1,112 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from dailies import png
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+WAYS = sorted(png.WAYS)
+
+
+def random(shape, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def by_the_book(data):
+    """Read a PNG by its specification, checksums included: a second reader that shares nothing with the writer."""
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks, place = [], 8
+    while place < len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
+        assert struct.unpack_from(">I", data, place + 8 + length)[0] == zlib.crc32(kind + body)
+        chunks.append((kind, body))
+        place += 12 + length
+    assert chunks[-1] == (b"IEND", b"")
+    width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", dict(chunks)[b"IHDR"])
+    assert rest == [0, 0, 0]
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    step = channels * depth // 8
+    lines = zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT"))
+    rows, above = [], np.zeros(width * step, int)
+    for line in np.frombuffer(lines, np.uint8).reshape(height, 1 + width * step).astype(int):
+        above = unfiltered(line[0], line[1:], above, step)
+        rows.append(above)
+    return np.array(rows, np.uint8).view(f">u{depth // 8}").reshape(height, width, channels)
+
+
+def unfiltered(kind, line, above, step):
+    row = np.zeros_like(line)
+    for i, value in enumerate(line):
+        left, corner = (row[i - step], above[i - step]) if i >= step else (0, 0)
+        near = left + above[i] - corner
+        paeth = min((left, above[i], corner), key=lambda guess: abs(near - guess))
+        row[i] = (value + (0, left, above[i], (left + above[i]) // 2, paeth)[kind]) % 256
+    return row
+
+
+def with_pillow(data):
+    """Read a PNG of 8 bits; Pillow reads 16-bit RGB as 8-bit without a word."""
+    pixels = np.asarray(Image.open(io.BytesIO(data)))
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+@pytest.mark.parametrize("compression", WAYS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7, 1), (5, 7, 2), (5, 7, 4), (1, 1, 3), (1, 64, 3), (130, 2, 4)])
+def test_every_file_is_a_png_by_the_book(shape, dtype, compression):
+    pixels = random(shape, dtype)
+
+    np.testing.assert_array_equal(by_the_book(png.encode(pixels, compression=compression)), pixels)
+
+
+@pytest.mark.parametrize("compression", WAYS)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 20),
+    channels=st.integers(1, 4),
+    step=st.integers(0, 9),
+    seed=st.integers(0, 100),
+)
+def test_pillow_reads_what_was_written(compression, height, width, channels, step, seed):
+    smooth = np.add.outer(np.arange(height), np.arange(width))[:, :, None] * step + random((1, 1, channels), seed=seed)
+    pixels = (smooth % 256).astype(np.uint8)
+
+    np.testing.assert_array_equal(with_pillow(png.encode(pixels, compression=compression)), pixels)
+
+
+def test_pixels_that_are_not_contiguous_are_written_as_they_look():
+    pixels = random((16, 16, 6))[::2, ::-1, 1:4]
+
+    np.testing.assert_array_equal(with_pillow(png.encode(pixels, compression="fast")), pixels)
+
+
+def test_small_is_never_larger_than_fast():
+    smooth = np.add.outer(np.arange(90), np.arange(90))[:, :, None].repeat(3, 2)
+    for pixels in (smooth.astype(np.uint8), (smooth * 77).astype(np.uint16), random((90, 90, 3))):
+        fast, small = (len(png.encode(pixels, compression=compression)) for compression in ("fast", "small"))
+        assert small <= fast
+    assert len(png.encode(smooth.astype(np.uint8), compression="small")) < 90 * 90 * 3 / 20
+
+
+def test_chunks_are_carried_before_the_pixels():
+    data = png.encode(random((5, 7, 3)), compression="fast", carried=[png.chunk("gAMA", struct.pack(">I", 45455))])
+
+    assert [kind for kind, _ in png.chunks(data)] == ["IHDR", "gAMA", "IDAT", "IEND"]
+    assert Image.open(io.BytesIO(data)).info["gamma"] == 0.45455
+
+
+def test_what_is_cut_or_flipped_anywhere_is_noticed():
+    data = png.encode(random((5, 7, 3)), compression="fast")
+
+    for place in range(8, len(data)):
+        with pytest.raises(ValueError, match="it is truncated"):
+            list(png.chunks(data[:place]))
+        broken = bytearray(data)
+        broken[place] ^= 0x10
+        with pytest.raises(ValueError, match=r"it is (truncated|damaged: a checksum does not match)"):
+            list(png.chunks(bytes(broken)))

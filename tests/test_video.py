@@ -1,0 +1,319 @@
+import io
+import logging
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import ColorRange
+from conftest import read_frame, write_video
+from dailies import frames, png, video
+from dailies.errors import SequenceError
+from PIL import Image
+
+WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}
+
+
+def pictures(count=5, size=(48, 64), seed=0):
+    """Frames that a codec has something to do with."""
+    return list(np.random.default_rng(seed).integers(0, 256, (count, *size, 3), dtype=np.uint8))
+
+
+def decoded(path, **options):
+    """Decode a video and give the clip and its frames as they are read for rendering."""
+    clip = video.decode(path, path.parent / "frames", **options)
+    found = sorted((path.parent / "frames").iterdir())
+    return clip, [frames.decode(each.read_bytes(), each.name) for each in found]
+
+
+def refused(path):
+    with pytest.raises(SequenceError) as error:
+        video.decode(path, path.parent / "frames")
+    assert not (path.parent / "frames").exists()
+    return str(error.value)
+
+
+def raw(kind, values, *, matrix=2, full=False, tagged=True, size=(16, 12)):
+    """Give a frame whose planes each hold one value."""
+    frame = av.VideoFrame(*size, kind)
+    deep = frame.format.components[0].bits > 8
+    for plane, value in zip(frame.planes, values, strict=True):
+        plane.update(np.full(plane.buffer_size // (2 if deep else 1), value, np.uint16 if deep else np.uint8).tobytes())
+    frame.colorspace = matrix
+    frame.color_range = (ColorRange.JPEG if full else ColorRange.MPEG) if tagged else ColorRange.UNSPECIFIED
+    return frame
+
+
+def by_the_book(values, *, bits, matrix, full):
+    """Give RGB from 0 to 1 by ITU-T H.273, of one colour."""
+    step = 2 ** (bits - 8)
+    y, u, v = values[:3]
+    if full:
+        y, u, v = y / (2**bits - 1), (u - 128 * step) / (2**bits - 1), (v - 128 * step) / (2**bits - 1)
+    else:
+        y, u, v = (y - 16 * step) / (219 * step), (u - 128 * step) / (224 * step), (v - 128 * step) / (224 * step)
+    red, blue = WEIGHTS[matrix]
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    return np.clip([r, (y - red * r - blue * b) / (1 - red - blue), b], 0, 1)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_lossless_video_gives_its_frames_bit_for_bit(tmp_path, threads):
+    wanted = pictures(12, size=(5, 7))
+    write_video(tmp_path / "shot.v2.mkv", wanted, rate=Fraction(24000, 1001))
+
+    clip, found = decoded(tmp_path / "shot.v2.mkv", threads=threads)
+
+    assert clip == video.Clip(frames=12, fps=pytest.approx(23.976, abs=1e-3))
+    assert sorted(path.name for path in (tmp_path / "frames").iterdir())[::11] == [
+        "shot.v2_000000.png",
+        "shot.v2_000011.png",
+    ]
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one.pixels, other)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "kind"),
+    [
+        (".mov", "prores_ks", "yuv422p10le"),
+        (".mp4", "libx264", "yuv420p"),
+        (".mkv", "libx265", "yuv420p10le"),
+        (".avi", "mjpeg", "yuvj422p"),
+        (".mxf", "mpeg2video", "yuv420p"),
+        (".mov", "qtrle", "rgb24"),
+    ],
+)
+def test_the_videos_of_every_day_are_read(tmp_path, suffix, codec, kind):
+    smooth = np.add.outer(np.arange(64), np.arange(96))[:, :, None] + np.arange(3) * 20
+    wanted = [(smooth + 3 * number).clip(0, 255).astype(np.uint8) for number in range(6)]
+    write_video(tmp_path / f"a{suffix}", wanted, codec=codec, kind=kind, rate=25)
+
+    clip, found = decoded(tmp_path / f"a{suffix}")
+
+    assert (clip.frames, clip.fps) == (6, 25)
+    assert found[0].pixels.dtype == (np.uint16 if "10" in kind else np.uint8)
+    for one, other in zip(found, wanted, strict=True):
+        assert np.abs(frames.converted(one.pixels, "uint8").astype(int) - other).mean() < 6
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("matrix", sorted(WEIGHTS))
+@pytest.mark.parametrize(
+    ("kind", "bits"),
+    [
+        ("yuv420p", 8),
+        ("yuv444p", 8),
+        ("yuv420p10le", 10),
+        ("yuv422p10le", 10),
+        ("yuv444p10le", 10),
+        ("yuv444p12le", 12),
+    ],
+)
+def test_colours_follow_matrix_and_range_as_tagged(kind, bits, matrix, full):
+    step = 2 ** (bits - 8)
+    for values in ((100, 90, 150), (16, 128, 128), (235, 128, 128), (180, 200, 60)):
+        planes = [value * step for value in values]
+
+        found = video.rgb(raw(kind, planes, matrix=matrix, full=full))
+
+        largest = np.iinfo(found.dtype).max
+        assert found.dtype == (np.uint8 if bits == 8 else np.uint16)
+        expected = by_the_book(planes, bits=bits, matrix=matrix, full=full) * largest
+        np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=0.52 if bits == 8 else 1)
+
+
+def test_black_and_white_of_ten_bits_are_the_ends_of_sixteen():
+    assert video.rgb(raw("yuv420p10le", (64, 512, 512), matrix=1)).max() == 0
+    assert video.rgb(raw("yuv420p10le", (940, 512, 512), matrix=1)).min() == 65535
+
+
+def test_deep_rgb_and_grey_are_expanded():
+    for kind in ("gbrp10le", "gray10le"):
+        planes = (1023,) * (3 if kind.startswith("gbr") else 1)
+        found = video.rgb(raw(kind, planes, matrix=0, full=True))
+        assert (found.dtype, found.shape, found.min()) == (np.uint16, (12, 16, len(planes)), 65535)
+
+
+def test_alpha_of_a_video_is_kept():
+    found = video.rgb(raw("yuva444p10le", (940, 512, 512, 1023), matrix=1))
+
+    assert found.shape == (12, 16, 4)
+    assert found.min() == 65535
+    assert video.rgb(raw("yuva420p", (235, 128, 128, 7), matrix=1))[0, 0].tolist() == [255, 255, 255, 7]
+
+
+@pytest.mark.parametrize(
+    ("size", "matrix", "name"), [((720, 576), 6, "BT.601"), ((1280, 720), 1, "BT.709"), ((1920, 1080), 1, "BT.709")]
+)
+def test_an_untagged_video_is_taken_as_players_take_it(size, matrix, name):
+    how = video.coding(raw("yuv420p", (100, 90, 150), tagged=False, size=size))
+
+    assert (how.matrix, how.full) == (matrix, False)
+    assert how.assumed == (f"matrix not tagged, {name} by its size", "range not tagged, taken as limited")
+
+
+def test_colours_that_are_coded_otherwise_are_refused():
+    with pytest.raises(SequenceError, match=r"the video's colours are coded by matrix 14 of H.273; convert it first"):
+        video.rgb(raw("yuv420p", (100, 90, 150), matrix=14))
+
+
+def test_what_was_done_is_in_the_log(tmp_path, caplog):
+    write_video(tmp_path / "a.mp4", pictures(), codec="libx264", kind="yuv420p", rate=25)
+
+    with caplog.at_level(logging.INFO):
+        decoded(tmp_path / "a.mp4")
+
+    assert caplog.messages == [
+        "a.mp4: h264 yuv420p 64×48, 25 fps, BT.601, limited range, "
+        "matrix not tagged, BT.601 by its size, range not tagged, taken as limited"
+    ]
+
+
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+def test_a_video_that_is_tagged_as_rotated_is_turned(tmp_path, degrees, caplog):
+    (wanted,) = pictures(1, size=(6, 10))
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("qtrle", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 10, 6, "rgb24"
+        stream.set_display_rotation(degrees)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(wanted, format="rgb24")))
+        container.mux(stream.encode())
+
+    with caplog.at_level(logging.INFO):
+        _, (found,) = decoded(tmp_path / "a.mov")
+
+    turns = video.quarter_turns(av.open(str(tmp_path / "a.mov")).decode(video=0).__next__())
+    assert turns % 4 == degrees // 90 % 4
+    np.testing.assert_array_equal(found.pixels, np.rot90(wanted, degrees // 90))
+    assert "is tagged as rotated by" in caplog.messages[-1]
+
+
+def test_pixels_that_are_not_square_are_said_in_the_frames(tmp_path):
+    aspect = {"sample_aspect_ratio": Fraction(16, 11)}
+    write_video(tmp_path / "a.mp4", pictures(1), codec="libx264", kind="yuv420p", tags=aspect)
+
+    decoded(tmp_path / "a.mp4")
+
+    found = dict(png.chunks((tmp_path / "frames" / "a_000000.png").read_bytes()))
+    assert found["pHYs"] == (10_000).to_bytes(4) + (14_545).to_bytes(4) + b"\0"
+
+
+def test_wide_colours_are_said_in_the_frames_and_ordinary_ones_are_not(tmp_path):
+    for name, tags in (("hdr", (9, 16)), ("sdr", (1, 1))):
+        write_video(
+            tmp_path / f"{name}.mkv",
+            pictures(1),
+            kind="yuv444p10le",
+            tags={"color_primaries": tags[0], "color_trc": tags[1], "colorspace": 9},
+        )
+    video.decode(tmp_path / "hdr.mkv", tmp_path / "hdr")
+    video.decode(tmp_path / "sdr.mkv", tmp_path / "sdr")
+
+    assert dict(png.chunks((tmp_path / "hdr" / "hdr_000000.png").read_bytes()))["cICP"] == bytes([9, 16, 0, 1])
+    assert "cICP" not in dict(png.chunks((tmp_path / "sdr" / "sdr_000000.png").read_bytes()))
+
+
+def test_a_variable_rate_takes_every_frame_once(tmp_path, caplog):
+    wanted = pictures(4, size=(6, 8))
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=1000)
+        stream.width, stream.height, stream.pix_fmt = 8, 6, "bgr0"
+        for time, pixels in zip((0, 40, 200, 240), wanted, strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+    clip, found = decoded(tmp_path / "a.mkv")
+
+    assert clip.frames == 4
+    np.testing.assert_array_equal(found[2].pixels, wanted[2])
+    assert "a.mkv has a variable frame rate: every frame is taken once, in order" in caplog.messages
+
+
+def test_interlaced_frames_stay_woven(tmp_path, caplog):
+    # flag 0x20000: both fields of a frame are coded together
+    write_video(
+        tmp_path / "a.mkv",
+        pictures(3),
+        codec="mpeg2video",
+        kind="yuv420p",
+        rate=25,
+        tags={"flags": 0x20000000 | 0x40000},
+    )
+
+    clip, _ = decoded(tmp_path / "a.mkv")
+
+    assert clip.frames == 3
+    assert "a.mkv is interlaced: its frames keep both fields woven, as they are stored" in caplog.messages
+
+
+@pytest.mark.parametrize("data", [b"", b"<!DOCTYPE html>" * 100], ids=["empty", "html"])
+def test_what_is_no_video_is_named(tmp_path, data):
+    (tmp_path / "a.mov").write_bytes(data)
+
+    assert refused(tmp_path / "a.mov") == "video a.mov cannot be read: Invalid data found when processing input"
+
+
+def test_a_file_of_sound_alone_is_named(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+
+    assert refused(tmp_path / "a.mkv") == "a.mkv holds no video"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "kind"),
+    [
+        (".mkv", "ffv1", "bgr0"),
+        (".mp4", "libx264", "yuv420p"),
+        (".mov", "prores_ks", "yuv422p10le"),
+        (".avi", "mjpeg", "yuvj420p"),
+    ],
+)
+def test_a_video_that_was_cut_off_is_refused(tmp_path, suffix, codec, kind):
+    path = tmp_path / f"a{suffix}"
+    write_video(path, pictures(60), codec=codec, kind=kind)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    assert refused(path).startswith((f"video a{suffix} is ", f"video a{suffix} cannot be read: "))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "kind"),
+    [(".mkv", "ffv1", "bgr0"), (".mp4", "libx264", "yuv420p"), (".mov", "prores_ks", "yuv422p10le")],
+)
+def test_a_hole_in_a_video_is_refused_with_its_place(tmp_path, suffix, codec, kind):
+    path = tmp_path / f"a{suffix}"
+    write_video(path, pictures(20, size=(96, 128)), codec=codec, kind=kind)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(np.random.default_rng(0).integers(0, 256, 2000, dtype=np.uint8))
+    path.write_bytes(bytes(data))
+
+    assert refused(path).startswith(f"video a{suffix} is damaged at frame ")
+
+
+def test_a_decoding_that_was_interrupted_leaves_nothing_to_mistake(tmp_path, monkeypatch):
+    write_video(tmp_path / "a.mkv", pictures())
+    monkeypatch.setattr(video, "_write", lambda *arguments: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        video.decode(tmp_path / "a.mkv", tmp_path / "frames")
+    assert not (tmp_path / "frames").exists()
+    monkeypatch.undo()
+
+    assert decoded(tmp_path / "a.mkv")[0].frames == 5
+
+
+def test_frames_of_a_video_are_pngs_for_a_second_reader(tmp_path):
+    wanted = pictures(1)
+    write_video(tmp_path / "a.mkv", wanted)
+    video.decode(tmp_path / "a.mkv", tmp_path / "frames")
+
+    np.testing.assert_array_equal(read_frame(tmp_path / "frames" / "a_000000.png"), wanted[0])
+    assert Image.open(io.BytesIO((tmp_path / "frames" / "a_000000.png").read_bytes())).mode == "RGB"

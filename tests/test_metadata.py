@@ -40,6 +40,9 @@ OUTCOME = {
         "architecture": "unet",
         "epoch": 1800,
         "train_loss": 0.125,
+        "builder": "dailies",
+        "trust_pickle": False,
+        "notes": ["averaged weights (ema) are used"],
         "signature": {"value_range": [-1.0, 1.0], "channels": 3, "scale": 1},
     },
     "artifact": {"uri": "file:///store", "path": "checkpoints/best.pth", "sha256": "ab", "size": 3},
@@ -80,7 +83,7 @@ def test_metadata_has_the_promised_fields_in_order(described):
     assert list(about) == [
         *("run_id", "run_name", "architecture", "epoch", "train_loss", "val_loss", "status", "start_time"),
         *("experiment", "registered_model", "params", "metrics", "tags", "not_chosen"),
-        *("render", "artifact", "input", "signature"),
+        *("render", "artifact", "input", "network", "signature"),
     ]
     assert list(about["render"]) == [
         *("status", "error", "attempt", "frames", "seconds", "fps", "device", "precision"),
@@ -88,6 +91,11 @@ def test_metadata_has_the_promised_fields_in_order(described):
     ]
     assert about["artifact"] == OUTCOME["artifact"]
     assert about["input"] == OUTCOME["input"]
+    assert about["network"] == {
+        "builder": "dailies",
+        "trust_pickle": False,
+        "notes": ["averaged weights (ema) are used"],
+    }
     assert about["signature"] == OUTCOME["model"]["signature"]
     assert about["not_chosen"] == ["checkpoints/last.pth"]
     assert (about["run_id"], about["run_name"], about["start_time"]) == (

@@ -75,6 +75,7 @@ def test_a_field_is_read_from_text_or_value(field, value, read):
         ({"mean": [0, 0, 0], "std": [1, 0, 1]}, "std must be above 0 in every channel"),
         ({"multiple": 0}, "the run says that multiple is '0'; allowed: a number of pixels from 1 to 8192"),
         ({"multiple": True}, "the run says that multiple is 'True'; allowed: a number of pixels from 1 to 8192"),
+        ({"least": [float("inf"), 1]}, "the run says that least is '[inf, 1]'; allowed: a number of pixels from 1 to"),
         ({"tile": [1, 2, 3]}, "the run says that tile is '[1, 2, 3]'; allowed: a number of pixels from 1 to 8192, or"),
         ({"half": "perhaps"}, "the run says that half is 'perhaps'; allowed: True or False"),
     ],

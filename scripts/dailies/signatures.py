@@ -107,7 +107,7 @@ def _read(key: str, value: Any, where: str) -> Any:
     allowed, read = FIELDS[key]
     try:
         return read(yaml.safe_load(value) if isinstance(value, str) else value)
-    except (TypeError, ValueError, KeyError, yaml.YAMLError):
+    except (TypeError, ValueError, KeyError, OverflowError, yaml.YAMLError):
         raise LoadError(f"{where} says that {key} is '{clean(str(value))[:60]}'; allowed: {allowed}") from None
 
 

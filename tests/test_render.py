@@ -648,7 +648,7 @@ def test_a_folder_that_cannot_be_made_is_a_result(site):
 
 
 def test_progress_is_logged(site, network, caplog, monkeypatch):
-    monkeypatch.setattr("dailies.render.PROGRESS_SECONDS", -1)
+    monkeypatch.setattr("dailies.pipeline.PROGRESS_SECONDS", -1)
 
     with caplog.at_level(logging.INFO):
         site.render()

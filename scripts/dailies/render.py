@@ -1,41 +1,28 @@
 """A render: one model over one sequence, resumed where it stopped, and its record."""
 
-import hashlib
 import logging
 import os
 import platform
-import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dailies
-from dailies import files, frames
+from dailies import files
 from dailies.download import RECEIPT
-from dailies.errors import DailiesError, RenderError
-from dailies.frames import Picture
+from dailies.errors import DailiesError
 from dailies.manifest import Entry, Manifest, keys_of
-from dailies.sequence import Frame
+from dailies.pipeline import Route, render_frames
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from dailies.engine import Engine
     from dailies.models import Model
 
 log = logging.getLogger(__name__)
-
-READ_AHEAD = 2
-"""Frames that are decoded while another is on the device."""
-
-PROGRESS_SECONDS = 5
-"""How often the log says how far the render is."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +144,21 @@ def _attempt(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, reco
     log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)
     log.info("%d frames, %d of them to render", len(sequence.frames), len(todo))
     try:
-        _render_frames(job, todo, manifest, engine)
+        render_frames(todo, _route(job, sequence), engine, manifest)
     except Exception as error:  # a network is foreign code
         return Ending("error", _reason(error, "rendering", job.folder), about, manifest.done())
     return Ending("success", model=about, done=manifest.done())
+
+
+def _route(job: Job, sequence: FrameSequence) -> Route:
+    return Route(
+        source=sequence.folder or job.input_dir,
+        folder=job.folder,
+        transfer=job.settings["transfer"],
+        output_format=job.settings["output_format"],
+        png_compression=job.png_compression,
+        threads=job.threads,
+    )
 
 
 def _is_trusted(trust: bool | Sequence[str], record: Mapping[str, Any]) -> bool:
@@ -176,62 +174,6 @@ def _reason(error: Exception, doing: str, place: Path) -> str:
     log.error("%s failed", doing, exc_info=error)
     first = (str(error).strip().splitlines() or [""])[0][:300]
     return f"{doing} failed with {type(error).__name__}: {first}"
-
-
-def _render_frames(job: Job, todo: Sequence[Frame], manifest: Manifest, engine: "Engine") -> None:
-    """Decode ahead, render, and encode behind; return when every frame is in place and in the manifest."""
-
-    def write(frame: Frame, picture: Picture, pixels: "np.ndarray", seconds: float, tiled: bool) -> None:
-        data = frames.encode(pixels, picture, job.settings["output_format"], job.png_compression)
-        files.write_bytes(job.folder / frame.output, data)
-        manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=tiled)
-
-    files.sweep(job.folder)
-    manifest.restart()
-    writers = max(1, job.threads)
-    pending: deque[Future] = deque()
-    started = last = spoke = time.monotonic()
-    with ThreadPoolExecutor(max_workers=writers) as pool:
-        for number, (frame, picture) in enumerate(_decoded(job, todo), start=1):
-            try:
-                rendered = engine.render(picture.pixels, frames.output_dtype(picture, job.settings["output_format"]))
-            except RenderError as error:
-                raise RenderError(f"{error} at frame {frame.name}") from error
-            now = time.monotonic()
-            pending.append(pool.submit(write, frame, picture, rendered, now - last, engine.tiled))
-            last = now
-            if len(pending) > 2 * writers:
-                pending.popleft().result()
-            if now - spoke > PROGRESS_SECONDS:
-                spoke = now
-                rate = number / (now - started)
-                log.info("frame %d of %d, %.2f fps, %.0f s left", number, len(todo), rate, (len(todo) - number) / rate)
-        for future in pending:
-            future.result()
-
-
-def _decoded(job: Job, todo: Sequence[Frame]) -> Iterator[tuple[Frame, Picture]]:
-    """Read and decode frames in order, a few ahead of the reader."""
-    folder = load_sequence(job.sequence).folder or job.input_dir
-
-    def read(frame: Frame) -> Picture:
-        data = (folder / frame.name).read_bytes()
-        if hashlib.sha256(data).hexdigest() != frame.sha256:
-            raise RenderError(
-                f"frame {frame.name} has changed since the sequence was read; run again "
-                "(touch the file first if its size and date are still the same)"
-            )
-        return frames.decode(data, frame.name, transfer=job.settings["transfer"])
-
-    ahead: deque[tuple[Frame, Future]] = deque()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        for frame in todo:
-            ahead.append((frame, pool.submit(read, frame)))
-            if len(ahead) > READ_AHEAD:
-                first, picture = ahead.popleft()
-                yield first, picture.result()
-        for first, picture in ahead:
-            yield first, picture.result()
 
 
 def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool) -> dict[str, Any]:

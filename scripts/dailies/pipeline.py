@@ -1,0 +1,142 @@
+"""The pipeline of one job: frames are decoded ahead and encoded behind while one of them is in the network."""
+
+import hashlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from dailies import files, frames
+from dailies.errors import RenderError
+from dailies.frames import Picture
+from dailies.manifest import Manifest
+from dailies.sequence import Frame
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dailies.engine import Engine
+
+log = logging.getLogger(__name__)
+
+READERS = 4
+"""Threads that decode, at most: a network of 10 ms leaves one of them behind, and more take only memory."""
+
+PROGRESS_SECONDS = 5
+"""How often the log says how far the render is."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where frames come from, where they go, and how they are read and written."""
+
+    source: Path
+    """The folder of the sequence's frames."""
+    folder: Path
+    """Where the rendered frames go."""
+    transfer: str
+    output_format: str
+    png_compression: str
+    threads: int
+    """How many threads encode; as many decode, up to ``READERS``."""
+
+
+def read(frame: Frame, route: Route) -> Picture:
+    """Read and decode a frame.
+
+    Raises RenderError when it is no longer the one that the sequence lists, SequenceError when it cannot be decoded.
+    """
+    data = (route.source / frame.name).read_bytes()
+    if hashlib.sha256(data).hexdigest() != frame.sha256:
+        raise RenderError(
+            f"frame {frame.name} has changed since the sequence was read; run again "
+            "(touch the file first if its size and date are still the same)"
+        )
+    return frames.decode(data, frame.name, transfer=route.transfer)
+
+
+def render_frames(todo: Sequence[Frame], route: Route, engine: "Engine", manifest: Manifest) -> None:
+    """Decode ahead, render, and encode behind; return when every frame is in place and in the manifest.
+
+    The first error of any thread ends it: frames that were rendered by then are still written, no other is begun.
+    """
+
+    def write(frame: Frame, picture: Picture, pixels: "np.ndarray", seconds: float, tiled: bool) -> None:
+        data = frames.encode(pixels, picture, route.output_format, route.png_compression)
+        files.write_bytes(route.folder / frame.output, data)
+        manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=tiled)
+
+    files.sweep(route.folder)
+    manifest.restart()
+    writers, readers = max(1, route.threads), min(max(1, route.threads), READERS)
+    last = time.monotonic()
+    progress = _Progress(len(todo), last)
+    pending: set[Future] = set()
+    with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(writers) as writing:
+        try:
+            for frame, picture in ahead(todo, lambda frame: read(frame, route), reading, most=readers + 1):
+                try:
+                    pixels = engine.render(picture.pixels, frames.output_dtype(picture, route.output_format))
+                except RenderError as error:
+                    raise RenderError(f"{error} at frame {frame.name}") from error
+                now = time.monotonic()
+                pending.add(writing.submit(write, frame, picture, pixels, now - last, engine.tiled))
+                last = now
+                progress.tell(now)
+                pending = settled(pending, most=writers + 1)
+            settled(pending, most=0)
+        finally:
+            reading.shutdown(wait=False, cancel_futures=True)
+
+
+def ahead(
+    items: Iterable[Item], function: Callable[[Item], Result], pool: Executor, *, most: int
+) -> Iterator[tuple[Item, Result]]:
+    """Give each item with the function's result, in order; at most ``most`` results wait to be asked for.
+
+    An error of the function is raised when it is the item's turn.
+    """
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    for item in items:
+        waiting.append((item, pool.submit(function, item)))
+        if len(waiting) > most:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for first, future in waiting:
+        yield first, future.result()
+
+
+def settled(pending: set[Future], *, most: int) -> set[Future]:
+    """Wait until at most ``most`` of the futures are under way and give those; raise the error of one that failed."""
+    done, under_way = wait(pending, timeout=0)
+    while len(under_way) > most:
+        more, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+        done |= more
+    for future in done:
+        future.result()
+    return under_way
+
+
+class _Progress:
+    """Says in the log every few seconds how far the render is."""
+
+    def __init__(self, total: int, now: float) -> None:
+        self._total = total
+        self._number = 0
+        self._started = self._spoke = now
+
+    def tell(self, now: float) -> None:
+        """Count one more frame."""
+        self._number += 1
+        if now - self._spoke <= PROGRESS_SECONDS:
+            return
+        self._spoke = now
+        number, total, rate = self._number, self._total, self._number / (now - self._started)
+        log.info("frame %d of %d, %.2f fps, %.0f s left", number, total, rate, (total - number) / rate)

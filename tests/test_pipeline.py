@@ -1,0 +1,254 @@
+import errno
+import hashlib
+import logging
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import read_frame, write_frame
+from dailies import files, pipeline
+from dailies.errors import RenderError, SequenceError
+from dailies.manifest import Manifest
+from dailies.pipeline import Route, ahead, render_frames, settled
+from dailies.sequence import Frame
+
+COUNT = 20
+FIELDS = {"mode": "RGB", "bit_depth": 8, "size": 0}
+PATIENCE = 60
+"""Seconds after which what has not ended counts as a hang."""
+
+
+class Inverter:
+    """An engine without a network, which does what it is told before a frame."""
+
+    def __init__(self):
+        self.device, self.tiled = SimpleNamespace(type="cpu"), False
+        self.calls = 0
+        self.before = {}
+        """What to do, by the number of the call."""
+
+    def render(self, pixels, dtype):
+        self.calls += 1
+        self.before.get(self.calls, lambda: None)()
+        return (255 - pixels).astype(dtype)
+
+
+class Line:
+    """Twenty frames, an engine and a manifest, with all that is between them."""
+
+    def __init__(self, root, threads):
+        self.shot, self.folder = root / "shot", root / "out"
+        self.shot.mkdir()
+        self.frames = [self.frame(number) for number in range(COUNT)]
+        self.names = [frame.name for frame in self.frames]
+        self.engine = Inverter()
+        self.manifest = Manifest(root / "frames.jsonl", folder=self.folder, keys=dict.fromkeys(self.names, "key"))
+        self.route = Route(self.shot, self.folder, "clip", "auto", "fast", threads)
+
+    def frame(self, number):
+        path = self.shot / f"{number:03d}.png"
+        write_frame(path, number)
+        data = path.read_bytes()
+        return Frame(path.name, path.name, 7, 5, sha256=hashlib.sha256(data).hexdigest(), **FIELDS)
+
+    def damage(self, number):
+        """Put something that is no image where a frame was, with the digest that the sequence knows."""
+        path = self.shot / self.names[number]
+        path.write_bytes(path.read_bytes()[:40])
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.frames[number] = Frame(path.name, path.name, 7, 5, sha256=digest, **FIELDS)
+
+    def run(self):
+        """Render; an error is raised here, and a hang is a failure."""
+        outcome = Future()
+
+        def work():
+            try:
+                outcome.set_result(render_frames(self.frames, self.route, self.engine, self.manifest))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        return outcome.result(timeout=PATIENCE)
+
+    def assert_whole(self, names):
+        """Check that these frames, and no others, are in place and in the manifest."""
+        assert sorted(path.name for path in self.folder.glob("*")) == sorted(names)
+        assert sorted(self.manifest.done()) == sorted(names)
+        for name in names:
+            np.testing.assert_array_equal(read_frame(self.folder / name), 255 - read_frame(self.shot / name))
+
+
+@pytest.fixture(params=[1, 3, 8], ids=lambda threads: f"{threads} threads")
+def line(request, tmp_path):
+    return Line(tmp_path, request.param)
+
+
+def fail(error):
+    def action(*_arguments, **_keywords):
+        raise error
+
+    return action
+
+
+def test_every_frame_comes_through(line):
+    line.run()
+
+    line.assert_whole(line.names)
+
+
+def test_nothing_to_render_is_no_error(line):
+    line.frames = []
+
+    line.run()
+
+    assert line.manifest.done() == {}
+
+
+@pytest.mark.parametrize("number", [0, COUNT // 2, COUNT - 1])
+def test_a_bad_frame_ends_the_job_with_its_own_message(line, number):
+    line.damage(number)
+
+    with pytest.raises(SequenceError, match=rf"^frame {number:03d}\.png "):
+        line.run()
+
+    line.assert_whole(line.names[:number])
+
+
+def test_a_frame_that_changed_ends_the_job_with_its_own_message(line):
+    write_frame(line.shot / line.names[7], seed=99)
+
+    with pytest.raises(RenderError, match=r"^frame 007\.png has changed since the sequence was read; run again"):
+        line.run()
+
+    line.assert_whole(line.names[:7])
+
+
+def test_an_engine_that_fails_ends_the_job_and_names_the_frame(line):
+    line.engine.before[8] = fail(RenderError("output is not finite"))
+
+    with pytest.raises(RenderError, match=r"^output is not finite at frame 007\.png$"):
+        line.run()
+
+    line.assert_whole(line.names[:7])
+
+
+def test_a_full_disk_ends_the_job_soon_and_what_was_written_stays(line, monkeypatch):
+    written, write = [], files.write_bytes
+
+    def write_until_full(path, data):
+        if path.parent == line.folder:
+            written.append(path.name)
+            if len(written) > 5:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(files, "write_bytes", write_until_full)
+
+    with pytest.raises(OSError, match="No space left on device"):
+        line.run()
+
+    line.assert_whole(written[:5])
+    assert line.engine.calls <= 5 + 2 * line.route.threads + 2
+
+
+def test_a_frame_is_decoded_while_another_is_in_the_network(line, monkeypatch):
+    second_was_read, read = threading.Event(), pipeline.read
+
+    def watched(frame, route):
+        picture = read(frame, route)
+        if frame.name == line.names[1]:
+            second_was_read.set()
+        return picture
+
+    monkeypatch.setattr(pipeline, "read", watched)
+    waited = []
+    line.engine.before[1] = lambda: waited.append(second_was_read.wait(PATIENCE))
+
+    line.run()
+
+    assert waited == [True]
+
+
+def test_a_frame_is_encoded_while_another_is_in_the_network(line, monkeypatch):
+    first_is_there, write = threading.Event(), files.write_bytes
+
+    def watched(path, data):
+        write(path, data)
+        if path.name == line.names[0]:
+            first_is_there.set()
+
+    monkeypatch.setattr(files, "write_bytes", watched)
+    waited = []
+    line.engine.before[2] = lambda: waited.append(first_is_there.wait(PATIENCE))
+
+    line.run()
+
+    assert waited == [True]
+
+
+def test_few_frames_are_in_memory_at_once(line, monkeypatch):
+    read, write, lock = pipeline.read, files.write_bytes, threading.Lock()
+    held, most = [0], [0]
+
+    def count(change):
+        with lock:
+            held[0] += change
+            most[0] = max(most[0], held[0])
+
+    def counted_read(frame, route):
+        count(1)
+        return read(frame, route)
+
+    def counted_write(path, data):
+        write(path, data)
+        if path.parent == line.folder:
+            count(-1)
+
+    monkeypatch.setattr(pipeline, "read", counted_read)
+    monkeypatch.setattr(files, "write_bytes", counted_write)
+
+    line.run()
+
+    threads = line.route.threads
+    assert most[0] <= min(threads, pipeline.READERS) + 2 + threads + 2
+
+
+def test_results_come_in_order_and_no_further_ahead_than_allowed():
+    begun = []
+    with ThreadPoolExecutor(4) as pool:
+        results = ahead(range(50), lambda number: begun.append(number) or -number, pool, most=3)
+        for expected in range(50):
+            assert next(results) == (expected, -expected)
+            assert len(begun) <= expected + 4
+
+
+def test_an_error_waits_for_its_turn():
+    with ThreadPoolExecutor(4) as pool:
+        results = ahead([3, 2, 1, 0, 5], lambda number: 6 // number, pool, most=5)
+
+        assert [next(results)[1] for _ in range(3)] == [2, 3, 6]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+def test_a_future_that_failed_is_noticed_while_others_are_under_way():
+    failed, under_way = Future(), Future()
+    failed.set_exception(OSError("full"))
+
+    with pytest.raises(OSError, match="full"):
+        settled({failed, under_way}, most=2)
+    assert settled({under_way}, most=1) == {under_way}
+
+
+def test_progress_is_told_in_frames_and_seconds(line, monkeypatch, caplog):
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", -1)
+
+    with caplog.at_level(logging.INFO):
+        line.run()
+
+    assert len(caplog.messages) == COUNT
+    assert caplog.messages[-1].startswith(f"frame {COUNT} of {COUNT}, ")
+    assert caplog.messages[-1].endswith(" fps, 0 s left")

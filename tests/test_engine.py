@@ -1,18 +1,21 @@
 import logging
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from dailies.architectures import ARCHITECTURES
-from dailies.engine import Engine, Settings, find_device, pad
+from dailies.engine import Engine, Fit, Settings, find_device, pad
 from dailies.errors import LoadError, RenderError
 from dailies.models import Model
 from dailies.signatures import Signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 CPU = torch.device("cpu")
+NO_LESS = "(end other programs or set another device)"
 
 torch.set_num_threads(1)  # with frames this small more threads only wait for each other
 
@@ -265,7 +268,7 @@ def test_out_of_memory_goes_on_in_tiles_and_stays_there(caplog):
     np.testing.assert_array_equal(second, frame)
     assert len(whole) == 1
     assert network.sizes.count((128, 96)) == 1
-    assert caplog.messages == ["out of memory at 96×128, going on in tiles"]
+    assert caplog.messages == ["out of memory at 90×100, going on in tiles of 64 pixels"]
 
 
 def test_frames_that_fit_are_never_tiled():
@@ -322,19 +325,121 @@ def test_real_lack_of_memory_on_the_cpu_is_understood():
     np.testing.assert_array_equal(engine(Do(too_much), tile_size=64, overlap=32).render(frame), frame)
 
 
+def test_tiles_that_do_not_fit_are_halved_and_the_size_found_stays(caplog):
+    network, frame = Limited(100 * 100), pixels(500, 300)
+    renderer = engine(network, tile_size=256, overlap=64)
+
+    first, second = renderer.render(frame), renderer.render(frame)
+
+    np.testing.assert_array_equal(first, frame)
+    np.testing.assert_array_equal(second, frame)
+    assert (renderer.tiled, renderer.tile_size, renderer.overlap) == (True, 64, 32)
+    assert [size for size in network.sizes if size[0] * size[1] > 100 * 100] == [(512, 320), (224, 192), (128, 128)]
+    assert caplog.messages == [
+        f"out of memory at 300×500, going on in tiles of {side} pixels" for side in (256, 128, 64)
+    ]
+
+
+def test_tiles_that_are_asked_for_are_halved_too():
+    network, frame = Limited(40 * 40), pixels(100, 90)
+    renderer = engine(network, tiled=True, tile_size=96, overlap=32)
+
+    np.testing.assert_array_equal(renderer.render(frame), frame)
+    assert renderer.tile_size == 32
+
+
+def test_a_size_that_a_frame_does_not_exceed_is_passed_over():
+    network, frame = Limited(64 * 64), pixels(100, 120)
+    renderer = engine(network, tile_size=512, overlap=64)
+
+    np.testing.assert_array_equal(renderer.render(frame), frame)
+    assert network.sizes[:2] == [(128, 128), (64, 64)]
+
+
+def test_tiles_are_no_smaller_than_the_network_takes():
+    network = Limited(128 * 128)
+    renderer = probed(network, least=(100, 100), tiles={"tile_size": 256})
+    network.limit = 64 * 64
+
+    with pytest.raises(RenderError) as error:
+        renderer.render(pixels(300, 300))
+
+    assert str(error.value) == f"out of memory on cpu, even in tiles of 128 pixels {NO_LESS}"
+    assert network.sizes[1:] == [(320, 320), (192, 192), (128, 128)]
+
+
+def test_a_network_of_one_size_cannot_make_do_with_less():
+    network = Limited(64 * 64)
+    renderer = probed(network, tile=(64, 64))
+    network.limit = 0
+
+    with pytest.raises(RenderError, match=r"^out of memory on cpu, even in tiles of 64 pixels \("):
+        renderer.render(pixels(100, 90))
+
+
+def test_memory_that_runs_out_later_makes_tiles_smaller_from_there_on():
+    network, frame = Limited(96 * 96), pixels(200, 200)
+    renderer = engine(network, tile_size=96, overlap=32)
+    renderer.render(frame)
+    network.limit = 32 * 32
+
+    np.testing.assert_array_equal(renderer.render(frame), frame)
+    assert renderer.tile_size == 32
+
+
 @pytest.mark.parametrize(
-    ("settings_", "advice"),
+    ("settings_", "reason"),
     [
         ({"tiled": False}, "out of memory on cpu (tiled must be auto or true)"),
-        ({"tiled": True}, "out of memory on cpu (tile_size must be less than 64)"),
-        ({"tiled": "auto"}, "out of memory on cpu (tile_size must be less than 64)"),
+        ({"tiled": True}, f"out of memory on cpu, even in tiles of 32 pixels {NO_LESS}"),
+        ({"tiled": "auto"}, f"out of memory on cpu, even in tiles of 32 pixels {NO_LESS}"),
     ],
 )
-def test_out_of_memory_for_good_says_what_to_change(settings_, advice):
+def test_out_of_memory_for_good_says_what_to_change(settings_, reason):
     with pytest.raises(RenderError) as error:
         engine(Limited(0), tile_size=64, overlap=32, **settings_).render(pixels(100, 90))
 
-    assert str(error.value) == advice
+    assert str(error.value) == reason
+
+
+class Cramped(TorchFunctionMode):
+    """Memory that does not suffice for zeros of a whole frame."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.new_zeros:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return function(*args, **kwargs or {})
+
+
+def test_a_frame_that_does_not_fit_beside_its_tiles_says_so():
+    with Cramped(), pytest.raises(RenderError) as error:
+        engine(nn.Identity(), tiled=True, tile_size=64, overlap=32).render(pixels(100, 90))
+
+    assert str(error.value) == f"out of memory on cpu, even to keep a frame of 90×100 {NO_LESS}"
+
+
+def test_a_frame_that_does_not_fit_on_a_device_stays_beside_it_and_tiles_begin_anew():
+    renderer, frame = engine(nn.Identity(), tile_size=64, overlap=32), pixels(100, 90)
+    renderer._fit = Fit(tiled=True, tile=32, home=torch.device("cuda"))
+
+    renderer._fit = renderer._smaller_fit(frame, in_network=False)
+
+    assert renderer._fit == Fit(tiled=True, tile=64, home=CPU)
+    np.testing.assert_array_equal(renderer.render(frame), frame)
+
+
+def test_nothing_of_a_failed_try_is_kept_in_memory():
+    given = []
+
+    def fail(x):
+        given.append(weakref.ref(x))
+        if x.shape[2] > 64:
+            raise torch.OutOfMemoryError
+        assert [each() for each in given[:-1] if each() is not None] == []
+        return x
+
+    engine(Do(fail), tile_size=64, overlap=32).render(pixels(64, 200))
+    engine(Do(fail), tile_size=64, overlap=32).render(pixels(100, 60))
 
 
 def test_another_failure_of_the_network_is_not_taken_for_lack_of_memory():

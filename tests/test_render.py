@@ -409,9 +409,30 @@ def test_out_of_memory_goes_on_in_tiles_and_is_recorded_from_there_on(site, monk
 
     lines = {line["output"]: line for line in map(json.loads, site.job.manifest.read_text().splitlines())}
     assert [lines[name]["tiled"] for name in NAMES] == [False, False, False, True, True, True]
-    assert (outcome["status"], outcome["render"]["tiled"]) == ("success", True)
+    assert (outcome["status"], outcome["render"]["tiled"], outcome["render"]["tile_size"]) == ("success", True, 64)
     for name in NAMES:
         np.testing.assert_array_equal(site.pixels()[name], 255 - read_frame(site.shot / name))
+
+
+def test_the_size_of_the_tiles_that_memory_allowed_is_recorded_and_renders_nothing_again(site, monkeypatch):
+    class Limited(Network):
+        def forward(self, x):
+            if x[0, 0].numel() > 64 * 64:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return -x
+
+    monkeypatch.setitem(ARCHITECTURES, "test", Limited)
+    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+    write_frame(site.shot / NAMES[0], seed=3, size=(200, 190))
+    site.read_sequence()
+
+    outcome = site.render(settings=SETTINGS | {"tile_size": 128})
+    before = site.written()
+    again = site.render(settings=SETTINGS | {"tile_size": 128})
+
+    assert (outcome["render"]["tiled"], outcome["render"]["tile_size"], outcome["render"]["overlap"]) == (True, 64, 32)
+    assert again == outcome
+    assert site.rendered_again(before) == []
 
 
 def test_a_failed_download_is_a_result(site):

@@ -47,6 +47,22 @@ class Settings:
     """Pixels that neighbouring tiles share at least."""
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How frames are fitted into memory."""
+
+    tiled: bool
+    """Whether they are rendered in tiles."""
+    tile: int
+    """The most pixels along each side of a tile, or the sides of the one size that the network takes."""
+    home: torch.device
+    """Where whole frames are, before and after the network: the device itself, or beside it the CPU."""
+
+
+class _TooMuch(RuntimeError):
+    """The network ran out of memory, which smaller tiles may help; the cause is torch's own error."""
+
+
 def find_device(wanted: str) -> torch.device:
     """Resolve ``auto`` to the best device there is: cuda, then mps, then cpu.
 
@@ -80,8 +96,7 @@ class Engine:
             self.precision = "fp32"
         self.part: str | None = None
         """Which part of the network's answer is used, when it answers several tensors."""
-        self.tiled = settings.tiled is True
-        """Whether frames are rendered in tiles; once memory has run out, all that follow are."""
+        self._fit = Fit(tiled=settings.tiled is True, tile=self._tile_sizes()[0], home=device)
         if device.type == "cuda":
             tf32 = settings.precision == "tf32"
             torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -132,9 +147,23 @@ class Engine:
         return tuple(_padded_length(side, signature.multiple, least) for least in signature.least)
 
     @property
+    def tiled(self) -> bool:
+        """Whether frames are rendered in tiles; once memory has run out, all that follow are."""
+        return self._fit.tiled
+
+    @property
+    def tile_size(self) -> int | tuple[int, int]:
+        """The most pixels along each side of a tile, or (height, width) where the network accepts one size only.
+
+        It is the settings' own until memory runs out in tiles too; what was found then stays for all that follow.
+        """
+        return self._signature.tile or self._fit.tile
+
+    @property
     def overlap(self) -> int:
-        """Pixels that neighbouring tiles share at least; half a tile where the network accepts only small ones."""
-        return min([self.settings.overlap, *(side // 2 for side in self._signature.tile or ())])
+        """Pixels that neighbouring tiles share at least; at most half a tile where tiles are smaller than asked for."""
+        smaller = self._signature.tile or ((self._fit.tile,) if self._fit.tile < self.settings.tile_size else ())
+        return min([self.settings.overlap, *(side // 2 for side in smaller)])
 
     @property
     def signature(self) -> Signature:
@@ -148,24 +177,75 @@ class Engine:
         Takes RGB ``(height, width, 3)`` of uint8, uint16 (each from 0 to its largest value) or float32 (black is 0 and
         white 1), and gives ``(height × scale, width × scale, 3)`` of ``dtype``, by default the frame's own; 4 channels
         for a network that answers 4. Integers are rounded to the nearest code value, floats are left as they come.
-        Raises RenderError when the network's output is not finite or not of the shape that the probe found, and when
-        memory runs out and tiles are not allowed or do not help.
+        Where memory runs out, the frame is rendered in tiles, and those are halved until they fit, unless tiles are
+        not allowed. Raises RenderError when the network's output is not finite or not of the shape that the probe
+        found, and when memory does not suffice at all.
         """
+        while True:
+            rendered, in_network = self._unless_out_of_memory(frame, np.dtype(dtype or frame.dtype))
+            if rendered is not None:
+                return rendered
+            # here and not where it was caught: the exception's traceback keeps the tensors alive
+            if self.device.type in {"cuda", "mps"}:
+                getattr(torch, self.device.type).empty_cache()
+            self._fit = self._smaller_fit(frame, in_network=in_network)
+
+    def _unless_out_of_memory(self, frame: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray | None, bool]:
+        """Render with what memory is known to allow; without a result, tell whether the network took too much."""
         try:
-            return self._rendered(frame, np.dtype(dtype or frame.dtype))
+            return self._rendered(frame, dtype), False
+        except _TooMuch:
+            return None, True
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            size = self.settings.tile_size
-            advice = f"tile_size must be less than {size}" if self.tiled else "tiled must be auto or true"
-            raise RenderError(f"out of memory on {self.device} ({advice})") from error
+            return None, False
+
+    def _smaller_fit(self, frame: np.ndarray, *, in_network: bool) -> Fit:
+        """Give what needs less memory: tiles, then smaller ones, then with whole frames beside the device.
+
+        The frame's key in the manifest does not depend on it: what memory is free changes from one attempt to the next,
+        and a resumed render would never come to an end of rendering again.
+        """
+        fit, sizes = self._fit, self._tile_sizes()
+        height, width = frame.shape[:2]
+        if self.settings.tiled is False and not fit.tiled:
+            raise RenderError(f"out of memory on {self.device} (tiled must be auto or true)")
+        largest = max(
+            _padded_length(side, self._signature.multiple, least)
+            for side, least in zip((height, width), self._signature.least, strict=True)
+        )
+        tried = min(fit.tile, largest) if fit.tiled else largest
+        smaller = next((size for size in sizes if size < tried), None) if in_network else None
+        if smaller:
+            log.warning("out of memory at %d×%d, going on in tiles of %d pixels", width, height, smaller)
+            return replace(fit, tiled=True, tile=smaller)
+        if fit.home.type != "cpu":
+            log.warning("out of memory at %d×%d, only tiles go to %s from here on", width, height, self.device)
+            return Fit(tiled=True, tile=sizes[0], home=torch.device("cpu"))
+        what = f"in tiles of {min(tried, sizes[-1])} pixels" if in_network else f"to keep a frame of {width}×{height}"
+        raise RenderError(f"out of memory on {self.device}, even {what} (end other programs or set another device)")
+
+    def _tile_sizes(self) -> list[int]:
+        """Give the sizes of tiles to try, the settings' own first, each at most half of the one before it."""
+        signature = self._signature
+        if signature.tile:
+            return [max(signature.tile)]
+        smallest = min(_padded_length(1, signature.multiple, least) for least in signature.least)
+        sizes = [self.settings.tile_size]
+        while (half := sizes[-1] // 2 // signature.multiple * signature.multiple) >= smallest:
+            sizes.append(half)
+        return sizes
 
     def _rendered(self, frame: np.ndarray, dtype: np.dtype) -> np.ndarray:
         height, width = frame.shape[:2]
         signature, scale = self._signature, self._signature.scale or 1
-        unit = torch.tensor(frame, device=self.device).permute(2, 0, 1)[None].float() / _white(frame.dtype)
+        unit = torch.tensor(frame, device=self._fit.home).permute(2, 0, 1)[None].float() / _white(frame.dtype)
         padded = pad(self._fed(unit), signature.multiple, signature.tile or signature.least)
-        result = self._full_or_tiled(padded)[:, :, : height * scale, : width * scale]
+        if not self._takes_whole(padded):
+            self._fit = replace(self._fit, tiled=True)
+        answer = self._in_tiles(padded) if self.tiled else self._forward(padded)
+        result = answer[:, :, : height * scale, : width * scale]
         if not bool(torch.isfinite(result).all()):
             raise RenderError("output is not finite")
         return self._levels(result, dtype)
@@ -204,62 +284,48 @@ class Engine:
             levels = (levels * top).clamp_(0, top).round_().to(torch.uint8 if top == 255 else torch.int32)
         return levels.contiguous().cpu().numpy().astype(dtype, copy=False)
 
-    def _full_or_tiled(self, padded: Tensor) -> Tensor:
-        if not self.tiled and self._takes_whole(padded):
-            full = self._full_if_it_fits(padded)
-            if full is not None:
-                return full
-            log.warning("out of memory at %d×%d, going on in tiles", padded.shape[3], padded.shape[2])
-            # here and not where it was caught: the exception's traceback keeps the tensors alive
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-        self.tiled = True
-        return self._in_tiles(padded)
-
     def _takes_whole(self, padded: Tensor) -> bool:
         size, signature = tuple(padded.shape[2:]), self._signature
         if signature.tile:
             return size == signature.tile
         return all(most is None or side <= most for side, most in zip(size, signature.most, strict=True))
 
-    def _full_if_it_fits(self, padded: Tensor) -> Tensor | None:
-        try:
-            return self._forward(padded)
-        except RuntimeError as error:
-            if self.settings.tiled != "auto" or not _is_out_of_memory(error):
-                raise
-            return None
-
     def _in_tiles(self, padded: Tensor) -> Tensor:
         scale = self._signature.scale or 1
         rows, columns = (self._spans(padded.shape[axis], axis - 2) for axis in (2, 3))
         sides = [(spans[0][1] - spans[0][0]) * scale for spans in (rows, columns)]
-        weight = torch.from_numpy(window(*sides)).to(self.device)
+        home = padded.device
+        weight = torch.from_numpy(window(*sides)).to(home)
         height, width = (padded.shape[axis] * scale for axis in (2, 3))
         total = padded.new_zeros((padded.shape[0], self._answered_channels, height, width))
         weights = padded.new_zeros((1, 1, height, width))
         for top, bottom in rows:
             for left, right in columns:
                 place = (..., slice(top * scale, bottom * scale), slice(left * scale, right * scale))
-                total[place] += self._forward(padded[:, :, top:bottom, left:right]) * weight
+                total[place] += self._forward(padded[:, :, top:bottom, left:right]).to(home) * weight
                 weights[place] += weight
         return total / weights
 
     def _spans(self, length: int, axis: int) -> list[tuple[int, int]]:
-        signature, settings = self._signature, self.settings
+        signature, size = self._signature, self._fit.tile
         multiple = signature.multiple
         if signature.tile:
             return fixed_spans(length, signature.tile[axis], self.overlap, multiple)
-        most = min(settings.tile_size, signature.most[axis] or settings.tile_size) // multiple * multiple
+        most = min(size, signature.most[axis] or size) // multiple * multiple
         tile = max(most, _padded_length(1, multiple, signature.least[axis]))
-        return spans(length, tile, min(settings.overlap, tile - multiple), multiple)
+        return spans(length, tile, min(self.overlap, tile - multiple), multiple)
 
     @property
     def _answered_channels(self) -> int:
         return self._signature.output_channels or self._signature.channels
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        answer = self._answer(pixels)
+        try:
+            answer = self._answer(pixels)
+        except RuntimeError as error:
+            if _is_out_of_memory(error):
+                raise _TooMuch from error
+            raise
         scale = self._signature.scale or 1
         expected = (pixels.shape[0], self._answered_channels, pixels.shape[2] * scale, pixels.shape[3] * scale)
         if tuple(answer.shape) != expected:
@@ -269,7 +335,7 @@ class Engine:
     def _answer(self, pixels: Tensor) -> Tensor:
         """Run the network once; of several tensors in its answer the first that can be a frame counts."""
         # a copy: a network may work in place, and these pixels are needed again by the next tile or after a failure
-        given = pixels.clone(memory_format=torch.channels_last)
+        given = pixels.to(self.device, copy=True, memory_format=torch.channels_last)
         with self._precision():
             return self._frame_in(self._network(given), pixels).float()
 

@@ -143,11 +143,12 @@ def _attempt(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, reco
     todo = [frame for frame in sequence.frames if frame.output not in done]
     log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)
     log.info("%d frames, %d of them to render", len(sequence.frames), len(todo))
+    status, reason = "success", None
     try:
         render_frames(todo, _route(job, sequence), engine, manifest)
     except Exception as error:  # a network is foreign code
-        return Ending("error", _reason(error, "rendering", job.folder), about, manifest.done())
-    return Ending("success", model=about, done=manifest.done())
+        status, reason = "error", _reason(error, "rendering", job.folder)
+    return Ending(status, reason, about | _found(model, engine), manifest.done())
 
 
 def _route(job: Job, sequence: FrameSequence) -> Route:
@@ -178,7 +179,6 @@ def _reason(error: Exception, doing: str, place: Path) -> str:
 
 def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool) -> dict[str, Any]:
     """Give what is known of a model once it was tried: for the manifest's keys and for ``metadata.json``."""
-    parts = (f"part {engine.part} of the network's answer is used",) if engine.part else ()
     return {
         "architecture": model.architecture,
         **model.facts,
@@ -190,12 +190,16 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool) -> dict
             "part": engine.part,
         },
         "precision": engine.precision,
-        "tile_size": engine.signature.tile or engine.settings.tile_size,
-        "overlap": engine.overlap,
+        **_found(model, engine),
         "trust_pickle": trusted,
-        "notes": [*model.notes, *parts],
         "signature": asdict(engine.signature),
     }
+
+
+def _found(model: "Model", engine: "Engine") -> dict[str, Any]:
+    """Give what rendering itself may change: the tiles that memory allows, and what there is to tell a user."""
+    parts = (f"part {engine.part} of the network's answer is used",) if engine.part else ()
+    return {"tile_size": engine.tile_size, "overlap": engine.overlap, "notes": [*model.notes, *parts]}
 
 
 def _figures(ending: Ending, job: Job) -> dict[str, Any]:

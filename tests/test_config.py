@@ -16,6 +16,7 @@ RULES = yaml.safe_load(SCHEMA.read_text())["properties"]
 TRUSTED = "allowed: true, false, one experiment or run id or a list of them"
 DEFAULTS = {key: rule["default"] for key, rule in RULES.items()} | {"experiment_name": ["copyair_experiments"]}
 TEXT_HINT = "not as text; write it in quotes in the configuration file."
+PARITY = "parity_tolerance is {}; allowed: two numbers of at least 0, in brackets."
 LIST_HINT = "not as text; write it in brackets on the command line, '{}=[...]', or in quotes in the configuration file."
 
 
@@ -90,6 +91,8 @@ def test_the_given_configuration_is_not_changed():
         ("device=cuda:11", "cuda:11"),
         ("precision=BF16", "bf16"),
         ("on_bad_frame=Skip", "skip"),
+        ("parity_tolerance=[5, 1.5]", [5, 1.5]),
+        ("parity_tolerance=0,0", [0, 0]),
         ("run_ids=null", None),
         ("run_ids=[a,b]", ["a", "b"]),
         ("run_ids=a, b,", ["a", "b"]),
@@ -200,6 +203,10 @@ def test_a_wrong_key_names_the_right_one(key, message):
         ("run_ids", [], "run_ids is []; allowed: one run id, a list of them or none."),
         ("run_ids", ",", "run_ids is ','; allowed: one run id, a list of them or none."),
         ("run_ids", [["a"]], "run_ids is [['a']]; allowed: one run id, a list of them or none."),
+        ("parity_tolerance", 3, PARITY.format("3")),
+        ("parity_tolerance", [2, -1], PARITY.format("[2, -1]")),
+        ("parity_tolerance", "2 1", PARITY.format("'2 1'")),
+        ("parity_tolerance", None, PARITY.format("none")),
         ("epoch_from", None, "epoch_from is none; allowed: one name or a list of them."),
         (
             "artifact_remap",
@@ -387,6 +394,9 @@ def test_only_what_changes_pixels_is_a_pixel_setting():
     tiles = {"tile_size": 512, "overlap": 64}
     assert pixel_settings(accepted()) == {"precision": "fp32", "tiled": "auto"} | frames | tiles
     assert pixel_settings(accepted(tiled=False, tile_size=256)) == {"precision": "fp32", "tiled": False} | frames
+    lower = {"precision": "bf16", "parity_tolerance": [2, 0.25]}
+    assert pixel_settings(accepted(precision="bf16")) == lower | {"tiled": "auto"} | frames | tiles
+    assert pixel_settings(accepted(parity_tolerance=[9, 9])) == pixel_settings(accepted())
     assert pixel_settings(accepted(device="cpu", max_runs=3, png_compression="small")) == pixel_settings(accepted())
 
 

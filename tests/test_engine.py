@@ -1,11 +1,12 @@
 import logging
+import math
 import weakref
 
 import numpy as np
 import pytest
 import torch
 from dailies.architectures import ARCHITECTURES
-from dailies.engine import Engine, Fit, Settings, find_device, pad
+from dailies.engine import Engine, Fit, Parity, Settings, find_device, pad
 from dailies.errors import LoadError, RenderError
 from dailies.models import Model
 from dailies.signatures import Signature
@@ -508,6 +509,96 @@ def test_precision_is_that_of_the_convolutions(precision, dtype):
 
     assert dtypes == [dtype]
     assert difference(rendered, frame) <= (0 if dtype == torch.float32 else 1)
+
+
+def lower(function, **settings):
+    """An engine whose network is the identity in fp32 and something else in bf16."""
+    network = Do(lambda x: function(x) if torch.is_autocast_enabled("cpu") else x)
+    return engine(network, precision="bf16", **settings)
+
+
+def test_a_precision_that_changes_little_stays():
+    renderer, frame = lower(lambda x: x + 1 / 127.5, parity_tolerance=(2, 1.5)), np.full((5, 7, 3), 90, np.uint8)
+
+    parity = renderer.settle_precision(frame)
+
+    assert (parity.max, parity.mean) == (pytest.approx(1, abs=1e-3), pytest.approx(1, abs=1e-3))
+    assert (renderer.precision, renderer.notes) == ("bf16", [])
+    assert (renderer.render(frame) == 91).all()
+
+
+def test_a_precision_that_changes_all_pixels_a_little_gives_way():
+    renderer = lower(lambda x: x + 1 / 127.5)
+
+    renderer.settle_precision(np.full((5, 7, 3), 90, np.uint8))
+
+    assert renderer.precision == "fp32"
+
+
+def test_a_precision_that_changes_one_pixel_too_much_gives_way_and_says_so():
+    def spoil(x):
+        x[0, 1, 2, 3] += 5 / 127.5
+        return x
+
+    renderer, frame = lower(spoil), np.full((5, 10, 3), 90, np.uint8)
+
+    parity = renderer.settle_precision(frame)
+
+    assert (parity.max, parity.mean) == (pytest.approx(5, abs=1e-3), pytest.approx(5 / 150, abs=1e-3))
+    assert renderer.precision == "fp32"
+    assert renderer.notes == [
+        "bf16 changes the first frame by 5 code values of 255 at most and 0.0333 on average; parity_tolerance allows 2 "
+        "and 0.25, so all are rendered in fp32"
+    ]
+    np.testing.assert_array_equal(renderer.render(frame), frame)
+
+
+def test_what_is_beyond_black_and_white_does_not_count():
+    renderer = lower(lambda x: x * 3)
+
+    assert renderer.settle_precision(np.full((5, 7, 3), 255, np.uint8)) == Parity(0, 0)
+    assert renderer.precision == "bf16"
+
+
+@pytest.mark.parametrize("tolerance", [(2, 0.25), (1e9, 1e9)])
+def test_a_precision_whose_first_output_is_not_finite_always_gives_way(tolerance):
+    renderer, frame = lower(lambda x: x / 0, parity_tolerance=tolerance), pixels()
+
+    assert renderer.settle_precision(frame) == Parity(math.inf, math.inf)
+    assert renderer.precision == "fp32"
+    assert renderer.notes == ["the first frame's output in bf16 is not finite, so all are rendered in fp32"]
+    np.testing.assert_array_equal(renderer.render(frame), frame)
+
+
+def test_a_later_frame_that_is_not_finite_is_rendered_in_fp32_alone(caplog):
+    renderer = lower(lambda x: x / 0 if x[0, 0, 0, 0] > 0 else x + 1 / 127.5)
+    dark, bright = np.full((5, 7, 3), 90, np.uint8), np.full((5, 7, 3), 200, np.uint8)
+
+    rendered = [renderer.render(frame)[0, 0, 0] for frame in (dark, bright, dark, bright)]
+
+    assert rendered == [91, 200, 91, 200]
+    assert renderer.precision == "bf16"
+    assert renderer.notes == caplog.messages == ["frames whose output in bf16 is not finite are rendered in fp32"]
+
+
+def test_fp32_is_compared_with_nothing():
+    recorder = Recorder()
+
+    assert engine(recorder).settle_precision(pixels()) is None
+    assert recorder.given == []
+
+
+def test_tiles_that_fp32_alone_needs_are_not_kept():
+    def limited(x):
+        if x.shape[2] > 64 and not torch.is_autocast_enabled("cpu"):
+            raise torch.OutOfMemoryError
+        return x
+
+    renderer = engine(Do(limited), precision="bf16", tile_size=64, overlap=32)
+
+    renderer.settle_precision(pixels(100, 60))
+
+    assert (renderer.precision, renderer.tiled) == ("bf16", False)
 
 
 def test_a_first_try_learns_scale_and_channels():

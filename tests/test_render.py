@@ -228,6 +228,7 @@ def test_the_record_says_what_was_rendered_with_what(site):
         "builder": "dailies",
         "network": outcome["model"]["network"],
         "precision": "fp32",
+        "parity": None,
         "tile_size": 64,
         "overlap": 32,
         "trust_pickle": False,
@@ -433,6 +434,90 @@ def test_the_size_of_the_tiles_that_memory_allowed_is_recorded_and_renders_nothi
     assert (outcome["render"]["tiled"], outcome["render"]["tile_size"], outcome["render"]["overlap"]) == (True, 64, 32)
     assert again == outcome
     assert site.rendered_again(before) == []
+
+
+class Coarse(Network):
+    """The inverse, off by some code values where it is not asked for fp32."""
+
+    off = 4
+
+    def forward(self, x):
+        return -x + self.off / 127.5 if torch.is_autocast_enabled("cpu") else super().forward(x)
+
+
+@pytest.fixture
+def coarse(site, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "test", Coarse)
+    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+
+
+BF16 = SETTINGS | {"precision": "bf16", "parity_tolerance": [2, 0.25]}
+
+
+def test_a_precision_that_differs_too_much_gives_way_to_fp32_and_this_is_recorded(site, coarse):
+    outcome = site.render(settings=BF16)
+    before = site.written()
+
+    assert (outcome["status"], outcome["render"]["precision"]) == ("success", "fp32")
+    assert outcome["model"]["parity"] == {"max": pytest.approx(4, abs=0.01), "mean": pytest.approx(3.9, abs=0.1)}
+    assert outcome["model"]["notes"][0].startswith("bf16 changes the first frame by 4 code values of 255 at most and ")
+    np.testing.assert_array_equal(list(site.pixels().values()), inverted(site))
+    assert site.render(settings=BF16) == outcome
+    assert site.rendered_again(before) == []
+
+
+def test_a_precision_within_the_tolerance_is_used_and_recorded(site, coarse):
+    outcome = site.render(settings=BF16 | {"parity_tolerance": [5, 5]})
+
+    assert (outcome["status"], outcome["render"]["precision"], outcome["model"]["notes"]) == ("success", "bf16", [])
+    assert outcome["model"]["parity"]["max"] == pytest.approx(4, abs=0.01)
+    assert np.abs(site.pixels()[NAMES[1]].astype(int) - inverted(site)[1]).max() == 4
+
+
+def test_a_resumed_render_decides_on_the_precision_as_the_first_did(site, coarse, monkeypatch):
+    outcome = site.render(settings=BF16)
+    before = site.written()
+    (site.folder / NAMES[3]).unlink()
+    site.job.state.unlink()
+
+    again = site.render(settings=BF16)
+
+    assert site.rendered_again(before) == [NAMES[3]]
+    assert again["model"] == outcome["model"]
+
+
+def test_another_decision_on_the_precision_renders_all_frames_again(site, coarse, monkeypatch):
+    site.render(settings=BF16)
+    before = site.written()
+    (site.folder / NAMES[3]).unlink()
+    monkeypatch.setattr(Coarse, "off", 1)
+    settings = BF16 | {"parity_tolerance": [2, 2]}
+    site.render(settings=settings)
+    between = site.written()
+    monkeypatch.setattr(Coarse, "off", 4)
+    (site.folder / NAMES[3]).unlink()
+
+    outcome = site.render(settings=settings)
+
+    assert site.rendered_again(before) == NAMES
+    assert site.rendered_again(between) == NAMES
+    assert outcome["render"]["precision"] == "fp32"
+
+
+def test_a_first_frame_that_cannot_be_read_is_a_result_in_every_precision(site, network):
+    write_frame(site.shot / NAMES[0], seed=99)
+
+    outcome = site.render(settings=BF16)
+
+    assert outcome["status"] == "error"
+    assert outcome["error"].startswith(f"frame {NAMES[0]} has changed since the sequence was read; run again")
+    assert outcome["model"]["architecture"] == "test"
+
+
+def test_a_first_frame_that_is_not_finite_in_fp32_is_named_in_every_precision(site):
+    site.download(grey_checkpoint(float("nan")))
+
+    assert site.render(settings=BF16)["error"] == f"output is not finite at frame {NAMES[0]}"
 
 
 def test_a_failed_download_is_a_result(site):

@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from string import Formatter
@@ -80,6 +81,7 @@ def pixel_settings(config: Mapping) -> dict[str, Any]:
     keys = ["precision", "tiled", "output_format", "transfer"] + (
         [] if config["tiled"] is False else ["tile_size", "overlap"]
     )
+    keys += [] if config["precision"] == "fp32" else ["parity_tolerance"]
     return {key: config[key] for key in keys}
 
 
@@ -114,6 +116,8 @@ def allowed(rule: Mapping) -> str:
     if "anyOf" in rule:
         words, pattern = rule["anyOf"]
         options = [*words["enum"], pattern["description"]]
+    elif "maxItems" in rule:
+        options = [rule["items"]["description"]]
     elif "array" in types:
         switch = ["true", "false"] if "boolean" in types else []
         options = [*switch, f"one {rule['items']['description']}", "a list of them"]
@@ -149,7 +153,8 @@ def _coerced(key: str, given: Any, rule: Mapping) -> Any:
     if types & {"integer", "number"}:
         return _number(given)
     if "array" in types:
-        return None if given is None else [_text(key, item) for item in _items(key, given)]
+        read = _number if "maxItems" in rule else partial(_text, key)
+        return None if given is None else [read(item) for item in _items(key, given)]
     return _text(key, given) if "string" in types else given
 
 

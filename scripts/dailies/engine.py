@@ -1,10 +1,11 @@
 """The engine: one frame through one network, at native resolution."""
 
 import logging
+import math
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ class Settings:
 
     precision: str = "fp32"
     """fp32, tf32, fp16 or bf16."""
+    parity_tolerance: Sequence[float] = (2, 0.25)
+    """How far another precision may be from fp32: the largest difference and the mean, in code values of 255."""
     tiled: bool | str = "auto"
     """True, False, or "auto": the full frame, and tiles when memory runs out."""
     tile_size: int = 512
@@ -57,6 +60,14 @@ class Fit:
     """The most pixels along each side of a tile, or the sides of the one size that the network takes."""
     home: torch.device
     """Where whole frames are, before and after the network: the device itself, or beside it the CPU."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a precision is from fp32 on one frame, in code values of 255; infinite where its output is not finite."""
+
+    max: float
+    mean: float
 
 
 class _TooMuch(RuntimeError):
@@ -90,17 +101,15 @@ class Engine:
         self.settings = settings
         self.device = device
         self.precision = settings.precision
-        """As asked for, or fp32 where the network cannot run in half."""
+        """As asked for, or fp32 where the network cannot run in half or differs too much."""
+        self.notes: list[str] = []
+        """What a user may want to know of how it went."""
         if settings.precision in AUTOCAST and not model.signature.half:
-            log.warning("%s cannot run in %s; it runs in fp32", model.architecture, settings.precision)
+            self._note(f"{model.architecture} cannot run in {settings.precision}; it runs in fp32")
             self.precision = "fp32"
         self.part: str | None = None
         """Which part of the network's answer is used, when it answers several tensors."""
         self._fit = Fit(tiled=settings.tiled is True, tile=self._tile_sizes()[0], home=device)
-        if device.type == "cuda":
-            tf32 = settings.precision == "tf32"
-            torch.backends.cuda.matmul.allow_tf32 = tf32
-            torch.backends.cudnn.allow_tf32 = tf32
 
     @torch.inference_mode()
     def probe(self) -> None:
@@ -178,28 +187,85 @@ class Engine:
         white 1), and gives ``(height × scale, width × scale, 3)`` of ``dtype``, by default the frame's own; 4 channels
         for a network that answers 4. Integers are rounded to the nearest code value, floats are left as they come.
         Where memory runs out, the frame is rendered in tiles, and those are halved until they fit, unless tiles are
-        not allowed. Raises RenderError when the network's output is not finite or not of the shape that the probe
-        found, and when memory does not suffice at all.
+        not allowed. Where the output of a precision other than fp32 is not finite, this frame is rendered in fp32.
+        Raises RenderError when that is not finite either, when the output is not of the shape that the probe found,
+        and when memory does not suffice at all.
         """
+        dtype = np.dtype(dtype or frame.dtype)
+        levels = self._fitted(frame, dtype)
+        if levels is None and self.precision != "fp32":
+            self._note(f"frames whose output in {self.precision} is not finite are rendered in fp32")
+            with self._running_in("fp32"):
+                levels = self._fitted(frame, dtype)
+        if levels is None:
+            raise RenderError("output is not finite")
+        return levels
+
+    @torch.inference_mode()
+    def settle_precision(self, frame: np.ndarray) -> Parity | None:
+        """Render a frame in the precision asked for and in fp32, and stay with fp32 where they differ too much.
+
+        Takes a frame as ``render`` does, and gives the difference of what lies from black to white; None where fp32 is
+        what was asked for. Raises RenderError as ``render``.
+        """
+        precision, fit = self.precision, self._fit
+        if precision == "fp32":
+            return None
+        # fp32 first: it needs more memory, and both are to be compared in the same tiles
+        with self._running_in("fp32"):
+            exact = self._fitted(frame, np.dtype(np.float32))
+        if exact is None:
+            raise RenderError("output is not finite")
+        parity = _parity(exact, self._fitted(frame, np.dtype(np.float32)))
+        most, mean = self.settings.parity_tolerance
+        if parity.max <= most and parity.mean <= mean:
+            log.info("%s changes the first frame by %g of 255 at most, by %g on average", precision, *astuple(parity))
+            self._fit = fit
+            return parity
+        self.precision = "fp32"
+        if math.isinf(parity.max):
+            self._note(f"the first frame's output in {precision} is not finite, so all are rendered in fp32")
+        else:
+            self._note(
+                f"{precision} changes the first frame by {parity.max:g} code values of 255 at most and {parity.mean:g} "
+                f"on average; parity_tolerance allows {most:g} and {mean:g}, so all are rendered in fp32"
+            )
+        return parity
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            log.warning(text)
+            self.notes.append(text)
+
+    @contextmanager
+    def _running_in(self, precision: str) -> Iterator[None]:
+        before, self.precision = self.precision, precision
+        try:
+            yield
+        finally:
+            self.precision = before
+
+    def _fitted(self, frame: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
+        """Render a frame with what memory allows; None: the output is not finite."""
         while True:
-            rendered, in_network = self._unless_out_of_memory(frame, np.dtype(dtype or frame.dtype))
-            if rendered is not None:
-                return rendered
+            levels, lacking = self._tried(frame, dtype)
+            if lacking is None:
+                return levels
             # here and not where it was caught: the exception's traceback keeps the tensors alive
             if self.device.type in {"cuda", "mps"}:
                 getattr(torch, self.device.type).empty_cache()
-            self._fit = self._smaller_fit(frame, in_network=in_network)
+            self._fit = self._smaller_fit(frame, in_network=lacking == "network")
 
-    def _unless_out_of_memory(self, frame: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray | None, bool]:
-        """Render with what memory is known to allow; without a result, tell whether the network took too much."""
+    def _tried(self, frame: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray | None, str | None]:
+        """Render with what memory is known to allow, and say what it did not suffice for: network, frame, or None."""
         try:
-            return self._rendered(frame, dtype), False
+            return self._rendered(frame, dtype), None
         except _TooMuch:
-            return None, True
+            return None, "network"
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            return None, False
+            return None, "frame"
 
     def _smaller_fit(self, frame: np.ndarray, *, in_network: bool) -> Fit:
         """Give what needs less memory: tiles, then smaller ones, then with whole frames beside the device.
@@ -237,7 +303,7 @@ class Engine:
             sizes.append(half)
         return sizes
 
-    def _rendered(self, frame: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    def _rendered(self, frame: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
         height, width = frame.shape[:2]
         signature, scale = self._signature, self._signature.scale or 1
         unit = torch.tensor(frame, device=self._fit.home).permute(2, 0, 1)[None].float() / _white(frame.dtype)
@@ -246,9 +312,7 @@ class Engine:
             self._fit = replace(self._fit, tiled=True)
         answer = self._in_tiles(padded) if self.tiled else self._forward(padded)
         result = answer[:, :, : height * scale, : width * scale]
-        if not bool(torch.isfinite(result).all()):
-            raise RenderError("output is not finite")
-        return self._levels(result, dtype)
+        return self._levels(result, dtype) if bool(torch.isfinite(result).all()) else None
 
     def _fed(self, unit: Tensor) -> Tensor:
         """Turn ``(1, 3, height, width)``, black 0 and white 1, into what the network takes.
@@ -336,7 +400,7 @@ class Engine:
         """Run the network once; of several tensors in its answer the first that can be a frame counts."""
         # a copy: a network may work in place, and these pixels are needed again by the next tile or after a failure
         given = pixels.to(self.device, copy=True, memory_format=torch.channels_last)
-        with self._precision():
+        with self._arithmetic():
             return self._frame_in(self._network(given), pixels).float()
 
     def _frame_in(self, result: Any, pixels: Tensor) -> Tensor:
@@ -355,9 +419,21 @@ class Engine:
             f"the network answered a {type(result).__name__} without a frame to an input of {_shape(pixels)}"
         )
 
-    def _precision(self) -> AbstractContextManager:
+    def _arithmetic(self) -> AbstractContextManager:
+        if self.device.type == "cuda":
+            tf32 = self.precision == "tf32"
+            torch.backends.cuda.matmul.allow_tf32 = tf32
+            torch.backends.cudnn.allow_tf32 = tf32
+        # it keeps normalisation, sums and what else overflows in fp32
         kind = AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype=kind) if kind else nullcontext()
+
+
+def _parity(exact: np.ndarray, other: np.ndarray | None) -> Parity:
+    if other is None:
+        return Parity(math.inf, math.inf)
+    difference = np.abs(np.clip(exact, 0, 1) - np.clip(other, 0, 1)) * 255
+    return Parity(round(float(difference.max()), 4), round(float(difference.mean(dtype=np.float64)), 4))
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -62,6 +63,15 @@ def read(frame: Frame, route: Route) -> Picture:
     return frames.decode(data, frame.name, transfer=route.transfer)
 
 
+@contextmanager
+def naming(frame: Frame) -> Iterator[None]:
+    """Add to what the engine says is wrong at which frame it is."""
+    try:
+        yield
+    except RenderError as error:
+        raise RenderError(f"{error} at frame {frame.name}") from error
+
+
 def render_frames(todo: Sequence[Frame], route: Route, engine: "Engine", manifest: Manifest) -> None:
     """Decode ahead, render, and encode behind; return when every frame is in place and in the manifest.
 
@@ -82,10 +92,8 @@ def render_frames(todo: Sequence[Frame], route: Route, engine: "Engine", manifes
     with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(writers) as writing:
         try:
             for frame, picture in ahead(todo, lambda frame: read(frame, route), reading, most=readers + 1):
-                try:
+                with naming(frame):
                     pixels = engine.render(picture.pixels, frames.output_dtype(picture, route.output_format))
-                except RenderError as error:
-                    raise RenderError(f"{error} at frame {frame.name}") from error
                 now = time.monotonic()
                 pending.add(writing.submit(write, frame, picture, pixels, now - last, engine.tiled))
                 last = now

@@ -14,12 +14,12 @@ from dailies import files
 from dailies.download import RECEIPT
 from dailies.errors import DailiesError
 from dailies.manifest import Entry, Manifest, keys_of
-from dailies.pipeline import Route, render_frames
+from dailies.pipeline import Route, naming, read, render_frames
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 
 if TYPE_CHECKING:
-    from dailies.engine import Engine
+    from dailies.engine import Engine, Parity
     from dailies.models import Model
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,12 @@ def _attempt(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, reco
         engine.probe()
     except Exception as error:  # an artifact is foreign data: whatever comes of it is its own failure, not the job's
         return Ending("load_failed", _reason(error, "loading", path))
-    about = _about(model, engine, job, trusted=trusted)
+    try:
+        parity = _settle_precision(job, sequence, engine)
+    except Exception as error:  # a network is foreign code
+        about = _about(model, engine, job, trusted=trusted, parity=None)
+        return Ending("error", _reason(error, "rendering", job.folder), about)
+    about = _about(model, engine, job, trusted=trusted, parity=parity)
     manifest = _manifest(job, receipt, sequence, about)
     done = manifest.done()
     todo = [frame for frame in sequence.frames if frame.output not in done]
@@ -177,7 +182,16 @@ def _reason(error: Exception, doing: str, place: Path) -> str:
     return f"{doing} failed with {type(error).__name__}: {first}"
 
 
-def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool) -> dict[str, Any]:
+def _settle_precision(job: Job, sequence: FrameSequence, engine: "Engine") -> "Parity | None":
+    """Let the first frame of the sequence decide, and not of the job: every attempt and every job decides alike."""
+    if engine.precision == "fp32" or not sequence.frames:
+        return None
+    first = sequence.frames[0]
+    with naming(first):
+        return engine.settle_precision(read(first, _route(job, sequence)).pixels)
+
+
+def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity: "Parity | None") -> dict[str, Any]:
     """Give what is known of a model once it was tried: for the manifest's keys and for ``metadata.json``."""
     return {
         "architecture": model.architecture,
@@ -188,8 +202,11 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool) -> dict
             "config": files.digest(repr(sorted(model.config.items()))),
             "code": job.loading["code"] if ":" in model.builder else None,
             "part": engine.part,
+            # the one used, of which one asked for may fall short: frames of both never mix in a sequence
+            "precision": engine.precision,
         },
         "precision": engine.precision,
+        "parity": asdict(parity) if parity else None,
         **_found(model, engine),
         "trust_pickle": trusted,
         "signature": asdict(engine.signature),
@@ -199,7 +216,7 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool) -> dict
 def _found(model: "Model", engine: "Engine") -> dict[str, Any]:
     """Give what rendering itself may change: the tiles that memory allows, and what there is to tell a user."""
     parts = (f"part {engine.part} of the network's answer is used",) if engine.part else ()
-    return {"tile_size": engine.tile_size, "overlap": engine.overlap, "notes": [*model.notes, *parts]}
+    return {"tile_size": engine.tile_size, "overlap": engine.overlap, "notes": [*model.notes, *parts, *engine.notes]}
 
 
 def _figures(ending: Ending, job: Job) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from dailies import credentials
+from dailies import environment
 from dailies.logs import job_log
 from dailies.render import Job, render
 
 if __name__ == "__main__":
-    credentials.leave_behind()
+    environment.prepare()
     with job_log(snakemake.log[0]):
         model, state = snakemake.wildcards.model, Path(snakemake.input.sequence).parent
         render(

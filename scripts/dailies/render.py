@@ -1,7 +1,6 @@
 """A render: one model over one sequence, resumed where it stopped, and its record."""
 
 import logging
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -116,8 +115,6 @@ def _manifest(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, mod
 
 def _attempt(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, record: Mapping[str, Any]) -> Ending:
     """Load the model and render the frames that the manifest does not hold."""
-    # torch's threads wait by spinning: beside another program one render was 50 times slower, alone none was faster
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from dailies.engine import Engine, Settings, find_device

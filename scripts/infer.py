@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from dailies import environment
-from dailies.logs import job_log
-from dailies.render import Job, render
 
 if __name__ == "__main__":
     environment.prepare()
+    # only now: the environment is prepared by starting Python again
+    from dailies.logs import job_log
+    from dailies.render import Job, render
+
     with job_log(snakemake.log[0]):
         model, state = snakemake.wildcards.model, Path(snakemake.input.sequence).parent
         render(

@@ -1,0 +1,112 @@
+"""Measure the start-up of a render: from the start of its process to the first frame, over importing torch.
+
+python benchmarks/startup.py
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).parents[1]
+SCRIPTS = REPOSITORY / "scripts"
+sys.path[:0] = [str(SCRIPTS)]
+
+from dailies import files, frames, sequence  # noqa: E402
+from dailies.architectures import ARCHITECTURES  # noqa: E402
+from dailies.config import loading_settings, pixel_settings, validated  # noqa: E402
+
+NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "base"}}
+REPEATS = 9
+
+JOB = """
+import builtins, json, os, runpy, sys
+from types import SimpleNamespace
+sys.path.append({scripts!r})
+from dailies import environment
+environment.prepare()
+from dailies import frames
+
+
+def first_frame(*arguments, **options):
+    os._exit(0)
+
+
+frames.decode = first_frame
+about = json.loads({about!r})
+builtins.snakemake = SimpleNamespace(**{{key: SimpleNamespace(**value) if isinstance(value, dict) and key != "config"
+                                        else value for key, value in about.items()}})
+runpy.run_path({script!r}, run_name="__main__")
+sys.exit("no frame was read")
+"""
+
+
+def site(root: Path, name: str) -> str:
+    """Prepare what the jobs before a render leave on the disk; give the program that runs the render's script."""
+    import torch
+
+    (root / "shot").mkdir(parents=True)
+    picture = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
+    blank = frames.Picture(picture)
+    (root / "shot" / "frame_000000.png").write_bytes(frames.encode(picture, blank))
+    sequence.save(sequence.scan(root / "shot", on_bad_frame="error", cache=root / "cache.json"), root / "sequence.json")
+    weights = root / "weights" / "artifact" / "best.pth"
+    weights.parent.mkdir(parents=True)
+    state = ARCHITECTURES[name](**NETWORKS[name]).state_dict()
+    torch.save({"model_state_dict": state, "model_config": NETWORKS[name], "architecture": name}, weights)
+    receipt = {"status": "success", "error": None, "uri": "", "path": "best.pth", "sha256": files.sha256_of(weights)}
+    files.write_json(root / "weights" / "download.json", receipt)
+    record = {"run_id": "a", "experiment_id": "0", "architecture": name, "hints": {}}
+    files.write_json(root / "models" / "model.json", record)
+    given = {
+        "input_dir": str(root / "shot"),
+        "output_dir": str(root / "out"),
+        "device": "cpu",
+        "mlflow_uri": "http://x",
+    }
+    config = validated(given, REPOSITORY / "config" / "config.schema.yaml", {})
+    about = {
+        "log": [str(root / "log")],
+        "wildcards": {"model": "model"},
+        "input": {
+            "record": str(root / "models" / "model.json"),
+            "weights": str(root / "weights"),
+            "sequence": str(root / "sequence.json"),
+        },
+        "output": {"outcome": str(root / "renders" / "model.json")},
+        "params": {"settings": pixel_settings(config), "loading": loading_settings(config), "attempt": 1},
+        "config": config,
+        "threads": 2,
+    }
+    return JOB.format(scripts=str(SCRIPTS), about=json.dumps(about), script=str(SCRIPTS / "infer.py"))
+
+
+def seconds(program: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print medians, and ratios taken in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        programs = {"import torch": "import os, torch; os._exit(0)"}
+        programs |= {name: site(Path(folder) / name, name) for name in NETWORKS}
+        for program in programs.values():
+            seconds(program)
+        times: dict[str, list[float]] = {name: [] for name in programs}
+        for _ in range(REPEATS):
+            for name, program in programs.items():
+                times[name].append(seconds(program))
+    for name, taken in times.items():
+        ratio = statistics.median(own / base for own, base in zip(taken, times["import torch"], strict=True))
+        print(f"{name}: {statistics.median(taken):.2f} s, {ratio:.2f} times import torch")
+
+
+if __name__ == "__main__":
+    main()

@@ -32,6 +32,7 @@ localrules:
 
 wildcard_constraints:
     model=r"[^/]+",
+    shard=r"all|[1-9][0-9]*",
 
 
 rule all:

@@ -1,10 +1,11 @@
-"""Stage 5, collect: close a model. renders/{model}.json, runs/{model}.json -> metadata.json."""
+"""Stage 5, collect: close a model. renders/{model}/, runs/{model}.json -> metadata.json."""
 
 
 rule collect:
     input:
         run=f"{STATE}/runs/{{model}}.json",
-        outcome=f"{STATE}/renders/{{model}}.json",
+        outcomes=records_of_all_shards,
+        sequence=f"{STATE}/sequence.json",
     output:
         metadata=f"{OUT}/{{model}}/metadata.json",
     log:

@@ -80,33 +80,45 @@ def comparison_page(wildcards):
     return [f"{OUT}/compare/index.html"] if config["compare"] else []
 
 
+def shard_of(wildcards, listing):
+    """The frames of one shard."""
+    return sequence.shards(Path(listing), config["shard_frames"])[wildcards.shard]
+
+
+def records_of_all_shards(wildcards):
+    """The records of a model's shards; how many there are is known once the sequence was read."""
+    listing = checkpoints.sequence.get().output.sequence
+    shards = sequence.shards(Path(listing), config["shard_frames"])
+    return [f"{STATE}/renders/{wildcards.model}/{shard}.json" for shard in shards]
+
+
 def next_attempt(wildcards):
-    """The number of the attempt at this model that is due; it grows only after a failure or a lost frame."""
+    """The number of the attempt at this shard that is due; it grows only after a failure or a lost frame."""
     return manifest.next_attempt(
-        Path(f"{STATE}/attempts/{wildcards.model}.json"),
+        Path(f"{STATE}/attempts/{wildcards.model}/{wildcards.shard}.json"),
         Path(f"{STATE}/sequence.json"),
         Path(f"{OUT}/{wildcards.model}"),
+        shard=wildcards.shard,
+        shard_frames=config["shard_frames"],
     )
 
 
-@cache
-def frames_in(listing):
-    """The frames of the sequence, read once and not once per model."""
-    return sequence.load(Path(listing))
+def digest_of_shard(wildcards):
+    """What changes when one of the shard's input frames does; a function of input would not count as a parameter."""
+    listing = f"{STATE}/sequence.json"
+    return shard_of(wildcards, listing).digest if Path(listing).is_file() else None
 
 
 def infer_memory(wildcards, input, attempt):
     """Megabytes for one render: about 1.2 kB per pixel in fp32, on top of torch itself; more on every retry."""
-    frame = frames_in(input.sequence).largest
+    frame = shard_of(wildcards, input.sequence).largest
     tile = (config["tile_size"] ** 2) if config["tiled"] is True else frame
     return int((1500 + 1.2e-3 * min(frame, tile)) * attempt)
 
 
 def infer_minutes(wildcards, input, attempt):
     """Minutes for one render: 10 s per megapixel and frame, as a U-Net of base 64 takes on 2 cores, and a reserve."""
-    frames = frames_in(input.sequence).frames
-    pixels = sum(frame.width * frame.height for frame in frames)
-    return int((10 + pixels / 1e6 * 10 / 60) * attempt)
+    return int((10 + shard_of(wildcards, input.sequence).pixels / 1e6 * 10 / 60) * attempt)
 
 
 SUMMARY = Path(f"{OUT}/batch_summary.json")

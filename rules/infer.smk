@@ -1,17 +1,17 @@
-"""Stage 4, infer: one model over every frame. weights, frames -> frames, renders/{model}.json."""
+"""Stage 4, infer: one model over one shard of the frames. weights, frames -> frames, renders/{model}/{shard}.json."""
 
 
 rule infer:
     input:
         record=f"{STATE}/models/{{model}}.json",
         weights=f"{STATE}/weights/{{model}}",
-        sequence=f"{STATE}/sequence.json",
+        sequence=ancient(f"{STATE}/sequence.json"),  # the parameter frames says whether this shard has changed
     output:
-        outcome=f"{STATE}/renders/{{model}}.json",
+        outcome=f"{STATE}/renders/{{model}}/{{shard}}.json",
     log:
-        f"{OUT}/logs/infer_{{model}}.log",
+        f"{OUT}/logs/infer_{{model}}_{{shard}}.log",
     benchmark:
-        f"{STATE}/benchmarks/infer_{{model}}.tsv"
+        f"{STATE}/benchmarks/infer_{{model}}_{{shard}}.tsv"
     conda:
         "../envs/dailies.yaml"
     threads: 8
@@ -22,6 +22,7 @@ rule infer:
     params:
         settings=pixel_settings(config),
         loading=loading_settings(config),
+        frames=digest_of_shard,
         attempt=next_attempt,
     script:
         "../scripts/infer.py"

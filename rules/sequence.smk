@@ -1,7 +1,7 @@
 """Stage 1, sequence: read every frame once; a video is decoded. input_dir -> sequence.json."""
 
 
-rule sequence:
+checkpoint sequence:
     output:
         sequence=f"{STATE}/sequence.json",
     log:

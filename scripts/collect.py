@@ -9,6 +9,8 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         describe(
             Path(snakemake.input.run),
-            Path(snakemake.input.outcome),
+            [Path(path) for path in snakemake.input.outcomes],
+            sequence=Path(snakemake.input.sequence),
+            manifests=Path(snakemake.input.sequence).parent / "frames" / snakemake.wildcards.model,
             output=Path(snakemake.output.metadata),
         )

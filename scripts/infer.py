@@ -11,16 +11,22 @@ if __name__ == "__main__":
     from dailies.render import Job, render
 
     with job_log(snakemake.log[0]):
-        model, state = snakemake.wildcards.model, Path(snakemake.input.sequence).parent
+        model, shard, state = (
+            snakemake.wildcards.model,
+            snakemake.wildcards.shard,
+            Path(snakemake.input.sequence).parent,
+        )
         render(
             Job(
                 record=Path(snakemake.input.record),
                 weights=Path(snakemake.input.weights),
                 sequence=Path(snakemake.input.sequence),
+                shard=shard,
+                shard_frames=snakemake.config["shard_frames"],
                 input_dir=Path(snakemake.config["input_dir"]),
                 folder=Path(snakemake.config["output_dir"]) / model,
-                manifest=state / "frames" / f"{model}.jsonl",
-                state=state / "attempts" / f"{model}.json",
+                manifest=state / "frames" / model / f"{shard}.jsonl",
+                state=state / "attempts" / model / f"{shard}.json",
                 settings=dict(snakemake.params.settings),
                 loading=dict(snakemake.params.loading),
                 png_compression=snakemake.config["png_compression"],

@@ -97,10 +97,17 @@ def grey(level: float) -> int:
 
 
 def jobs(output: str, rule: str) -> list[str]:
-    """Name the models for which ``output`` of snakemake tells a job of ``rule``, sorted; "" for a job without one."""
+    """Name the models for which ``output`` of snakemake tells a job of ``rule``, sorted; "" for a job without one.
+
+    A job of one shard of several is named with it: ``model/2``.
+    """
     found = (block for name, block in JOB.findall(output) if name == rule)
-    models = (re.search(r"^    wildcards: model=(.+)$", block, re.MULTILINE) for block in found)
-    return sorted(match[1] if match else "" for match in models)
+    models = (re.search(r"^    wildcards: model=(.+?)(?:, shard=(.+))?$", block, re.MULTILINE) for block in found)
+    return sorted(_job_name(match) if match else "" for match in models)
+
+
+def _job_name(match: re.Match[str]) -> str:
+    return match[1] if match[2] in (None, "all") else f"{match[1]}/{match[2]}"
 
 
 def strict_json(path: Path) -> Any:

@@ -1,11 +1,12 @@
 import hashlib
 import json
+import os
 import threading
 from dataclasses import asdict, replace
 
 import pytest
 from dailies import files
-from dailies.manifest import Manifest, frame_key, keys_of, next_attempt
+from dailies.manifest import Manifest, frame_key, keys_of, next_attempt, prune
 from dailies.sequence import Frame, Sequence, save
 
 SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
@@ -161,12 +162,12 @@ def due(folder):
     """Save the record of an attempt, or none, and give the number of the attempt that is due."""
     state, sequence = folder.parent / "attempt.json", folder.parent / "sequence.json"
 
-    def number(last=None, frames=FRAMES, place=folder):
+    def number(last=None, frames=FRAMES, place=folder, shard="all", shard_frames=0):
         if last:
             files.write_json(state, last)
         if frames:
             save(Sequence(frames), sequence)
-        return next_attempt(state, sequence, place)
+        return next_attempt(state, sequence, place, shard=shard, shard_frames=shard_frames)
 
     return number
 
@@ -205,4 +206,72 @@ def test_a_sequence_that_was_written_anew_is_read_anew(due, folder):
 
     assert due(frames=longer) == 4
     (folder / "d.png").touch()
-    assert due() == 3
+    os.utime(folder, ns=(1, 1))  # a file system's clock may stand still between two lines of a test
+    assert due(frames=longer) == 3
+
+
+def test_a_frame_is_lost_to_its_own_shard_alone(due, folder):
+    (folder / "c.png").unlink()
+
+    assert due({"status": "success", "attempt": 3}, shard="1", shard_frames=2) == 3
+    assert due({"status": "success", "attempt": 3}, shard="2", shard_frames=2) == 4
+
+
+@pytest.fixture
+def shards(manifest, folder):
+    """Manifests of two shards, a and b, c; all three frames are known from when the sequence was not split."""
+
+    def shard(name, outputs, artifact="weights"):
+        keys = keys_of(SEQUENCE, artifact, SETTINGS)
+        return Manifest(folder.parent / f"{name}.jsonl", folder=folder, keys={name: keys[name] for name in outputs})
+
+    return lambda artifact="weights": (shard("1", ["a.png", "b.png"], artifact), shard("2", ["c.png"], artifact))
+
+
+def test_a_shard_knows_its_frames_from_any_manifest(shards, manifest):
+    first, second = shards()
+
+    assert (list(first.done()), list(second.done())) == (["a.png", "b.png"], ["c.png"])
+    first.restart()
+    second.restart()
+    assert list(manifest.done()) == ["a.png", "b.png", "c.png"]
+
+
+def test_a_shard_gathers_what_it_knows_so_that_other_manifests_can_go(shards, folder):
+    for shard in shards():
+        shard.restart()
+
+    prune(folder.parent, ["1", "2"])
+
+    assert sorted(path.name for path in folder.parent.glob("*.jsonl")) == ["1.jsonl", "2.jsonl"]
+    assert [list(shard.done()) for shard in shards()] == [["a.png", "b.png"], ["c.png"]]
+
+
+def test_a_shard_keeps_what_it_knows_of_frames_that_are_in_another_now(shards, folder):
+    for shard in shards():
+        shard.restart()
+    prune(folder.parent, ["1", "2"])
+    moved = Manifest(folder.parent / "1.jsonl", folder=folder, keys={"a.png": KEYS["a.png"]})
+
+    moved.restart()
+
+    assert list(again(folder, KEYS).done()) == ["a.png", "b.png", "c.png"]
+
+
+def test_the_bytes_decide_where_two_manifests_tell_of_one_frame(shards, manifest, folder):
+    first, _ = shards("other weights")
+    first.restart()
+    (folder / "b.png").write_bytes(b"PIXELS")
+    first.add("b.png", b"PIXELS", seconds=1, device="cpu", tiled=False)
+
+    assert list(first.done()) == ["b.png"]
+    assert list(manifest.done()) == ["a.png", "c.png"]
+
+
+def test_a_frame_that_was_written_before_a_kill_is_not_taken_for_the_one_of_another_manifest(shards, manifest, folder):
+    first, _ = shards("other weights")
+    first.restart()
+    (folder / "b.png").write_bytes(b"PIXELS")
+
+    assert list(manifest.done()) == ["a.png", "c.png"]
+    assert list(first.done()) == []

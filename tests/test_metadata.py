@@ -5,6 +5,7 @@ import pytest
 from conftest import strict_json
 from dailies import files
 from dailies.metadata import describe, failures, left_behind, summarize, table
+from dailies.sequence import Frame, Sequence, save
 
 RUN = {
     "run_id": "0123456789abcdef0123456789abcdef",
@@ -48,6 +49,7 @@ OUTCOME = {
     "artifact": {"uri": "file:///store", "path": "checkpoints/best.pth", "sha256": "ab", "size": 3},
     "input": {"digest": "cd", "frames": 201, "skipped": 0},
 }
+SEQUENCE = Sequence((Frame("a.jpg", "a.png", 7, 5, "RGB", 8, 100, sha256="digest of a"),), ({"name": "b.jpg"},))
 FAILED = OUTCOME | {"status": "load_failed", "error": "best.pth is damaged", "model": {}}
 FAILED["render"] = OUTCOME["render"] | {"frames": 0, "seconds": 0, "fps": None, "device": None}
 
@@ -56,11 +58,22 @@ FAILED["render"] = OUTCOME["render"] | {"frames": 0, "seconds": 0, "fps": None, 
 def described(tmp_path):
     """Describe a model in a folder, and give the path of its metadata.json."""
 
-    def write(name="night", run=None, outcome=None):
+    def write(name="night", run=None, outcome=None, outcomes=None):
         files.write_json(tmp_path / "run.json", RUN | (run or {}))
-        files.write_json(tmp_path / "outcome.json", outcome or OUTCOME)
+        save(SEQUENCE, tmp_path / "sequence.json")
+        records = {}
+        for number, each in enumerate(outcomes or [outcome or OUTCOME], start=1):
+            records[tmp_path / "renders" / f"{number}.json"] = each
+        for path, each in records.items():
+            files.write_json(path, each)
         output = tmp_path / "out" / name / "metadata.json"
-        describe(tmp_path / "run.json", tmp_path / "outcome.json", output=output)
+        describe(
+            tmp_path / "run.json",
+            list(records),
+            sequence=tmp_path / "sequence.json",
+            manifests=tmp_path / "frames",
+            output=output,
+        )
         return output
 
     return write
@@ -90,7 +103,7 @@ def test_metadata_has_the_promised_fields_in_order(described):
         *("tiled", "tile_size", "overlap", "versions"),
     ]
     assert about["artifact"] == OUTCOME["artifact"]
-    assert about["input"] == OUTCOME["input"]
+    assert about["input"] == {"digest": SEQUENCE.digest, "frames": 1, "skipped": 1}
     assert about["network"] == {
         "builder": "dailies",
         "trust_pickle": False,
@@ -238,3 +251,47 @@ def test_text_of_any_language_stays_readable(described):
 
     assert "último ensayo 夜" in path.read_text(encoding="utf-8")
     assert json.loads(Path(path).read_bytes())["run_name"] == "último ensayo 夜"
+
+
+def shard(frames, seconds, **changes):
+    """The outcome of a shard."""
+    render = {"frames": frames, "seconds": seconds, "fps": frames / seconds if seconds else None}
+    return OUTCOME | {"render": OUTCOME["render"] | render} | changes
+
+
+def test_the_figures_of_a_models_shards_are_summed(described):
+    render = strict_json(described(outcomes=[shard(100, 10.0), shard(100, 30.0, attempt=4), shard(1, 0.2)]))["render"]
+
+    assert (render["status"], render["error"], render["attempt"]) == ("success", None, 4)
+    assert (render["frames"], render["seconds"], render["fps"]) == (201, 40.2, 5.0)
+
+
+def test_one_tiled_shard_makes_a_tiled_render(described):
+    tiled = shard(1, 1.0)
+    tiled["render"] |= {"tiled": True, "tile_size": 512, "overlap": 64}
+
+    render = strict_json(described(outcomes=[shard(1, 1.0), tiled]))["render"]
+
+    assert (render["frames"], render["tiled"], render["tile_size"], render["overlap"]) == (2, True, 512, 64)
+
+
+def test_a_model_is_as_its_worst_shard_and_known_from_any(described):
+    lost = shard(0, 0, status="error", error="out of memory")
+    unloaded = shard(0, 0, status="load_failed", error="no such file", model={})
+
+    about = strict_json(described(outcomes=[unloaded, shard(100, 10.0), lost]))
+
+    assert (about["render"]["status"], about["render"]["error"]) == ("load_failed", "no such file")
+    assert (about["render"]["frames"], about["render"]["fps"]) == (100, 10.0)
+    assert (about["architecture"], about["signature"]["scale"]) == ("unet", 1)
+
+
+@pytest.mark.parametrize(("outcomes", "left"), [([OUTCOME, OUTCOME], 2), ([OUTCOME, FAILED], 3)])
+def test_manifests_of_another_split_go_when_every_shard_is_rendered(described, tmp_path, outcomes, left):
+    (tmp_path / "frames").mkdir()
+    for name in ("all", "1", "2"):
+        (tmp_path / "frames" / f"{name}.jsonl").touch()
+
+    described(outcomes=outcomes)
+
+    assert len(list((tmp_path / "frames").iterdir())) == left

@@ -62,15 +62,17 @@ class Site:
 
     def __init__(self, root):
         self.shot, self.folder, self.weights = root / "shot", root / "out" / "model", root / "weights"
-        self.result = root / "renders" / "model.json"
+        self.result = root / "renders" / "model" / "all.json"
         self.job = Job(
             record=root / "models" / "model.json",
             weights=self.weights,
             sequence=root / "sequence.json",
+            shard="all",
+            shard_frames=0,
             input_dir=self.shot,
             folder=self.folder,
-            manifest=root / "frames" / "model.jsonl",
-            state=root / "attempts" / "model.json",
+            manifest=root / "frames" / "model" / "all.jsonl",
+            state=root / "attempts" / "model" / "all.json",
             settings=SETTINGS,
             loading=LOADING,
             png_compression="fast",
@@ -105,8 +107,9 @@ class Site:
     def render(self, **changes):
         """Render, and give the record of it."""
         self.result.unlink(missing_ok=True)
-        render(replace(self.job, **changes), result=self.result)
-        assert self.result.read_bytes() == self.job.state.read_bytes()
+        job = replace(self.job, **changes)
+        render(job, result=self.result)
+        assert self.result.read_bytes() == job.state.read_bytes()
         return strict_json(self.result)
 
     def written(self):
@@ -696,6 +699,71 @@ def test_what_a_killed_job_was_writing_is_removed(site):
     assert sorted(path.name for path in site.folder.iterdir()) == [*NAMES, "notes.txt"]
 
 
+def test_what_another_shard_is_writing_stays(site):
+    site.folder.mkdir(parents=True)
+    drafts = [site.folder / f".{name}.0123abcd.tmp" for name in NAMES]
+    for draft in drafts:
+        draft.write_bytes(b"half a frame")
+
+    site.render(shard="2", shard_frames=2)
+
+    assert [draft.exists() for draft in drafts] == [True, True, False, False, True, True]
+    for draft in drafts:
+        draft.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def sharded(site, tmp_path):
+    """Render the shards of a split one after another, and give their records."""
+
+    def render(shard_frames, shards, **changes):
+        for shard in shards:
+            site.result = tmp_path / "renders" / "model" / f"{shard}.json"
+            paths = {
+                "manifest": tmp_path / "frames" / f"{shard}.jsonl",
+                "state": tmp_path / "attempts" / f"{shard}.json",
+            }
+            site.render(shard=shard, shard_frames=shard_frames, **paths, **changes)
+        return {path.stem: strict_json(path) for path in sorted(site.result.parent.iterdir())}
+
+    return render
+
+
+def test_a_shard_renders_its_frames_alone(site, network, sharded):
+    records = sharded(2, "2")
+
+    assert list(site.written()) == NAMES[2:4]
+    assert (records["2"]["render"]["frames"], records["2"]["input"]["frames"]) == (2, 2)
+
+
+def test_another_split_renders_nothing_again(site, network, sharded):
+    sharded(0, ["all"])
+    before = site.written()
+
+    for shard_frames, shards in ((2, "123"), (4, "12"), (0, ["all"])):
+        records = sharded(shard_frames, shards)
+        assert list(records) == list(shards)
+        assert sum(record["render"]["frames"] for record in records.values()) == 6
+    assert site.written() == before
+    assert network.calls == 6
+
+
+def test_another_split_forgets_records_of_frames_that_it_may_change(site, network, sharded):
+    sharded(2, "123")
+
+    records = sharded(3, "1", settings=SETTINGS | {"precision": "tf32"})
+
+    assert list(records) == ["1"]
+
+
+def test_shards_that_move_forget_records_of_what_they_were(site, network, sharded):
+    sharded(2, "123")
+    write_frame(site.shot / "frame_0.png", seed=9)
+    site.read_sequence()
+
+    assert list(sharded(2, "2")) == ["2"]
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 64 KiB, mounted where the rendered frames go."""
@@ -781,7 +849,17 @@ def test_the_threads_of_the_job_reach_torch(site, network):
     assert seen == [3]
 
 
-PLAIN = ("settings", "loading", "png_compression", "device", "threads", "attempt", "trust_pickle")
+PLAIN = (
+    "shard",
+    "shard_frames",
+    "settings",
+    "loading",
+    "png_compression",
+    "device",
+    "threads",
+    "attempt",
+    "trust_pickle",
+)
 """What of a job is no path."""
 
 

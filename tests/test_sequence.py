@@ -13,7 +13,19 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 from conftest import read_frame, write_frame, write_video
 from dailies.errors import SequenceError
-from dailies.sequence import fingerprint, listing, load, natural, output_name, save, scan
+from dailies.sequence import (
+    Frame,
+    Sequence,
+    fingerprint,
+    listing,
+    load,
+    natural,
+    output_name,
+    save,
+    scan,
+    shards,
+    split,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -520,3 +532,42 @@ def test_planning_a_workflow_needs_no_pixels(shot):
     printed = subprocess.check_output([sys.executable, "-c", code], env={"PYTHONPATH": str(SCRIPTS)}, text=True)
 
     assert printed == "set()\n"
+
+
+def numbered(count):
+    """A sequence of ``count`` frames."""
+    return Sequence(tuple(Frame(f"{n}.jpg", f"{n}.png", 7, 5, "RGB", 8, 100, sha256=str(n)) for n in range(count)))
+
+
+@pytest.mark.parametrize(
+    ("shard_frames", "sizes"),
+    [
+        (0, {"all": 7}),
+        (7, {"all": 7}),
+        (100, {"all": 7}),
+        (6, {"1": 6, "2": 1}),
+        (3, {"1": 3, "2": 3, "3": 1}),
+        (1, dict.fromkeys("1234567", 1)),
+    ],
+)
+def test_a_sequence_is_split_into_contiguous_shards(shard_frames, sizes):
+    whole = numbered(7)
+
+    shards = split(whole, shard_frames)
+
+    assert {name: len(shard.frames) for name, shard in shards.items()} == sizes
+    assert tuple(frame for shard in shards.values() for frame in shard.frames) == whole.frames
+
+
+def test_an_added_frame_changes_the_last_shard_alone():
+    before, after = (split(numbered(count), 3) for count in (7, 8))
+
+    assert [name for name in after if after[name].digest != before[name].digest] == ["3"]
+
+
+def test_shards_of_a_file_are_read_again_when_it_was_written_anew(tmp_path):
+    path = tmp_path / "sequence.json"
+    for count, modified in ((4, 1), (5, 2)):
+        save(numbered(count), path)
+        os.utime(path, ns=(modified, modified))
+        assert [len(shard.frames) for shard in shards(path, 3).values()] == [3, count - 3]

@@ -324,7 +324,7 @@ def test_a_killed_render_resumes_where_it_stopped(studio, tmp_path_factory):
         time.sleep(0.01)
     kill_group(process)
     process.stdout.close()
-    manifest = studio.state / "frames" / f"{studio.folder(killed).name}.jsonl"
+    manifest = studio.state / "frames" / studio.folder(killed).name / "all.jsonl"
     done = {json.loads(line)["output"] for line in manifest.read_text().splitlines()[:-1]}
     before = studio.written(killed)
     assert 90 < len(done) < 201
@@ -367,3 +367,101 @@ def test_an_alias_that_moves_renders_only_the_model_it_names_now(rendered):
     (new,) = jobs(output, "infer")
     assert new == f"{rendered.folder(middle).name}_net-3"
     assert [line["run_name"] for line in rendered.summary()] == ["middle", "light"]
+
+
+def test_a_frame_that_was_only_touched_downloads_nothing(rendered):
+    before = all_written(rendered)
+    os.utime(rendered.frames / NAMES[0])
+
+    output = rendered.snakemake()
+
+    assert jobs(output, "sequence") == [""]
+    assert jobs(output, "download") == jobs(output, "infer") == jobs(output, "collect") == []
+    assert all_written(rendered) == before
+    assert "Nothing to be done" in rendered.snakemake("-n")
+
+
+def test_another_split_renders_nothing(rendered):
+    before = all_written(rendered)
+    frames = {name: contents(rendered.folder(run)) for name, run in rendered.runs.items() if name in LEVELS}
+    figures = rendered.metadata(rendered.runs["dark"])["render"]
+
+    for shard_frames in (2, 3):
+        output = rendered.snakemake(shard_frames=shard_frames)
+
+        assert jobs(output, "infer") == [f"{name}/{shard}" for name in only(rendered, *LEVELS) for shard in "12"]
+        assert all_written(rendered) == before
+        assert "Nothing to be done" in rendered.snakemake("-n", shard_frames=shard_frames)
+    assert {name: contents(rendered.folder(run)) for name, run in rendered.runs.items() if name in LEVELS} == frames
+    render = rendered.metadata(rendered.runs["dark"])["render"]
+    assert (render["status"], render["attempt"], render["frames"]) == ("success", 1, figures["frames"])
+
+
+def test_in_shards_just_what_is_missing_is_rendered(rendered):
+    rendered.snakemake(shard_frames=2)
+    before = all_written(rendered)
+    dark = only(rendered, "dark")[0]
+    (rendered.output / dark / NAMES[2]).unlink()
+
+    output = rendered.snakemake(shard_frames=2)
+
+    assert jobs(output, "infer") == [f"{dark}/{shard}" for shard in "12"]
+    logs = [(rendered.output / "logs" / f"infer_{dark}_{shard}.log").read_text() for shard in "12"]
+    assert "2 frames, none of them to render" in logs[0]
+    assert "2 frames, 1 of them to render" in logs[1]
+    after = all_written(rendered)
+    assert [name for name in NAMES if after["dark"][name] != before["dark"][name]] == [NAMES[2]]
+    assert {name: after[name] for name in ("middle", "light")} == {name: before[name] for name in ("middle", "light")}
+
+    rendered.add_frames(1, start=4, size=(40, 36))
+    write_frame(rendered.frames / NAMES[1], seed=77, size=(40, 36))
+
+    rendered.snakemake(shard_frames=2)
+
+    assert [line["frames"] for line in rendered.summary()] == [5, 5, 5]
+    now = rendered.written(rendered.runs["dark"])
+    assert [name for name in NAMES if now[name] != after["dark"][name]] == [NAMES[1]]
+
+
+def test_shards_that_failed_are_retried_and_the_model_says_why(studio):
+    studio.add_frames(4)
+    good, junk = studio.add_run("good", grey_checkpoint(0.3)), studio.add_run("junk", b"junk")
+
+    output = studio.snakemake(expect=1, shard_frames=2)
+
+    assert "dailies: 1 of 2 models failed: junk " in output
+    before = studio.written(good)
+    studio.log_checkpoint(junk, grey_checkpoint(0.1))
+    output = studio.snakemake(shard_frames=2)
+    assert jobs(output, "infer") == [f"{studio.folder(junk).name}/{shard}" for shard in "12"]
+    assert studio.written(good) == before
+    assert studio.levels(junk) == [grey(0.1)] * 4
+    assert [studio.metadata(run)["render"]["attempt"] for run in (good, junk)] == [1, 2]
+
+
+def test_a_killed_shard_resumes_and_all_bytes_are_those_of_a_whole_render(studio):
+    studio.add_frames(120, size=(64, 48))
+    killed = studio.add_run("killed", textured_checkpoint(1))
+
+    process = studio.start(shard_frames=60)
+    while len(list(studio.output.glob("*/frame_*.png"))) < 90:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.01)
+    kill_group(process)
+    process.stdout.close()
+    manifests = list((studio.state / "frames" / studio.folder(killed).name).glob("*.jsonl"))
+    lines = [line for path in manifests for line in path.read_text().splitlines()[:-1]]
+    done = {json.loads(line)["output"] for line in lines}
+    before = studio.written(killed)
+    assert 80 < len(done) < 120
+
+    studio.snakemake("--unlock")
+    studio.snakemake(shard_frames=60)
+    undisturbed = studio.add_run("undisturbed", textured_checkpoint(1))
+    studio.snakemake()
+
+    after = studio.written(killed)
+    assert {name for name in done if after[name] != before[name]} == set()
+    frames = contents(studio.folder(undisturbed))
+    assert contents(studio.folder(killed)) == frames
+    assert len(set(frames.values())) == 120

@@ -37,10 +37,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def sweep(folder: Path) -> None:
-    """Delete what ``write_bytes`` was writing in a folder when its process was killed."""
+def sweep(folder: Path, names: Iterable[str]) -> None:
+    """Delete what ``write_bytes`` was writing under these names in a folder when its process was killed."""
+    drafts = {f".{name[:80]}." for name in names}
     for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+        if path.name[: -len("01234567.tmp")] in drafts:
+            path.unlink(missing_ok=True)
 
 
 def dump_json(value: Any) -> bytes:

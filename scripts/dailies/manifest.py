@@ -3,15 +3,16 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from dailies import files
-from dailies.sequence import Frame, Sequence
+from dailies.sequence import Frame, Sequence, shards
 
 PIXELS = 1
 """Version of the code that makes pixels: raise it when the same frame and model would render differently."""
@@ -41,28 +42,52 @@ def frame_key(frame: Frame, artifact: str, settings: Any) -> str:
 
 
 class Manifest:
-    """What is written of one model: a file with a line of JSON per frame, added when the frame is safely in place."""
+    """What is written of one shard of a model: a file with a line of JSON per frame that is safely in place.
+
+    The files of the model's other shards lie beside it and are read, too: the sequence may have been split otherwise.
+    """
 
     def __init__(self, path: Path, *, folder: Path, keys: Mapping[str, str]) -> None:
         self._path = path
         self._folder = folder
         """Where the frames are."""
         self._keys = keys
-        """The key that each frame must have, by output name."""
+        """The key that each frame of the shard must have, by output name."""
         self._lock = threading.Lock()
 
     def done(self) -> dict[str, Entry]:
-        """Give the entries of frames that need no rendering: of the right key, and the file in place with its size."""
-        last = {entry.output: entry for entry in self._entries()}
-        return {
-            name: entry
-            for name, entry in last.items()
-            if self._keys.get(name) == entry.key and _size(self._folder / name) == entry.size
-        }
+        """Give the entries of frames that need no rendering: of the right key, and the file in place with its size.
+
+        Where several shards' files tell of one frame, the digest of its bytes decides.
+        """
+        told = defaultdict(list)
+        for path in self._files():
+            for name, entry in _read(path).items():
+                told[name].append(entry)
+        done = ((name, self._standing(name, told[name])) for name in self._keys if name in told)
+        return {name: entry for name, entry in done if entry}
+
+    def _standing(self, name: str, told: Iterable[Entry]) -> Entry | None:
+        path = self._folder / name
+        size = _size(path)
+        fitting = [entry for entry in told if entry.size == size]
+        if fitting and len({entry.sha256 for entry in told}) > 1:
+            digest = files.sha256_of(path)
+            fitting = [entry for entry in fitting if entry.sha256 == digest]
+        return next((entry for entry in fitting if entry.key == self._keys[name]), None)
 
     def restart(self) -> None:
-        """Forget the frames that have to be rendered."""
-        files.write_bytes(self._path, "".join(_line(entry) for entry in self.done().values()).encode())
+        """Forget the frames of this shard that have to be rendered, and gather what is told of the others.
+
+        A frame that another file tells of is noted as ``PENDING``: should it be written and this job be killed before
+        its line, its bytes are compared.
+        """
+        done = self.done()
+        kept = {name: entry for name, entry in _read(self._path).items() if name not in self._keys}
+        elsewhere = {name for path in self._files() if path != self._path for name in _read(path)}
+        pending = [replace(PENDING, output=name) for name in self._keys if name in elsewhere and name not in done]
+        entries = [*kept.values(), *done.values(), *pending]
+        files.write_bytes(self._path, "".join(map(_line, entries)).encode())
 
     def add(self, output: str, data: bytes, *, seconds: float, device: str, tiled: bool) -> None:
         """Note that a frame was written with these bytes; may be called from several threads."""
@@ -71,12 +96,31 @@ class Manifest:
         with self._lock, self._path.open("a") as file:
             file.write(_line(entry))
 
-    def _entries(self) -> Iterator[Entry]:
-        """Give all entries in the order of writing; a line that a crash cut short is passed over."""
-        text = self._path.read_text(errors="replace") if self._path.is_file() else ""
-        for line in text.splitlines():
-            with suppress(ValueError, TypeError):
-                yield Entry(**json.loads(line))
+    def _files(self) -> list[Path]:
+        return sorted(self._path.parent.glob("*.jsonl"))
+
+
+PENDING = Entry(output="", key="", size=-1, sha256="", seconds=0.0, device="", tiled=False)
+"""What a manifest says of a frame that is about to be written."""
+
+
+def _read(path: Path) -> dict[str, Entry]:
+    """Give the last entry of each frame by output name; a line that a crash cut short is passed over."""
+    found = {}
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        with suppress(ValueError, TypeError):
+            entry = Entry(**json.loads(line))
+            found[entry.output] = entry
+    return found
+
+
+def prune(folder: Path, names: Iterable[str]) -> None:
+    """Delete the manifests in ``folder`` of shards that are not among ``names``; these know all frames by now."""
+    kept = {f"{name}.jsonl" for name in names}
+    for path in folder.glob("*.jsonl"):
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
 
 
 def _line(entry: Entry) -> str:
@@ -90,8 +134,8 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def next_attempt(state: Path, sequence: Path, folder: Path) -> int:
-    """Give the number of the attempt at a model that is due.
+def next_attempt(state: Path, sequence: Path, folder: Path, *, shard: str, shard_frames: int) -> int:
+    """Give the number of the attempt at a shard of a model that is due.
 
     It is the last attempt's own number while that one succeeded and all its frames are in ``folder``, else one more:
     as a rule's parameter it makes Snakemake run again exactly what failed or lost frames. ``state`` is the record of
@@ -102,22 +146,23 @@ def next_attempt(state: Path, sequence: Path, folder: Path) -> int:
     last = files.read_json(state)
     if last["status"] != "success":
         return last["attempt"] + 1
-    if sequence.is_file() and not _outputs(str(sequence), sequence.stat().st_mtime_ns) <= _names(folder):
+    if sequence.is_file() and not shards(sequence, shard_frames)[shard].outputs <= names(folder):
         return last["attempt"] + 1
     return last["attempt"]
 
 
-@lru_cache(maxsize=8)
-def _outputs(path: str, modified: int) -> frozenset[str]:
-    del modified  # part of the cache's key: a sequence that was written anew is read anew
-    return frozenset(frame["output"] for frame in files.read_json(Path(path))["frames"])
-
-
-def _names(folder: Path) -> frozenset[str]:
+def names(folder: Path) -> frozenset[str]:
+    """Give the names of all files in a folder, none where there is no folder; it is listed when it has changed."""
     try:
-        return frozenset(entry.name for entry in folder.iterdir())
+        return _names(folder, folder.stat().st_mtime_ns)
     except FileNotFoundError:
         return frozenset()
+
+
+@lru_cache(maxsize=4)
+def _names(folder: Path, modified: int) -> frozenset[str]:
+    del modified  # part of the cache's key
+    return frozenset(entry.name for entry in folder.iterdir())
 
 
 def keys_of(sequence: Sequence, artifact: str, settings: Any) -> dict[str, str]:

@@ -4,20 +4,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dailies import files
+from dailies import files, manifest
+from dailies.sequence import load as load_sequence
 from dailies.tables import columns
 from dailies.text import clean
 
 FROM_CHECKPOINT = ("architecture", "epoch", "train_loss", "val_loss")
 """What the checkpoint knows better than its run: the run ends later than its best epoch."""
 
+STAGES = ("download_failed", "load_failed", "error", "success")
+"""How far a shard may have come, the worst first."""
+
 NAMED = 5
 """How many failures are spelled out before the rest is counted."""
 
 
-def describe(run: Path, outcome: Path, *, output: Path) -> None:
-    """Merge what MLflow says of a model (``run``) and how its render went (``outcome``) into ``metadata.json``."""
-    about, went = files.read_json(run), files.read_json(outcome)
+def describe(run: Path, outcomes: Sequence[Path], *, sequence: Path, manifests: Path, output: Path) -> None:
+    """Merge what MLflow says of a model (``run``) and how its shards went (``outcomes``) into ``metadata.json``.
+
+    Of the ``manifests`` only those of these shards are needed once all frames are rendered.
+    """
+    about, went = files.read_json(run), merged([files.read_json(path) for path in outcomes])
+    shot = load_sequence(sequence)
+    if went["status"] == "success":
+        manifest.prune(manifests, [path.stem for path in outcomes])
     about |= {key: went["model"][key] for key in FROM_CHECKPOINT if went["model"].get(key) is not None}
     files.write_json(
         output,
@@ -31,11 +41,33 @@ def describe(run: Path, outcome: Path, *, output: Path) -> None:
             "not_chosen": about["not_chosen"],
             "render": {key: went[key] for key in ("status", "error", "attempt")} | went["render"],
             "artifact": went["artifact"],
-            "input": went["input"],
+            "input": {"digest": shot.digest, "frames": len(shot.frames), "skipped": len(shot.skipped)},
             "network": {key: went["model"].get(key) for key in ("builder", "trust_pickle", "notes")},
             "signature": went["model"].get("signature"),
         },
     )
+
+
+def merged(outcomes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Give the record of a model: its figures are summed over the shards, its status is that of the worst of them."""
+    worst = min(outcomes, key=lambda outcome: STAGES.index(outcome["status"]))
+    if len(outcomes) == 1:
+        return worst
+    renders = [outcome["render"] for outcome in outcomes]
+    told = next(
+        (render for render in renders if render["tiled"]), next((r for r in renders if r["frames"]), renders[0])
+    )
+    frames, seconds = (sum(render[key] for render in renders) for key in ("frames", "seconds"))
+    return worst | {
+        "attempt": max(outcome["attempt"] for outcome in outcomes),
+        "model": next((outcome["model"] for outcome in outcomes if outcome["model"]), {}),
+        "render": told
+        | {
+            "frames": frames,
+            "seconds": round(seconds, 2),
+            "fps": round(frames / seconds, 3) if seconds else None,
+        },
+    }
 
 
 def summarize(metadata: Sequence[Path], *, output: Path) -> None:

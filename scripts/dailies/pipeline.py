@@ -83,7 +83,6 @@ def render_frames(todo: Sequence[Frame], route: Route, engine: "Engine", manifes
         files.write_bytes(route.folder / frame.output, data)
         manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=tiled)
 
-    files.sweep(route.folder)
     manifest.restart()
     writers, readers = max(1, route.threads), min(max(1, route.threads), READERS)
     last = time.monotonic()

@@ -3,17 +3,19 @@
 import logging
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dailies
-from dailies import files
+from dailies import devices, files
 from dailies.download import RECEIPT
 from dailies.errors import DailiesError
 from dailies.manifest import Entry, Manifest, keys_of
 from dailies.pipeline import Route, naming, read, render_frames
+from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 
@@ -26,13 +28,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What one render needs to know."""
+    """What one render needs to know: of one shard of the sequence."""
 
     record: Path
     """The model's discovery record."""
     weights: Path
     """The folder with the downloaded artifact and its receipt."""
     sequence: Path
+    shard: str
+    shard_frames: int
+    """Into shards of how many frames the sequence is split; 0: it is not."""
     input_dir: Path
     folder: Path
     """Where the frames go."""
@@ -65,16 +70,22 @@ class Ending:
 
 
 def render(job: Job, *, result: Path) -> None:
-    """Render every frame that is missing or out of date, and write the record of it to ``result``.
+    """Render every frame of a shard that is missing or out of date, and write the record of it to ``result``.
 
     A model that cannot be downloaded, loaded or rendered is a result too: its status says so and its error says why.
     Raises RenderError when the device is missing, which concerns all models.
     """
     receipt = files.read_json(job.weights / RECEIPT)
-    sequence, record = load_sequence(job.sequence), files.read_json(job.record)
+    whole, record = load_sequence(job.sequence), files.read_json(job.record)
+    plan = split(whole, job.shard_frames)
+    sequence = plan[job.shard]
+    _forget_others(result.parent, plan)
     loading = files.digest([record["architecture"], record["hints"], job.loading])
     if receipt["status"] == "success":
-        ending = _nothing_to_do(job, receipt, sequence, loading) or _attempt(job, receipt, sequence, record)
+        ending = _nothing_to_do(job, receipt, sequence, loading)
+        if ending is None:
+            with devices.taken(job.device) as device:
+                ending = _attempt(replace(job, device=device), receipt, sequence, record, first=whole.frames[0])
     else:
         ending = Ending(receipt["status"], receipt["error"])
     outcome = {
@@ -95,16 +106,31 @@ def render(job: Job, *, result: Path) -> None:
         log.info("success")
 
 
+def _forget_others(records: Path, plan: Mapping[str, FrameSequence]) -> None:
+    """Delete the records of shards that the sequence is no longer split into: their frames may change unnoticed."""
+    for path in records.glob("*.json"):
+        with suppress(FileNotFoundError):  # another shard's job, which does the same
+            about = files.read_json(path)["input"]["digest"]
+            if path.stem not in plan or about != plan[path.stem].digest:
+                path.unlink()
+
+
 def _nothing_to_do(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, loading: str) -> Ending | None:
-    """Succeed without even importing torch, when the last attempt knew this very network and left no frame out."""
-    last = files.read_json(job.state) if job.state.is_file() else {"model": {}}
-    if not last["model"] or last["artifact"]["sha256"] != receipt["sha256"] or last.get("loading") != loading:
-        return None
-    done = _manifest(job, receipt, sequence, last["model"]).done()
-    if len(done) < len(sequence.frames):
-        return None
-    log.info("%d frames, none of them to render", len(done))
-    return Ending("success", model=last["model"], done=done)
+    """Succeed without even importing torch, when an earlier attempt knew this very network and left no frame out.
+
+    It may have been an attempt at another shard: the sequence may have been split otherwise.
+    """
+    attempts = (files.read_json(path) for path in sorted(job.state.parent.glob("*.json"), key=lambda p: p != job.state))
+    for last in attempts:
+        if last["model"] and last["artifact"]["sha256"] == receipt["sha256"] and last["loading"] == loading:
+            manifest = _manifest(job, receipt, sequence, last["model"])
+            done = manifest.done()
+            if len(done) == len(sequence.frames):
+                manifest.restart()
+                log.info("%d frames, none of them to render", len(done))
+                return Ending("success", model=last["model"], done=done)
+            return None
+    return None
 
 
 def _manifest(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, model: Mapping[str, Any]) -> Manifest:
@@ -113,8 +139,10 @@ def _manifest(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, mod
     return Manifest(job.manifest, folder=job.folder, keys=keys_of(sequence, receipt["sha256"], depends_on))
 
 
-def _attempt(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, record: Mapping[str, Any]) -> Ending:
-    """Load the model and render the frames that the manifest does not hold."""
+def _attempt(
+    job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, record: Mapping[str, Any], *, first: Frame
+) -> Ending:
+    """Load the model and render the frames that the manifest does not hold; ``first`` decides on the precision."""
     import torch
 
     from dailies.engine import Engine, Settings, find_device
@@ -135,7 +163,7 @@ def _attempt(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, reco
     except Exception as error:  # an artifact is foreign data: whatever comes of it is its own failure, not the job's
         return Ending("load_failed", _reason(error, "loading", path))
     try:
-        parity = _settle_precision(job, sequence, engine)
+        parity = _settle_precision(first, _route(job, sequence), engine)
     except Exception as error:  # a network is foreign code
         about = _about(model, engine, job, trusted=trusted, parity=None)
         return Ending("error", _reason(error, "rendering", job.folder), about)
@@ -145,6 +173,7 @@ def _attempt(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, reco
     todo = [frame for frame in sequence.frames if frame.output not in done]
     log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)
     log.info("%d frames, %d of them to render", len(sequence.frames), len(todo))
+    files.sweep(job.folder, sequence.outputs)
     status, reason = "success", None
     try:
         render_frames(todo, _route(job, sequence), engine, manifest)
@@ -179,13 +208,12 @@ def _reason(error: Exception, doing: str, place: Path) -> str:
     return f"{doing} failed with {type(error).__name__}: {first}"
 
 
-def _settle_precision(job: Job, sequence: FrameSequence, engine: "Engine") -> "Parity | None":
-    """Let the first frame of the sequence decide, and not of the job: every attempt and every job decides alike."""
-    if engine.precision == "fp32" or not sequence.frames:
+def _settle_precision(first: Frame, route: Route, engine: "Engine") -> "Parity | None":
+    """Let the first frame of the whole sequence decide, not of the shard: every attempt and every job decides alike."""
+    if engine.precision == "fp32":
         return None
-    first = sequence.frames[0]
     with naming(first):
-        return engine.settle_precision(read(first, _route(job, sequence)).pixels)
+        return engine.settle_precision(read(first, route).pixels)
 
 
 def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity: "Parity | None") -> dict[str, Any]:
@@ -227,6 +255,7 @@ def _figures(ending: Ending, job: Job) -> dict[str, Any]:
         "fps": round(len(entries) / seconds, 3) if seconds else None,
         "device": entries[-1].device if entries else None,
         "precision": ending.model.get("precision", job.settings["precision"]),
+        "parity": ending.model.get("parity"),
         "tiled": tiled,
         "tile_size": ending.model["tile_size"] if tiled else None,
         "overlap": ending.model["overlap"] if tiled else None,

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ DECODER = 1
 
 SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
 """How rendered frames of an ``output_format`` end; with ``auto`` that is EXR for floating-point numbers, else PNG."""
+
+WHOLE = "all"
+"""The name of the one shard of a sequence that is not split."""
 
 NAMED = 5
 """How many names an error or a note spells out before it counts the rest."""
@@ -68,12 +72,22 @@ class Sequence:
     fps: float | None = None
     """A video's own rate."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A sha256 over the frames' output names and contents."""
         return files.digest([[frame.output, frame.sha256] for frame in self.frames])
 
-    @property
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        """The names of the rendered frames."""
+        return frozenset(frame.output for frame in self.frames)
+
+    @cached_property
+    def pixels(self) -> int:
+        """The number of pixels of all frames together."""
+        return sum(frame.width * frame.height for frame in self.frames)
+
+    @cached_property
     def largest(self) -> int:
         """The number of pixels of the largest frame."""
         return max(frame.width * frame.height for frame in self.frames)
@@ -295,3 +309,28 @@ def load(path: Path) -> Sequence:
         folder=None if data["folder"] is None else path.parent / data["folder"],
         fps=data["fps"],
     )
+
+
+def split(sequence: Sequence, shard_frames: int) -> dict[str, Sequence]:
+    """Split a sequence into contiguous shards of ``shard_frames`` frames, named by number.
+
+    With 0, or no more frames than that, the whole sequence is one shard, ``all``.
+    """
+    count = len(sequence.frames)
+    if not 0 < shard_frames < count:
+        return {WHOLE: sequence}
+    return {
+        str(number): replace(sequence, frames=sequence.frames[start : start + shard_frames])
+        for number, start in enumerate(range(0, count, shard_frames), start=1)
+    }
+
+
+def shards(path: Path, shard_frames: int) -> dict[str, Sequence]:
+    """Load a sequence that ``save`` wrote and split it; a file that stays the same is read once."""
+    return _shards(path, path.stat().st_mtime_ns, shard_frames)
+
+
+@lru_cache(maxsize=4)
+def _shards(path: Path, modified: int, shard_frames: int) -> dict[str, Sequence]:
+    del modified  # part of the cache's key: a sequence that was written anew is read anew
+    return split(load(path), shard_frames)

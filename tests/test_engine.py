@@ -1,12 +1,13 @@
 import logging
 import math
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from dailies.architectures import ARCHITECTURES
-from dailies.engine import Engine, Fit, Parity, Settings, find_device, pad
+from dailies.engine import Engine, Fit, Parity, Settings, _Levels, find_device, pad
 from dailies.errors import LoadError, RenderError
 from dailies.models import Model
 from dailies.signatures import Signature
@@ -601,6 +602,56 @@ def test_tiles_that_fp32_alone_needs_are_not_kept():
     assert (renderer.precision, renderer.tiled) == ("bf16", False)
 
 
+class Arrival:
+    """When the download from a device is over, without the device."""
+
+    def __init__(self):
+        self.waited = 0
+
+    def synchronize(self):
+        self.waited += 1
+
+
+@pytest.fixture
+def arrival(monkeypatch):
+    """Have results arrive late, as from a device that works on its own."""
+    arrival = Arrival()
+    monkeypatch.setattr(Engine, "_downloaded", lambda self, values, finite: _Levels(values, finite, arrival))
+    return arrival
+
+
+def test_frames_may_be_submitted_before_the_results_of_others_are_asked_for(arrival):
+    renderer = engine(Do(torch.neg))
+    given = [pixels(5 + seed, 7, seed) for seed in range(4)]
+
+    under_way = [renderer.submit(frame) for frame in given]
+    assert arrival.waited == 0
+
+    for frame, rendering in reversed(list(zip(given, under_way, strict=True))):
+        np.testing.assert_array_equal(rendering.result(), 255 - frame)
+    assert arrival.waited == 4
+
+
+def test_a_late_output_that_is_not_finite_is_refused_when_it_is_asked_for(arrival):
+    rendering = engine(constant(float("nan"))).submit(pixels())
+
+    with pytest.raises(RenderError, match=r"^output is not finite$"):
+        rendering.result()
+
+
+def test_late_outputs_that_are_not_finite_are_rendered_in_fp32_whoever_asks(arrival):
+    renderer = lower(lambda x: x / 0)
+    given = [pixels(40, 50, seed) for seed in range(8)]
+
+    under_way = [renderer.submit(frame) for frame in given]
+    with ThreadPoolExecutor(4) as pool:
+        rendered = list(pool.map(lambda rendering: rendering.result(), under_way))
+
+    np.testing.assert_array_equal(rendered, given)
+    assert renderer.precision == "bf16"
+    assert len(renderer.notes) == 1
+
+
 def test_a_first_try_learns_scale_and_channels():
     signature = probed(nn.Sequential(nn.Upsample(scale_factor=4), Do(lambda x: x[:, :1]))).signature
 
@@ -831,3 +882,15 @@ def test_cuda_renders_what_the_cpu_renders(precision, caplog):
 
     assert difference(rendered, expected) <= (1 if precision == "fp32" else 4)
     assert not caplog.messages
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_frames_in_flight_on_cuda_do_not_touch_each_other(dtype):
+    renderer = Engine(Model(nn.Identity(), "test"), device=find_device("cuda"), settings=Settings())
+    given = [pixels(500 + 32 * seed, 700, seed).astype(dtype) for seed in range(12)]
+
+    under_way = [renderer.submit(frame) for frame in given]
+
+    for frame, rendering in zip(given, under_way, strict=True):
+        np.testing.assert_allclose(rendering.result(), frame, atol=1e-3)

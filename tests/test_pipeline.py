@@ -3,12 +3,14 @@ import hashlib
 import logging
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import read_frame, write_frame
 from dailies import files, pipeline
+from dailies.engine import Rendering
 from dailies.errors import RenderError, SequenceError
 from dailies.manifest import Manifest
 from dailies.pipeline import Route, ahead, render_frames, settled
@@ -24,15 +26,21 @@ class Inverter:
     """An engine without a network, which does what it is told before a frame."""
 
     def __init__(self):
-        self.device, self.tiled = SimpleNamespace(type="cpu"), False
+        self.device = SimpleNamespace(type="cpu")
         self.calls = 0
         self.before = {}
         """What to do, by the number of the call."""
+        self.late = {}
+        """What to do before a result is given, by the number of the call."""
 
-    def render(self, pixels, dtype):
+    def submit(self, pixels, dtype):
         self.calls += 1
         self.before.get(self.calls, lambda: None)()
-        return (255 - pixels).astype(dtype)
+        return Rendering(partial(self.result, self.calls, (255 - pixels).astype(dtype)), tiled=False)
+
+    def result(self, call, pixels):
+        self.late.get(call, lambda: None)()
+        return pixels
 
 
 class Line:
@@ -133,6 +141,27 @@ def test_an_engine_that_fails_ends_the_job_and_names_the_frame(line):
         line.run()
 
     line.assert_whole(line.names[:7])
+
+
+def test_an_engine_that_fails_late_ends_the_job_and_names_the_frame(line):
+    line.engine.late[8] = fail(RenderError("output is not finite"))
+
+    with pytest.raises(RenderError, match=r"^output is not finite at frame 007\.png$"):
+        line.run()
+
+    assert line.manifest.done().keys() >= set(line.names[:7])
+    line.assert_whole(line.manifest.done())
+
+
+def test_a_frame_is_submitted_while_another_is_under_way(line):
+    second_was_submitted = threading.Event()
+    line.engine.before[2] = second_was_submitted.set
+    waited = []
+    line.engine.late[1] = lambda: waited.append(second_was_submitted.wait(PATIENCE))
+
+    line.run()
+
+    assert waited == [True]
 
 
 def test_a_full_disk_ends_the_job_soon_and_what_was_written_stays(line, monkeypatch):

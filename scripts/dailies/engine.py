@@ -3,9 +3,11 @@
 import logging
 import math
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import astuple, dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -70,8 +72,38 @@ class Parity:
     mean: float
 
 
+@dataclass(frozen=True)
+class Rendering:
+    """A frame that the engine was given, and may still be working on."""
+
+    result: Callable[[], np.ndarray]
+    """Waits for the frame and gives it; to be called once, from any thread."""
+    tiled: bool
+    """Whether it is rendered in tiles."""
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """Code values on their way from the device."""
+
+    values: Tensor
+    finite: Tensor
+    """Whether all of the network's output was."""
+    arrived: "torch.cuda.Event | None" = None
+    """Until then both tensors may hold anything; None: they are there."""
+
+    def array(self, dtype: np.dtype) -> np.ndarray | None:
+        """Wait for the values and give them, None where the output was not finite."""
+        if self.arrived:
+            self.arrived.synchronize()
+        return self.values.numpy().astype(dtype, copy=False) if bool(self.finite) else None
+
+
 class _TooMuch(RuntimeError):
     """The network ran out of memory, which smaller tiles may help; the cause is torch's own error."""
+
+
+FLOAT = np.dtype(np.float32)
 
 
 def find_device(wanted: str) -> torch.device:
@@ -109,6 +141,11 @@ class Engine:
             self.precision = "fp32"
         self.part: str | None = None
         """Which part of the network's answer is used, when it answers several tensors."""
+        self._lock = threading.RLock()
+        self._uploads = None
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            self._uploads = torch.cuda.Stream(device)
         self._fit = Fit(tiled=settings.tiled is True, tile=self._tile_sizes()[0], home=device)
 
     @torch.inference_mode()
@@ -191,15 +228,33 @@ class Engine:
         Raises RenderError when that is not finite either, when the output is not of the shape that the probe found,
         and when memory does not suffice at all.
         """
+        return self.submit(frame, dtype).result()
+
+    @torch.inference_mode()
+    def submit(self, frame: np.ndarray, dtype: np.dtype | None = None) -> Rendering:
+        """Begin to render a frame as ``render`` does; on CUDA this returns while the device works.
+
+        What ``render`` raises is raised here or by the result. Frames may be submitted before the results of others
+        are asked for.
+        """
         dtype = np.dtype(dtype or frame.dtype)
-        levels = self._fitted(frame, dtype)
-        if levels is None and self.precision != "fp32":
-            self._note(f"frames whose output in {self.precision} is not finite are rendered in fp32")
-            with self._running_in("fp32"):
-                levels = self._fitted(frame, dtype)
-        if levels is None:
+        with self._lock:
+            levels, precision, tiled = self._fitted(frame, dtype), self.precision, self.tiled
+        if levels.arrived:
+            return Rendering(lambda: self._finished(levels, precision, frame, dtype), tiled)
+        pixels = self._finished(levels, precision, frame, dtype)
+        return Rendering(lambda: pixels, self.tiled)
+
+    @torch.inference_mode()
+    def _finished(self, levels: _Levels, precision: str, frame: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        pixels = levels.array(dtype)
+        if pixels is None and precision != "fp32":
+            with self._lock, self._running_in("fp32"):
+                self._note(f"frames whose output in {precision} is not finite are rendered in fp32")
+                pixels = self._fitted(frame, dtype).array(dtype)
+        if pixels is None:
             raise RenderError("output is not finite")
-        return levels
+        return pixels
 
     @torch.inference_mode()
     def settle_precision(self, frame: np.ndarray) -> Parity | None:
@@ -213,10 +268,10 @@ class Engine:
             return None
         # fp32 first: it needs more memory, and both are to be compared in the same tiles
         with self._running_in("fp32"):
-            exact = self._fitted(frame, np.dtype(np.float32))
+            exact = self._fitted(frame, FLOAT).array(FLOAT)
         if exact is None:
             raise RenderError("output is not finite")
-        parity = _parity(exact, self._fitted(frame, np.dtype(np.float32)))
+        parity = _parity(exact, self._fitted(frame, FLOAT).array(FLOAT))
         most, mean = self.settings.parity_tolerance
         if parity.max <= most and parity.mean <= mean:
             log.info("%s changes the first frame by %g of 255 at most, by %g on average", precision, *astuple(parity))
@@ -245,27 +300,27 @@ class Engine:
         finally:
             self.precision = before
 
-    def _fitted(self, frame: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
-        """Render a frame with what memory allows; None: the output is not finite."""
+    def _fitted(self, frame: np.ndarray, dtype: np.dtype) -> _Levels:
+        """Render a frame with what memory allows."""
         while True:
-            levels, lacking = self._tried(frame, dtype)
-            if lacking is None:
+            levels = self._tried(frame, dtype)
+            if isinstance(levels, _Levels):
                 return levels
             # here and not where it was caught: the exception's traceback keeps the tensors alive
             if self.device.type in {"cuda", "mps"}:
                 getattr(torch, self.device.type).empty_cache()
-            self._fit = self._smaller_fit(frame, in_network=lacking == "network")
+            self._fit = self._smaller_fit(frame, in_network=levels == "network")
 
-    def _tried(self, frame: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray | None, str | None]:
-        """Render with what memory is known to allow, and say what it did not suffice for: network, frame, or None."""
+    def _tried(self, frame: np.ndarray, dtype: np.dtype) -> _Levels | str:
+        """Render with what memory is known to allow, or say what it does not suffice for: the network or the frame."""
         try:
-            return self._rendered(frame, dtype), None
+            return self._rendered(frame, dtype)
         except _TooMuch:
-            return None, "network"
+            return "network"
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            return None, "frame"
+            return "frame"
 
     def _smaller_fit(self, frame: np.ndarray, *, in_network: bool) -> Fit:
         """Give what needs less memory: tiles, then smaller ones, then with whole frames beside the device.
@@ -303,16 +358,39 @@ class Engine:
             sizes.append(half)
         return sizes
 
-    def _rendered(self, frame: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
+    def _rendered(self, frame: np.ndarray, dtype: np.dtype) -> _Levels:
         height, width = frame.shape[:2]
         signature, scale = self._signature, self._signature.scale or 1
-        unit = torch.tensor(frame, device=self._fit.home).permute(2, 0, 1)[None].float() / _white(frame.dtype)
+        unit = self._uploaded(frame).permute(2, 0, 1)[None].float() / _white(frame.dtype)
         padded = pad(self._fed(unit), signature.multiple, signature.tile or signature.least)
         if not self._takes_whole(padded):
             self._fit = replace(self._fit, tiled=True)
         answer = self._in_tiles(padded) if self.tiled else self._forward(padded)
         result = answer[:, :, : height * scale, : width * scale]
-        return self._levels(result, dtype) if bool(torch.isfinite(result).all()) else None
+        return self._downloaded(self._levels(result, dtype), torch.isfinite(result).all())
+
+    def _uploaded(self, frame: np.ndarray) -> Tensor:
+        """Bring a frame to where whole frames are; on CUDA beside the work on the frame before it."""
+        home = self._fit.home
+        if home.type != "cuda":
+            return torch.tensor(frame, device=home)
+        pinned = torch.tensor(frame, pin_memory=True)
+        with torch.cuda.stream(self._uploads):
+            pixels = pinned.to(home, non_blocking=True)
+        working = torch.cuda.current_stream(home)
+        working.wait_stream(self._uploads)
+        pixels.record_stream(working)
+        return pixels
+
+    def _downloaded(self, values: Tensor, finite: Tensor) -> _Levels:
+        if values.device.type != "cuda":
+            return _Levels(values.cpu(), finite)
+        hosts = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in (values, finite)]
+        for host, each in zip(hosts, (values, finite), strict=True):
+            host.copy_(each, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record(torch.cuda.current_stream(values.device))
+        return _Levels(*hosts, arrived)
 
     def _fed(self, unit: Tensor) -> Tensor:
         """Turn ``(1, 3, height, width)``, black 0 and white 1, into what the network takes.
@@ -324,14 +402,14 @@ class Engine:
         if signature.channel_order == "bgr":
             unit = unit.flip(1)
         if signature.channels == 1:
-            weights = unit.new_tensor(LUMINANCE).view(1, 3, 1, 1)
+            weights = _constant(LUMINANCE, unit.device)
             unit = unit.transpose(0, 1) if signature.is_per_colour else (unit * weights).sum(1, keepdim=True)
         elif signature.channels == 4:
             unit = torch.cat([unit, torch.ones_like(unit[:, :1])], dim=1)
-        black, white = (unit.new_tensor(each).view(1, -1, 1, 1) for each in signature.ends)
+        black, white = (_constant(each, unit.device) for each in signature.ends)
         return unit * (white - black) + black
 
-    def _levels(self, answer: Tensor, dtype: np.dtype) -> np.ndarray:
+    def _levels(self, answer: Tensor, dtype: np.dtype) -> Tensor:
         """Turn the network's answer into ``(height, width, 3)``, or 4 channels."""
         signature = self._signature
         black, white = signature.answer_range
@@ -346,7 +424,7 @@ class Engine:
         if np.issubdtype(dtype, np.integer):
             top = _white(dtype)
             levels = (levels * top).clamp_(0, top).round_().to(torch.uint8 if top == 255 else torch.int32)
-        return levels.contiguous().cpu().numpy().astype(dtype, copy=False)
+        return levels.contiguous()
 
     def _takes_whole(self, padded: Tensor) -> bool:
         size, signature = tuple(padded.shape[2:]), self._signature
@@ -359,7 +437,7 @@ class Engine:
         rows, columns = (self._spans(padded.shape[axis], axis - 2) for axis in (2, 3))
         sides = [(spans[0][1] - spans[0][0]) * scale for spans in (rows, columns)]
         home = padded.device
-        weight = torch.from_numpy(window(*sides)).to(home)
+        weight = _window(*sides, home)
         height, width = (padded.shape[axis] * scale for axis in (2, 3))
         total = padded.new_zeros((padded.shape[0], self._answered_channels, height, width))
         weights = padded.new_zeros((1, 1, height, width))
@@ -427,6 +505,17 @@ class Engine:
         # it keeps normalisation, sums and what else overflows in fp32
         kind = AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype=kind) if kind else nullcontext()
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Give one number per channel; kept, since an upload of its own would wait for all that the device has to do."""
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
+@lru_cache(maxsize=4)
+def _window(height: int, width: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(window(height, width)).to(device)
 
 
 def _parity(exact: np.ndarray, other: np.ndarray | None) -> Parity:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,9 +19,7 @@ from dailies.manifest import Manifest
 from dailies.sequence import Frame
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from dailies.engine import Engine
+    from dailies.engine import Engine, Rendering
 
 log = logging.getLogger(__name__)
 
@@ -78,25 +77,24 @@ def render_frames(todo: Sequence[Frame], route: Route, engine: "Engine", manifes
     The first error of any thread ends it: frames that were rendered by then are still written, no other is begun.
     """
 
-    def write(frame: Frame, picture: Picture, pixels: "np.ndarray", seconds: float, tiled: bool) -> None:
+    def write(frame: Frame, picture: Picture, rendering: "Rendering") -> None:
+        with naming(frame):
+            pixels = rendering.result()
+        seconds = progress.lap()
         data = frames.encode(pixels, picture, route.output_format, route.png_compression)
         files.write_bytes(route.folder / frame.output, data)
-        manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=tiled)
+        manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=rendering.tiled)
 
     manifest.restart()
     writers, readers = max(1, route.threads), min(max(1, route.threads), READERS)
-    last = time.monotonic()
-    progress = _Progress(len(todo), last)
+    progress = _Progress(len(todo))
     pending: set[Future] = set()
     with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(writers) as writing:
         try:
             for frame, picture in ahead(todo, lambda frame: read(frame, route), reading, most=readers + 1):
                 with naming(frame):
-                    pixels = engine.render(picture.pixels, frames.output_dtype(picture, route.output_format))
-                now = time.monotonic()
-                pending.add(writing.submit(write, frame, picture, pixels, now - last, engine.tiled))
-                last = now
-                progress.tell(now)
+                    rendering = engine.submit(picture.pixels, frames.output_dtype(picture, route.output_format))
+                pending.add(writing.submit(write, frame, picture, rendering))
                 pending = settled(pending, most=writers + 1)
             settled(pending, most=0)
         finally:
@@ -132,18 +130,22 @@ def settled(pending: set[Future], *, most: int) -> set[Future]:
 
 
 class _Progress:
-    """Says in the log every few seconds how far the render is."""
+    """Counts rendered frames, and says in the log every few seconds how far the render is."""
 
-    def __init__(self, total: int, now: float) -> None:
+    def __init__(self, total: int) -> None:
         self._total = total
         self._number = 0
-        self._started = self._spoke = now
+        self._started = self._last = self._spoke = time.monotonic()
+        self._lock = threading.Lock()
 
-    def tell(self, now: float) -> None:
-        """Count one more frame."""
-        self._number += 1
-        if now - self._spoke <= PROGRESS_SECONDS:
-            return
-        self._spoke = now
-        number, total, rate = self._number, self._total, self._number / (now - self._started)
-        log.info("frame %d of %d, %.2f fps, %.0f s left", number, total, rate, (total - number) / rate)
+    def lap(self) -> float:
+        """Count one more frame, and give the seconds since the one before it."""
+        with self._lock:
+            now = time.monotonic()
+            seconds, self._last = now - self._last, now
+            self._number += 1
+            if now - self._spoke > PROGRESS_SECONDS:
+                self._spoke = now
+                number, total, rate = self._number, self._total, self._number / (now - self._started)
+                log.info("frame %d of %d, %.2f fps, %.0f s left", number, total, rate, (total - number) / rate)
+            return seconds

@@ -358,6 +358,16 @@ def test_a_size_that_a_frame_does_not_exceed_is_passed_over():
     assert network.sizes[:2] == [(128, 128), (64, 64)]
 
 
+def test_the_size_of_tiles_is_the_one_that_is_used():
+    recorder = Recorder()
+    renderer = probed(recorder, multiple=64, tiles={"tiled": True, "tile_size": 32, "overlap": 0})
+
+    renderer.render(pixels(200, 200))
+
+    assert {tuple(each.shape[2:]) for each in recorder.given[1:]} == {(64, 64)}
+    assert renderer.tile_size == 64
+
+
 def test_tiles_are_no_smaller_than_the_network_takes():
     network = Limited(128 * 128)
     renderer = probed(network, least=(100, 100), tiles={"tile_size": 256})

@@ -353,7 +353,7 @@ class Engine:
         if signature.tile:
             return [max(signature.tile)]
         smallest = min(_padded_length(1, signature.multiple, least) for least in signature.least)
-        sizes = [self.settings.tile_size]
+        sizes = [max(self.settings.tile_size, smallest)]
         while (half := sizes[-1] // 2 // signature.multiple * signature.multiple) >= smallest:
             sizes.append(half)
         return sizes

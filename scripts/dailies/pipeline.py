@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READERS = 4
-"""Threads that decode, at most: a network of 10 ms leaves one of them behind, and more take only memory."""
+"""Threads that decode, at most: a 1080p PNG takes one of them 60 ms, of 16 bits 210, and a fast network less."""
 
 PROGRESS_SECONDS = 5
 """How often the log says how far the render is."""

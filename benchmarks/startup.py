@@ -72,7 +72,7 @@ def site(root: Path, name: str) -> str:
     config = validated(given, REPOSITORY / "config" / "config.schema.yaml", {})
     about = {
         "log": [str(root / "log")],
-        "wildcards": {"model": "model"},
+        "wildcards": {"model": "model", "shard": "all"},
         "input": {
             "record": str(root / "models" / "model.json"),
             "weights": str(root / "weights"),

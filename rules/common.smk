@@ -9,7 +9,7 @@ from snakemake.logging import logger
 HERE = Path(str(workflow.current_basedir)).parent
 sys.path.append(str(HERE / "scripts"))
 
-from dailies import discovery, files, manifest, metadata, sequence
+from dailies import discovery, disk, files, manifest, metadata, sequence
 from dailies.config import loading_settings, pixel_settings, validated
 from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
@@ -80,15 +80,24 @@ def comparison_page(wildcards):
     return [f"{OUT}/compare/index.html"] if config["compare"] else []
 
 
-def shard_of(wildcards, listing):
+def shard_of(wildcards):
     """The frames of one shard."""
-    return sequence.shards(Path(listing), config["shard_frames"])[wildcards.shard]
+    return sequence.shards(Path(f"{STATE}/sequence.json"), config["shard_frames"])[wildcards.shard]
+
+
+@cache
+def check_room(listing):
+    """End the invocation when the disk has no room for the frames that are missing."""
+    if config["check_disk"] and workflow.local_exec:
+        models = files.read_json(Path(f"{STATE}/discovery.json"))["models"]
+        told(disk.refuse_shortage, Path(OUT), Path(STATE), models, sequence.load(listing), config["output_format"])
 
 
 def records_of_all_shards(wildcards):
     """The records of a model's shards; how many there are is known once the sequence was read."""
-    listing = checkpoints.sequence.get().output.sequence
-    shards = sequence.shards(Path(listing), config["shard_frames"])
+    listing = Path(checkpoints.sequence.get().output.sequence)
+    check_room(listing)
+    shards = sequence.shards(listing, config["shard_frames"])
     return [f"{STATE}/renders/{wildcards.model}/{shard}.json" for shard in shards]
 
 
@@ -105,20 +114,19 @@ def next_attempt(wildcards):
 
 def digest_of_shard(wildcards):
     """What changes when one of the shard's input frames does; a function of input would not count as a parameter."""
-    listing = f"{STATE}/sequence.json"
-    return shard_of(wildcards, listing).digest if Path(listing).is_file() else None
+    return shard_of(wildcards).digest if Path(f"{STATE}/sequence.json").is_file() else None
 
 
 def infer_memory(wildcards, input, attempt):
     """Megabytes for one render: about 1.2 kB per pixel in fp32, on top of torch itself; more on every retry."""
-    frame = shard_of(wildcards, input.sequence).largest
+    frame = shard_of(wildcards).largest
     tile = (config["tile_size"] ** 2) if config["tiled"] is True else frame
     return int((1500 + 1.2e-3 * min(frame, tile)) * attempt)
 
 
 def infer_minutes(wildcards, input, attempt):
     """Minutes for one render: 10 s per megapixel and frame, as a U-Net of base 64 takes on 2 cores, and a reserve."""
-    return int((10 + shard_of(wildcards, input.sequence).pixels / 1e6 * 10 / 60) * attempt)
+    return int((10 + shard_of(wildcards).pixels / 1e6 * 10 / 60) * attempt)
 
 
 SUMMARY = Path(f"{OUT}/batch_summary.json")

@@ -1,6 +1,8 @@
 """What a user can get wrong, and what can be asked without rendering."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -152,3 +154,33 @@ def test_lint_list_and_unlock_query_nothing(unanswered, server):
     assert "list_models" in unanswered.snakemake("--list").splitlines()
     assert "Unlocked" in unanswered.snakemake("--unlock")
     assert nobody_knocked(server)
+
+
+@pytest.fixture
+def small_disk(studio):
+    """Mount a disk of 2 MiB where the studio's results go."""
+    studio.output.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "dailies-test", str(studio.output)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a disk is not allowed here")
+    yield studio
+    subprocess.run(["umount", str(studio.output)], check=True)
+
+
+def test_a_disk_that_is_too_small_is_one_sentence_before_anything_is_rendered(small_disk):
+    small_disk.config["compare"] = False
+    small_disk.add_frames(10, size=(400, 300))
+    run_id = small_disk.add_run("a", grey_checkpoint(0.2))
+
+    output = small_disk.snakemake(expect=1)
+
+    told = "dailies: 10 frames of 1 model are still to be rendered and need about 2.5 MB, but the disk of output_dir"
+    assert told in output
+    assert "Traceback" not in output
+    assert not jobs(output, "download")
+    assert told in small_disk.snakemake("-n", expect=1)
+
+    small_disk.snakemake("--config", "check_disk=false")
+
+    assert small_disk.levels(run_id) == [grey(0.2)] * 10
+    assert "Nothing to be done" in small_disk.snakemake("-n")

@@ -17,6 +17,7 @@ from torch import Tensor
 from dailies.errors import LoadError, RenderError
 from dailies.models import Model
 from dailies.signatures import Signature
+from dailies.text import clean
 from dailies.tiling import fixed_spans, spans, window
 
 log = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ class Engine:
         ramp = torch.linspace(0, 1, size[0] * size[1], device=self.device).reshape(1, 1, *size)
         try:
             answer = self._answer(self._fed(ramp.expand(1, 3, *size))[:1])
-        except LoadError:
+        except (LoadError, RenderError):
             raise
         except Exception as error:  # the network is foreign code
             if _is_out_of_memory(error):
@@ -539,7 +540,7 @@ def _parts(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:200]
+    return clean((str(error).strip().splitlines() or [""])[0])[:200]
 
 
 def _shape(tensor: Tensor) -> str:

@@ -35,3 +35,7 @@ class LoadError(DailiesError):
 
 class RenderError(DailiesError):
     """A network ran and its answer cannot be used."""
+
+
+class DiskError(DailiesError):
+    """What is to be rendered does not fit on the disk."""

@@ -1,0 +1,108 @@
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from dailies import disk, files
+from dailies.disk import refuse_shortage
+from dailies.errors import DiskError
+from dailies.sequence import Frame, Sequence, output_name
+
+Usage = namedtuple("Usage", "free")
+
+
+def shot(count=10, **changes):
+    """A sequence of frames of 1000 x 1000 pixels."""
+    about = {"mode": "RGB", "bit_depth": 8} | changes
+    names = (f"{number}.png" for number in range(count))
+    return Sequence(tuple(Frame(name, name, 1000, 1000, size=100, sha256=name, **about) for name in names))
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Pretend that so many MB are free."""
+    return lambda size: monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: Usage(size * 1_000_000))
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Give the reason of a refusal, or None."""
+
+    def refusal(models, sequence, output_format="auto", output_dir=None):
+        try:
+            refuse_shortage(output_dir or tmp_path / "out", tmp_path / "state", models, sequence, output_format)
+        except DiskError as error:
+            return str(error)
+        return None
+
+    return refusal
+
+
+def test_a_shortage_is_refused_with_numbers(free, refused, tmp_path):
+    free(41)
+
+    assert refused(["a", "b"], shot()) == (
+        "20 frames of 2 models are still to be rendered and need about 42.0 MB, but the disk of output_dir "
+        f"{tmp_path}/out has 41.0 MB free; make room, set output_dir to another disk, or set check_disk to false to "
+        "render what fits"
+    )
+    assert refused(["a"], shot()) is None
+
+
+def test_many_bytes_are_told_in_gb(free, refused):
+    free(2000)
+
+    assert "1000 frames of 1 model are still to be rendered and need about 2.1 GB" in refused(["a"], shot(1000))
+
+
+def test_frames_that_are_there_need_nothing(free, refused, tmp_path):
+    free(5)
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    for number in range(8):
+        (tmp_path / "out" / "a" / f"{number}.png").touch()
+
+    assert refused(["a"], shot()) is None
+    assert refused(["a"], shot(11)).startswith("3 frames of 1 model ")
+
+
+def test_a_model_that_enlarges_needs_more(free, refused, tmp_path):
+    free(22)
+    assert refused(["a"], shot()) is None
+
+    files.write_json(tmp_path / "state" / "attempts" / "a" / "1.json", {"model": {}})
+    files.write_json(tmp_path / "state" / "attempts" / "a" / "2.json", {"model": {"signature": {"scale": 2}}})
+
+    assert "need about 84.0 MB" in refused(["a"], shot())
+
+
+@pytest.mark.parametrize(
+    ("output_format", "about", "size"),
+    [
+        ("auto", {}, 2.1),
+        ("auto", {"mode": "RGBA"}, 2.8),
+        ("auto", {"mode": "L"}, 0.7),
+        ("auto", {"bit_depth": 10}, 5.7),
+        ("auto", {"bit_depth": 32, "floating": True}, 4.2),
+        ("png", {"bit_depth": 32, "floating": True}, 2.1),
+        ("png16", {}, 5.7),
+        ("exr", {}, 4.2),
+        ("tiff", {}, 2.1),
+        ("tiff", {"bit_depth": 16}, 5.7),
+        ("tiff", {"bit_depth": 16, "floating": True}, 9.0),
+    ],
+)
+def test_a_frame_is_estimated_by_its_format_depth_and_channels(free, refused, output_format, about, size):
+    free(0)
+    (frame,) = shot(1, **about).frames
+    output = output_name(frame.name, floating=frame.floating, output_format=output_format)
+    sequence = Sequence((Frame(**vars(frame) | {"output": output}),))
+
+    assert f"need about {size} MB" in refused(["a"], sequence, output_format)
+
+
+def test_the_disk_is_that_of_the_nearest_folder_that_is_there(monkeypatch, refused, tmp_path):
+    asked = []
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: asked.append(place) or Usage(10**12))
+
+    assert refused(["a"], shot(), output_dir=tmp_path / "not" / "yet") is None
+    assert refused(["a"], shot(), output_dir=Path("not/yet")) is None
+    assert asked == [tmp_path, Path()]

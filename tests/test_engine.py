@@ -787,6 +787,14 @@ def test_a_frame_beyond_the_bounds_of_a_network_is_rendered_in_tiles():
     assert renderer.tiled
 
 
+def test_the_first_try_stays_within_the_bounds_of_a_network():
+    recorder = Recorder()
+
+    probed(recorder, most=(32, None))
+
+    assert [tuple(each.shape[2:]) for each in recorder.given] == [(32, 64)]
+
+
 def test_a_small_frame_is_padded_to_the_least_that_a_network_takes():
     recorder, frame = Recorder(), pixels(5, 7)
 

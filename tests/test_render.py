@@ -245,6 +245,7 @@ def test_the_record_says_what_was_rendered_with_what(site):
         "fps": None,
         "device": "cpu",
         "precision": "fp32",
+        "parity": None,
         "tiled": False,
         "tile_size": None,
         "overlap": None,

@@ -191,7 +191,8 @@ class Engine:
         side = max(signature.multiple, PROBE // signature.multiple * signature.multiple)
         if signature.tile:
             return signature.tile
-        return tuple(_padded_length(side, signature.multiple, least) for least in signature.least)
+        sides = (_padded_length(side, signature.multiple, least) for least in signature.least)
+        return tuple(min(own, most or own) for own, most in zip(sides, signature.most, strict=True))
 
     @property
     def tiled(self) -> bool:

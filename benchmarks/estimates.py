@@ -20,6 +20,7 @@ from dailies.engine import Engine, Settings  # noqa: E402
 from dailies.models import Model  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "small"}}
+DEPTHS_OF_TIFF = tuple(("tiff", dtype) for dtype in ("uint8", "uint16", "float32"))
 SIZE, REPEATS = (1920, 1080), 3
 
 
@@ -33,6 +34,14 @@ def photograph(noise: float) -> np.ndarray:
     return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 
+def grainy(frame: np.ndarray, dtype: str) -> np.ndarray:
+    """Give a frame of another depth, whose values are as fine as that depth allows."""
+    if dtype == "uint8":
+        return frame
+    fine = np.random.default_rng(1).uniform(-0.5, 0.5, frame.shape)
+    return frames.converted(((frame + fine) / 255).astype(np.float32), dtype)
+
+
 def main() -> None:
     """Print medians."""
     for noise in (0, 5, 15):
@@ -44,6 +53,10 @@ def main() -> None:
             times.append(time.perf_counter() - start)
         print(f"PNG, grain {noise}: {len(data) / 1e6:.2f} MB, {statistics.median(times) * 1000:.0f} ms", flush=True)
     frame = photograph(5)
+    for kind, dtype in (("png", "uint8"), ("png16", "uint16"), ("exr", "float32"), *DEPTHS_OF_TIFF):
+        deep = grainy(frame, dtype)
+        size = len(frames.encode(deep, frames.Picture(deep), kind))
+        print(f"{kind} of {dtype}, light grain: {size / deep.size:.2f} bytes a value", flush=True)
     for name, config in NETWORKS.items():
         network = ARCHITECTURES[name](**config).eval()
         engine = Engine(Model(network, name), device=torch.device("cpu"), settings=Settings())

@@ -119,9 +119,8 @@ def digest_of_shard(wildcards):
 
 def infer_memory(wildcards, input, attempt):
     """Megabytes for one render: about 1.2 kB per pixel in fp32, on top of torch itself; more on every retry."""
-    frame = shard_of(wildcards).largest
-    tile = (config["tile_size"] ** 2) if config["tiled"] is True else frame
-    return int((1500 + 1.2e-3 * min(frame, tile)) * attempt)
+    most = config["tile_size"] ** 2 if config["tiled"] is True else float("inf")
+    return int((1500 + 1.2e-3 * min(shard_of(wildcards).largest, most)) * attempt)
 
 
 def infer_minutes(wildcards, input, attempt):

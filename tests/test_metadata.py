@@ -176,6 +176,7 @@ def test_a_success_has_an_output_dir_and_no_error(described, summary, tmp_path):
         "train_loss": 0.125,
         "val_loss": 0.25,
         "frames": 201,
+        "seconds": 20.1,
         "fps": 10.0,
     }
 
@@ -220,10 +221,10 @@ def test_the_table_has_one_line_per_model(described, summary):
     lines = table(summary(described("good"), described("bad", outcome=FAILED))).splitlines()
 
     assert [line.split() for line in lines[2:]] == [
-        ["good", "success", "201", "10.00"],
-        ["night", "shift", "(01234567)", "load_failed", "0", "-"],
+        ["good", "success", "201", "20.1", "10.00"],
+        ["night", "shift", "(01234567)", "load_failed", "0", "0.0", "-"],
     ]
-    assert lines[0].split() == ["model", "status", "frames", "fps"]
+    assert lines[0].split() == ["model", "status", "frames", "seconds", "fps"]
     assert lines[2].index("success") == lines[3].index("load_failed")
 
 

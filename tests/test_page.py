@@ -84,7 +84,14 @@ class Show:
         }
         files.write_json(self.state / "run.json", RUN | {"run_id": run_id, "run_name": name} | (run or {}))
         files.write_json(self.state / "outcome.json", outcome)
-        describe(self.state / "run.json", self.state / "outcome.json", output=folder / "metadata.json")
+        sequence.save(sequence.Sequence(()), self.state / "sequence.json")
+        describe(
+            self.state / "run.json",
+            [self.state / "outcome.json"],
+            sequence=self.state / "sequence.json",
+            manifests=self.state / "manifests",
+            output=folder / "metadata.json",
+        )
         self.models.append(folder)
         return folder
 

@@ -73,6 +73,7 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
             "frames": 4,
             "device": "cpu",
             "precision": "fp32",
+            "parity": None,
             "tiled": False,
             "tile_size": None,
             "overlap": None,
@@ -102,6 +103,7 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
             "train_loss": 0.5,
             "val_loss": number / 8,
             "frames": 4,
+            "seconds": rendered.metadata(rendered.runs[name])["render"]["seconds"],
             "fps": rendered.metadata(rendered.runs[name])["render"]["fps"],
         }
         for number, name in enumerate(LEVELS, start=1)

@@ -86,17 +86,18 @@ def _line(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         **({"output_dir": str(folder)} if succeeded else {"error": render["error"]}),
         **{key: about[key] for key in ("epoch", "train_loss", "val_loss")},
         "frames": render["frames"],
+        "seconds": render["seconds"],
         "fps": render["fps"],
     }
 
 
 def table(summary: Path) -> str:
     """Lay out a summary: one line per model."""
-    rows = [("model", "status", "frames", "fps")]
+    rows = [("model", "status", "frames", "seconds", "fps")]
     for line in files.read_json(summary):
         name = Path(line["output_dir"]).name if "output_dir" in line else f"{line['run_name']} ({line['run_id'][:8]})"
         fps = "-" if line["fps"] is None else f"{line['fps']:.2f}"
-        rows.append((name, line["status"], str(line["frames"]), fps))
+        rows.append((name, line["status"], str(line["frames"]), f"{line['seconds']:.1f}", fps))
     return columns(rows)
 
 

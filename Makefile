@@ -1,10 +1,11 @@
-# make demo: three real models over a real sequence.  make test: every test.  Nothing but python3 and make is needed.
+# make demo: three real models over a real sequence.  make test: every test.  make bench: ratios, measured here.
+# Nothing but python3 and make is needed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/lock.txt
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check bench lock clean
 
 demo: .venv/core
 	$(BIN)/python scripts/make_demo.py demo
@@ -35,6 +36,14 @@ check: .venv/dev
 # spandrel asks for torchvision, which brings gigabytes of CUDA along; tests/stand_ins has what it uses of it
 	$(INSTALL) --no-deps spandrel
 	@touch $@
+
+# ratios, in a few minutes; docs/benchmarks.md has figures and the longer ones
+bench: .venv/dev
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/tiling.py
+	$(BIN)/python benchmarks/discovery.py 100
 
 # a fresh environment of the newest versions that the requirements allow, written down
 lock:

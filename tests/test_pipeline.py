@@ -1,6 +1,8 @@
 import errno
 import hashlib
 import logging
+import os
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -281,3 +283,18 @@ def test_progress_is_told_in_frames_and_seconds(line, monkeypatch, caplog):
     assert len(caplog.messages) == COUNT
     assert caplog.messages[-1].startswith(f"frame {COUNT} of {COUNT}, ")
     assert caplog.messages[-1].endswith(" fps, 0 s left")
+
+
+def test_a_terminal_shows_a_bar_per_model(line, monkeypatch):
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", -1)
+    reading, writing = os.openpty()
+    with os.fdopen(writing, "w") as terminal:
+        monkeypatch.setattr(sys, "__stderr__", terminal)
+        line.run()
+    shown = os.read(reading, 100_000).decode().splitlines()
+    os.close(reading)
+
+    assert len(shown) == COUNT
+    assert all(text.startswith(f"{line.route.folder.name} ") for text in shown)
+    assert "░" in shown[0]
+    assert f" {'█' * 20} frame {COUNT} of {COUNT}, " in shown[-1]

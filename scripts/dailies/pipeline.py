@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -27,7 +28,10 @@ READERS = 4
 """Threads that decode, at most: a 1080p PNG takes one of them 60 ms, of 16 bits 210, and a fast network less."""
 
 PROGRESS_SECONDS = 5
-"""How often the log says how far the render is."""
+"""How often the log and the terminal say how far the render is."""
+
+BAR = 20
+"""Characters of the bar on a terminal."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -87,7 +91,7 @@ def render_frames(todo: Sequence[Frame], route: Route, engine: "Engine", manifes
 
     manifest.restart()
     writers, readers = max(1, route.threads), min(max(1, route.threads), READERS)
-    progress = _Progress(len(todo))
+    progress = _Progress(route.folder.name, len(todo))
     pending: set[Future] = set()
     with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(writers) as writing:
         try:
@@ -130,9 +134,10 @@ def settled(pending: set[Future], *, most: int) -> set[Future]:
 
 
 class _Progress:
-    """Counts rendered frames, and says in the log every few seconds how far the render is."""
+    """Counts rendered frames, and says every few seconds how far the render is: in the log, and on a terminal."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, model: str, total: int) -> None:
+        self._model = model
         self._total = total
         self._number = 0
         self._started = self._last = self._spoke = time.monotonic()
@@ -146,6 +151,15 @@ class _Progress:
             self._number += 1
             if now - self._spoke > PROGRESS_SECONDS:
                 self._spoke = now
-                number, total, rate = self._number, self._total, self._number / (now - self._started)
-                log.info("frame %d of %d, %.2f fps, %.0f s left", number, total, rate, (total - number) / rate)
+                self._tell(now - self._started)
             return seconds
+
+    def _tell(self, seconds: float) -> None:
+        number, total, rate = self._number, self._total, self._number / seconds
+        text = f"frame {number} of {total}, {rate:.2f} fps, {(total - number) / rate:.0f} s left"
+        log.info("%s", text)
+        # a job's own output goes to its log; Snakemake and the jobs beside this one speak on the terminal, too
+        terminal = sys.__stderr__
+        if terminal and terminal.isatty():
+            bar = "█" * (BAR * number // total)
+            print(f"{self._model} {bar:░<{BAR}} {text}", file=terminal, flush=True)

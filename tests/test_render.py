@@ -996,3 +996,20 @@ def test_a_network_that_answers_several_tensors_says_which_is_used(site, monkeyp
     site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
 
     assert site.render()["model"]["notes"] == ["part [1] of the network's answer is used"]
+
+
+def test_the_first_frame_of_the_sequence_decides_on_the_precision_of_every_shard(site, monkeypatch):
+    class Bright(Network):
+        def forward(self, x):
+            off = 0.5 if torch.is_autocast_enabled("cpu") and x.mean() > 0 else 0
+            return -x + off
+
+    monkeypatch.setitem(ARCHITECTURES, "test", Bright)
+    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+    for number, name in enumerate(NAMES):
+        Image.new("RGB", (7, 5), (10,) * 3 if number == 0 else (240,) * 3).save(site.shot / name)
+    site.read_sequence()
+
+    outcome = site.render(settings=BF16, shard="2", shard_frames=3)
+
+    assert (outcome["status"], outcome["render"]["precision"]) == ("success", "bf16")

@@ -57,6 +57,15 @@ class Network(nn.Module):
         return -x
 
 
+class Limited(Network):
+    """The inverse, for which more pixels than a first try has do not fit into memory."""
+
+    def forward(self, x):
+        if x[0, 0].numel() > PROBE**2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return -x
+
+
 class Site:
     """What the jobs before a render leave on the disk: frames, their sequence, a downloaded model."""
 
@@ -143,6 +152,17 @@ def network(site, monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, "test", lambda: network)
     site.download({"model_state_dict": network.state_dict(), "architecture": "test"})
     return network
+
+
+@pytest.fixture
+def use(site, monkeypatch):
+    """Put a class of networks in the place of the one that is downloaded."""
+
+    def used(networks):
+        monkeypatch.setitem(ARCHITECTURES, "test", networks)
+        site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+
+    return used
 
 
 def fail(error):
@@ -398,15 +418,8 @@ def test_tiles_are_recorded(site):
     assert (figures["tiled"], figures["tile_size"], figures["overlap"]) == (True, 64, 32)
 
 
-def test_out_of_memory_goes_on_in_tiles_and_is_recorded_from_there_on(site, monkeypatch):
-    class Limited(Network):
-        def forward(self, x):
-            if x[0, 0].numel() > 64 * 64:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return -x
-
-    monkeypatch.setitem(ARCHITECTURES, "test", Limited)
-    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+def test_out_of_memory_goes_on_in_tiles_and_is_recorded_from_there_on(site, use):
+    use(Limited)
     write_frame(site.shot / NAMES[3], seed=3, size=(100, 90))
     site.read_sequence()
 
@@ -419,15 +432,8 @@ def test_out_of_memory_goes_on_in_tiles_and_is_recorded_from_there_on(site, monk
         np.testing.assert_array_equal(site.pixels()[name], 255 - read_frame(site.shot / name))
 
 
-def test_the_size_of_the_tiles_that_memory_allowed_is_recorded_and_renders_nothing_again(site, monkeypatch):
-    class Limited(Network):
-        def forward(self, x):
-            if x[0, 0].numel() > 64 * 64:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return -x
-
-    monkeypatch.setitem(ARCHITECTURES, "test", Limited)
-    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+def test_the_size_of_the_tiles_that_memory_allowed_is_recorded_and_renders_nothing_again(site, use):
+    use(Limited)
     write_frame(site.shot / NAMES[0], seed=3, size=(200, 190))
     site.read_sequence()
 
@@ -450,9 +456,8 @@ class Coarse(Network):
 
 
 @pytest.fixture
-def coarse(site, monkeypatch):
-    monkeypatch.setitem(ARCHITECTURES, "test", Coarse)
-    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+def coarse(use):
+    use(Coarse)
 
 
 BF16 = SETTINGS | {"precision": "bf16", "parity_tolerance": [2, 0.25]}
@@ -971,13 +976,12 @@ def test_a_default_architecture_stands_in_where_none_is_named(site):
     assert site.render(loading=LOADING | {"default_architecture": "unet"})["status"] == "success"
 
 
-def test_a_network_with_a_scale_writes_larger_frames(site, monkeypatch):
+def test_a_network_with_a_scale_writes_larger_frames(site, use):
     class Upscaler(Network):
         def forward(self, x):
             return nn.functional.interpolate(x, scale_factor=2)
 
-    monkeypatch.setitem(ARCHITECTURES, "test", Upscaler)
-    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+    use(Upscaler)
 
     outcome = site.render()
 
@@ -987,25 +991,23 @@ def test_a_network_with_a_scale_writes_larger_frames(site, monkeypatch):
         np.testing.assert_array_equal(site.pixels()[name], expected)
 
 
-def test_a_network_that_answers_several_tensors_says_which_is_used(site, monkeypatch):
+def test_a_network_that_answers_several_tensors_says_which_is_used(site, use):
     class Pair(Network):
         def forward(self, x):
             return x.mean(), -x
 
-    monkeypatch.setitem(ARCHITECTURES, "test", Pair)
-    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+    use(Pair)
 
     assert site.render()["model"]["notes"] == ["part [1] of the network's answer is used"]
 
 
-def test_the_first_frame_of_the_sequence_decides_on_the_precision_of_every_shard(site, monkeypatch):
+def test_the_first_frame_of_the_sequence_decides_on_the_precision_of_every_shard(site, use):
     class Bright(Network):
         def forward(self, x):
             off = 0.5 if torch.is_autocast_enabled("cpu") and x.mean() > 0 else 0
             return -x + off
 
-    monkeypatch.setitem(ARCHITECTURES, "test", Bright)
-    site.download({"model_state_dict": Network().state_dict(), "architecture": "test"})
+    use(Bright)
     for number, name in enumerate(NAMES):
         Image.new("RGB", (7, 5), (10,) * 3 if number == 0 else (240,) * 3).save(site.shot / name)
     site.read_sequence()

@@ -170,7 +170,7 @@ def test_safetensors_may_say_nothing(tmp_path):
     ("data", "text"),
     [
         (b"", "m.safetensors is damaged or not a safetensors file: it is empty"),
-        (b"<html>sign in", "m.safetensors is damaged or not a safetensors file: it begins with '<html>sign in'"),
+        (b"<html>sign in", "m.safetensors is damaged or not a safetensors file: it is a web page or XML"),
         (struct.pack("<Q", 2**40) + b"{}", "m.safetensors is damaged or not a safetensors file"),
         (struct.pack("<Q", 2) + b"[]", "m.safetensors is damaged or not a safetensors file: "),
         (

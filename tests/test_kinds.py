@@ -286,7 +286,10 @@ KINDS = {
     "wrong": Kind(
         saved({"state_dict": UNKNOWN, "architecture": "unet"}), error="the weights in best.pth do not fit the network: "
     ),
-    "website": Kind(saved(b"<!DOCTYPE html>"), error="best.pth is damaged or not a checkpoint that torch wrote: it be"),
+    "website": Kind(
+        saved(b"<!DOCTYPE html>"),
+        error="best.pth is damaged or not a checkpoint that torch wrote: it is a web page or XML; known",
+    ),
     "optimizer": Kind(saved({"lr": 0.1}), error="best.pth holds a dict with the keys 'lr', and no weights: a dict of"),
 }
 

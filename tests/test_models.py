@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from stores import mlflow2
 from torch import nn
 
+KNOWN = "; known architectures: nafnet, unet, and those that spandrel recognises"
 CONFIGS = {"unet": {"base_channels": 2}, "nafnet": {"size": "small", "width": 4}}
 
 
@@ -301,7 +302,7 @@ def test_an_unknown_architecture_is_named_with_the_known_ones(refused, word, sta
 def test_what_is_no_checkpoint_is_described(refused, content, holds):
     assert refused(content) == (
         f"best_model.pth holds {holds}, and no weights: a dict of tensors, by itself or as one of model_state_dict, "
-        "state_dict, model, params, network, net, generator, weights"
+        f"state_dict, model, params, network, net, generator, weights{KNOWN}"
     )
 
 
@@ -331,18 +332,26 @@ def test_a_config_that_builds_no_fitting_network_is_refused_at_once(refused, cha
     ("data", "seen"),
     [
         (b"", ": it is empty"),
-        (b"<!DOCTYPE html><title>Sign in</title>", ": it begins with '<!DOCTYPE html><titl'"),
+        (b"\n<!DOCTYPE html><title>Sign in</title>", ": it is a web page or XML"),
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            ": it is a pointer of Git LFS, not the file that it stands for",
+        ),
+        (b"\x89HDF\r\n\x1a\n", ": it is an HDF5 file, as Keras writes them"),
+        (b"\x93NUMPY\x01\0", ": it is an array of NumPy"),
+        (b"\x1f\x8b\x08", ": it is compressed with gzip"),
+        (b"epoch,loss", ": it begins with 'epoch,loss'"),
         (bytes(range(256)), ""),
         (pickle.dumps({"model_state_dict": {}}, protocol=4), ""),
     ],
-    ids=["empty", "html", "bytes", "pickle"],
+    ids=["empty", "html", "lfs", "keras", "numpy", "gzip", "text", "bytes", "pickle"],
 )
 @pytest.mark.parametrize("trust_pickle", [False, True])
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_file_that_torch_did_not_write_is_refused(refused, data, seen, trust_pickle):
     text = refused(data, trust_pickle=trust_pickle)
 
-    assert text == f"best_model.pth is damaged or not a checkpoint that torch wrote{seen}"
+    assert text == f"best_model.pth is damaged or not a checkpoint that torch wrote{seen}{KNOWN}"
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
@@ -352,7 +361,7 @@ def test_a_truncated_checkpoint_is_refused(path, refused, part):
 
     text = refused(data[: int(len(data) * part)])
 
-    assert text == "best_model.pth is damaged or not a checkpoint that torch wrote: it is cut short"
+    assert text == f"best_model.pth is damaged or not a checkpoint that torch wrote: it is cut short{KNOWN}"
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dailies.catalog import number, whole, word
-from dailies.errors import LoadError
+from dailies.errors import LoadError, UnknownKind
 from dailies.text import clean
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,15 @@ PREFIXES = (*EMA_PREFIXES, "_orig_mod.", "module.", "model.", "net.", "network."
 Averaged weights come first: where several would fit, they are taken.
 """
 
+BEGINNINGS = {
+    b"<": "a web page or XML",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file that it stands for",
+    b"\x89HDF": "an HDF5 file, as Keras writes them",
+    b"\x93NUMPY": "an array of NumPy",
+    b"\x1f\x8b": "compressed with gzip",
+}
+"""What files are that trainers, proxies and version control leave in the place of a model, by their first bytes."""
+
 WRAPPERS = 3
 """How many wrappers around each other are looked through."""
 
@@ -114,7 +123,7 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint | nn.Mod
         return network
     state, key = _weights(found)
     if state is None:
-        raise LoadError(
+        raise UnknownKind(
             f"{file} holds {described(found)}, and no weights: a dict of tensors, by itself or as one of "
             f"{', '.join(STATE_KEYS)}"
         )
@@ -243,7 +252,7 @@ def unpickled(path: Path, *, trusted: bool = False) -> Any:
     except Exception as error:  # damaged files make torch raise nearly anything
         names = _refused(path, error)
         if not names:
-            raise LoadError(f"{file} is damaged or not a checkpoint that torch wrote{seen(path)}") from error
+            raise UnknownKind(f"{file} is damaged or not a checkpoint that torch wrote{seen(path)}") from error
         needed, cause = f"{file} needs {few(names)} to be loaded, which can run code", error
     if not trusted:
         raise LoadError(f"{needed}; {TRUST}") from cause
@@ -267,14 +276,17 @@ def _refused(path: Path, error: Exception) -> list[str]:
 
 
 def seen(path: Path) -> str:
-    """Say what a first look at a file shows that is not a checkpoint; nothing when it shows nothing."""
+    """Say what the first bytes of a file mean that is not a checkpoint; nothing when they mean nothing."""
     with path.open("rb") as file:
-        start = file.read(20).decode("latin-1")
+        start = file.read(40)
     if not start:
         return ": it is empty"
-    if start.startswith("PK") and not zipfile.is_zipfile(path):
+    if start.startswith(b"PK") and not zipfile.is_zipfile(path):
         return ": it is cut short"
-    return f": it begins with {start!r}" if start.isascii() and start.isprintable() else ""
+    if meaning := next((text for beginning, text in BEGINNINGS.items() if start.lstrip().startswith(beginning)), None):
+        return f": it is {meaning}"
+    text = start[:20].decode("latin-1")
+    return f": it begins with {text!r}" if text.isascii() and text.isprintable() else ""
 
 
 def described(found: Any) -> str:

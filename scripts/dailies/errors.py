@@ -33,6 +33,10 @@ class LoadError(DailiesError):
     """An artifact cannot be turned into a network."""
 
 
+class UnknownKind(LoadError):
+    """A file is of no kind that is known to hold a network."""
+
+
 class RenderError(DailiesError):
     """A network ran and its answer cannot be used."""
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from dailies.catalog import MLMODEL, WEIGHTS
 from dailies.checkpoints import Checkpoint, few, read_checkpoint, shown
-from dailies.errors import LoadError
+from dailies.errors import LoadError, UnknownKind
 from dailies.factories import Factories, channels_of
 from dailies.programs import is_program, open_program
 from dailies.signatures import Signature, overrides, signature, told_by
@@ -125,7 +125,10 @@ def load_model(
             factories.make_importable(*code)
     if is_program(path):
         return _program(path, hints, trust_pickle)
-    read = read_checkpoint(path, trusted=trust_pickle)
+    try:
+        read = read_checkpoint(path, trusted=trust_pickle)
+    except UnknownKind as error:
+        raise LoadError(f"{error}; known architectures: {factories.known()}") from error
     if isinstance(read, nn.Module):
         return _whole(read, hints)
     if not read.config:

@@ -130,21 +130,32 @@ class Studio:
     """A folder with a store, frames and a configuration, and what a user does with them."""
 
     def __init__(
-        self, root: Path, uri: str | None = None, *, experiment: str = "exp", blank: Path | None = None
+        self,
+        root: Path,
+        uri: str | None = None,
+        *,
+        experiment: str = "exp",
+        blank: Path | None = None,
+        location: str | None = None,
     ) -> None:
-        """Make the folder ``root`` a studio; its store is at ``uri``, else a sqlite file, which starts as ``blank``."""
+        """Make the folder ``root`` a studio; its store is at ``uri``, else a sqlite file, which starts as ``blank``.
+
+        ``location`` is where its experiment keeps artifacts, when the store does not decide that.
+        """
         from mlflow import MlflowClient
 
         self.root = root
         self.frames = root / "shot"
         self.runs: dict[str, str] = {}
         """Run ids by run name, in the order of logging."""
+        self.environment: dict[str, str] = {}
+        """What the user has set besides, such as a login."""
         self.frames.mkdir(parents=True)
         if blank:
             shutil.copyfile(blank, root / "mlflow.db")
         self.uri = uri or f"sqlite:///{root / 'mlflow.db'}"
         self.client = MlflowClient(tracking_uri=self.uri)
-        location = None if uri else (root / "artifacts").as_uri()
+        location = location if uri else (root / "artifacts").as_uri()
         self.experiment = self.client.create_experiment(experiment, artifact_location=location)
         self.config = {
             "mlflow_uri": self.uri,
@@ -223,7 +234,7 @@ class Studio:
         return subprocess.Popen(
             command,
             cwd=self.root,
-            env=environment(),
+            env=environment() | self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

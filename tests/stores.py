@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -16,6 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cache
@@ -186,6 +188,11 @@ def free_port() -> int:
 @cache
 def server_folder() -> Path:
     """Where the server keeps its database and its artifacts."""
+    return new_server_folder()
+
+
+def new_server_folder() -> Path:
+    """Make a folder with an empty database, which goes with this process."""
     root = Path(tempfile.mkdtemp(prefix="dailies-server-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     shutil.copy(_empty_database(), root / "mlflow.db")
@@ -195,14 +202,18 @@ def server_folder() -> Path:
 @cache
 def server() -> str:
     """Start ``mlflow server`` with proxied artifacts, once for all tests of this process; give its address."""
-    root = server_folder()
+    return served(server_folder(), "--artifacts-destination", str(server_folder() / "files"))
+
+
+def served(root: Path, *options: str, **environment: str) -> str:
+    """Start ``mlflow server`` with the database in a folder, until this process ends; give its address."""
     port = free_port()
     address = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    places = ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}", "--artifacts-destination", str(root / "files")]
+    database = ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"]
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *address, *places],
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            [sys.executable, "-m", "mlflow", "server", *address, *database, *options],
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | environment,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=root,
@@ -233,25 +244,43 @@ def server_shelf(root: Path) -> Shelf:
     return Shelf(root, server(), experiment=f"exp_{uuid.uuid4().hex[:8]}")
 
 
-Trouble = Callable[[str, str], tuple[int, Any] | str | None]
-"""From method and path to a status and a JSON value to answer, "drop" (no answer), "cut" (half a body), or None.
+Trouble = Callable[[str, str], tuple[Any, ...] | str | None]
+"""From method and path to what goes wrong, or None.
 
-With status 302 the value is the address to go to instead.
+A status and a value to answer, JSON or the bytes of a page, and headers, if any; with status 302 the value is the
+address to go to instead. "drop" gives no answer, "cut" half a body of the length announced, "short" half a body that
+seems to be whole.
 """
 
 
 class Proxy:
-    """Stands between a client and the server: keeps the requests, and fails as it is told."""
+    """Stands between a client and the server: keeps the requests, and fails as it is told.
 
-    def __init__(self, target: str) -> None:
+    With ``tls`` it speaks TLS. With ``token`` it lets through who brings that one, as ``login`` (name and password).
+    It may also be named as the client's own proxy (``HTTP_PROXY``).
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        token: str | None = None,
+        login: tuple[str, str] | None = None,
+    ) -> None:
         self.trouble: Trouble = lambda method, path: None
+        self.token, self.login = token, login
         self.requests: list[str] = []
         """Method, path and query of each request, in order."""
         self.headers: list[dict[str, str]] = []
         """The headers of each request, with small letters."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, urlsplit(target).netloc))
-        self.uri = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._server.handle_error = lambda request, address: None  # clients that go away, or trust no certificate
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.port = self._server.server_address[1]
+        self.uri = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        threading.Thread(target=self._server.serve_forever, args=[0.02], daemon=True).start()
 
     def count(self, pattern: str) -> int:
         return sum(bool(re.search(pattern, request)) for request in self.requests)
@@ -270,33 +299,53 @@ def _handler(proxy: Proxy, target: str) -> type[BaseHTTPRequestHandler]:
             proxy.requests.append(f"{self.command} {self.path}")
             proxy.headers.append({key.lower(): value for key, value in self.headers.items()})
             trouble = proxy.trouble(self.command, self.path)
+            if trouble is None and proxy.token and self.headers.get("Authorization") != f"Bearer {proxy.token}":
+                trouble = 401, {"error_code": "UNAUTHENTICATED", "message": "The access token is invalid"}
             self.close_connection = True
             if isinstance(trouble, tuple):
-                status, value = trouble
-                self._answer(
-                    status, json.dumps(value).encode(), "application/json", to=value if status == 302 else None
-                )
+                self._trouble(*trouble)
             elif trouble != "drop":
-                self._forward(body, cut=trouble == "cut")
+                self._forward(body, trouble)
 
-        do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815
+        do_POST = do_PUT = do_PATCH = do_HEAD = do_CONNECT = do_GET  # noqa: N815
 
-        def _forward(self, body: bytes, *, cut: bool) -> None:
+        def _trouble(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
+            headers = {"Location": value} if status == 302 else headers or {}
+            if isinstance(value, bytes):
+                self._answer(status, value, {"Content-Type": "text/html"} | headers)
+            else:
+                self._answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"} | headers)
+
+        def _forward(self, body: bytes, trouble: str | None) -> None:
             with closing(http.client.HTTPConnection(target)) as connection:
                 headers = {key: value for key, value in self.headers.items() if key.lower() != "connection"}
-                connection.request(self.command, self.path, body, headers)
+                if proxy.login:
+                    headers["Authorization"] = f"Basic {b64encode(':'.join(proxy.login).encode()).decode()}"
+                connection.request(
+                    self.command, urlsplit(self.path)._replace(scheme="", netloc="").geturl(), body, headers
+                )
                 answer = connection.getresponse()
-                self._answer(answer.status, answer.read(), answer.getheader("Content-Type", ""), cut=cut)
+                data = answer.read()
+                kept = {
+                    key: value
+                    for key, value in answer.getheaders()
+                    if key.lower() not in {"content-length", "transfer-encoding", "connection"}
+                }
+                size = answer.getheader("Content-Length") if self.command == "HEAD" else len(data)
+                half = data[: len(data) // 2]
+                if trouble == "short":
+                    self._answer(answer.status, half, kept)
+                else:
+                    self._answer(answer.status, half if trouble == "cut" else data, kept, size=size)
 
-        def _answer(self, status: int, data: bytes, kind: str, *, cut: bool = False, to: str | None = None) -> None:
+        def _answer(self, status: int, data: bytes, headers: Mapping[str, str], size: Any = None) -> None:
             self.send_response(status)
-            if to:
-                self.send_header("Location", to)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(data)))
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(data) if size is None else size))
             self.send_header("Connection", "close")
             self.end_headers()
-            self.wfile.write(data[: len(data) // 2] if cut else data)
+            self.wfile.write(data)
 
         def log_message(self, *arguments: Any) -> None:
             """Keep the tests quiet."""
@@ -305,8 +354,8 @@ def _handler(proxy: Proxy, target: str) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def proxied(target: str | None = None) -> Iterator[Proxy]:
-    proxy = Proxy(target or server())
+def proxied(target: str | None = None, **how: Any) -> Iterator[Proxy]:
+    proxy = Proxy(target or server(), **how)
     try:
         yield proxy
     finally:

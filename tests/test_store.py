@@ -4,7 +4,7 @@ import time
 from contextlib import closing, suppress
 
 import pytest
-from dailies import local_store, store
+from dailies import connection, local_store, store
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.store import TrackingStore
 from stores import (
@@ -444,8 +444,8 @@ def test_a_server_that_is_not_there_is_noticed_at_once(open_store):
 
 
 def test_a_server_that_never_answers_is_given_up_within_ten_seconds(open_store, monkeypatch):
-    assert store.CONNECT_SECONDS + store.ANSWER_SECONDS < 10
-    monkeypatch.setattr(store, "ANSWER_SECONDS", 0.5)
+    assert connection.CONNECT_SECONDS + connection.ANSWER_SECONDS < 10
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.5)
     start = time.monotonic()
     with black_hole() as uri:
         text = refusal(lambda: open_store(uri), StoreUnreachable)
@@ -454,7 +454,8 @@ def test_a_server_that_never_answers_is_given_up_within_ten_seconds(open_store, 
     assert time.monotonic() - start < 3
 
 
-def test_a_server_in_trouble_counts_as_unreachable(open_store):
+def test_a_server_in_trouble_counts_as_unreachable(open_store, monkeypatch):
+    monkeypatch.setattr(connection, "KNOCKS", (0, 0))
     with proxied() as proxy:
         proxy.trouble = lambda method, path: (502, "bad gateway")
         assert "answers 502 Bad Gateway; try again later" in refusal(lambda: open_store(proxy.uri), StoreUnreachable)
@@ -462,7 +463,7 @@ def test_a_server_in_trouble_counts_as_unreachable(open_store):
         proxy.trouble = lambda method, path: None if path == "/health" else (503, "busy")
         tracking = open_store(proxy.uri)
         text = refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable)
-        assert text.endswith("does not answer (too many 503 error responses); try again later")
+        assert text.endswith("is busy (too many 503 error responses); try again later")
 
         proxy.trouble = lambda method, path: "drop"
         text = refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable)
@@ -480,27 +481,11 @@ def test_a_server_that_does_not_answer_a_question_in_time_is_unreachable(open_st
         assert "does not answer (" in refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable)
 
 
-def test_no_right_to_read_is_not_an_empty_experiment(open_store):
-    with proxied() as proxy:
-        denied = {"error_code": "PERMISSION_DENIED", "message": "Permission denied"}
-        proxy.trouble = lambda method, path: (403, denied) if "experiments/get" in path else None
-        tracking = open_store(proxy.uri)
-
-        assert "PERMISSION_DENIED" in refusal(lambda: tracking.experiments(["exp"]))
-
-
 def test_a_server_older_than_mlflow_3_has_no_logged_models(open_store):
     with proxied() as proxy:
         proxy.trouble = lambda method, path: (404, "not found") if "logged-models" in path else None
 
         assert open_store(proxy.uri).logged_models(["0"]) == {}
-
-
-def test_a_page_that_is_no_mlflow_is_said_in_words(open_store):
-    with proxied() as proxy:
-        proxy.trouble = lambda method, path: (200, "<html>Welcome to nginx!</html>")
-
-        assert "not in a valid JSON format" in refusal(lambda: open_store(proxy.uri).experiments(["exp"]))
 
 
 def test_what_the_user_set_in_the_environment_is_kept(shared, open_store, monkeypatch):

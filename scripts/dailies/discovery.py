@@ -11,7 +11,7 @@ from typing import Any
 
 from dailies import catalog, files, naming, registry
 from dailies.catalog import Artifact, Choice, Facts, Names
-from dailies.errors import LocationRefused, StoreError, StoreUnreachable
+from dailies.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable
 from dailies.registry import Registered, Version
 from dailies.store import LoggedModel, Run, StoredFile, TrackingStore
 from dailies.tables import columns
@@ -50,7 +50,8 @@ SELECTING = (
 
 
 LOST, FOREIGN = "whose artifacts are lost", "whose artifacts are at a place that is not asked"
-"""Why runs are passed over that a setting would bring back."""
+UNREAD = "with artifacts that cannot be read"
+"""Why runs are passed over that a setting, or a right, would bring back."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +229,7 @@ def _named_choice(store: TrackingStore, item: Registered, listings: Listings) ->
     try:
         listing = listings.of(item.uri)
     except StoreError as error:
-        kind = FOREIGN if isinstance(error, LocationRefused) else "with artifacts that cannot be read"
-        return _skip(item.run, f"{item.version}: {error}", kind)
+        return _skip(item.run, f"{item.version}: {error}", _kind(error))
     if artifact := catalog.named(item.run, item.uri, item.path, listing):
         return Choice(artifact)
     if moved := store.moved(item.uri):
@@ -262,6 +262,10 @@ def _skip(run: Run, reason: str, kind: str) -> Skipped:
     return Skipped(run.run_id, run.run_name, run.status, clean(reason)[:LONGEST_REASON], kind)
 
 
+def _kind(error: StoreError) -> str:
+    return FOREIGN if isinstance(error, LocationRefused) else UNREAD
+
+
 def _stamp(run: Run) -> list[Any] | None:
     return None if run.status == "RUNNING" else [run.status, run.end_time]
 
@@ -279,11 +283,10 @@ def _choice(
                 whole = replace(artifact, files=listings.of(artifact.uri))
             if whole.files:
                 return Choice(whole, _shown(other for other in found if other is not artifact))
-    except StoreUnreachable:
+    except (StoreUnreachable, AccessRefused):
         raise
     except StoreError as error:
-        kind = FOREIGN if isinstance(error, LocationRefused) else "with artifacts that cannot be read"
-        return _skip(run, str(error), kind)
+        return _skip(run, str(error), _kind(error))
     return _skip(run, *_why_none(store, run, found, listings, selection.checkpoint_pattern))
 
 
@@ -458,7 +461,7 @@ def _nothing_found(store: TrackingStore, selection: Selection, passed_over: Sequ
     where = " and ".join(clean(name) for name in places)
     kinds = Counter(run.kind for run in passed_over).most_common()
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
-    first = next((run.reason for run in passed_over if run.kind in {LOST, FOREIGN}), None)
+    first = next((run.reason for run in passed_over if run.kind in {LOST, FOREIGN, UNREAD}), None)
     why = f": {counts}" if counts else ""
     return f"no run with a model was found in {where} of {store.name}; {len(passed_over)} runs were seen{why}. " + (
         f"For the first of them, {first}" if first else "Each with its reason is in .dailies/skipped.json"

@@ -11,7 +11,7 @@ from typing import Any
 
 from dailies import files
 from dailies.catalog import WEIGHTS, Artifact
-from dailies.errors import DailiesError, DownloadError
+from dailies.errors import AccessRefused, DailiesError, DownloadError
 from dailies.store import StoredFile, TrackingStore
 from dailies.text import clean, redacted
 
@@ -86,7 +86,7 @@ def _fetched(store: TrackingStore, uri: str, file: StoredFile, draft: Path) -> P
                 raise DownloadError(f"{clean(file.path)} arrived with {size} bytes instead of {file.size}")
             break
         except DailiesError as error:
-            if pause is None:
+            if pause is None or isinstance(error, AccessRefused):
                 raise
             log.warning("%s; trying again in %d s", error, pause)
             time.sleep(pause)

@@ -21,6 +21,14 @@ class StoreUnreachable(StoreError):
     """The tracking server does not answer; what is already known may still be used."""
 
 
+class AccessRefused(StoreError):
+    """A server refuses the user's login or keys; nothing is gone on with, for only the user can mend it."""
+
+
+class TransferBroken(StoreError):
+    """An answer came and was cut short; the next try may bring it whole."""
+
+
 class LocationRefused(StoreError):
     """Artifacts are at a place that the store may not name."""
 

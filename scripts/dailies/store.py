@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from dailies import local_store
-from dailies.errors import LocationRefused, StoreError, StoreUnreachable
+from dailies import connection, local_store
+from dailies.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable, TransferBroken
 from dailies.locations import Locations, path_of
 from dailies.text import clean, redacted
 
@@ -50,16 +51,8 @@ LONGEST_NAME = 200
 LONGEST_KEY, LONGEST_VALUE, MOST_VALUES = 250, 8000, 10_000
 """Characters of a param's, metric's or tag's name and value, MLflow's own limits, and how many of them are kept."""
 
-CONNECT_SECONDS, ANSWER_SECONDS = 3, 5
-"""How long a server may take to accept a connection, and to send a first answer, before it counts as unreachable."""
-
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-"""MLflow takes four minutes to notice a dead server, and reports its use to its makers; what the user sets is kept."""
+PAUSES = (1, 3)
+"""Seconds before the second and third try at a question whose answer was cut short."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +133,9 @@ class TrackingStore:
         self._experiments: dict[str, Experiment] = {}
         self._remote = urlsplit(uri).scheme in {"http", "https"}
         self.locations = Locations(uri if self._remote else None, allowed_schemes, dict(artifact_remap or {}))
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        connection.set_out()
         if self._remote:
-            _knock(uri, self.name)
+            connection.knock(uri, self.name)
         else:
             _refuse_missing(uri)
 
@@ -157,18 +149,20 @@ class TrackingStore:
             uri = local_store.readable_folder(folder, self._private)
         from mlflow import MlflowClient
 
+        connection.bound_waiting()
         return self._ask(lambda: MlflowClient(tracking_uri=uri, registry_uri=uri))
 
     def experiments(self, names: Sequence[str]) -> list[Experiment]:
         """Find experiments by name. Raises StoreError, listing those that exist, for one that does not."""
         found = []
         for name in names:
-            experiment = self.ask(lambda client, name=name: client.get_experiment_by_name(name))
+            what = f"experiment '{clean(name)}'"
+            experiment = self.ask(lambda client, name=name: client.get_experiment_by_name(name), what=what)
             if experiment is None or experiment.lifecycle_stage != "active":
                 deleted = " (it was deleted)" if experiment is not None else ""
                 raise StoreError(
-                    f"experiment '{clean(name)}' does not exist in {self.name}{deleted}; "
-                    f"experiments there: {self._experiment_names()}"
+                    f"{what} does not exist in {self.name}{deleted}; "
+                    f"experiments {'that you may read ' if self._remote else ''}there: {self._experiment_names()}"
                 )
             found.append(Experiment(experiment.experiment_id, experiment.name))
         return found
@@ -240,7 +234,7 @@ class TrackingStore:
     def run(self, run_id: str) -> Run | None:
         """Give one run, also a deleted one; None when the store has no such run."""
         try:
-            run = self.ask(lambda client: client.get_run(run_id))
+            run = self.ask(lambda client: client.get_run(run_id), what=f"run {clean(run_id)[:64]}")
         except StoreError as error:
             if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 return None
@@ -294,7 +288,7 @@ class TrackingStore:
         def listed(uri: str) -> tuple[StoredFile, ...] | StoreError:
             try:
                 return self.files(uri)
-            except StoreUnreachable:
+            except (StoreUnreachable, AccessRefused):
                 raise
             except StoreError as error:
                 return error
@@ -316,11 +310,12 @@ class TrackingStore:
 
     def _remote_files(self, artifact_uri: str) -> Iterator[StoredFile]:
         repository = self._repository(artifact_uri)
+        what, place = "a run's artifacts", self._elsewhere(artifact_uri)
         folders: list[tuple[str | None, int]] = [(None, 1)]
         seen = 0
         while folders:
             parent, depth = folders.pop()
-            for entry in self._ask(lambda parent=parent: repository.list_artifacts(parent)):
+            for entry in self._ask(lambda parent=parent: repository.list_artifacts(parent), what=what, place=place):
                 seen += 1
                 if seen > ENTRIES:
                     log.warning(TOO_MANY, ENTRIES, redacted(clean(artifact_uri))[:LONGEST_NAME])
@@ -339,7 +334,14 @@ class TrackingStore:
         source = self.local_folder(artifact_uri)
         if source is None:
             repository = self._repository(artifact_uri)
-            return Path(self._ask(lambda: repository.download_artifacts(path, dst_path=str(folder))))
+            return Path(
+                self._ask(
+                    lambda: repository.download_artifacts(path, dst_path=str(folder)),
+                    what="a run's artifacts",
+                    place=self._elsewhere(artifact_uri),
+                    pauses=(),
+                )
+            )
         if link := next((part for part in _steps(source, path) if part.is_symlink()), None):
             raise StoreError(f"{clean(str(link))} is a symbolic link, which is not followed; log the file itself")
         target = folder / path
@@ -371,15 +373,23 @@ class TrackingStore:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         tracking_uri, place = self._client.tracking_uri, self.locations.place(artifact_uri)
-        return self._ask(lambda: get_artifact_repository(place, tracking_uri=tracking_uri))
+        connection.require_package(place)
+        return self._ask(
+            lambda: get_artifact_repository(place, tracking_uri=tracking_uri), place=self._elsewhere(artifact_uri)
+        )
 
-    def ask(self, question: Callable[["MlflowClient"], T]) -> T:
-        """Put a question to MLflow. Raises StoreError for whatever MLflow raises."""
+    def _elsewhere(self, artifact_uri: str) -> str | None:
+        """Give the place of an artifact location that the tracking server does not serve itself, else None."""
+        place = self.locations.place(artifact_uri)
+        return None if urlsplit(place).scheme in {"http", "https", "mlflow-artifacts"} else place
+
+    def ask(self, question: Callable[["MlflowClient"], T], *, what: str = "this") -> T:
+        """Put a question to MLflow about ``what``. Raises StoreError for whatever MLflow raises."""
         if not self._folder:
-            return self._ask(lambda: question(self._client))
+            return self._ask(lambda: question(self._client), what=what)
         client = self._client
         with local_store.as_default(client.tracking_uri):
-            return self._ask(lambda: question(client))
+            return self._ask(lambda: question(client), what=what)
 
     def pages(self, page: Callable[["MlflowClient", str | None], Any]) -> Iterator[Any]:
         """Put a question to MLflow that it answers page by page, each page with the token of the next."""
@@ -391,22 +401,30 @@ class TrackingStore:
             if not token:
                 return
 
-    def _ask(self, question: Callable[[], T]) -> T:
+    def _ask(
+        self,
+        question: Callable[[], T],
+        *,
+        what: str = "this",
+        place: str | None = None,
+        pauses: Sequence[float] = PAUSES,
+    ) -> T:
+        """Put a question, again where its answer was cut short. ``connection.explained`` says the rest."""
+        for pause in pauses:
+            try:
+                return self._ask_once(question, what, place)
+            except TransferBroken as error:
+                log.warning("%s; trying again in %d s", error, pause)
+                time.sleep(pause)
+        return self._ask_once(question, what, place)
+
+    def _ask_once(self, question: Callable[[], T], what: str, place: str | None) -> T:
         try:
             return question()
         except StoreError:
             raise
         except Exception as error:  # MLflow lets through whatever its drivers, stores and parsers raise
-            raise self._explained(error) from error
-
-    def _explained(self, error: Exception) -> StoreError:
-        # of a failed download MLflow says first that there was one, then "##### File x #####" and what went wrong
-        text = redacted(clean(str(error))).rpartition("##### ")[2]
-        if self._remote and ("Max retries exceeded" in text or "failed with timeout" in text):
-            cause = re.search(r"Caused by .*['\"](?:.*: )?([^'\"]+)['\"]\)", text)
-            reason = cause[1].strip()[:200] if cause else "no answer in time"
-            return StoreUnreachable(f"the MLflow server {self.name} does not answer ({reason}); try again later")
-        return StoreError(f"MLflow at {self.name} says: {text[:500] or type(error).__name__}")
+            raise connection.explained(error, self._uri, what=what, place=place) from error
 
 
 def error_code(error: StoreError) -> str | None:
@@ -435,35 +453,6 @@ def _bounded(values: Mapping[str, Any]) -> dict[str, Any]:
     """Keep what MLflow itself would accept, in number and in length."""
     kept = [(name, value) for name, value in values.items() if len(name) <= LONGEST_KEY][:MOST_VALUES]
     return {name: value[:LONGEST_VALUE] if isinstance(value, str) else value for name, value in kept}
-
-
-def _knock(uri: str, name: str) -> None:
-    """Ask a server for its health, once. Raises StoreUnreachable, saying why, when nothing useful answers."""
-    import requests
-
-    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true"
-    try:
-        answer = requests.get(
-            uri.rstrip("/") + "/health",
-            timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
-            verify=not insecure and (os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True),
-            cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
-        )
-    except requests.exceptions.SSLError as error:
-        raise StoreUnreachable(
-            f"the certificate of {name} is not trusted; set MLFLOW_TRACKING_SERVER_CERT_PATH to your authority's "
-            f"certificate file ({redacted(str(error))[:200]})"
-        ) from None
-    except requests.exceptions.RequestException as error:
-        late = isinstance(error, requests.exceptions.Timeout)
-        reason = "no answer in time" if late else "connection refused or no route"
-        raise StoreUnreachable(
-            f"the MLflow server {name} does not answer ({reason}); check mlflow_uri, the network, or start the server"
-        ) from None
-    if answer.status_code >= 500:
-        raise StoreUnreachable(
-            f"the MLflow server {name} answers {answer.status_code} {answer.reason}; try again later"
-        )
 
 
 def _sqlite_file(uri: str) -> Path | None:

@@ -1,0 +1,358 @@
+"""Connections: how long servers are waited for, with which login, and what their refusals mean in words."""
+
+import importlib
+import os
+import re
+import time
+from functools import cache, partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dailies.environment import NAMES
+from dailies.errors import AccessRefused, StoreError, StoreUnreachable, TransferBroken
+from dailies.text import clean, redacted
+
+CONNECT_SECONDS, ANSWER_SECONDS = 3, 5
+"""How long a server may take to accept a connection, and to send a first answer, before it counts as unreachable."""
+
+KNOCKS = (0.5, 1.5)
+"""Seconds before the second and third knock at a server that hangs up or is in trouble."""
+
+LONGEST_WAIT = 20
+"""Seconds that a busy server may ask to be left alone before the next try, by ``Retry-After``; three tries follow."""
+
+READ_SECONDS = 30
+"""How long an artifact store may be silent in the middle of an answer."""
+
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # a server before S3 would send us there for the bytes; where S3 cannot be reached, MLflow tries for ten minutes
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+    "AWS_MAX_ATTEMPTS": "3",
+    "AWS_RETRY_MODE": "standard",
+}
+"""MLflow takes four minutes to notice a dead server, and reports its use to its makers; what the user sets is kept."""
+
+PACKAGES = {
+    "s3": ("boto3", "boto3"),
+    "gs": ("google.cloud.storage", "google-cloud-storage"),
+    "wasbs": ("azure.storage.blob", "azure-storage-blob azure-identity"),
+    "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake azure-identity"),
+}
+"""By the scheme of an artifact location, the module that reads it and the packages that bring it."""
+
+LONGEST_WORDS = 500
+"""Characters of what a server says."""
+
+BROKEN = re.compile(
+    r"Connection broken|IncompleteRead|Response ended prematurely|Connection aborted|Connection reset|"
+    r"Expecting value|Unterminated string|Expecting property name|Expecting ['\"]?[,:]|Invalid control character"
+)
+"""What Python's libraries say of an answer that was cut short."""
+
+STATUS = re.compile(r"error code (\d{3}) !=|\b(\d{3}) (?:Client|Server) Error")
+"""The HTTP status in what MLflow says of an answer."""
+
+BODY = re.compile(r"Response (?:body|text): ['\"]?(.*)", re.DOTALL)
+"""The answer itself in what MLflow says of it."""
+
+KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+
+ARTIFACT_STORE = (
+    (
+        r"CERTIFICATE_VERIFY_FAILED|SSL validation failed",
+        None,
+        StoreUnreachable,
+        "the certificate of the artifact store {store} is not accepted; if your studio has an authority of its own, "
+        "set AWS_CA_BUNDLE to the file of its certificate (.pem) ({text})",
+    ),
+    (
+        r"Could not connect to the endpoint|Connect timeout on endpoint|Read timeout on endpoint|"
+        r"Connection was closed before|Failed to connect to proxy",
+        None,
+        StoreUnreachable,
+        "the artifact store {store} does not answer ({text}); check MLFLOW_S3_ENDPOINT_URL and the network",
+    ),
+    (
+        r"Unable to locate credentials|Partial credentials|config profile .* could not be found",
+        None,
+        AccessRefused,
+        f"the artifact store {{store}} asks for keys, and there are none here; set {KEYS}",
+    ),
+    (
+        r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|InvalidClientTokenId|"
+        r"does not exist in our records|signature we calculated|token .*(?:expired|invalid)",
+        "UNAUTHENTICATED",
+        AccessRefused,
+        f"the artifact store {{store}} refuses the keys sent to it: they are wrong, or no longer valid; correct {KEYS}",
+    ),
+    (
+        r"NoSuchBucket|bucket does not exist",
+        None,
+        StoreError,
+        "the artifact store {store} does not exist; if the files were moved, set artifact_remap; if it is not "
+        "Amazon's, set MLFLOW_S3_ENDPOINT_URL",
+    ),
+    (
+        r"AccessDenied|Access Denied|\(403\)|is not authorized to perform|Forbidden",
+        "PERMISSION_DENIED",
+        StoreError,
+        "the artifact store {store} does not let these keys list or read {place}",
+    ),
+    (BROKEN.pattern, None, TransferBroken, "the artifact store {store} broke off: {text}"),
+    ("", None, StoreError, "the artifact store {store} says: {text}"),
+)
+"""What botocore says, or the server through it, MLflow's code for it, and what it means; the first that fits holds.
+
+MLflow hands on the sentence and not always the code.
+"""
+
+
+def set_out() -> None:
+    """Set how patient MLflow and boto3 are in this process; what the user set is kept."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@cache
+def bound_waiting() -> None:
+    """Let a busy server make MLflow wait for seconds only: it would obey a ``Retry-After`` of six hours.
+
+    MLflow 3.17 has no setting for it; its requests take this class from here.
+    """
+    from mlflow.utils import request_utils
+
+    request_utils.Retry = partial(request_utils.Retry, retry_after_max=LONGEST_WAIT)
+
+
+def knock(uri: str, name: str) -> None:
+    """Ask a server for its health. Raises StoreUnreachable, saying why, when nothing useful answers.
+
+    A server that hangs up, or answers with an error of its own, is asked again for two seconds. Any other answer is a
+    sign of life, also a refusal: only MLflow's questions carry a login.
+    """
+    for pause in (*KNOCKS, None):
+        reason = _health(uri, name)
+        if reason is None:
+            return
+        if pause is not None:
+            time.sleep(pause)
+    raise StoreUnreachable(f"the MLflow server {name} {reason}; try again later")
+
+
+def _health(uri: str, name: str) -> str | None:
+    """Say what trouble a server is in, one that may pass; None when it is well. Raises StoreUnreachable."""
+    import requests
+    from requests import exceptions
+
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true"
+    try:
+        answer = requests.get(
+            uri.rstrip("/") + "/health",
+            timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
+            verify=not insecure and (os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True),
+            cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+        )
+    except exceptions.SSLError as error:
+        raise StoreUnreachable(_certificate(name, str(error))) from None
+    except exceptions.ProxyError as error:
+        raise StoreUnreachable(
+            f"the MLflow server {name} is asked through the proxy of HTTPS_PROXY or HTTP_PROXY, which does not let us "
+            f"through ({_cause(str(error))}); correct it, or name the server's host in NO_PROXY"
+        ) from None
+    except exceptions.Timeout:
+        raise StoreUnreachable(_silent(name, "no answer in time")) from None
+    except exceptions.RequestException as error:
+        if BROKEN.search(str(error)) and "refused" not in str(error):
+            return f"does not answer ({_cause(str(error))})"
+        raise StoreUnreachable(_silent(name, "connection refused or no route")) from None
+    except OSError as error:  # what requests raises for certificate files that are not there
+        raise StoreError(
+            f"the certificate for {name} cannot be used: {clean(str(error))[:300]}; correct "
+            "MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or MLFLOW_TRACKING_CLIENT_CERT_PATH"
+        ) from None
+    return f"answers {answer.status_code} {clean(answer.reason)[:50]}" if answer.status_code >= 500 else None
+
+
+def _silent(name: str, reason: str) -> str:
+    return f"the MLflow server {name} does not answer ({reason}); check mlflow_uri, the network, or start the server"
+
+
+def _cause(text: str) -> str:
+    """Give the innermost reason in what requests says of a failed connection."""
+    found = re.findall(r"(?:Error|Exception)\(['\"]?(?:<[^>]*>[:,] )?(?:\d+, )?['\"]?([^'\"()]+)", text)
+    return redacted(clean(found[-1] if found else text)).strip(" :,")[:200]
+
+
+def _certificate(name: str, text: str) -> str:
+    """Say what is wrong with a server's certificate, and what to do, from what OpenSSL says."""
+    if "certificate has expired" in text or "not yet valid" in text:
+        return (
+            f"the certificate of {name} has expired, or is not valid yet; have it renewed, or set this machine's clock"
+        )
+    if "Hostname mismatch" in text or "IP address mismatch" in text or "doesn't match" in text:
+        host = urlsplit(name).hostname or name
+        return f"the certificate of {name} is for another host than {host}; use the name that it was made out for"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return (
+            f"the certificate of {name} is not trusted; if your studio has an authority of its own, set "
+            "MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE to the file of its certificate (.pem)"
+        )
+    return f"{name} does not speak TLS as expected ({_cause(text)}); is it an http:// address?"
+
+
+def require_package(place: str) -> None:
+    """Raise StoreError, naming what to install, where the package that reads an artifact location is missing."""
+    scheme = urlsplit(place).scheme
+    module, packages = PACKAGES.get(scheme, ("os", ""))
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        raise StoreError(
+            f"the artifacts are at {_store_of(place)}, and Python reads {scheme}:// with a package that is not "
+            f"installed here: pip install {packages}"
+        ) from None
+    if scheme == "s3":
+        _bound_s3()
+
+
+@cache
+def _bound_s3() -> None:
+    """Let boto3 notice within seconds that an endpoint is dead; MLflow takes its clients from this session."""
+    import boto3
+    from botocore.config import Config
+    from botocore.session import Session
+
+    session = Session()
+    session.set_default_client_config(Config(connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS))
+    boto3.setup_default_session(botocore_session=session)
+
+
+def _store_of(place: str) -> str:
+    """Name the bucket or container of an artifact location."""
+    return "/".join(redacted(clean(place)).split("/")[:3])[:200]
+
+
+def explained(error: Exception, uri: str, *, what: str = "this", place: str | None = None) -> StoreError:
+    """Turn what MLflow, or a library below it, raised into an error in words.
+
+    ``uri`` is the tracking store's and ``what`` was asked of it; ``place`` is an artifact location with a server of
+    its own, when it was that which was asked. Secrets are masked.
+    """
+    # of a failed download MLflow says first that there was one, then "##### File x #####" and what went wrong
+    text = masked(clean(str(error))).rpartition("##### ")[2]
+    if place is not None:
+        return _of_artifacts(error, text, place)
+    name = redacted(uri)
+    if urlsplit(uri).scheme in {"http", "https"} and (found := _of_server(error, text, uri, name, what)):
+        return found
+    return StoreError(f"MLflow at {name} says: {text[:LONGEST_WORDS] or type(error).__name__}")
+
+
+def _of_server(error: Exception, text: str, uri: str, name: str, what: str) -> StoreError | None:
+    if "CERTIFICATE_VERIFY_FAILED" in text or "SSLError" in text:
+        return StoreUnreachable(_certificate(name, text))
+    if "Max retries exceeded" in text or "failed with timeout" in text:
+        return StoreUnreachable(f"the MLflow server {name} {_why_unanswered(text)}; try again later")
+    match = STATUS.search(text)
+    status = int(match[1] or match[2]) if match else None
+    return _refusal(getattr(error, "error_code", None), status, text, uri, name, what) or _no_answer(status, text, name)
+
+
+def _refusal(code: str | None, status: int | None, text: str, uri: str, name: str, what: str) -> StoreError | None:
+    """Give the error for a server that wants a login, or wants another one; None where it does not."""
+    if status == 401 or code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}:
+        return AccessRefused(_login_refused(uri, name))
+    if status == 407:
+        return AccessRefused(f"the proxy before {name} asks for a login; correct HTTPS_PROXY or HTTP_PROXY")
+    if status == 403 or code == "PERMISSION_DENIED":
+        return StoreError(
+            f"the MLflow server {name} does not let {_whose(uri)} read {what} "
+            f"(it says: {_words(text) or text[:LONGEST_WORDS]}); ask its administrator for the permission READ"
+        )
+    return None
+
+
+def _no_answer(status: int | None, text: str, name: str) -> StoreError | None:
+    """Give the error for what is no answer of MLflow's, or half of one; None for any other."""
+    body = BODY.search(text)
+    if body and body[1].lstrip().startswith("<") and status in {None, 404}:
+        return StoreError(
+            f"{name} answers with a web page where MLflow's interface should be: a login page stands before it, or it "
+            "is no MLflow server; check mlflow_uri, its port, and whether a path belongs to it "
+            f"(the page: {_words(text)})"
+        )
+    if status is None and (BROKEN.search(text) or (body and "not in a valid JSON format" in text)):
+        return TransferBroken(f"the answer of the MLflow server {name} was cut short; try again later")
+    return None
+
+
+def _why_unanswered(text: str) -> str:
+    if busy := re.search(r"too many (429|5\d\d) error responses", text):
+        what = "is busy" if busy[1] in {"429", "503"} else "is in trouble"
+        return f"{what} (too many {busy[1]} error responses)"
+    cause = re.search(r"Caused by .*['\"](?:.*: )?([^'\"]+)['\"]\)", text)
+    return f"does not answer ({cause[1].strip()[:200] if cause else 'no answer in time'})"
+
+
+def _words(text: str) -> str:
+    """Give what a server said, without markup."""
+    body = BODY.search(text)
+    return (
+        re.sub(r"\s+", " ", re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", body[1])).strip(" '\"")[:200]
+        if body
+        else ""
+    )
+
+
+def login(uri: str) -> str | None:
+    """Name the place of the login that a server is sent, the first of those that requests and MLflow look at."""
+    import requests
+
+    if urlsplit(uri).username is not None:
+        return "in the address"
+    if requests.utils.get_netrc_auth(uri):
+        return "in .netrc, which goes before MLflow's own"
+    pair = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+    if all(os.environ.get(name) for name in pair):
+        return f"in {' and '.join(pair)}"
+    if Path("~/.mlflow/credentials").expanduser().exists():
+        return "in ~/.mlflow/credentials"
+    return "in MLFLOW_TRACKING_TOKEN" if os.environ.get("MLFLOW_TRACKING_TOKEN") else None
+
+
+def _whose(uri: str) -> str:
+    where = login(uri)
+    return f"the login {where}" if where else "someone without a login"
+
+
+def _login_refused(uri: str, name: str) -> str:
+    if where := login(uri):
+        return f"the MLflow server {name} refuses the login {where}: it is wrong, or no longer valid"
+    return (
+        f"the MLflow server {name} asks for a login; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+        "or MLFLOW_TRACKING_TOKEN"
+    )
+
+
+def _of_artifacts(error: Exception, text: str, place: str) -> StoreError:
+    known = {"store": _store_of(place), "place": redacted(clean(place))[:200]}
+    found = getattr(error, "error_code", None)
+    kind, sentence = next(
+        (kind, sentence)
+        for pattern, code, kind, sentence in ARTIFACT_STORE
+        if re.search(pattern, text, re.IGNORECASE) or (code and code == found)
+    )
+    return kind(sentence.format(**known, text=text[:LONGEST_WORDS] or type(error).__name__))
+
+
+def masked(text: str) -> str:
+    """Mask in a text whatever this process could log in with: servers may say it back."""
+    text = re.sub(r"\b(Basic|Bearer) +[\w.~+/=-]+", r"\1 ***", redacted(text))
+    for name, value in os.environ.items():
+        if NAMES.search(name) and len(value) >= 6:
+            text = text.replace(value, "***")
+    return text

@@ -137,6 +137,8 @@ def tell_outcome():
     if not SUMMARY.is_file() or SUMMARY.stat().st_mtime_ns == SUMMARY_BEFORE:
         return
     logger.info(metadata.table(SUMMARY))
+    if warning := files.read_json(Path(f"{STATE}/discovery.json")).get("warning"):
+        logger.warning(f"dailies: {warning}")
     if gone := metadata.left_behind(Path(OUT), Path(f"{STATE}/discovery.json")):
         logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
     if failures := metadata.failures(SUMMARY):

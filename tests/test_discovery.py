@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dailies import discovery, store
+from dailies import connection, discovery, store
 from dailies.discovery import Standing, discover, standing, table
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.store import StoredFile
@@ -444,7 +444,7 @@ def test_a_listing_that_failed_over_http_is_tried_by_every_invocation(tmp_path):
         scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
         proxy.trouble = lambda method, path: (403, "no") if "mlflow-artifacts" in path and bad in path else None
         assert scene.look() == ["good"]
-        assert "403" in scene.reasons()["bad"]
+        assert "does not let someone without a login read a run's artifacts" in scene.reasons()["bad"]
         known = scene.standing()
         assert scene.look() == ["good"]
         assert scene.standing() == known
@@ -490,7 +490,8 @@ def test_known_models_go_on_when_the_server_is_gone(tmp_path, caplog):
         standing(scene.config | {"filter_status": "KILLED"}, scene.state)
 
 
-def test_a_server_that_dies_before_discovery_does_not_pass_for_looked_at(tmp_path):
+def test_a_server_that_dies_before_discovery_does_not_pass_for_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "KNOCKS", ())
     shelf = server_shelf(tmp_path)
     shelf.run("a", BEST)
     with proxied() as proxy:
@@ -499,8 +500,19 @@ def test_a_server_that_dies_before_discovery_does_not_pass_for_looked_at(tmp_pat
         shelf.run("b", BEST)
         changed = scene.standing().fingerprint
 
-    with pytest.raises(StoreUnreachable):
+        proxy.trouble = lambda method, path: "drop"
         discover(scene.config, fingerprint=changed, state=scene.state, index=scene.index)
+        index = scene.read("discovery")
+        assert len(index["models"]) == 1
+        assert index["warning"].endswith("Going on with the models already known: 1")
+        assert scene.standing().fingerprint == changed
+
+        proxy.trouble = lambda method, path: None
+        again = scene.standing().fingerprint
+        assert again != changed
+        assert scene.look() == ["a", "b"]
+        assert scene.read("discovery")["warning"] is None
+        assert scene.standing().fingerprint == again
 
 
 def test_an_unreachable_server_of_which_nothing_is_known_is_an_error(tmp_path):

@@ -21,8 +21,8 @@ KNOCKS = (0.5, 1.5)
 LONGEST_WAIT = 20
 """Seconds that a busy server may ask to be left alone before the next try, by ``Retry-After``; three tries follow."""
 
-READ_SECONDS = 30
-"""How long an artifact store may be silent in the middle of an answer."""
+READ_SECONDS = 10
+"""How long an artifact store may be silent, before its answer or in the middle of it; three tries follow."""
 
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -183,7 +183,7 @@ def _silent(name: str, reason: str) -> str:
 
 def _cause(text: str) -> str:
     """Give the innermost reason in what requests says of a failed connection."""
-    found = re.findall(r"(?:Error|Exception)\(['\"]?(?:<[^>]*>[:,] )?(?:\d+, )?['\"]?([^'\"()]+)", text)
+    found = re.findall(r"(?:Error|Exception|Disconnected)\(['\"]?(?:<[^>]*>[:,] )?(?:\d+, )?['\"]?([^'\"()]+)", text)
     return redacted(clean(found[-1] if found else text)).strip(" :,")[:200]
 
 
@@ -286,7 +286,9 @@ def _no_answer(status: int | None, text: str, name: str) -> StoreError | None:
             f"(the page: {_words(text)})"
         )
     if status is None and (BROKEN.search(text) or (body and "not in a valid JSON format" in text)):
-        return TransferBroken(f"the answer of the MLflow server {name} was cut short; try again later")
+        return TransferBroken(
+            f"the answer of the MLflow server {name} was cut short, by a proxy or the network on the way"
+        )
     return None
 
 

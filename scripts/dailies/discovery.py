@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 STEP = 64
 """Runs whose artifacts are listed together while looking for the first ``max_runs`` models."""
 
-MEMORY = "listings.json"
+MEMORY, KNOWN = "listings.json", "known.json"
 
 LONGEST_LABEL, MOST_LABELS = 200, 1000
 """Characters of an artifact's path as it is shown, and how many of those that were not chosen are."""
@@ -51,6 +51,7 @@ SELECTING = (
 
 LOST, FOREIGN = "whose artifacts are lost", "whose artifacts are at a place that is not asked"
 UNREAD = "with artifacts that cannot be read"
+AMENDABLE = frozenset({LOST, FOREIGN, UNREAD})
 """Why runs are passed over that a setting, or a right, would bring back."""
 
 
@@ -358,6 +359,7 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
         files.digest(
             [
                 _identity(config),
+                _postponed(state),
                 [asdict(item) for item in named],
                 [asdict(run) for run in runs],
                 [[asdict(model) for model in models[run_id]] for run_id in sorted(models)],
@@ -391,9 +393,15 @@ def _identity(config: Mapping[str, Any]) -> str:
 
 def _known(config: Mapping[str, Any], state: Path) -> dict[str, Any] | None:
     """Give what the last discovery of this very selection left, if it found models."""
-    path = state / "known.json"
+    path = state / KNOWN
     known = files.read_json(path) if path.is_file() else {}
     return known if known.get("selection") == _identity(config) and known["models"] else None
+
+
+def _postponed(state: Path) -> int:
+    """Give how often changes were left for the next invocation, as the store did not answer when it was looked at."""
+    path = state / KNOWN
+    return files.read_json(path).get("postponed", 0) if path.is_file() else 0
 
 
 def _remembered(state: Path) -> dict[str, Any]:
@@ -409,8 +417,8 @@ def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index:
     """Find the models and record them below ``state``; write ``index``, the list of their names, last.
 
     ``models/{model}.json`` holds only what matters for rendering, ``runs/{model}.json`` the rest; a record that says
-    the same as before is not touched. Runs that are passed over go to ``skipped.json``. When the store does not
-    answer, and ``fingerprint`` is that of an earlier discovery, its index is written again. Raises StoreError.
+    the same as before is not touched. Runs that are passed over go to ``skipped.json``. When the store does not answer
+    and models are known, their index is written again, and the next invocation looks again. Raises StoreError.
     """
     selection = Selection.from_config(config)
     try:
@@ -420,10 +428,14 @@ def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index:
         passed_over = [*seen.skipped, *_passed_over(store, selection, seen)]
     except StoreUnreachable as error:
         known = _known(config, state)
-        # under a new fingerprint the old index would stand for changes that were never looked at
-        if known is None or known["fingerprint"] != fingerprint:
+        if known is None:
             raise
-        log.warning("%s", _going_on(error, known))
+        warning = _going_on(error, known)
+        log.warning("%s", warning)
+        if known["fingerprint"] != fingerprint:
+            # what changed was not looked at: the next invocation's fingerprint has to be another one
+            known |= {"fingerprint": fingerprint, "postponed": _postponed(state) + 1, "warning": warning}
+            files.write_json(state / KNOWN, known)
         files.write_json(index, known)
         return
     names = _record(seen.found, config["folder_name"], state)
@@ -436,8 +448,10 @@ def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index:
         "selection": _identity(config),
         "models": names,
         "reason": None if names else _nothing_found(store, selection, passed_over),
+        "warning": _left_out(passed_over) if names else None,
+        "postponed": _postponed(state),
     }
-    files.write_json(state / "known.json", known)
+    files.write_json(state / KNOWN, known)
     files.write_json(index, known)
     log.info("%d models found, %d runs passed over", len(names), len(passed_over))
 
@@ -456,12 +470,20 @@ def _passed_over(store: TrackingStore, selection: Selection, seen: Survey) -> li
     return skipped
 
 
+def _left_out(passed_over: Sequence[Skipped]) -> str | None:
+    """Say how many runs are not rendered though they may hold models, which no filter asked for."""
+    lost = [run for run in passed_over if run.kind in AMENDABLE]
+    if not lost:
+        return None
+    return f"runs that are passed over, as their artifacts cannot be read: {len(lost)}. Of the first, {lost[0].reason}"
+
+
 def _nothing_found(store: TrackingStore, selection: Selection, passed_over: Sequence[Skipped]) -> str:
     places = [*selection.models, *(["run_ids"] if selection.run_ids else selection.experiments)]
     where = " and ".join(clean(name) for name in places)
     kinds = Counter(run.kind for run in passed_over).most_common()
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
-    first = next((run.reason for run in passed_over if run.kind in {LOST, FOREIGN, UNREAD}), None)
+    first = next((run.reason for run in passed_over if run.kind in AMENDABLE), None)
     why = f": {counts}" if counts else ""
     return f"no run with a model was found in {where} of {store.name}; {len(passed_over)} runs were seen{why}. " + (
         f"For the first of them, {first}" if first else "Each with its reason is in .dailies/skipped.json"

@@ -1,11 +1,13 @@
 """Measure the pipeline of a render on a simulated device: its throughput over that of the device alone, against loops.
 
-python benchmarks/pipeline.py
+python benchmarks/pipeline.py    (needs opencv-python-headless: pip install opencv-python-headless)
 
-The device takes 33 ms for a 1920×1080 frame without using a core. The loop reads, waits for the device and writes one
-after the other, as scripts do.
+The device takes 33 ms for a 1920×1080 frame without using a core. The loops read, wait for the device and write one
+after the other, as scripts do; their frames are compared with the pipeline's, pixel by pixel. What one frame costs of a
+core, step by step, is measured first, in one thread: unlike the wall clock it hardly depends on what else is running.
 """
 
+import hashlib
 import statistics
 import sys
 import tempfile
@@ -14,13 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
 
-from dailies import frames, sequence  # noqa: E402
+from dailies import files, frames, sequence  # noqa: E402
 from dailies.manifest import Manifest, keys_of  # noqa: E402
 from dailies.pipeline import Route, render_frames  # noqa: E402
 from estimates import photograph  # noqa: E402
@@ -40,12 +43,12 @@ class Device:
 
 def pipeline(shot: sequence.Sequence, source: Path, target: Path) -> None:
     """Render as an infer job does."""
-    route = Route(source, target / "frames", "clip", "auto", "fast", THREADS)
+    route = Route(source, target, "clip", "auto", "fast", THREADS)
     manifest = Manifest(target / "manifest.jsonl", folder=route.folder, keys=keys_of(shot, "", None))
     render_frames(shot.frames, route, Device(), manifest)
 
 
-def loop(level: int) -> Callable[[sequence.Sequence, Path, Path], None]:
+def pillow(level: int) -> Callable[[sequence.Sequence, Path, Path], None]:
     """Give a plain loop with Pillow, whose PNGs are compressed with a level of zlib."""
 
     def run(shot: sequence.Sequence, source: Path, target: Path) -> None:
@@ -57,6 +60,13 @@ def loop(level: int) -> Callable[[sequence.Sequence, Path, Path], None]:
     return run
 
 
+def opencv(shot: sequence.Sequence, source: Path, target: Path) -> None:
+    """Run a plain loop with OpenCV, as it comes."""
+    for frame in shot.frames:
+        pixels = cv2.imread(str(source / frame.name))
+        cv2.imwrite(str(target / frame.output), Device().submit(pixels, pixels.dtype).result())
+
+
 def alone(shot: sequence.Sequence, source: Path, target: Path) -> None:
     """Keep the device busy and do nothing else."""
     pixels = np.zeros((1, 1, 3), dtype=np.uint8)
@@ -64,7 +74,43 @@ def alone(shot: sequence.Sequence, source: Path, target: Path) -> None:
         Device().submit(pixels, pixels.dtype)
 
 
-WAYS = {"the device alone": alone, "pipeline": pipeline, "loop, level 6": loop(6), "loop, level 1": loop(1)}
+WAYS = {
+    "the device alone": alone,
+    "pipeline": pipeline,
+    "loop, Pillow, level 6": pillow(6),
+    "loop, Pillow, level 1": pillow(1),
+    "loop, OpenCV": opencv,
+}
+
+
+def measure_steps(path: Path, folder: Path) -> None:
+    """Print what each step of the pipeline takes of a core for one frame, and all of them together."""
+    data = path.read_bytes()
+    picture = frames.decode(data, path.name)
+    encoded = frames.encode(picture.pixels, picture)
+    steps: dict[str, Callable[[], object]] = {
+        "read": path.read_bytes,
+        "sha256 of the input": lambda: hashlib.sha256(data).hexdigest(),
+        "decode": lambda: frames.decode(data, path.name),
+        "encode": lambda: frames.encode(picture.pixels, picture),
+        "write": lambda: files.write_bytes(folder / path.name, encoded),
+        "sha256 of the output": lambda: hashlib.sha256(encoded).hexdigest(),
+    }
+    costs: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(9):
+        for name, step in steps.items():
+            start = time.thread_time()
+            step()
+            costs[name].append((time.thread_time() - start) * 1000)
+    medians = {name: statistics.median(each) for name, each in costs.items()}
+    for name, cost in [*medians.items(), ("all of them", sum(medians.values()))]:
+        print(f"{name}: {cost:.1f} ms of a core", flush=True)
+
+
+def same(one: Path, other: Path) -> bool:
+    """Tell whether two folders hold the same frames, pixel by pixel."""
+    pairs = ((path, other / path.name) for path in one.glob("*.png"))
+    return all(np.array_equal(*(np.asarray(Image.open(path)) for path in pair)) for pair in pairs)
 
 
 def main() -> None:
@@ -76,18 +122,25 @@ def main() -> None:
         data = frames.encode(picture.pixels, picture)
         for number in range(COUNT):
             (root / "shot" / f"frame_{number:06d}.png").write_bytes(data)
+        measure_steps(root / "shot" / "frame_000000.png", root)
         shot = sequence.scan(root / "shot", on_bad_frame="error", cache=root / "cache.json")
         times: dict[str, list[float]] = {name: [] for name in WAYS}
+        cores: dict[str, list[float]] = {name: [] for name in WAYS}
         for repeat in range(REPEATS):
             for name, way in WAYS.items():
                 target = root / f"{name} {repeat}"
                 target.mkdir()
-                start = time.perf_counter()
+                start, used = time.perf_counter(), time.process_time()
                 way(shot, root / "shot", target)
                 times[name].append(time.perf_counter() - start)
+                cores[name].append(time.process_time() - used)
+        for name in WAYS:
+            if name != "the device alone" and not same(root / f"{name} 0", root / "pipeline 0"):
+                sys.exit(f"{name} gives other pixels than the pipeline")
     for name, taken in times.items():
         ratio = statistics.median(base / own for own, base in zip(taken, times["the device alone"], strict=True))
-        print(f"{name}: {statistics.median(taken) / COUNT * 1000:.0f} ms a frame, throughput {ratio:.2f}", flush=True)
+        wall, core = (statistics.median(each) / COUNT * 1000 for each in (taken, cores[name]))
+        print(f"{name}: {wall:.0f} ms a frame, {core:.0f} of a core, throughput {ratio:.2f}", flush=True)
 
 
 if __name__ == "__main__":

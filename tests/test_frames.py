@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms
+from png_files import png_files
 
 
 def pixels(height=5, width=7, seed=0):
@@ -673,6 +674,67 @@ def test_a_flipped_byte_of_a_png_is_noticed():
         broken[place] ^= 0x10
         with pytest.raises(SequenceError, match=r"^frame a\.png cannot be read: it is "):
             inspect(bytes(broken), "a.png")
+
+
+def told(data):
+    """All that is read of a file, to be compared."""
+    picture = decode(data, "a.png")
+    about = vars(picture) | {"attributes": vars(picture.attributes)}
+    return {
+        name: (str(each.dtype), each.shape, each.tobytes()) if isinstance(each, np.ndarray) else each
+        for name, each in about.items()
+    }
+
+
+def told_by_openimageio(data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(png, "is_ordinary", lambda data: False)
+        return told(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(file=png_files())
+def test_both_readers_of_a_png_agree(file):
+    assert told(file.data) == told_by_openimageio(file.data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(file=png_files(damaged=True))
+def test_damaged_pixels_that_are_accepted_are_the_same_for_both_readers(file):
+    with suppress(SequenceError):
+        inspect(file.data, "a.png")
+        assert told(file.data) == told_by_openimageio(file.data)
+
+
+def test_a_png_that_only_openimageio_accepts_is_read():
+    data = png.encode(pixels(), compression="fast", carried=[png.chunk("PLTE", b"ab")])
+
+    with pytest.raises(ValueError, match="PLTE"):
+        png.decode(data)
+    np.testing.assert_array_equal(decode(data, "a.png").pixels, pixels())
+
+
+def test_a_png_whose_pixels_do_not_match_their_own_checksum_is_refused():
+    data = encode(pixels(), plain(pixels()))
+    chunks = [(kind, bytearray(content)) for kind, content in png.chunks(data)]
+    for kind, content in chunks:
+        if kind == "IDAT":
+            content[-1] ^= 1  # of the Adler-32; the chunk's checksum is made anew
+
+    with pytest.raises(
+        SequenceError, match=r"^frame a\.png cannot be read: PNG read error: IDAT: incorrect data check"
+    ):
+        inspect(png.SIGNATURE + b"".join(png.chunk(*each) for each in chunks), "a.png")
+
+
+def test_a_png_that_is_too_large_to_be_one_is_refused_before_its_pixels_are_made_room_for():
+    data = bytearray(encode(pixels(), plain(pixels())))
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+
+    for read in (inspect, decode):
+        with pytest.raises(SequenceError, match=r"^frame a\.png cannot be read: .*limit"):
+            read(bytes(data), "a.png")
 
 
 def test_a_full_disk_for_scratch_files_is_named(monkeypatch):

@@ -8,6 +8,7 @@ from dailies import png
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from png_files import png_files
 
 WAYS = sorted(png.WAYS)
 
@@ -77,6 +78,24 @@ def test_pillow_reads_what_was_written(compression, height, width, channels, ste
     pixels = (smooth % 256).astype(np.uint8)
 
     np.testing.assert_array_equal(with_pillow(png.encode(pixels, compression=compression)), pixels)
+
+
+@given(file=png_files())
+def test_ordinary_files_are_read_by_the_book(file):
+    assert png.is_ordinary(file.data) == file.ordinary
+    if file.ordinary:
+        pixels = png.decode(file.data)
+        assert pixels.dtype.itemsize == file.depth // 8
+        np.testing.assert_array_equal(pixels, by_the_book(file.data))
+
+
+def test_pixels_that_cannot_be_read_are_refused():
+    data = png.encode(random((5, 7, 3)), compression="fast")
+    kinds = dict(png.chunks(data))
+    without = png.SIGNATURE + b"".join(png.chunk(kind, kinds[kind]) for kind in ("IHDR", "IEND"))
+
+    with pytest.raises(ValueError, match="IDAT or fdAT"):
+        png.decode(without)
 
 
 def test_pixels_that_are_not_contiguous_are_written_as_they_look():

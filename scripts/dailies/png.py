@@ -1,14 +1,17 @@
-"""PNG files: written faster than libpng writes them, checked by their checksums, their chunks carried over.
+"""PNG files: read and written faster than libpng does, checked by their checksums, their chunks carried over.
 
-Rows are filtered by numpy and deflated by zlib, of which run lengths are all that a noisy frame leaves to find.
+Rows are filtered by numpy and deflated by ISA-L, the ordinary kinds are read by Rust's png crate in kornia-rs.
 https://www.w3.org/TR/png-3/
 """
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Protocol
 
 import numpy as np
+from isal.isal_zlib import compressobj, crc32
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -17,6 +20,12 @@ BAND = 64
 
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 """How a PNG calls its channels, by their number: grey, grey and alpha, RGB, RGBA."""
+
+DEPTHS = {8: "decode_image_png_u8", 16: "decode_image_png_u16"}
+"""What of kornia-rs reads a file, by its bits."""
+
+MODES = {0: "mono", 2: "rgb", 6: "rgba"}
+"""How kornia-rs calls the channels of a file, by their colour type."""
 
 COLOUR = ("cICP", "iCCP", "gAMA", "cHRM", "mDCV", "cLLI")
 """Chunks that make a reader show other values than the file holds; sRGB is what readers take for granted."""
@@ -31,9 +40,9 @@ def chunk(kind: str, *parts: bytes) -> bytes:
 
 
 def _pieces(kind: str, *parts: bytes | bytearray) -> list[bytes | bytearray]:
-    length, checksum = sum(map(len, parts)), zlib.crc32(kind.encode("ascii"))
+    length, checksum = sum(map(len, parts)), crc32(kind.encode("ascii"))
     for part in parts:
-        checksum = zlib.crc32(part, checksum)
+        checksum = crc32(part, checksum)
     return [struct.pack(">I", length), kind.encode("ascii"), *parts, struct.pack(">I", checksum)]
 
 
@@ -54,11 +63,32 @@ def chunks(data: bytes) -> Iterator[tuple[str, memoryview]]:
         tagged, checksum = whole[place + 4 : place + 8 + length], whole[place + 8 + length : place + 12 + length]
         if len(header) < 8 or len(checksum) < 4:
             raise ValueError("it is truncated")
-        if zlib.crc32(tagged) != struct.unpack(">I", checksum)[0]:
+        if crc32(tagged) != struct.unpack(">I", checksum)[0]:
             raise ValueError("it is damaged: a checksum does not match")
         kind = bytes(tagged[:4]).decode("latin-1")
         yield kind, tagged[4:]
         place += 12 + length
+
+
+def is_ordinary(data: bytes) -> bool:
+    """Tell whether ``decode`` reads a file: grey, RGB or RGBA, 8 or 16 bits, not interlaced, no colour transparent."""
+    depth, colour, interlaced = data[24], data[25], data[28]
+    return depth in DEPTHS and colour in MODES and not interlaced and all(kind != "tRNS" for kind, _ in chunks(data))
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Give the pixels of an ordinary file: uint8 or uint16 ``(height, width, channels)``, of 1, 3 or 4 channels.
+
+    Raises ValueError when they cannot be decoded. The caller has seen that width and height are within reason, and
+    checks what is at the end of the deflated pixels (their Adler-32), if need be.
+    """
+    from kornia_rs import io  # where it is needed: a render starts before it reads
+
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    try:
+        return getattr(io, DEPTHS[depth])(data, (height, width), MODES[colour])
+    except Exception as error:  # the class that it raises
+        raise ValueError(str(error)) from error
 
 
 def encode(pixels: np.ndarray, *, compression: str, carried: Iterable[bytes] = ()) -> bytes:
@@ -68,24 +98,23 @@ def encode(pixels: np.ndarray, *, compression: str, carried: Iterable[bytes] = (
     """
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, COLOUR_TYPES[channels], 0, 0, 0)
-    image = min((_deflated(pixels, *way) for way in WAYS[compression]), key=len)
-    return b"".join([SIGNATURE, chunk("IHDR", header), *carried, *_pieces("IDAT", image), chunk("IEND")])
+    image = min((_deflated(pixels, *way) for way in WAYS[compression]), key=lambda parts: sum(map(len, parts)))
+    return b"".join([SIGNATURE, chunk("IHDR", header), *carried, *_pieces("IDAT", *image), chunk("IEND")])
 
 
-def _deflated(pixels: np.ndarray, predict: "Predictor", level: int, strategy: int) -> bytearray:
+def _deflated(pixels: np.ndarray, predict: "Predictor", compressor: "Callable[[], Compressor]") -> list[bytes]:
     step = pixels.shape[2] * pixels.itemsize
-    deflate = zlib.compressobj(level, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL + 1, strategy)
-    result = bytearray()
+    deflate = compressor()
+    parts = []
     before = np.zeros((1, pixels.shape[1] * step), np.uint8)
     for top in range(0, len(pixels), BAND):
         band = pixels[top : top + BAND]
         ordered = np.ascontiguousarray(band, band.dtype.newbyteorder(">"))
         rows = ordered.view(np.uint8).reshape(len(band), -1)
         above = np.concatenate([before, rows[:-1]])
-        result += deflate.compress(predict(rows, above, step))
+        parts.append(deflate.compress(predict(rows, above, step)))
         before = rows[-1:]
-    result += deflate.flush()
-    return result
+    return [*parts, deflate.flush()]
 
 
 def _average(rows: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
@@ -111,10 +140,18 @@ def _paeth(rows: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
     return result
 
 
-Predictor = type(_average)
+class Compressor(Protocol):
+    """What zlib's compressors and ISA-L's have in common."""
 
-WAYS = {
-    "fast": ((_average, 1, zlib.Z_RLE),),
-    "small": ((_average, 1, zlib.Z_RLE), (_paeth, 6, zlib.Z_DEFAULT_STRATEGY)),
-}
-"""Filter, zlib level and strategy to try, the smallest file wins; measured by ``benchmarks/encoding.py``."""
+    def compress(self, data: np.ndarray, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+Predictor = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+
+_fast = partial(compressobj, 1, zlib.DEFLATED, zlib.MAX_WBITS, 8)
+_thorough = partial(zlib.compressobj, 6, zlib.DEFLATED, zlib.MAX_WBITS, 9)
+
+WAYS = {"fast": ((_average, _fast),), "small": ((_average, _fast), (_paeth, _thorough))}
+"""Filter and compressor to try, the smallest file wins; measured by ``benchmarks/encoding.py``."""

@@ -494,6 +494,44 @@ def test_an_exr_without_a_picture_is_refused_with_what_it_holds(channels):
         )
 
 
+def test_the_picture_of_an_exr_may_be_in_any_part(tmp_path):
+    values = colours(5, 7, 4).astype(np.float16).astype(np.float32)
+    specs = [oiio.ImageSpec(7, 5, 1, "float"), oiio.ImageSpec(7, 5, 3, "half")]
+    specs[0].channelnames = ("Z",)
+    for number, spec in enumerate(specs):
+        spec.attribute("oiio:subimagename", f"part {number}")
+    path = tmp_path / "a.exr"
+    file = oiio.ImageOutput.create(str(path))
+    assert file.open(str(path), tuple(specs))
+    assert file.write_image(np.ascontiguousarray(values[:, :, 3:]))
+    assert file.open(str(path), specs[1], "AppendSubimage")
+    assert file.write_image(np.ascontiguousarray(values[:, :, :3]))
+    assert file.close()
+
+    picture, header = decode(path.read_bytes(), "a.exr", transfer=None), inspect(path.read_bytes(), "a.exr")
+
+    assert header.notes == ("of several images in one file only number 2 is rendered",)
+    np.testing.assert_array_equal(picture.pixels, values[:, :, :3])
+    spec, again = read_again(encode(picture.pixels, picture), ".exr")
+    assert spec.channelnames == ("R", "G", "B")
+    np.testing.assert_array_equal(again, values[:, :, :3])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        written(colours(5, 7, 3), ".exr", depth="half", channels=["Y", "RY", "BY"]),
+        saved(Image.new("LAB", (7, 5)), "TIFF"),
+    ],
+    ids=["exr", "tiff"],
+)
+def test_colours_that_are_differences_are_refused(data):
+    for read in (inspect, decode):
+        with pytest.raises(SequenceError) as error:
+            read(data, "a")
+        assert str(error.value) == "frame a holds lightness and two colour differences; convert it to RGB first"
+
+
 def test_a_tiff_of_several_pages_is_said_to_be():
     data = saved(Image.fromarray(pixels()), "TIFF", save_all=True, append_images=[Image.new("RGB", (7, 5))])
 

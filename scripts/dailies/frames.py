@@ -259,11 +259,22 @@ def _opened(data: bytes, name: str) -> Iterator[oiio.ImageInput]:
         if file is None:
             raise SequenceError(f"frame {name} cannot be read: {_complaint(oiio)}")
         try:
+            _seek_picture(file)
             yield file
         except (RuntimeError, MemoryError, UnicodeDecodeError, ValueError) as error:
             raise SequenceError(f"frame {name} cannot be read: {error or type(error).__name__}") from error
         finally:
             file.close()
+
+
+def _seek_picture(file: oiio.ImageInput) -> None:
+    """Go to the first part of an EXR that has channels R, G and B; without one, stay at the first."""
+    part = 0
+    while file.format_name() == "openexr" and not set("rgb") <= {each.lower() for each in file.spec().channelnames}:
+        part += 1
+        if not file.seek_subimage(part, 0):
+            file.seek_subimage(0, 0)
+            break
 
 
 def _read_quickly(data: bytes, file: oiio.ImageInput, storage: str, name: str) -> np.ndarray:
@@ -309,6 +320,8 @@ def _channels(spec: oiio.ImageSpec, name: str) -> _Channels:
         raise SequenceError(f"frame {name} is a deep image; flatten it first")
     names = list(spec.channelnames)
     lower = [each.lower() for each in names]
+    if {"ry", "by"} <= set(lower) or spec.get_string_attribute("tiff:ColorSpace") == "CIELAB":
+        raise SequenceError(f"frame {name} holds lightness and two colour differences; convert it to RGB first")
     layers = [each[:-1] for each in lower if each.endswith("r") and {each[:-1] + c for c in "gb"} <= set(lower)]
     layers = [layer for layer in layers if not layer or layer.endswith(".")]
     layer = "" if "" in layers else layers[0] if len(layers) == 1 else None
@@ -333,8 +346,9 @@ def _notes(file: oiio.ImageInput, spec: oiio.ImageSpec, channels: _Channels) -> 
         yield f"channels {', '.join(spec.channelnames[index] for index in channels.lost)} are not kept"
     if spec.get_int_attribute("Orientation", 1) != 1:
         yield "tagged as turned or mirrored, rendered as stored"
-    if file.seek_subimage(1, 0):
-        yield "of several images in one file only the first is rendered"
+    part = file.current_subimage()
+    if part or file.seek_subimage(1, 0):
+        yield f"of several images in one file only {f'number {part + 1}' if part else 'the first'} is rendered"
 
 
 def _format(spec: oiio.ImageSpec, index: int) -> oiio.TypeDesc:

@@ -7,7 +7,7 @@ import tempfile
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,11 +146,12 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
     to 0; ``None`` leaves them as they are. Palettes are expanded, CMYK is converted. Raises SequenceError as
     ``inspect`` does; but of a PNG that ``inspect`` was not asked about, the checksums of the chunks are all it checks.
     """
-    with _opened(data, name) as file:
+    quick = png.is_ordinary(data)
+    with _opened(data, name, pixels=not quick) as file:
         spec = file.spec()
         channels = _channels(spec, name)
         depth = _depth(spec, name)
-        values = _read_quickly(data, file, _storage(spec), name)
+        values = _read_quickly(data, _storage(spec), name) if quick else _read(file, _storage(spec), name)
         colour = [values[:, :, index] for index in channels.colour]
         if spec.get_string_attribute("tiff:ColorSpace") == "palette":
             pixels = _pillow(data)
@@ -238,8 +239,11 @@ class _Channels:
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[oiio.ImageInput]:
-    """Open a frame; turn whatever OpenImageIO makes of a bad one into a SequenceError that names it."""
+def _opened(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.ImageInput]:
+    """Open a frame; turn whatever OpenImageIO makes of a bad one into a SequenceError that names it.
+
+    Of a PNG whose ``pixels`` are not asked for it is given what stands before them.
+    """
     suffix = next((suffix for start, suffix in SIGNATURES.items() if data.startswith(start)), None)
     if suffix is None or (suffix == ".webp" and data[8:12] != b"WEBP"):
         reason = "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image" if data else "it is empty"
@@ -254,7 +258,7 @@ def _opened(data: bytes, name: str) -> Iterator[oiio.ImageInput]:
     # OpenImageIO reads memory in C++ only
     with _scratch() as folder:
         copy = folder / f"frame{suffix}"
-        copy.write_bytes(data)
+        copy.write_bytes(data if pixels else png.head(data))
         file = oiio.ImageInput.open(str(copy), config)
         if file is None:
             raise SequenceError(f"frame {name} cannot be read: {_complaint(oiio)}")
@@ -277,12 +281,13 @@ def _seek_picture(file: oiio.ImageInput) -> None:
             break
 
 
-def _read_quickly(data: bytes, file: oiio.ImageInput, storage: str, name: str) -> np.ndarray:
-    """Give what ``_read`` gives, of an ordinary PNG in half the time: its last checksum is not looked at."""
-    if data.startswith(png.SIGNATURE) and png.is_ordinary(data):
-        with suppress(ValueError):  # OpenImageIO accepts more, and says better what is wrong
-            return png.decode(data)
-    return _read(file, storage, name)
+def _read_quickly(data: bytes, storage: str, name: str) -> np.ndarray:
+    """Give what ``_read`` gives of an ordinary PNG, in half the time: the last checksum is not looked at."""
+    try:
+        return png.decode(data)
+    except ValueError:  # OpenImageIO accepts more, and says better what is wrong
+        with _opened(data, name) as file:
+            return _read(file, storage, name)
 
 
 def _read(file: oiio.ImageInput, storage: str, name: str) -> np.ndarray:

@@ -72,8 +72,20 @@ def chunks(data: bytes) -> Iterator[tuple[str, memoryview]]:
 
 def is_ordinary(data: bytes) -> bool:
     """Tell whether ``decode`` reads a file: grey, RGB or RGBA, 8 or 16 bits, not interlaced, no colour transparent."""
+    if data[:16] != SIGNATURE + b"\0\0\0\rIHDR" or len(data) < 29:
+        return False
     depth, colour, interlaced = data[24], data[25], data[28]
-    return depth in DEPTHS and colour in MODES and not interlaced and all(kind != "tRNS" for kind, _ in chunks(data))
+    return depth in DEPTHS and colour in MODES and not interlaced and b"tRNS" not in data[: data.find(b"IDAT")]
+
+
+def head(data: bytes) -> bytes:
+    """Give a file up to where its pixels begin: all that a reader looks at to tell what is in it."""
+    place = len(SIGNATURE)
+    for kind, content in chunks(data):
+        if kind == "IDAT":
+            break
+        place += 12 + len(content)
+    return data[: place + 8]
 
 
 def decode(data: bytes) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 python benchmarks/encoding.py
 
-Every program runs in one thread, in turn, on the same frames; figures are medians and ratios to the first of a group.
+Every program runs in one thread, in turn, on the same frames; figures are medians of the time of a core, which hardly
+depends on what else is running, and ratios to the first of a group.
 """
 
 import io
@@ -103,13 +104,13 @@ WRITERS = {
 
 
 def medians(programs: dict[str, Callable[[], bytes | np.ndarray]]) -> dict[str, float]:
-    """Run programs in turn and give the median seconds of each."""
+    """Run programs in turn and give the median seconds that each takes of a core."""
     times: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(REPEATS):
         for name, program in programs.items():
-            start = time.perf_counter()
+            start = time.process_time()
             program()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(time.process_time() - start)
     return {name: statistics.median(each) for name, each in times.items()}
 
 

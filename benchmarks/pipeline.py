@@ -1,6 +1,6 @@
 """Measure the pipeline of a render on a simulated device: its throughput over that of the device alone, against loops.
 
-python benchmarks/pipeline.py    (needs opencv-python-headless: pip install opencv-python-headless)
+python benchmarks/pipeline.py
 
 The device takes 33 ms for a 1920×1080 frame without using a core. The loops read, wait for the device and write one
 after the other, as scripts do; their frames are compared with the pipeline's, pixel by pixel. What one frame costs of a

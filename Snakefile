@@ -11,6 +11,9 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
+report: "report/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/sequence.smk"
 include: "rules/discover.smk"
@@ -19,6 +22,11 @@ include: "rules/infer.smk"
 include: "rules/collect.smk"
 include: "rules/summary.smk"
 include: "rules/compare.smk"
+include: "rules/choosing.smk"
+include: "rules/overview.smk"
+include: "rules/write_back.smk"
+include: "rules/promote.smk"
+include: "rules/timeline.smk"
 
 
 localrules:
@@ -28,6 +36,10 @@ localrules:
     list_models,
     collect,
     summary,
+    overview,
+    write_back,
+    promote,
+    timeline,
 
 
 wildcard_constraints:
@@ -42,6 +54,8 @@ rule all:
         metadata_of_all_models,
         f"{OUT}/batch_summary.json",
         comparison_page,
+        overview_of_models,
+        evaluations,
 
 
 onsuccess:

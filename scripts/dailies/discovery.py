@@ -4,6 +4,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 from dailies import catalog, files, naming, registry
 from dailies.catalog import Artifact, Choice, Facts, Names
 from dailies.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable
+from dailies.ledger import Ledger
 from dailies.registry import Registered, Version
-from dailies.store import LoggedModel, Run, StoredFile, TrackingStore
+from dailies.store import EVALUATION, LoggedModel, Run, StoredFile, TrackingStore
 from dailies.tables import columns
 from dailies.text import clean, redacted
 
@@ -248,7 +250,8 @@ def _runs(store: TrackingStore, selection: Selection) -> list[Run]:
     if not selection.experiments:
         return []
     experiments = store.experiments(selection.experiments)
-    return store.runs(experiments, filter_string=selection.filter or "", order_by=selection.order_by)
+    runs = store.runs(experiments, filter_string=selection.filter or "", order_by=selection.order_by)
+    return [run for run in runs if EVALUATION not in run.tags]
 
 
 def _passes(run: Run, selection: Selection) -> bool:
@@ -317,6 +320,22 @@ def open_store(config: Mapping[str, Any], state: Path) -> TrackingStore:
         artifact_remap=config["artifact_remap"],
         allowed_schemes=config["allowed_artifact_schemes"],
     )
+
+
+def open_ledger(config: Mapping[str, Any], state: Path) -> Ledger:
+    """Open the same store to add to it. Raises StoreError when it cannot be written without changing more."""
+    return Ledger(
+        _uri(config),
+        private=state / "upgraded",
+        artifact_remap=config["artifact_remap"],
+        allowed_schemes=config["allowed_artifact_schemes"],
+    )
+
+
+def refuse_unwritable(config: Mapping[str, Any], state: Path) -> None:
+    """Raise StoreError when nothing can be written to a store on disk; a server is asked when there is something."""
+    with suppress(StoreUnreachable):
+        open_ledger(config, state).refuse_unwritable()
 
 
 def _uri(config: Mapping[str, Any]) -> str:
@@ -465,7 +484,8 @@ def _passed_over(store: TrackingStore, selection: Selection, seen: Survey) -> li
     if selection.filter:
         known = {run.run_id for run in seen.skipped} | {model.run.run_id for model in seen.found}
         reason = f"the filter {selection.filter} leaves it out"
-        others = (run for run in store.runs(experiments) if run.run_id not in known)
+        everything = (run for run in store.runs(experiments) if EVALUATION not in run.tags)
+        others = (run for run in everything if run.run_id not in known)
         skipped += [_skip(run, reason, "left out by the filter") for run in others]
     return skipped
 

@@ -49,5 +49,13 @@ class RenderError(DailiesError):
     """A network ran and its answer cannot be used."""
 
 
+class PromotionError(DailiesError):
+    """A model cannot be promoted as it was asked for."""
+
+
+class TimelineError(DailiesError):
+    """A timeline for players cannot be written."""
+
+
 class DiskError(DailiesError):
     """What is to be rendered does not fit on the disk."""

@@ -1,4 +1,4 @@
-"""Stores on disk: how MLflow is made to read a sqlite file or a folder without changing it."""
+"""Stores on disk: how MLflow is made to read a sqlite file or a folder without changing it, and to write to one."""
 
 import logging
 import os
@@ -44,10 +44,46 @@ def readable_sqlite(path: Path, private: Path) -> str:
 
 def readable_folder(path: Path, private: Path) -> str:
     """Give the URI with which MLflow reads a folder store. Raises StoreError when the folder is none."""
-    if not any(path.glob("*/meta.yaml")):
-        raise StoreError(f"{path} is not an MLflow store: no folder in it holds a meta.yaml")
+    _refuse_other_folder(path)
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
     return (path if (path / TRASH).is_dir() else _with_trash(path, private)).as_uri()
+
+
+def writable_sqlite(path: Path) -> str:
+    """Give the URI with which MLflow writes to a sqlite store.
+
+    Raises StoreError when the file is not an MLflow store, is read-only, or is one of another MLflow: opening it to
+    write would upgrade it.
+    """
+    revision, newest = _revision(path), _migrations().get_current_head()
+    _refuse_newer(path, revision)
+    if revision != newest:
+        raise StoreError(
+            f"{path} is of an older MLflow: writing to it would upgrade it, and the older one could not open it any "
+            f"more; upgrade it yourself (mlflow db upgrade sqlite:///{path}), or set mlflow_uri to the server that "
+            "uses it"
+        )
+    _refuse_read_only(path)
+    return f"sqlite+pysqlite:///{path.as_uri()}?mode=rw&uri=true"
+
+
+def writable_folder(path: Path) -> str:
+    """Give the URI with which MLflow writes to a folder store. Raises StoreError when it is none, or is read-only."""
+    _refuse_other_folder(path)
+    _refuse_read_only(path)
+    os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
+    return path.as_uri()
+
+
+def _refuse_other_folder(path: Path) -> None:
+    if not any(path.glob("*/meta.yaml")):
+        raise StoreError(f"{path} is not an MLflow store: no folder in it holds a meta.yaml")
+
+
+def _refuse_read_only(path: Path) -> None:
+    # of root the system lets every write pass: the bits still say what is meant
+    if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        raise StoreError(f"the MLflow store {path} is read-only for you: get the right to write to it, or leave it be")
 
 
 @contextmanager
@@ -103,10 +139,14 @@ def _migrations() -> "ScriptDirectory":
     return ScriptDirectory(str(Path(mlflow.store.db_migrations.__file__).parent))
 
 
-def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
-    """Copy a sqlite file and let MLflow upgrade the copy; a copy that is up to date with the original is kept."""
+def _refuse_newer(path: Path, revision: str) -> None:
     if revision not in {script.revision for script in _migrations().walk_revisions()}:
         raise StoreError(f"{path} was made by a newer MLflow than the one installed here: install that one")
+
+
+def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
+    """Copy a sqlite file and let MLflow upgrade the copy; a copy that is up to date with the original is kept."""
+    _refuse_newer(path, revision)
     stats = [place.stat() for place in (path, _write_ahead_log(path)) if place.exists()]
     state = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
     copy = private.absolute() / f"{files.digest([str(path), state, newest])[:16]}.db"

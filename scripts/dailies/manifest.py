@@ -115,6 +115,12 @@ def _read(path: Path) -> dict[str, Entry]:
     return found
 
 
+def in_place(manifests: Path, folder: Path) -> dict[str, Entry]:
+    """Give what the manifests of a model tell of the frames that are in its ``folder`` with their size, by name."""
+    told = (entry for path in sorted(manifests.glob("*.jsonl")) for entry in _read(path).values())
+    return {entry.output: entry for entry in told if entry.size == _size(folder / entry.output)}
+
+
 def prune(folder: Path, names: Iterable[str]) -> None:
     """Delete the manifests in ``folder`` of shards that are not among ``names``; these know all frames by now."""
     kept = {f"{name}.jsonl" for name in names}

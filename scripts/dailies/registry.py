@@ -1,7 +1,7 @@
 """The model registry: which run and which files a version of a registered model stands for."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class Registered:
 
 def registered(store: TrackingStore, asked: Sequence[str]) -> list[Registered]:
     """Find the versions that a user asked for, in this order. Raises StoreError, saying what exists."""
-    return [_resolved(store, _version(store, text)) for text in asked]
+    return [resolved(store, _version(store, text)) for text in asked]
 
 
 def _version(store: TrackingStore, asked: str) -> Version:
@@ -68,8 +68,8 @@ def _version(store: TrackingStore, asked: str) -> Version:
         raise StoreError(_no_model(store, name))
     try:
         if alias:
-            return _read(store.ask(lambda client: client.get_model_version_by_alias(name, alias)), alias)
-        return _read(store.ask(lambda client: client.get_model_version(name, str(int(number)))), None)
+            return read(store.ask(lambda client: client.get_model_version_by_alias(name, alias)), alias)
+        return read(store.ask(lambda client: client.get_model_version(name, str(int(number)))), None)
     except StoreUnreachable:
         raise
     except StoreError as error:
@@ -79,7 +79,8 @@ def _version(store: TrackingStore, asked: str) -> Version:
         raise StoreError(_no_version(store, name, what)) from error
 
 
-def _read(found: Any, alias: str | None) -> Version:
+def read(found: Any, alias: str | None) -> Version:
+    """Read MLflow's model version; ``alias`` is the name by which it was asked for."""
     return Version(
         name=found.name,
         version=str(found.version),
@@ -91,7 +92,8 @@ def _read(found: Any, alias: str | None) -> Version:
     )
 
 
-def _resolved(store: TrackingStore, version: Version) -> Registered:
+def resolved(store: TrackingStore, version: Version) -> Registered:
+    """Find a version's run and files. Raises StoreError when it is not ready or has none."""
     if version.status != "READY":
         raise StoreError(f"{version} is {clean(version.status)}, not READY; {_existing(store, version.name)}")
     source, run_id, updated = version.source, version.run_id, version.updated
@@ -160,14 +162,18 @@ def _no_version(store: TrackingStore, name: str, what: str) -> str:
 def _existing(store: TrackingStore, name: str) -> str:
     """Say which versions and aliases a registered model has."""
     aliases: Mapping[str, Any] = store.ask(lambda client: client.get_registered_model(name)).aliases
-    quote = '"' if "'" in name else "'"
-    pages = store.pages(
-        lambda client, token: client.search_model_versions(f"name={quote}{name}{quote}", page_token=token)
-    )
-    versions = sorted((int(version.version), str(version.status)) for version in pages)
+    versions = sorted((int(version.version), str(version.status)) for version in versions_of(store, name))
     numbers = [f"{number}" if status == "READY" else f"{number} ({status})" for number, status in versions]
     named = [f"{alias} (version {number})" for alias, number in sorted(aliases.items())]
     return f"its versions: {_several(numbers)}; its aliases: {_several(named)}"
+
+
+def versions_of(store: TrackingStore, name: str) -> Iterator[Any]:
+    """Give MLflow's model versions of a registered model."""
+    quote = '"' if "'" in name else "'"
+    return store.pages(
+        lambda client, token: client.search_model_versions(f"name={quote}{name}{quote}", page_token=token)
+    )
 
 
 def _several(texts: Iterable[str]) -> str:

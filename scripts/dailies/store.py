@@ -1,6 +1,6 @@
 """The tracking store: read MLflow's experiments, runs, models and artifacts, and never change them.
 
-Only this module and local_store, which opens the stores on disk, import mlflow.
+Only this module, local_store, which opens the stores on disk, and what writes (ledger, evaluation) import mlflow.
 """
 
 import logging
@@ -50,6 +50,9 @@ LONGEST_NAME = 200
 
 LONGEST_KEY, LONGEST_VALUE, MOST_VALUES = 250, 8000, 10_000
 """Characters of a param's, metric's or tag's name and value, MLflow's own limits, and how many of them are kept."""
+
+EVALUATION = "dailies.evaluation"
+"""The tag of the runs that this workflow writes itself: they hold figures of a model, and no model."""
 
 PAUSES = (1, 3)
 """Seconds before the second and third try at a question whose answer was cut short."""
@@ -248,6 +251,10 @@ class TrackingStore:
     def has_registry(self) -> bool:
         """Whether there can be registered models; asking a folder store without any would make it a folder for them."""
         return self._folder is None or (self._folder / local_store.REGISTRY).is_dir()
+
+    @property
+    def _file(self) -> Path | None:
+        return None if self._remote else _sqlite_file(self._uri)
 
     @property
     def _folder(self) -> Path | None:

@@ -1,0 +1,28 @@
+"""Input functions and parameters of overview.smk, write_back.smk and promote.smk."""
+
+from dailies import discovery, promotion
+
+
+@cache
+def check_ledger():
+    """End the invocation, before anything is rendered, when the store cannot be written to."""
+    if workflow.local_exec:
+        told(discovery.refuse_unwritable, config, Path(STATE))
+
+
+def overview_of_models(wildcards):
+    """The table and plots of the report, which the page's key turns off too."""
+    return [f"{OUT}/compare/overview.html", f"{OUT}/compare/frames.svg"] if config["compare"] else []
+
+
+def evaluations(wildcards):
+    """The record of what was written back to MLflow, if the configuration wants it written."""
+    if not config["write_back"]:
+        return []
+    check_ledger()
+    return [f"{STATE}/evaluations.json"]
+
+
+def chosen_model(wildcards):
+    """The folder of the model to promote; ends the invocation when it cannot be."""
+    return told(promotion.decided, config, Path(OUT)).model

@@ -1,0 +1,12 @@
+"""Promote: register the chosen model, when asked for. {model}/metadata.json -> a version with an alias."""
+
+
+rule promote:
+    log:
+        f"{OUT}/logs/promote.log",
+    conda:
+        "../envs/dailies.yaml"
+    params:
+        model=chosen_model,
+    script:
+        "../scripts/promote.py"

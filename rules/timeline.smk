@@ -1,0 +1,17 @@
+"""Timeline: tracks for desktop players, when asked for. metadata.json of all -> compare/shot.otio."""
+
+
+rule timeline:
+    input:
+        metadata=metadata_of_all_models,
+        sequence=f"{STATE}/sequence.json",
+    output:
+        timeline=f"{OUT}/compare/shot.otio",
+    log:
+        f"{OUT}/logs/timeline.log",
+    conda:
+        "../envs/dailies.yaml"
+    params:
+        fps=config["fps"],
+    script:
+        "../scripts/timeline.py"

@@ -1,0 +1,17 @@
+"""Adapter of rule overview."""
+
+from pathlib import Path
+
+from dailies import overview
+from dailies.logs import job_log
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        overview.build(
+            [Path(path) for path in snakemake.input.metadata],
+            sequence=Path(snakemake.input.sequence),
+            measures=[Path(path) for path in snakemake.input.get("measures", [])],
+            table=Path(snakemake.output.table),
+            plots=Path(snakemake.output.plots),
+            shot=Path(snakemake.config["input_dir"]).name,
+        )

@@ -1,0 +1,15 @@
+"""Adapter of rule promote."""
+
+from pathlib import Path
+
+from dailies.logs import job_log
+from dailies.promotion import promote
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        text = promote(
+            snakemake.config,
+            model=snakemake.params.model,
+            output_dir=Path(snakemake.config["output_dir"]),
+        )
+    print(text)

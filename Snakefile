@@ -1,6 +1,6 @@
 """Dailies: render every model of an MLflow experiment over every frame of a sequence.
 
-sequence + discover -> download -> infer -> collect -> summary -> compare
+sequence + discover -> download -> infer -> collect -> summary -> contact_sheet -> compare
 """
 
 from snakemake.utils import min_version
@@ -21,12 +21,14 @@ include: "rules/download.smk"
 include: "rules/infer.smk"
 include: "rules/collect.smk"
 include: "rules/summary.smk"
+include: "rules/contact_sheet.smk"
 include: "rules/compare.smk"
 include: "rules/choosing.smk"
 include: "rules/overview.smk"
 include: "rules/write_back.smk"
 include: "rules/promote.smk"
 include: "rules/timeline.smk"
+include: "rules/videos.smk"
 
 
 localrules:

@@ -75,9 +75,18 @@ def metadata_of_all_models(wildcards):
     return [f"{OUT}/{model}/metadata.json" for model in discovered_models()]
 
 
+SIDE_BY_SIDE = f"{OUT}/compare/side_by_side.{'mkv' if config['video_lossless'] else 'mp4'}"
+
+
 def comparison_page(wildcards):
     """The page to compare the models with, unless the configuration does without."""
     return [f"{OUT}/compare/index.html"] if config["compare"] else []
+
+
+def records_of_all_models(wildcards):
+    """The records of all shards of all models: they are written when frames are, and not when a metric changes."""
+    shards = sequence.shards(Path(checkpoints.sequence.get().output.sequence), config["shard_frames"])
+    return [f"{STATE}/renders/{model}/{shard}.json" for model in discovered_models() for shard in shards]
 
 
 def shard_of(wildcards):

@@ -1,4 +1,4 @@
-"""Stage 7, compare: the page to choose a model with. metadata.json and frames of all -> compare/index.html."""
+"""Stage 8, compare: the page to choose a model with. metadata.json and frames of all -> compare/index.html."""
 
 
 rule compare:
@@ -6,6 +6,7 @@ rule compare:
         metadata=metadata_of_all_models,
         summary=f"{OUT}/batch_summary.json",
         sequence=f"{STATE}/sequence.json",
+        sheet=f"{OUT}/compare/contact_sheet.png",
     output:
         page=f"{OUT}/compare/index.html",
     log:

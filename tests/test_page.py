@@ -460,6 +460,36 @@ def test_metrics_of_frames_travel_in_a_file_of_their_own(show):
     assert show.data("metrics.js") == {"PSNR": {"model_1": [30.1235, None, None]}}
 
 
+def test_means_leave_out_frames_that_training_has_seen(show):
+    psnr = FrameMetric("PSNR", {"model_1": [30.0, 20.0, None], "model_2": [1 / 3, 1.0, 2.0]}, higher_is_better=True)
+    trained = {
+        "model_1": {"frame_001.png", "frame_002.png", "another.png"},
+        "model_2": [f"frame_{n:03d}.png" for n in range(3)],
+    }
+
+    data = show.build(metrics=[psnr], trained=trained)
+
+    assert [model["trained"] for model in data["models"]] == [[1, 2], [0, 1, 2]]
+    assert [model["means"] for model in data["models"]] == [{"PSNR": 30.0}, {"PSNR": None}]
+    assert [model["means"] for model in show.build(metrics=[psnr])["models"]] == [{"PSNR": 25.0}, {"PSNR": 1.11111}]
+
+
+def test_the_page_lists_what_lies_beside_it(show):
+    show.build()
+    assert show.data("extras.js") == []
+    for name in ("side_by_side.mkv", "contact_sheet.png", "notes.txt"):
+        show.page.with_name(name).touch()
+
+    show.build()
+    assert show.data("extras.js") == ["contact_sheet.png", "side_by_side.mkv"]
+
+
+def test_nothing_is_listed_where_there_is_no_page(tmp_path):
+    page.list_extras(tmp_path / "index.html")
+
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_metric_must_have_as_many_values_for_one_model_as_for_another():
     with pytest.raises(ValueError, match="metric PSNR"):
         FrameMetric("PSNR", {"a": [1.0], "b": [1.0, 2.0]}, higher_is_better=True)

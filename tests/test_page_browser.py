@@ -11,13 +11,14 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import pytest
-from dailies.page import FrameMetric
+from dailies import reel
+from dailies.page import FrameMetric, list_extras
 from PIL import Image, ImageFilter
 from test_page import HOSTILE, Show, flat
+from test_reel import BARS, bars
 
 selenium = pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
 
@@ -112,6 +113,24 @@ FAINT = """
     return [...document.querySelectorAll("body *")]
       .filter((each) => each.checkVisibility() && !each.disabled && written(each) && contrast(each) < 4.5)
       .map((each) => [contrast(each), each.outerHTML.slice(0, 120)]);
+"""
+
+
+SEEK = """
+    const [at, done] = arguments;
+    const video = document.querySelector("video");
+    video.onerror = () => done(video.error.message);
+    video.onseeked = () => done();
+    video.currentTime = at;
+"""
+
+PLAY = """
+    const done = arguments[0];
+    const video = document.querySelector("video");
+    video.onerror = () => done(video.error.message);
+    video.onended = () => done();
+    video.currentTime = 1.7;
+    video.play().catch((error) => done(String(error)));
 """
 
 
@@ -291,6 +310,7 @@ def show(tmp_path_factory: pytest.TempPathFactory) -> Show:
         reference_dir=show.reference,
         tracking_uri="https://me:secret@studio/mlflow",
         metrics=[FrameMetric("PSNR", psnr, higher_is_better=True, unit="dB")],
+        trained={RED: {f"frame_{number:03d}.png" for number in range(1, 7)}, GREEN: ["frame_006.png", "another.png"]},
     )
     return show
 
@@ -649,6 +669,70 @@ def test_the_table_tells_all_and_links_to_the_run(browser):
     assert "cpu" not in browser.find("#table").text
 
 
+def test_frames_that_training_has_seen_are_marked(browser):
+    for frame, a, b, marked in ((2, True, False, RED), (6, True, True, GREEN), (9, False, False, None)):
+        browser.open(f"view=side&a={RED}&b={GREEN}&frame=frame_{frame:03d}.png", frame=frame)
+        left, top, right, bottom = browser.place("#marks")
+        x = round(left + 6 + (right - left - 12) * frame / (FRAMES - 1))
+        marks = browser.screen(box=(x - 2, top, x + 3, bottom)).astype(int)
+        assert bool((np.abs(marks - [0xF2, 0xA5, 0x41]).max(2) < 8).any()) == a, frame
+        assert bool((np.abs(marks - [0x5C, 0xB8, 0xE6]).max(2) < 8).any()) == b, frame
+        badges = browser.all(f'.panel[data-ids="{marked}"] .badge')
+        assert [badge.text for badge in badges] == (["trained"] if marked else [])
+
+    browser.choose("#choose-a", SOURCE)
+    browser.choose("#choose-b", NOISE)
+    assert not browser.find("#marks").is_displayed()
+    browser.click("#blind")
+    assert not browser.find("#marks").is_displayed()
+    assert browser.all(".badge") == []
+
+
+def test_means_of_frames_that_training_has_not_seen_are_in_the_table_and_sort_the_list(browser):
+    browser.open("view=table")
+    browser.choose("#sort", "mean:PSNR")
+    browser.click("#direction")
+
+    titles = [cell.text.strip() for cell in browser.all("#table thead tr:last-child th")]
+    column = next(index for index, title in enumerate(titles) if title.startswith("PSNR"))
+    rows = browser.all("#table tbody tr")[:3]
+    shown = [row.find_elements(By.CSS_SELECTOR, "th, td")[column].text for row in rows]
+    # red without its frames 1 to 6: 6 times 30; green without frame 6: 10 times 31 and once 45
+    assert shown == [f"{(310 + 45) / 11:.5g}", "30", "–"]
+    assert browser.run("return [...document.querySelectorAll('#list li')].map((li) => li.dataset.id)")[2:] == [
+        GREEN,
+        RED,
+        NOISE,
+    ]
+
+
+def test_the_strip_says_between_which_values_its_lines_run(browser):
+    browser.open(f"a={RED}&b={GREEN}")
+    browser.until(lambda: browser.find("#strip").is_displayed())
+
+    assert (browser.find("#strip-high").text, browser.find("#strip-low").text) == ("45", "20")
+
+
+def test_the_page_links_to_what_lies_beside_it_and_to_nothing_else(browser, driver, show):
+    browser.open()
+    assert not browser.find("#extras").is_displayed()
+
+    beside = {"contact_sheet.png": "Contact sheet", "side_by_side.mp4": "Video"}
+    try:
+        for name in beside:
+            show.page.with_name(name).write_bytes(b"something")
+        list_extras(show.page)
+        browser.open()
+        links = browser.all("#extras a")
+        assert {Path(link.get_attribute("href")).name: link.text for link in links} == beside
+        browser.click("#blind")
+        assert not browser.find("#extras").is_displayed()
+    finally:
+        for name in beside:
+            show.page.with_name(name).unlink()
+        list_extras(show.page)
+
+
 def test_failed_models_are_listed_with_their_reason(browser):
     browser.open()
     browser.click("#failed summary")
@@ -806,40 +890,20 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Show:
     return show
 
 
-def test_fifty_models_of_five_hundred_frames_open_in_two_seconds(browser, driver, crowd):
+def test_fifty_models_of_five_hundred_frames_can_be_gone_through(browser, driver, crowd):
     page = Browser(driver, crowd.page)
     page.open()
-    times = []
-    for _ in range(3):
-        page.open()
-        times.append(page.run("return performance.getEntriesByName('dailies-shown')[0].startTime") / 1000)
-
-    print(f"opened in {', '.join(f'{seconds:.2f}' for seconds in times)} s")
-    assert median(times) < 2
     assert page.colour("model_1") == [0, 100, 200]
 
-
-def test_fifty_models_of_five_hundred_frames_stay_responsive(browser, driver, crowd):
-    page = Browser(driver, crowd.page)
-    page.open()
-
-    times = []
-    for number in range(1, 6):
-        start = time.monotonic()
-        page.keys(Keys.ARROW_RIGHT)
-        page.wait_for(number)
-        times.append(time.monotonic() - start)
-    assert median(times) < 1.5
-
-    start = time.monotonic()
+    page.keys(Keys.END)
+    page.wait_for(499)
+    assert page.colour("model_2") == [1, 100, 200]
     page.find("#filter").send_keys("odd")
     page.settle()
     assert len(page.panels()) == 26
-    assert time.monotonic() - start < 1.5
-
     page.run("document.getElementById('stage').scrollTop = 1e6")
     page.settle()
-    page.wait_for(5)
+    page.wait_for(499)
     assert page.colour("model_50") == [49, 100, 200]
 
 
@@ -863,6 +927,28 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(browser, driver, show
     assert not phone.find("#filter").is_displayed()
     phone.click("#open-models")
     phone.until(lambda: phone.find("#filter").is_displayed())
+
+
+def test_a_phone_on_its_side_still_shows_the_pictures(browser, driver, show):
+    phone = Browser(driver, show.page, size=(844, 390), mobile=True)
+    for view in ("grid", "side", "wipe", "difference"):
+        phone.open(f"view={view}&a={RED}&b={GREEN}")
+        _, top, _, bottom = phone.place(".picture")
+        assert bottom - top > (80 if view == "grid" else 180), view
+        assert phone.run("return document.documentElement.scrollWidth") <= 844
+        phone.screen(f"phone-on-its-side-{view}")
+
+
+def test_names_stay_readable_beside_the_values_of_a_pixel(browser, driver, show):
+    for size, mobile in (((1440, 900), False), ((390, 844), True)):
+        page = Browser(driver, show.page, size=size, mobile=mobile)
+        page.open(f"a={RED}&b={GREEN}")
+        page.point(*page.at(RED))
+        left, top, right, bottom = page.box(RED, ".name")
+        value_left, value_top, value_right, value_bottom = page.box(RED, ".readout")
+        assert value_right > value_left
+        assert value_left >= right or value_top >= bottom or value_right <= left or value_bottom <= top
+        assert page.values(RED) == one(red(0))
 
 
 def test_a_4k_monitor_is_filled(browser, driver, show):
@@ -903,30 +989,86 @@ def test_a_page_whose_folder_is_gone_says_so(browser, driver, tmp_path):
     browser.log()
 
 
+def test_the_video_plays_in_the_browser_in_its_own_colours(browser, driver, tmp_path):
+    show = Show(tmp_path)
+    for number in range(24):
+        show.add_frame(f"a_{number:02d}.png", bars(256, 144))
+    show.add_model("ramp", lambda number: flat(10 * number, 30, 200, size=(256, 144)))
+    show.build()
+    video = show.page.with_name("side_by_side.mp4")
+    reel.build(
+        [folder / "metadata.json" for folder in show.models],
+        summary=show.output / "batch_summary.json",
+        sequence=show.state / "sequence.json",
+        input_dir=show.input,
+        output=video,
+        fps=12,
+    )
+    list_extras(show.page)
+    page = Browser(driver, show.page)
+    page.open()
+    address = page.find("#extras a").get_attribute("href")
+    (tmp_path / "player.html").write_text(
+        f'<body style="margin: 0"><video src="{address}" muted style="display: block"></video>'
+    )
+    driver.get((tmp_path / "player.html").as_uri())
+
+    assert (
+        page.run("return document.querySelector('video').canPlayType('video/mp4; codecs=\"avc1.64001f\"')")
+        == "probably"
+    )
+    for number in (0, 17, 5):
+        assert page.driver.execute_async_script(SEEK, (number + 0.5) / 12) is None
+        page.settle()
+        seen = page.screen(box=(0, 0, 512, 208)).astype(int)
+        # without a GPU Chromium takes blue as Y + 2 U, not 2.112 U; by BT.601 red and green would be 20 off
+        assert (np.abs(seen[100, 16:256:32] - BARS) <= [4, 4, 14]).all()
+        assert (np.abs(seen[100, 384] - [10 * number, 30, 200]) <= [4, 4, 10]).all(), number
+    assert page.driver.execute_async_script(PLAY) is None
+    assert page.run("const video = document.querySelector('video'); return video.ended && video.duration") == 2
+
+
 def test_a_picture_of_the_page_for_the_readme(browser, driver, tmp_path):
+    """``DAILIES_SCREENSHOTS=docs pytest -k readme`` makes docs/page.png."""
     photograph = pytest.importorskip("sklearn.datasets").load_sample_image("china.jpg")
     show = Show(tmp_path)
+    show.reference.mkdir()
     rng = np.random.default_rng(1)
-    for number in range(3):
-        clean = photograph[20 * number : 20 * number + 300, 10 * number : 10 * number + 533]
-        grain = clean + rng.normal(0, 22, clean.shape)
+    count = 8
+    clean = [photograph[8 * number : 8 * number + 300, 10 * number : 10 * number + 533] for number in range(count)]
+    for number, pixels in enumerate(clean):
+        grain = pixels + rng.normal(0, 16 + 3 * number, pixels.shape)
         show.add_frame(f"frame_{number:06d}.png", grain.clip(0, 255).astype(np.uint8))
+        Image.fromarray(pixels).save(show.reference / f"frame_{number:06d}.png")
 
     def filtered(kind):
         paths = sorted(show.input.iterdir())
         return lambda number: np.asarray(Image.open(paths[number]).convert("RGB").filter(kind))
 
-    show.add_model("nafnet_adamw", filtered(ImageFilter.MedianFilter(5)), run={"architecture": "nafnet"})
-    show.add_model("unet_wide_adamw", filtered(ImageFilter.GaussianBlur(1.2)))
-    show.add_model("unet_adamw", filtered(ImageFilter.GaussianBlur(2.4)))
-    show.build()
+    def psnr(number, pixels):
+        return float(10 * np.log10(255**2 / ((pixels.astype(float) - clean[number]) ** 2).mean()))
+
+    kinds = {
+        "nafnet_adamw": ImageFilter.MedianFilter(5),
+        "unet_wide_adamw": ImageFilter.GaussianBlur(1.2),
+        "unet_adamw": ImageFilter.GaussianBlur(2.4),
+    }
+    values = {}
+    for name, kind in kinds.items():
+        folder = show.add_model(name, filtered(kind), run={"architecture": name.split("_", maxsplit=1)[0]})
+        rendered = [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
+        values[folder.name] = [psnr(number, pixels) for number, pixels in enumerate(rendered)]
+    metric = FrameMetric("PSNR", values, higher_is_better=True, unit="dB")
+    show.build(reference_dir=show.reference, metrics=[metric])
     page = Browser(driver, show.page)
 
     page.open("view=wipe&b=model_1")
     page.point(*page.at("@source model_1", 0.6, 0.4))
     wipe = page.screen("page-wipe")
-    page.open()
-    grid = page.screen("page-grid")
+    page.open("a=model_1&b=model_2&frame=frame_000005.png", frame=5)
+    page.until(lambda: page.find("#strip").is_displayed())
+    page.settle()
+    grid = page.screen("page")
 
     assert wipe.std() > 20
     assert grid.std() > 20

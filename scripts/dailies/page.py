@@ -11,21 +11,20 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 from PIL import Image
 
-from dailies import files, frames
+from dailies import files
 from dailies.errors import SequenceError
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
+from dailies.shelves import FPS, Shelf, eight_bit, gather, in_order, scale_of
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +40,6 @@ THUMBNAIL = 480
 LARGE = 720
 """Frames with a side longer than this get thumbnails; a browser decodes smaller ones as fast as it needs them."""
 
-FPS = 24
-"""How fast a sequence plays that has no rate of its own."""
-
 COMPRESSION, QUALITY = 1, 85
 """zlib level of the copies, JPEG quality of the thumbnails."""
 
@@ -52,6 +48,9 @@ SAVE_SECONDS = 10
 
 HEADLINE = ("architecture", "epoch", "train_loss", "val_loss")
 """What ``metadata.json`` says of a model itself."""
+
+EXTRAS = ("contact_sheet.png", "side_by_side.mp4", "side_by_side.mkv")
+"""What else may lie beside the page, which then links to it."""
 
 RENDERED = ("frames", "fps", "seconds", "device", "precision", "tiled", "tile_size", "overlap")
 """What ``metadata.json`` says of a model's render."""
@@ -75,26 +74,6 @@ class FrameMetric:
             raise ValueError(f"metric {self.name} has a different number of frames for different models: {lengths}")
 
 
-@dataclass(frozen=True)
-class Shelf:
-    """The frames of one source of pictures: a model, the source or the reference."""
-
-    key: str
-    """A model's folder name, ``@source`` or ``@reference``; no folder name starts with ``@``."""
-    originals: Mapping[str, Path]
-    """Output name of a frame -> the file it comes from; frames that are not there are left out."""
-    copied: bool
-    """Whether the page shows a copy, because a browser cannot show the originals or cannot reach them."""
-    thumbnails: bool
-    bit_depth: int
-    """Bits per channel of the originals; more than 8 makes the copies proxies."""
-
-    def outputs(self, name: str) -> list[str]:
-        """Name the files that are made of a frame, below the page's folder."""
-        copy = [f"copies/{self.key}/{Path(name).stem}.png"] if self.copied else []
-        return copy + ([f"thumbnails/{self.key}/{Path(name).stem}.jpg"] if self.thumbnails else [])
-
-
 def build(
     metadata: Sequence[Path],
     *,
@@ -107,6 +86,7 @@ def build(
     fps: float | None,
     reference_dir: Path | None = None,
     metrics: Sequence[FrameMetric] = (),
+    trained: Mapping[str, Collection[str]] | None = None,
     threads: int = 4,
 ) -> None:
     """Build the page ``output`` and, beside it, the folder ``page/`` with everything it loads.
@@ -115,16 +95,20 @@ def build(
     holds the model's frames. Copies and thumbnails are made of frames that are new or changed, and deleted when
     nothing shows them any more; ``state`` remembers of what each was made. The same inputs give the same bytes.
     ``fps`` is how fast the sequence plays; without it, at its own rate. Frames of the source, the reference or a
-    model that are missing or unreadable are reported on the page.
+    model that are missing or unreadable are reported on the page. ``trained`` names, by a model's folder, the frames
+    (as rendered) that its training has seen; they are marked, and left out of the means of ``metrics``.
     """
     shot = load_sequence(sequence)
-    abouts = _in_order(metadata, summary)
-    shelves = [_source(shot, shot.folder or input_dir)]
-    if reference_dir is not None:
-        shelves.append(_reference(shot, reference_dir))
-    shelves += [_model(shot, folder, about) for folder, about in abouts if _succeeded(about)]
+    abouts = in_order(metadata, summary)
+    shelves = gather(shot, abouts, input_dir=input_dir, reference_dir=reference_dir)
     folder = output.parent / "page"
-    made = _make(shelves, folder=folder, state=state, threads=threads)
+    made = _make(shot, shelves, folder=folder, state=state, threads=threads)
+    seen = {
+        model.name: [
+            number for number, frame in enumerate(shot.frames) if frame.output in (trained or {}).get(model.name, ())
+        ]
+        for model, _ in abouts
+    }
     data = {
         "id": files.digest([shot.digest, [folder.name for folder, _ in abouts]])[:16],
         "title": ", ".join(sorted({about["experiment"] for _, about in abouts})),
@@ -133,7 +117,11 @@ def build(
         "thumbnail": THUMBNAIL,
         "frames": [[frame.output, frame.width, frame.height] for frame in shot.frames],
         "pictures": [_picture(shelf, shot, made) for shelf in shelves],
-        "models": [_described(path, about, output=output, tracking_uri=tracking_uri) for path, about in abouts],
+        "models": [
+            _described(path, about, output=output, tracking_uri=tracking_uri)
+            | {"trained": seen[path.name], "means": _means(metrics, path.name, seen[path.name])}
+            for path, about in abouts
+        ],
         "metrics": [
             {key: getattr(metric, key) for key in ("name", "unit", "higher_is_better", "note")} for metric in metrics
         ],
@@ -143,8 +131,16 @@ def build(
     for asset in sorted(WEB.iterdir()):
         if asset.suffix in {".js", ".css"}:
             files.write_bytes(folder / asset.name, asset.read_bytes())
+    list_extras(output)
     files.write_bytes(output, (WEB / "index.html").read_bytes())
     log.info("%d models, %d frames, %d copies and thumbnails", len(abouts), len(shot.frames), len(made))
+
+
+def list_extras(page: Path) -> None:
+    """Let a page link to the contact sheet and the videos that lie beside it; where no page was built, do nothing."""
+    if (page.parent / "page").is_dir():
+        there = [name for name in EXTRAS if (page.parent / name).is_file()]
+        files.write_bytes(page.parent / "page" / "extras.js", script("const BESIDE = {}", there))
 
 
 def script(statement: str, value: Any) -> bytes:
@@ -168,68 +164,19 @@ def run_link(tracking_uri: str | None, run_id: str) -> str | None:
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}/#/runs/{run_id}"
 
 
-def _in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Give each model's folder and metadata in the summary's order."""
-    order: dict[str, int] = {}
-    for number, line in enumerate(files.read_json(summary)):
-        order.setdefault(line["run_id"], number)
-        if "output_dir" in line:  # a run may hold several models, which their folders tell apart
-            order[Path(line["output_dir"]).name] = number
-    abouts = [(path.parent, files.read_json(path)) for path in metadata]
-    return sorted(abouts, key=lambda model: order.get(model[0].name, order[model[1]["run_id"]]))
+def _large(shot: FrameSequence, shelf: Shelf) -> bool:
+    return max(max(frame.width, frame.height) for frame in shot.frames) * shelf.scale > LARGE
 
 
-def _succeeded(about: Mapping[str, Any]) -> bool:
-    return about["render"]["status"] == "success"
+def _outputs(shelf: Shelf, name: str, *, large: bool) -> list[str]:
+    """Name the files that are made of a frame, below the page's folder."""
+    copy = [] if shelf.as_it_is else [f"copies/{shelf.key}/{Path(name).stem}.png"]
+    return copy + ([f"thumbnails/{shelf.key}/{Path(name).stem}.jpg"] if large else [])
 
 
-def _source(shot: FrameSequence, input_dir: Path) -> Shelf:
-    return Shelf(
-        key="@source",
-        originals={frame.output: input_dir / frame.name for frame in shot.frames},
-        copied=True,
-        thumbnails=_large(shot),
-        bit_depth=max(frame.bit_depth for frame in shot.frames),
-    )
-
-
-def _reference(shot: FrameSequence, reference_dir: Path) -> Shelf:
-    by_stem = {path.stem: path for path in sorted(reference_dir.iterdir()) if path.is_file()}
-    originals = {
-        frame.output: by_stem[Path(frame.name).stem] for frame in shot.frames if Path(frame.name).stem in by_stem
-    }
-    depth, _ = _first(originals)
-    return Shelf("@reference", originals, copied=True, thumbnails=_large(shot), bit_depth=depth)
-
-
-def _model(shot: FrameSequence, folder: Path, about: Mapping[str, Any]) -> Shelf:
-    there = {path.name for path in folder.iterdir()}
-    originals = {frame.output: folder / frame.output for frame in shot.frames if frame.output in there}
-    depth, shown = _first(originals)
-    return Shelf(folder.name, originals, copied=not shown, thumbnails=_large(shot, _scale(about)), bit_depth=depth)
-
-
-def _scale(about: Mapping[str, Any]) -> float:
-    return (about["signature"] or {}).get("scale") or 1
-
-
-def _large(shot: FrameSequence, scale: float = 1) -> bool:
-    return max(max(frame.width, frame.height) for frame in shot.frames) * scale > LARGE
-
-
-def _first(originals: Mapping[str, Path]) -> tuple[int, bool]:
-    """Tell of the first frame its bits per channel, and whether a browser shows its values as they are.
-
-    One that cannot be read is taken for an ordinary frame; that is found out later.
-    """
-    for path in originals.values():
-        with suppress(SequenceError, OSError):
-            data = path.read_bytes()
-            return frames.inspect(data, path.name).bit_depth, frames.shown_as_it_is(data)
-    return 8, True
-
-
-def _make(shelves: Iterable[Shelf], *, folder: Path, state: Path, threads: int) -> dict[str, dict[str, Any]]:
+def _make(
+    shot: FrameSequence, shelves: Iterable[Shelf], *, folder: Path, state: Path, threads: int
+) -> dict[str, dict[str, Any]]:
     """Make the copies and thumbnails that are missing or out of date and delete those that nothing shows.
 
     Returns the record of each frame that needs any, by shelf and name; a frame that cannot be read has an ``error``.
@@ -237,10 +184,11 @@ def _make(shelves: Iterable[Shelf], *, folder: Path, state: Path, threads: int) 
     known = files.read_json(state) if state.is_file() else {}
     known = known["made"] if known.get("maker") == MAKER else {}
     wanted = {
-        f"{shelf.key}/{name}": (original, shelf.outputs(name))
+        f"{shelf.key}/{name}": (original, outputs)
         for shelf in shelves
+        for large in [_large(shot, shelf)]
         for name, original in shelf.originals.items()
-        if shelf.copied or shelf.thumbnails
+        if (outputs := _outputs(shelf, name, large=large))
     }
     made: dict[str, dict[str, Any]] = {}
 
@@ -278,17 +226,12 @@ def _current(original: Path, outputs: Sequence[Path], before: Mapping[str, Any] 
         record = {"stamp": stamp, "sha256": hashlib.sha256(data).hexdigest()}
         if there and before["sha256"] == record["sha256"]:
             return record
-        image = _eight_bit(data, original.name)
+        image = eight_bit(data, original.name)
     except (SequenceError, OSError) as error:
         return {"error": (error.strerror if isinstance(error, OSError) else None) or str(error)}
     for path in outputs:
         files.write_bytes(path, WRITERS[path.suffix](image))
     return record
-
-
-def _eight_bit(data: bytes, name: str) -> Image.Image:
-    """Give a frame as 8-bit RGB without colour profile, the values that a network is given, from 0 to 1."""
-    return Image.fromarray(np.ascontiguousarray(frames.converted(frames.decode(data, name).pixels, "uint8")))
 
 
 def _as_png(image: Image.Image) -> bytes:
@@ -321,8 +264,8 @@ def _picture(shelf: Shelf, shot: FrameSequence, made: Mapping[str, Mapping[str, 
     unreadable = {frame.output for frame in shot.frames if "error" in made.get(f"{shelf.key}/{frame.output}", {})}
     return {
         "id": shelf.key,
-        "copied": shelf.copied,
-        "thumbnails": shelf.thumbnails,
+        "copied": not shelf.as_it_is,
+        "thumbnails": _large(shot, shelf),
         "bit_depth": shelf.bit_depth,
         "missing": [
             number
@@ -342,11 +285,21 @@ def _described(folder: Path, about: Mapping[str, Any], *, output: Path, tracking
         "status": render["status"],
         "error": render["error"],
         "link": run_link(tracking_uri, about["run_id"]),
-        "scale": _scale(about),
+        "scale": scale_of(about),
         "facts": {key: about[key] for key in HEADLINE} | {key: render.get(key) for key in RENDERED},
         "metrics": about["metrics"],
         "params": about["params"],
     }
+
+
+def _means(metrics: Sequence[FrameMetric], folder: str, trained: Collection[int]) -> dict[str, float | None]:
+    """Give a model's mean of every metric over the frames that its training has not seen and that have a value."""
+    means = {}
+    for metric in metrics:
+        values = enumerate(files.strict(list(metric.values.get(folder, ()))))
+        kept = [value for number, value in values if value is not None and number not in trained]
+        means[metric.name] = float(f"{sum(kept) / len(kept):.6g}") if kept else None
+    return means
 
 
 def _values(metrics: Sequence[FrameMetric]) -> dict[str, dict[str, list[float | None]]]:

@@ -12,7 +12,9 @@ const Catalog = (() => {
   const fixed = [SOURCE, REFERENCE].filter((id) => shelves.has(id));
   const scale = Math.max(1, ...shown.map((model) => model.scale));
 
-  const GROUPS = { fact: "facts", metric: "metrics", param: "params" };
+  const trained = new Map(DATA.models.map((model) => [model.id, new Set(model.trained)]));
+
+  const GROUPS = { fact: "facts", mean: "means", metric: "metrics", param: "params" };
   const keys = Object.entries(GROUPS).flatMap(([group, field]) =>
     [...new Set(DATA.models.flatMap((model) => Object.keys(model[field])))].map((key) => `${group}:${key}`),
   );
@@ -54,6 +56,11 @@ const Catalog = (() => {
     return counts.get(model.name) > 1 ? `${model.name} ${model.run_id.slice(0, 8)}` : model.name;
   }
 
+  /* Whether the training of a model has seen a frame; a blind test does not tell. */
+  function seen(id, frame) {
+    return !State.values.blind && Boolean(trained.get(id)?.has(frame));
+  }
+
   function value(model, key) {
     const held = model[GROUPS[key.slice(0, key.indexOf(":"))]];
     return held && Object.hasOwn(held, plain(key)) ? held[plain(key)] : null;
@@ -76,8 +83,8 @@ const Catalog = (() => {
   /* A value in few characters; numbers keep five digits. */
   function brief(word) {
     if (word === null || word === undefined) return "–";
-    if (typeof word !== "number" || Number.isInteger(word)) return String(word);
-    return String(+word.toPrecision(5));
+    const number = typeof word === "number" || String(word).length > 8 ? numeric(word) : null;
+    return number === null || Number.isInteger(number) ? String(word) : String(+number.toPrecision(5));
   }
 
   /* Numbers before words, each in their order, and what is missing last, whichever way the order goes. */
@@ -187,6 +194,7 @@ const Catalog = (() => {
     alias,
     unalias,
     name,
+    seen,
     value,
     title,
     brief,

@@ -12,7 +12,14 @@ const Models = (() => {
   const none = document.getElementById("none");
   const table = document.getElementById("table");
 
-  const GROUPS = { metric: "Metrics", param: "Parameters", fact: "Model and render" };
+  const extras = document.getElementById("extras");
+
+  const GROUPS = { mean: "Means over the frames", metric: "Metrics", param: "Parameters", fact: "Model and render" };
+  const EXTRAS = {
+    "contact_sheet.png": "Contact sheet",
+    "side_by_side.mp4": "Video",
+    "side_by_side.mkv": "Lossless video",
+  };
 
   function row(id, digit) {
     const item = element("li");
@@ -62,6 +69,15 @@ const Models = (() => {
     }
   }
 
+  function fillExtras(names) {
+    extras.append(
+      ...names.map((name) => {
+        const link = element("a", "", EXTRAS[name]);
+        return Object.assign(link, { href: name, target: "_blank" });
+      }),
+    );
+  }
+
   function fillFailed() {
     failed.hidden = !Catalog.failed.length;
     failed.firstElementChild.textContent = `${Catalog.failed.length} failed`;
@@ -84,6 +100,7 @@ const Models = (() => {
     sort.value = Catalog.keys.includes(key) ? key : "";
     direction.textContent = descending ? "↓" : "↑";
     for (const control of [filter, sort, direction]) control.disabled = Boolean(blind);
+    extras.hidden = Boolean(blind) || !extras.children.length; // names are written in them
     failed.hidden = Boolean(blind) || !Catalog.failed.length;
   }
 
@@ -107,7 +124,7 @@ const Models = (() => {
   function head(columns) {
     const groups = element("tr");
     groups.append(element("th", "model"));
-    for (const group of ["fact", "metric", "param"]) {
+    for (const group of ["fact", "mean", "metric", "param"]) {
       const count = columns.filter((key) => key.startsWith(`${group}:`)).length;
       if (!count) continue;
       const cell = element("th", "group", GROUPS[group]);
@@ -176,7 +193,7 @@ const Models = (() => {
   function cell(model, key) {
     const value = Catalog.value(model, key);
     const made = element("td", Catalog.numeric(value) === null ? "" : "number", Catalog.brief(value));
-    if (String(value).length > 24) made.title = String(value).slice(0, 2000);
+    if (String(value).length > 24 || made.textContent !== String(value)) made.title = String(value).slice(0, 2000);
     return made;
   }
 
@@ -196,6 +213,7 @@ const Models = (() => {
 
   function start() {
     fillSort();
+    fillExtras(BESIDE);
     fillFailed();
     State.on("filter sort descending pins blind", () => {
       fill();

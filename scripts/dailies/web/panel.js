@@ -160,10 +160,11 @@ const Panel = (() => {
 
     /* Draw pictures of a frame, unless that is what is seen already. */
     draw(entries, { place, extent, looks, frame }) {
+      const { blind } = State.values;
       const kinds = entries.map((entry) => entry.address ?? entry.status);
-      const signature = JSON.stringify([frame, place, looks, this.canvas.width, this.canvas.height, kinds]);
+      const signature = JSON.stringify([frame, place, looks, this.canvas.width, this.canvas.height, kinds, blind]);
       if (signature === this.drawn) return;
-      Object.assign(this, { drawn: signature, found: entries, place, extent, looks });
+      Object.assign(this, { drawn: signature, found: entries, place, extent, looks, frame });
       this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
       this.canvas.style.filter = this.mode === "difference" && looks !== 1 ? `brightness(${looks})` : "";
       if (entries.every(({ status }) => status === "ready")) PAINT[this.mode](this, entries);
@@ -218,6 +219,7 @@ const Panel = (() => {
         const words = [
           thumbnail && ["thumbnail", "A reduced picture is shown here"],
           depth > 8 && [`8 of ${depth} bits`, "An 8-bit proxy is shown of frames that hold more"],
+          Catalog.seen(id, this.frame) && ["trained", "The model's training has seen this frame"],
           times !== 1 && [`×${times}`, "Enlarged to the size of the largest picture"],
         ].filter(Boolean);
         const made = words.map(([text, title]) => Object.assign(element("small", "badge", text), { title }));

@@ -79,12 +79,38 @@ const Strip = (() => {
   const legend = document.getElementById("strip-values");
   const metric = document.getElementById("metric");
   const note = document.getElementById("metric-note");
+  const marks = document.getElementById("marks");
   let walk = { key: "", at: -1 };
   let hovered = null;
 
-  function x(frame) {
+  function x(frame, width = strip.clientWidth) {
     const last = Math.max(1, DATA.frames.length - 1);
-    return EDGE + (frame / last) * (strip.clientWidth - 2 * EDGE);
+    return EDGE + (frame / last) * (width - 2 * EDGE);
+  }
+
+  /* Below the scrubber: which frames the training of A and of B has seen, A's in an upper line, B's in a lower one. */
+  function mark() {
+    const slots = ["a", "b"].filter((slot) => DATA.frames.some((_, frame) => Catalog.seen(State.values[slot], frame)));
+    marks.hidden = !slots.length;
+    const width = marks.clientWidth;
+    const context = fine(marks);
+    for (const slot of slots) {
+      context.fillStyle = INKS[slot];
+      const half = Math.max(1, x(1, width) - x(0, width)) / 2;
+      DATA.frames.forEach((_, frame) => {
+        if (Catalog.seen(State.values[slot], frame))
+          context.fillRect(x(frame, width) - half, slot === "a" ? 0 : 4, 2 * half, 3);
+      });
+    }
+  }
+
+  /* The context of a canvas that has a pixel for each of the screen's, in CSS pixels. */
+  function fine(target) {
+    target.width = Math.round(target.clientWidth * devicePixelRatio);
+    target.height = Math.round(target.clientHeight * devicePixelRatio);
+    const context = target.getContext("2d");
+    context.scale(devicePixelRatio, devicePixelRatio);
+    return context;
   }
 
   function frameAt(event) {
@@ -109,19 +135,18 @@ const Strip = (() => {
   /* Every model's line, the chosen ones on top. */
   function draw() {
     if (strip.hidden) return;
-    canvas.width = Math.round(strip.clientWidth * devicePixelRatio);
-    canvas.height = Math.round(strip.clientHeight * devicePixelRatio);
     const { a, b, pins } = State.values;
     const kind = (id) => (id === a ? "a" : id === b ? "b" : pins.includes(id) ? "pinned" : "other");
     const lines = [...new Set([...Catalog.listed(), a, b])]
       .map((id) => [kind(id), Metrics.of(id)])
       .filter(([, values]) => values)
       .sort(([one], [other]) => Object.keys(INKS).indexOf(other) - Object.keys(INKS).indexOf(one));
-    const context = canvas.getContext("2d");
-    context.scale(devicePixelRatio, devicePixelRatio);
+    const context = fine(canvas);
     const all = lines.flatMap(([, values]) => values).filter((each) => each !== null);
     const low = all.reduce((least, each) => Math.min(least, each), Infinity);
     const high = all.reduce((most, each) => Math.max(most, each), -Infinity);
+    document.getElementById("strip-high").textContent = all.length ? Catalog.brief(high) : "";
+    document.getElementById("strip-low").textContent = all.length ? Catalog.brief(low) : "";
     for (const [ink, values] of lines)
       trace(
         context,
@@ -210,8 +235,10 @@ const Strip = (() => {
     });
     State.on("metric blind", show);
     State.on("a b pins filter", draw);
+    State.on("a b blind", mark);
     State.on("frame", move);
     new ResizeObserver(draw).observe(strip);
+    new ResizeObserver(mark).observe(document.getElementById("track"));
     Metrics.load(() => {
       show();
       Stage.measure();

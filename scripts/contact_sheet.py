@@ -1,0 +1,18 @@
+"""Adapter of rule contact_sheet."""
+
+from pathlib import Path
+
+from dailies.contact_sheet import build
+from dailies.logs import job_log
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        build(
+            [Path(path) for path in snakemake.input.metadata],
+            summary=Path(snakemake.input.summary),
+            sequence=Path(snakemake.input.sequence),
+            input_dir=Path(snakemake.config["input_dir"]),
+            output=Path(snakemake.output.sheet),
+            chosen=snakemake.params.chosen,
+            threads=snakemake.threads,
+        )

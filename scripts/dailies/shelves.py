@@ -1,0 +1,147 @@
+"""Shelves: the pictures that there are to compare, the source, the reference and every rendered model."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dailies import captions, files, frames
+from dailies.errors import SequenceError
+from dailies.sequence import Sequence as FrameSequence
+
+FPS = 24
+"""How fast a sequence plays that has no rate of its own."""
+
+SOURCE, REFERENCE = "@source", "@reference"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The frames of one source of pictures: a model, the source or the reference."""
+
+    key: str
+    """A model's folder name, ``@source`` or ``@reference``; no folder name starts with ``@``."""
+    title: str
+    """What it is called; a run's name may hold anything."""
+    originals: Mapping[str, Path]
+    """Output name of a frame -> the file it comes from; frames that are not there are left out."""
+    bit_depth: int
+    """Bits per channel of the originals; an 8-bit picture of more is a proxy."""
+    as_it_is: bool
+    """Whether a browser can reach the originals and shows their values as they are."""
+    scale: float = 1
+    """How many times wider and higher than the source's its frames are."""
+
+
+def in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Give each model's folder and metadata in the summary's order; ``metadata`` are ``metadata.json`` files."""
+    order: dict[str, int] = {}
+    for number, line in enumerate(files.read_json(summary)):
+        order.setdefault(line["run_id"], number)
+        if "output_dir" in line:  # a run may hold several models, which their folders tell apart
+            order[Path(line["output_dir"]).name] = number
+    abouts = [(path.parent, files.read_json(path)) for path in metadata]
+    return sorted(abouts, key=lambda model: order.get(model[0].name, order[model[1]["run_id"]]))
+
+
+def gather(
+    shot: FrameSequence,
+    abouts: Sequence[tuple[Path, Mapping[str, Any]]],
+    *,
+    input_dir: Path,
+    reference_dir: Path | None = None,
+) -> list[Shelf]:
+    """Give the source, the reference where there is one, and every model that was rendered, in this order."""
+    shelves = [_source(shot, shot.folder or input_dir)]
+    if reference_dir is not None:
+        shelves.append(_reference(shot, reference_dir))
+    return shelves + [_model(shot, folder, about) for folder, about in abouts if about["render"]["status"] == "success"]
+
+
+def scale_of(about: Mapping[str, Any]) -> float:
+    """Give how many output pixels a model makes of one, along each side."""
+    return (about["signature"] or {}).get("scale") or 1
+
+
+def labels(shelves: Sequence[Shelf]) -> list[str]:
+    """Give what is written over the pictures: models have numbers, which tell even those of one name apart."""
+    models = [shelf.key for shelf in shelves if not shelf.key.startswith("@")]
+    return [f"{models.index(shelf.key) + 1} {shelf.title}" if shelf.key in models else shelf.title for shelf in shelves]
+
+
+def eight_bit(data: bytes, name: str) -> Image.Image:
+    """Give a frame as 8-bit RGB without colour profile, the values that a network is given, from 0 to 1.
+
+    Raises SequenceError when it cannot be decoded.
+    """
+    return Image.fromarray(np.ascontiguousarray(frames.converted(frames.decode(data, name).pixels, "uint8")))
+
+
+def picture(shelf: Shelf, name: str) -> Image.Image | None:
+    """Give a shelf's picture of a frame, as ``eight_bit`` does; None where it is missing or cannot be read."""
+    if name not in shelf.originals:
+        return None
+    with suppress(SequenceError, OSError):
+        return eight_bit(shelf.originals[name].read_bytes(), name)
+    return None
+
+
+def fitted(image: Image.Image | None, size: tuple[int, int]) -> Image.Image:
+    """Give a picture of ``size`` (width, height) with an image in its middle, None being said to be missing.
+
+    A larger image is reduced, a smaller one enlarged by a whole number to squares; one that fits stays as it is.
+    """
+    cell = Image.new("RGB", size, captions.GROUND)
+    if image is None:
+        cell.paste(captions.strip("missing", size[0], min(28, size[1]), ink=captions.QUIET))
+        return cell
+    factor = min(size[0] / image.width, size[1] / image.height)
+    if factor >= 1:
+        shown = image.resize((image.width * int(factor), image.height * int(factor)), Image.Resampling.NEAREST)
+    else:
+        reduced = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+        shown = image.resize(reduced, Image.Resampling.LANCZOS)
+    cell.paste(shown, ((size[0] - shown.width) // 2, (size[1] - shown.height) // 2))
+    return cell
+
+
+def _source(shot: FrameSequence, input_dir: Path) -> Shelf:
+    return Shelf(
+        key=SOURCE,
+        title="Source",
+        originals={frame.output: input_dir / frame.name for frame in shot.frames},
+        bit_depth=max(frame.bit_depth for frame in shot.frames),
+        as_it_is=False,
+    )
+
+
+def _reference(shot: FrameSequence, reference_dir: Path) -> Shelf:
+    by_stem = {path.stem: path for path in sorted(reference_dir.iterdir()) if path.is_file()}
+    originals = {
+        frame.output: by_stem[Path(frame.name).stem] for frame in shot.frames if Path(frame.name).stem in by_stem
+    }
+    depth, _ = _first(originals)
+    return Shelf(REFERENCE, "Reference", originals, bit_depth=depth, as_it_is=False)
+
+
+def _model(shot: FrameSequence, folder: Path, about: Mapping[str, Any]) -> Shelf:
+    there = {path.name for path in folder.iterdir()}
+    originals = {frame.output: folder / frame.output for frame in shot.frames if frame.output in there}
+    depth, shown = _first(originals)
+    return Shelf(folder.name, about["run_name"], originals, bit_depth=depth, as_it_is=shown, scale=scale_of(about))
+
+
+def _first(originals: Mapping[str, Path]) -> tuple[int, bool]:
+    """Tell of the first frame its bits per channel, and whether a browser shows its values as they are.
+
+    One that cannot be read is taken for an ordinary frame; that is found out later.
+    """
+    for path in originals.values():
+        with suppress(SequenceError, OSError):
+            data = path.read_bytes()
+            return frames.inspect(data, path.name).bit_depth, frames.shown_as_it_is(data)
+    return 8, True

@@ -1,0 +1,21 @@
+"""Adapter of rule side_by_side."""
+
+from pathlib import Path
+
+from dailies.logs import job_log
+from dailies.page import list_extras
+from dailies.reel import build
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        build(
+            [Path(path) for path in snakemake.input.metadata],
+            summary=Path(snakemake.input.summary),
+            sequence=Path(snakemake.input.sequence),
+            input_dir=Path(snakemake.config["input_dir"]),
+            output=Path(snakemake.output.video),
+            fps=snakemake.params.fps,
+            lossless=snakemake.config["video_lossless"],
+            threads=snakemake.threads,
+        )
+        list_extras(Path(snakemake.output.video).with_name("index.html"))

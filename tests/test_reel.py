@@ -1,0 +1,273 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from conftest import REPOSITORY, read_frame, write_frame
+from dailies import captions, reel, video
+from dailies.reel import CAPTION, LARGEST, layout
+from PIL import Image
+from test_page import HOSTILE, Show, flat
+
+SIZE = (250, 141)
+BARS = np.array(
+    [[255, 255, 255], [255, 255, 0], [0, 255, 255], [0, 255, 0], [255, 0, 255], [255, 0, 0], [0, 0, 255], [0, 0, 0]],
+    np.uint8,
+)
+
+
+def build(show: Show, name: str = "reel.mp4", **changes) -> Path:
+    """Build the reel of a show and give its file."""
+    show.build()
+    usual = {
+        "summary": show.output / "batch_summary.json",
+        "sequence": show.state / "sequence.json",
+        "input_dir": show.input,
+        "output": show.page.with_name(name),
+        "fps": None,
+        "lossless": name.endswith(".mkv"),
+        "threads": 2,
+    }
+    reel.build([folder / "metadata.json" for folder in show.models], **(usual | changes))
+    return show.page.with_name(name)
+
+
+def decoded(path: Path) -> Iterator[np.ndarray]:
+    """The frames of a video as RGB, by what it is tagged with."""
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield video.rgb(frame)[:, :, :3]
+
+
+def cell(frame: np.ndarray, index: int, columns: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    row, column = divmod(index, columns)
+    top = row * (size[1] + CAPTION) + CAPTION
+    return frame[top : top + size[1], column * size[0] :][:, : size[0]]
+
+
+def bars(width: int, height: int) -> np.ndarray:
+    return BARS.repeat(width // 8, 0)[None].repeat(height, 0)
+
+
+@pytest.fixture
+def show(tmp_path):
+    """Six frames of an odd height and two models, of colours that change with the frame."""
+    show = Show(tmp_path)
+    for number in range(6):
+        show.add_frame(f"frame_{number:03d}.png", flat(40 * number, 90, 90, size=SIZE))
+    show.add_model("dark", lambda number: flat(40 * number, 30, 60, size=SIZE))
+    show.add_model("light", lambda number: flat(40 * number, 200, 230, size=SIZE))
+    return show
+
+
+def test_every_frame_shows_source_and_models_in_one_row_under_their_names(show):
+    frames = list(decoded(build(show)))
+
+    assert len(frames) == 6
+    assert {frame.shape for frame in frames} == {(2 * CAPTION + 141 + 1, 750, 3)}
+    for number, frame in enumerate(frames):
+        for index, (green, blue) in enumerate([(90, 90), (30, 60), (200, 230)]):
+            inner = cell(frame, index, 3)[8:-8, 8:-8].astype(int)
+            assert np.abs(inner - [40 * number, green, blue]).max() <= 4, (number, index)
+    for index, name in enumerate(("Source", "1 dark", "2 light")):
+        strip = frames[0][:CAPTION, 250 * index :][:, :250].astype(int)
+        assert np.abs(strip - np.asarray(captions.strip(name, 250, CAPTION))).mean() < 4, name
+    foot = frames[4][-CAPTION:].astype(int)
+    assert np.abs(foot - np.asarray(captions.strip("frame_004.png 5 / 6", 750, CAPTION))).mean() < 4
+
+
+def test_it_is_h264_that_every_browser_plays_with_its_index_first(show):
+    path = build(show, fps=25)
+
+    with av.open(str(path)) as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt, container.streams.video[0].average_rate) == ("h264", "yuv420p", 25)
+        assert (codec.width % 2, codec.height % 2) == (0, 0)
+    data = path.read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
+def test_colours_are_converted_by_and_tagged_with_bt709(show):
+    size = (256, 144)
+    for number in range(6):
+        Image.fromarray(bars(*size)).save(show.input / f"frame_{number:03d}.png")
+    show.models.clear()
+
+    path = build(show)
+
+    with av.open(str(path)) as container:
+        codec = container.streams.video[0].codec_context
+        assert [codec.colorspace, codec.color_primaries, codec.color_trc, codec.color_range] == [1, 1, 1, 1]
+        frame = next(container.decode(video=0))
+        planes = [np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[: p.height, : p.width] for p in frame.planes]
+    for number, colour in enumerate(BARS / 255):
+        luma = planes[0][CAPTION + 70, 32 * number + 16]
+        assert abs(int(luma) - (16 + 219 * (colour @ [0.2126, 0.7152, 0.0722]))) <= 1.5, number
+    shown = cell(next(decoded(path)), 0, 1, size)[70, 16::32].astype(int)
+    assert np.abs(shown - BARS).max() <= 4
+
+
+def test_lossless_is_bit_exact(tmp_path):
+    show = Show(tmp_path)
+    for number in range(4):
+        write_frame(show.input / f"a_{number}.png", number, size=SIZE)
+    noise = np.random.default_rng(9).integers(0, 256, (4, SIZE[1], SIZE[0], 3), dtype=np.uint8)
+    show.add_model("noise", lambda number: noise[number])
+
+    path = build(show, "reel.mkv")
+
+    for number, frame in enumerate(decoded(path)):
+        np.testing.assert_array_equal(cell(frame, 0, 2), read_frame(show.input / f"a_{number}.png"))
+        np.testing.assert_array_equal(cell(frame, 1, 2), noise[number])
+        np.testing.assert_array_equal(frame[:CAPTION, 250:500], captions.strip("1 noise", 250, CAPTION))
+    assert number == 3
+
+
+def test_more_than_four_pictures_make_a_grid_and_failed_models_are_left_out(show):
+    show.add_model("broken", error="best.pth is damaged")
+    for number in range(3):
+        show.add_model(HOSTILE, lambda frame, number=number: flat(40 * frame, 10, 80 * number, size=SIZE))
+
+    frame = list(decoded(build(show, "reel.mkv")))[5]
+
+    plan = layout(6, SIZE, most=reel.LARGEST_LOSSLESS)
+    assert plan.columns < 6
+    colours = [(90, 90), (30, 60), (200, 230), (10, 0), (10, 80), (10, 160)]
+    for index, rest in enumerate(colours):
+        assert (cell(frame, index, plan.columns) == (200, *rest)).all(), index
+
+
+def test_a_frame_that_is_missing_is_said_to_be_and_the_others_stay_in_step(show):
+    (show.models[0] / "frame_002.png").unlink()
+    (show.models[1] / "frame_003.png").write_bytes(b"no image")
+
+    frames = list(decoded(build(show, "reel.mkv")))
+
+    said = np.asarray(captions.strip("missing", SIZE[0], 28, ink=captions.QUIET))
+    np.testing.assert_array_equal(cell(frames[2], 1, 3)[:28], said)
+    np.testing.assert_array_equal(cell(frames[3], 2, 3)[:28], said)
+    assert (cell(frames[2], 2, 3) == (80, 200, 230)).all()
+    assert (cell(frames[3], 1, 3) == (120, 30, 60)).all()
+
+
+def test_models_that_enlarge_set_the_size_and_frames_of_other_sizes_stand_in_the_middle(tmp_path):
+    show = Show(tmp_path)
+    write_frame(show.input / "a.png", 1, size=(130, 71))
+    write_frame(show.input / "b.png", 2, size=(60, 40))
+    sizes = [(260, 142), (120, 80)]
+    show.add_model("double", lambda number: flat(number, 50, 60, size=sizes[number]), scale=2)
+
+    first, second = decoded(build(show, "reel.mkv"))
+
+    source = read_frame(show.input / "a.png").repeat(2, 0).repeat(2, 1)
+    np.testing.assert_array_equal(cell(first, 0, 2, (260, 142)), source)
+    assert (cell(first, 1, 2, (260, 142)) == (0, 50, 60)).all()
+    assert (cell(second, 1, 2, (260, 142))[31:111, 10:250][:, 60:180] == (1, 50, 60)).all()
+
+
+def test_deep_frames_are_shown_as_proxies_and_said_to_be(show):
+    for number in range(6):
+        deep = np.full((SIZE[1], SIZE[0]), 257 * 40 * number, np.uint16)
+        Image.fromarray(deep).save(show.models[0] / f"frame_{number:03d}.png")
+
+    frames = list(decoded(build(show, "reel.mkv")))
+
+    assert (cell(frames[3], 1, 3) == 120).all()
+    foot = captions.strip("frame_003.png 4 / 6", 750, CAPTION, ending="8 of 16 bits")
+    np.testing.assert_array_equal(frames[3][-CAPTION:], foot)
+
+
+def test_a_video_is_no_larger_than_4k_and_says_that_it_is_reduced(tmp_path):
+    show = Show(tmp_path)
+    show.add_frame("a.png", flat(10, 20, 30, size=(2600, 1400)))
+    show.add_model("same", lambda _: flat(90, 80, 70, size=(2600, 1400)))
+
+    (frame,) = decoded(build(show))
+
+    height, width, _ = frame.shape
+    assert (width, height) == (3840, 1034 + 2 * CAPTION - 1 + 1)
+    assert np.abs(frame[500, 2500].astype(int) - [90, 80, 70]).max() <= 3
+    foot = np.asarray(captions.strip("a.png 1 / 1", 3840, CAPTION, ending="reduced to 74 %")).astype(int)
+    assert np.abs(frame[-CAPTION:].astype(int) - foot).mean() < 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 7, 50, 300])
+@pytest.mark.parametrize("frame", [(1920, 1080), (3840, 2160), (7, 5), (1, 1000), (5000, 3)])
+def test_every_layout_fits_and_no_two_pictures_overlap(count, frame):
+    plan = layout(count, frame, most=LARGEST)
+
+    places = [plan.place(index) for index in range(count)]
+    assert (plan.size[0] % 2, plan.size[1] % 2) == (0, 0)
+    assert plan.size[0] <= LARGEST[0]
+    assert plan.size[1] <= LARGEST[1]
+    assert len(set(places)) == count
+    assert max(left for left, _ in places) + plan.cell[0] <= plan.size[0]
+    assert max(top for _, top in places) + plan.cell[1] <= plan.size[1] - CAPTION
+    assert plan.columns == count or count > 4
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate"), [(24, 24), (23.976, Fraction(2997, 125)), (None, 24), (59.94, Fraction(2997, 50))]
+)
+def test_it_plays_at_the_rate_asked_for(show, fps, rate):
+    with av.open(str(build(show, fps=fps))) as container:
+        assert container.streams.video[0].average_rate == rate
+
+
+def test_the_same_models_give_the_same_bytes_and_no_draft_is_left(show):
+    before = {name: build(show, name).read_bytes() for name in ("reel.mp4", "reel.mkv")}
+
+    assert {name: build(show, name).read_bytes() for name in before} == before
+    assert sorted(path.name for path in show.page.parent.iterdir()) == ["index.html", "page", "reel.mkv", "reel.mp4"]
+
+
+def test_a_reel_that_fails_leaves_the_last_one_in_place(show, monkeypatch):
+    before = build(show).read_bytes()
+    monkeypatch.setattr(reel, "fitted", lambda *_: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        build(show)
+
+    assert show.page.with_name("reel.mp4").read_bytes() == before
+    assert not list(show.page.parent.glob(".*"))
+
+
+PEAK = """
+import resource, sys
+sys.path[:0] = [{scripts!r}]
+from pathlib import Path
+from dailies import reel
+root = Path({root!r})
+models = sorted(root.glob("out/model_*/metadata.json"))
+reel.build(models, summary=root / "out/batch_summary.json", sequence=root / "state/sequence.json",
+           input_dir=root / "shot", output=root / "reel.mp4", fps=24, threads=2)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def peak(root: Path, frames: int) -> int:
+    """The most memory, in MB, that a process needs for a reel of so many frames."""
+    show = Show(root)
+    size = (320, 180)
+    show.add_frame("a_000.png", flat(90, 90, 90, size=size))
+    show.add_model("one", lambda _: flat(30, 60, 90, size=size))
+    for folder in (show.input, *show.models):
+        for number in range(1, frames):
+            os.link(folder / "a_000.png", folder / f"a_{number:03d}.png")
+    show.build()
+    code = PEAK.format(scripts=str(REPOSITORY / "scripts"), root=str(root))
+    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
+
+
+def test_memory_does_not_grow_with_the_sequence(tmp_path):
+    for name in ("short", "long"):
+        (tmp_path / name).mkdir()
+
+    short, long = peak(tmp_path / "short", 60), peak(tmp_path / "long", 260)  # an encoder looks 60 frames ahead
+
+    assert long - short < 0.25 * 200 * 640 * 244 * 3 / 2**20  # a quarter of the frames between them

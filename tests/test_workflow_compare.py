@@ -1,0 +1,84 @@
+"""The contact sheet and the video in the workflow: made when asked for, and again only when pictures change."""
+
+import av
+import numpy as np
+from conftest import LEVELS, grey, grey_checkpoint, jobs, read_frame
+from dailies import captions, video
+from dailies.contact_sheet import CAPTION, GAP
+from dailies.reel import CAPTION as STRIP
+from dailies.reel import LARGEST_LOSSLESS, layout
+
+FRAME = (40, 36)
+
+
+def middles(pixels: np.ndarray, count: int) -> list[int]:
+    """The greys in the middle of each picture of a lossless video, the source left out."""
+    plan = layout(count, FRAME, most=LARGEST_LOSSLESS)
+    places = [plan.place(index) for index in range(1, count)]
+    return [int(pixels[top + plan.cell[1] // 2, left + plan.cell[0] // 2, 0]) for left, top in places]
+
+
+def test_the_contact_sheet_is_part_of_what_is_made_and_follows_the_frames_not_the_metrics(rendered):
+    compare = rendered.output / "compare"
+    before = read_frame(compare / "contact_sheet.png")
+    row = round(480 * FRAME[1] / FRAME[0]) + CAPTION + GAP
+    assert before.shape == (GAP + CAPTION + 4 * row, 3 * (480 + GAP) + 2 * GAP, 3)
+    shown = [before[2 * CAPTION + number * row + 200, GAP + 240].tolist() for number in (1, 2, 3)]
+    assert shown == [[grey(level)] * 3 for level in LEVELS.values()]
+    assert "contact_sheet.png" in (compare / "page" / "extras.js").read_text()
+
+    rendered.client.log_metric(rendered.runs["dark"], "val/loss", 0.0625)
+    output = rendered.snakemake()
+    assert jobs(output, "compare") == [""]
+    assert not jobs(output, "contact_sheet")
+
+    rendered.log_checkpoint(rendered.runs["dark"], grey_checkpoint(-0.9))
+    output = rendered.snakemake(contact_frames="frame_000003.png")
+    assert jobs(output, "contact_sheet") == [""]
+    sheet = read_frame(compare / "contact_sheet.png")
+    assert sheet.shape[1] == 480 + 3 * GAP
+    assert sheet[2 * CAPTION + row + 200, GAP + 240].tolist() == [grey(-0.9)] * 3
+    head = np.asarray(captions.strip("frame_000003.png", 480, CAPTION, ink=captions.QUIET))
+    np.testing.assert_array_equal(sheet[:CAPTION, GAP : GAP + 480], head)
+
+
+def test_contact_frames_that_do_not_exist_are_refused_in_words(rendered):
+    output = rendered.snakemake(contact_frames=["frame_9.png"], expect=1)
+
+    assert (
+        "contact_frames names frame_9.png, but the sequence has 4 frames, frame_000000.png to frame_000003.png; "
+        "correct contact_frames, or leave it out"
+    ) in output
+
+
+def test_videos_are_made_when_asked_for_and_again_when_a_model_changes(rendered):
+    path = rendered.output / "compare" / "side_by_side.mp4"
+    assert not path.exists()
+
+    assert jobs(rendered.snakemake("videos"), "side_by_side") == [""]
+    with av.open(str(path)) as container:
+        frames = [video.rgb(frame) for frame in container.decode(video=0)]
+    assert len(frames) == 4
+    wanted = [grey(level) for level in LEVELS.values()]
+    assert np.abs(np.subtract(middles(frames[3], 4), wanted)).max() <= 2
+    assert "side_by_side.mp4" in (path.parent / "page" / "extras.js").read_text()
+    assert "Nothing to be done" in rendered.snakemake("videos", "-n")
+
+    rendered.client.log_metric(rendered.runs["dark"], "val/loss", 0.0625)
+    assert not jobs(rendered.snakemake("videos"), "side_by_side")
+    rendered.log_checkpoint(rendered.runs["dark"], grey_checkpoint(-0.9))
+    assert jobs(rendered.snakemake("videos"), "side_by_side") == [""]
+    with av.open(str(path)) as container:
+        pixels = video.rgb(next(container.decode(video=0)))
+    assert abs(middles(pixels, 4)[0] - grey(-0.9)) <= 2
+
+
+def test_a_lossless_video_holds_the_rendered_values_also_without_a_page(rendered):
+    rendered.add_run("broken", b"not a checkpoint")
+    rendered.snakemake("videos", compare=False, video_lossless=True, expect=1)
+
+    with av.open(str(rendered.output / "compare" / "side_by_side.mkv")) as container:
+        pixels = [video.rgb(frame) for frame in container.decode(video=0)]
+    for frame in pixels:
+        assert middles(frame, 4) == [grey(level) for level in LEVELS.values()]
+        assert frame.shape[0] == layout(4, FRAME, most=LARGEST_LOSSLESS).size[1] > 2 * STRIP

@@ -3,8 +3,8 @@
 python benchmarks/page.py [MODELS FRAMES WIDTH HEIGHT]
 
 A page of 50 models × 500 frames of 640 × 360, unless said otherwise, in turn with one of 3 models × 20 frames of the
-same size; figures are medians, and ratios to the small page. From a side of 720 pixels on a page has thumbnails, which are
-made first. It needs chromium and chromedriver.
+same size; figures are medians, and ratios to the small page. With a side of more than 720 pixels a page has thumbnails,
+which are made first. It needs chromium and chromedriver.
 """
 
 import os

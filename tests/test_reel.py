@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, read_frame, write_frame
 from dailies import captions, reel, video
-from dailies.reel import CAPTION, LARGEST, layout
+from dailies.reel import CAPTION, LARGEST, NoEncoder, layout
 from PIL import Image
 from test_page import HOSTILE, Show, flat
 
@@ -235,6 +235,14 @@ def test_a_reel_that_fails_leaves_the_last_one_in_place(show, monkeypatch):
 
     assert show.page.with_name("reel.mp4").read_bytes() == before
     assert not list(show.page.parent.glob(".*"))
+
+
+def test_an_ffmpeg_without_x264_is_said_to_be_what_is_wrong(show, monkeypatch):
+    monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
+
+    with pytest.raises(NoEncoder, match=r"PyAV .* was built without libx264.*install its wheel.*or set video_lossless"):
+        build(show)
+    build(show, "reel.mkv")
 
 
 PEAK = """

@@ -18,6 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from dailies import captions
+from dailies.errors import DailiesError
 from dailies.sequence import Frame
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
@@ -43,6 +44,10 @@ QUALITY = 16
 
 BT709 = 1
 """The code of its matrix, primaries and transfer in ITU-T H.273."""
+
+
+class NoEncoder(DailiesError):
+    """FFmpeg, as PyAV brings it along, cannot write the video that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,13 @@ def build(
     H.264 is of 8 bits, 4:2:0, converted by and tagged with BT.709, limited range, its index first. It is at most
     3840 × 2160 pixels, to which the pictures are reduced. Lossless is FFV1 of 8-bit RGB. What a frame is not shown
     as it is, is written below it. Frames are decoded and composed a few at a time; a frame that is missing or cannot be
-    read is said to be. The same inputs and ``threads`` give the same bytes.
+    read is said to be. The same inputs and ``threads`` give the same bytes. Raises NoEncoder.
     """
+    if not lossless and "libx264" not in av.codecs_available:
+        raise NoEncoder(
+            f"PyAV {av.__version__} was built without libx264, which writes H.264; "
+            "install its wheel from PyPI (pip install --force-reinstall av), or set video_lossless"
+        )
     shot = load_sequence(sequence)
     shelves = gather(shot, in_order(metadata, summary), input_dir=input_dir, reference_dir=reference_dir)
     scale = max(shelf.scale for shelf in shelves)

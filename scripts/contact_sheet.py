@@ -14,5 +14,6 @@ if __name__ == "__main__":
             input_dir=Path(snakemake.config["input_dir"]),
             output=Path(snakemake.output.sheet),
             chosen=snakemake.params.chosen,
+            reference_dir=Path(reference) if (reference := snakemake.config.get("reference_dir")) else None,
             threads=snakemake.threads,
         )

@@ -133,6 +133,12 @@ class Show:
         return read_frame(self.page.parent / "page" / "copies" / name)
 
 
+def add_means(folder: Path, means: Mapping[str, float | None]) -> None:
+    """Let a model's metadata say what was measured of it, over the frames that its training has not seen."""
+    about = files.read_json(folder / "metadata.json")
+    files.write_json(folder / "metadata.json", about | {"measured": {"mean_unseen": dict(means)}})
+
+
 def received(data: bytes) -> Any:
     """The value that a browser finds in a script of the page."""
     return json.loads(json.loads(re.search(rb"JSON\.parse\((.*?)\)+;\n$", data)[1]))
@@ -460,18 +466,15 @@ def test_metrics_of_frames_travel_in_a_file_of_their_own(show):
     assert show.data("metrics.js") == {"PSNR": {"model_1": [30.1235, None, None]}}
 
 
-def test_means_leave_out_frames_that_training_has_seen(show):
-    psnr = FrameMetric("PSNR", {"model_1": [30.0, 20.0, None], "model_2": [1 / 3, 1.0, 2.0]}, higher_is_better=True)
-    trained = {
-        "model_1": {"frame_001.png", "frame_002.png", "another.png"},
-        "model_2": [f"frame_{n:03d}.png" for n in range(3)],
-    }
+def test_frames_that_training_has_seen_are_marked_and_means_are_those_of_the_metadata(show):
+    add_means(show.models[0], {"psnr": 30.5})
+    everything = [f"frame_{number:03d}.png" for number in range(3)]
 
-    data = show.build(metrics=[psnr], trained=trained)
+    data = show.build(trained={"model_1": {"frame_001.png", "frame_002.png", "another.png"}, "model_2": everything})
 
     assert [model["trained"] for model in data["models"]] == [[1, 2], [0, 1, 2]]
-    assert [model["means"] for model in data["models"]] == [{"PSNR": 30.0}, {"PSNR": None}]
-    assert [model["means"] for model in show.build(metrics=[psnr])["models"]] == [{"PSNR": 25.0}, {"PSNR": 1.11111}]
+    assert [model["means"] for model in data["models"]] == [{"psnr": 30.5}, {}]
+    assert [model["trained"] for model in show.build()["models"]] == [[], []]
 
 
 def test_the_page_lists_what_lies_beside_it(show):

@@ -96,7 +96,8 @@ def build(
     nothing shows them any more; ``state`` remembers of what each was made. The same inputs give the same bytes.
     ``fps`` is how fast the sequence plays; without it, at its own rate. Frames of the source, the reference or a
     model that are missing or unreadable are reported on the page. ``trained`` names, by a model's folder, the frames
-    (as rendered) that its training has seen; they are marked, and left out of the means of ``metrics``.
+    (as rendered) that its training has seen; they are marked. A model's means over the frames are those of its
+    ``metadata.json``, which leaves these out.
     """
     shot = load_sequence(sequence)
     abouts = in_order(metadata, summary)
@@ -118,8 +119,7 @@ def build(
         "frames": [[frame.output, frame.width, frame.height] for frame in shot.frames],
         "pictures": [_picture(shelf, shot, made) for shelf in shelves],
         "models": [
-            _described(path, about, output=output, tracking_uri=tracking_uri)
-            | {"trained": seen[path.name], "means": _means(metrics, path.name, seen[path.name])}
+            _described(path, about, output=output, tracking_uri=tracking_uri) | {"trained": seen[path.name]}
             for path, about in abouts
         ],
         "metrics": [
@@ -287,19 +287,10 @@ def _described(folder: Path, about: Mapping[str, Any], *, output: Path, tracking
         "link": run_link(tracking_uri, about["run_id"]),
         "scale": scale_of(about),
         "facts": {key: about[key] for key in HEADLINE} | {key: render.get(key) for key in RENDERED},
+        "means": (about.get("measured") or {}).get("mean_unseen", {}),
         "metrics": about["metrics"],
         "params": about["params"],
     }
-
-
-def _means(metrics: Sequence[FrameMetric], folder: str, trained: Collection[int]) -> dict[str, float | None]:
-    """Give a model's mean of every metric over the frames that its training has not seen and that have a value."""
-    means = {}
-    for metric in metrics:
-        values = enumerate(files.strict(list(metric.values.get(folder, ()))))
-        kept = [value for number, value in values if value is not None and number not in trained]
-        means[metric.name] = float(f"{sum(kept) / len(kept):.6g}") if kept else None
-    return means
 
 
 def _values(metrics: Sequence[FrameMetric]) -> dict[str, dict[str, list[float | None]]]:

@@ -75,6 +75,11 @@ def metadata_of_all_models(wildcards):
     return [f"{OUT}/{model}/metadata.json" for model in discovered_models()]
 
 
+def names_of_models(wildcards):
+    """What the runs of the selected models are called, by the model, in MLflow's order."""
+    return {model: files.read_json(Path(f"{STATE}/runs/{model}.json"))["run_name"] for model in discovered_models()}
+
+
 SIDE_BY_SIDE = f"{OUT}/compare/side_by_side.{'mkv' if config['video_lossless'] else 'mp4'}"
 
 

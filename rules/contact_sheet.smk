@@ -3,9 +3,8 @@
 
 rule contact_sheet:
     input:
-        records=records_of_all_models,  # what changes with the frames; metadata.json changes with every metric
-        metadata=ancient(metadata_of_all_models),
-        summary=ancient(f"{OUT}/batch_summary.json"),
+        index=f"{STATE}/discovery.json",
+        records=records_of_all_models,  # not metadata.json, which changes with every metric
         sequence=f"{STATE}/sequence.json",
     output:
         sheet=f"{OUT}/compare/contact_sheet.png",
@@ -15,6 +14,7 @@ rule contact_sheet:
         "../envs/dailies.yaml"
     threads: 4
     params:
+        names=names_of_models,
         chosen=config["contact_frames"],
     script:
         "../scripts/contact_sheet.py"

@@ -3,11 +3,9 @@
 
 rule side_by_side:
     input:
+        index=f"{STATE}/discovery.json",
         records=records_of_all_models,
-        metadata=ancient(metadata_of_all_models),
-        summary=ancient(f"{OUT}/batch_summary.json"),
         sequence=f"{STATE}/sequence.json",
-        page=ancient(comparison_page),
     output:
         video=SIDE_BY_SIDE,
     log:
@@ -18,6 +16,7 @@ rule side_by_side:
         "../envs/dailies.yaml"
     threads: 8
     params:
+        names=names_of_models,
         fps=config["fps"],
     script:
         "../scripts/side_by_side.py"
@@ -25,4 +24,5 @@ rule side_by_side:
 
 rule videos:
     input:
-        video=SIDE_BY_SIDE,
+        comparison_page,
+        SIDE_BY_SIDE,

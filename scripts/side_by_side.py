@@ -5,12 +5,16 @@ from pathlib import Path
 from dailies.logs import job_log
 from dailies.page import list_extras
 from dailies.reel import build
+from dailies.shelves import rendered
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         build(
-            [Path(path) for path in snakemake.input.metadata],
-            summary=Path(snakemake.input.summary),
+            rendered(
+                snakemake.params.names,
+                [Path(path) for path in snakemake.input.records],
+                Path(snakemake.config["output_dir"]),
+            ),
             sequence=Path(snakemake.input.sequence),
             input_dir=Path(snakemake.config["input_dir"]),
             output=Path(snakemake.output.video),

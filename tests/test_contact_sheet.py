@@ -5,6 +5,7 @@ import pytest
 from conftest import read_frame, write_frame
 from dailies import captions, contact_sheet, sequence
 from dailies.contact_sheet import CAPTION, GAP, UnknownFrame, chosen_frames
+from dailies.files import read_json
 from PIL import Image
 from test_page import HOSTILE, Show, flat
 
@@ -16,13 +17,12 @@ def build(show: Show, **changes) -> np.ndarray:
     """Build the contact sheet of a show and give its pixels."""
     show.build()
     usual = {
-        "summary": show.output / "batch_summary.json",
         "sequence": show.state / "sequence.json",
         "input_dir": show.input,
         "output": show.page.with_name("contact_sheet.png"),
         "threads": 2,
     }
-    contact_sheet.build([folder / "metadata.json" for folder in show.models], **(usual | changes))
+    contact_sheet.build([(folder, read_json(folder / "metadata.json")) for folder in show.models], **(usual | changes))
     return read_frame(show.page.with_name("contact_sheet.png"))
 
 

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, read_frame, write_frame
 from dailies import captions, reel, video
+from dailies.files import read_json
 from dailies.reel import CAPTION, LARGEST, NoEncoder, layout
 from PIL import Image
 from test_page import HOSTILE, Show, flat
@@ -25,7 +27,6 @@ def build(show: Show, name: str = "reel.mp4", **changes) -> Path:
     """Build the reel of a show and give its file."""
     show.build()
     usual = {
-        "summary": show.output / "batch_summary.json",
         "sequence": show.state / "sequence.json",
         "input_dir": show.input,
         "output": show.page.with_name(name),
@@ -33,7 +34,7 @@ def build(show: Show, name: str = "reel.mp4", **changes) -> Path:
         "lossless": name.endswith(".mkv"),
         "threads": 2,
     }
-    reel.build([folder / "metadata.json" for folder in show.models], **(usual | changes))
+    reel.build([(folder, read_json(folder / "metadata.json")) for folder in show.models], **(usual | changes))
     return show.page.with_name(name)
 
 
@@ -227,13 +228,14 @@ def test_the_same_models_give_the_same_bytes_and_no_draft_is_left(show):
 
 
 def test_a_reel_that_fails_leaves_the_last_one_in_place(show, monkeypatch):
-    before = build(show).read_bytes()
-    monkeypatch.setattr(reel, "fitted", lambda *_: 1 / 0)
+    before = build(show, "reel.mkv").read_bytes()
+    picture = reel.picture
+    monkeypatch.setattr(reel, "picture", lambda shelf, name: picture(shelf, name) if name < "frame_005" else 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
-        build(show)
+        build(show, "reel.mkv")
 
-    assert show.page.with_name("reel.mp4").read_bytes() == before
+    assert show.page.with_name("reel.mkv").read_bytes() == before
     assert not list(show.page.parent.glob(".*"))
 
 
@@ -245,14 +247,36 @@ def test_an_ffmpeg_without_x264_is_said_to_be_what_is_wrong(show, monkeypatch):
     build(show, "reel.mkv")
 
 
+def test_no_more_than_a_few_pictures_are_made_ahead(show, monkeypatch):
+    for number in range(6, 40):
+        os.link(show.input / "frame_000.png", show.input / f"frame_{number:03d}.png")
+        for folder in show.models:
+            os.link(folder / "frame_000.png", folder / f"frame_{number:03d}.png")
+    made, most = [], []
+    picture = reel.picture
+    monkeypatch.setattr(reel, "picture", lambda shelf, name: (made.append(name), picture(shelf, name))[1])
+
+    def encode(path, pictures, *_):
+        for taken, _ in enumerate(pictures, start=1):
+            time.sleep(0.02)  # the threads have time to run ahead
+            most.append(len(set(made)) - taken)
+        path.touch()
+
+    monkeypatch.setattr(reel, "_encode", encode)
+    build(show, threads=2)
+
+    assert len(most) == 40
+    assert max(most) <= 3
+
+
 PEAK = """
-import resource, sys
+import json, resource, sys
 sys.path[:0] = [{scripts!r}]
 from pathlib import Path
 from dailies import reel
 root = Path({root!r})
-models = sorted(root.glob("out/model_*/metadata.json"))
-reel.build(models, summary=root / "out/batch_summary.json", sequence=root / "state/sequence.json",
+models = [(path.parent, json.loads(path.read_text())) for path in root.glob("out/model_*/metadata.json")]
+reel.build(models, sequence=root / "state/sequence.json",
            input_dir=root / "shot", output=root / "reel.mp4", fps=24, threads=2)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

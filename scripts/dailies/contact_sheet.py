@@ -2,9 +2,10 @@
 
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -12,7 +13,7 @@ from dailies import captions, files
 from dailies.errors import DailiesError
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
-from dailies.shelves import Shelf, fitted, gather, in_order, labels, picture
+from dailies.shelves import Shelf, fitted, gather, labels, picture
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,8 @@ class UnknownFrame(DailiesError):
 
 
 def build(
-    metadata: Sequence[Path],
+    models: Sequence[tuple[Path, Mapping[str, Any]]],
     *,
-    summary: Path,
     sequence: Path,
     input_dir: Path,
     output: Path,
@@ -43,14 +43,13 @@ def build(
     reference_dir: Path | None = None,
     threads: int = 4,
 ) -> None:
-    """Write the contact sheet of all models that were rendered, as an 8-bit PNG.
+    """Write the contact sheet of all ``models`` that were rendered, as an 8-bit PNG.
 
-    ``chosen`` names the frames to show; without it, they are the first, the middle and the last. A frame that is
-    missing or cannot be read is said to be. Raises UnknownFrame.
+    ``models`` are as ``shelves.gather`` takes them. ``chosen`` names the frames to show; without it, the first, the
+    middle and the last are. A frame that is missing or cannot be read is said to be. Raises UnknownFrame.
     """
     shot = load_sequence(sequence)
-    abouts = in_order(metadata, summary)
-    shelves = gather(shot, abouts, input_dir=input_dir, reference_dir=reference_dir)
+    shelves = gather(shot, models, input_dir=input_dir, reference_dir=reference_dir)
     sheet = _drawn(shot, shelves, chosen_frames(shot, chosen), threads=threads)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", compress_level=6)

@@ -138,9 +138,14 @@ def build(
 
 def list_extras(page: Path) -> None:
     """Let a page link to the contact sheet and the videos that lie beside it; where no page was built, do nothing."""
-    if (page.parent / "page").is_dir():
-        there = [name for name in EXTRAS if (page.parent / name).is_file()]
+    listed = None
+    while (page.parent / "page").is_dir() and (there := _extras(page)) != listed:  # what another job made meanwhile
         files.write_bytes(page.parent / "page" / "extras.js", script("const BESIDE = {}", there))
+        listed = there
+
+
+def _extras(page: Path) -> list[str]:
+    return [name for name in EXTRAS if (page.parent / name).is_file()]
 
 
 def script(statement: str, value: Any) -> bytes:

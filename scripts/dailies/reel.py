@@ -6,11 +6,12 @@ H.264 as every browser plays it, or lossless. ``video`` is the other way round: 
 import logging
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -22,7 +23,7 @@ from dailies.errors import DailiesError
 from dailies.sequence import Frame
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
-from dailies.shelves import FPS, Shelf, fitted, gather, in_order, labels, picture
+from dailies.shelves import FPS, Shelf, fitted, gather, labels, picture
 from dailies.video import EXACT
 
 log = logging.getLogger(__name__)
@@ -69,9 +70,8 @@ class Layout:
 
 
 def build(
-    metadata: Sequence[Path],
+    models: Sequence[tuple[Path, Mapping[str, Any]]],
     *,
-    summary: Path,
     sequence: Path,
     input_dir: Path,
     output: Path,
@@ -80,12 +80,13 @@ def build(
     reference_dir: Path | None = None,
     threads: int = 4,
 ) -> None:
-    """Write the reel of all models that were rendered to ``output``, an ``.mp4``, or an ``.mkv`` if ``lossless``.
+    """Write the reel of all ``models`` that were rendered to ``output``, an ``.mp4``, or an ``.mkv`` if ``lossless``.
 
-    H.264 is of 8 bits, 4:2:0, converted by and tagged with BT.709, limited range, its index first. It is at most
-    3840 × 2160 pixels, to which the pictures are reduced. Lossless is FFV1 of 8-bit RGB. What a frame is not shown
-    as it is, is written below it. Frames are decoded and composed a few at a time; a frame that is missing or cannot be
-    read is said to be. The same inputs and ``threads`` give the same bytes. Raises NoEncoder.
+    ``models`` are as ``shelves.gather`` takes them. H.264 is of 8 bits, 4:2:0, converted by and tagged with BT.709,
+    limited range, its index first, and at most 3840 × 2160 pixels, to which the pictures are reduced. Lossless is FFV1
+    of 8-bit RGB. How pictures differ from the frames is written below them. Frames are decoded and composed a few at a
+    time; one that is missing or cannot be read is said to be. The same inputs and ``threads`` give the same bytes.
+    Raises NoEncoder.
     """
     if not lossless and "libx264" not in av.codecs_available:
         raise NoEncoder(
@@ -93,7 +94,7 @@ def build(
             "install its wheel from PyPI (pip install --force-reinstall av), or set video_lossless"
         )
     shot = load_sequence(sequence)
-    shelves = gather(shot, in_order(metadata, summary), input_dir=input_dir, reference_dir=reference_dir)
+    shelves = gather(shot, models, input_dir=input_dir, reference_dir=reference_dir)
     scale = max(shelf.scale for shelf in shelves)
     frame = (round(max(f.width for f in shot.frames) * scale), round(max(f.height for f in shot.frames) * scale))
     plan = layout(len(shelves), frame, most=LARGEST_LOSSLESS if lossless else LARGEST)

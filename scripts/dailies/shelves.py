@@ -11,6 +11,7 @@ from PIL import Image
 
 from dailies import captions, files, frames
 from dailies.errors import SequenceError
+from dailies.metadata import merged
 from dailies.sequence import Sequence as FrameSequence
 
 FPS = 24
@@ -48,18 +49,37 @@ def in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, dict[s
     return sorted(abouts, key=lambda model: order.get(model[0].name, order[model[1]["run_id"]]))
 
 
+def rendered(names: Mapping[str, str], records: Sequence[Path], output_dir: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Give each model's folder and what ``gather`` needs of its metadata, from the ``records`` of its renders.
+
+    ``names`` are those of the runs, by the model's folder, in order. A record changes when frames are rendered;
+    ``metadata.json`` also when a metric changes, which changes no picture.
+    """
+    outcomes = {model: [files.read_json(path) for path in records if path.parent.name == model] for model in names}
+    found = []
+    for model, name in names.items():
+        went = merged(outcomes[model])
+        about = {"run_name": name, "render": {"status": went["status"]}, "signature": went["model"].get("signature")}
+        found.append((output_dir / model, about))
+    return found
+
+
 def gather(
     shot: FrameSequence,
-    abouts: Sequence[tuple[Path, Mapping[str, Any]]],
+    models: Sequence[tuple[Path, Mapping[str, Any]]],
     *,
     input_dir: Path,
     reference_dir: Path | None = None,
 ) -> list[Shelf]:
-    """Give the source, the reference where there is one, and every model that was rendered, in this order."""
+    """Give the source, the reference where there is one, and every model that was rendered, in this order.
+
+    ``models`` are folders and what their ``metadata.json`` says, of which ``run_name``, ``signature`` and the status of
+    ``render`` count.
+    """
     shelves = [_source(shot, shot.folder or input_dir)]
     if reference_dir is not None:
         shelves.append(_reference(shot, reference_dir))
-    return shelves + [_model(shot, folder, about) for folder, about in abouts if about["render"]["status"] == "success"]
+    return shelves + [_model(shot, folder, about) for folder, about in models if about["render"]["status"] == "success"]
 
 
 def scale_of(about: Mapping[str, Any]) -> float:

@@ -3,7 +3,7 @@
 
 rule contact_sheet:
     input:
-        index=f"{STATE}/discovery.json",
+        index=ancient(f"{STATE}/discovery.json"),  # the parameter names says whether it matters
         records=records_of_all_models,  # not metadata.json, which changes with every metric
         sequence=f"{STATE}/sequence.json",
     output:

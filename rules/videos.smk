@@ -3,7 +3,7 @@
 
 rule side_by_side:
     input:
-        index=f"{STATE}/discovery.json",
+        index=ancient(f"{STATE}/discovery.json"),  # the parameter names says whether it matters
         records=records_of_all_models,
         sequence=f"{STATE}/sequence.json",
     output:
@@ -24,5 +24,7 @@ rule side_by_side:
 
 rule videos:
     input:
+        metadata_of_all_models,
+        f"{OUT}/batch_summary.json",
         comparison_page,
         SIDE_BY_SIDE,

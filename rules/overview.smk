@@ -1,4 +1,4 @@
-"""Stage 8, overview: a table and plots for snakemake --report. metadata.json of all -> compare/overview.html, frames.svg."""
+"""Stage 9, overview: a table and plots for snakemake --report. metadata.json of all -> compare/overview.html, frames.svg."""
 
 
 rule overview:

@@ -1,4 +1,4 @@
-"""Stage 9, videos: all models in one video, if asked for. renders/, frames of all -> compare/side_by_side.mp4."""
+"""Target videos: all models in one video. renders/, frames of all -> compare/side_by_side.mp4."""
 
 
 rule side_by_side:

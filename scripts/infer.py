@@ -30,6 +30,7 @@ if __name__ == "__main__":
                 settings=dict(snakemake.params.settings),
                 loading=dict(snakemake.params.loading),
                 png_compression=snakemake.config["png_compression"],
+                batch=snakemake.config["batch"],
                 device=snakemake.config["device"],
                 threads=snakemake.threads,
                 attempt=snakemake.params.attempt,

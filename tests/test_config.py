@@ -396,6 +396,9 @@ def test_only_what_changes_pixels_is_a_pixel_setting():
     assert pixel_settings(accepted(tiled=False, tile_size=256)) == {"precision": "fp32", "tiled": False} | frames
     lower = {"precision": "bf16", "parity_tolerance": [2, 0.25]}
     assert pixel_settings(accepted(precision="bf16")) == lower | {"tiled": "auto"} | frames | tiles
+    compiled = {"precision": "fp32", "compile": True, "parity_tolerance": [2, 0.25]}
+    assert pixel_settings(accepted(compile=True)) == compiled | {"tiled": "auto"} | frames | tiles
+    assert pixel_settings(accepted(batch=4)) == pixel_settings(accepted())
     assert pixel_settings(accepted(parity_tolerance=[9, 9])) == pixel_settings(accepted())
     assert pixel_settings(accepted(device="cpu", max_runs=3, png_compression="small")) == pixel_settings(accepted())
 

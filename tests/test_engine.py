@@ -7,78 +7,19 @@ import numpy as np
 import pytest
 import torch
 from dailies.architectures import ARCHITECTURES
-from dailies.engine import Engine, Fit, Parity, Settings, _Levels, find_device, pad
+from dailies.engine import Engine, Parity, Settings, _Levels, find_device
 from dailies.errors import LoadError, RenderError
+from dailies.levels import pad
+from dailies.memory import Fit
 from dailies.models import Model
 from dailies.signatures import Signature
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import CPU, Do, Limited, Recorder, difference, engine, pixels, probed
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-CPU = torch.device("cpu")
 NO_LESS = "(end other programs or set another device)"
-
-torch.set_num_threads(1)  # with frames this small more threads only wait for each other
-
-
-def engine(network, *, value_range=(-1.0, 1.0), **settings):
-    model = Model(network.eval(), "test", Signature(value_range=value_range))
-    return Engine(model, device=CPU, settings=Settings(**settings))
-
-
-def probed(network, *, tiles=None, **signature):
-    """An engine whose network was tried; ``tiles`` are settings."""
-    built = Engine(Model(network.eval(), "test", Signature(**signature)), device=CPU, settings=Settings(**tiles or {}))
-    built.probe()
-    return built
-
-
-def pixels(height=5, width=7, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def difference(one, other):
-    return np.abs(one.astype(int) - other.astype(int)).max()
-
-
-class Do(nn.Module):
-    """A network that is a function."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
-class Recorder(nn.Module):
-    """The identity, which keeps all that it was given."""
-
-    def __init__(self):
-        super().__init__()
-        self.given = []
-
-    def forward(self, x):
-        self.given.append(x.clone())
-        return x
-
-
-class Limited(nn.Module):
-    """The identity, which runs out of memory above a number of pixels."""
-
-    def __init__(self, limit, error=None):
-        super().__init__()
-        self.limit = limit
-        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
-        self.sizes = []
-
-    def forward(self, x):
-        self.sizes.append(tuple(x.shape[2:]))
-        if x[0, 0].numel() > self.limit:
-            raise self.error
-        return x
 
 
 def constant(value):
@@ -531,7 +472,7 @@ def lower(function, **settings):
 def test_a_precision_that_changes_little_stays():
     renderer, frame = lower(lambda x: x + 1 / 127.5, parity_tolerance=(2, 1.5)), np.full((5, 7, 3), 90, np.uint8)
 
-    parity = renderer.settle_precision(frame)
+    parity = renderer.settle(frame)
 
     assert (parity.max, parity.mean) == (pytest.approx(1, abs=1e-3), pytest.approx(1, abs=1e-3))
     assert (renderer.precision, renderer.notes) == ("bf16", [])
@@ -541,7 +482,7 @@ def test_a_precision_that_changes_little_stays():
 def test_a_precision_that_changes_all_pixels_a_little_gives_way():
     renderer = lower(lambda x: x + 1 / 127.5)
 
-    renderer.settle_precision(np.full((5, 7, 3), 90, np.uint8))
+    renderer.settle(np.full((5, 7, 3), 90, np.uint8))
 
     assert renderer.precision == "fp32"
 
@@ -553,7 +494,7 @@ def test_a_precision_that_changes_one_pixel_too_much_gives_way_and_says_so():
 
     renderer, frame = lower(spoil), np.full((5, 10, 3), 90, np.uint8)
 
-    parity = renderer.settle_precision(frame)
+    parity = renderer.settle(frame)
 
     assert (parity.max, parity.mean) == (pytest.approx(5, abs=1e-3), pytest.approx(5 / 150, abs=1e-3))
     assert renderer.precision == "fp32"
@@ -567,7 +508,7 @@ def test_a_precision_that_changes_one_pixel_too_much_gives_way_and_says_so():
 def test_what_is_beyond_black_and_white_does_not_count():
     renderer = lower(lambda x: x * 3)
 
-    assert renderer.settle_precision(np.full((5, 7, 3), 255, np.uint8)) == Parity(0, 0)
+    assert renderer.settle(np.full((5, 7, 3), 255, np.uint8)) == Parity(0, 0)
     assert renderer.precision == "bf16"
 
 
@@ -575,7 +516,7 @@ def test_what_is_beyond_black_and_white_does_not_count():
 def test_a_precision_whose_first_output_is_not_finite_always_gives_way(tolerance):
     renderer, frame = lower(lambda x: x / 0, parity_tolerance=tolerance), pixels()
 
-    assert renderer.settle_precision(frame) == Parity(math.inf, math.inf)
+    assert renderer.settle(frame) == Parity(math.inf, math.inf)
     assert renderer.precision == "fp32"
     assert renderer.notes == ["the first frame's output in bf16 is not finite, so all are rendered in fp32"]
     np.testing.assert_array_equal(renderer.render(frame), frame)
@@ -595,7 +536,7 @@ def test_a_later_frame_that_is_not_finite_is_rendered_in_fp32_alone(caplog):
 def test_fp32_is_compared_with_nothing():
     recorder = Recorder()
 
-    assert engine(recorder).settle_precision(pixels()) is None
+    assert engine(recorder).settle(pixels()) is None
     assert recorder.given == []
 
 
@@ -607,7 +548,7 @@ def test_tiles_that_fp32_alone_needs_are_not_kept():
 
     renderer = engine(Do(limited), precision="bf16", tile_size=64, overlap=32)
 
-    renderer.settle_precision(pixels(100, 60))
+    renderer.settle(pixels(100, 60))
 
     assert (renderer.precision, renderer.tiled) == ("bf16", False)
 

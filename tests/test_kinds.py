@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, Studio, environment, jobs, read_frame
 from dailies.architectures import ARCHITECTURES
-from dailies.engine import pad
+from dailies.levels import pad
 from torch import nn
 
 CODE = """

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
 
@@ -34,6 +35,16 @@ class Inverter:
         """What to do, by the number of the call."""
         self.late = {}
         """What to do before a result is given, by the number of the call."""
+        self.batch = 1
+        self.groups = []
+        """How many frames were submitted together."""
+
+    def together(self, height, width):
+        return self.batch
+
+    def submit_all(self, given, dtypes):
+        self.groups.append(len(given))
+        return [self.submit(pixels, dtype) for pixels, dtype in zip(given, dtypes, strict=True)]
 
     def submit(self, pixels, dtype):
         self.calls += 1
@@ -220,7 +231,89 @@ def test_a_frame_is_encoded_while_another_is_in_the_network(line, monkeypatch):
     assert waited == [True]
 
 
+@pytest.mark.parametrize(("batch", "groups"), [(4, [4] * 5), (7, [7, 7, 6]), (64, [20])])
+def test_frames_go_to_the_engine_together_and_the_last_ones_do_not_wait(line, batch, groups):
+    line.engine.batch = batch
+
+    line.run()
+
+    assert line.engine.groups == groups
+    line.assert_whole(line.names)
+
+
+def test_a_batch_may_become_known_later(line):
+    line.engine.before[3] = lambda: setattr(line.engine, "batch", 5)
+
+    line.run()
+
+    assert line.engine.groups == [5, 5, 5, 2]
+    line.assert_whole(line.names)
+
+
+def test_a_batch_has_frames_of_one_size(line):
+    for number in (2, 3, 9):
+        path = line.shot / line.names[number]
+        write_frame(path, number, size=(8, 6))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        line.frames[number] = Frame(path.name, path.name, 8, 6, sha256=digest, **FIELDS)
+    line.engine.batch = 4
+
+    line.run()
+
+    assert line.engine.groups == [2, 2, 4, 4, 4, 2]  # the tenth frame went alone, and so did the one before it
+    line.assert_whole(line.names)
+
+
+@pytest.mark.parametrize("number", [0, 6, COUNT - 1])
+def test_frames_before_a_bad_one_are_written_though_their_batch_is_not_full(line, number):
+    line.engine.batch = 4
+    line.damage(number)
+
+    with pytest.raises(SequenceError, match=rf"^frame {number:03d}\.png "):
+        line.run()
+
+    line.assert_whole(line.names[:number])
+
+
+def test_a_batch_that_fails_is_begun_one_by_one_and_the_frame_is_named(line):
+    line.engine.batch = 4
+    bad = read_frame(line.shot / line.names[6])
+    submit = line.engine.submit
+
+    def failing(pixels, dtype):
+        if np.array_equal(pixels, bad):
+            raise RenderError("output is not finite")
+        return submit(pixels, dtype)
+
+    line.engine.submit = failing
+
+    with pytest.raises(RenderError, match=r"^output is not finite at frame 006\.png$"):
+        line.run()
+
+    line.assert_whole(line.names[:6])
+
+
+def test_no_more_frames_than_a_batch_needs_are_in_memory(line, monkeypatch):
+    line.engine.batch = 4
+    most = watched_memory(line, monkeypatch)
+
+    line.run()
+
+    threads = line.route.threads
+    assert most[0] <= min(threads, pipeline.READERS) + 4 + 4 + threads + 4 + 2
+
+
 def test_few_frames_are_in_memory_at_once(line, monkeypatch):
+    most = watched_memory(line, monkeypatch)
+
+    line.run()
+
+    threads = line.route.threads
+    assert most[0] <= min(threads, pipeline.READERS) + 2 + threads + 2
+
+
+def watched_memory(line, monkeypatch):
+    """Count the frames that are between reading and writing; give the most of them so far, in a list."""
     read, write, lock = pipeline.read, files.write_bytes, threading.Lock()
     held, most = [0], [0]
 
@@ -240,17 +333,13 @@ def test_few_frames_are_in_memory_at_once(line, monkeypatch):
 
     monkeypatch.setattr(pipeline, "read", counted_read)
     monkeypatch.setattr(files, "write_bytes", counted_write)
-
-    line.run()
-
-    threads = line.route.threads
-    assert most[0] <= min(threads, pipeline.READERS) + 2 + threads + 2
+    return most
 
 
 def test_results_come_in_order_and_no_further_ahead_than_allowed():
     begun = []
     with ThreadPoolExecutor(4) as pool:
-        results = ahead(range(50), lambda number: begun.append(number) or -number, pool, most=3)
+        results = ahead(range(50), lambda number: begun.append(number) or -number, pool, most=lambda: 3)
         for expected in range(50):
             assert next(results) == (expected, -expected)
             assert len(begun) <= expected + 4
@@ -258,7 +347,7 @@ def test_results_come_in_order_and_no_further_ahead_than_allowed():
 
 def test_an_error_waits_for_its_turn():
     with ThreadPoolExecutor(4) as pool:
-        results = ahead([3, 2, 1, 0, 5], lambda number: 6 // number, pool, most=5)
+        results = ahead([3, 2, 1, 0, 5], lambda number: 6 // number, pool, most=lambda: 5)
 
         assert [next(results)[1] for _ in range(3)] == [2, 3, 6]
         with pytest.raises(ZeroDivisionError):
@@ -291,8 +380,12 @@ def test_a_terminal_shows_a_bar_per_model(line, monkeypatch):
     with os.fdopen(writing, "w") as terminal:
         monkeypatch.setattr(sys, "__stderr__", terminal)
         line.run()
-    shown = os.read(reading, 100_000).decode().splitlines()
+    told = b""
+    with suppress(OSError):  # the end: the other side is closed
+        while part := os.read(reading, 100_000):
+            told += part
     os.close(reading)
+    shown = told.decode().splitlines()
 
     assert len(shown) == COUNT
     assert all(text.startswith(f"{line.route.folder.name} ") for text in shown)

@@ -13,8 +13,8 @@ import torch
 from conftest import grey, grey_checkpoint, read_frame, strict_json, write_frame, write_video
 from dailies import files, frames, sequence
 from dailies.architectures import ARCHITECTURES
-from dailies.engine import PROBE
 from dailies.errors import RenderError
+from dailies.network import PROBE
 from dailies.render import Job, render
 from dailies.signatures import Signature
 from PIL import Image
@@ -85,6 +85,7 @@ class Site:
             settings=SETTINGS,
             loading=LOADING,
             png_compression="fast",
+            batch="auto",
             device="cpu",
             threads=1,
             attempt=1,
@@ -252,6 +253,8 @@ def test_the_record_says_what_was_rendered_with_what(site):
         "network": outcome["model"]["network"],
         "precision": "fp32",
         "parity": None,
+        "compile_seconds": None,
+        "batch": 1,
         "tile_size": 64,
         "overlap": 32,
         "trust_pickle": False,
@@ -266,6 +269,8 @@ def test_the_record_says_what_was_rendered_with_what(site):
         "device": "cpu",
         "precision": "fp32",
         "parity": None,
+        "compile_seconds": None,
+        "batch": 1,
         "tiled": False,
         "tile_size": None,
         "overlap": None,
@@ -279,6 +284,41 @@ def test_the_record_says_what_was_rendered_with_what(site):
         "frames": 6,
         "skipped": 0,
     }
+
+
+def test_a_batch_changes_no_byte_renders_nothing_again_and_is_in_the_record(site, use):
+    torch.manual_seed(0)
+    network = ARCHITECTURES["unet"](base_channels=4)
+    site.download({"model_state_dict": network.state_dict(), "model_config": {"base_channels": 4}})
+    site.render(batch=1)
+    alone, before = site.pixels(), site.written()
+    assert site.render(batch=4)["render"]["batch"] == 1
+    assert site.written() == before
+    for name in NAMES:
+        (site.folder / name).unlink()
+
+    site.render(batch=4)
+
+    assert site.pixels().keys() == alone.keys()
+    for name, pixels in site.pixels().items():
+        np.testing.assert_array_equal(pixels, alone[name])
+    use(Network)
+    assert site.render(batch=4)["render"]["batch"] == 4
+
+
+def test_memory_that_runs_out_in_a_batch_is_in_the_record_and_costs_no_frame(site, use):
+    class Cramped(Network):
+        def forward(self, x):
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return -x
+
+    use(Cramped)
+
+    outcome = site.render(batch=4)
+
+    assert (outcome["status"], outcome["render"]["batch"], outcome["render"]["tiled"]) == ("success", 2, False)
+    assert list(site.written()) == NAMES
 
 
 def test_the_manifest_has_one_line_per_frame(site):
@@ -858,6 +898,7 @@ def test_the_threads_of_the_job_reach_torch(site, network):
 PLAIN = (
     "shard",
     "shard_frames",
+    "batch",
     "settings",
     "loading",
     "png_compression",

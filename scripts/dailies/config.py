@@ -81,7 +81,8 @@ def pixel_settings(config: Mapping) -> dict[str, Any]:
     keys = ["precision", "tiled", "output_format", "transfer"] + (
         [] if config["tiled"] is False else ["tile_size", "overlap"]
     )
-    keys += [] if config["precision"] == "fp32" else ["parity_tolerance"]
+    keys += ["compile"] if config["compile"] else []
+    keys += [] if config["precision"] == "fp32" and not config["compile"] else ["parity_tolerance"]
     return {key: config[key] for key in keys}
 
 
@@ -143,7 +144,8 @@ def _coerced(key: str, given: Any, rule: Mapping) -> Any:
     if word in NOTHING:
         return None
     if "anyOf" in rule:
-        return given if word is None else word
+        value = given if word is None else word
+        return _number(value) if "integer" in types else value
     if "enum" in rule or "boolean" in types:
         choices = {_word(choice).lower(): choice for choice in rule.get("enum", [True, False])}
         value = choices.get(SWITCHES.get(word, word), given)

@@ -78,7 +78,8 @@ def naming(frame: Frame) -> Iterator[None]:
 def render_frames(todo: Sequence[Frame], route: Route, engine: "Engine", manifest: Manifest) -> None:
     """Decode ahead, render, and encode behind; return when every frame is in place and in the manifest.
 
-    The first error of any thread ends it: frames that were rendered by then are still written, no other is begun.
+    Frames of one size go to the engine together, as many as it wants at a time. The first error of any thread ends it:
+    frames that were rendered by then are still written, no other is begun.
     """
 
     def write(frame: Frame, picture: Picture, rendering: "Rendering") -> None:
@@ -93,29 +94,79 @@ def render_frames(todo: Sequence[Frame], route: Route, engine: "Engine", manifes
     writers, readers = max(1, route.threads), min(max(1, route.threads), READERS)
     progress = _Progress(route.folder.name, len(todo))
     pending: set[Future] = set()
+    together = 1
     with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(writers) as writing:
         try:
-            for frame, picture in ahead(todo, lambda frame: read(frame, route), reading, most=readers + 1):
-                with naming(frame):
-                    rendering = engine.submit(picture.pixels, frames.output_dtype(picture, route.output_format))
-                pending.add(writing.submit(write, frame, picture, rendering))
-                pending = settled(pending, most=writers + 1)
+            decoded = ahead(todo, lambda frame: read(frame, route), reading, most=lambda: readers + together)
+            for group in grouped(decoded, engine):
+                together = len(group)
+                for frame, picture, rendering in submitted(group, engine, route):
+                    pending.add(writing.submit(write, frame, picture, rendering))
+                    pending = settled(pending, most=writers + together)
             settled(pending, most=0)
         finally:
             reading.shutdown(wait=False, cancel_futures=True)
 
 
+def grouped(decoded: Iterable[tuple[Frame, Picture]], engine: "Engine") -> Iterator[list[tuple[Frame, Picture]]]:
+    """Put consecutive frames of one size together, as many as the engine wants of it.
+
+    An error is raised when all that came before it is given.
+    """
+    group: list[tuple[Frame, Picture]] = []
+    upcoming, failure = iter(decoded), None
+    while True:
+        try:
+            frame, picture = next(upcoming)
+        except StopIteration:
+            break
+        except Exception as error:  # of whoever decodes
+            failure = error
+            break
+        size = picture.pixels.shape[:2]
+        if group and group[0][1].pixels.shape[:2] != size:
+            yield group
+            group = []
+        group.append((frame, picture))
+        if len(group) >= engine.together(*size):
+            yield group
+            group = []
+    if group:
+        yield group
+    if failure:
+        raise failure
+
+
+def submitted(
+    group: Sequence[tuple[Frame, Picture]], engine: "Engine", route: Route
+) -> Iterator[tuple[Frame, Picture, "Rendering"]]:
+    """Have the engine begin frames of one size; where several fail, each is begun by itself, to tell which it is."""
+    dtypes = [frames.output_dtype(picture, route.output_format) for _, picture in group]
+    if len(group) > 1:
+        try:
+            renderings = engine.submit_all([picture.pixels for _, picture in group], dtypes)
+        except Exception:  # a network is foreign code
+            log.info("%d frames together failed", len(group), exc_info=True)
+        else:
+            yield from ((*each, rendering) for each, rendering in zip(group, renderings, strict=True))
+            return
+    for (frame, picture), dtype in zip(group, dtypes, strict=True):
+        with naming(frame):
+            rendering = engine.submit(picture.pixels, dtype)
+        yield frame, picture, rendering
+
+
 def ahead(
-    items: Iterable[Item], function: Callable[[Item], Result], pool: Executor, *, most: int
+    items: Iterable[Item], function: Callable[[Item], Result], pool: Executor, *, most: Callable[[], int]
 ) -> Iterator[tuple[Item, Result]]:
-    """Give each item with the function's result, in order; at most ``most`` results wait to be asked for.
+    """Give each item with the function's result, in order; at most ``most()`` results wait to be asked for.
 
     An error of the function is raised when it is the item's turn.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     for item in items:
         waiting.append((item, pool.submit(function, item)))
-        if len(waiting) > most:
+        if len(waiting) > most():
             first, future = waiting.popleft()
             yield first, future.result()
     for first, future in waiting:

@@ -45,10 +45,12 @@ class Job:
     state: Path
     """The record of the last attempt, which outlives this one."""
     settings: Mapping[str, Any]
-    """Precision, tiled, tile_size, overlap, output_format, transfer: what changes pixels."""
+    """Precision, compile, tiled, tile_size, overlap, output_format, transfer: what changes pixels."""
     loading: Mapping[str, Any]
     """Architectures, factories and signatures: what decides which network the artifact becomes."""
     png_compression: str
+    batch: int | str
+    """How many frames go through the network together, or "auto"."""
     device: str
     threads: int
     attempt: int
@@ -158,12 +160,12 @@ def _attempt(
         factories = Factories.from_settings(job.loading)
         model = load_model(path, hints=hints, factories=factories, trust_pickle=trusted)
         settings = {each.name: job.settings[each.name] for each in fields(Settings) if each.name in job.settings}
-        engine = Engine(model, device=device, settings=Settings(**settings))
+        engine = Engine(model, device=device, settings=Settings(**settings, batch=job.batch))
         engine.probe()
     except Exception as error:  # an artifact is foreign data: whatever comes of it is its own failure, not the job's
         return Ending("load_failed", _reason(error, "loading", path))
     try:
-        parity = _settle_precision(first, _route(job, sequence), engine)
+        parity = _settle(first, _route(job, sequence), engine)
     except Exception as error:  # a network is foreign code
         about = _about(model, engine, job, trusted=trusted, parity=None)
         return Ending("error", _reason(error, "rendering", job.folder), about)
@@ -208,12 +210,12 @@ def _reason(error: Exception, doing: str, place: Path) -> str:
     return f"{doing} failed with {type(error).__name__}: {first}"
 
 
-def _settle_precision(first: Frame, route: Route, engine: "Engine") -> "Parity | None":
+def _settle(first: Frame, route: Route, engine: "Engine") -> "Parity | None":
     """Let the first frame of the whole sequence decide, not of the shard: every attempt and every job decides alike."""
-    if engine.precision == "fp32":
+    if engine.is_plain:
         return None
     with naming(first):
-        return engine.settle_precision(read(first, route).pixels)
+        return engine.settle(read(first, route).pixels)
 
 
 def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity: "Parity | None") -> dict[str, Any]:
@@ -229,8 +231,10 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity:
             "part": engine.part,
             # the one used, of which one asked for may fall short: frames of both never mix in a sequence
             "precision": engine.precision,
+            **({} if engine.compile_seconds is None else {"compiled": True}),
         },
         "precision": engine.precision,
+        "compile_seconds": engine.compile_seconds,
         "parity": asdict(parity) if parity else None,
         **_found(model, engine),
         "trust_pickle": trusted,
@@ -239,9 +243,14 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity:
 
 
 def _found(model: "Model", engine: "Engine") -> dict[str, Any]:
-    """Give what rendering itself may change: the tiles that memory allows, and what there is to tell a user."""
+    """Give what rendering itself may change: what memory allows, and what there is to tell a user."""
     parts = (f"part {engine.part} of the network's answer is used",) if engine.part else ()
-    return {"tile_size": engine.tile_size, "overlap": engine.overlap, "notes": [*model.notes, *parts, *engine.notes]}
+    return {
+        "batch": engine.batch,
+        "tile_size": engine.tile_size,
+        "overlap": engine.overlap,
+        "notes": [*model.notes, *parts, *engine.notes],
+    }
 
 
 def _figures(ending: Ending, job: Job) -> dict[str, Any]:
@@ -256,6 +265,8 @@ def _figures(ending: Ending, job: Job) -> dict[str, Any]:
         "device": entries[-1].device if entries else None,
         "precision": ending.model.get("precision", job.settings["precision"]),
         "parity": ending.model.get("parity"),
+        "compile_seconds": ending.model.get("compile_seconds"),
+        "batch": ending.model.get("batch") if entries else None,
         "tiled": tiled,
         "tile_size": ending.model["tile_size"] if tiled else None,
         "overlap": ending.model["overlap"] if tiled else None,

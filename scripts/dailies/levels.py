@@ -1,0 +1,80 @@
+"""Levels: from a frame's code values to what a network takes, and from its answer back."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dailies.signatures import Signature
+
+LUMINANCE = (0.2126, 0.7152, 0.0722)
+"""The weights of red, green and blue in what the eye sees as brightness: Recommendation ITU-R BT.709-6, item 3.2."""
+
+
+def white(dtype: np.dtype) -> int:
+    """Give what white is in frames of a type: the largest integer, or 1."""
+    return np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+
+
+def fed(unit: Tensor, signature: Signature) -> Tensor:
+    """Turn ``(1, 3, height, width)``, black 0 and white 1, into what the network takes.
+
+    A network of one channel gets the three colours one by one, as a batch, or the luminance (BT.709) where it
+    answers colours; one of four gets an opaque alpha.
+    """
+    if signature.channel_order == "bgr":
+        unit = unit.flip(1)
+    if signature.channels == 1:
+        weights = _constant(LUMINANCE, unit.device)
+        unit = unit.transpose(0, 1) if signature.is_per_colour else (unit * weights).sum(1, keepdim=True)
+    elif signature.channels == 4:
+        unit = torch.cat([unit, torch.ones_like(unit[:, :1])], dim=1)
+    low, high = (_constant(each, unit.device) for each in signature.ends)
+    return unit * (high - low) + low
+
+
+def levels(answer: Tensor, signature: Signature, dtype: np.dtype) -> Tensor:
+    """Turn the network's answer to one frame into code values, ``(height, width, 3)``, or 4 channels.
+
+    They are uint8, int32 for deeper integers, or float32, which is neither clamped nor rounded.
+    """
+    low, high = signature.answer_range
+    unit = (answer - low) / (high - low)
+    if signature.is_per_colour:
+        unit = unit.transpose(0, 1)
+    elif unit.shape[1] == 1:
+        unit = unit.expand(-1, 3, -1, -1)
+    if signature.channel_order == "bgr":
+        unit = torch.cat([unit[:, :3].flip(1), unit[:, 3:]], dim=1)
+    values = unit[0].permute(1, 2, 0)
+    if np.issubdtype(dtype, np.integer):
+        top = white(dtype)
+        values = (values * top).clamp_(0, top).round_().to(torch.uint8 if top == 255 else torch.int32)
+    return values.contiguous()
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Give one number per channel; kept, since an upload of its own would wait for all that the device has to do."""
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
+def pad(pixels: Tensor, multiple: int, least: tuple[int, int] = (1, 1)) -> Tensor:
+    """Pad ``(batch, channels, height, width)`` on the right and below, by reflection that repeats the edge pixel.
+
+    Both sides become multiples of ``multiple`` and at least ``least``, (height, width). The frame may be smaller than
+    the padding: the reflection goes on.
+    """
+    for axis in (2, 3):
+        length = pixels.shape[axis]
+        size = padded_length(length, multiple, least[axis - 2])
+        if size > length:
+            index = torch.arange(size, device=pixels.device) % (2 * length)
+            pixels = pixels.index_select(axis, torch.where(index < length, index, 2 * length - 1 - index))
+    return pixels
+
+
+def padded_length(length: int, multiple: int, least: int) -> int:
+    """Give the pixels along an axis after padding."""
+    return -(-max(length, least) // multiple) * multiple

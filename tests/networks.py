@@ -1,0 +1,73 @@
+"""Networks whose answers are known, and engines that render with them."""
+
+import numpy as np
+import torch
+from dailies.engine import Engine, Settings
+from dailies.models import Model
+from dailies.signatures import Signature
+from torch import nn
+
+CPU = torch.device("cpu")
+
+torch.set_num_threads(1)  # with frames this small more threads only wait for each other
+
+
+def engine(network, *, value_range=(-1.0, 1.0), **settings):
+    model = Model(network.eval(), "test", Signature(value_range=value_range))
+    return Engine(model, device=CPU, settings=Settings(**settings))
+
+
+def probed(network, *, tiles=None, **signature):
+    """An engine whose network was tried; ``tiles`` are settings."""
+    built = Engine(Model(network.eval(), "test", Signature(**signature)), device=CPU, settings=Settings(**tiles or {}))
+    built.probe()
+    return built
+
+
+def pixels(height=5, width=7, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def difference(one, other):
+    return np.abs(one.astype(int) - other.astype(int)).max()
+
+
+class Do(nn.Module):
+    """A network that is a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Recorder(nn.Module):
+    """The identity, which keeps all that it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def forward(self, x):
+        self.given.append(x.clone())
+        return x
+
+
+class Limited(nn.Module):
+    """The identity, which runs out of memory above a number of pixels, of all that it is given at once."""
+
+    def __init__(self, limit, error=None):
+        super().__init__()
+        self.limit = limit
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+        self.sizes = []
+        self.shapes = []
+
+    def forward(self, x):
+        self.sizes.append(tuple(x.shape[2:]))
+        self.shapes.append(tuple(x.shape))
+        if x[:, 0].numel() > self.limit:
+            raise self.error
+        return x

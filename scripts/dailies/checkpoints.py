@@ -248,7 +248,7 @@ def unpickled(path: Path, *, trusted: bool = False) -> Any:
     file = shown(path.name)
     try:
         with torch.serialization.safe_globals(HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_stored(path))
     except Exception as error:  # damaged files make torch raise nearly anything
         names = _refused(path, error)
         if not names:
@@ -262,6 +262,15 @@ def unpickled(path: Path, *, trusted: bool = False) -> Any:
     except Exception as error:  # the author's own code
         log.exception("%s cannot be loaded", file)
         raise LoadError(f"{file} cannot be loaded: {shown(f'{type(error).__name__}: {error}')}") from error
+
+
+def _is_stored(path: Path) -> bool:
+    """Tell whether weights can be used where they lie in the file, which saves reading them: a zip without packing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
 
 
 def _refused(path: Path, error: Exception) -> list[str]:

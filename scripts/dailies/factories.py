@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dailies.architectures import ARCHITECTURES, build, settings_of
 from dailies.checkpoints import Checkpoint, few, fitted, shown, strippings
@@ -115,9 +116,18 @@ def _by_name(checkpoint: Checkpoint, name: str) -> Built:
         known = settings_of(ARCHITECTURES[name])
         kept = {key: value for key, value in checkpoint.config.items() if key in known}
         checkpoint = replace(checkpoint, config=kept)
-    with torch.device("meta"):  # no memory, and no time for random weights: the checkpoint's take their place
+    with torch.device("meta"), _Unfilled():  # the checkpoint's weights take the place of random ones
         network = build(name, checkpoint.config)
     return _filled(network, checkpoint, name, "dailies")
+
+
+class _Unfilled(TorchFunctionMode):
+    """Builds networks without the time that random weights take, which on a device without memory is the most of it."""
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return args[0] if function in {Tensor.uniform_, Tensor.normal_} else function(*args, **(kwargs or {}))
 
 
 def _filled(network: nn.Module, checkpoint: Checkpoint, architecture: str, builder: str) -> Built:

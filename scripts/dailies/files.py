@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import re
 import secrets
 from collections.abc import Iterable
@@ -35,6 +36,13 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def fetch(path: Path) -> None:
+    """Have the system read a file into its cache, and go on meanwhile; where it cannot, nothing happens."""
+    if hasattr(os, "posix_fadvise") and path.is_file():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def sweep(folder: Path, names: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dailies.errors import LoadError, RenderError
 from dailies.levels import fed, padded_length
@@ -41,7 +41,7 @@ class Network:
         """Whether it refused several inputs at once, and gets them one by one."""
         self.notes: list[str] = []
         """What a user may want to know of how it went."""
-        self._module = model.network.to(device, memory_format=torch.channels_last)
+        self._module = _channels_last(model.network.to(device))
         self._compiled: tuple[tuple[int, ...], Callable[[Tensor], Any]] | None = None
         """The one shape of input for which it is compiled, and the compiled network."""
         if device.type == "cuda":
@@ -204,6 +204,15 @@ class Network:
         # it keeps normalisation, sums and what else overflows in fp32
         kind = AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype=kind) if kind else nullcontext()
+
+
+def _channels_last(module: nn.Module) -> nn.Module:
+    """Put the weights of convolutions into the order that is fastest; ``Module.to`` copies also what is in it."""
+    with torch.no_grad():
+        for weights in (*module.parameters(), *module.buffers()):
+            if weights.dim() == 4 and not weights.is_contiguous(memory_format=torch.channels_last):
+                weights.data = weights.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def _repeat_oneself() -> None:

@@ -145,6 +145,8 @@ def _attempt(
     job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, record: Mapping[str, Any], *, first: Frame
 ) -> Ending:
     """Load the model and render the frames that the manifest does not hold; ``first`` decides on the precision."""
+    path = job.weights / "artifact" / receipt["path"]
+    files.fetch(path)  # beside the import, which takes longer
     import torch
 
     from dailies.engine import Engine, Settings, find_device
@@ -153,7 +155,6 @@ def _attempt(
 
     torch.set_num_threads(job.threads)
     device = find_device(job.device)
-    path = job.weights / "artifact" / receipt["path"]
     trusted = _is_trusted(job.trust_pickle, record)
     try:
         hints = Hints.gather(job.folder.name, record, job.loading)

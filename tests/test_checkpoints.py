@@ -1,6 +1,7 @@
 import json
 import struct
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -213,3 +214,47 @@ def test_an_archive_that_torch_did_not_write_is_refused(tmp_path):
 
     with pytest.raises(LoadError, match=r"^m\.pth is damaged or not a checkpoint that torch wrote$"):
         read_checkpoint(tmp_path / "m.pth")
+
+
+def lies_in_file(values, path):
+    """Tell whether a tensor's bytes are those of the file, mapped into memory, and no copy of them."""
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    spans = [[int(each, 16) for each in line.split()[0].split("-")] for line in lines]
+    return any(start <= values.data_ptr() < stop for start, stop in spans)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_weights_are_used_where_they_lie_in_the_file(tmp_path):
+    path = tmp_path / "best.pth"
+    torch.save(STATE, path)
+
+    read = read_checkpoint(path).state
+
+    assert all(lies_in_file(values, path) for values in read.values())
+    next(iter(read.values())).add_(1)
+    assert same(read_checkpoint(path).state, STATE)
+
+
+def test_weights_that_are_packed_are_unpacked(tmp_path):
+    torch.save(STATE, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "best.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+
+    assert same(read_checkpoint(tmp_path / "best.pth").state, STATE)
+
+
+def test_weights_of_fewer_bytes_than_they_claim_are_refused(tmp_path):
+    torch.save({"weight": torch.arange(1000.0)}, tmp_path / "whole.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pth") as whole,
+        zipfile.ZipFile(tmp_path / "best.pth", "w") as cut,
+    ):
+        for name in whole.namelist():
+            cut.writestr(name, whole.read(name)[: 40 if name.endswith("data/0") else None])
+
+    with pytest.raises(LoadError, match=r"^best\.pth is damaged or not a checkpoint that torch wrote"):
+        read_checkpoint(tmp_path / "best.pth")

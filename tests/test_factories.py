@@ -7,6 +7,7 @@ from dailies.checkpoints import Checkpoint
 from dailies.errors import LoadError
 from dailies.factories import Factories, channels_of
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 CODE = """
 import torch
@@ -146,3 +147,25 @@ def test_without_spandrel_its_networks_are_unknown(monkeypatch):
 )
 def test_the_first_convolution_tells_the_channels(network, channels):
     assert channels_of(network) == channels
+
+
+class Watched(TorchFunctionMode):
+    """Notes what torch is asked to do."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = set()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.asked.add(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_random_weights_are_made_for_a_network_that_gets_others():
+    with Watched() as plain:
+        state = ARCHITECTURES["unet"](base_channels=2).state_dict()
+    with Watched() as watched:
+        Factories().build(Checkpoint("best.pth", state, {"base_channels": 2}), "unet")
+
+    assert torch.Tensor.uniform_ in plain.asked
+    assert torch.Tensor.uniform_ not in watched.asked

@@ -94,3 +94,14 @@ def test_digests_of_files_depend_on_names_and_contents(tmp_path):
     assert files.sha256_of_files(tmp_path, ["a", "c"]) != first
     (tmp_path / "c").write_bytes(b"3")
     assert files.sha256_of_files(tmp_path, ["a", "c"]) != first
+
+
+def test_fetching_a_file_changes_nothing_and_what_is_not_there_is_no_error(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"weights")
+
+    files.fetch(path)
+    files.fetch(tmp_path)
+    files.fetch(tmp_path / "missing")
+
+    assert path.read_bytes() == b"weights"

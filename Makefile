@@ -43,6 +43,7 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/tiling.py
+	$(BIN)/python benchmarks/batches.py
 	$(BIN)/python benchmarks/discovery.py 100
 
 # a fresh environment of the newest versions that the requirements allow, written down

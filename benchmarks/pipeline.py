@@ -38,6 +38,9 @@ class Device:
 
     device = SimpleNamespace(type="simulated")
 
+    def together(self, height: int, width: int) -> int:
+        return 1
+
     def submit(self, pixels: np.ndarray, dtype: np.dtype) -> SimpleNamespace:
         time.sleep(DEVICE_SECONDS)
         return SimpleNamespace(result=lambda: pixels.astype(dtype, copy=False), tiled=False)

@@ -167,5 +167,5 @@ def test_no_random_weights_are_made_for_a_network_that_gets_others():
     with Watched() as watched:
         Factories().build(Checkpoint("best.pth", state, {"base_channels": 2}), "unet")
 
-    assert torch.Tensor.uniform_ in plain.asked
-    assert torch.Tensor.uniform_ not in watched.asked
+    assert nn.init.kaiming_uniform_ in plain.asked
+    assert nn.init.kaiming_uniform_ not in watched.asked

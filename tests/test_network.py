@@ -133,8 +133,8 @@ def test_a_compiled_network_is_compared_in_its_precision_with_fp32(compiler):
 
 
 def test_a_later_frame_that_is_not_finite_when_compiled_is_rendered_without(compiler):
-    renderer = engine(compiler(lambda x: x / 0 if x[0, 0, 0, 0] > 0 else x + 1 / 127.5), compile=True)
-    renderer.settings.__dict__["parity_tolerance"] = (2, 2)
+    network = compiler(lambda x: x / 0 if x[0, 0, 0, 0] > 0 else x + 1 / 127.5)
+    renderer = engine(network, compile=True, parity_tolerance=(2, 2))
     dark, bright = np.full((5, 7, 3), 90, np.uint8), np.full((5, 7, 3), 200, np.uint8)
     renderer.settle(dark)
 

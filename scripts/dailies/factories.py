@@ -127,7 +127,10 @@ class _Unfilled(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        return args[0] if function in {Tensor.uniform_, Tensor.normal_} else function(*args, **(kwargs or {}))
+        given = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else given["tensor"]
+        return function(*args, **given)
 
 
 def _filled(network: nn.Module, checkpoint: Checkpoint, architecture: str, builder: str) -> Built:

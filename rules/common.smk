@@ -9,7 +9,7 @@ from snakemake.logging import logger
 HERE = Path(str(workflow.current_basedir)).parent
 sys.path.append(str(HERE / "scripts"))
 
-from dailies import discovery, disk, files, manifest, metadata, sequence
+from dailies import discovery, disk, estimates, files, manifest, metadata, sequence
 from dailies.config import loading_settings, pixel_settings, validated
 from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
@@ -34,6 +34,9 @@ def told(function, *args, **kwargs):
 
 
 config.update(told(validated, config, HERE / "config" / "config.schema.yaml"))
+
+if "downloads" not in workflow.global_resources:  # else --resources gpu=1 would let all models be downloaded at once
+    workflow.register_resource("downloads", 4)
 
 OUT = config["output_dir"]
 STATE = f"{OUT}/.dailies"
@@ -95,8 +98,13 @@ def records_of_all_models(wildcards):
 
 
 def shard_of(wildcards):
-    """The frames of one shard."""
-    return sequence.shards(Path(f"{STATE}/sequence.json"), config["shard_frames"])[wildcards.shard]
+    return shards_of_sequence()[wildcards.shard]
+
+
+def shards_of_sequence():
+    """The frames of each shard by its name; none while the sequence was not read yet."""
+    listing = Path(f"{STATE}/sequence.json")
+    return sequence.shards(listing, config["shard_frames"]) if listing.is_file() else {}
 
 
 @cache
@@ -115,31 +123,35 @@ def records_of_all_shards(wildcards):
     return [f"{STATE}/renders/{wildcards.model}/{shard}.json" for shard in shards]
 
 
-def next_attempt(wildcards):
-    """The number of the attempt at this shard that is due; it grows only after a failure or a lost frame."""
+def next_attempt(model, shard):
+    """The number of the attempt at a shard of a model that is due; it grows only after a failure or a lost frame."""
     return manifest.next_attempt(
-        Path(f"{STATE}/attempts/{wildcards.model}/{wildcards.shard}.json"),
+        Path(f"{STATE}/attempts/{model}/{shard}.json"),
         Path(f"{STATE}/sequence.json"),
-        Path(f"{OUT}/{wildcards.model}"),
-        shard=wildcards.shard,
+        Path(f"{OUT}/{model}"),
+        shard=shard,
         shard_frames=config["shard_frames"],
     )
 
 
 def digest_of_shard(wildcards):
     """What changes when one of the shard's input frames does; a function of input would not count as a parameter."""
-    return shard_of(wildcards).digest if Path(f"{STATE}/sequence.json").is_file() else None
+    return shard_of(wildcards).digest if shards_of_sequence() else None
 
 
-def infer_memory(wildcards, input, attempt):
-    """Megabytes for one render: about 1.2 kB per pixel in fp32, on top of torch itself; more on every retry."""
-    most = config["tile_size"] ** 2 if config["tiled"] is True else float("inf")
-    return int((1500 + 1.2e-3 * min(shard_of(wildcards).largest, most)) * attempt)
+def standing_of_shards(wildcards):
+    """The frames and the attempt of each shard of a model, as they are due."""
+    shards = shards_of_sequence().items()
+    return {name: {"frames": shard.digest, "attempt": next_attempt(wildcards.model, name)} for name, shard in shards}
 
 
-def infer_minutes(wildcards, input, attempt):
-    """Minutes for one render: 10 s per megapixel and frame, as a U-Net of base 64 takes on 2 cores, and a reserve."""
-    return int((10 + shard_of(wildcards).pixels / 1e6 * 10 / 60) * attempt)
+def receipt_of_weights(wildcards):
+    """What a due shard waits for; to the model's other shards a new download means nothing."""
+    receipt = f"{STATE}/weights/{wildcards.model}/download.json"
+    standing = standing_of_shards(wildcards)[wildcards.shard]
+    settings = {"settings": pixel_settings(config), "loading": loading_settings(config)}
+    due = manifest.is_due(Path(STATE), wildcards.model, wildcards.shard, **standing, **settings)
+    return receipt if due else ancient(receipt)
 
 
 SUMMARY = Path(f"{OUT}/batch_summary.json")

@@ -14,6 +14,9 @@ rule compare:
     conda:
         "../envs/dailies.yaml"
     threads: 4
+    resources:
+        mem_mb=lambda wc, input, attempt: attempt * estimates.page_memory(input.sequence),
+        runtime=lambda wc, input, attempt: attempt * estimates.page_minutes(input.sequence, models=len(input.metadata)),
     params:
         fps=config["fps"],
     script:

@@ -7,12 +7,22 @@ rule download:
         record=f"{STATE}/models/{{model}}.json",
         sequence=ancient(f"{STATE}/sequence.json"),  # nothing is downloaded for frames that cannot be used
     output:
-        weights=temp(directory(f"{STATE}/weights/{{model}}")),
+        receipt=f"{STATE}/weights/{{model}}/download.json",
     log:
         f"{OUT}/logs/download_{{model}}.log",
     benchmark:
         f"{STATE}/benchmarks/download_{{model}}.tsv"
+    priority: 1
     conda:
         "../envs/dailies.yaml"
+    threads: 0 if workflow.local_exec else 1  # it waits for the network, beside a render that has all the cores
+    resources:
+        downloads=1,
+        mem_mb=lambda wc, attempt: attempt * estimates.DOWNLOAD_MEMORY,
+        runtime=lambda wc, input, attempt: attempt * estimates.download_minutes(input.record),
+    params:  # what makes a render due
+        settings=pixel_settings(config),
+        loading=loading_settings(config),
+        shards=standing_of_shards,
     script:
         "../scripts/download.py"

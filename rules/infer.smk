@@ -4,7 +4,7 @@
 rule infer:
     input:
         record=f"{STATE}/models/{{model}}.json",
-        weights=f"{STATE}/weights/{{model}}",
+        receipt=receipt_of_weights,
         sequence=ancient(f"{STATE}/sequence.json"),  # the parameter frames says whether this shard has changed
     output:
         outcome=f"{STATE}/renders/{{model}}/{{shard}}.json",
@@ -17,12 +17,12 @@ rule infer:
     threads: 8
     resources:
         gpu=0 if config["device"] == "cpu" else 1,
-        mem_mb=infer_memory,
-        runtime=infer_minutes,
+        mem_mb=lambda wc, input, attempt: attempt * estimates.render_memory(input.record, shard_of(wc), config),
+        runtime=lambda wc, input, attempt: attempt * estimates.render_minutes(input.record, shard_of(wc)),
     params:
         settings=pixel_settings(config),
         loading=loading_settings(config),
         frames=digest_of_shard,
-        attempt=next_attempt,
+        attempt=lambda wildcards: next_attempt(wildcards.model, wildcards.shard),
     script:
         "../scripts/infer.py"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dailies.download import discard
 from dailies.logs import job_log
 from dailies.metadata import describe
 
@@ -14,3 +15,4 @@ if __name__ == "__main__":
             manifests=Path(snakemake.input.sequence).parent / "frames" / snakemake.wildcards.model,
             output=Path(snakemake.output.metadata),
         )
+        discard(Path(snakemake.input.sequence).parent / "weights" / snakemake.wildcards.model)

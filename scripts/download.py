@@ -11,5 +11,8 @@ if __name__ == "__main__":
             snakemake.config,
             record=Path(snakemake.input.record),
             state=Path(snakemake.input.record).parents[1],
-            folder=Path(snakemake.output.weights),
+            folder=Path(snakemake.output.receipt).parent,
+            shards=snakemake.params.shards,
+            settings=snakemake.params.settings,
+            loading=snakemake.params.loading,
         )

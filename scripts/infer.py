@@ -19,7 +19,7 @@ if __name__ == "__main__":
         render(
             Job(
                 record=Path(snakemake.input.record),
-                weights=Path(snakemake.input.weights),
+                weights=Path(snakemake.input.receipt).parent,
                 sequence=Path(snakemake.input.sequence),
                 shard=shard,
                 shard_frames=snakemake.config["shard_frames"],

@@ -39,7 +39,7 @@ def test_every_model_renders_every_frame(rendered):
         assert folder.name == f"{name}_20ep_loss0.2500_{rendered.runs[name][:8]}"
         assert sorted(path.name for path in folder.iterdir()) == [*NAMES, "metadata.json"]
         assert rendered.levels(rendered.runs[name]) == [grey(level)] * 4
-    assert not list(rendered.state.glob("weights/*"))
+    assert not list(rendered.state.glob("weights/*/artifact"))
     (skipped,) = strict_json(rendered.state / "skipped.json")
     assert (skipped["run_name"], skipped["reason"]) == ("empty", "it holds no model; its artifacts: none")
 
@@ -407,10 +407,9 @@ def test_in_shards_just_what_is_missing_is_rendered(rendered):
 
     output = rendered.snakemake(shard_frames=2)
 
-    assert jobs(output, "infer") == [f"{dark}/{shard}" for shard in "12"]
-    logs = [(rendered.output / "logs" / f"infer_{dark}_{shard}.log").read_text() for shard in "12"]
-    assert "2 frames, none of them to render" in logs[0]
-    assert "2 frames, 1 of them to render" in logs[1]
+    assert (jobs(output, "download"), jobs(output, "infer")) == ([dark], [f"{dark}/2"])
+    assert "2 frames, 1 of them to render" in (rendered.output / "logs" / f"infer_{dark}_2.log").read_text()
+    assert not list(rendered.state.glob("weights/*/artifact"))
     after = all_written(rendered)
     assert [name for name in NAMES if after["dark"][name] != before["dark"][name]] == [NAMES[2]]
     assert {name: after[name] for name in ("middle", "light")} == {name: before[name] for name in ("middle", "light")}
@@ -418,8 +417,9 @@ def test_in_shards_just_what_is_missing_is_rendered(rendered):
     rendered.add_frames(1, start=4, size=(40, 36))
     write_frame(rendered.frames / NAMES[1], seed=77, size=(40, 36))
 
-    rendered.snakemake(shard_frames=2)
+    output = rendered.snakemake(shard_frames=2)
 
+    assert jobs(output, "infer") == [f"{name}/{shard}" for name in only(rendered, *LEVELS) for shard in "13"]
     assert [line["frames"] for line in rendered.summary()] == [5, 5, 5]
     now = rendered.written(rendered.runs["dark"])
     assert [name for name in NAMES if now[name] != after["dark"][name]] == [NAMES[1]]

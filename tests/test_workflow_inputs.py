@@ -125,7 +125,7 @@ def test_an_unreadable_frame_stops_before_rendering_or_leaves_a_gap(studio):
     assert "failed: 1 of 4 frames cannot be used: frame frame_000001.png cannot be read" in output
     assert "Traceback" not in output
     assert not list(studio.output.glob("*/*.png"))
-    assert not list(studio.state.glob("weights/*"))
+    assert not list(studio.state.glob("weights/*/artifact"))
 
     studio.snakemake("--config", "on_bad_frame=skip")
 

@@ -185,7 +185,7 @@ def _text(key: str, given: Any) -> Any:
     if key in ("filter", "order_by") and isinstance(given, str):
         return given + _open_quote(given)
     if (
-        key in ("input_dir", "output_dir", "mlflow_uri", "python_path")
+        key in ("input_dir", "output_dir", "mlflow_uri", "python_path", "model_cache")
         and isinstance(given, str)
         and given.startswith("~/")
     ):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import shutil
 import time
 import zipfile
@@ -10,8 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dailies import files
+from dailies.cache import ModelCache
 from dailies.catalog import WEIGHTS, Artifact
 from dailies.errors import AccessRefused, DailiesError, DownloadError
+from dailies.manifest import is_due
 from dailies.store import StoredFile, TrackingStore
 from dailies.text import clean, redacted
 
@@ -23,21 +26,30 @@ PAUSES = (1, 4, 15)
 LONGEST_PATH, LONGEST_ERROR = 1000, 1000
 """Characters of an artifact's path, and of the reason of a failure."""
 
-RECEIPT = "download.json"
+RECEIPT, DRAFT, WHOLE = "download.json", "draft", "artifact"
+"""What lies in a model's folder of weights: how its download went, files that are on their way, files that arrived."""
+
+PATIENCE, LOOK = 300, 1
+"""Seconds without a sign of life from any render until a download no longer waits for one, and between two looks."""
 
 
-def receive(store: TrackingStore, artifact: Artifact, folder: Path) -> dict[str, Any]:
+def receive(store: TrackingStore, artifact: Artifact, folder: Path, cache: ModelCache | None = None) -> dict[str, Any]:
     """Fetch an artifact into ``folder / "artifact"`` and give its sha256, size and files.
 
-    The files appear all together, after their sizes and checksums were verified. Raises StoreError, DownloadError or
-    OSError, and leaves no file, when one of them cannot be fetched whole.
+    The files appear all together, after their sizes and checksums were verified. The store is asked what there is
+    also where the ``cache`` has it: a model that was deleted, or may not be read, is not served from there. Raises
+    StoreError, DownloadError or OSError, and leaves no file, when one of them cannot be fetched whole.
     """
-    draft, whole = folder / "draft", folder / "artifact"
-    draft.mkdir(parents=True)
+    draft, whole = folder / DRAFT, folder / WHOLE
+    draft.mkdir(parents=True, exist_ok=True)
     try:
         stored = _wanted(store, artifact)
-        for file in stored:
-            _verify(_fetched(store, artifact.uri, file, draft), clean(file.path))
+        key = cache and store.local_folder(artifact.uri) is None and cache.key(store.name, artifact.uri, stored)
+        if not (key and cache.fetch(key, stored, draft)):
+            for file in stored:
+                _verify(_fetched(store, artifact.uri, file, draft), clean(file.path))
+            if key:
+                cache.keep(key, stored, draft)
     except BaseException:
         shutil.rmtree(draft)
         raise
@@ -121,22 +133,78 @@ def _zip_damage(path: Path) -> str | None:
     return broken and f"the checksum of {clean(broken)} is wrong"
 
 
-def download(config: Mapping[str, Any], *, record: Path, state: Path, folder: Path) -> None:
+def download(
+    config: Mapping[str, Any],
+    *,
+    record: Path,
+    state: Path,
+    folder: Path,
+    shards: Mapping[str, Mapping[str, Any]] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    loading: Mapping[str, Any] | None = None,
+) -> None:
     """Fetch the artifact that a model's discovery record names into ``folder``, with a receipt.
 
     The receipt has status, error, uri and path, and after success what ``receive`` gives. A failure that a user can
-    act on concerns this model alone: its status is ``download_failed``.
+    act on concerns this model alone: its status is ``download_failed``. Where the ``shards`` are given, each with its
+    frames' digest and its attempt, and none is due, nothing is fetched: the receipt is that of the last render.
     """
     from dailies.discovery import open_store
 
+    if shards and not any(
+        is_due(state, record.stem, name, **standing, settings=settings or {}, loading=loading or {})
+        for name, standing in shards.items()
+    ):
+        last = files.read_json(state / "attempts" / record.stem / f"{next(iter(shards))}.json")
+        files.write_json(folder / RECEIPT, {"status": last["status"], "error": last["error"], **last["artifact"]})
+        log.info("nothing to render, nothing is fetched")
+        return
+    _take_place(folder, state, config["models_on_disk"])
     artifact = Artifact.from_json(files.read_json(record)["artifact"])
     origin = {"uri": redacted(artifact.uri), "path": artifact.path}
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     try:
-        receipt = {"status": "success", "error": None, **origin, **receive(open_store(config, state), artifact, folder)}
+        cache = ModelCache(Path(config["model_cache"])) if config["model_cache"] else None
+        received = receive(open_store(config, state), artifact, folder, cache)
+        receipt = {"status": "success", "error": None, **origin, **received}
         log.info("%s: %d bytes", clean(artifact.label)[:LONGEST_PATH], receipt["size"])
     except (DailiesError, OSError) as error:
         receipt = {"status": "download_failed", "error": redacted(clean(str(error)))[:LONGEST_ERROR], **origin}
         log.error("%s", receipt["error"])
     files.write_json(folder / RECEIPT, receipt)
+
+
+def discard(folder: Path) -> None:
+    """Delete a model's files, which are rendered; the receipt stays, for other shards of the model depend on it."""
+    for name in (DRAFT, WHOLE):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _take_place(folder: Path, state: Path, most: int) -> None:
+    """Make the folder of a download, as one of at most ``most`` models whose files are on the disk.
+
+    While there are as many, wait for a render to end. A render that died leaves its model's files, so a download
+    goes on where no frame was written for a while.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    selected = files.read_json(state / "discovery.json")["models"]
+    quiet, last = 0.0, None
+    while True:
+        (folder / DRAFT).mkdir(parents=True)
+        present = {path.parent for name in (DRAFT, WHOLE) for path in folder.parent.glob(f"*/{name}")}
+        present = {model for model in present if model.name in selected}  # nobody renders the others
+        if len(present) <= most or quiet >= PATIENCE:
+            return
+        # two downloads that take the last place at once both give it back: they look again at different times
+        shutil.rmtree(folder)
+        if last is None:
+            log.info("%d models are on the disk; waiting for one of them to be rendered", len(present) - 1)
+        signs = sorted((model.name, _written(state / "frames" / model.name)) for model in present - {folder})
+        quiet, last = 0.0 if signs != last else quiet, signs
+        pause = LOOK * (1 + secrets.randbelow(1000) / 1000)
+        time.sleep(pause)
+        quiet += pause
+
+
+def _written(manifests: Path) -> int:
+    """Give when a model's last frame was written, in ns; 0 for none."""
+    return max((path.stat().st_mtime_ns for path in manifests.glob("*.jsonl")), default=0)

@@ -157,6 +157,32 @@ def next_attempt(state: Path, sequence: Path, folder: Path, *, shard: str, shard
     return last["attempt"]
 
 
+def basis(record: Path, frames: str, settings: Any, loading: Any) -> str:
+    """Give the digest of what makes a render of a shard due when it changes: the model's record, frames, settings."""
+    return files.digest([_record(record, record.stat().st_mtime_ns), frames, settings, loading])
+
+
+@lru_cache(maxsize=4)
+def _record(path: Path, modified: int) -> str:
+    del modified  # part of the cache's key
+    return files.sha256_of(path)
+
+
+def is_due(
+    state: Path, model: str, shard: str, *, frames: str, attempt: int, settings: Mapping, loading: Mapping
+) -> bool:
+    """Tell whether a shard of a model is to be rendered: for the first time, for what has changed, or once more.
+
+    ``state`` is the folder of all records, ``frames`` the digest of the shard, ``attempt`` what ``next_attempt`` gives.
+    """
+    last = state / "attempts" / model / f"{shard}.json"
+    if not (last.is_file() and (state / "renders" / model / f"{shard}.json").is_file()):
+        return True
+    known = files.read_json(last)
+    record = state / "models" / f"{model}.json"
+    return known["attempt"] != attempt or known.get("basis") != basis(record, frames, settings, loading)
+
+
 def names(folder: Path) -> frozenset[str]:
     """Give the names of all files in a folder, none where there is no folder; it is listed when it has changed."""
     try:

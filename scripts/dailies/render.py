@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import dailies
 from dailies import devices, files
-from dailies.download import RECEIPT
+from dailies.download import RECEIPT, WHOLE
 from dailies.errors import DailiesError
-from dailies.manifest import Entry, Manifest, keys_of
+from dailies.manifest import Entry, Manifest, basis, keys_of
 from dailies.pipeline import Route, naming, read, render_frames
 from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
@@ -85,6 +85,9 @@ def render(job: Job, *, result: Path) -> None:
     loading = files.digest([record["architecture"], record["hints"], job.loading])
     if receipt["status"] == "success":
         ending = _nothing_to_do(job, receipt, sequence, loading)
+        if ending is None and not (job.weights / WHOLE).is_dir():
+            lost = f"{job.weights / WHOLE} was deleted; the next invocation fetches it again"
+            ending = Ending("download_failed", lost)
         if ending is None:
             with devices.taken(job.device) as device:
                 ending = _attempt(replace(job, device=device), receipt, sequence, record, first=whole.frames[0])
@@ -97,6 +100,7 @@ def render(job: Job, *, result: Path) -> None:
         "render": _figures(ending, job),
         "model": ending.model,
         "loading": loading,
+        "basis": basis(job.record, sequence.digest, job.settings, job.loading),
         "artifact": {key: receipt.get(key) for key in ("uri", "path", "sha256", "size")},
         "input": {"digest": sequence.digest, "frames": len(sequence.frames), "skipped": len(sequence.skipped)},
     }
@@ -145,7 +149,7 @@ def _attempt(
     job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, record: Mapping[str, Any], *, first: Frame
 ) -> Ending:
     """Load the model and render the frames that the manifest does not hold; ``first`` decides on the precision."""
-    path = job.weights / "artifact" / receipt["path"]
+    path = job.weights / WHOLE / receipt["path"]
     files.fetch(path)  # beside the import, which takes longer
     import torch
 

@@ -1,0 +1,84 @@
+"""Estimates: the memory and time to ask a scheduler for, from the frames and the size of the model."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dailies import files
+from dailies.catalog import Artifact
+from dailies.sequence import Sequence, load
+
+SNAKEMAKE = 350
+"""MB of the Snakemake that starts every job on its node, and stays beside it (see ``benchmarks/resources.py``)."""
+
+DOWNLOAD_MEMORY = SNAKEMAKE + 450
+"""MB of a download: MLflow, and the largest buffers of its clients; files go through to the disk."""
+
+LEAST = 600
+"""MB below which no job is asked for."""
+
+TORCH, COPIES, PER_PIXEL = 500, 3.0, 1.2e-3
+"""MB of torch and the codecs; how often a model's file is in memory while it is read; MB for a pixel of a frame."""
+
+IN_FLIGHT = 12
+"""Frames between reading and writing, each as its integers and as its file."""
+
+MODEL_BYTES = 500e6
+"""Bytes that a model is taken for whose store does not say its size."""
+
+SECONDS_PER_MEGAPIXEL = 10
+"""Of a U-Net of base 64 on two cores."""
+
+PAGE_SECONDS = 0.3
+"""For a megapixel of a frame on the comparison page."""
+
+BANDWIDTH = 5e6
+"""Bytes a second of a slow network."""
+
+START = 10
+"""Minutes that every job may take before its work begins: its node, Python and torch on a slow shared disk."""
+
+
+def artifact_size(record: str | Path) -> float:
+    """Give the bytes of the artifact that a model's discovery record names."""
+    size = Artifact.from_json(files.read_json(Path(record))["artifact"]).size
+    return MODEL_BYTES if size is None else size
+
+
+def render_memory(record: str | Path, shard: Sequence, config: Mapping[str, Any]) -> int:
+    """Give the MB of a render: Snakemake, torch, the model while it is read, frames in flight, those in the network.
+
+    A network on a GPU is in the GPU's memory; the host's is asked for all the same, as a scheduler may give a CPU.
+    """
+    widest = config["tile_size"] ** 2 if config["tiled"] is True else math.inf
+    batch = config.get("batch", 1)
+    pixels = min(shard.largest, widest) * (batch if isinstance(batch, int) else 1)
+    frames = IN_FLIGHT * shard.largest * _bytes_per_pixel(shard) / 1e6
+    return math.ceil(SNAKEMAKE + TORCH + COPIES * artifact_size(record) / 1e6 + PER_PIXEL * pixels + frames)
+
+
+def render_minutes(record: str | Path, shard: Sequence) -> int:
+    """Give the minutes of a render: its start, reading the model, and the frames as on a CPU."""
+    return math.ceil(START + (artifact_size(record) / BANDWIDTH + shard.pixels / 1e6 * SECONDS_PER_MEGAPIXEL) / 60)
+
+
+def download_minutes(record: str | Path) -> int:
+    """Give the minutes of a download: its start, its tries again, and a slow network."""
+    return math.ceil(START + artifact_size(record) / BANDWIDTH / 60)
+
+
+def page_memory(sequence: str | Path) -> int:
+    """Give the MB of the comparison page's job, whose threads hold one frame each, as it came and as 8 bits."""
+    shot = load(Path(sequence))
+    return max(LEAST, math.ceil(SNAKEMAKE + 150 + 4 * shot.largest * (_bytes_per_pixel(shot) + 8) / 1e6))
+
+
+def page_minutes(sequence: str | Path, *, models: int) -> int:
+    """Give the minutes of the comparison page's job: a copy or thumbnail of each frame of source and models."""
+    return math.ceil(START + (models + 1) * load(Path(sequence)).pixels / 1e6 * PAGE_SECONDS / 60)
+
+
+def _bytes_per_pixel(shot: Sequence) -> int:
+    """Give the most bytes of a pixel in memory: integers as they came, floating-point numbers as float32."""
+    return max(len(frame.mode) * (4 if frame.floating else (1 if frame.bit_depth <= 8 else 2)) for frame in shot.frames)

@@ -40,12 +40,13 @@ if "downloads" not in workflow.global_resources:  # else --resources gpu=1 would
 
 OUT = config["output_dir"]
 STATE = f"{OUT}/.dailies"
+SETTINGS = {"settings": pixel_settings(config), "loading": loading_settings(config)}
 
 
 @cache
 def input_fingerprint():
     """A digest of the input folder's listing, or of the state of a video's file."""
-    if workflow.local_exec:
+    if workflow.local_exec and not workflow.dryrun:
         told(refuse_missing, config["device"])
     return told(sequence.fingerprint, Path(config["input_dir"]), Path(STATE))
 
@@ -91,67 +92,54 @@ def comparison_page(wildcards):
     return [f"{OUT}/compare/index.html"] if config["compare"] else []
 
 
-def records_of_all_models(wildcards):
-    """The records of all shards of all models: they are written when frames are, and not when a metric changes."""
-    shards = sequence.shards(Path(checkpoints.sequence.get().output.sequence), config["shard_frames"])
-    return [f"{STATE}/renders/{model}/{shard}.json" for model in discovered_models() for shard in shards]
-
-
-def shard_of(wildcards):
-    return shards_of_sequence()[wildcards.shard]
-
-
 def shards_of_sequence():
     """The frames of each shard by its name; none while the sequence was not read yet."""
     listing = Path(f"{STATE}/sequence.json")
     return sequence.shards(listing, config["shard_frames"]) if listing.is_file() else {}
 
 
+def records_of_all_models(wildcards):
+    """The records of all shards of all models: they are written when frames are, and not when a metric changes."""
+    checkpoints.sequence.get()
+    return [f"{STATE}/renders/{model}/{shard}.json" for model in discovered_models() for shard in shards_of_sequence()]
+
+
 @cache
 def check_room(listing):
     """End the invocation when the disk has no room for the frames that are missing."""
-    if config["check_disk"] and workflow.local_exec:
+    if config["check_disk"] and workflow.is_main_process:
         models = files.read_json(Path(f"{STATE}/discovery.json"))["models"]
-        told(disk.refuse_shortage, Path(OUT), Path(STATE), models, sequence.load(listing), config["output_format"])
+        told(disk.refuse_shortage, Path(OUT), Path(STATE), models, sequence.load(listing), config)
 
 
 def records_of_all_shards(wildcards):
     """The records of a model's shards; how many there are is known once the sequence was read."""
-    listing = Path(checkpoints.sequence.get().output.sequence)
-    check_room(listing)
-    shards = sequence.shards(listing, config["shard_frames"])
-    return [f"{STATE}/renders/{wildcards.model}/{shard}.json" for shard in shards]
+    check_room(Path(checkpoints.sequence.get().output.sequence))
+    return [f"{STATE}/renders/{wildcards.model}/{shard}.json" for shard in shards_of_sequence()]
 
 
-def next_attempt(model, shard):
-    """The number of the attempt at a shard of a model that is due; it grows only after a failure or a lost frame."""
-    return manifest.next_attempt(
-        Path(f"{STATE}/attempts/{model}/{shard}.json"),
-        Path(f"{STATE}/sequence.json"),
-        Path(f"{OUT}/{model}"),
-        shard=shard,
-        shard_frames=config["shard_frames"],
-    )
-
-
-def digest_of_shard(wildcards):
-    """What changes when one of the shard's input frames does; a function of input would not count as a parameter."""
-    return shard_of(wildcards).digest if shards_of_sequence() else None
+@cache
+def standing(model, shards):
+    """Of each shard of a model: the digest of its frames, and the attempt that is due; it grows after a failure."""
+    past, places = Path(f"{STATE}/attempts/{model}"), (Path(f"{STATE}/sequence.json"), Path(f"{OUT}/{model}"))
+    split = {"shard_frames": config["shard_frames"]}
+    return {
+        name: {
+            "frames": digest,  # a function of input would not count as a parameter
+            "attempt": manifest.next_attempt(past / f"{name}.json", *places, shard=name, **split),
+        }
+        for name, digest in shards
+    }
 
 
 def standing_of_shards(wildcards):
-    """The frames and the attempt of each shard of a model, as they are due."""
-    shards = shards_of_sequence().items()
-    return {name: {"frames": shard.digest, "attempt": next_attempt(wildcards.model, name)} for name, shard in shards}
+    return standing(wildcards.model, tuple((name, shard.digest) for name, shard in shards_of_sequence().items()))
 
 
 def receipt_of_weights(wildcards):
-    """What a due shard waits for; to the model's other shards a new download means nothing."""
     receipt = f"{STATE}/weights/{wildcards.model}/download.json"
-    standing = standing_of_shards(wildcards)[wildcards.shard]
-    settings = {"settings": pixel_settings(config), "loading": loading_settings(config)}
-    due = manifest.is_due(Path(STATE), wildcards.model, wildcards.shard, **standing, **settings)
-    return receipt if due else ancient(receipt)
+    due = manifest.is_due(Path(STATE), *wildcards, **standing_of_shards(wildcards)[wildcards.shard], **SETTINGS)
+    return receipt if due else ancient(receipt)  # else a download for one shard would start the model's others
 
 
 SUMMARY = Path(f"{OUT}/batch_summary.json")

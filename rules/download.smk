@@ -21,8 +21,7 @@ rule download:
         mem_mb=lambda wc, attempt: attempt * estimates.DOWNLOAD_MEMORY,
         runtime=lambda wc, input, attempt: attempt * estimates.download_minutes(input.record),
     params:  # what makes a render due
-        settings=pixel_settings(config),
-        loading=loading_settings(config),
+        **SETTINGS,
         shards=standing_of_shards,
     script:
         "../scripts/download.py"

@@ -17,12 +17,13 @@ rule infer:
     threads: 8
     resources:
         gpu=0 if config["device"] == "cpu" else 1,
-        mem_mb=lambda wc, input, attempt: attempt * estimates.render_memory(input.record, shard_of(wc), config),
-        runtime=lambda wc, input, attempt: attempt * estimates.render_minutes(input.record, shard_of(wc)),
+        mem_mb=lambda wc, input, attempt: attempt
+        * estimates.render_memory(input.record, shards_of_sequence()[wc.shard], config),
+        runtime=lambda wc, input, attempt: attempt
+        * estimates.render_minutes(input.record, shards_of_sequence()[wc.shard]),
     params:
-        settings=pixel_settings(config),
-        loading=loading_settings(config),
-        frames=digest_of_shard,
-        attempt=lambda wildcards: next_attempt(wildcards.model, wildcards.shard),
+        **SETTINGS,
+        frames=lambda wildcards: standing_of_shards(wildcards)[wildcards.shard]["frames"],
+        attempt=lambda wildcards: standing_of_shards(wildcards)[wildcards.shard]["attempt"],
     script:
         "../scripts/infer.py"

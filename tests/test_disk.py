@@ -27,9 +27,15 @@ def free(monkeypatch):
 def refused(tmp_path):
     """Give the reason of a refusal, or None."""
 
-    def refusal(models, sequence, output_format="auto", output_dir=None):
+    def refusal(models, sequence, output_format="auto", output_dir=None, **about):
+        config = {"output_format": output_format, "models_on_disk": 16, "compare": False} | about
+        for model in models:
+            size = {"a": 1_000_000, "b": 3_000_000}.get(model)
+            stored = [{"path": "best.pth", "size": size, "modified": None}]
+            artifact = {"uri": "store", "path": "best.pth", "files": stored}
+            files.write_json(tmp_path / "state" / "models" / f"{model}.json", {"artifact": artifact})
         try:
-            refuse_shortage(output_dir or tmp_path / "out", tmp_path / "state", models, sequence, output_format)
+            refuse_shortage(output_dir or tmp_path / "out", tmp_path / "state", models, sequence, config)
         except DiskError as error:
             return str(error)
         return None
@@ -38,24 +44,57 @@ def refused(tmp_path):
 
 
 def test_a_shortage_is_refused_with_numbers(free, refused, tmp_path):
-    free(41)
+    free(45)
 
     assert refused(["a", "b"], shot()) == (
-        "20 frames of 2 models are still to be rendered and need about 42.0 MB, but the disk of output_dir "
-        f"{tmp_path}/out has 41.0 MB free; make room, set output_dir to another disk, or set check_disk to false to "
-        "render what fits"
+        "20 frames of 2 models are still to be rendered and need about 46.0 MB (frames 42.0 MB, weights 4.0 MB), but "
+        f"the disk of output_dir {tmp_path}/out has 45.0 MB free; make room, set output_dir to another disk, or set "
+        "check_disk to false to render what fits"
     )
     assert refused(["a"], shot()) is None
+
+
+def test_the_largest_weights_that_lie_there_at_once_need_room(free, refused):
+    free(44.9)
+
+    assert "(frames 42.0 MB, weights 3.0 MB)" in refused(["a", "b"], shot(), models_on_disk=1)
+    assert "(frames 21.0 MB, weights 500.0 MB)" in refused(["of unknown size"], shot())
+
+
+@pytest.mark.parametrize(
+    ("output_format", "page"),
+    [("auto", 21.2), ("exr", 42.2)],
+    ids=["the source's copies and thumbnails", "copies of frames that no browser shows, too"],
+)
+def test_what_the_page_makes_of_frames_needs_room(free, refused, output_format, page):
+    free(0)
+    output = {"exr": "exr"}.get(output_format, "png")
+    frames = tuple(Frame(**vars(frame) | {"output": f"{frame.name[:-4]}.{output}"}) for frame in shot().frames)
+
+    assert f"weights 1.0 MB, page {page} MB)" in refused(["a"], Sequence(frames), output_format, compare=True)
+
+
+def test_copies_that_the_page_has_already_need_nothing(free, refused, tmp_path):
+    free(0)
+    folder = tmp_path / "out" / "compare" / "page" / "copies" / "@source"
+    folder.mkdir(parents=True)
+    for number in range(9):
+        (folder / f"{number}.png").touch()
+
+    assert "page 2.4 MB)" in refused(["a"], shot(), compare=True)
 
 
 def test_many_bytes_are_told_in_gb(free, refused):
     free(2000)
 
-    assert "1000 frames of 1 model are still to be rendered and need about 2.1 GB" in refused(["a"], shot(1000))
+    assert (
+        "1000 frames of 1 model are still to be rendered and need about 2.1 GB (frames 2.1 GB, weights 1.0 MB)"
+        in refused(["a"], shot(1000))
+    )
 
 
 def test_frames_that_are_there_need_nothing(free, refused, tmp_path):
-    free(5)
+    free(6)
     (tmp_path / "out" / "a").mkdir(parents=True)
     for number in range(8):
         (tmp_path / "out" / "a" / f"{number}.png").touch()
@@ -65,13 +104,13 @@ def test_frames_that_are_there_need_nothing(free, refused, tmp_path):
 
 
 def test_a_model_that_enlarges_needs_more(free, refused, tmp_path):
-    free(22)
+    free(23)
     assert refused(["a"], shot()) is None
 
     files.write_json(tmp_path / "state" / "attempts" / "a" / "1.json", {"model": {}})
     files.write_json(tmp_path / "state" / "attempts" / "a" / "2.json", {"model": {"signature": {"scale": 2}}})
 
-    assert "need about 84.0 MB" in refused(["a"], shot())
+    assert "(frames 84.0 MB, " in refused(["a"], shot())
 
 
 @pytest.mark.parametrize(
@@ -96,7 +135,7 @@ def test_a_frame_is_estimated_by_its_format_depth_and_channels(free, refused, ou
     output = output_name(frame.name, floating=frame.floating, output_format=output_format)
     sequence = Sequence((Frame(**vars(frame) | {"output": output}),))
 
-    assert f"need about {size} MB" in refused(["a"], sequence, output_format)
+    assert f"(frames {size} MB, " in refused(["a"], sequence, output_format)
 
 
 def test_the_disk_is_that_of_the_nearest_folder_that_is_there(monkeypatch, refused, tmp_path):

@@ -11,8 +11,9 @@ import torch
 from dailies import download as module
 from dailies import files
 from dailies.catalog import Artifact
-from dailies.download import RECEIPT, download, receive
+from dailies.download import RECEIPT, discard, download, receive
 from dailies.errors import DownloadError, StoreError
+from dailies.manifest import basis
 from dailies.store import StoredFile, TrackingStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,6 +61,7 @@ def record_of(uri: str, root: Path, *paths: str, path: str | None = None, size: 
     """Write a discovery record; the artifact is the one file given, or the folder ``path``."""
     record = root / "models" / "model.json"
     stored = [{"path": file, "size": size, "modified": None} for file in paths]
+    files.write_json(root / "discovery.json", {"models": [record.stem]})
     files.write_json(record, {"artifact": {"uri": uri, "path": paths[0] if path is None else path, "files": stored}})
     return record
 
@@ -409,3 +411,95 @@ def test_a_name_that_no_file_of_ours_should_have_is_refused(tmp_path, pauses, pa
     assert error.endswith("; log it under another name")
     assert error.isprintable()
     assert len(error) < 300
+
+
+class Disk:
+    """A place for at most two models, one of which is there; what a waiting download sees changes while it sleeps."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.slept, self.events = root, [], []
+        monkeypatch.setattr(module.time, "sleep", self._sleep)
+
+    def put(self, *models: str) -> None:
+        for model in models:
+            (self.root / "weights" / model / "artifact").mkdir(parents=True)
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        if self.events:
+            self.events.pop(0)()
+        assert sum(self.slept) < 4 * module.PATIENCE
+
+    def fetch(self, shelf: Any, uri: str, *selected: str) -> dict:
+        record = record_of(uri, self.root, BEST)
+        files.write_json(self.root / "discovery.json", {"models": ["model", *selected]})
+        folder = self.root / "weights" / "model"
+        download(configured(shelf.uri, models_on_disk=2), record=record, state=self.root, folder=folder)
+        return files.read_json(folder / RECEIPT)
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    return Disk(tmp_path, monkeypatch)
+
+
+def test_a_download_waits_until_a_model_was_rendered(shelf, tmp_path, disk):
+    uri, _ = local_run(shelf, tmp_path, WEIGHTS)
+    disk.put("one", "two")
+    there = []
+    look = lambda: there.append((tmp_path / "weights" / "model").exists())  # noqa: E731
+    disk.events = [look, look, lambda: discard(tmp_path / "weights" / "one")]
+
+    receipt = disk.fetch(shelf, uri, "one", "two")
+
+    assert receipt["status"] == "success"
+    assert len(disk.slept) == 3
+    assert there == [False, False]
+
+
+def test_a_download_waits_for_nobody_while_there_is_room(shelf, tmp_path, disk):
+    uri, _ = local_run(shelf, tmp_path, WEIGHTS)
+    disk.put("one", "left the selection", "so did this")
+
+    assert disk.fetch(shelf, uri, "one")["status"] == "success"
+    assert disk.slept == []
+
+
+def test_a_download_goes_on_when_no_render_gives_a_sign_of_life(shelf, tmp_path, disk):
+    uri, _ = local_run(shelf, tmp_path, WEIGHTS)
+    disk.put("one", "two")
+    manifest = tmp_path / "frames" / "one" / "all.jsonl"
+    disk.events = [lambda: files.write_bytes(manifest, b"")] + [lambda: None] * 100
+    disk.events[60] = lambda: files.write_bytes(manifest, b"a frame")
+
+    assert disk.fetch(shelf, uri, "one", "two")["status"] == "success"
+
+    assert sum(disk.slept[61:]) >= module.PATIENCE
+    assert sum(disk.slept[62:]) < module.PATIENCE + 4
+
+
+def test_nothing_is_fetched_for_shards_that_are_not_due(shelf, tmp_path):
+    record = record_of("nowhere", tmp_path, BEST)
+    settings: dict = {"settings": {"tiled": True}, "loading": {"code": None}}
+    artifact = {"uri": "nowhere", "path": BEST, "sha256": "ab", "size": 3}
+    done = {"status": "success", "error": None, "attempt": 1, "artifact": artifact}
+    done["basis"] = basis(record, "digest", **settings)
+    shards = {"1": {"frames": "digest", "attempt": 1}}
+    for folder in ("attempts", "renders"):
+        files.write_json(tmp_path / folder / "model" / "1.json", done)
+    folder = tmp_path / "weights" / "model"
+
+    def receipt(shards, **changes):
+        about = settings | changes
+        download(configured(shelf.uri), record=record, state=tmp_path, folder=folder, shards=shards, **about)
+        return files.read_json(folder / RECEIPT)
+
+    assert receipt(shards) == {"status": "success", "error": None, **artifact}
+    for due, changes in (
+        ({"1": {"frames": "other", "attempt": 1}}, {}),
+        ({"1": {"frames": "digest", "attempt": 2}}, {}),
+        ({**shards, "2": {"frames": "more", "attempt": 1}}, {}),
+        (shards, {"settings": {"tiled": False}}),
+        (shards, {"loading": {"code": "edited"}}),
+    ):
+        assert receipt(due, **changes)["status"] == "download_failed"

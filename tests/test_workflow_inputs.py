@@ -174,7 +174,9 @@ def test_a_disk_that_is_too_small_is_one_sentence_before_anything_is_rendered(sm
 
     output = small_disk.snakemake(expect=1)
 
-    told = "dailies: 10 frames of 1 model are still to be rendered and need about 2.5 MB, but the disk of output_dir"
+    told = (
+        "dailies: 10 frames of 1 model are still to be rendered and need about 2.6 MB (frames 2.5 MB, weights 0.0 MB)"
+    )
     assert told in output
     assert "Traceback" not in output
     assert not jobs(output, "download")

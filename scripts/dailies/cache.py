@@ -50,10 +50,12 @@ class ModelCache:
             return all(self._copied(known[file.path], folder / file.path) for file in wanted)
         except FileNotFoundError:
             return False
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except OSError as error:
+            self._warn("a model was not served", error)
+        except (ValueError, TypeError, KeyError) as error:
             self._warn(f"the entry {self._index(key)} cannot be read", error)
             self._remove(self._index(key))
-            return False
+        return False
 
     def keep(self, key: str, wanted: Iterable[StoredFile], folder: Path) -> None:
         """Take in a model whose verified files are below ``folder``; several jobs and users may do so at once."""

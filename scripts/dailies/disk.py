@@ -2,10 +2,11 @@
 
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dailies import files, manifest
+from dailies import estimates, files, manifest
 from dailies.errors import DiskError
 from dailies.sequence import Frame, Sequence
 
@@ -13,38 +14,69 @@ BYTES = {(".png", 8): 0.7, (".png", 16): 1.9, (".exr", 16): 1.4, (".tif", 8): 0.
 """Bytes that one value of a frame with light grain takes in a file, by ending and bits (benchmarks/estimates.py)."""
 
 
-def refuse_shortage(output_dir: Path, state: Path, models: Iterable[str], shot: Sequence, output_format: str) -> None:
-    """Raise DiskError, with numbers, when the frames that ``models`` lack do not fit on the disk of ``output_dir``.
+THUMBNAIL_BYTES = 25_000
+"""Of a thumbnail on the comparison page."""
 
-    A frame that is rendered again takes the place of the old one. Model folders are listed, no frame is looked at.
+
+def refuse_shortage(
+    output_dir: Path, state: Path, models: Iterable[str], shot: Sequence, config: Mapping[str, Any]
+) -> None:
+    """Raise DiskError, with numbers, when what is to be rendered does not fit on the disk of ``output_dir``.
+
+    That is the frames that ``models`` lack, their weights, as many at once as there may be, and what the comparison
+    page makes of frames. A frame that is rendered again takes the place of the old one. Folders are listed, no frame
+    is looked at.
     """
-    sizes = {frame.output: _size(frame, output_format) for frame in shot.frames}
-    missing, concerned, needed = 0, 0, 0.0
+    sizes = {frame.output: _size(frame, config["output_format"]) for frame in shot.frames}
+    missing, frames, weights, page = 0, 0.0, [], 0.0
     for model in models:
         lacking = shot.outputs - manifest.names(output_dir / model)
         if lacking:
-            missing, concerned = missing + len(lacking), concerned + 1
-            needed += sum(sizes[output] for output in lacking) * _scale(state / "attempts" / model) ** 2
+            scale = _scale(state / "attempts" / model) ** 2
+            missing += len(lacking)
+            frames += sum(sizes[output] for output in lacking) * scale
+            weights.append(estimates.artifact_size(state / "models" / f"{model}.json"))
+            page += sum(_shown_size(frame, config["output_format"]) for frame in shot.frames if frame.output in lacking)
+    if not missing:
+        return
+    pages = output_dir / "compare" / "page" / "copies" / "@source"
+    page += sum(_size(replace(frame, output="x.png"), "png") for frame in shot.frames if not _is_copied(frame, pages))
+    parts = {"frames": frames, "weights": sum(sorted(weights)[-config["models_on_disk"] :])}
+    parts |= {"page": page} if config["compare"] else {}
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free
-    if needed > free:
+    if sum(parts.values()) > free:
+        several = ", ".join(f"{name} {_shown(size)}" for name, size in parts.items())
         raise DiskError(
-            f"{missing} frames of {concerned} model{'s' if concerned > 1 else ''} are still to be rendered and need "
-            f"about {_shown(needed)}, but the disk of output_dir {output_dir} has {_shown(free)} free; make room, set "
-            "output_dir to another disk, or set check_disk to false to render what fits"
+            f"{missing} frames of {len(weights)} model{'s' if len(weights) > 1 else ''} are still to be rendered and "
+            f"need about {_shown(sum(parts.values()))} ({several}), but the disk of output_dir {output_dir} has "
+            f"{_shown(free)} free; make room, set output_dir to another disk, or set check_disk to false to render "
+            "what fits"
         )
+
+
+def _shown_size(frame: Frame, output_format: str) -> float:
+    """Estimate the bytes of what the page makes of a rendered frame: a copy unless a browser shows it, a thumbnail."""
+    is_shown = frame.output.endswith(".png") and _bits(frame, output_format) == 8
+    return THUMBNAIL_BYTES + (0 if is_shown else _size(replace(frame, output="x.png"), "png"))
+
+
+def _is_copied(frame: Frame, folder: Path) -> bool:
+    return f"{Path(frame.output).stem}.png" in manifest.names(folder)
 
 
 def _size(frame: Frame, output_format: str) -> float:
     """Estimate the bytes of a rendered frame of the input's own width and height."""
     ending = Path(frame.output).suffix
+    return frame.width * frame.height * len(frame.mode) * BYTES[ending, _bits(frame, output_format)]
+
+
+def _bits(frame: Frame, output_format: str) -> int:
+    ending = Path(frame.output).suffix
     if ending == ".exr":
-        bits = 16
-    elif ending == ".tif":
-        bits = 32 if frame.floating else (8 if frame.bit_depth <= 8 else 16)
-    else:
-        forced = {"png": 8, "png16": 16}.get(output_format)
-        bits = forced or (8 if frame.bit_depth <= 8 else 16)
-    return frame.width * frame.height * len(frame.mode) * BYTES[ending, bits]
+        return 16
+    if ending == ".tif":
+        return 32 if frame.floating else (8 if frame.bit_depth <= 8 else 16)
+    return {"png": 8, "png16": 16}.get(output_format) or (8 if frame.bit_depth <= 8 else 16)
 
 
 def _scale(attempts: Path) -> int:

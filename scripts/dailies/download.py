@@ -170,6 +170,7 @@ def download(
     except (DailiesError, OSError) as error:
         receipt = {"status": "download_failed", "error": redacted(clean(str(error)))[:LONGEST_ERROR], **origin}
         log.error("%s", receipt["error"])
+        discard(folder)
     files.write_json(folder / RECEIPT, receipt)
 
 

@@ -45,6 +45,7 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/tiling.py
 	$(BIN)/python benchmarks/batches.py
 	$(BIN)/python benchmarks/discovery.py 100
+	$(BIN)/python benchmarks/planning.py 10
 
 # a fresh environment of the newest versions that the requirements allow, written down
 lock:

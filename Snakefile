@@ -33,7 +33,6 @@ include: "rules/videos.smk"
 
 localrules:
     all,
-    sequence,
     discover,
     list_models,
     collect,

@@ -1,14 +1,20 @@
 """Stage 1, sequence: read every frame once; a video is decoded. input_dir -> sequence.json."""
 
+from importlib.util import find_spec
+
 
 checkpoint sequence:
     output:
         sequence=f"{STATE}/sequence.json",
     log:
         f"{OUT}/logs/sequence.log",
+    localrule: find_spec("OpenImageIO") is not None  # a head node without codecs submits it
     conda:
         "../envs/dailies.yaml"
     threads: 4
+    resources:
+        mem_mb=lambda wc, attempt: attempt * estimates.SEQUENCE_MEMORY,
+        runtime=lambda wc, attempt: attempt * estimates.SEQUENCE_MINUTES,
     params:
         fingerprint=lambda wildcards: input_fingerprint(),
         on_bad_frame=config["on_bad_frame"],

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 from conftest import LEVELS, REPOSITORY, Studio, grey, grey_checkpoint, jobs
@@ -26,8 +27,8 @@ def test_a_download_runs_beside_a_render_that_has_the_only_core(studio: Studio):
 
     downloads, renders = spans(output, "download"), spans(output, "infer")
     assert len(downloads) == len(renders) == 3
-    assert all(end <= start for (_, end), (start, _) in zip(downloads, downloads[1:], strict=False))
-    assert all(end <= start for (_, end), (start, _) in zip(renders, renders[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in pairwise(downloads))
+    assert all(end <= start for (_, end), (start, _) in pairwise(renders))
     assert any(start < other < end for start, end in renders for other, _ in downloads) or any(
         start < other < end for start, end in downloads for other, _ in renders
     )

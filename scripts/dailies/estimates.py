@@ -15,6 +15,9 @@ SNAKEMAKE = 350
 DOWNLOAD_MEMORY = SNAKEMAKE + 450
 """MB of a download: MLflow, and the largest buffers of its clients; files go through to the disk."""
 
+SEQUENCE_MEMORY, SEQUENCE_MINUTES = SNAKEMAKE + 1650, 60
+"""MB and minutes of reading every frame once, before anything is known of them: four at a time, of 8K and 16 bits."""
+
 LEAST = 600
 """MB below which no job is asked for."""
 

@@ -1,0 +1,69 @@
+"""What jobs ask a scheduler for: more for larger frames, models and batches, and never too little for Snakemake."""
+
+import pytest
+from dailies import estimates, files, sequence
+from dailies.sequence import Frame, Sequence
+
+CONFIG = {"tiled": "auto", "tile_size": 512}
+
+
+def shot(width=1920, height=1080, count=10, **changes):
+    about = {"mode": "RGB", "bit_depth": 8} | changes
+    return Sequence(
+        tuple(Frame(f"{n}.png", f"{n}.png", width, height, size=1, sha256=str(n), **about) for n in range(count))
+    )
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Write the record of a model of so many bytes."""
+
+    def write(size):
+        path = tmp_path / "model.json"
+        stored = [{"path": "best.pth", "size": size, "modified": None}]
+        files.write_json(path, {"artifact": {"uri": "store", "path": "best.pth", "files": stored}})
+        return path
+
+    return write
+
+
+def test_a_models_size_is_that_of_its_files_or_a_large_one(record):
+    assert estimates.artifact_size(record(7)) == 7
+    assert estimates.artifact_size(record(None)) == estimates.MODEL_BYTES
+
+
+def test_memory_grows_with_frame_model_depth_and_batch(record):
+    least = estimates.render_memory(record(1_000_000), shot(7, 5), CONFIG)
+    usual = estimates.render_memory(record(1_000_000), shot(), CONFIG)
+
+    assert least >= estimates.LEAST
+    # 2.07 million pixels of 1.2 kB in the network, 12 frames of 6.2 MB on their way
+    assert usual - least == pytest.approx(2488 + 75, abs=2)
+    assert estimates.render_memory(record(301_000_000), shot(), CONFIG) - usual == 900
+    assert estimates.render_memory(record(1_000_000), shot(bit_depth=16), CONFIG) - usual == pytest.approx(75, abs=1)
+    batch = estimates.render_memory(record(1_000_000), shot(), CONFIG | {"batch": 4})
+    assert batch - usual == pytest.approx(3 * 2488, abs=2)
+    assert estimates.render_memory(record(1_000_000), shot(), CONFIG | {"batch": "auto"}) == usual
+
+
+def test_tiles_take_the_memory_of_a_tile(record):
+    tiled = CONFIG | {"tiled": True}
+    whole, small = (estimates.render_memory(record(10), shot(*size), tiled) for size in ((3840, 2160), (512, 512)))
+
+    assert whole - small == pytest.approx(12 * 3 * (3840 * 2160 - 512**2) / 1e6, abs=2)
+
+
+def test_minutes_follow_the_frames_and_the_model(record):
+    assert estimates.render_minutes(record(1), shot(7, 5)) == estimates.START + 1
+    assert estimates.render_minutes(record(1), shot(1000, 1000, count=60)) == estimates.START + 11
+    slow = estimates.render_minutes(record(3_000_000_000), shot(7, 5))
+    assert (slow, estimates.download_minutes(record(3_000_000_000))) == (estimates.START + 11, estimates.START + 10)
+
+
+def test_the_pages_job_follows_frames_and_models(tmp_path):
+    listing = tmp_path / "sequence.json"
+    sequence.save(shot(7, 5), listing)
+    assert (estimates.page_memory(listing), estimates.page_minutes(listing, models=3)) == (600, estimates.START + 1)
+    sequence.save(shot(3840, 2160, count=100, mode="RGBA", bit_depth=32, floating=True), listing)
+    assert estimates.page_memory(listing) == pytest.approx(500 + 4 * 3840 * 2160 * 24 / 1e6, abs=1)
+    assert estimates.page_minutes(listing, models=9) == pytest.approx(estimates.START + 10 * 829 * 0.3 / 60, abs=1)

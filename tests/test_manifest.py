@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 from dailies import files
-from dailies.manifest import Manifest, frame_key, keys_of, next_attempt, prune
+from dailies.manifest import Manifest, basis, frame_key, is_due, keys_of, next_attempt, prune
 from dailies.sequence import Frame, Sequence, save
 
 SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
@@ -275,3 +275,44 @@ def test_a_frame_that_was_written_before_a_kill_is_not_taken_for_the_one_of_anot
 
     assert list(manifest.done()) == ["a.png", "c.png"]
     assert list(first.done()) == []
+
+
+@pytest.fixture
+def known(tmp_path):
+    """A shard that was rendered once, and what it depends on."""
+    record = tmp_path / "models" / "model.json"
+    files.write_json(record, {"artifact": "a"})
+    about = {"frames": "digest", "attempt": 1, "settings": {"tiled": True}, "loading": {"code": None}}
+    key = basis(record, "digest", about["settings"], about["loading"])
+    for folder in ("attempts", "renders"):
+        files.write_json(tmp_path / folder / "model" / "1.json", {"attempt": 1, "basis": key})
+    return about
+
+
+def test_a_shard_of_which_nothing_has_changed_is_not_due(known, tmp_path):
+    assert not is_due(tmp_path, "model", "1", **known)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"frames": "other"}, {"attempt": 2}, {"settings": {"tiled": False}}, {"loading": {"code": "edited"}}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_shard_of_which_something_has_changed_is_due(known, tmp_path, change):
+    assert is_due(tmp_path, "model", "1", **known | change)
+
+
+def test_a_shard_that_was_never_rendered_or_lost_its_record_is_due(known, tmp_path):
+    assert is_due(tmp_path, "model", "2", **known)
+    (tmp_path / "renders" / "model" / "1.json").unlink()
+    assert is_due(tmp_path, "model", "1", **known)
+
+
+def test_a_shard_of_a_model_whose_record_has_changed_is_due(known, tmp_path):
+    files.write_json(tmp_path / "models" / "model.json", {"artifact": "another"})
+    assert is_due(tmp_path, "model", "1", **known)
+
+
+def test_a_shard_that_an_older_version_rendered_is_due(known, tmp_path):
+    files.write_json(tmp_path / "attempts" / "model" / "1.json", {"attempt": 1})
+    assert is_due(tmp_path, "model", "1", **known)

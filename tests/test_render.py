@@ -1,6 +1,7 @@
 import json
 import logging
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -1056,3 +1057,16 @@ def test_the_first_frame_of_the_sequence_decides_on_the_precision_of_every_shard
     outcome = site.render(settings=BF16, shard="2", shard_frames=3)
 
     assert (outcome["status"], outcome["render"]["precision"]) == ("success", "bf16")
+
+
+def test_weights_that_someone_deleted_are_a_failure_of_the_download_unless_nothing_is_to_render(site):
+    site.download(grey_checkpoint(0.5))
+    site.render()
+    shutil.rmtree(site.weights / "artifact")
+
+    assert site.render()["status"] == "success"
+
+    (site.folder / NAMES[0]).unlink()
+    outcome = site.render(attempt=2)
+    assert (outcome["status"], outcome["attempt"]) == ("download_failed", 2)
+    assert outcome["error"] == f"{site.weights / 'artifact'} was deleted; the next invocation fetches it again"

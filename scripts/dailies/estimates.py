@@ -10,10 +10,10 @@ from dailies.catalog import Artifact
 from dailies.sequence import Sequence, load
 
 SNAKEMAKE = 350
-"""MB of the Snakemake that starts every job on its node, and stays beside it (see ``benchmarks/resources.py``)."""
+"""MB of the Snakemake that starts every job on its node, and stays beside it."""
 
 DOWNLOAD_MEMORY = SNAKEMAKE + 450
-"""MB of a download: MLflow, and the largest buffers of its clients; files go through to the disk."""
+"""MB of a download: twice MLflow's client (``benchmarks/resources.py``); files go through to the disk."""
 
 SEQUENCE_MEMORY, SEQUENCE_MINUTES = SNAKEMAKE + 1650, 60
 """MB and minutes of reading every frame once, before anything is known of them: four at a time, of 8K and 16 bits."""
@@ -22,7 +22,11 @@ LEAST = 600
 """MB below which no job is asked for."""
 
 TORCH, COPIES, PER_PIXEL = 500, 3.0, 1.2e-3
-"""MB of torch and the codecs; how often a model's file is in memory while it is read; MB for a pixel of a frame."""
+"""MB of torch and the codecs; how often a model's file is in memory while it is read; MB for a pixel of a frame.
+
+The first two with a reserve: ``benchmarks/resources.py`` measures 273 MB, and 0.7 times the file of a U-Net; a file that
+is unpickled, converted and tried may be there more often.
+"""
 
 IN_FLIGHT = 12
 """Frames between reading and writing, each as its integers and as its file."""

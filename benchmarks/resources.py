@@ -23,9 +23,9 @@ def peak() -> float:
 def imports() -> float:
     """Import what a render imports."""
     import av  # noqa: F401
-    import dailies.frames
     import OpenImageIO  # noqa: F401
     import torch  # noqa: F401
+    from dailies import frames, pipeline  # noqa: F401
 
     return peak()
 

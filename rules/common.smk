@@ -88,7 +88,6 @@ SIDE_BY_SIDE = f"{OUT}/compare/side_by_side.{'mkv' if config['video_lossless'] e
 
 
 def comparison_page(wildcards):
-    """The page to compare the models with, unless the configuration does without."""
     return [f"{OUT}/compare/index.html"] if config["compare"] else []
 
 
@@ -160,6 +159,5 @@ def tell_outcome():
 
 
 def tell_interruption():
-    """Say where to look after a job of Snakemake's own failed."""
     if not REASONS:
         logger.error(f"dailies: frames already rendered are kept; the logs are in {OUT}/logs; run again to go on.")

@@ -43,10 +43,18 @@ STATE = f"{OUT}/.dailies"
 SETTINGS = {"settings": pixel_settings(config), "loading": loading_settings(config)}
 
 
+def is_asked_here(checkpoint):
+    """Whether this process plans, or runs that checkpoint: on a node Snakemake evaluates it for every other job too."""
+    allowed = workflow.dag_settings.allowed_rules
+    return not allowed or any(rule.endswith(checkpoint) for rule in allowed)
+
+
 @cache
 def input_fingerprint():
     """A digest of the input folder's listing, or of the state of a video's file."""
-    if workflow.local_exec and not workflow.dryrun:
+    if not is_asked_here("sequence"):
+        return None
+    if workflow.local_exec and workflow.is_main_process and not workflow.dryrun:
         told(refuse_missing, config["device"])
     return told(sequence.fingerprint, Path(config["input_dir"]), Path(STATE))
 
@@ -54,6 +62,8 @@ def input_fingerprint():
 @cache
 def store_fingerprint():
     """A digest of what MLflow says of the selected runs; the last known one while MLflow does not answer."""
+    if not is_asked_here("discover"):
+        return None
     input_fingerprint()
     standing = told(discovery.standing, config, Path(STATE))
     if standing.warning:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,8 @@ class Studio:
         from mlflow import MlflowClient
 
         self.root = root
+        self.machine = ("--cores", "2")
+        """The arguments that tell snakemake where jobs run."""
         self.frames = root / "shot"
         self.runs: dict[str, str] = {}
         """Run ids by run name, in the order of logging."""
@@ -226,20 +229,24 @@ class Studio:
         assert expect is None or process.returncode == expect, output
         return output
 
-    def start(self, *arguments: str, **config) -> subprocess.Popen:
-        """Start snakemake as the leader of a process group of its own; ``config`` changes this studio's."""
+    def start(self, *arguments: str, log: Path | None = None, **config) -> subprocess.Popen:
+        """Start snakemake as the leader of a process group of its own; ``config`` changes this studio's.
+
+        What it prints goes to the file ``log``, else into a pipe.
+        """
         (self.root / "config").mkdir(exist_ok=True)
         (self.root / "config" / "config.yaml").write_text(yaml.safe_dump(self.config | config))
-        command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile"), "--cores", "2", *arguments]
-        return subprocess.Popen(
-            command,
-            cwd=self.root,
-            env=environment() | self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile"), *self.machine, *arguments]
+        with log.open("wb") if log else nullcontext(subprocess.PIPE) as output:
+            return subprocess.Popen(
+                command,
+                cwd=self.root,
+                env=environment() | self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
 
     def folder(self, run_id: str) -> Path:
         """The output folder of a run's model."""
@@ -266,6 +273,13 @@ class Studio:
             assert pixels.min() == pixels.max(), path
             found.append(int(pixels[0, 0, 0]))
         return found
+
+
+def lacking(what: str, reason: str) -> None:
+    """Skip a test for want of ``what``; fail where the environment variable DAILIES_REQUIRE names it."""
+    if what in os.environ.get("DAILIES_REQUIRE", "").split(","):
+        pytest.fail(f"DAILIES_REQUIRE names {what}: {reason}")
+    pytest.skip(f"no {what}: {reason}")
 
 
 def kill_group(process: subprocess.Popen) -> None:

@@ -1,0 +1,478 @@
+"""The workflow on a real Slurm: two nodes with a GPU each, the profiles as they are, jobs killed in every way.
+
+Most of the time is waiting, so the scenes are played beside each other; a test looks at what one of them has left.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import slurm_cluster
+from conftest import REPOSITORY, Studio, environment, jobs, kill_group, lacking
+from PIL import Image
+from slurm_cluster import Cluster
+
+pytestmark = pytest.mark.slurm
+
+FRAMES = 6
+WIDTH = 96
+SECRET = "hush-5f2c"
+PATIENCE = 400
+"""Seconds after which a scene is given up; how long anything takes says nothing about a test."""
+
+# a test's cluster answers at once and its frames are small; all else is as the profiles have it
+SITE = ("--set-threads", "infer=1", "compare=1", "--latency-wait", "5", "--retries", "0")
+SLURM = ("--workflow-profile", str(REPOSITORY / "profiles" / "slurm"), *SITE)
+SLURM += ("--slurm-init-seconds-before-status-checks", "1")
+GENERIC = ("--workflow-profile", str(REPOSITORY / "profiles" / "cluster-generic"), *SITE)
+GENERIC += ("--seconds-between-status-checks", "1")
+
+RECORDER = """#!/bin/sh
+# sbatch, which notes how it is called, and lets Python say on the node what it imports
+echo "$@" >> "{notes}"
+export PYTHONPROFILEIMPORTTIME=1
+exec {sbatch} "$@"
+"""
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    ends = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < ends, f"waited in vain for {what}"
+        time.sleep(0.1)
+
+
+class Stage(Studio):
+    """A studio whose networks tell where they render, on a machine of one's choice."""
+
+    def __init__(self, root: Path, blank: Path, machine: tuple[str, ...], *models: str, **variables: str) -> None:
+        super().__init__(root, blank=blank)
+        self.machine = machine
+        self.environment = environment() | variables
+        self.stage = root / "stage"
+        self.stage.mkdir()
+        self.started: list[subprocess.Popen] = []
+        self.config |= {
+            "compare": False,
+            "model_factory": "staged:build",
+            "python_path": [str(REPOSITORY / "tests" / "staging")],
+        }
+        for number in range(FRAMES):
+            pixels = np.random.default_rng(number).integers(0, 256, (48, WIDTH, 3), dtype=np.uint8)
+            pixels[0, 0, 0] = number
+            Image.fromarray(pixels).save(self.frames / f"frame_{number:06d}.png")
+        for model in models:
+            self.add_run(model, self.checkpoint(model))
+
+    def checkpoint(self, model: str) -> dict:
+        """Give weights of their own to every name."""
+        import torch
+
+        torch.manual_seed(sum(map(ord, model)))
+        layer = torch.nn.Conv2d(3, 3, 3, padding=1)
+        state = {f"mix.{name}": value for name, value in layer.state_dict().items()}
+        return {"model_state_dict": state, "model_config": {"stage": str(self.stage)}, "architecture": "staged"}
+
+    def start(self, *arguments: str, **config) -> subprocess.Popen:
+        process = super().start(*arguments, log=self.root / f"invocation-{len(self.started) + 1}.txt", **config)
+        self.started.append(process)
+        return process
+
+    def ended(self) -> tuple[int, str]:
+        """Wait for the last invocation; give its exit code and what it printed."""
+        code = self.started[-1].wait(timeout=PATIENCE)
+        return code, (self.root / f"invocation-{len(self.started)}.txt").read_text()
+
+    def run(self, *arguments: str, **config) -> tuple[int, str]:
+        self.start(*arguments, **config)
+        return self.ended()
+
+    def kill(self) -> None:
+        """Kill -9 every invocation that is still running."""
+        for process in self.started:
+            if process.poll() is None:
+                kill_group(process)
+
+    def cue(self, frame: int, text: str = "wait") -> Path:
+        path = self.stage / f"cue-{frame}"
+        path.write_text(text)
+        return path
+
+    def events(self, frame: int | None = None) -> list[SimpleNamespace]:
+        """What the networks told, in order: frame, job, node, gpu and secret; of one frame, or of all."""
+        path = self.stage / "events"
+        told = [SimpleNamespace(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+        return [event for event in told if frame in (None, event.frame)]
+
+    def reached(self, frame: int, times: int = 1) -> SimpleNamespace:
+        """Wait until a frame was begun so many times, with the invocation still running; give the last event."""
+
+        def begun() -> bool:
+            if len(self.events(frame)) >= times:
+                return True
+            log = self.root / f"invocation-{len(self.started)}.txt"
+            assert self.started[-1].poll() is None, log.read_text()
+            return False
+
+        until(begun, f"frame {frame}, {times} times, in {self.root}")
+        return self.events(frame)[-1]
+
+    def placed(self, model: str, frame: int) -> None:
+        """Wait until a frame of a model is written and noted."""
+        folder = self.folder(self.runs[model]).name
+        lines = self.state / "frames" / folder
+        until(
+            lambda: any(f"frame_{frame:06d}.png" in path.read_text() for path in lines.glob("*.jsonl")),
+            f"frame {frame} of {model}",
+        )
+
+    def pictures(self, model: str) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.folder(self.runs[model]).glob("*.png")}
+
+
+@dataclass
+class Scene:
+    """What is left of a scene: its studio and what each invocation printed, with its exit code."""
+
+    stage: Stage
+    invocations: list[tuple[int, str]] = field(default_factory=list)
+    seen: SimpleNamespace = field(default_factory=SimpleNamespace)
+    """What was observed in the middle."""
+
+
+def of(stage: Stage, cluster: Cluster, rule: str) -> dict[int, dict[str, str]]:
+    """The jobs of a studio and a rule: comments name the model's folder, which ends with the run's id."""
+    ids = [run[:8] for run in stage.runs.values()]
+    return {
+        number: job
+        for number, job in sorted(cluster.jobs().items())
+        if job["comment"].startswith(f"rule_{rule}_") and any(run in job["comment"] for run in ids)
+    }
+
+
+def play_farm(farm: Stage, cluster: Cluster) -> Scene:
+    """Two good models and a broken one, in shards; the broken one is mended; nothing; a device that is not there."""
+    scene = Scene(farm)
+    cues = [farm.cue(0), farm.cue(3)]
+    farm.start(shard_frames=3)
+    until(lambda: len({event.job for event in farm.events()}) >= 2, "two renders")
+    waiting = ("Resources", "Priority")
+    until(lambda: any(job["reason"] in waiting for job in of(farm, cluster, "infer").values()), "a third, in vain")
+    scene.seen.at_once = farm.events()
+    scene.seen.jobs = of(farm, cluster, "infer")
+    for cue in cues:
+        cue.unlink()
+    scene.invocations.append(farm.ended())
+    scene.seen.summary = farm.summary()
+    scene.seen.written = {model: farm.written(farm.runs[model]) for model in ("one", "two")}
+    scene.seen.scripts = [cluster("scontrol", "write", "batch_script", str(job), "-") for job in cluster.jobs()]
+
+    farm.log_checkpoint(farm.runs["junk"], farm.checkpoint("junk"))
+    before = set(cluster.jobs())
+    scene.invocations.append(farm.run(shard_frames=3))
+    mine = of(farm, cluster, "download") | of(farm, cluster, "infer")
+    scene.seen.incremental = {number: job["comment"] for number, job in mine.items() if number not in before}
+    notes = len((farm.root / "submitted").read_text().splitlines())
+    scene.invocations.append(farm.run(shard_frames=3))
+    scene.seen.idle = len((farm.root / "submitted").read_text().splitlines()) - notes
+
+    (farm.folder(farm.runs["one"]) / "frame_000000.png").unlink()
+    scene.invocations.append(farm.run(shard_frames=3, device="cuda"))
+    return scene
+
+
+def play_accidents(stage: Stage, cluster: Cluster) -> Scene:
+    """Three shards of one model: the first is cancelled, twice, the second needs too much memory, the third time."""
+    scene = Scene(stage)
+    cues = {1: stage.cue(1), 3: stage.cue(3, "starve"), 5: stage.cue(5)}
+    stage.start("--retries", "1", shard_frames=2)
+    first, last = stage.reached(1), stage.reached(5)
+    for frame in (0, 2, 4):
+        stage.placed("one", frame)
+    cluster("scontrol", "update", f"JobId={last.job}", "EndTime=now")
+    cluster("scancel", first.job)
+    until(lambda: cluster.jobs()[int(last.job)]["state"] == "TIMEOUT", "the end of its time")
+    cues[5].unlink()
+    cluster("scancel", stage.reached(1, times=2).job)
+    scene.invocations.append(stage.ended())
+    scene.seen.jobs = of(stage, cluster, "infer")
+    scene.seen.events = stage.events()
+    cues[1].unlink()
+    scene.invocations.append(stage.run(shard_frames=2))
+    return scene
+
+
+def play_orphans(stage: Stage, cluster: Cluster, others_are_done: Event) -> Scene:
+    """The invocation is killed, its job goes on; the next takes over; then its node goes down."""
+    scene = Scene(stage)
+    cue = stage.cue(2)
+    stage.start()
+    orphan = stage.reached(2)
+    stage.placed("one", 1)
+    kill_group(stage.started[-1])
+    scene.invocations += [stage.run(), stage.run("--unlock")]
+    stage.start("--retries", "1")
+    heir = stage.reached(2, times=2)
+    assert others_are_done.wait(PATIENCE)
+    cluster("scontrol", "update", f"NodeName={heir.node}", "State=DOWN", "Reason=test")
+    scene.seen.jobs = [orphan, heir, stage.reached(2, times=3)]
+    cue.unlink()
+    scene.invocations.append(stage.ended())
+    cluster("scontrol", "update", f"NodeName={heir.node}", "State=RESUME")
+    return scene
+
+
+def play_generic(stage: Stage, cluster: Cluster) -> Scene:
+    """With commands of one's own: a job is cancelled, then the invocation is interrupted, then all goes well."""
+    scene = Scene(stage)
+    cue = stage.cue(4)
+    stage.start(shard_frames=3)
+    event = stage.reached(4)
+    stage.placed("one", 3)
+    scene.seen.gpu = (event.node, event.gpu)
+    cluster("scancel", event.job)
+    scene.invocations.append(stage.ended())
+    stage.start(shard_frames=3)
+    event = stage.reached(4, times=2)
+    os.killpg(stage.started[-1].pid, signal.SIGINT)
+    scene.invocations.append(stage.ended())
+    until(lambda: cluster.jobs()[int(event.job)]["state"] == "CANCELLED", "the end of what was interrupted")
+    cue.unlink()
+    scene.invocations.append(stage.run(shard_frames=3))
+    return scene
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    if reason := slurm_cluster.obstacle():
+        lacking("slurm", reason)
+    with slurm_cluster.running() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def scenes(
+    cluster: Cluster, blank_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Scene]]]:
+    """Every scene, being played."""
+    root = tmp_path_factory.mktemp("scenes")
+    bin_ = root / "bin"
+    bin_.mkdir()
+    recorder = bin_ / "sbatch"
+    recorder.write_text(RECORDER.format(notes=root / "farm" / "submitted", sbatch=shutil.which("sbatch")))
+    recorder.chmod(0o755)
+    known = cluster.environment
+    watched = known | {"PATH": f"{bin_}:{os.environ['PATH']}", "MLFLOW_TRACKING_PASSWORD": SECRET}
+    keep = ("--slurm-keep-successful-logs",)
+    fake = ("--set-resources", "infer:gpu_model=fake")
+    farm = Stage(root / "farm", blank_store, (*SLURM, *keep, *fake), "one", "two", **watched)
+    farm.add_run("junk", b"junk")
+    # the nodes know the store by the environment alone
+    farm.environment["MLFLOW_TRACKING_URI"] = farm.uri
+    farm.config |= {"mlflow_uri": "none", "device": "auto"}
+    reference = Stage(root / "reference", blank_store, ("--cores", "1"), "one", "two")
+    accidents = Stage(root / "accidents", blank_store, SLURM, "one", **known)
+    orphans = Stage(root / "orphans", blank_store, SLURM, "one", **known)
+    generic = Stage(root / "generic", blank_store, GENERIC, "one", **known)
+    generic.config["device"] = "auto"
+    stages = [farm, reference, accidents, orphans, generic]
+    others_are_done = Event()
+    with ThreadPoolExecutor(len(stages)) as pool:
+        futures = {
+            "farm": pool.submit(play_farm, farm, cluster),
+            "accidents": pool.submit(play_accidents, accidents, cluster),
+            "generic": pool.submit(play_generic, generic, cluster),
+            "reference": pool.submit(lambda: Scene(reference, [reference.run()])),
+            "orphans": pool.submit(play_orphans, orphans, cluster, others_are_done),
+        }
+        try:
+            yield futures | {"done": others_are_done}
+        finally:
+            others_are_done.set()
+            for stage in stages:
+                stage.kill()
+
+
+@pytest.fixture(scope="module")
+def reference(scenes) -> Stage:
+    """The same models, rendered here, unsharded."""
+    scene = scenes["reference"].result()
+    assert scene.invocations[0][0] == 0, scene.invocations[0][1]
+    return scene.stage
+
+
+@pytest.fixture(scope="module")
+def farm(scenes) -> Scene:
+    return scenes["farm"].result()
+
+
+@pytest.fixture(scope="module")
+def accidents(scenes) -> Scene:
+    return scenes["accidents"].result()
+
+
+@pytest.fixture(scope="module")
+def generic(scenes) -> Scene:
+    return scenes["generic"].result()
+
+
+@pytest.fixture(scope="module")
+def orphans(scenes, farm, accidents, generic) -> Scene:
+    scenes["done"].set()
+    return scenes["orphans"].result()
+
+
+def test_two_gpus_have_two_renders_at_once_and_each_its_own(farm):
+    running = [job for job in farm.seen.jobs.values() if job["state"] == "RUNNING"]
+    held = {event.job: (event.node, event.gpu) for event in farm.seen.at_once}
+
+    assert len(running) == 2
+    assert sorted(held.values()) == [("n1", "0"), ("n2", "0")]
+    assert all(event.gpu == "0" for event in farm.stage.events())
+
+
+def test_shards_on_nodes_have_the_bytes_of_a_whole_render_here(farm, reference):
+    for model in ("one", "two"):
+        pictures = reference.pictures(model)
+        assert len(set(pictures.values())) == FRAMES
+        farm_pictures = farm.stage.pictures(model)
+        # the last invocation is to render the one that was deleted, and cannot
+        missing = {"frame_000000.png"} if model == "one" else set()
+        assert pictures.keys() - farm_pictures.keys() == missing
+        assert farm_pictures == {name: data for name, data in pictures.items() if name not in missing}
+
+
+def test_a_broken_model_fails_alone_and_the_summary_tells(farm):
+    code, output = farm.invocations[0]
+
+    assert code == 1, output
+    assert [line["status"] for line in farm.seen.summary] == ["success", "success", "load_failed"]
+    assert "dailies: 1 of 3 models failed: junk " in output
+    assert len(jobs(output, "infer")) == 6
+
+
+def test_what_was_mended_alone_is_submitted_and_then_nothing(farm):
+    (code, output), (idle, nothing) = farm.invocations[1:3]
+    junk = farm.stage.folder(farm.stage.runs["junk"]).name
+
+    assert code == 0, output
+    wildcards = Counter(farm.seen.incremental.values())
+    assert wildcards == {
+        f"rule_download_wildcards_{junk}": 1,
+        f"rule_infer_wildcards_{junk}_1": 1,
+        f"rule_infer_wildcards_{junk}_2": 1,
+    }
+    assert farm.stage.written(farm.stage.runs["two"]) == farm.seen.written["two"]
+    assert (idle, farm.seen.idle) == (0, 0)
+    assert "Nothing to be done" in nothing
+
+
+def test_a_device_is_looked_for_on_the_node_and_not_on_the_head(farm):
+    code, output = farm.invocations[3]
+
+    assert code == 1
+    assert "one_" in "".join(jobs(output, "infer"))
+    assert "device is cuda, but" in output.split("rule infer:")[1]
+
+
+def test_no_credential_is_in_a_job_script_or_on_a_command_line(farm):
+    submitted = (farm.stage.root / "submitted").read_text()
+
+    assert len(submitted.splitlines()) >= 9
+    assert len(farm.seen.scripts) >= 9
+    assert SECRET not in submitted + "".join(farm.seen.scripts)
+    # it does reach the node, for downloads; a render does not see it
+    assert "--export=ALL" in submitted
+    assert {event.secret for event in farm.stage.events()} == {None}
+
+
+def test_only_downloads_import_mlflow_on_a_node(farm):
+    logs = {
+        rule: [path.read_text() for path in (farm.stage.root / ".snakemake" / "slurm_logs").glob(f"rule_{rule}/*/*.log")]
+        for rule in ("download", "infer")
+    }
+
+    assert len(logs["download"]) >= 4
+    assert len(logs["infer"]) >= 8
+    assert all(re.search(r"import time:.* snakemake$", log, re.MULTILINE) for log in logs["infer"])
+    assert all(re.search(r"import time:.* mlflow", log) for log in logs["download"])
+    assert not any(re.search(r"import time:.* mlflow", log) for log in logs["infer"])
+
+
+def test_a_job_killed_for_memory_or_time_or_by_hand_is_tried_again_and_goes_on_at_its_frame(accidents):
+    code, output = accidents.invocations[0]
+    events = accidents.seen.events
+    tried = [[job for job in accidents.seen.jobs.values() if job["comment"].endswith(f"_{n}")] for n in (1, 2, 3)]
+
+    assert [len(attempts) for attempts in tried] == [2, 2, 2], output
+    assert [attempts[1]["state"] for attempts in tried] == ["CANCELLED", "COMPLETED", "COMPLETED"]
+    assert [megabytes(attempts[1]) for attempts in tried] == [2 * megabytes(attempts[0]) for attempts in tried]
+    # what was there was never rendered again, and the frame in hand was
+    assert Counter(event.frame for event in events) == {0: 1, 1: 2, 2: 1, 3: 2, 4: 1, 5: 2}
+
+
+def test_a_job_killed_again_is_reported_with_the_reason(accidents):
+    code, output = accidents.invocations[0]
+
+    assert code == 1
+    for reason in ("SLURM status is: 'CANCELLED'", "SLURM status is: 'TIMEOUT'", "exceeded memory limit"):
+        assert reason in output
+    assert "dailies: frames already rendered are kept; the logs are in" in output
+
+
+def test_the_next_invocation_renders_the_frame_that_was_lost(accidents, reference):
+    code, output = accidents.invocations[1]
+    after = accidents.stage.events()[len(accidents.seen.events) :]
+
+    assert code == 0, output
+    assert [event.frame for event in after] == [1]
+    assert accidents.stage.pictures("one") == reference.pictures("one")
+    assert [line["status"] for line in accidents.stage.summary()] == ["success"]
+
+
+def test_commands_of_ones_own_submit_watch_and_cancel(generic, reference):
+    (cancelled, report), (interrupted, _), (code, output) = generic.invocations
+
+    assert generic.seen.gpu in {("n1", "0"), ("n2", "0")}
+    assert (cancelled, interrupted, code) == (1, 1, 0), output
+    assert "Error in rule infer" in report
+    assert Counter(event.frame for event in generic.stage.events()) == {0: 1, 1: 1, 2: 1, 3: 1, 4: 3, 5: 1}
+    assert generic.stage.pictures("one") == reference.pictures("one")
+
+
+def test_a_killed_head_is_unlocked_and_a_lost_node_replaced_with_the_same_bytes(orphans, reference):
+    (locked, refusal), (unlocked, _), (code, output) = orphans.invocations
+    orphan, heir, last = orphans.seen.jobs
+
+    assert locked == 1
+    assert "LockException" in refusal
+    assert unlocked == 0
+    assert code == 0, output
+    assert "NODE_FAIL" in output
+    assert last.node != heir.node
+    assert len({orphan.job, heir.job, last.job}) == 3
+    assert {number: count for number, count in Counter(e.frame for e in orphans.stage.events()).items() if number < 3} == {
+        0: 1,
+        1: 1,
+        2: 3,
+    }
+    assert orphans.stage.pictures("one") == reference.pictures("one")
+
+
+def megabytes(job: dict[str, str]) -> float:
+    """The memory that a job asked for."""
+    return float(job["memory"][:-1]) * {"M": 1, "G": 1024}[job["memory"][-1]]

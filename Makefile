@@ -17,7 +17,7 @@ demo: .venv/core
 	@echo "Noisy input and clean reference: demo/frames/ and demo/reference/"
 
 test: .venv/dev
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev
 	$(BIN)/ruff check

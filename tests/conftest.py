@@ -275,6 +275,11 @@ class Studio:
         return found
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests that mostly wait begin first: the others run beside them."""
+    items.sort(key=lambda item: "slurm" not in item.keywords)
+
+
 def lacking(what: str, reason: str) -> None:
     """Skip a test for want of ``what``; fail where the environment variable DAILIES_REQUIRE names it."""
     if what in os.environ.get("DAILIES_REQUIRE", "").split(","):

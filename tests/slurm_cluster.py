@@ -6,6 +6,7 @@ No systemd and no cgroups are needed, so it runs in a container; root is, and th
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -78,7 +79,7 @@ class Cluster:
         self._daemons: dict[str, subprocess.Popen] = {}
 
     def start(self) -> None:
-        """Start every daemon and wait until both nodes are idle; raises RuntimeError with the logs if they never are."""
+        """Start every daemon, wait until both nodes are idle; raises RuntimeError with the logs else."""
         _sweep()
         shutil.rmtree(FOLDER, ignore_errors=True)
         FOLDER.mkdir()
@@ -223,11 +224,9 @@ def _free_port() -> int:
 
 
 def _sweep() -> None:
-    """Kill what jobs of this cluster left running: they know its configuration, and the number of their job."""
+    """Kill whatever knows this cluster: what jobs left running, and all of a session that was killed."""
     for place in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
-            variables = place.read_bytes().split(b"\0")
-            if f"SLURM_CONF={FOLDER}/slurm.conf".encode() in variables and any(
-                each.startswith(b"SLURM_JOB_ID=") for each in variables
-            ):
-                os.kill(int(place.parent.name), 9)
+            known = f"SLURM_CONF={FOLDER}/slurm.conf".encode() in place.read_bytes().split(b"\0")
+            if known and int(place.parent.name) != os.getpid():
+                os.kill(int(place.parent.name), signal.SIGKILL)

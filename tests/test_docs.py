@@ -8,7 +8,7 @@ from conftest import REPOSITORY, Studio
 from dailies.catalog import MLMODEL, ORDER
 from dailies.signatures import FIELDS
 
-DOCUMENTS = ("README.md", "docs/architecture.md", "docs/guia_de_uso.md", "config/README.md")
+DOCUMENTS = ("README.md", "docs/architecture.md", "docs/guia_de_uso.md", "docs/cluster.md", "config/README.md")
 
 
 def test_the_picture_of_the_stages_is_snakemakes_rule_graph(rendered: Studio):

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from conftest import REPOSITORY, Studio, environment, kill_group
+from conftest import REPOSITORY, Studio, kill_group
 from PIL import Image
 
 FRAMES = 6
@@ -32,7 +32,7 @@ class Stage(Studio):
     def __init__(self, root: Path, blank: Path, machine: tuple[str, ...], *models: str, **variables: str) -> None:
         super().__init__(root, blank=blank)
         self.machine = machine
-        self.environment = environment() | variables
+        self.environment = variables
         self.stage = root / "stage"
         self.stage.mkdir()
         self.started: list[subprocess.Popen] = []

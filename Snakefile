@@ -1,6 +1,6 @@
 """Dailies: render every model of an MLflow experiment over every frame of a sequence.
 
-sequence + discover -> download -> infer -> collect -> summary -> contact_sheet -> compare
+sequence + discover -> download -> infer -> measure -> collect -> summary -> contact_sheet -> compare
 """
 
 from snakemake.utils import min_version
@@ -19,6 +19,8 @@ include: "rules/sequence.smk"
 include: "rules/discover.smk"
 include: "rules/download.smk"
 include: "rules/infer.smk"
+include: "rules/measure_inputs.smk"
+include: "rules/measure.smk"
 include: "rules/collect.smk"
 include: "rules/summary.smk"
 include: "rules/contact_sheet.smk"
@@ -36,6 +38,8 @@ localrules:
     discover,
     list_models,
     collect,
+    metrics,
+    leaderboard,
     summary,
     overview,
     write_back,
@@ -44,7 +48,7 @@ localrules:
 
 
 wildcard_constraints:
-    model=r"[^/]+",
+    model=r"[^/@][^/]*",
     shard=r"all|[1-9][0-9]*",
 
 

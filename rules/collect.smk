@@ -1,10 +1,11 @@
-"""Stage 5, collect: close a model. renders/{model}/, runs/{model}.json -> metadata.json."""
+"""Stage 6, collect: close a model. renders/{model}/, measures/{model}/, runs/{model}.json -> metadata.json."""
 
 
 rule collect:
     input:
         run=f"{STATE}/runs/{{model}}.json",
         outcomes=records_of_all_shards,
+        measures=measures_of_model,
         sequence=f"{STATE}/sequence.json",
     output:
         metadata=f"{OUT}/{{model}}/metadata.json",
@@ -12,5 +13,7 @@ rule collect:
         f"{OUT}/logs/collect_{{model}}.log",
     conda:
         "../envs/dailies.yaml"
+    params:
+        training_frames_from=config["training_frames_from"],
     script:
         "../scripts/collect.py"

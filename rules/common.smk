@@ -154,9 +154,15 @@ def receipt_of_weights(wildcards):
 SUMMARY = Path(f"{OUT}/batch_summary.json")
 SUMMARY_BEFORE = SUMMARY.stat().st_mtime_ns if SUMMARY.is_file() else None
 
+TOLD = Path(f"{STATE}/metrics.json")
+TOLD_BEFORE = TOLD.stat().st_mtime_ns if TOLD.is_file() else None
+
 
 def tell_outcome():
-    """Say what was rendered; raise, so that the exit code is 1, when models failed in this invocation."""
+    """Say what was rendered and measured; raise, so that the exit code is 1, when models failed in this invocation."""
+    if TOLD.is_file() and TOLD.stat().st_mtime_ns != TOLD_BEFORE:
+        for line in leaderboard.told(TOLD):
+            logger.info(line)
     if not SUMMARY.is_file() or SUMMARY.stat().st_mtime_ns == SUMMARY_BEFORE:
         return
     logger.info(metadata.table(SUMMARY))

@@ -7,6 +7,7 @@ rule compare:
         summary=f"{OUT}/batch_summary.json",
         sequence=f"{STATE}/sequence.json",
         sheet=f"{OUT}/compare/contact_sheet.png",
+        metrics=ranking_for_page,
     output:
         page=f"{OUT}/compare/index.html",
     log:
@@ -19,5 +20,6 @@ rule compare:
         runtime=lambda wc, input, attempt: attempt * estimates.page_minutes(input.sequence, models=len(input.metadata)),
     params:
         fps=config["fps"],
+        reference=lambda wildcards: reference_fingerprint(),
     script:
         "../scripts/compare.py"

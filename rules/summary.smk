@@ -1,4 +1,4 @@
-"""Stage 6, summary: all models in one file. discovery.json, every metadata.json -> batch_summary.json."""
+"""Stage 7, summary: all models in one file. discovery.json, every metadata.json -> batch_summary.json."""
 
 
 rule summary:

@@ -13,6 +13,9 @@ if __name__ == "__main__":
             [Path(path) for path in snakemake.input.outcomes],
             sequence=Path(snakemake.input.sequence),
             manifests=Path(snakemake.input.sequence).parent / "frames" / snakemake.wildcards.model,
+            measures=[Path(path) for path in snakemake.input.measures],
+            training_frames_from=snakemake.params.training_frames_from,
+            input_dir=Path(snakemake.config["input_dir"]),
             output=Path(snakemake.output.metadata),
         )
         discard(Path(snakemake.input.sequence).parent / "weights" / snakemake.wildcards.model)

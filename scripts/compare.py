@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from dailies.logs import job_log
+from dailies.leaderboard import page_metrics
 from dailies.page import build
 
 if __name__ == "__main__":
@@ -17,5 +18,7 @@ if __name__ == "__main__":
             state=Path(snakemake.input.sequence).parent / "page.json",
             tracking_uri=snakemake.config["mlflow_uri"] or os.environ.get("MLFLOW_TRACKING_URI"),
             fps=snakemake.params.fps,
+            reference_dir=Path(reference) if (reference := snakemake.config["reference_dir"]) else None,
+            metrics=[metric for path in snakemake.input.metrics for metric in page_metrics(Path(path))],
             threads=snakemake.threads,
         )

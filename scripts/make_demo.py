@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "copyair_experiments"
 THREADS = 2
+TRAINING_STEP = 6
+"""Of so many frames the models see the first in training."""
 PARTS = ("frames", "reference", "artifacts", "mlflow.db")
 
 
@@ -73,7 +75,7 @@ class Shot:
 
     def training_frames(self) -> list[np.ndarray]:
         """Give the clean frames that models see in training: every sixth."""
-        return self.clean[::6]
+        return self.clean[::TRAINING_STEP]
 
     def validation_frames(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Give (noisy, clean) frames from between those of the training."""
@@ -210,6 +212,7 @@ def fill_store(folder: Path, *, home: Path, shot: Shot, recipes: Sequence[Recipe
         run = client.create_run(experiment, run_name=recipe.run_name)
         for key, value in flat_params(recipe).items():
             client.log_param(run.info.run_id, key, value)
+        client.log_param(run.info.run_id, "data.train_frames", f"0:{len(shot.clean)}:{TRAINING_STEP}")
         trained = train(recipe, shot)
         for epoch, metrics in enumerate(trained.history, start=1):
             for key, value in metrics.items():

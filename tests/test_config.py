@@ -14,7 +14,10 @@ CONFIG = Path(__file__).parents[1] / "config"
 SCHEMA = CONFIG / "config.schema.yaml"
 RULES = yaml.safe_load(SCHEMA.read_text())["properties"]
 TRUSTED = "allowed: true, false, one experiment or run id or a list of them"
-DEFAULTS = {key: rule["default"] for key, rule in RULES.items()} | {"experiment_name": ["copyair_experiments"]}
+DEFAULTS = {key: rule["default"] for key, rule in RULES.items()} | {
+    "experiment_name": ["copyair_experiments"],
+    "metrics": ["auto"],
+}
 TEXT_HINT = "not as text; write it in quotes in the configuration file."
 PARITY = "parity_tolerance is {}; allowed: two numbers of at least 0, in brackets."
 LIST_HINT = "not as text; write it in brackets on the command line, '{}=[...]', or in quotes in the configuration file."
@@ -437,8 +440,9 @@ def test_the_users_file_says_the_defaults():
     text = (CONFIG / "config.yaml").read_text()
     commented = re.sub(r"^# (?=[a-z_]+:)", "", text, flags=re.MULTILINE)
 
-    assert validated(yaml.safe_load(text), SCHEMA, {}) == DEFAULTS
-    assert validated(yaml.safe_load(commented), SCHEMA, {}) == DEFAULTS
+    shipped = DEFAULTS | {"reference_dir": "demo/reference"}  # that of the demo, which nothing else would have
+    assert validated(yaml.safe_load(text), SCHEMA, {}) == shipped
+    assert validated(yaml.safe_load(commented), SCHEMA, {}) == shipped
     assert set(yaml.safe_load(commented)) == {key for key in RULES if not key.endswith("_from")}
 
 

@@ -95,8 +95,8 @@ def test_metadata_has_the_promised_fields_in_order(described):
 
     assert list(about) == [
         *("run_id", "run_name", "architecture", "epoch", "train_loss", "val_loss", "status", "start_time"),
-        *("experiment", "registered_model", "params", "metrics", "tags", "not_chosen"),
-        *("render", "artifact", "input", "network", "signature"),
+        *("experiment", "registered_model", "params", "metrics", "tags", "datasets", "not_chosen"),
+        *("render", "artifact", "input", "network", "signature", "measured"),
     ]
     assert list(about["render"]) == [
         *("status", "error", "attempt", "frames", "seconds", "fps", "device", "precision"),

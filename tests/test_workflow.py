@@ -65,6 +65,8 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
         "params": {"kind": "dark", "model.architecture": "UNet", "training.epochs": "20"},
         "metrics": {"lr/max": None, "train/loss": 0.25, "val/loss": 0.125, "val/psnr": None},
         "tags": {},
+        "datasets": [],
+        "measured": None,
         "not_chosen": [],
         "render": {
             "status": "success",

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
-from dailies import files
+from dailies import files, metrics
 from dailies.errors import ConfigError, LoadError
 from dailies.locations import FIXED
 from dailies.signatures import Signature, signature
@@ -185,7 +185,7 @@ def _text(key: str, given: Any) -> Any:
     if key in ("filter", "order_by") and isinstance(given, str):
         return given + _open_quote(given)
     if (
-        key in ("input_dir", "output_dir", "mlflow_uri", "python_path", "model_cache")
+        key in ("input_dir", "output_dir", "reference_dir", "mlflow_uri", "python_path", "model_cache")
         and isinstance(given, str)
         and given.startswith("~/")
     ):
@@ -266,11 +266,31 @@ def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str
                 f"output_dir {config['output_dir']!r} is {place} input_dir {config['input_dir']!r}; "
                 "allowed: a folder outside it."
             )
+    yield from _metric_problems(config)
     yield from _loading_problems(config)
     if {"tile_size", "overlap"} <= config.keys() and config["overlap"] > config["tile_size"] - TILE_STEP:
         yield (
             f"overlap is {config['overlap']} and tile_size is {config['tile_size']}; "
             f"allowed: an overlap of at most {config['tile_size'] - TILE_STEP}."
+        )
+
+
+def _metric_problems(config: Mapping) -> Iterator[str]:
+    """Check that what is to be measured can be."""
+    if not {"metrics", "rank_by", "reference_dir"} <= config.keys():
+        return
+    asked = config["metrics"] or ()
+    lacking = [name for name in asked if name != metrics.AUTO and metrics.BY_NAME[name].group == "reference"]
+    if lacking and config["reference_dir"] is None:
+        yield f"metrics lists {lacking[0]}, which needs a reference; set reference_dir, or take it out."
+    for name in asked:
+        module, package = metrics.EXTRAS.get(name, (None, None))
+        if module and find_spec(module) is None:
+            yield f"metrics lists {name}, which needs a package that is not installed; pip install {package}."
+    if config["rank_by"] not in {metrics.AUTO, *(measured := metrics.measured(config))}:
+        yield (
+            f"rank_by is {config['rank_by']}, which is not measured; "
+            f"allowed: auto{''.join(f', {name}' for name in measured)}."
         )
 
 

@@ -576,6 +576,7 @@ def _record(found: Sequence[Found], template: str, state: Path) -> list[str]:
                 "params": dict(sorted(run.params.items())),
                 "metrics": dict(sorted(run.metrics.items())),
                 "tags": dict(sorted(run.tags.items())),
+                "datasets": [dict(dataset) for dataset in run.datasets],
                 "not_chosen": list(choice.others),
             },
         )

@@ -121,6 +121,24 @@ def in_place(manifests: Path, folder: Path) -> dict[str, Entry]:
     return {entry.output: entry for entry in told if entry.size == _size(folder / entry.output)}
 
 
+def digests(manifests: Path, folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Give the sha256 of each of the files ``names`` in ``folder`` that is there.
+
+    What the files in ``manifests`` say counts where they agree and the size is right; other frames are read.
+    """
+    told = defaultdict(set)
+    for path in manifests.glob("*.jsonl"):
+        for name, entry in _read(path).items():
+            told[name].add((entry.size, entry.sha256))
+    found = {}
+    for name in names:
+        size = _size(folder / name)
+        if size is not None:
+            sizes, known = zip(*told[name], strict=True) if told[name] else ((), ())
+            found[name] = known[0] if sizes == (size,) else files.sha256_of(folder / name)
+    return found
+
+
 def prune(folder: Path, names: Iterable[str]) -> None:
     """Delete the manifests in ``folder`` of shards that are not among ``names``; these know all frames by now."""
     kept = {f"{name}.jsonl" for name in names}
@@ -147,14 +165,19 @@ def next_attempt(state: Path, sequence: Path, folder: Path, *, shard: str, shard
     as a rule's parameter it makes Snakemake run again exactly what failed or lost frames. ``state`` is the record of
     the last attempt, ``sequence`` the sequence that it rendered; both may be missing.
     """
+    due = attempt_after(state)
+    if not state.is_file() or files.read_json(state)["status"] != "success":
+        return due
+    lost = sequence.is_file() and not shards(sequence, shard_frames)[shard].outputs <= names(folder)
+    return due + 1 if lost else due
+
+
+def attempt_after(state: Path) -> int:
+    """Give the number of the attempt that is due after the one that ``state`` records: the same after a success."""
     if not state.is_file():
         return 1
     last = files.read_json(state)
-    if last["status"] != "success":
-        return last["attempt"] + 1
-    if sequence.is_file() and not shards(sequence, shard_frames)[shard].outputs <= names(folder):
-        return last["attempt"] + 1
-    return last["attempt"]
+    return last["attempt"] + (last["status"] != "success")
 
 
 def basis(record: Path, frames: str, settings: Any, loading: Any) -> str:

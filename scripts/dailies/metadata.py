@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dailies import files, manifest
+from dailies import files, leaderboard, manifest
 from dailies.sequence import load as load_sequence
 from dailies.tables import columns
 from dailies.text import clean
@@ -19,10 +19,21 @@ NAMED = 5
 """How many failures are spelled out before the rest is counted."""
 
 
-def describe(run: Path, outcomes: Sequence[Path], *, sequence: Path, manifests: Path, output: Path) -> None:
+def describe(
+    run: Path,
+    outcomes: Sequence[Path],
+    *,
+    sequence: Path,
+    manifests: Path,
+    output: Path,
+    measures: Sequence[Path] = (),
+    training_frames_from: Sequence[str] = (),
+    input_dir: Path = Path(),
+) -> None:
     """Merge what MLflow says of a model (``run``) and how its shards went (``outcomes``) into ``metadata.json``.
 
-    Of the ``manifests`` only those of these shards are needed once all frames are rendered.
+    Of the ``manifests`` only those of these shards are needed once all frames are rendered. ``measures`` are the records
+    of the metrics of its shards; without any, nothing is said of metrics.
     """
     about, went = files.read_json(run), merged([files.read_json(path) for path in outcomes])
     shot = load_sequence(sequence)
@@ -38,12 +49,16 @@ def describe(run: Path, outcomes: Sequence[Path], *, sequence: Path, manifests: 
             "params": about["params"],
             "metrics": about["metrics"],
             "tags": about["tags"],
+            "datasets": about.get("datasets", []),
             "not_chosen": about["not_chosen"],
             "render": {key: went[key] for key in ("status", "error", "attempt")} | went["render"],
             "artifact": went["artifact"],
             "input": {"digest": shot.digest, "frames": len(shot.frames), "skipped": len(shot.skipped)},
             "network": {key: went["model"].get(key) for key in ("builder", "trust_pickle", "notes")},
             "signature": went["model"].get("signature"),
+            "measured": leaderboard.summed_up(measures, about, shot, names=training_frames_from, input_dir=input_dir)
+            if measures
+            else None,
         },
     )
 
@@ -88,6 +103,7 @@ def _line(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         "frames": render["frames"],
         "seconds": render["seconds"],
         "fps": render["fps"],
+        **({"measured": measured["mean_unseen"]} if (measured := about.get("measured")) else {}),
     }
 
 

@@ -140,10 +140,7 @@ def _source(shot: FrameSequence, input_dir: Path) -> Shelf:
 
 
 def _reference(shot: FrameSequence, reference_dir: Path) -> Shelf:
-    by_stem = {path.stem: path for path in sorted(reference_dir.iterdir()) if path.is_file()}
-    originals = {
-        frame.output: by_stem[Path(frame.name).stem] for frame in shot.frames if Path(frame.name).stem in by_stem
-    }
+    originals = reference.matched(shot.frames, reference_dir).paths
     depth, _ = _first(originals)
     return Shelf(REFERENCE, "Reference", originals, bit_depth=depth, as_it_is=False)
 

@@ -1,0 +1,88 @@
+"""Stage 5, measure: every frame of every model. renders/, frames, reference -> measures/, leaderboard.csv."""
+
+
+rule metrics:
+    input:
+        f"{OUT}/compare/leaderboard.csv",
+
+
+rule baseline:
+    input:
+        sequence=f"{STATE}/sequence.json",
+    output:
+        measures=f"{STATE}/measures/@source/{{shard}}.json",
+    log:
+        f"{OUT}/logs/baseline_{{shard}}.log",
+    conda:
+        "../envs/dailies.yaml"
+    threads: 2
+    resources:
+        mem_mb=measure_memory,
+        runtime=measure_minutes,
+    params:
+        measuring=measuring,
+        attempt=due_attempt("@source"),
+    script:
+        "../scripts/baseline.py"
+
+
+rule measure:
+    input:
+        outcomes=records_of_all_shards,
+        sequence=f"{STATE}/sequence.json",
+        baseline=f"{STATE}/measures/@source/{{shard}}.json",  # which leaves the source's motion behind
+    output:
+        measures=f"{STATE}/measures/{{model}}/{{shard}}.json",
+    log:
+        f"{OUT}/logs/measure_{{model}}_{{shard}}.log",
+    conda:
+        "../envs/dailies.yaml"
+    threads: 2
+    resources:
+        mem_mb=measure_memory,
+        runtime=measure_minutes,
+    params:
+        measuring=measuring,
+        attempt=due_attempt("{model}"),
+    script:
+        "../scripts/measure.py"
+
+
+rule consensus:
+    input:
+        outcomes=renders_of_all_models,
+        sequence=f"{STATE}/sequence.json",
+    output:
+        measures=f"{STATE}/measures/@consensus/{{shard}}.json",
+    log:
+        f"{OUT}/logs/consensus_{{shard}}.log",
+    conda:
+        "../envs/dailies.yaml"
+    resources:
+        mem_mb=measure_memory,
+        runtime=measure_minutes,
+    params:
+        measuring=measuring,
+        attempt=due_attempt("@consensus"),
+    script:
+        "../scripts/consensus.py"
+
+
+rule leaderboard:
+    input:
+        metadata=metadata_of_all_models,
+        measures=measures_of_all,
+        consensus=consensus_of_all_shards,
+        sequence=f"{STATE}/sequence.json",
+    output:
+        frames=f"{OUT}/compare/metrics.csv",
+        models=f"{OUT}/compare/leaderboard.csv",
+        told=f"{STATE}/metrics.json",
+    log:
+        f"{OUT}/logs/leaderboard.log",
+    conda:
+        "../envs/dailies.yaml"
+    params:
+        question=[METRICS, metrics.ranked_by(config), config["training_frames_from"]],
+    script:
+        "../scripts/leaderboard.py"

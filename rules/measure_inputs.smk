@@ -1,0 +1,77 @@
+"""Input functions and parameters of measure.smk."""
+
+from dailies import leaderboard, metrics, reference
+
+METRICS = metrics.measured(config)
+AUTOMATIC = metrics.automatic(config)
+
+
+@cache
+def reference_fingerprint():
+    """A digest of the reference's listing; ends the invocation where it cannot be used."""
+    return told(reference.fingerprint, Path(config["reference_dir"])) if config["reference_dir"] else None
+
+
+@cache
+def check_reference(listing):
+    """End the invocation when no frame of the reference belongs to the sequence."""
+    if reference_fingerprint():
+        told(reference.matched, sequence.load(listing).frames, Path(config["reference_dir"]))
+
+
+def measuring(wildcards):
+    """What decides which values there are, beside the frames themselves."""
+    from dailies.measures import MEASURING
+
+    return [MEASURING, METRICS, config["transfer"], reference_fingerprint()]
+
+
+def due_attempt(model):
+    """The number of the attempt that is due at measuring a shard; it grows only after a failure."""
+    return lambda wildcards: manifest.attempt_after(
+        Path(f"{STATE}/measured/{model.format(**wildcards)}/{wildcards.shard}.json")
+    )
+
+
+def shards_now():
+    """The names of the shards, once the sequence was read."""
+    listing = Path(checkpoints.sequence.get().output.sequence)
+    check_reference(listing)
+    return list(sequence.shards(listing, config["shard_frames"]))
+
+
+def measures_of(model):
+    return [f"{STATE}/measures/{model}/{shard}.json" for shard in shards_now()]
+
+
+def measures_of_model(wildcards):
+    """A model's measures, where an ordinary invocation measures: they are part of its metadata."""
+    return measures_of(wildcards.model) if AUTOMATIC else []
+
+
+def measures_of_all(wildcards):
+    return [path for model in [*discovered_models(), "@source"] for path in measures_of(model)]
+
+
+def consensus_of_all_shards(wildcards):
+    wanted = "consensus" in METRICS
+    return [f"{STATE}/measures/@consensus/{shard}.json" for shard in shards_now()] if wanted else []
+
+
+def renders_of_all_models(wildcards):
+    """The records of one shard of all models."""
+    return [f"{STATE}/renders/{model}/{wildcards.shard}.json" for model in discovered_models()]
+
+
+def ranking_for_page(wildcards):
+    return [f"{STATE}/metrics.json"] if AUTOMATIC else []
+
+
+def measure_memory(wildcards, input, attempt):
+    """Megabytes for measuring: about 0.3 kB per pixel and thread, on top of the libraries; more on every retry."""
+    return int((600 + 2 * 3e-4 * shards_of_sequence()[wildcards.shard].largest) * attempt)
+
+
+def measure_minutes(wildcards, input, attempt):
+    """Minutes for measuring: 1 s per megapixel and frame, and a reserve."""
+    return int((10 + shards_of_sequence()[wildcards.shard].pixels / 1e6 / 60) * attempt)

@@ -1,0 +1,349 @@
+"""The leaderboard: what was measured of all models, frame by frame and in the mean, and which of them is the best."""
+
+import csv
+import io
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dailies import files, metrics, reference, training
+from dailies.measures import SOURCE
+from dailies.metrics import BY_NAME
+from dailies.sequence import Sequence as FrameSequence
+from dailies.sequence import load as load_sequence
+from dailies.text import clean
+
+if TYPE_CHECKING:
+    from dailies.page import FrameMetric
+    from dailies.ranking import Comparison
+
+log = logging.getLogger(__name__)
+
+Frames = Mapping[str, Mapping[str, float | None]]
+"""Values by frame, by metric."""
+
+LEAST_UNSEEN = 2
+"""Frames that no model was trained on, below which all frames decide."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the measures, as the configuration says."""
+
+    metrics: tuple[str, ...]
+    ranked_by: str | None
+    input_dir: Path
+    reference_dir: Path | None
+    training_frames_from: tuple[str, ...]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Question":
+        """Take what concerns the leaderboard from a validated configuration."""
+        return cls(
+            metrics=metrics.measured(config),
+            ranked_by=metrics.ranked_by(config),
+            input_dir=Path(config["input_dir"]),
+            reference_dir=Path(config["reference_dir"]) if config["reference_dir"] else None,
+            training_frames_from=tuple(config["training_frames_from"]),
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model, or the source."""
+
+    model: str
+    """Its folder; ``@source`` for the source."""
+    about: Mapping[str, Any]
+    """Its ``metadata.json``."""
+    frames: Frames
+    seen: frozenset[str]
+    """The frames that it was trained on."""
+
+    def column(self, metric: str, names: Iterable[str]) -> list[float]:
+        """Give the values of a metric on those of the frames that have one."""
+        values = (self.frames.get(name, {}).get(metric) for name in names)
+        return [value for value in values if value is not None]
+
+
+def tabulate(
+    question: Question,
+    *,
+    sequence: Path,
+    metadata: Sequence[Path],
+    measures: Sequence[Path],
+    consensus: Sequence[Path],
+    tables: tuple[Path, Path],
+    output: Path,
+) -> None:
+    """Merge the measures of all models, in the order of ``metadata``, into two tables and ``output``.
+
+    ``measures`` are the records of the shards of each, in a folder of its name, and the source's in ``@source``;
+    ``consensus`` those of all models together. ``tables`` are the paths of ``metrics.csv``, a line per model and frame, and of
+    ``leaderboard.csv``, a line per model. ``output`` holds what the page and the end of an invocation tell.
+    """
+    shot = load_sequence(sequence)
+    measured: dict[str, list[Path]] = {}
+    for path in measures:
+        measured.setdefault(path.parent.name, []).append(path)
+    entries = [_entry(path, shot, measured, consensus, question) for path in metadata]
+    source = Entry(SOURCE, {}, merged(measured[SOURCE]), frozenset())
+    ranking = rank(entries, shot, question.ranked_by)
+    per_frame, per_model = tables
+    _write_csv(per_frame, _frame_lines([source, *entries], shot, question.metrics))
+    _write_csv(per_model, _model_lines(entries, source, ranking, shot, question))
+    missing = reference.matched(shot.frames, question.reference_dir).missing if question.reference_dir else ()
+    files.write_json(
+        output,
+        {
+            "verdict": ranking.told,
+            "missing": reference.told_missing(missing),
+            "problems": _problems(measured, consensus),
+            "metrics": [asdict(BY_NAME[name]) for name in question.metrics],
+            "values": {
+                name: {
+                    entry.model: [entry.frames.get(frame.output, {}).get(name) for frame in shot.frames]
+                    for entry in entries
+                    if entry.frames
+                }
+                for name in question.metrics
+            },
+        },
+    )
+    for line in told(output):
+        log.info("%s", line)
+
+
+def _entry(
+    path: Path,
+    shot: FrameSequence,
+    measured: Mapping[str, Sequence[Path]],
+    consensus: Sequence[Path],
+    question: Question,
+) -> Entry:
+    model, about = path.parent.name, files.read_json(path)
+    values = {name: dict(each) for name, each in merged(measured[model]).items()}
+    for record in consensus:
+        for name, value in files.read_json(record).get("models", {}).get(model, {}).items():
+            values.setdefault(name, {})["consensus"] = value
+    return Entry(model, about, values, seen_by(about, shot, question.training_frames_from, question.input_dir))
+
+
+def seen_by(about: Mapping[str, Any], shot: FrameSequence, names: Iterable[str], input_dir: Path) -> frozenset[str]:
+    """Name the frames of the sequence that a model was trained on, as far as its run says."""
+    return training.frames_seen(about, shot.frames, names=names, input_dir=input_dir)
+
+
+def merged(records: Iterable[Path]) -> dict[str, dict[str, float | None]]:
+    """Give the values of all frames from the records of a model's shards."""
+    found: dict[str, dict[str, float | None]] = {}
+    for path in records:
+        found |= files.read_json(path).get("frames", {})
+    return found
+
+
+def means(frames: Frames, metrics: Iterable[str], names: Iterable[str]) -> dict[str, float | None]:
+    """Give the mean of each metric over those of the frames that have a value; None where none has."""
+    names = list(names)
+    columns = {
+        metric: [value for name in names if (value := frames.get(name, {}).get(metric)) is not None]
+        for metric in metrics
+    }
+    return {metric: sum(values) / len(values) if values else None for metric, values in columns.items()}
+
+
+def summed_up(
+    records: Sequence[Path], about: Mapping[str, Any], shot: FrameSequence, *, names: Iterable[str], input_dir: Path
+) -> dict[str, Any]:
+    """Sum up a model's measures for its ``metadata.json``: means over all, over unseen, and over training frames."""
+    frames, told_by = merged(records), [files.read_json(path) for path in records]
+    metrics = [name for name in BY_NAME if any(name in values for values in frames.values())]
+    seen = seen_by(about, shot, names, input_dir)
+    outputs = [frame.output for frame in shot.frames]
+    trained = [name for name in outputs if name in seen]
+    return {
+        "frames": len(frames),
+        "training_frames": len(trained),
+        "error": next((each["error"] for each in told_by if each["error"]), None),
+        "notes": sorted({note for each in told_by for note in each.get("notes", ())}),
+        "mean": means(frames, metrics, outputs),
+        "mean_unseen": means(frames, metrics, [name for name in outputs if name not in seen]),
+        "mean_training": means(frames, metrics, trained) if trained else None,
+    }
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The models that could be ranked, the best first, each against the first."""
+
+    metric: str | None
+    order: tuple[str, ...]
+    comparisons: Mapping[str, "Comparison"]
+    """Of each model with the first: how much worse it is is less than 0."""
+    frames: tuple[str, ...]
+    """The frames that decided."""
+    seen: bool
+    """Whether frames are among them that a model was trained on, because there are too few others."""
+    told: str | None
+    """The outcome in words; None where there is nothing to rank."""
+
+
+def rank(entries: Sequence[Entry], shot: FrameSequence, metric: str | None) -> Ranking:
+    """Rank models by a metric, on the frames that all of them have it of and that none was trained on.
+
+    Where there are fewer than two of those, all frames decide, and it is said.
+    """
+    from dailies import ranking
+
+    nothing = Ranking(metric, (), {}, (), seen=False, told=None)
+    if metric is None:
+        return nothing
+    measured = [entry for entry in entries if entry.column(metric, entry.frames)]
+    common = [
+        frame.output
+        for frame in shot.frames
+        if all(entry.frames.get(frame.output, {}).get(metric) is not None for entry in measured)
+    ]
+    unseen = [name for name in common if not any(name in entry.seen for entry in measured)]
+    frames = unseen if len(unseen) >= LEAST_UNSEEN else common
+    if not measured or not frames:
+        return nothing
+    higher = BY_NAME[metric].higher_is_better
+    columns = {entry.model: entry.column(metric, frames) for entry in measured}
+    order = sorted(columns, key=lambda model: sum(columns[model]) * (-1 if higher else 1))
+    first = columns[order[0]]
+    comparisons = {
+        model: ranking.compare(columns[model], first, higher_is_better=higher) for model in order if model != order[0]
+    }
+    seen = len(frames) > len(unseen)
+    told = _verdict(metric, order, comparisons, frames, seen=seen)
+    return Ranking(metric, tuple(order), comparisons, tuple(frames), seen, told)
+
+
+def _verdict(
+    metric: str, order: Sequence[str], comparisons: Mapping[str, "Comparison"], frames: Sequence[str], *, seen: bool
+) -> str:
+    about = BY_NAME[metric]
+    trained = ", some of which models were trained on," if seen else ""
+    where = f"by {about.label} on {len(frames)} frames{trained}"
+    first = f"{order[0]} is the first {where}"
+    if len(order) == 1:
+        return f"{first}: it is the only one."
+    ties = [model for model, each in comparisons.items() if each.verdict == "tie"]
+    nearest = comparisons[order[1]]
+    unit = f" {about.unit}" if about.unit else ""
+    if nearest.low is None:
+        return f"{first}: a tie, for {len(frames)} frames are too few to tell."
+    interval = f"95 % interval {-nearest.high:.3g} to {-nearest.low:.3g}"
+    span = f"{-nearest.difference:.3g}{unit} ahead of {order[1]}, {interval}"
+    if not ties:
+        return f"{first}: {span}."
+    return f"{first}: a tie with {', '.join(ties)} ({span})."
+
+
+def _problems(measured: Mapping[str, Sequence[Path]], consensus: Sequence[Path]) -> list[str]:
+    """Say what could not be measured, once for each model."""
+    found = []
+    for model, paths in [*measured.items(), ("the consensus", consensus)]:
+        records = [files.read_json(path) for path in paths]
+        said = [each["error"] for each in records if each["error"]]
+        said += [note for each in records for note in each.get("notes", ())]
+        if said:
+            found.append(f"{'the source' if model == SOURCE else model}: {clean(said[0])}")
+    return found
+
+
+def _frame_lines(entries: Sequence[Entry], shot: FrameSequence, metrics: Sequence[str]) -> list[list[Any]]:
+    lines: list[list[Any]] = [["model", "frame", "training", *metrics]]
+    for entry in entries:
+        for frame in shot.frames:
+            if values := entry.frames.get(frame.output):
+                training_frame = "yes" if frame.output in entry.seen else "no"
+                lines.append([entry.model, frame.name, training_frame, *(values.get(name) for name in metrics)])
+    return lines
+
+
+def _model_lines(
+    entries: Sequence[Entry], source: Entry, ranking: Ranking, shot: FrameSequence, question: Question
+) -> list[list[Any]]:
+    """Give a line for each model: the ranked ones in their order, the others after them, and the source."""
+    place = {model: number for number, model in enumerate(ranking.order)}
+    training_columns = [f"{name}_training" for name in question.metrics]
+    lines: list[list[Any]] = [
+        [
+            *("rank", "model", "run_id", "run_name", "status", "verdict", "ranked_by", "frames"),
+            *("difference", "low", "high", "block"),
+            *question.metrics,
+            "training_frames",
+            *training_columns,
+            "error",
+        ]
+    ]
+    for entry in [*sorted(entries, key=lambda entry: place.get(entry.model, len(place))), source]:
+        # of those that cannot be ranked, and of the source, the same frames are shown
+        decided = ranking.frames or [frame.output for frame in shot.frames if frame.output not in entry.seen]
+        trained = [frame.output for frame in shot.frames if frame.output in entry.seen]
+        against = ranking.comparisons.get(entry.model)
+        own = means(entry.frames, question.metrics, decided)
+        seen = means(entry.frames, question.metrics, trained)
+        render = entry.about.get("render", {})
+        ranked = entry.model in place
+        lines.append(
+            [
+                place[entry.model] + 1 if ranked else None,
+                entry.model,
+                entry.about.get("run_id"),
+                entry.about.get("run_name"),
+                render.get("status"),
+                against.verdict if against else "first" if ranked else None,
+                ranking.metric if ranked else None,
+                len(ranking.frames) if ranked else None,
+                *((against.difference, against.low, against.high, against.block) if against else [None] * 4),
+                *own.values(),
+                len(trained),
+                *seen.values(),
+                render.get("error"),
+            ]
+        )
+    return lines
+
+
+def _write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in line] for line in lines)
+    files.write_bytes(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> Any:
+    """Write a value of a table: a number with seven digits; a text on one line that no spreadsheet runs as a formula."""
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    if isinstance(value, str):
+        line = clean(value)
+        return f"'{line}" if line.startswith(("=", "+", "-", "@")) and line != SOURCE else line
+    return value
+
+
+def told(path: Path) -> list[str]:
+    """Give what the end of an invocation says of the measures: the best model, what is missing, what failed."""
+    found = files.read_json(path)
+    return [line for line in (found["verdict"], found["missing"], *found["problems"]) if line]
+
+
+def page_metrics(path: Path) -> list["FrameMetric"]:
+    """Give the measures as the page takes them."""
+    from dailies.page import FrameMetric
+
+    found = files.read_json(path)
+    return [
+        FrameMetric(
+            each["label"],
+            found["values"][each["name"]],
+            higher_is_better=each["higher_is_better"],
+            unit=each["unit"],
+            note=each["note"],
+        )
+        for each in found["metrics"]
+    ]

@@ -1,0 +1,103 @@
+"""Metrics: what can be measured of a rendered frame, and what of it is asked for. Nothing is measured here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of one frame."""
+
+    name: str
+    """As the configuration and the tables write it."""
+    label: str
+    group: str
+    """What it is measured from: ``reference`` (the reference's frame), ``still`` (the source's), ``motion`` (the
+    source's and both frames before), ``consensus`` (the frames of all models)."""
+    higher_is_better: bool
+    unit: str = ""
+    note: str = ""
+    """What a reader has to know."""
+
+
+METRICS = (
+    Metric("psnr", "PSNR", "reference", higher_is_better=True, unit="dB"),
+    Metric("ssim", "SSIM", "reference", higher_is_better=True),
+    Metric("ms_ssim", "MS-SSIM", "reference", higher_is_better=True),
+    Metric("gmsd", "GMSD", "reference", higher_is_better=False),
+    Metric("haarpsi", "HaarPSI", "reference", higher_is_better=True),
+    Metric("flip", "FLIP", "reference", higher_is_better=False),
+    Metric(
+        "flicker",
+        "flicker",
+        "motion",
+        higher_is_better=False,
+        unit="code values",
+        note="Advisory: how much more than the source a pixel changes along the source's motion; blur is steady, too.",
+    ),
+    Metric(
+        "detail",
+        "detail",
+        "still",
+        higher_is_better=True,
+        unit="×",
+        note="Advisory: fine detail over the source's, whose grain counts as detail.",
+    ),
+    Metric(
+        "clipping",
+        "clipping",
+        "still",
+        higher_is_better=False,
+        unit="%",
+        note="Advisory: pixels at black or white beyond the source's.",
+    ),
+    Metric(
+        "consensus",
+        "off consensus",
+        "consensus",
+        higher_is_better=False,
+        unit="code values",
+        note="Advisory: mean difference from the median of all models; the odd one out may be the best.",
+    ),
+)
+"""Every metric, in the order of tables."""
+
+BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
+
+ADVISORY = tuple(metric.name for metric in METRICS if metric.note)
+"""The metrics that need no reference and decide nothing."""
+
+USUAL = ("psnr", "ssim", "ms_ssim", *ADVISORY)
+"""What ``auto`` stands for where there is a reference; the advisory ones where there is none."""
+
+EXTRAS = {"flip": ("flip_evaluator", "flip-evaluator")}
+"""Metrics that need a package beyond the project's: the module, and what pip calls it."""
+
+
+def measured(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the metrics that a validated configuration asks for, in the order of tables."""
+    asked = set(config["metrics"] or ())
+    if AUTO in asked:
+        asked |= {*(USUAL if config["reference_dir"] else ADVISORY)}
+    return tuple(metric.name for metric in METRICS if metric.name in asked)
+
+
+def automatic(config: Mapping[str, Any]) -> bool:
+    """Tell whether an ordinary invocation measures: there is a reference, or metrics are named."""
+    named = {*(config["metrics"] or ())} - {AUTO}
+    return bool(measured(config)) and bool(config["reference_dir"] or named)
+
+
+def ranked_by(config: Mapping[str, Any]) -> str | None:
+    """Name the metric that ranks the models; None where there is only advice."""
+    if config["rank_by"] != AUTO:
+        return config["rank_by"]
+    return next((name for name in measured(config) if BY_NAME[name].group == "reference"), None)
+
+
+def of_group(names: Sequence[str], group: str) -> tuple[str, ...]:
+    """Give those of the metrics that are measured from the same frames."""
+    return tuple(name for name in names if BY_NAME[name].group == group)

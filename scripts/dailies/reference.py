@@ -1,0 +1,105 @@
+"""The reference: ground-truth frames, matched to those of the sequence by name and number."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dailies import files
+from dailies.errors import SequenceError
+from dailies.sequence import EXTENSIONS, Frame, natural
+
+NAMED = 5
+"""How many names an error spells out before it counts the rest."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Which frame of the reference belongs to which frame of the sequence."""
+
+    paths: Mapping[str, Path]
+    """By the name of the rendered frame."""
+    missing: tuple[str, ...]
+    """The input frames that have none, by name."""
+
+
+def fingerprint(folder: Path) -> str:
+    """Give a digest that changes when a frame of the reference comes, goes or is written again.
+
+    Raises SequenceError when the folder is none, or holds no frame.
+    """
+    stats = ((path.name, path.stat()) for path in _listed(folder))
+    return files.digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+
+
+def matched(frames: Iterable[Frame], folder: Path) -> Reference:
+    """Match frames by name, whatever it ends in; those that are left by number, where that is one frame's alone.
+
+    The number of a frame is the last one in its name: the reference of ``plate_0012.png`` may be ``clean.0012.exr``.
+    Two frames of the reference with one name and different endings, and two with one number, belong to no frame.
+
+    Raises SequenceError when the folder is none or holds no frame, and when none belongs to any of the sequence.
+    """
+    frames, found = list(frames), _listed(folder)
+    by_stem, by_number = _single(found, lambda path: path.stem), _single(found, lambda path: number(path.stem))
+    own = _single([Path(frame.name) for frame in frames], lambda path: number(path.stem))
+    stems = {Path(frame.name).stem for frame in frames}
+    paths = {}
+    for frame in frames:
+        stem = Path(frame.name).stem
+        digits = number(stem)
+        path = by_stem.get(stem)
+        if path is None and digits in own:
+            path = by_number.get(digits)
+            path = None if path is None or path.stem in stems else path
+        if path is not None:
+            paths[frame.output] = path
+    if not paths:
+        raise SequenceError(
+            f"no frame of reference_dir {folder} belongs to a frame of the sequence: there are "
+            f"{_few([path.name for path in found])}, and wanted are {_few([frame.name for frame in frames])}; "
+            "names or numbers have to agree"
+        )
+    return Reference(paths, tuple(frame.name for frame in frames if frame.output not in paths))
+
+
+def number(stem: str) -> int | None:
+    """Give the last number in a frame's name; None where there is none."""
+    digits = re.findall(r"\d+", stem)
+    return int(digits[-1]) if digits else None
+
+
+def told_missing(missing: Iterable[str]) -> str | None:
+    """Say which frames have no reference; None when all do."""
+    names = list(missing)
+    return f"{len(names)} frames have no reference and are not compared with one: {_few(names)}" if names else None
+
+
+def _single(paths: Iterable[Path], key) -> dict:
+    """Give the paths by key, without the keys that several have."""
+    found: dict = {}
+    for path in paths:
+        found.setdefault(key(path), []).append(path)
+    return {name: several[0] for name, several in found.items() if name is not None and len(several) == 1}
+
+
+def _listed(folder: Path) -> list[Path]:
+    advice = "set reference_dir to the folder of the reference's frames, or to none"
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        raise SequenceError(f"reference_dir {folder} does not exist; {advice}") from None
+    except NotADirectoryError:
+        raise SequenceError(f"reference_dir {folder} is no folder; {advice}") from None
+    except OSError as error:
+        raise SequenceError(f"reference_dir {folder} cannot be read: {error.strerror}") from error
+    names = [entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS) and entry.is_file()]
+    if not names:
+        raise SequenceError(f"reference_dir {folder} holds no frame; frames end in {' '.join(EXTENSIONS)}")
+    return [folder / name for name in sorted(names, key=natural) if not name.startswith(".")]
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

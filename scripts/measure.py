@@ -1,0 +1,22 @@
+"""Adapter of rule measure."""
+
+from pathlib import Path
+
+from dailies.logs import job_log
+from dailies.measures import Job, measure
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        job = Job.from_config(
+            snakemake.config,
+            state=Path(snakemake.input.sequence).parent,
+            shard=snakemake.wildcards.shard,
+            threads=snakemake.threads,
+            attempt=snakemake.params.attempt,
+        )
+        measure(
+            job,
+            folder=Path(snakemake.config["output_dir"]) / snakemake.wildcards.model,
+            outcomes=[Path(path) for path in snakemake.input.outcomes],
+            output=Path(snakemake.output.measures),
+        )

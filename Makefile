@@ -13,6 +13,7 @@ demo: .venv/core
 	@echo
 	@echo "Compare the models:        open output_inference/compare/index.html in a browser"
 	@echo "The frames of each model:  output_inference/<model>/"
+	@echo "Which one is the best:     output_inference/compare/leaderboard.csv"
 	@echo "All models in one file:    output_inference/batch_summary.json"
 	@echo "Noisy input and clean reference: demo/frames/ and demo/reference/"
 
@@ -35,6 +36,8 @@ check: .venv/dev
 	$(INSTALL) --requirement envs/requirements-dev.txt
 # spandrel asks for torchvision, which brings gigabytes of CUDA along; tests/stand_ins has what it uses of it
 	$(INSTALL) --no-deps spandrel
+# what metrics have to equal: piq asks for torchvision, too
+	$(INSTALL) --no-deps piq pytorch-msssim flip-evaluator
 	@touch $@
 
 # ratios, in a few minutes; docs/benchmarks.md has figures and the longer ones
@@ -44,6 +47,7 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/tiling.py
 	$(BIN)/python benchmarks/batches.py
+	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/discovery.py 100
 	$(BIN)/python benchmarks/planning.py 10
 
@@ -52,7 +56,7 @@ lock:
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement envs/requirements.txt --requirement envs/requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps spandrel
+	$(BIN)/python -m pip install --quiet --no-deps spandrel piq pytorch-msssim flip-evaluator
 	sed -i '/^#/!d' envs/lock.txt
 	$(BIN)/python -m pip freeze | sed 's/+.*//' >> envs/lock.txt
 

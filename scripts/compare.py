@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from dailies.logs import job_log
 from dailies.leaderboard import page_metrics
+from dailies.logs import job_log
 from dailies.page import build
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 import pytest
-from dailies.catalog import Artifact, Facts, Names, candidates, facts, fitting, number, whole, word
+from dailies.catalog import Artifact, Facts, Names, candidates, facts, fitting, hints, number, whole, word
 from dailies.store import LoggedModel, Run, StoredFile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -224,3 +224,10 @@ def test_any_listing_gives_each_file_at_most_one_model(paths):
 
     assert all(artifact.files for artifact in artifacts)
     assert all(artifact.is_weights for artifact in artifacts if len(artifact.files) == 1 and artifact.path in paths)
+
+
+def test_training_frames_are_no_hint_for_rendering():
+    said = {"dailies.training_frames": "0-9", "dailies.scale": "2"}
+    run = Run("id", "name", "exp", "1", "FINISHED", 1, 2, "file:///x", params=said, tags=said)
+
+    assert hints(run) == {"dailies.scale": "2"}

@@ -496,3 +496,26 @@ def test_something_must_be_selected():
     )
     assert accepted(experiment_name=None, models="net/1")["experiment_name"] is None
     assert accepted(experiment_name=None, run_ids=["a"])["models"] is None
+
+
+def test_what_is_to_be_measured_must_be_possible(monkeypatch):
+    assert (
+        refused(metrics=["psnr"]) == "metrics lists psnr, which needs a reference; set reference_dir, or take it out."
+    )
+    assert refused(rank_by="psnr") == (
+        "rank_by is psnr, which is not measured; allowed: auto, flicker, detail, clipping, consensus."
+    )
+    assert refused(metrics="psnr,vmaf", reference_dir="r") == (
+        "metrics is 'psnr,vmaf'; allowed: one of auto, psnr, ssim, ms_ssim, gmsd, haarpsi, flip, flicker, detail, "
+        "clipping and consensus, a list of them or none."
+    )
+    monkeypatch.setattr("dailies.config.find_spec", lambda module: None)
+    assert refused(metrics=["flip"], reference_dir="r") == (
+        "metrics lists flip, which needs a package that is not installed; pip install flip-evaluator."
+    )
+
+
+def test_metrics_may_be_a_list_a_text_or_none():
+    assert from_command_line("metrics=[auto, gmsd]", "reference_dir=r")["metrics"] == ["auto", "gmsd"]
+    assert from_command_line("metrics=auto,gmsd", "reference_dir=r", "rank_by=GMSD")["rank_by"] == "gmsd"
+    assert from_command_line("metrics=none", "reference_dir=r")["metrics"] is None

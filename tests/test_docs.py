@@ -12,7 +12,7 @@ DOCUMENTS = ("README.md", "docs/architecture.md", "docs/guia_de_uso.md", "docs/c
 
 
 def test_the_picture_of_the_stages_is_snakemakes_rule_graph(rendered: Studio):
-    printed = rendered.snakemake("--rulegraph", "mermaid-js", compare=True)
+    printed = rendered.snakemake("--rulegraph", "mermaid-js", compare=True, reference_dir=str(rendered.frames))
     names = dict(re.findall(r"(id\d+)\[(\w+)\]", printed))
     graph = {(names[left], names[right]) for left, right in re.findall(r"(id\d+) --> (id\d+)", printed)}
     picture = (REPOSITORY / "docs" / "architecture.md").read_text()

@@ -89,6 +89,7 @@ def test_store_holds_three_runs_as_training_scripts_log_them(demo):
         assert run.data.params["model.architecture"] == recipe.architecture
         assert run.data.params["training.epochs"] == "2"
         assert run.data.params["training.optimizer"] == "adamw"
+        assert run.data.params["data.train_frames"] == "0:4:6"
         assert float(run.data.params["training.learning_rate"]) == recipe.learning_rate
         assert {"train/loss", "val/loss", "val/psnr"} == set(run.data.metrics)
     assert logged["unet_wide_adamw"].data.params["model.base_channels"] == "16"
@@ -168,3 +169,14 @@ def test_training_is_repeatable_and_lowers_the_loss():
     assert all(torch.equal(first.weights[key], second.weights[key]) for key in first.weights)
     assert first.best()["train/loss"] < first.history[0]["train/loss"]
     assert first.best()["val/loss"] == min(metrics["val/loss"] for metrics in first.history)
+
+
+def test_the_frames_that_a_run_says_it_was_trained_on_are_those(demo):
+    from dailies import training
+    from dailies.sequence import scan
+
+    frames = scan(demo / "frames", on_bad_frame="error", cache=demo.parent / "read.json").frames
+    text = runs(demo)["unet_adamw"].data.params["data.train_frames"]
+    shot = script.Shot(noisy=list(range(len(frames))), clean=list(range(len(frames))))
+
+    assert training.listed(text, frames) == {frames[number].output for number in shot.training_frames()}

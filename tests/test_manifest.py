@@ -6,7 +6,17 @@ from dataclasses import asdict, replace
 
 import pytest
 from dailies import files
-from dailies.manifest import Manifest, basis, frame_key, is_due, keys_of, next_attempt, prune
+from dailies.manifest import (
+    Manifest,
+    attempt_after,
+    basis,
+    digests,
+    frame_key,
+    is_due,
+    keys_of,
+    next_attempt,
+    prune,
+)
 from dailies.sequence import Frame, Sequence, save
 
 SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
@@ -316,3 +326,32 @@ def test_a_shard_of_a_model_whose_record_has_changed_is_due(known, tmp_path):
 def test_a_shard_that_an_older_version_rendered_is_due(known, tmp_path):
     files.write_json(tmp_path / "attempts" / "model" / "1.json", {"attempt": 1})
     assert is_due(tmp_path, "model", "1", **known)
+
+
+def test_digests_are_those_that_manifests_agree_on(folder, tmp_path):
+    def write(name, *entries):
+        lines = (
+            {"output": o, "key": "k", "size": n, "sha256": d, "seconds": 0, "device": "cpu", "tiled": False}
+            for o, n, d in entries
+        )
+        (tmp_path / "manifests").mkdir(exist_ok=True)
+        (tmp_path / "manifests" / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    read = hashlib.sha256(b"pixels").hexdigest()
+    write("1", ("a.png", 6, "told"), ("b.png", 6, "one"), ("c.png", 5, "old"))
+    write("2", ("a.png", 6, "told"), ("b.png", 6, "another"))
+
+    found = digests(tmp_path / "manifests", folder, ["a.png", "b.png", "c.png", "gone.png"])
+
+    assert found == {"a.png": "told", "b.png": read, "c.png": read}
+    assert digests(tmp_path / "none", folder, ["a.png"]) == {"a.png": read}
+
+
+def test_an_attempt_is_due_again_after_a_failure_only(tmp_path):
+    state = tmp_path / "state.json"
+
+    assert attempt_after(state) == 1
+    files.write_json(state, {"status": "success", "attempt": 3})
+    assert attempt_after(state) == 3
+    files.write_json(state, {"status": "error", "attempt": 3})
+    assert attempt_after(state) == 4

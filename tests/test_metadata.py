@@ -58,7 +58,7 @@ FAILED["render"] = OUTCOME["render"] | {"frames": 0, "seconds": 0, "fps": None, 
 def described(tmp_path):
     """Describe a model in a folder, and give the path of its metadata.json."""
 
-    def write(name="night", run=None, outcome=None, outcomes=None):
+    def write(name="night", run=None, outcome=None, outcomes=None, **measured):
         files.write_json(tmp_path / "run.json", RUN | (run or {}))
         save(SEQUENCE, tmp_path / "sequence.json")
         records = {}
@@ -73,6 +73,7 @@ def described(tmp_path):
             sequence=tmp_path / "sequence.json",
             manifests=tmp_path / "frames",
             output=output,
+            **measured,
         )
         return output
 
@@ -133,6 +134,17 @@ def test_the_run_tells_what_the_checkpoint_does_not(described):
     about = strict_json(described(outcome=OUTCOME | {"model": {"epoch": None, "signature": None}}))
 
     assert (about["architecture"], about["epoch"], about["train_loss"]) == ("UNet", 2500, 0.5)
+
+
+def test_what_was_measured_is_summed_up_and_the_summary_has_the_unseen_means(described, summary, tmp_path):
+    measures = tmp_path / "measures" / "all.json"
+    files.write_json(measures, {"status": "success", "error": None, "frames": {"a.png": {"psnr": 31.5}}, "notes": []})
+
+    path = described(measures=[measures], training_frames_from=["lr"])
+
+    measured = strict_json(path)["measured"]
+    assert (measured["frames"], measured["mean"], measured["mean_training"]) == (1, {"psnr": 31.5}, None)
+    assert strict_json(summary(path))[0]["measured"] == {"psnr": 31.5}
 
 
 def test_an_epoch_of_0_counts_as_told(described):

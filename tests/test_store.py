@@ -68,6 +68,28 @@ def test_a_run_says_what_was_logged(shelf, open_store):
     assert run.end_time >= run.start_time > 1.6e12
 
 
+def test_a_run_names_the_datasets_that_it_was_given(shelf, open_store):
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    run_id = shelf.run("first", BEST)
+    shelf.client.log_inputs(
+        run_id,
+        [
+            DatasetInput(
+                Dataset("shot", "d1", "local", '{"uri": "/shots/a"}'), [InputTag("mlflow.data.context", "training")]
+            ),
+            DatasetInput(Dataset("held\nout", "d2", "local", "x" * 9000), []),
+        ],
+    )
+
+    (run,) = runs_of(open_store(shelf.uri))
+
+    assert run.datasets == (
+        {"name": "held out", "source": "x" * 8000, "context": ""},
+        {"name": "shot", "source": '{"uri": "/shots/a"}', "context": "training"},
+    )
+
+
 def test_twelve_hundred_runs_are_all_seen_page_by_page(shelf, open_store, monkeypatch):
     seed = shelf.run("seed", params={"a": "1"}, metrics={"loss": 0.5})
     known = {seed, *multiply(shelf.root / "mlflow.db", seed, 1199)}

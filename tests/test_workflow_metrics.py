@@ -1,11 +1,11 @@
-"""Measuring as a part of the workflow: real snakemake over a real MLflow store, with references whose answer is known."""
+"""Measuring as a part of the workflow: real snakemake, a real store, references whose answer is known."""
 
 import csv
-import shutil
 from pathlib import Path
 
 import numpy as np
-from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs, read_frame, strict_json, write_frame
+import pytest
+from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs
 from PIL import Image
 
 
@@ -37,3 +37,117 @@ def test_a_reference_measures_every_model_and_renders_nothing(rendered: Studio):
     assert not jobs(output, "download")
     assert not jobs(output, "infer")
     assert {name: rendered.written(rendered.runs[name]) for name in LEVELS} == before
+    assert "Nothing to be done" in rendered.snakemake("-n", reference_dir=reference)
+    for name, level in LEVELS.items():
+        measured = rendered.metadata(rendered.runs[name])["measured"]
+        assert measured["mean"]["psnr"] == pytest.approx(psnr(level), abs=1e-3)
+        assert measured["mean"]["clipping"] < 0
+    best = min(LEVELS, key=lambda name: abs(grey(LEVELS[name]) - 100))
+    ranked = lines(rendered.output / "compare" / "leaderboard.csv")
+    assert ranked[0]["model"] == rendered.folder(rendered.runs[best]).name
+    assert ranked[-1]["model"] == "(source)"
+    assert len(lines(rendered.output / "compare" / "metrics.csv")) == 4 * 4
+    assert f"{ranked[0]['model']} is the first by PSNR on 4 frames: a tie, for 4 frames are too few to tell." in output
+    assert [line["measured"]["psnr"] for line in rendered.summary()] == [
+        rendered.metadata(rendered.runs[name])["measured"]["mean"]["psnr"] for name in LEVELS
+    ]
+    page = rendered.output / "compare" / "page"
+    assert "PSNR" in (page / "metrics.js").read_text()
+    assert "@reference" in (page / "data.js").read_text()
+
+    output = rendered.snakemake()
+    assert not jobs(output, "infer")
+    assert rendered.metadata(rendered.runs["dark"])["measured"] is None
+    assert "PSNR" not in (page / "metrics.js").read_text()
+
+
+def test_only_what_is_new_is_measured(rendered: Studio):
+    reference = str(add_reference(rendered))
+    rendered.snakemake(reference_dir=reference)
+
+    new = rendered.add_run("new", grey_checkpoint(-0.2))
+    rendered.client.set_tag(rendered.runs["dark"], "dailies.training_frames", "0-1")
+    output = rendered.snakemake(reference_dir=reference)
+    assert jobs(output, "infer") == jobs(output, "measure") == [rendered.folder(new).name]
+    assert not jobs(output, "baseline")
+    rows = {line["run_name"]: line for line in lines(rendered.output / "compare" / "leaderboard.csv")}
+    assert next(iter(rows)) == "new"
+    assert (rows["dark"]["training_frames"], rows["dark"]["frames"]) == ("2", "2")
+    measured = rendered.metadata(rendered.runs["dark"])["measured"]
+    assert (measured["training_frames"], set(measured["mean_training"])) == (2, set(measured["mean"]))
+
+    add_reference(rendered, level=120, numbers=[3])
+    output = rendered.snakemake(reference_dir=reference)
+    assert not jobs(output, "infer")
+    assert len(jobs(output, "measure")) == 4
+    frames = [line for line in lines(rendered.output / "compare" / "metrics.csv") if line["model"].startswith("dark")]
+    expected = [psnr(LEVELS["dark"], level) for level in (100, 100, 100, 120)]
+    assert [float(line["psnr"]) for line in frames] == pytest.approx(expected, abs=1e-3)
+
+
+def test_shards_are_measured_as_jobs_of_their_own_and_a_failed_model_is_left_out(studio: Studio):
+    studio.add_frames(5, size=(40, 36))
+    good, junk = studio.add_run("good", grey_checkpoint(0.1)), studio.add_run("junk", b"junk")
+    reference = str(add_reference(studio, numbers=range(4), name="clean.{:04d}.png"))
+
+    output = studio.snakemake(expect=1, shard_frames=2, reference_dir=reference)
+
+    folder = studio.folder(good).name
+    assert [job for job in jobs(output, "measure") if job.startswith(folder)] == [f"{folder}/{n}" for n in "123"]
+    assert "1 frames have no reference and are not compared with one: frame_000004.png" in output
+    assert "1 of 2 models failed: junk " in output
+    ranked, broken, source = lines(studio.output / "compare" / "leaderboard.csv")
+    assert (ranked["run_name"], ranked["rank"], ranked["frames"]) == ("good", "1", "4")
+    assert (broken["run_name"], broken["rank"], broken["status"]) == ("junk", "", "load_failed")
+    assert source["model"] == "(source)"
+    assert studio.metadata(junk)["measured"]["notes"][0].startswith("not rendered: load_failed: ")
+    assert len(studio.written(good)) == 5
+
+
+def test_the_target_metrics_measures_without_a_reference_and_changes_nothing_else(rendered: Studio):
+    output = rendered.snakemake("metrics")
+
+    assert not jobs(output, "infer")
+    assert not jobs(output, "collect")
+    columns = lines(rendered.output / "compare" / "leaderboard.csv")[0]
+    assert {"flicker", "detail", "clipping", "consensus"} <= columns.keys()
+    assert "psnr" not in columns
+    assert "Nothing to be done" in rendered.snakemake("-n", "all", "metrics")
+
+
+def test_a_model_whose_measuring_fails_keeps_its_render_and_is_tried_again(rendered: Studio):
+    reference = str(add_reference(rendered))
+    damaged = rendered.folder(rendered.runs["light"]) / "frame_000002.png"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(b"x" * len(whole))
+
+    output = rendered.snakemake(reference_dir=reference)
+
+    folder = damaged.parent.name
+    assert f"{folder}: frame frame_000002.png cannot be read" in output
+    measured = rendered.metadata(rendered.runs["light"])["measured"]
+    assert (measured["frames"], measured["mean"]) == (0, {})
+    assert len(lines(rendered.output / "compare" / "leaderboard.csv")) == 4
+
+    damaged.write_bytes(whole)
+    output = rendered.snakemake(reference_dir=reference)
+    assert jobs(output, "measure") == [folder]
+    assert not jobs(output, "infer")
+    assert rendered.metadata(rendered.runs["light"])["measured"]["frames"] == 4
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("gone", "does not exist; set reference_dir to"), ("reference", "belongs to a frame of the sequence: there are")],
+)
+def test_a_reference_that_cannot_be_used_ends_the_invocation_before_anything_is_rendered(studio, place, reason):
+    studio.add_frames(2, size=(40, 36))
+    studio.add_run("good", grey_checkpoint(0.1))
+    add_reference(studio, numbers=[7, 8])
+
+    output = studio.snakemake(expect=1, reference_dir=str(studio.root / place))
+
+    assert f"{studio.root / place} " in output
+    assert reason in output
+    assert not jobs(output, "infer")
+    assert "Traceback" not in output

@@ -188,6 +188,10 @@ def facts(run: Run, names: Names) -> Facts:
     )
 
 
+TRAINING_FRAMES = "dailies.training_frames"
+"""A param or tag that says nothing for rendering, in spite of its name."""
+
+
 def hints(run: Run) -> dict[str, str]:
     """Give what a run says for rendering: params ``model.*``, params and tags ``dailies.*``; a tag beats a param.
 
@@ -195,6 +199,7 @@ def hints(run: Run) -> dict[str, str]:
     """
     said = {key: value for key, value in run.params.items() if key.startswith(("model.", "dailies."))}
     said |= {key: value for key, value in run.tags.items() if key.startswith("dailies.")}
+    said.pop(TRAINING_FRAMES, None)
     lines = {clean(key): clean(str(value)) for key, value in sorted(said.items())}
     short = [key for key, value in lines.items() if len(key) <= LONGEST_HINT[0] and len(value) <= LONGEST_HINT[1]]
     kept = sorted(short, key=lambda key: (not key.startswith("dailies."), key))[:MOST_HINTS]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SHOWN_SOURCE = "(source)"
+"""How the tables call the source; no model's folder has parentheses."""
+
 Frames = Mapping[str, Mapping[str, float | None]]
 """Values by frame, by metric."""
 
@@ -81,8 +84,8 @@ def tabulate(
     """Merge the measures of all models, in the order of ``metadata``, into two tables and ``output``.
 
     ``measures`` are the records of the shards of each, in a folder of its name, and the source's in ``@source``;
-    ``consensus`` those of all models together. ``tables`` are the paths of ``metrics.csv``, a line per model and frame, and of
-    ``leaderboard.csv``, a line per model. ``output`` holds what the page and the end of an invocation tell.
+    ``consensus`` those of all models together. ``tables`` are the paths of ``metrics.csv``, a line per model and frame,
+    and of ``leaderboard.csv``, a line per model. ``output`` holds what the page and the end of an invocation tell.
     """
     shot = load_sequence(sequence)
     measured: dict[str, list[Path]] = {}
@@ -226,7 +229,7 @@ def _verdict(
     metric: str, order: Sequence[str], comparisons: Mapping[str, "Comparison"], frames: Sequence[str], *, seen: bool
 ) -> str:
     about = BY_NAME[metric]
-    trained = ", some of which models were trained on," if seen else ""
+    trained = " (models were trained on some)" if seen else ""
     where = f"by {about.label} on {len(frames)} frames{trained}"
     first = f"{order[0]} is the first {where}"
     if len(order) == 1:
@@ -258,11 +261,16 @@ def _problems(measured: Mapping[str, Sequence[Path]], consensus: Sequence[Path])
 def _frame_lines(entries: Sequence[Entry], shot: FrameSequence, metrics: Sequence[str]) -> list[list[Any]]:
     lines: list[list[Any]] = [["model", "frame", "training", *metrics]]
     for entry in entries:
+        name = _shown(entry)
         for frame in shot.frames:
             if values := entry.frames.get(frame.output):
                 training_frame = "yes" if frame.output in entry.seen else "no"
-                lines.append([entry.model, frame.name, training_frame, *(values.get(name) for name in metrics)])
+                lines.append([name, frame.name, training_frame, *(values.get(metric) for metric in metrics)])
     return lines
+
+
+def _shown(entry: Entry) -> str:
+    return SHOWN_SOURCE if entry.model == SOURCE else entry.model
 
 
 def _model_lines(
@@ -293,7 +301,7 @@ def _model_lines(
         lines.append(
             [
                 place[entry.model] + 1 if ranked else None,
-                entry.model,
+                _shown(entry),
                 entry.about.get("run_id"),
                 entry.about.get("run_name"),
                 render.get("status"),
@@ -317,12 +325,12 @@ def _write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """Write a value of a table: a number with seven digits; a text on one line that no spreadsheet runs as a formula."""
+    """Write a value of a table: seven digits of a number; a text on one line that no spreadsheet runs as a formula."""
     if isinstance(value, float):
         return f"{value:.7g}"
     if isinstance(value, str):
         line = clean(value)
-        return f"'{line}" if line.startswith(("=", "+", "-", "@")) and line != SOURCE else line
+        return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
     return value
 
 

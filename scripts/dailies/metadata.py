@@ -32,8 +32,8 @@ def describe(
 ) -> None:
     """Merge what MLflow says of a model (``run``) and how its shards went (``outcomes``) into ``metadata.json``.
 
-    Of the ``manifests`` only those of these shards are needed once all frames are rendered. ``measures`` are the records
-    of the metrics of its shards; without any, nothing is said of metrics.
+    Of the ``manifests`` only those of these shards are needed once all frames are rendered. ``measures`` are the
+    records of the metrics of its shards; without any, nothing is said of metrics.
     """
     about, went = files.read_json(run), merged([files.read_json(path) for path in outcomes])
     shot = load_sequence(sequence)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 import cv2
 import numpy as np
 
+from dailies import perceptual
+
 cv2.setNumThreads(1)  # frames are measured side by side, and a job has its own count of threads
 
 BEST_PSNR = 100.0
@@ -172,5 +174,10 @@ def fitted(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
 STILL: Mapping[str, Callable[[np.ndarray, np.ndarray], float | None]] = {"detail": detail, "clipping": clipping}
 """What is measured of a frame and its source."""
 
-WITH_REFERENCE: Mapping[str, Callable[[np.ndarray, np.ndarray], float | None]] = {"psnr": psnr}
+WITH_REFERENCE: Mapping[str, Callable[[np.ndarray, np.ndarray], float | None]] = {
+    "psnr": psnr,
+    "gmsd": perceptual.gmsd,
+    "haarpsi": perceptual.haarpsi,
+    "flip": perceptual.flip,
+}
 """What is measured of a frame and its reference, beside the similarities of structure, which are measured together."""

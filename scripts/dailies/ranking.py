@@ -57,7 +57,9 @@ def compare(
         return Comparison(mean, None, None, count, length)
     means = _resampled(differences, length)
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = (mean + _widening(blocks) * (bound - means.mean()) for bound in np.percentile(means, (tail, 100 - tail)))
+    low, high = (
+        mean + _widening(blocks) * (bound - means.mean()) for bound in np.percentile(means, (tail, 100 - tail))
+    )
     return Comparison(mean, float(low), float(high), count, length)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dailies import captions, files, frames
+from dailies import captions, files, frames, reference
 from dailies.errors import SequenceError
 from dailies.metadata import merged
 from dailies.sequence import Sequence as FrameSequence

@@ -9,10 +9,9 @@ from typing import Any
 from dailies.reference import number
 from dailies.sequence import Frame
 
-SPAN = re.compile(r"(\d+)\s*(?:-|\.\.)\s*(\d+)")
-SLICE = re.compile(r"(\d*):(\d*)(?::(\d+))?")
-LARGEST = 10_000_000
-"""Number of a frame at most: a run's text must not fill the memory."""
+SINGLE = re.compile(r"\d{1,12}")
+SPAN = re.compile(r"(\d{1,12})(?:-|\.\.)(\d{1,12})")
+SLICE = re.compile(r"(\d{0,12}):(\d{0,12})(?::(\d{1,12}))?")
 
 SEEN = {"", "train", "training", "fit"}
 """The contexts in which a dataset counts as one that was trained on; MLflow leaves it empty where nothing is said."""
@@ -56,11 +55,11 @@ def listed(text: str, frames: Sequence[Frame]) -> set[str]:
 
 
 def _numbers(item: str, last: int) -> range | None:
-    if item.isdecimal() and int(item) <= LARGEST:
+    if SINGLE.fullmatch(item):
         return range(int(item), int(item) + 1)
     if span := SPAN.fullmatch(item):
         return range(int(span[1]), int(span[2]) + 1)
-    if (part := SLICE.fullmatch(item)) and part[3] != "0":
+    if (part := SLICE.fullmatch(item)) and int(part[3] or 1):
         return range(int(part[1] or 0), int(part[2] or last + 1), int(part[3] or 1))
     return None
 

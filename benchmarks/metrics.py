@@ -1,0 +1,69 @@
+"""Measure what each metric costs for a 1920×1080 frame, one thread, and SSIM against scikit-image.
+
+python benchmarks/metrics.py
+"""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
+
+from dailies import frames, motion, quality  # noqa: E402
+from estimates import photograph  # noqa: E402
+from skimage.metrics import structural_similarity  # noqa: E402
+
+REPEATS = 7
+
+
+def scikit(image: np.ndarray, reference: np.ndarray) -> float:
+    """Give SSIM as scikit-image computes it, in float64 as ours is."""
+    return structural_similarity(
+        image.astype(np.float64),
+        reference.astype(np.float64),
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1,
+        channel_axis=2,
+    )
+
+
+def main() -> None:
+    """Print medians taken in turn, and their ratios to ours of SSIM."""
+    image, reference = (frames.converted(photograph(grain), "float32") for grain in (5, 15))
+    data = frames.encode(photograph(5), frames.Picture(photograph(5)))
+    moved = motion.flow(reference, image)
+    ways: dict[str, Callable[[], object]] = {
+        "ssim": lambda: quality.structure(image, reference, scales=1),
+        "ssim, scikit-image": lambda: scikit(image, reference),
+        "ssim and ms_ssim": lambda: quality.structure(image, reference, scales=5),
+        **{name: lambda run=run: run(image, reference) for name, run in quality.WITH_REFERENCE.items()},
+        **{name: lambda run=run: run(image, reference) for name, run in quality.STILL.items()},
+        "motion of the source, once for all models": lambda: motion.flow(reference, image),
+        "flicker": lambda: motion.Path(moved, reference, image).flicker(image, reference),
+        "consensus of 3": lambda: np.median(np.stack([image, reference, image]), axis=0),
+        "decoding the frame": lambda: frames.converted(frames.decode(data, "x.png").pixels, "float32"),
+    }
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(REPEATS):
+        for way, run in ways.items():
+            start = time.perf_counter()
+            run()
+            times[way].append(time.perf_counter() - start)
+    for way, taken in times.items():
+        ratio = statistics.median(own / base for own, base in zip(taken, times["ssim"], strict=True))
+        print(f"{way}: {1000 * statistics.median(taken):.0f} ms, {ratio:.2f} of SSIM", flush=True)
+    difference = quality.ssim(image, reference) - scikit(image, reference)
+    print(f"SSIM differs from scikit-image by {difference:.1e}")
+    print(f"peak of memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

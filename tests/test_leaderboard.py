@@ -1,0 +1,270 @@
+"""The leaderboard: who is first, whether that is more than chance, and what a reader has to know."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import strict_json
+from dailies import files
+from dailies.leaderboard import Question, page_metrics, summed_up, tabulate, told
+from dailies.sequence import Frame, Sequence, load, save
+
+COUNT = 40
+FRAMES = [Frame(f"f_{n:04d}.jpg", f"f_{n:04d}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(COUNT)]
+NOISE = np.random.default_rng(0).normal(size=COUNT)
+
+
+class Board:
+    """Measures of models that are made up, and the tables that come of them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.metadata: list[Path] = []
+        self.measures: list[Path] = []
+        save(Sequence(tuple(FRAMES)), root / "sequence.json")
+        self.add_measures("@source", {"psnr": [25.0] * COUNT, "flicker": [0.0] * COUNT})
+
+    def add(self, name: str, psnr, *, flicker=0.0, status="success", notes=(), error=None, run_name=None, **about):
+        self.metadata.append(self.root / "out" / name / "metadata.json")
+        render = {"status": status, "error": None if status == "success" else "it broke"}
+        about = {"params": {}, "tags": {}, "datasets": []} | about
+        files.write_json(
+            self.metadata[-1], {"run_id": f"id of {name}", "run_name": run_name or name, "render": render} | about
+        )
+        values = {"psnr": psnr, "flicker": [flicker] * COUNT} if psnr is not None else {}
+        self.add_measures(name, values, notes=list(notes), error=error)
+
+    def add_measures(self, name: str, values: dict, notes=(), error=None) -> None:
+        path = self.root / "measures" / name / "all.json"
+        frames = [
+            {key: float(column[n]) for key, column in values.items() if column[n] is not None} for n in range(COUNT)
+        ]
+        named = {frame.output: value for frame, value in zip(FRAMES, frames, strict=True) if value}
+        ending = {"status": "error" if error else "success", "error": error}
+        files.write_json(path, ending if error else ending | {"frames": named, "notes": list(notes)})
+        self.measures.append(path)
+
+    def tabulate(self, *, ranked_by="psnr", metrics=("psnr", "flicker"), reference_dir=None, consensus=()) -> None:
+        tabulate(
+            Question(metrics, ranked_by, self.root / "shot", reference_dir, ("seen",)),
+            sequence=self.root / "sequence.json",
+            metadata=self.metadata,
+            measures=self.measures,
+            consensus=list(consensus),
+            tables=(self.root / "metrics.csv", self.root / "leaderboard.csv"),
+            output=self.root / "metrics.json",
+        )
+
+    def lines(self, name: str = "leaderboard") -> list[dict[str, str]]:
+        with (self.root / f"{name}.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def told(self) -> list[str]:
+        return told(self.root / "metrics.json")
+
+
+@pytest.fixture
+def board(tmp_path) -> Board:
+    return Board(tmp_path)
+
+
+def test_the_better_model_is_first_and_said_to_be(board):
+    board.add("worse", 30 + NOISE)
+    board.add("better", 30.5 + NOISE + 0.01 * NOISE[::-1])
+
+    board.tabulate()
+
+    first, second, source = board.lines()
+    assert [line["model"] for line in (first, second, source)] == ["better", "worse", "(source)"]
+    assert [line["rank"] for line in (first, second, source)] == ["1", "2", ""]
+    assert [line["verdict"] for line in (first, second, source)] == ["first", "worse", ""]
+    assert float(second["difference"]) == pytest.approx(-0.5, abs=0.01)
+    assert float(second["low"]) < -0.5 < float(second["high"]) < -0.49
+    assert (second["ranked_by"], second["frames"], source["psnr"]) == ("psnr", "40", "25")
+    assert board.told() == [
+        "better is the first by PSNR on 40 frames: 0.499 dB ahead of worse, 95 % interval 0.496 to 0.503."
+    ]
+
+
+def test_a_tie_is_an_answer(board):
+    board.add("a", 30 + NOISE)
+    board.add("b", 30.01 + NOISE[::-1])
+    board.add("far", 20 + NOISE)
+
+    board.tabulate()
+
+    assert [line["verdict"] for line in board.lines()] == ["first", "tie", "worse", ""]
+    assert board.told()[0].startswith("b is the first by PSNR on 40 frames: a tie with a (0.01 dB ahead of a, ")
+
+
+def test_less_may_be_better(board):
+    board.add("steady", 30 + NOISE, flicker=-3)
+    board.add("restless", 40 + NOISE, flicker=2)
+
+    board.tabulate(ranked_by="flicker")
+
+    assert [line["model"] for line in board.lines()] == ["steady", "restless", "(source)"]
+    assert board.lines()[1]["difference"] == "-5"
+    assert board.told()[0].startswith("steady is the first by flicker on 40 frames: 5 code values ahead of restless, ")
+
+
+def test_training_frames_of_any_model_decide_nothing_and_are_scored_apart(board):
+    learned = np.full(COUNT, 30.0)
+    learned[:10] = 50  # on what it was trained on
+    board.add("learned", learned, params={"seen": "0-9"})
+    board.add("other", np.full(COUNT, 31.0), tags={"seen": "f_0010.jpg"})
+
+    board.tabulate()
+
+    first, second, _ = board.lines()
+    assert (first["model"], first["frames"], first["psnr"]) == ("other", "29", "31")
+    assert (second["psnr"], second["training_frames"], second["psnr_training"]) == ("30", "10", "50")
+    assert (first["training_frames"], first["psnr_training"]) == ("1", "31")
+    marked = {
+        line["frame"] for line in board.lines("metrics") if line["model"] == "learned" and line["training"] == "yes"
+    }
+    assert marked == {frame.name for frame in FRAMES[:10]}
+
+
+def test_where_all_frames_were_trained_on_all_decide_and_it_is_said(board):
+    board.add("a", 30 + NOISE, params={"seen": "0-38"})
+    board.add("b", 31 + NOISE)
+
+    board.tabulate()
+
+    assert board.told()[0].startswith("b is the first by PSNR on 40 frames (models were trained on some): 1 dB")
+
+
+def test_models_are_compared_on_frames_that_all_have(board):
+    short = [None] * 20 + list(35 + NOISE[20:])
+    board.add("short", short)
+    board.add("long", [*([60.0] * 20), *(30 + NOISE[20:])])
+
+    board.tabulate()
+
+    assert [(line["model"], line["frames"]) for line in board.lines()][:2] == [("short", "20"), ("long", "20")]
+
+
+def test_a_failed_model_is_left_out_with_its_reason(board):
+    board.add("broken", None, status="load_failed", notes=["not rendered: load_failed: it broke"])
+    board.add("good", 30 + NOISE)
+
+    board.tabulate()
+
+    good, broken, _ = board.lines()
+    assert (good["rank"], broken["rank"], broken["status"], broken["error"]) == ("1", "", "load_failed", "it broke")
+    assert (broken["psnr"], broken["verdict"]) == ("", "")
+    assert board.told() == [
+        "good is the first by PSNR on 40 frames: it is the only one.",
+        "broken: not rendered: load_failed: it broke",
+    ]
+
+
+def test_a_measurement_that_failed_is_said(board):
+    board.add("odd", None, error="frame f.png cannot be read")
+    board.add("good", 30 + NOISE)
+
+    board.tabulate()
+
+    assert board.told()[1:] == ["odd: frame f.png cannot be read"]
+
+
+def test_few_frames_are_too_few_to_tell(board):
+    board.add("a", [30.0, 30.0, 30.0] + [None] * 37)
+    board.add("b", [20.0, 20.0, 20.0] + [None] * 37)
+
+    board.tabulate()
+
+    assert board.told() == ["a is the first by PSNR on 3 frames: a tie, for 3 frames are too few to tell."]
+    assert [line["verdict"] for line in board.lines()] == ["first", "tie", ""]
+
+
+def test_without_a_metric_to_rank_by_models_stay_in_their_order(board):
+    board.add("z", 30 + NOISE, flicker=2)
+    board.add("a", 35 + NOISE, flicker=1)
+
+    board.tabulate(ranked_by=None, metrics=("flicker",))
+
+    assert [line["model"] for line in board.lines()] == ["z", "a", "(source)"]
+    assert [line["rank"] for line in board.lines()] == ["", "", ""]
+    assert [line["flicker"] for line in board.lines()] == ["2", "1", "0"]
+    assert board.told() == []
+
+
+def test_missing_frames_of_the_reference_are_listed(board, tmp_path):
+    (tmp_path / "clean").mkdir()
+    for frame in FRAMES[:-2]:
+        (tmp_path / "clean" / f"{Path(frame.name).stem}.png").touch()
+    board.add("a", 30 + NOISE)
+
+    board.tabulate(reference_dir=tmp_path / "clean")
+
+    assert board.told()[1] == "2 frames have no reference and are not compared with one: f_0038.jpg, f_0039.jpg"
+
+
+def test_the_consensus_joins_the_other_metrics(board, tmp_path):
+    board.add("a", 30 + NOISE)
+    record = tmp_path / "consensus.json"
+    models = {"a": {frame.output: float(n) for n, frame in enumerate(FRAMES)}}
+    files.write_json(record, {"status": "success", "error": None, "models": models})
+
+    board.tabulate(metrics=("psnr", "consensus"), consensus=[record])
+
+    assert board.lines()[0]["consensus"] == "19.5"
+    assert board.lines("metrics")[-1]["consensus"] == "39"
+
+
+def test_no_name_is_a_formula_in_a_spreadsheet(board):
+    board.add("a", 30 + NOISE, run_name='=HYPERLINK("http://evil")')
+    board.add("=b", 30 + NOISE, run_name="two\nlines\x1b[31m")
+
+    board.tabulate()
+
+    lines = {line["run_id"]: line for line in board.lines()}
+    assert lines["id of a"]["run_name"] == '\'=HYPERLINK("http://evil")'
+    assert (lines["id of =b"]["model"], lines["id of =b"]["run_name"]) == ("'=b", "two lines")
+
+
+def test_the_page_gets_a_value_for_every_frame(board):
+    board.add("a", [*([30.0] * 39), None], flicker=1)
+
+    board.tabulate()
+
+    psnr, flicker = page_metrics(board.root / "metrics.json")
+    assert (psnr.name, psnr.unit, psnr.higher_is_better, psnr.note) == ("PSNR", "dB", True, "")
+    assert psnr.values == {"a": [*([30.0] * 39), None]}
+    assert (flicker.higher_is_better, flicker.note[:9]) == (False, "Advisory:")
+
+
+def test_everything_written_is_strict_and_the_same_for_the_same_measures(board):
+    board.add("a", 30 + NOISE)
+    board.add("b", 30 + NOISE)
+    board.tabulate()
+    before = {path: path.read_bytes() for path in board.root.glob("*.[cj]s*")}
+
+    board.tabulate()
+
+    assert strict_json(board.root / "metrics.json")["verdict"].startswith("a is the first by PSNR")
+    assert {path: path.read_bytes() for path in board.root.glob("*.[cj]s*")} == before
+
+
+def test_a_model_is_summed_up_over_all_unseen_and_training_frames(board):
+    values = np.full(COUNT, 30.0)
+    values[:10] = 50
+    board.add("a", values, params={"seen": "0-9"}, notes=["n"])
+    shot = load(board.root / "sequence.json")
+    about = files.read_json(board.metadata[0])
+
+    found = summed_up([board.measures[1]], about, shot, names=["seen"], input_dir=board.root)
+
+    assert found == {
+        "frames": 40,
+        "training_frames": 10,
+        "error": None,
+        "notes": ["n"],
+        "mean": {"psnr": 35, "flicker": 0},
+        "mean_unseen": {"psnr": 30, "flicker": 0},
+        "mean_training": {"psnr": 50, "flicker": 0},
+    }
+    assert summed_up([board.measures[1]], about, shot, names=[], input_dir=board.root)["mean_training"] is None

@@ -123,7 +123,9 @@ def check_room(listing):
 
 def records_of_all_shards(wildcards):
     """The records of a model's shards; how many there are is known once the sequence was read."""
-    check_room(Path(checkpoints.sequence.get().output.sequence))
+    listing = Path(checkpoints.sequence.get().output.sequence)
+    check_reference(listing)
+    check_room(listing)
     return [f"{STATE}/renders/{wildcards.model}/{shard}.json" for shard in shards_of_sequence()]
 
 

@@ -3,7 +3,7 @@
 
 rule metrics:
     input:
-        f"{OUT}/compare/leaderboard.csv",
+        leaderboard_wanted,
 
 
 rule baseline:
@@ -28,7 +28,7 @@ rule baseline:
 
 rule measure:
     input:
-        outcomes=records_of_all_shards,
+        outcomes=records_to_measure,
         sequence=f"{STATE}/sequence.json",
         baseline=f"{STATE}/measures/@source/{{shard}}.json",  # which leaves the source's motion behind
     output:

@@ -33,11 +33,23 @@ def due_attempt(model):
     )
 
 
+def leaderboard_wanted(wildcards):
+    """What the target metrics makes; ends the invocation where the configuration asks for nothing."""
+    if not METRICS:
+        end_with("metrics is none, so there is nothing to measure; set metrics to auto or a list")
+    return f"{OUT}/compare/leaderboard.csv"
+
+
 def shards_now():
     """The names of the shards, once the sequence was read."""
-    listing = Path(checkpoints.sequence.get().output.sequence)
-    check_reference(listing)
-    return list(sequence.shards(listing, config["shard_frames"]))
+    return list(sequence.shards(Path(checkpoints.sequence.get().output.sequence), config["shard_frames"]))
+
+
+def records_to_measure(wildcards):
+    """The records of a model's shard and of the one before it, whose last frame its motion begins at."""
+    names = shards_now()
+    place = names.index(wildcards.shard)
+    return [f"{STATE}/renders/{wildcards.model}/{shard}.json" for shard in names[max(0, place - 1) : place + 1]]
 
 
 def measures_of(model):

@@ -155,9 +155,18 @@ def test_a_failed_model_is_left_out_with_its_reason(board):
     good, broken, _ = board.lines()
     assert (good["rank"], broken["rank"], broken["status"], broken["error"]) == ("1", "", "load_failed", "it broke")
     assert (broken["psnr"], broken["verdict"]) == ("", "")
-    assert board.told() == [
-        "good is the first by PSNR on 40 frames: it is the only one.",
-        "broken: not rendered: load_failed: it broke",
+    assert board.told() == ["good is the first by PSNR on 40 frames: it is the only one."]
+
+
+def test_a_model_that_was_rendered_in_part_does_not_count(board):
+    board.add("part", 50 + NOISE, status="error")
+    board.add("good", 30 + NOISE)
+
+    board.tabulate()
+
+    assert [(line["model"], line["rank"], line["psnr"]) for line in board.lines()[1:]] == [
+        ("part", "", ""),
+        ("(source)", "", "25"),
     ]
 
 

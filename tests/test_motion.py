@@ -56,6 +56,9 @@ def test_grain_of_the_source_neither_hides_the_motion_nor_counts_as_occlusion():
 
     assert way.own > 8  # the grain, which does not move along
     assert way.flicker(*clean) == pytest.approx(-way.own, abs=1.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(motion, "TRUST", 0.0)  # every pixel inside counts alike
+        assert way.own == pytest.approx(motion.Path(motion.flow(*grainy), *grainy).own, rel=0.03)
 
 
 def test_what_the_source_covers_does_not_count():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dailies import files, metrics, reference, training
-from dailies.measures import SOURCE
+from dailies.measures import NOT_RENDERED, SOURCE
 from dailies.metrics import BY_NAME
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
@@ -127,9 +127,11 @@ def _entry(
     question: Question,
 ) -> Entry:
     model, about = path.parent.name, files.read_json(path)
-    values = {name: dict(each) for name, each in merged(measured[model]).items()}
+    # of a model whose render failed in part, nothing counts
+    rendered = about["render"]["status"] == "success"
+    values = {name: dict(each) for name, each in merged(measured[model]).items()} if rendered else {}
     for record in consensus:
-        for name, value in files.read_json(record).get("models", {}).get(model, {}).items():
+        for name, value in files.read_json(record).get("models", {}).get(model, {}).items() if rendered else ():
             values.setdefault(name, {})["consensus"] = value
     return Entry(model, about, values, seen_by(about, shot, question.training_frames_from, question.input_dir))
 
@@ -252,7 +254,9 @@ def _problems(measured: Mapping[str, Sequence[Path]], consensus: Sequence[Path])
     for model, paths in [*measured.items(), ("the consensus", consensus)]:
         records = [files.read_json(path) for path in paths]
         said = [each["error"] for each in records if each["error"]]
-        said += [note for each in records for note in each.get("notes", ())]
+        said += [
+            note for each in records for note in each.get("notes", ()) if not note.startswith(NOT_RENDERED)
+        ]  # a render that failed is told by itself
         if said:
             found.append(f"{'the source' if model == SOURCE else model}: {clean(said[0])}")
     return found

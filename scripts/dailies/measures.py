@@ -33,6 +33,9 @@ MEASURING = 1
 SOURCE, CONSENSUS = "@source", "@consensus"
 """Whose measures lie beside those of the models; no model's folder begins with ``@``."""
 
+NOT_RENDERED = "not rendered"
+"""How the note begins on a model without frames."""
+
 DIGITS = 9
 """Significant digits that are kept of a value."""
 
@@ -161,9 +164,9 @@ def baseline(job: Job, *, output: Path) -> None:
 
 
 def measure(job: Job, *, folder: Path, outcomes: Sequence[Path], output: Path) -> None:
-    """Measure the frames of a model in ``folder``; ``outcomes`` are the records of its renders.
+    """Measure the frames of a model in ``folder``; ``outcomes`` are the records of its shard and the one before.
 
-    A model that was not rendered is not measured, and the record says why. Whatever fails is a record, too: measuring
+    What was not rendered is not measured, and the record says why. Whatever fails is a record, too: measuring
     must never stand in the way of a render.
     """
 
@@ -171,7 +174,7 @@ def measure(job: Job, *, folder: Path, outcomes: Sequence[Path], output: Path) -
         for path in outcomes:
             outcome = files.read_json(path)
             if outcome["status"] != "success":
-                return {"frames": {}, "notes": [f"not rendered: {outcome['status']}: {outcome['error']}"]}
+                return {"frames": {}, "notes": [f"{NOT_RENDERED}: {outcome['status']}: {outcome['error']}"]}
         return _measured(job, _model(job, folder))
 
     _record(job, folder.name, output, work)

@@ -44,7 +44,6 @@ def matched(frames: Iterable[Frame], folder: Path) -> Reference:
     frames, found = list(frames), _listed(folder)
     by_stem, by_number = _single(found, lambda path: path.stem), _single(found, lambda path: number(path.stem))
     own = _single([Path(frame.name) for frame in frames], lambda path: number(path.stem))
-    stems = {Path(frame.name).stem for frame in frames}
     paths = {}
     for frame in frames:
         stem = Path(frame.name).stem
@@ -52,7 +51,6 @@ def matched(frames: Iterable[Frame], folder: Path) -> Reference:
         path = by_stem.get(stem)
         if path is None and digits in own:
             path = by_number.get(digits)
-            path = None if path is None or path.stem in stems else path
         if path is not None:
             paths[frame.output] = path
     if not paths:

@@ -23,14 +23,16 @@ include: "rules/measure_inputs.smk"
 include: "rules/measure.smk"
 include: "rules/collect.smk"
 include: "rules/summary.smk"
+include: "rules/compare_inputs.smk"
 include: "rules/contact_sheet.smk"
 include: "rules/compare.smk"
-include: "rules/choosing.smk"
+include: "rules/choosing_inputs.smk"
 include: "rules/overview.smk"
 include: "rules/write_back.smk"
 include: "rules/promote.smk"
 include: "rules/timeline.smk"
 include: "rules/videos.smk"
+include: "rules/outcome.smk"
 
 
 localrules:
@@ -39,7 +41,6 @@ localrules:
     list_models,
     collect,
     metrics,
-    leaderboard,
     summary,
     overview,
     write_back,

@@ -89,28 +89,10 @@ def metadata_of_all_models(wildcards):
     return [f"{OUT}/{model}/metadata.json" for model in discovered_models()]
 
 
-def names_of_models(wildcards):
-    """What the runs of the selected models are called, by the model, in MLflow's order."""
-    return {model: files.read_json(Path(f"{STATE}/runs/{model}.json"))["run_name"] for model in discovered_models()}
-
-
-SIDE_BY_SIDE = f"{OUT}/compare/side_by_side.{'mkv' if config['video_lossless'] else 'mp4'}"
-
-
-def comparison_page(wildcards):
-    return [f"{OUT}/compare/index.html"] if config["compare"] else []
-
-
 def shards_of_sequence():
     """The frames of each shard by its name; none while the sequence was not read yet."""
     listing = Path(f"{STATE}/sequence.json")
     return sequence.shards(listing, config["shard_frames"]) if listing.is_file() else {}
-
-
-def records_of_all_models(wildcards):
-    """The records of all shards of all models: they are written when frames are, and not when a metric changes."""
-    checkpoints.sequence.get()
-    return [f"{STATE}/renders/{model}/{shard}.json" for model in discovered_models() for shard in shards_of_sequence()]
 
 
 @cache
@@ -151,31 +133,3 @@ def receipt_of_weights(wildcards):
     receipt = f"{STATE}/weights/{wildcards.model}/download.json"
     due = manifest.is_due(Path(STATE), *wildcards, **standing_of_shards(wildcards)[wildcards.shard], **SETTINGS)
     return receipt if due else ancient(receipt)  # else a download for one shard would start the model's others
-
-
-SUMMARY = Path(f"{OUT}/batch_summary.json")
-SUMMARY_BEFORE = SUMMARY.stat().st_mtime_ns if SUMMARY.is_file() else None
-
-TOLD = Path(f"{STATE}/metrics.json")
-TOLD_BEFORE = TOLD.stat().st_mtime_ns if TOLD.is_file() else None
-
-
-def tell_outcome():
-    """Say what was rendered and measured; raise, so that the exit code is 1, when models failed in this invocation."""
-    if TOLD.is_file() and TOLD.stat().st_mtime_ns != TOLD_BEFORE:
-        for line in leaderboard.told(TOLD):
-            logger.info(line)
-    if not SUMMARY.is_file() or SUMMARY.stat().st_mtime_ns == SUMMARY_BEFORE:
-        return
-    logger.info(metadata.table(SUMMARY))
-    if warning := files.read_json(Path(f"{STATE}/discovery.json")).get("warning"):
-        logger.warning(f"dailies: {warning}")
-    if gone := metadata.left_behind(Path(OUT), Path(f"{STATE}/discovery.json")):
-        logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
-    if failures := metadata.failures(SUMMARY):
-        end_with(failures)
-
-
-def tell_interruption():
-    if not REASONS:
-        logger.error(f"dailies: frames already rendered are kept; the logs are in {OUT}/logs; run again to go on.")

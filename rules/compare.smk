@@ -1,4 +1,4 @@
-"""Stage 8, compare: the page to choose a model with. metadata.json and frames of all -> compare/index.html."""
+"""Stage 9, compare: the page to choose a model with. metadata.json and frames of all -> compare/index.html."""
 
 
 rule compare:
@@ -20,6 +20,7 @@ rule compare:
         runtime=lambda wc, input, attempt: attempt * estimates.page_minutes(input.sequence, models=len(input.metadata)),
     params:
         fps=config["fps"],
+        training_frames_from=config["training_frames_from"],
         reference=lambda wildcards: reference_fingerprint(),
     script:
         "../scripts/compare.py"

@@ -1,4 +1,4 @@
-"""Stage 7, contact_sheet: models x chosen frames in one picture. renders/, frames of all -> compare/contact_sheet.png."""
+"""Stage 8, contact_sheet: models x chosen frames in one picture. renders/, frames of all -> compare/contact_sheet.png."""
 
 
 rule contact_sheet:
@@ -7,14 +7,23 @@ rule contact_sheet:
         records=records_of_all_models,  # not metadata.json, which changes with every metric
         sequence=f"{STATE}/sequence.json",
     output:
-        sheet=f"{OUT}/compare/contact_sheet.png",
+        sheet=report(
+            f"{OUT}/compare/contact_sheet.png",
+            caption="../report/contact_sheet.rst",
+            category="3. Frames",
+            labels={"what": "all models side by side"},
+        ),
     log:
         f"{OUT}/logs/contact_sheet.log",
     conda:
         "../envs/dailies.yaml"
     threads: 4
+    resources:
+        mem_mb=lambda wc, input, attempt: attempt * estimates.page_memory(input.sequence),
+        runtime=estimates.START,
     params:
         names=names_of_models,
         chosen=config["contact_frames"],
+        reference=lambda wildcards: reference_fingerprint(),
     script:
         "../scripts/contact_sheet.py"

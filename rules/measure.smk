@@ -76,7 +76,12 @@ rule leaderboard:
         sequence=f"{STATE}/sequence.json",
     output:
         frames=f"{OUT}/compare/metrics.csv",
-        models=f"{OUT}/compare/leaderboard.csv",
+        models=report(
+            f"{OUT}/compare/leaderboard.csv",
+            caption="../report/leaderboard.rst",
+            category="1. Models",
+            labels={"what": "leaderboard"},
+        ),
         told=f"{STATE}/metrics.json",
     log:
         f"{OUT}/logs/leaderboard.log",

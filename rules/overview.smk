@@ -1,9 +1,10 @@
-"""Stage 9, overview: a table and plots for snakemake --report. metadata.json of all -> compare/overview.html, frames.svg."""
+"""Stage 10, overview: a table and plots for snakemake --report. metadata.json of all -> compare/overview.html, frames.svg."""
 
 
 rule overview:
     input:
         metadata=metadata_of_all_models,
+        measures=ranking_for_page,
         sequence=f"{STATE}/sequence.json",
     output:
         table=report(

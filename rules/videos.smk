@@ -1,4 +1,4 @@
-"""Target videos: all models in one video. renders/, frames of all -> compare/side_by_side.mp4."""
+"""Videos: all models in one, when asked for. renders/, frames of all -> compare/side_by_side.mp4."""
 
 
 rule side_by_side:
@@ -15,9 +15,13 @@ rule side_by_side:
     conda:
         "../envs/dailies.yaml"
     threads: 8
+    resources:
+        mem_mb=video_memory,
+        runtime=lambda wc, input, attempt: attempt * estimates.page_minutes(input.sequence, models=len(input.records)),
     params:
         names=names_of_models,
         fps=config["fps"],
+        reference=lambda wildcards: reference_fingerprint(),
     script:
         "../scripts/side_by_side.py"
 

@@ -1,4 +1,4 @@
-"""Stage 10, write_back: what was measured goes to MLflow, if asked for. metadata.json of all -> evaluation runs."""
+"""Stage 11, write_back: what was measured goes to MLflow, if asked for. metadata.json of all -> evaluation runs."""
 
 
 rule write_back:

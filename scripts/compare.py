@@ -6,6 +6,7 @@ from pathlib import Path
 from dailies.leaderboard import page_metrics
 from dailies.logs import job_log
 from dailies.page import build
+from dailies.training import seen_by_models
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
@@ -20,5 +21,11 @@ if __name__ == "__main__":
             fps=snakemake.params.fps,
             reference_dir=Path(reference) if (reference := snakemake.config["reference_dir"]) else None,
             metrics=[metric for path in snakemake.input.metrics for metric in page_metrics(Path(path))],
+            trained=seen_by_models(
+                [Path(path) for path in snakemake.input.metadata],
+                sequence=Path(snakemake.input.sequence),
+                names=snakemake.params.training_frames_from,
+                input_dir=Path(snakemake.config["input_dir"]),
+            ),
             threads=snakemake.threads,
         )

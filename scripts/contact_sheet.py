@@ -18,6 +18,6 @@ if __name__ == "__main__":
             input_dir=Path(snakemake.config["input_dir"]),
             output=Path(snakemake.output.sheet),
             chosen=snakemake.params.chosen,
-            reference_dir=Path(reference) if (reference := snakemake.config.get("reference_dir")) else None,
+            reference_dir=Path(reference) if (reference := snakemake.config["reference_dir"]) else None,
             threads=snakemake.threads,
         )

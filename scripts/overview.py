@@ -10,7 +10,7 @@ if __name__ == "__main__":
         overview.build(
             [Path(path) for path in snakemake.input.metadata],
             sequence=Path(snakemake.input.sequence),
-            measures=[Path(path) for path in snakemake.input.get("measures", [])],
+            measures=[Path(path) for path in snakemake.input.measures],
             table=Path(snakemake.output.table),
             plots=Path(snakemake.output.plots),
             shot=Path(snakemake.config["input_dir"]).name,

@@ -20,7 +20,7 @@ if __name__ == "__main__":
             output=Path(snakemake.output.video),
             fps=snakemake.params.fps,
             lossless=snakemake.config["video_lossless"],
-            reference_dir=Path(reference) if (reference := snakemake.config.get("reference_dir")) else None,
+            reference_dir=Path(reference) if (reference := snakemake.config["reference_dir"]) else None,
             threads=snakemake.threads,
         )
         list_extras(Path(snakemake.output.video).with_name("index.html"))

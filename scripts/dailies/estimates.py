@@ -40,6 +40,9 @@ SECONDS_PER_MEGAPIXEL = 10
 PAGE_SECONDS = 0.3
 """For a megapixel of a frame on the comparison page."""
 
+ENCODER = 1000
+"""MB of an encoder that looks 60 frames of 4K ahead, and of its libraries."""
+
 BANDWIDTH = 5e6
 """Bytes a second of a slow network."""
 
@@ -79,6 +82,13 @@ def page_memory(sequence: str | Path) -> int:
     """Give the MB of the comparison page's job, whose threads hold one frame each, as it came and as 8 bits."""
     shot = load(Path(sequence))
     return max(LEAST, math.ceil(SNAKEMAKE + 150 + 4 * shot.largest * (_bytes_per_pixel(shot) + 8) / 1e6))
+
+
+def video_memory(sequence: str | Path, *, models: int, threads: int) -> int:
+    """Give the MB of the videos' job: the encoder, and of each thread a picture of all models and a frame as it came."""
+    shot = load(Path(sequence))
+    held = (threads + 1) * shot.largest * (3 * (models + 2) + _bytes_per_pixel(shot) + 8)
+    return math.ceil(SNAKEMAKE + ENCODER + held / 1e6)
 
 
 def page_minutes(sequence: str | Path, *, models: int) -> int:

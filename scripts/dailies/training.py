@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dailies import files
 from dailies.reference import number
-from dailies.sequence import Frame
+from dailies.sequence import Frame, load
 
 SINGLE = re.compile(r"\d{1,12}")
 SPAN = re.compile(r"(\d{1,12})(?:-|\.\.)(\d{1,12})")
@@ -32,6 +33,17 @@ def frames_seen(
         if dataset["context"].casefold() in SEEN:
             seen |= _in_dataset(dataset, frames, input_dir)
     return frozenset(seen)
+
+
+def seen_by_models(
+    metadata: Iterable[Path], *, sequence: Path, names: Iterable[str], input_dir: Path
+) -> dict[str, frozenset[str]]:
+    """Name, by a model's folder, the rendered frames that it was trained on, as ``frames_seen`` does."""
+    shot, names = load(sequence), list(names)
+    return {
+        path.parent.name: frames_seen(files.read_json(path), shot.frames, names=names, input_dir=input_dir)
+        for path in metadata
+    }
 
 
 def listed(text: str, frames: Sequence[Frame]) -> set[str]:

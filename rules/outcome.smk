@@ -1,0 +1,28 @@
+"""What the end of an invocation says."""
+
+SUMMARY = Path(f"{OUT}/batch_summary.json")
+SUMMARY_BEFORE = SUMMARY.stat().st_mtime_ns if SUMMARY.is_file() else None
+
+TOLD = Path(f"{STATE}/metrics.json")
+TOLD_BEFORE = TOLD.stat().st_mtime_ns if TOLD.is_file() else None
+
+
+def tell_outcome():
+    """Say what was rendered and measured; raise, so that the exit code is 1, when models failed in this invocation."""
+    if TOLD.is_file() and TOLD.stat().st_mtime_ns != TOLD_BEFORE:
+        for line in leaderboard.told(TOLD):
+            logger.info(line)
+    if not SUMMARY.is_file() or SUMMARY.stat().st_mtime_ns == SUMMARY_BEFORE:
+        return
+    logger.info(metadata.table(SUMMARY))
+    if warning := files.read_json(Path(f"{STATE}/discovery.json")).get("warning"):
+        logger.warning(f"dailies: {warning}")
+    if gone := metadata.left_behind(Path(OUT), Path(f"{STATE}/discovery.json")):
+        logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
+    if failures := metadata.failures(SUMMARY):
+        end_with(failures)
+
+
+def tell_interruption():
+    if not REASONS:
+        logger.error(f"dailies: frames already rendered are kept; the logs are in {OUT}/logs; run again to go on.")

@@ -315,11 +315,11 @@ def test_no_node_asks_mlflow(farm):
     folder = farm.stage.root / ".snakemake" / "slurm_logs"
     logs = {rule: [path.read_text() for path in folder.glob(f"rule_{rule}/*/*.log")] for rule in ("download", "infer")}
 
-    assert len(logs["download"]) >= 3
-    assert len(logs["infer"]) >= 7
     for log in logs["download"] + logs["infer"]:
         assert re.search(r"import time:.* snakemake$", log, re.MULTILINE)
         assert not re.search(r"import time:.* mlflow", log)
+    assert len(logs["download"]) >= 3
+    assert len(logs["infer"]) >= 7
 
 
 def test_a_job_killed_for_memory_or_time_or_by_hand_is_tried_again_and_goes_on_at_its_frame(accidents):

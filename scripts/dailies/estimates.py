@@ -85,7 +85,7 @@ def page_memory(sequence: str | Path) -> int:
 
 
 def video_memory(sequence: str | Path, *, models: int, threads: int) -> int:
-    """Give the MB of the videos' job: the encoder, and of each thread a picture of all models and a frame as it came."""
+    """Give the MB of the videos' job: the encoder, and of each thread a picture of all models and a frame."""
     shot = load(Path(sequence))
     held = (threads + 1) * shot.largest * (3 * (models + 2) + _bytes_per_pixel(shot) + 8)
     return math.ceil(SNAKEMAKE + ENCODER + held / 1e6)

@@ -15,7 +15,7 @@ rule download:
     priority: 1
     conda:
         "../envs/dailies.yaml"
-    threads: 0 if workflow.local_exec else 1  # it waits for the network, beside a render that has all the cores
+    threads: lambda wildcards: 0 if workflow.local_exec else 1  # it waits for the network, beside a render that has all the cores
     resources:
         downloads=1,
         mem_mb=lambda wc, attempt: attempt * estimates.DOWNLOAD_MEMORY,

@@ -13,5 +13,6 @@ rule timeline:
         "../envs/dailies.yaml"
     params:
         fps=config["fps"],
+        reference=lambda wildcards: reference_fingerprint(),
     script:
         "../scripts/timeline.py"

@@ -7,7 +7,7 @@ from dailies.logs import job_log
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        reference_dir = snakemake.config.get("reference_dir")
+        reference_dir = snakemake.config["reference_dir"]
         timeline.write(
             [Path(path) for path in snakemake.input.metadata],
             sequence=Path(snakemake.input.sequence),

@@ -122,6 +122,7 @@ def test_a_model_is_recorded_in_two_files(shelf, scene):
         "params": {"model.architecture": "UNet", "training.epochs": "2e3"},
         "metrics": {"train/loss": 0.25, "val/psnr": None},
         "tags": {"mine": "x"},
+        "datasets": [],
         "not_chosen": ["checkpoints/last.pth"],
     }
     assert scene.read("discovery")["reason"] is None

@@ -309,6 +309,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, blank_store: Path) -> tuple[
         run_id = studio.add_run(name, None, params=kind.params, status="RUNNING")
         networks[name] = kind.write(studio, run_id)
         studio.client.set_terminated(run_id)
+    mlflow.set_tracking_uri(None)  # else it is the default store of all tests that follow
     studio.config |= {
         "compare": False,
         "model_factory": {"restorer": "networks.restorer:build"},

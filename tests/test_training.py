@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from dailies.sequence import Frame
-from dailies.training import frames_seen, listed
+from dailies import files
+from dailies.sequence import Frame, Sequence, save
+from dailies.training import frames_seen, listed, seen_by_models
 
 FRAMES = [Frame(f"f_{n:04d}.jpg", f"f_{n:04d}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(10, 20)]
 
@@ -83,3 +84,18 @@ def test_a_record_from_before_datasets_were_kept_has_none():
     about = {"params": {"a": "10"}, "tags": {}}
 
     assert numbers(frames_seen(about, FRAMES, names=["a"], input_dir=Path("x"))) == [10]
+
+
+def test_models_are_asked_by_their_folders(tmp_path):
+    files.write_json(tmp_path / "one" / "metadata.json", {"params": {"a": "12"}, "tags": {}, "datasets": []})
+    files.write_json(tmp_path / "two" / "metadata.json", {"params": {}, "tags": {"b": "10-11"}, "datasets": []})
+    save(Sequence(tuple(FRAMES)), tmp_path / "sequence.json")
+
+    found = seen_by_models(
+        [tmp_path / name / "metadata.json" for name in ("one", "two")],
+        sequence=tmp_path / "sequence.json",
+        names=["a", "b"],
+        input_dir=tmp_path,
+    )
+
+    assert {model: numbers(names) for model, names in found.items()} == {"one": [12], "two": [10, 11]}

@@ -79,6 +79,8 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
             "tiled": False,
             "tile_size": None,
             "overlap": None,
+            "compile_seconds": None,
+            "batch": 1,
         },
         "artifact": {
             "uri": run.info.artifact_uri,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import dailies
-from dailies import files
+from dailies import files, reference
 from dailies.errors import TimelineError
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
@@ -108,8 +108,9 @@ def _tracks(
     """Give a name, a folder and the name of each frame's file, in the sequence's order; None where there is none."""
     yield "source", shot.folder or input_dir, [frame.name for frame in shot.frames]
     if reference_dir:
-        by_stem = {path.stem: path.name for path in sorted(reference_dir.iterdir()) if path.is_file()}
-        yield "reference", reference_dir, [by_stem.get(Path(frame.name).stem) for frame in shot.frames]
+        paths = reference.matched(shot.frames, reference_dir).paths
+        found = (paths.get(frame.output) for frame in shot.frames)
+        yield "reference", reference_dir, [path and path.name for path in found]
     for path in metadata:
         if files.read_json(path)["render"]["status"] == "success":
             yield path.parent.name, path.parent, [frame.output for frame in shot.frames]

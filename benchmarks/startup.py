@@ -76,7 +76,7 @@ def site(root: Path, name: str) -> str:
         "wildcards": {"model": "model", "shard": "all"},
         "input": {
             "record": str(root / "models" / "model.json"),
-            "weights": str(root / "weights"),
+            "receipt": str(root / "weights" / "download.json"),
             "sequence": str(root / "sequence.json"),
         },
         "output": {"outcome": str(root / "renders" / "model.json")},

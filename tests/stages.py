@@ -4,7 +4,7 @@ import json
 import math
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,8 +29,16 @@ def until(condition: Callable[[], object], what: str) -> None:
 class Stage(Studio):
     """A studio whose networks tell where they render, on a machine of one's choice."""
 
-    def __init__(self, root: Path, blank: Path, machine: tuple[str, ...], *models: str, **variables: str) -> None:
-        super().__init__(root, blank=blank)
+    def __init__(
+        self,
+        root: Path,
+        blank: Path,
+        machine: tuple[str, ...],
+        *models: str,
+        store: Mapping[str, str] | None = None,
+        **variables: str,
+    ) -> None:
+        super().__init__(root, **(store or {"blank": blank}))
         self.machine = machine
         self.environment = variables
         self.stage = root / "stage"

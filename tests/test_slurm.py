@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from types import SimpleNamespace
 import pytest
 import slurm_cluster
 from conftest import REPOSITORY, jobs, kill_group, lacking
+from guarded import ADMIN, BARE, BUCKET, READER, guarded, logged_in, login
 from slurm_cluster import Cluster
 from stages import FRAMES, PATIENCE, Stage, until
 
@@ -138,6 +140,18 @@ def play_orphans(stage: Stage, cluster: Cluster, others_are_done: Event) -> Scen
     return scene
 
 
+def guarded_stage(root: Path, blank: Path, cluster: Cluster) -> Stage:
+    """Log two models to a server with login whose artifacts are in S3; the studio knows both by its environment."""
+    server, name = guarded(), f"slurm_{uuid.uuid4().hex[:8]}"
+    environment = cluster.environment | BARE | dict(server.keys) | login(READER)
+    store = {"uri": server.uri, "experiment": name, "location": f"s3://{BUCKET}/{name}"}
+    with logged_in(ADMIN, **server.keys | BARE):
+        stage = Stage(root, blank, SLURM, "one", "two", store=store, **environment)
+        server.show(stage.experiment)
+    stage.config["device"] = "auto"
+    return stage
+
+
 def play_generic(stage: Stage, cluster: Cluster) -> Scene:
     """With commands of one's own: a job is cancelled, then the invocation is interrupted, then all goes well."""
     scene = Scene(stage)
@@ -200,12 +214,14 @@ def scenes(
     orphans = Stage(root / "orphans", blank_store, SLURM, "one", **known)
     generic = Stage(root / "generic", blank_store, GENERIC, "one", **known)
     generic.config["device"] = "auto"
-    stages = [farm, reference, accidents, orphans, generic]
+    remote = guarded_stage(root / "remote", blank_store, cluster)
+    stages = [farm, reference, accidents, orphans, generic, remote]
     plays = {
         "farm": lambda: play_farm(farm, cluster),
         "accidents": lambda: play_accidents(accidents, cluster),
         "generic": lambda: play_generic(generic, cluster),
         "reference": lambda: Scene(reference, [reference.run()]),
+        "remote": lambda: Scene(remote, [remote.run(shard_frames=3)]),
         "orphans": lambda: play_orphans(orphans, cluster, others_are_done),
     }
     wanted = {name for item in request.session.items for name in item.fixturenames}
@@ -242,7 +258,12 @@ def generic(scenes) -> Scene:
 
 
 @pytest.fixture(scope="module")
-def orphans(scenes, farm, accidents, generic, others_are_done) -> Scene:
+def remote(scenes) -> Scene:
+    return scenes["remote"].result()
+
+
+@pytest.fixture(scope="module")
+def orphans(scenes, farm, accidents, generic, remote, others_are_done) -> Scene:
     others_are_done.set()
     return scenes["orphans"].result()
 
@@ -265,6 +286,22 @@ def test_shards_on_nodes_have_the_bytes_of_a_whole_render_here(farm, reference):
         missing = {"frame_000000.png"} if model == "one" else set()
         assert pictures.keys() - farm_pictures.keys() == missing
         assert farm_pictures == {name: data for name, data in pictures.items() if name not in missing}
+
+
+def test_models_of_a_server_with_login_and_artifacts_in_s3_are_rendered_in_shards(remote, reference):
+    code, told = remote.invocations[0]
+    assert code == 0, told
+    assert [line["status"] for line in remote.stage.summary()] == ["success"] * 2
+    for model in ("one", "two"):
+        assert remote.stage.pictures(model) == reference.pictures(model)
+    events = remote.stage.events()
+    assert len({event.job for event in events}) == 4
+    assert {event.secret for event in events} == {None}
+    assert {event.outside for event in events} == {READER[1]}
+    kept = [READER[1], guarded().keys["AWS_SECRET_ACCESS_KEY"]]
+    assert not any(secret in told for secret in kept)
+    written = [path for path in remote.stage.root.rglob("*") if path.is_file() and path.name != "events"]
+    assert not [path for path in written if any(secret.encode() in path.read_bytes() for secret in kept)]
 
 
 def test_a_broken_model_fails_alone_and_the_summary_tells(farm):

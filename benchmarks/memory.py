@@ -40,7 +40,7 @@ def render(count: int) -> float:
         engine.probe()
         route = Route(root / "shot", root / "out", "clip", "auto", "fast", 2)
         manifest = Manifest(root / "manifest.jsonl", folder=route.folder, keys=keys_of(shot, "", None))
-        render_frames(shot.frames, route, engine, manifest)
+        render_frames(shot.frames, route, engine, manifest, {})
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 

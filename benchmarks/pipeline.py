@@ -9,6 +9,7 @@ As in a render, the C library keeps freed memory.
 """
 
 import hashlib
+import os
 import statistics
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from dailies.manifest import Manifest, keys_of  # noqa: E402
 from dailies.pipeline import Route, render_frames  # noqa: E402
 from estimates import photograph  # noqa: E402
 
-DEVICE_SECONDS, COUNT, COUNT_OF_LOOPS, THREADS, REPEATS = 0.033, 200, 20, 2, 3
+DEVICE_SECONDS, COUNT, COUNT_OF_LOOPS, THREADS, REPEATS = 0.033, 200, 20, 2, 5
 
 
 class Device:
@@ -50,7 +51,7 @@ def pipeline(shot: sequence.Sequence, source: Path, target: Path) -> None:
     """Render as an infer job does."""
     route = Route(source, target, "clip", "auto", "fast", THREADS)
     manifest = Manifest(target / "manifest.jsonl", folder=route.folder, keys=keys_of(shot, "", None))
-    render_frames(shot.frames, route, Device(), manifest)
+    render_frames(shot.frames, route, Device(), manifest, {})
 
 
 def pillow(level: int) -> Callable[[sequence.Sequence, Path, Path], None]:
@@ -136,6 +137,7 @@ def main() -> None:
             for name, way in WAYS.items():
                 target = root / f"{name} {repeat}"
                 target.mkdir()
+                os.sync()  # each way writes what it leaves, not what the one before left
                 count = COUNT_OF_LOOPS if name.startswith("loop") else COUNT
                 start, used = time.perf_counter(), time.process_time()
                 way(replace(shot, frames=shot.frames[:count]), root / "shot", target)

@@ -1,4 +1,6 @@
-"""Measure the start-up of a render: from the start of its process to the first frame, over importing torch.
+"""Measure the start-up of a render: from the start of its process to its first frame, over importing torch.
+
+The first frame is read beside the import; the network gets it when it is loaded and was tried.
 
 python benchmarks/startup.py
 """
@@ -23,6 +25,8 @@ from dailies.architectures import ARCHITECTURES  # noqa: E402
 from dailies.config import loading_settings, pixel_settings, validated  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "base"}}
+PLACES = {"read": "frames.decode", "in the network": "pipeline.submitted"}
+"""The functions that are first called then."""
 REPEATS = 9
 
 JOB = """
@@ -31,14 +35,14 @@ from types import SimpleNamespace
 sys.path.append({scripts!r})
 from dailies import environment
 environment.prepare()
-from dailies import frames
+from dailies import frames, pipeline
 
 
 def first_frame(*arguments, **options):
     os._exit(0)
 
 
-frames.decode = first_frame
+{place} = first_frame
 about = json.loads({about!r})
 builtins.snakemake = SimpleNamespace(**{{key: SimpleNamespace(**value) if isinstance(value, dict) and key != "config"
                                         else value for key, value in about.items()}})
@@ -47,8 +51,8 @@ sys.exit("no frame was read")
 """
 
 
-def site(root: Path, name: str) -> str:
-    """Prepare what the jobs before a render leave on the disk; give the program that runs the render's script."""
+def site(root: Path, name: str) -> dict[str, str]:
+    """Prepare what the jobs before a render leave on the disk; give the programs that run the render's script."""
     import torch
 
     (root / "shot").mkdir(parents=True)
@@ -84,7 +88,11 @@ def site(root: Path, name: str) -> str:
         "config": config,
         "threads": 2,
     }
-    return JOB.format(scripts=str(SCRIPTS), about=json.dumps(about), script=str(SCRIPTS / "infer.py"))
+    about_text, script = json.dumps(about), str(SCRIPTS / "infer.py")
+    return {
+        f"{name}, first frame {moment}": JOB.format(scripts=str(SCRIPTS), about=about_text, script=script, place=place)
+        for moment, place in PLACES.items()
+    }
 
 
 def seconds(program: str) -> tuple[float, float]:
@@ -100,7 +108,8 @@ def main() -> None:
     """Print medians, and ratios taken in turn."""
     with tempfile.TemporaryDirectory() as folder:
         programs = {"import torch": "import os, torch; os._exit(0)"}
-        programs |= {name: site(Path(folder) / name, name) for name in NETWORKS}
+        for name in NETWORKS:
+            programs |= site(Path(folder) / name, name)
         for program in programs.values():
             seconds(program)
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}

@@ -16,7 +16,7 @@ from dailies import files, pipeline
 from dailies.engine import Rendering
 from dailies.errors import RenderError, SequenceError
 from dailies.manifest import Manifest
-from dailies.pipeline import Route, ahead, render_frames, settled
+from dailies.pipeline import Route, ahead, begin, read, render_frames, settled
 from dailies.sequence import Frame
 
 COUNT = 20
@@ -67,6 +67,7 @@ class Line:
         self.engine = Inverter()
         self.manifest = Manifest(root / "frames.jsonl", folder=self.folder, keys=dict.fromkeys(self.names, "key"))
         self.route = Route(self.shot, self.folder, "clip", "auto", "fast", threads)
+        self.begun = {}
 
     def frame(self, number):
         path = self.shot / f"{number:03d}.png"
@@ -87,7 +88,7 @@ class Line:
 
         def work():
             try:
-                outcome.set_result(render_frames(self.frames, self.route, self.engine, self.manifest))
+                outcome.set_result(render_frames(self.frames, self.route, self.engine, self.manifest, self.begun))
             except BaseException as error:
                 outcome.set_exception(error)
 
@@ -126,6 +127,31 @@ def test_nothing_to_render_is_no_error(line):
     line.run()
 
     assert line.manifest.done() == {}
+
+
+@pytest.mark.parametrize("number", [0, COUNT // 2])
+def test_a_frame_that_was_begun_is_not_read_again(line, number, monkeypatch):
+    line.begun = begin(line.frames[number], line.route)
+    line.begun[line.frames[number]].result()
+    others = []
+    monkeypatch.setattr(pipeline, "read", lambda frame, route: others.append(frame.name) or read(frame, route))
+
+    line.run()
+
+    line.assert_whole(line.names)
+    assert sorted(others) == [name for name in line.names if name != line.names[number]]
+    assert not line.begun, "the frame stays in memory"
+
+
+@pytest.mark.parametrize("number", [0, COUNT // 2])
+def test_a_bad_frame_that_was_begun_is_told_when_it_is_its_turn(line, number):
+    line.damage(number)
+    line.begun = begin(line.frames[number], line.route)
+
+    with pytest.raises(SequenceError, match=rf"^frame {number:03d}\.png "):
+        line.run()
+
+    line.assert_whole(line.names[:number])
 
 
 @pytest.mark.parametrize("number", [0, COUNT // 2, COUNT - 1])

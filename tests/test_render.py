@@ -4,6 +4,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 import torch
 from conftest import grey, grey_checkpoint, read_frame, strict_json, write_frame, write_video
-from dailies import files, frames, sequence
+from dailies import files, frames, models, pipeline, sequence
 from dailies.architectures import ARCHITECTURES
 from dailies.errors import RenderError
+from dailies.models import load_model
 from dailies.network import PROBE
+from dailies.pipeline import read
 from dailies.render import Job, render
 from dailies.signatures import Signature
 from PIL import Image
@@ -925,6 +928,29 @@ def imported(site):
     return subprocess.check_output(
         [sys.executable, "-c", code, arguments], env={"PYTHONPATH": str(SCRIPTS)}, text=True
     ).strip()
+
+
+def test_the_frame_that_is_due_is_read_while_the_model_is_loaded_and_only_then(site, monkeypatch):
+    site.render()
+    (site.job.folder / NAMES[2]).unlink()
+    names, came, in_time = [], threading.Event(), []
+
+    def reading(frame, route):
+        names.append(frame.name)
+        came.set()
+        return read(frame, route)
+
+    def loading(*arguments, **options):
+        in_time.append(came.wait(60))
+        return load_model(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "read", reading)
+    monkeypatch.setattr(models, "load_model", loading)
+    site.download(grey_checkpoint(0.25))  # another network, so that all are due though most of them are there
+    site.render()
+
+    assert in_time == [True]
+    assert sorted(names) == NAMES
 
 
 def test_a_render_imports_torch_only_when_there_is_something_to_render(site):

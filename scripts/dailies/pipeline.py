@@ -66,6 +66,14 @@ def read(frame: Frame, route: Route) -> Picture:
     return frames.decode(data, frame.name, transfer=route.transfer)
 
 
+def begin(frame: Frame, route: Route) -> dict[Frame, "Future[Picture]"]:
+    """Begin to read a frame in a thread of its own, for ``render_frames``."""
+    reading = ThreadPoolExecutor(1)
+    begun = {frame: reading.submit(read, frame, route)}
+    reading.shutdown(wait=False)
+    return begun
+
+
 @contextmanager
 def naming(frame: Frame) -> Iterator[None]:
     """Add to what the engine says is wrong at which frame it is."""
@@ -75,12 +83,22 @@ def naming(frame: Frame) -> Iterator[None]:
         raise RenderError(f"{error} at frame {frame.name}") from error
 
 
-def render_frames(todo: Sequence[Frame], route: Route, engine: "Engine", manifest: Manifest) -> None:
+def render_frames(
+    todo: Sequence[Frame],
+    route: Route,
+    engine: "Engine",
+    manifest: Manifest,
+    begun: dict[Frame, "Future[Picture]"],
+) -> None:
     """Decode ahead, render, and encode behind; return when every frame is in place and in the manifest.
 
-    Frames of one size go to the engine together, as many as it wants at a time. The first error of any thread ends it:
-    frames that were rendered by then are still written, no other is begun.
+    What ``begin`` reads is taken out of ``begun`` when it is its turn. Frames of one size go to the engine together, as
+    many as it wants at a time. The first error of any thread ends it: frames that were rendered by then are still
+    written, no other is begun.
     """
+
+    def picture_of(frame: Frame) -> Picture:
+        return begun.pop(frame).result() if frame in begun else read(frame, route)
 
     def write(frame: Frame, picture: Picture, rendering: "Rendering") -> None:
         with naming(frame):
@@ -97,7 +115,7 @@ def render_frames(todo: Sequence[Frame], route: Route, engine: "Engine", manifes
     together = 1
     with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(writers) as writing:
         try:
-            decoded = ahead(todo, lambda frame: read(frame, route), reading, most=lambda: readers + together)
+            decoded = ahead(todo, picture_of, reading, most=lambda: readers + together)
             for group in grouped(decoded, engine):
                 together = len(group)
                 for frame, picture, rendering in submitted(group, engine, route):

@@ -14,7 +14,7 @@ from dailies import devices, files
 from dailies.download import RECEIPT, WHOLE
 from dailies.errors import DailiesError
 from dailies.manifest import Entry, Manifest, basis, keys_of
-from dailies.pipeline import Route, naming, read, render_frames
+from dailies.pipeline import Route, begin, naming, read, render_frames
 from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
@@ -150,7 +150,10 @@ def _attempt(
 ) -> Ending:
     """Load the model and render the frames that the manifest does not hold; ``first`` decides on the precision."""
     path = job.weights / WHOLE / receipt["path"]
-    files.fetch(path)  # beside the import, which takes longer
+    route = _route(job, sequence)
+    # both beside the import, which takes longer
+    files.fetch(path)
+    begun = begin(_due(sequence, job.folder), route)
     import torch
 
     from dailies.engine import Engine, Settings, find_device
@@ -170,7 +173,7 @@ def _attempt(
     except Exception as error:  # an artifact is foreign data: whatever comes of it is its own failure, not the job's
         return Ending("load_failed", _reason(error, "loading", path))
     try:
-        parity = _settle(first, _route(job, sequence), engine)
+        parity = _settle(first, route, engine)
     except Exception as error:  # a network is foreign code
         about = _about(model, engine, job, trusted=trusted, parity=None)
         return Ending("error", _reason(error, "rendering", job.folder), about)
@@ -183,10 +186,15 @@ def _attempt(
     files.sweep(job.folder, sequence.outputs)
     status, reason = "success", None
     try:
-        render_frames(todo, _route(job, sequence), engine, manifest)
+        render_frames(todo, route, engine, manifest, begun)
     except Exception as error:  # a network is foreign code
         status, reason = "error", _reason(error, "rendering", job.folder)
     return Ending(status, reason, about | _found(model, engine), manifest.done())
+
+
+def _due(sequence: FrameSequence, folder: Path) -> Frame:
+    """Guess which frame comes first, before the model is loaded, of which alone it depends whether all are due."""
+    return next((frame for frame in sequence.frames if not (folder / frame.output).exists()), sequence.frames[0])
 
 
 def _route(job: Job, sequence: FrameSequence) -> Route:

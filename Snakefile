@@ -35,19 +35,6 @@ include: "rules/videos.smk"
 include: "rules/outcome.smk"
 
 
-localrules:
-    all,
-    discover,
-    list_models,
-    collect,
-    metrics,
-    summary,
-    overview,
-    write_back,
-    promote,
-    timeline,
-
-
 wildcard_constraints:
     model=r"[^/@][^/]*",
     shard=r"all|[1-9][0-9]*",
@@ -62,6 +49,7 @@ rule all:
         comparison_page,
         overview_of_models,
         evaluations,
+    localrule: True
 
 
 onsuccess:

@@ -11,6 +11,7 @@ rule collect:
         metadata=f"{OUT}/{{model}}/metadata.json",
     log:
         f"{OUT}/logs/collect_{{model}}.log",
+    localrule: True
     conda:
         "../envs/dailies.yaml"
     params:

@@ -6,6 +6,7 @@ checkpoint discover:
         index=f"{STATE}/discovery.json",
     log:
         f"{OUT}/logs/discover.log",
+    localrule: True
     conda:
         "../envs/dailies.yaml"
     params:
@@ -19,6 +20,7 @@ rule list_models:
         index=discovery_index,
     log:
         f"{OUT}/logs/list_models.log",
+    localrule: True
     conda:
         "../envs/dailies.yaml"
     script:

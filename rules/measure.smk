@@ -4,6 +4,7 @@
 rule metrics:
     input:
         leaderboard_wanted,
+    localrule: True
 
 
 rule baseline:

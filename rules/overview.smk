@@ -21,6 +21,7 @@ rule overview:
         ),
     log:
         f"{OUT}/logs/overview.log",
+    localrule: True
     conda:
         "../envs/dailies.yaml"
     script:

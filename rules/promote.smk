@@ -4,6 +4,7 @@
 rule promote:
     log:
         f"{OUT}/logs/promote.log",
+    localrule: True
     conda:
         "../envs/dailies.yaml"
     params:

@@ -9,6 +9,7 @@ rule summary:
         summary=f"{OUT}/batch_summary.json",
     log:
         f"{OUT}/logs/summary.log",
+    localrule: True
     conda:
         "../envs/dailies.yaml"
     script:

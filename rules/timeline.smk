@@ -9,6 +9,7 @@ rule timeline:
         timeline=f"{OUT}/compare/shot.otio",
     log:
         f"{OUT}/logs/timeline.log",
+    localrule: True
     conda:
         "../envs/dailies.yaml"
     params:

@@ -8,6 +8,7 @@ rule write_back:
         record=f"{STATE}/evaluations.json",
     log:
         f"{OUT}/logs/write_back.log",
+    localrule: True
     conda:
         "../envs/dailies.yaml"
     script:

@@ -505,6 +505,35 @@ def test_what_a_trace_froze_is_found(tmp_path, frozen, count, size, batch):
         assert torch.equal(program.network(pixels), pixels * 2)
 
 
+class Making(nn.Module):
+    """Adds to its input a tensor that it makes."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels + torch.ones(3, 1, 1)
+
+
+@pytest.mark.parametrize("made_on", ["cpu", "cuda:0"])
+def test_a_trace_runs_on_another_device_than_it_was_made_on(tmp_path, made_on):
+    path = tmp_path / "model.pt"
+    torch.jit.trace(Making().eval(), image()).save(path)
+    rewritten(path, 'torch.device("cpu")', f'torch.device("{made_on}")')
+
+    network = open_program(path).network
+
+    torch.testing.assert_close(network(image()), image() + 1)
+    assert network.to("meta")(image().to("meta")).device.type == "meta"
+    torch.testing.assert_close(network.to("cpu")(image()), image() + 1)
+
+
+def test_the_weights_of_a_trace_move_with_it(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.jit.trace(Double().eval(), image()).save(path)
+    network = open_program(path).network
+
+    assert {each.device.type for each in network.to("meta").parameters()} == {"meta"}
+    assert not any(each.requires_grad for each in network.parameters())
+
+
 def test_traces_of_other_things_than_images_are_refused(tmp_path):
     torch.jit.trace(nn.Linear(3, 3), torch.rand(4, 3)).save(tmp_path / "model.pt")
     assert "was traced with a tensor of 2 dimensions; expected one image" in refusal(tmp_path / "model.pt")

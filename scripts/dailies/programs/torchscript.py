@@ -31,21 +31,29 @@ TRIED = (64, 128)
 PARTS = re.compile(r"code/.+\.py|(?:data|constants)(?:\.pkl|/\w+)|(?:\.data/)?version|byteorder", re.ASCII)
 """The members of the archive that torch needs to load it."""
 
+DEVICE = re.compile(rb'torch\.device\("[^"\\]*"\)')
+"""How code names a device."""
+
 
 def opened(path: Path, *, trusted: bool = False) -> Program:
     archive = Archive(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch 2.13 deprecates TorchScript in favour of export
-        module = torch.jit.load(str(path), map_location="cpu") if trusted else _loaded(_checked_copy(archive))
+
+    def load(device: torch.device) -> torch.jit.ScriptModule:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch 2.13 deprecates TorchScript in favour of export
+            if trusted:
+                return torch.jit.load(str(path), map_location=device)
+            return _loaded(_checked_copy(archive, device), device)
+
+    script = _Script(load)
+    module = script.program
     if "forward" not in module._c._method_names():
         raise LoadError(f"{shown(path.name)} is a TorchScript program without a method 'forward'")
     taken = [argument for argument in module.forward.schema.arguments[1:] if not argument.has_default_value()]
     if len(taken) != 1 or not isinstance(taken[0].type, torch.TensorType):
         names = ", ".join(f"{shown(argument.name)}: {shown(str(argument.type))}" for argument in taken)
         raise LoadError(f"the program in {shown(path.name)} asks for ({shown(names, 200)}); expected one image")
-    network: nn.Module = module.eval()
-    for parameter in network.parameters():  # the method of modules that does this is missing for TorchScript
-        parameter.requires_grad_(parameter.requires_grad and not parameter.is_leaf)
+    network: nn.Module = script.eval()
     floats = (value.dtype for value in network.state_dict().values() if value.is_floating_point())
     dtype = next(floats, torch.float32)
     if dtype != torch.float32:
@@ -63,8 +71,34 @@ def opened(path: Path, *, trusted: bool = False) -> Program:
     return Program(network=network, kind="torchscript", size=size, channels=channels or shape[1], batch=batch)
 
 
-def _checked_copy(archive: Archive) -> bytes:
+class _Script(nn.Module):
+    """A TorchScript program on the device that it was last moved to: it names one, and is loaded anew for another."""
+
+    def __init__(self, load: Callable[[torch.device], torch.jit.ScriptModule]) -> None:
+        super().__init__()
+        self._load = load
+        self._moved_to(torch.device("cpu"))
+
+    def _moved_to(self, device: torch.device) -> None:
+        self._device = device
+        self.program = self._load(device).eval()
+        for parameter in self.program.parameters():  # the method that does this is missing for TorchScript
+            parameter.requires_grad_(parameter.requires_grad and not parameter.is_leaf)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """Follow ``Module.to``, which calls this."""
+        if (device := fn(torch.empty(0)).device) != self._device:
+            self._moved_to(device)
+        return self
+
+    def forward(self, pixels: Tensor) -> Any:
+        return self.program(pixels)
+
+
+def _checked_copy(archive: Archive, device: torch.device) -> bytes:
     """Copy the parts of a TorchScript file that are needed, each of them checked; torch never reads the file itself.
+
+    A trace names the device of its example wherever it makes a tensor: in the copy it is the one given.
 
     Left behind: pickles of source positions and example inputs, and whatever torch's reader, which does not tell
     upper from lower case, might find where the one here does not.
@@ -78,6 +112,7 @@ def _checked_copy(archive: Archive) -> bytes:
         for name in sizes:
             content = archive.read(name)
             if name.endswith(".py"):
+                content = DEVICE.sub(f'torch.device("{device}")'.encode(), content)
                 check_code(content.decode("ascii", errors="replace"))
             elif name.endswith(".pkl"):
                 check_pickle(content, name.replace(".pkl", "/"), sizes)
@@ -85,13 +120,13 @@ def _checked_copy(archive: Archive) -> bytes:
     return copy.getvalue()
 
 
-def _loaded(content: bytes) -> torch.jit.ScriptModule:
+def _loaded(content: bytes, device: torch.device) -> torch.jit.ScriptModule:
     """Do what torch.jit.load does, and check all functions that it made before any of them can run.
 
     A method's own graph does not show what runs: ``with`` calls methods that no graph holds.
     """
     unit = torch._C.CompilationUnit()
-    module = torch._C.import_ir_module_from_buffer(unit, content, torch.device("cpu"), {}, False)
+    module = torch._C.import_ir_module_from_buffer(unit, content, device, {}, False)
     _check_graphs({function.qualified_name: function.graph for function in unit.get_functions()})
     return torch.jit._recursive.wrap_cpp_module(module)
 

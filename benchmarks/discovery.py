@@ -1,23 +1,30 @@
-"""Measure what asking a server costs: the first discovery, and an invocation that finds nothing new.
+"""Measure what asking a server costs: the first discovery, one that finds nothing new, and a plain loop over the runs.
 
-python benchmarks/discovery.py 1000
+python benchmarks/discovery.py 100 1000 5000
+
+The loop does what scripts do: search for the runs, then list the folder of the checkpoints of one after the other.
 """
 
 import logging
+import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
 from dailies.discovery import discover, standing  # noqa: E402
-from stores import BEST, configured, multiply, server_folder, server_shelf  # noqa: E402
+from stores import BEST, Shelf, configured, multiply, server_folder, server_shelf  # noqa: E402
+
+REPEATS = 3
 
 
-def measure(runs: int, root: Path) -> None:
-    """Fill a real server with runs of 20 params, 8 metrics and one checkpoint each, and print seconds."""
+def filled(runs: int, root: Path) -> Shelf:
+    """Fill a real server with runs of 20 params, 8 metrics and one checkpoint each."""
     shelf = server_shelf(root)
     values = {"params": {f"model.p{n}": str(n) for n in range(20)}, "metrics": {f"m{n}": n / 3 for n in range(8)}}
     seed = shelf.run("seed", BEST, **values)
@@ -26,16 +33,55 @@ def measure(runs: int, root: Path) -> None:
         file = places / run_id / "artifacts" / BEST
         file.parent.mkdir(parents=True)
         file.write_bytes(b"weights")
+    return shelf
+
+
+def loop(shelf: Shelf) -> int:
+    """Find the checkpoints of all runs, one after the other."""
+    token, found = None, 0
+    while True:
+        page = shelf.client.search_runs([shelf.experiment], page_token=token)
+        for run in page:
+            folder = str(Path(BEST).parent)
+            found += sum(file.path == BEST for file in shelf.client.list_artifacts(run.info.run_id, folder))
+        token = page.token
+        if not token:
+            return found
+
+
+def discovered(config: dict[str, Any], state: Path) -> None:
+    """Do what an invocation does: ask when jobs are planned, and discover in a job."""
+    fingerprint = standing(config, state).fingerprint
+    discover(config, fingerprint=fingerprint, state=state, index=state / "discovery.json")
+
+
+def measure(runs: int, root: Path) -> None:
+    """Print medians, and ratios to the loop, taken in turn."""
+    shelf = filled(runs, root)
     config = configured(shelf.uri, experiment_name=shelf.client.get_experiment(shelf.experiment).name)
-    for what in ("first", "second"):
-        start = time.perf_counter()
-        fingerprint = standing(config, root).fingerprint
-        asked = time.perf_counter()
-        discover(config, fingerprint=fingerprint, state=root, index=root / "discovery.json")
-        print(f"{what}: standing {asked - start:.1f} s, discover {time.perf_counter() - asked:.1f} s", flush=True)
+    times: dict[str, list[float]] = {}
+    for repeat in range(REPEATS):
+        state = root / f"state {repeat}"
+        state.mkdir()
+        ways: dict[str, Callable[[], Any]] = {
+            "a plain loop": lambda: loop(shelf),
+            "the first discovery": lambda state=state: discovered(config, state),
+            "nothing new, planning": lambda state=state: standing(config, state),
+            "nothing new, the job too": lambda state=state: discovered(config, state),
+        }
+        for name, way in ways.items():
+            start = time.perf_counter()
+            found = way()
+            times.setdefault(name, []).append(time.perf_counter() - start)
+            if name == "a plain loop" and found != runs:
+                sys.exit(f"the loop found {found} of {runs} models")
+    for name, taken in times.items():
+        ratio = statistics.median(own / base for own, base in zip(taken, times["a plain loop"], strict=True))
+        print(f"{runs} runs, {name}: {statistics.median(taken):.1f} s, {ratio:.2f} of the loop's time", flush=True)
 
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder:
-        measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, Path(folder))
+    for argument in sys.argv[1:] or ["100"]:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(int(argument), Path(folder))

@@ -6,6 +6,9 @@ from typing import Any
 
 AUTO = "auto"
 
+LPIPS = "lpips"
+"""The metric that depends on a file beside the frames, and alone needs torch."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -30,6 +33,7 @@ METRICS = (
     Metric("gmsd", "GMSD", "reference", higher_is_better=False),
     Metric("haarpsi", "HaarPSI", "reference", higher_is_better=True),
     Metric("flip", "FLIP", "reference", higher_is_better=False),
+    Metric("lpips", "LPIPS", "reference", higher_is_better=False),
     Metric(
         "flicker",
         "flicker",
@@ -73,7 +77,7 @@ ADVISORY = tuple(metric.name for metric in METRICS if metric.note)
 USUAL = ("psnr", "ssim", "ms_ssim", *ADVISORY)
 """What ``auto`` stands for where there is a reference; the advisory ones where there is none."""
 
-EXTRAS = {"flip": ("flip_evaluator", "flip-evaluator")}
+EXTRAS = {"flip": ("flip_evaluator", "flip-evaluator"), "lpips": ("lpips", "lpips")}
 """Metrics that need a package beyond the project's: the module, and what pip calls it."""
 
 

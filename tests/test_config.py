@@ -516,7 +516,7 @@ def test_what_is_to_be_measured_must_be_possible(monkeypatch, tmp_path):
     path = tmp_path / "alexnet.pth"
     path.touch()
     assert refused(metrics=["lpips"], reference_dir="r", lpips_backbone=str(path)) == (
-        "metrics lists lpips, which needs a package that is not installed; pip install lpips."
+        "metrics lists lpips, which needs a package that is not installed; pip install --no-deps lpips."
     )
 
 
@@ -527,9 +527,9 @@ def test_the_backbone_of_lpips_must_be_there(tmp_path):
         "download https://download.pytorch.org/models/alexnet-owt-7be5be79.pth and name the file in lpips_backbone."
     )
 
-    told = f"metrics lists lpips, whose backbone is no file at {kept}; {advice}"
+    told = f"metrics lists lpips, which needs the file {kept}, and it is not there; {advice}"
     assert refused({"TORCH_HOME": str(tmp_path)}, **asked) == told
-    told = f"metrics lists lpips, whose backbone is no file at {Path.home()}/gone.pth; {advice}"
+    told = f"metrics lists lpips, which needs the file {Path.home()}/gone.pth, and it is not there; {advice}"
     assert refused(**asked, lpips_backbone="~/gone.pth") == told
     kept.parent.mkdir(parents=True)
     kept.touch()

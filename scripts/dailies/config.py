@@ -44,6 +44,9 @@ FOLDER_FIELDS = {
 }
 """What ``folder_name`` may name, each with a value that its format must suit."""
 
+PATHS = ("input_dir", "output_dir", "reference_dir", "mlflow_uri", "python_path", "model_cache", "lpips_backbone")
+"""Keys whose value may begin with ``~/``."""
+
 CREDENTIALS = re.compile(r"^[^/]*:(//)?[^/].*@|[?&][^=&]*(password|passwd|pwd|token|secret)[^=&]*=", re.IGNORECASE)
 """``user:password@`` before a host, or a secret among the arguments; an ``@`` in a file path is neither."""
 
@@ -184,12 +187,7 @@ def _text(key: str, given: Any) -> Any:
         return "{" + next(iter(given)) + "}"
     if key in ("filter", "order_by") and isinstance(given, str):
         return given + _open_quote(given)
-    if (
-        key
-        in ("input_dir", "output_dir", "reference_dir", "mlflow_uri", "python_path", "model_cache", "lpips_backbone")
-        and isinstance(given, str)
-        and given.startswith("~/")
-    ):
+    if key in PATHS and isinstance(given, str) and given.startswith("~/"):
         return str(Path(given).expanduser())
     return given
 
@@ -291,7 +289,7 @@ def _metric_problems(config: Mapping, environ: Mapping[str, str]) -> Iterator[st
     if metrics.LPIPS in asked and "lpips_backbone" in config:
         path = backbone.place(config["lpips_backbone"], environ)
         if not path.is_file():
-            yield f"metrics lists lpips, whose backbone is no file at {path}; {backbone.ADVICE}."
+            yield f"metrics lists lpips, which needs the file {path}, and it is not there; {backbone.ADVICE}."
     if config["rank_by"] not in {metrics.AUTO, *(measured := metrics.measured(config))}:
         yield (
             f"rank_by is {config['rank_by']}, which is not measured; "

@@ -39,7 +39,10 @@ SECONDS_PER_MEGAPIXEL = 10
 """Of a U-Net of base 64 on two cores."""
 
 MEASURED, MEASURE_SECONDS = 3e-4, 1
-"""MB for a pixel of a frame that is measured, and seconds for a megapixel; LPIPS doubles the seconds."""
+"""MB for a pixel in each of two threads, and seconds for a megapixel, with a reserve; LPIPS doubles the seconds.
+
+docs/benchmarks.md has what was measured.
+"""
 
 PAGE_SECONDS = 0.3
 """For a megapixel of a frame on the comparison page."""

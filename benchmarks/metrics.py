@@ -6,6 +6,7 @@ python benchmarks/metrics.py
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,12 @@ from pathlib import Path
 import numpy as np
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
+sys.path[:0] = [str(REPOSITORY / folder) for folder in ("scripts", "benchmarks", "tests")]
 
 from dailies import frames, motion, quality  # noqa: E402
+from dailies.lpips import Lpips  # noqa: E402
 from estimates import photograph  # noqa: E402
+from networks import write_alexnet  # noqa: E402
 from skimage.metrics import structural_similarity  # noqa: E402
 
 REPEATS = 5
@@ -40,11 +43,14 @@ def main() -> None:
     image, reference = (frames.converted(photograph(grain), "float32") for grain in (5, 15))
     data = frames.encode(photograph(5), frames.Picture(photograph(5)))
     moved = motion.flow(reference, image)
+    with tempfile.TemporaryDirectory() as folder:
+        lpips = Lpips(write_alexnet(Path(folder) / "alexnet.pth"))  # other weights take as long
     ways: dict[str, Callable[[], object]] = {
         "ssim": lambda: quality.structure(image, reference, scales=1),
         "ssim, scikit-image": lambda: scikit(image, reference),
         "ssim and ms_ssim": lambda: quality.structure(image, reference, scales=5),
         **{name: lambda run=run: run(image, reference) for name, run in quality.WITH_REFERENCE.items()},
+        "lpips": lambda: lpips(image, reference),
         **{name: lambda run=run: run(image, reference) for name, run in quality.STILL.items()},
         "motion of the source, once for all models": lambda: motion.flow(reference, image),
         "flicker": lambda: motion.Path(moved, reference, image).flicker(image, reference),

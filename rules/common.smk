@@ -107,6 +107,7 @@ def records_of_all_shards(wildcards):
     """The records of a model's shards; how many there are is known once the sequence was read."""
     listing = Path(checkpoints.sequence.get().output.sequence)
     check_reference(listing)
+    check_backbone()
     check_room(listing)
     return [f"{STATE}/renders/{wildcards.model}/{shard}.json" for shard in shards_of_sequence()]
 

@@ -1,6 +1,6 @@
 """Input functions and parameters of measure.smk."""
 
-from dailies import leaderboard, metrics, reference
+from dailies import backbone, leaderboard, metrics, reference
 
 METRICS = metrics.measured(config)
 AUTOMATIC = metrics.automatic(config)
@@ -19,11 +19,20 @@ def check_reference(listing):
         told(reference.matched, sequence.load(listing).frames, Path(config["reference_dir"]))
 
 
+@cache
+def check_backbone():
+    """End the invocation when the file of LPIPS's weights does not hold them; warn when it is not the published one."""
+    if metrics.LPIPS in METRICS and workflow.is_main_process:
+        if warning := told(backbone.checked, backbone.place(config["lpips_backbone"])):
+            logger.warning(f"dailies: {warning}")
+
+
 def measuring(wildcards):
     """What decides which values there are, beside the frames themselves."""
     from dailies.measures import MEASURING
 
-    return [MEASURING, METRICS, config["transfer"], reference_fingerprint()]
+    weights = [backbone.stamp(backbone.place(config["lpips_backbone"]))] if metrics.LPIPS in METRICS else []
+    return [MEASURING, METRICS, config["transfer"], reference_fingerprint(), *weights]
 
 
 def due_attempt(model):
@@ -80,10 +89,10 @@ def ranking_for_page(wildcards):
 
 
 def measure_memory(wildcards, input, attempt):
-    """Megabytes for measuring: about 0.3 kB per pixel and thread, on top of the libraries; more on every retry."""
-    return int((600 + 2 * 3e-4 * shards_of_sequence()[wildcards.shard].largest) * attempt)
+    """Megabytes for measuring a shard; more on every retry."""
+    return estimates.measure_memory(shards_of_sequence()[wildcards.shard], METRICS) * attempt
 
 
 def measure_minutes(wildcards, input, attempt):
-    """Minutes for measuring: 1 s per megapixel and frame, and a reserve."""
-    return int((10 + shards_of_sequence()[wildcards.shard].pixels / 1e6 / 60) * attempt)
+    """Minutes for measuring a shard; more on every retry."""
+    return estimates.measure_minutes(shards_of_sequence()[wildcards.shard], METRICS) * attempt

@@ -1,5 +1,7 @@
 """Networks whose answers are known, and engines that render with them."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from dailies.engine import Engine, Settings
@@ -30,6 +32,19 @@ def pixels(height=5, width=7, seed=0):
 
 def difference(one, other):
     return np.abs(one.astype(int) - other.astype(int)).max()
+
+
+def write_alexnet(path: Path, seed: int = 0) -> Path:
+    """Write random weights as torchvision writes AlexNet's, with a part of the classifier."""
+    random = torch.Generator().manual_seed(seed)
+    shapes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
+    state = {"classifier.6.bias": torch.zeros(1000)}
+    for number, shape in shapes.items():
+        spread = (2 / np.prod(shape[1:])) ** 0.5
+        state[f"features.{number}.weight"] = torch.randn(shape, generator=random) * spread
+        state[f"features.{number}.bias"] = torch.randn(shape[0], generator=random) / 10
+    torch.save(state, path)
+    return path
 
 
 class Do(nn.Module):

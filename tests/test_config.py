@@ -498,7 +498,7 @@ def test_something_must_be_selected():
     assert accepted(experiment_name=None, run_ids=["a"])["models"] is None
 
 
-def test_what_is_to_be_measured_must_be_possible(monkeypatch):
+def test_what_is_to_be_measured_must_be_possible(monkeypatch, tmp_path):
     assert (
         refused(metrics=["psnr"]) == "metrics lists psnr, which needs a reference; set reference_dir, or take it out."
     )
@@ -506,13 +506,35 @@ def test_what_is_to_be_measured_must_be_possible(monkeypatch):
         "rank_by is psnr, which is not measured; allowed: auto, flicker, detail, clipping, consensus."
     )
     assert refused(metrics="psnr,vmaf", reference_dir="r") == (
-        "metrics is 'psnr,vmaf'; allowed: one of auto, psnr, ssim, ms_ssim, gmsd, haarpsi, flip, flicker, detail, "
-        "clipping and consensus, a list of them or none."
+        "metrics is 'psnr,vmaf'; allowed: one of auto, psnr, ssim, ms_ssim, gmsd, haarpsi, flip, lpips, flicker, "
+        "detail, clipping and consensus, a list of them or none."
     )
     monkeypatch.setattr("dailies.config.find_spec", lambda module: None)
     assert refused(metrics=["flip"], reference_dir="r") == (
         "metrics lists flip, which needs a package that is not installed; pip install flip-evaluator."
     )
+    path = tmp_path / "alexnet.pth"
+    path.touch()
+    assert refused(metrics=["lpips"], reference_dir="r", lpips_backbone=str(path)) == (
+        "metrics lists lpips, which needs a package that is not installed; pip install --no-deps lpips."
+    )
+
+
+def test_the_backbone_of_lpips_must_be_there(tmp_path):
+    asked = {"metrics": "auto, lpips", "reference_dir": "r"}
+    kept = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    advice = (
+        "download https://download.pytorch.org/models/alexnet-owt-7be5be79.pth and name the file in lpips_backbone."
+    )
+
+    told = f"metrics lists lpips, which needs the file {kept}, and it is not there; {advice}"
+    assert refused({"TORCH_HOME": str(tmp_path)}, **asked) == told
+    told = f"metrics lists lpips, which needs the file {Path.home()}/gone.pth, and it is not there; {advice}"
+    assert refused(**asked, lpips_backbone="~/gone.pth") == told
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert accepted({"TORCH_HOME": str(tmp_path)}, **asked)["metrics"] == ["auto", "lpips"]
+    assert accepted(lpips_backbone="gone.pth")["lpips_backbone"] == "gone.pth"  # as long as nobody asks for it
 
 
 def test_metrics_may_be_a_list_a_text_or_none():

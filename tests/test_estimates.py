@@ -60,6 +60,14 @@ def test_minutes_follow_the_frames_and_the_model(record):
     assert (slow, estimates.download_minutes(record(3_000_000_000))) == (estimates.START + 11, estimates.START + 10)
 
 
+def test_measuring_takes_more_of_both_with_lpips():
+    usual = ("psnr", "ssim")
+    assert estimates.measure_memory(shot(), usual) == 600 + 1245
+    assert estimates.measure_memory(shot(), (*usual, "lpips")) == 600 + 1245 + estimates.TORCH
+    assert estimates.measure_minutes(shot(1000, 1000, count=60), usual) == estimates.START + 1
+    assert estimates.measure_minutes(shot(1000, 1000, count=60), ("lpips",)) == estimates.START + 2
+
+
 def test_the_pages_job_follows_frames_and_models(tmp_path):
     listing = tmp_path / "sequence.json"
     sequence.save(shot(7, 5), listing)

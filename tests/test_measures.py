@@ -1,15 +1,20 @@
 """Measures: only new and changed frames are measured, and nothing that fails is worth a render."""
 
 import json
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import strict_json
-from dailies import files, measures, quality, sequence
+from conftest import REPOSITORY, strict_json
+from dailies import backbone, files, measures, quality, sequence
+from dailies.lpips import Lpips
 from dailies.manifest import attempt_after
 from dailies.measures import Job, baseline, consensus, measure
+from networks import write_alexnet
 from PIL import Image
 from test_quality import distorted, picture, wang
 
@@ -182,6 +187,57 @@ def test_another_metric_measures_just_itself(shot, counted):
     assert len(lines) == COUNT
 
 
+def test_another_backbone_measures_lpips_again_and_nothing_else(shot, counted):
+    shot.add("model", blur)
+    asked = {"metrics": ("psnr", "lpips"), "lpips_backbone": write_alexnet(shot.root / "first.pth")}
+    first = shot.measure("model", **asked)["frames"]
+    assert sorted(counted) == sorted(2 * NAMES)
+    image, clean = (read(shot.root / part / NAMES[2]) for part in ("out/model", "clean"))
+    assert first[NAMES[2]]["lpips"] == pytest.approx(Lpips(asked["lpips_backbone"])(image, clean), rel=1e-6)
+    counted.clear()
+
+    moved = asked["lpips_backbone"].rename(shot.root / "moved.pth")
+    assert shot.measure("model", **asked | {"lpips_backbone": moved})["frames"] == first
+    assert counted == []
+    other = write_alexnet(shot.root / "other.pth", seed=1)
+    second = shot.measure("model", **asked | {"lpips_backbone": other})["frames"]
+    assert sorted(counted) == NAMES
+    assert all(second[name]["psnr"] == first[name]["psnr"] for name in NAMES)
+    assert all(second[name]["lpips"] != first[name]["lpips"] for name in NAMES)
+
+
+def test_other_linear_weights_measure_lpips_again(shot, counted, monkeypatch):
+    shot.add("model", blur)
+    asked = {"metrics": ("psnr", "lpips"), "lpips_backbone": write_alexnet(shot.root / "alexnet.pth")}
+    shot.measure("model", **asked)
+    counted.clear()
+    changed = shot.root / "linear.pth"
+    changed.write_bytes(backbone.linear().read_bytes() + b" ")
+    monkeypatch.setattr(backbone, "linear", lambda: changed)
+
+    shot.measure("model", **asked)
+
+    assert sorted(counted) == NAMES
+
+
+@pytest.mark.parametrize("asked", ["psnr", "lpips"])
+def test_torch_is_imported_for_lpips_alone(shot, asked):
+    job = replace(shot.job, metrics=(asked,), lpips_backbone=write_alexnet(shot.root / "alexnet.pth"))
+    program = "import pickle, sys; job = pickle.load(sys.stdin.buffer); from dailies.measures import baseline\n"
+    program += "baseline(job, output=job.state / 'out.json'); print('torch' in sys.modules)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY / "scripts",
+        input=pickle.dumps(job),
+        capture_output=True,
+        check=True,
+    )
+
+    assert done.stdout.decode().strip() == str(asked == "lpips")
+    assert files.read_json(job.state / "out.json")["frames"][NAMES[0]][asked] > 0
+
+
 def test_without_a_reference_the_advisory_metrics_stay_and_are_not_measured_again(shot, counted):
     shot.measure(measures.SOURCE)
     shot.add("model", blur)
@@ -298,9 +354,9 @@ def test_enlarged_frames_are_measured_against_a_reference_of_their_size(shot):
 def test_frames_of_another_shape_than_their_source_say_so(shot):
     shot.add("cropped", lambda image: image[:-1])
 
-    assert shot.measure("cropped", reference_dir=None, metrics=("detail", "flicker"))["notes"][0].endswith(
-        "the frame is 48×39 pixels, no whole number of times its source's 48×40"
-    )
+    assert shot.measure("cropped", reference_dir=None, metrics=("detail", "flicker"))["notes"] == [
+        "5 frames from f_0.png on: the frame is 48×39 pixels, no whole number of times its source's 48×40"
+    ]
 
 
 def test_frames_too_small_to_follow_have_no_flicker(tmp_path):
@@ -308,9 +364,11 @@ def test_frames_too_small_to_follow_have_no_flicker(tmp_path):
     shot.measure(measures.SOURCE)
     shot.add("model", blur)
 
-    values = shot.measure("model")["frames"][NAMES[1]]
+    asked = {"metrics": (*EVERYTHING, "lpips"), "lpips_backbone": write_alexnet(tmp_path / "alexnet.pth")}
 
-    assert (values["flicker"], values["ssim"], values["haarpsi"]) == (None, None, None)
+    values = shot.measure("model", **asked)["frames"][NAMES[1]]
+
+    assert [values[name] for name in ("flicker", "ssim", "haarpsi", "lpips")] == [None] * 4
     assert values["psnr"] > 0
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs
+from networks import write_alexnet
 from PIL import Image
 
 
@@ -134,6 +135,54 @@ def test_a_model_whose_measuring_fails_keeps_its_render_and_is_tried_again(rende
     assert jobs(output, "measure") == [folder]
     assert not jobs(output, "infer")
     assert rendered.metadata(rendered.runs["light"])["measured"]["frames"] == 4
+
+
+def test_lpips_is_measured_with_the_backbone_that_is_named_and_again_with_another(rendered: Studio):
+    asked = {"metrics": ["auto", "lpips"], "rank_by": "lpips", "reference_dir": str(add_reference(rendered))}
+    backbone = write_alexnet(rendered.root / "alexnet.pth")
+
+    output = rendered.snakemake(lpips_backbone=str(backbone), **asked)
+
+    assert f"dailies: lpips_backbone {backbone} is not alexnet-owt-7be5be79.pth as it was published: " in output
+    assert "is the first by LPIPS on 4 frames" in output
+    assert not jobs(output, "infer")
+    first = lines(rendered.output / "compare" / "leaderboard.csv")
+    assert [float(line["lpips"]) for line in first[:3]] == sorted(float(line["lpips"]) for line in first[:3])
+    assert "Nothing to be done" in rendered.snakemake("-n", lpips_backbone=str(backbone), **asked)
+
+    write_alexnet(backbone, seed=1)
+    output = rendered.snakemake(lpips_backbone=str(backbone), **asked)
+    assert len(jobs(output, "measure")) == 3
+    assert not jobs(output, "infer")
+    second = {line["model"]: line for line in lines(rendered.output / "compare" / "leaderboard.csv")}
+    assert all(second[line["model"]]["lpips"] != line["lpips"] for line in first)
+    assert all(second[line["model"]]["psnr"] == line["psnr"] for line in first)
+
+
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [
+        (0, "metrics lists lpips, which needs the file "),
+        (1000, "is damaged or not a checkpoint that torch wrote: it is cut short"),
+    ],
+)
+def test_a_backbone_that_cannot_be_used_ends_the_invocation_before_anything_is_rendered(studio, kept, reason):
+    studio.add_frames(2, size=(40, 36))
+    studio.add_run("good", grey_checkpoint(0.1))
+    backbone = write_alexnet(studio.root / "alexnet.pth")
+    backbone.write_bytes(backbone.read_bytes()[:kept])
+    if not kept:
+        backbone.unlink()
+
+    output = studio.snakemake(
+        expect=1, metrics="lpips", reference_dir=str(add_reference(studio)), lpips_backbone=str(backbone)
+    )
+
+    assert reason in output
+    assert str(backbone) in output
+    assert "name the file in lpips_backbone" in output
+    assert not jobs(output, "infer")
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

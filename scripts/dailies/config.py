@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
-from dailies import files, metrics
+from dailies import backbone, files, metrics
 from dailies.errors import ConfigError, LoadError
 from dailies.locations import FIXED
 from dailies.signatures import Signature, signature
@@ -43,6 +43,9 @@ FOLDER_FIELDS = {
     "start_time": 1701234567890,
 }
 """What ``folder_name`` may name, each with a value that its format must suit."""
+
+PATHS = ("input_dir", "output_dir", "reference_dir", "mlflow_uri", "python_path", "model_cache", "lpips_backbone")
+"""Keys whose value may begin with ``~/``."""
 
 CREDENTIALS = re.compile(r"^[^/]*:(//)?[^/].*@|[?&][^=&]*(password|passwd|pwd|token|secret)[^=&]*=", re.IGNORECASE)
 """``user:password@`` before a host, or a secret among the arguments; an ``@`` in a file path is neither."""
@@ -184,11 +187,7 @@ def _text(key: str, given: Any) -> Any:
         return "{" + next(iter(given)) + "}"
     if key in ("filter", "order_by") and isinstance(given, str):
         return given + _open_quote(given)
-    if (
-        key in ("input_dir", "output_dir", "reference_dir", "mlflow_uri", "python_path", "model_cache")
-        and isinstance(given, str)
-        and given.startswith("~/")
-    ):
+    if key in PATHS and isinstance(given, str) and given.startswith("~/"):
         return str(Path(given).expanduser())
     return given
 
@@ -266,7 +265,7 @@ def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str
                 f"output_dir {config['output_dir']!r} is {place} input_dir {config['input_dir']!r}; "
                 "allowed: a folder outside it."
             )
-    yield from _metric_problems(config)
+    yield from _metric_problems(config, environ)
     yield from _loading_problems(config)
     if {"tile_size", "overlap"} <= config.keys() and config["overlap"] > config["tile_size"] - TILE_STEP:
         yield (
@@ -275,7 +274,7 @@ def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str
         )
 
 
-def _metric_problems(config: Mapping) -> Iterator[str]:
+def _metric_problems(config: Mapping, environ: Mapping[str, str]) -> Iterator[str]:
     """Check that what is to be measured can be."""
     if not {"metrics", "rank_by", "reference_dir"} <= config.keys():
         return
@@ -287,6 +286,10 @@ def _metric_problems(config: Mapping) -> Iterator[str]:
         module, package = metrics.EXTRAS.get(name, (None, None))
         if module and find_spec(module) is None:
             yield f"metrics lists {name}, which needs a package that is not installed; pip install {package}."
+    if metrics.LPIPS in asked and "lpips_backbone" in config:
+        path = backbone.place(config["lpips_backbone"], environ)
+        if not path.is_file():
+            yield f"metrics lists lpips, which needs the file {path}, and it is not there; {backbone.ADVICE}."
     if config["rank_by"] not in {metrics.AUTO, *(measured := metrics.measured(config))}:
         yield (
             f"rank_by is {config['rank_by']}, which is not measured; "

@@ -1,12 +1,13 @@
 """Estimates: the memory and time to ask a scheduler for, from the frames and the size of the model."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from dailies import files
 from dailies.catalog import Artifact
+from dailies.metrics import LPIPS
 from dailies.sequence import Sequence, load
 
 SNAKEMAKE = 350
@@ -36,6 +37,12 @@ MODEL_BYTES = 500e6
 
 SECONDS_PER_MEGAPIXEL = 10
 """Of a U-Net of base 64 on two cores."""
+
+MEASURED, MEASURE_SECONDS = 3e-4, 1
+"""MB for a pixel in each of two threads, and seconds for a megapixel, with a reserve; LPIPS doubles the seconds.
+
+docs/benchmarks.md has what was measured.
+"""
 
 PAGE_SECONDS = 0.3
 """For a megapixel of a frame on the comparison page."""
@@ -76,6 +83,17 @@ def render_minutes(record: str | Path, shard: Sequence) -> int:
 def download_minutes(record: str | Path) -> int:
     """Give the minutes of a download: its start, its tries again, and a slow network."""
     return math.ceil(START + artifact_size(record) / BANDWIDTH / 60)
+
+
+def measure_memory(shard: Sequence, metrics: Collection[str]) -> int:
+    """Give the MB of measuring in two threads: the libraries, torch where LPIPS needs it, a frame of each thread."""
+    return math.ceil(LEAST + (TORCH if LPIPS in metrics else 0) + 2 * MEASURED * shard.largest)
+
+
+def measure_minutes(shard: Sequence, metrics: Collection[str]) -> int:
+    """Give the minutes of measuring: its start, and each frame."""
+    seconds = MEASURE_SECONDS * (2 if LPIPS in metrics else 1)
+    return math.ceil(START + shard.pixels / 1e6 * seconds / 60)
 
 
 def page_memory(sequence: str | Path) -> int:

@@ -15,15 +15,17 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dailies import files, manifest, reference
+from dailies import backbone, files, manifest, reference
 from dailies.errors import DailiesError, SequenceError
-from dailies.metrics import measured, of_group
+from dailies.metrics import LPIPS, measured, of_group
 from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from dailies.lpips import Lpips
 
 log = logging.getLogger(__name__)
 
@@ -63,20 +65,24 @@ class Job:
     transfer: str | None
     threads: int
     attempt: int
+    lpips_backbone: Path | None = None
+    """The file of LPIPS's weights, where that is measured."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, state: Path, shard: str, threads: int, attempt: int) -> "Job":
         """Take what concerns measuring from a validated configuration."""
+        asked = measured(config)
         return cls(
             state=state,
             shard=shard,
             shard_frames=config["shard_frames"],
             input_dir=Path(config["input_dir"]),
             reference_dir=Path(config["reference_dir"]) if config["reference_dir"] else None,
-            metrics=measured(config),
+            metrics=asked,
             transfer=config["transfer"],
             threads=threads,
             attempt=attempt,
+            lpips_backbone=backbone.place(config["lpips_backbone"]) if LPIPS in asked else None,
         )
 
     @cached_property
@@ -99,6 +105,18 @@ class Job:
             {frame.output: folder / frame.name for frame in self.shot.frames},
             {frame.output: frame.sha256 for frame in self.shot.frames},
         )
+
+    @cached_property
+    def weights(self) -> list[str]:
+        """The digests of what LPIPS depends on beside the frames."""
+        return backbone.digests(self.lpips_backbone)
+
+    @cached_property
+    def lpips(self) -> "Lpips":
+        """LPIPS, whose weights are read when the first frame needs them."""
+        from dailies.lpips import Lpips
+
+        return Lpips(self.lpips_backbone)
 
     def flow_of(self, before: Frame, frame: Frame) -> Path:
         """Say where the flow between two frames of the source is kept."""
@@ -261,9 +279,11 @@ def _plan(job: Job, subject: Subject, against: Subject | None, before: Frame | N
     depends = {"still": [own, frame.sha256]}
     if against and name in against.digests:
         depends["reference"] = [own, against.digests[name]]
+        if LPIPS in job.metrics:
+            depends[LPIPS] = [*depends["reference"], *job.weights]
     if before:
         depends["motion"] = [own, frame.sha256, subject.digests[before.output], before.sha256]
-    found = ((group, of_group(job.metrics, group), each) for group, each in depends.items())
+    found = ((group, _kept_together(job.metrics, group), each) for group, each in depends.items())
     return _Plan(
         before,
         frame,
@@ -273,6 +293,13 @@ def _plan(job: Job, subject: Subject, against: Subject | None, before: Frame | N
             if metrics
         ),
     )
+
+
+def _kept_together(metrics: Sequence[str], group: str) -> tuple[str, ...]:
+    """Name the metrics of a group that depend on the same files; LPIPS, which needs more than its group, is its own."""
+    if group == LPIPS:
+        return (LPIPS,)
+    return tuple(name for name in of_group(metrics, group) if name != LPIPS)
 
 
 def _unknown(kept: Kept, key: str, metrics: Sequence[str]) -> list[str]:
@@ -287,12 +314,12 @@ def _values(kept: Kept, plan: _Plan, metrics: Sequence[str]) -> Values:
 
 def _notes(kept: Kept, plans: Sequence[_Plan]) -> list[str]:
     """Say, once for all frames that it is true of, why values are missing."""
-    said: dict[str, list[str]] = {}
+    said: dict[str, dict[str, None]] = {}
     for plan in plans:
         for key, _ in plan.groups:
             for note in kept.get(key).get("notes", ()):
-                said.setdefault(note, []).append(plan.frame.output)
-    return [f"{len(names)} frames from {names[0]} on: {note}" for note, names in said.items()]
+                said.setdefault(note, {})[plan.frame.output] = None
+    return [f"{len(names)} frames from {next(iter(names))} on: {note}" for note, names in said.items()]
 
 
 def _stretch(job: Job, subject: Subject, against: Subject | None, kept: Kept, stretch: Sequence[_Plan]) -> None:
@@ -326,7 +353,8 @@ def _of_frame(
             return nothing, [f"the reference cannot be read: {error}"]
         if truth.shape != image.shape:
             return nothing, [f"the frame is {_size(image)} pixels and its reference {_size(truth)}"]
-        return _rounded(quality.compared(image, truth, metrics)), []
+        found = {LPIPS: job.lpips(image, truth)} if LPIPS in metrics else quality.compared(image, truth, metrics)
+        return _rounded(found), []
     source = read(job.source.paths[name])
     fitted = quality.fitted(image, source.shape)
     if fitted is None:

@@ -6,6 +6,9 @@ from typing import Any
 
 AUTO = "auto"
 
+LPIPS = "lpips"
+"""The metric that depends on a file beside the frames, and alone needs torch."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -30,6 +33,7 @@ METRICS = (
     Metric("gmsd", "GMSD", "reference", higher_is_better=False),
     Metric("haarpsi", "HaarPSI", "reference", higher_is_better=True),
     Metric("flip", "FLIP", "reference", higher_is_better=False),
+    Metric(LPIPS, "LPIPS", "reference", higher_is_better=False),
     Metric(
         "flicker",
         "flicker",
@@ -73,8 +77,11 @@ ADVISORY = tuple(metric.name for metric in METRICS if metric.note)
 USUAL = ("psnr", "ssim", "ms_ssim", *ADVISORY)
 """What ``auto`` stands for where there is a reference; the advisory ones where there is none."""
 
-EXTRAS = {"flip": ("flip_evaluator", "flip-evaluator")}
-"""Metrics that need a package beyond the project's: the module, and what pip calls it."""
+EXTRAS = {"flip": ("flip_evaluator", "flip-evaluator"), LPIPS: ("lpips", "--no-deps lpips")}
+"""Metrics that need a package beyond the project's: the module, and what ``pip install`` is told.
+
+Of lpips its own files are enough; what it asks for are torchvision's gigabytes, and perhaps another torch.
+"""
 
 
 def measured(config: Mapping[str, Any]) -> tuple[str, ...]:

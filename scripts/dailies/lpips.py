@@ -1,0 +1,94 @@
+"""LPIPS: the distance of two frames in the features of AlexNet, of Zhang et al. (2018), version 0.1.
+
+Frames are ``(height, width, 3)``, float32, RGB, 0 to 1, as in ``quality``. They stay on the CPU, also beside a GPU.
+"""
+
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dailies.backbone import ADVICE, linear
+from dailies.checkpoints import TRUST, fitted, read_checkpoint
+from dailies.errors import ConfigError, LoadError
+
+torch.set_num_threads(1)  # frames are measured side by side, and a value is the same whatever the count of threads
+
+LEAST = 31
+"""Pixels along the shorter side of a frame that AlexNet needs."""
+
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+"""Mean and deviation of the colours that the features are made for, of values from -1 to 1."""
+
+LAYERS = ((0, 2), (2, 5), (5, 8), (8, 10), (10, 12))
+"""Which modules of the network lead from one layer of features, after its ReLU, to the next."""
+
+
+class Lpips:
+    """LPIPS with the backbone in a file."""
+
+    def __init__(self, backbone: Path) -> None:
+        """Read the weights, none of which can run code.
+
+        Raises ConfigError when the file is damaged or holds no weights of AlexNet.
+        """
+        network = _alexnet(backbone).to(memory_format=torch.channels_last)
+        self._layers = [network[start:end] for start, end in LAYERS]
+        state = read_checkpoint(linear()).state
+        self._linear = [state[f"lin{number}.model.1.weight"].view(-1, 1, 1) for number in range(len(LAYERS))]
+
+    @torch.inference_mode()
+    def __call__(self, image: np.ndarray, reference: np.ndarray) -> float | None:
+        """Give the distance of a frame from its reference, whole and at its own size: 0 for equal frames.
+
+        It is that of ``lpips.LPIPS(net="alex")`` with ``normalize=True``. None where a side is shorter than 31 pixels.
+        """
+        if min(image.shape[:2]) < LEAST:
+            return None
+        both = torch.from_numpy(np.stack([image, reference])).permute(0, 3, 1, 2)
+        features = (2 * both - 1 - _colours(SHIFT)) / _colours(SCALE)
+        distance = 0.0
+        for layer, weights in zip(self._layers, self._linear, strict=True):
+            features = layer(features)
+            first, second = _normalised(features)
+            distance += ((first - second).square() * weights).sum(dim=0).mean().item()
+        return distance
+
+
+def _colours(values: tuple[float, float, float]) -> Tensor:
+    return torch.tensor(values).view(3, 1, 1)
+
+
+def _normalised(features: Tensor) -> Tensor:
+    """Divide the features of each place by their length."""
+    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
+
+
+def _alexnet(path: Path) -> nn.Sequential:
+    """Build the convolutions of Krizhevsky (2014) under torchvision's names, with the weights in a file."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 64, kernel_size=11, stride=4, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(kernel_size=3, stride=2),
+        nn.Conv2d(64, 192, kernel_size=5, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(kernel_size=3, stride=2),
+        nn.Conv2d(192, 384, kernel_size=3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(384, 256, kernel_size=3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(256, 256, kernel_size=3, padding=1),
+        nn.ReLU(inplace=True),
+    )
+    whole = nn.Sequential(OrderedDict(features=network))
+    try:
+        checkpoint = read_checkpoint(path)
+        state = {name: values for name, values in checkpoint.state.items() if "classifier." not in name}
+        whole.load_state_dict(fitted(replace(checkpoint, state=state), whole.state_dict()).state)
+    except LoadError as error:
+        reason = str(error).removesuffix(f"; {TRUST}")
+        raise ConfigError(f"lpips_backbone {path} cannot be used: {reason}; {ADVICE}") from error
+    return network.eval()

@@ -1,0 +1,127 @@
+"""LPIPS, equal to the package of its authors, with random weights as the backbone: no test downloads the published."""
+
+import os
+from pathlib import Path
+
+import lpips
+import numpy as np
+import pytest
+import torch
+from dailies.errors import ConfigError
+from dailies.lpips import Lpips
+from networks import write_alexnet
+from test_backbone import ADVICE
+from test_quality import KINDS, distorted, picture
+
+SLICES = {0: "slice1.0", 3: "slice2.3", 6: "slice3.6", 8: "slice4.8", 10: "slice5.10"}
+"""Where the package puts the layers of AlexNet."""
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory) -> Path:
+    return write_alexnet(tmp_path_factory.mktemp("backbone") / "alexnet.pth")
+
+
+@pytest.fixture(scope="module")
+def ours(backbone) -> Lpips:
+    return Lpips(backbone)
+
+
+@pytest.fixture(scope="module")
+def theirs(backbone):
+    """The package's LPIPS with the same backbone, as a function of two frames."""
+    network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    state = torch.load(backbone)
+    network.net.load_state_dict(
+        {
+            f"{place}.{kind}": state[f"features.{number}.{kind}"]
+            for number, place in SLICES.items()
+            for kind in ("weight", "bias")
+        }
+    )
+
+    def distance(image: np.ndarray, reference: np.ndarray) -> float:
+        tensors = (torch.from_numpy(each).permute(2, 0, 1)[None] for each in (image, reference))
+        with torch.no_grad():
+            return network(*tensors, normalize=True).item()
+
+    return distance
+
+
+@pytest.mark.parametrize("size", [(31, 31), (31, 150), (64, 97), (201, 230)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_that_of_its_authors(ours, theirs, kind, size):
+    reference = picture(size)
+    image = distorted(reference, kind)
+
+    assert ours(image, reference) == pytest.approx(theirs(image, reference), rel=1e-5)
+    assert ours(image, reference) > 1e-3
+
+
+def test_equal_frames_have_none_and_more_noise_has_more(ours):
+    reference = picture((64, 97))
+    small, large = (distorted(reference, "noise", amount) for amount in (0.02, 0.1))
+
+    assert ours(reference, reference) == 0
+    assert 0 < ours(small, reference) < ours(large, reference)
+
+
+def test_smaller_frames_than_alexnet_takes_have_none(ours, theirs):
+    small = picture((30, 150))
+
+    assert ours(small, small) is None
+    with pytest.raises(RuntimeError, match="too small"):
+        theirs(small, small)
+
+
+def test_the_weights_may_lie_under_another_name_and_in_half_precision(backbone, ours, tmp_path):
+    state = {f"module.{name}": values.half() for name, values in torch.load(backbone).items()}
+    torch.save({"state_dict": state}, tmp_path / "other.pth")
+    image, reference = distorted(picture((64, 97)), "noise"), picture((64, 97))
+
+    assert Lpips(tmp_path / "other.pth")(image, reference) == pytest.approx(ours(image, reference), rel=1e-2)
+
+
+class Attack:
+    """What makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ConfigError) as error:
+        Lpips(path)
+    text = str(error.value)
+    start, end = f"lpips_backbone {path} cannot be used: ", f"; {ADVICE}"
+    assert text.startswith(start)
+    assert text.endswith(end)
+    return text[len(start) : -len(end)]
+
+
+def test_a_file_that_holds_no_backbone_is_refused_with_the_reason(backbone, tmp_path):
+    path = tmp_path / "file.pth"
+    path.write_bytes(backbone.read_bytes()[:-1000])
+    assert refused(path) == "file.pth is damaged or not a checkpoint that torch wrote: it is cut short"
+
+    state = torch.load(backbone)
+    torch.save({"net.weight": torch.zeros(3)}, path)
+    assert refused(path) == (
+        "the weights in file.pth do not fit the network: 10 missing (features.0.weight, features.0.bias, "
+        "features.3.weight, features.3.bias, features.6.weight and 5 more); 1 unexpected (net.weight)"
+    )
+    torch.save(state | {"features.3.weight": torch.zeros(192, 64, 3, 3)}, path)
+    assert refused(path) == (
+        "the weights in file.pth do not fit the network: "
+        "1 of another shape (features.3.weight 192×64×3×3 instead of 192×64×5×5)"
+    )
+
+
+def test_nothing_in_the_file_is_run(tmp_path):
+    torch.save(Attack(tmp_path / "made"), tmp_path / "file.pth")
+
+    assert refused(tmp_path / "file.pth") == "file.pth needs posix.mkdir to be loaded, which can run code"
+    assert not (tmp_path / "made").exists()

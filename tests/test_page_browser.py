@@ -886,15 +886,13 @@ def test_a_grid_that_plays_shows_thumbnails_and_says_so_and_the_frames_when_it_s
         assert page.colour(f"model_{model}") == [10 * frame, 20 * (model - 1), 60]
 
 
-def test_the_names_of_small_pictures_stay_whole_while_thumbnails_play(browser, driver, wall):
+def test_small_pictures_keep_the_room_for_their_names_while_thumbnails_play(browser, driver, wall):
     page = Browser(driver, wall.page, size=(1100, 520))
     page.open()
     page.keys(Keys.SPACE)
     page.until(lambda: page.find("#notes").text == "Thumbnails, until it stands still.")
 
-    assert not page.run(
-        "return [...document.querySelectorAll('.panel .name')].some((n) => n.scrollWidth > n.clientWidth)"
-    )
+    assert [badge.is_displayed() for badge in page.all(".badge")] == [False] * len(page.panels())
     page.keys(Keys.SPACE)
 
 

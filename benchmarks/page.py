@@ -3,7 +3,7 @@
 python benchmarks/page.py [MODELS FRAMES WIDTH HEIGHT]
 
 A page of 50 models × 500 frames of 640 × 360, unless said otherwise, in turn with one of 3 models × 20 frames of the
-same size; figures are medians, and ratios to the small page. With a side of more than 720 pixels a page has thumbnails,
+same size; figures are medians, and ratios to the small page. With a side of more than 400 pixels a page has thumbnails,
 which are made first. It needs chromium and chromedriver.
 """
 
@@ -163,9 +163,10 @@ def main(models: int, frames: int, size: tuple[int, int]) -> None:
             options.add_argument(flag)
         start = time.perf_counter()
         large = generate(root / "large", models, frames, size)
-        print(
-            f"built for {models} models x {frames} frames of {size[0]} x {size[1]}: {time.perf_counter() - start:.0f} s"
-        )
+        took = time.perf_counter() - start
+        print(f"built for {models} models x {frames} frames of {size[0]} x {size[1]}: {took:.0f} s")
+        sheets = [path.stat().st_size for path in (large.parent / "page" / "thumbnails").glob("*/*")]
+        print(f"thumbnails: {sum(sheets) / 1e6:.0f} MB in {len(sheets)} files")
         small = generate(root / "small", 3, 20, size)
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
         driver.set_script_timeout(120)

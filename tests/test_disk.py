@@ -81,7 +81,7 @@ def test_copies_that_the_page_has_already_need_nothing(free, refused, tmp_path):
     for number in range(9):
         (folder / f"{number}.png").touch()
 
-    assert "page 2.4 MB)" in refused(["a"], shot(), compare=True)
+    assert "page 2.2 MB)" in refused(["a"], shot(), compare=True)
 
 
 def test_many_bytes_are_told_in_gb(free, refused):

@@ -257,17 +257,83 @@ def test_small_frames_get_no_thumbnails(show):
     assert show.made("thumbnails") == {}
 
 
-def test_large_frames_get_thumbnails_one_for_each_picture_of_them(tmp_path):
+def thumbnail(show: Show, picture: str, number: int, *, of: int) -> np.ndarray:
+    """The thumbnail of a frame, by its number, from its sheet of ``of`` thumbnails."""
+    sheet = read_frame(show.page.parent / "page" / "thumbnails" / picture / f"{number // page.SHEET}.jpg")
+    return np.split(sheet, of)[number % page.SHEET]
+
+
+def add_large(show: Show, count: int) -> None:
+    """Frames that are large enough for thumbnails, and a model of them: each of one colour, its number times 20."""
+    for number in range(count):
+        show.add_frame(f"{number:02d}.png", flat(20 * number, 0, 0, size=(960, 540)))
+    show.add_model("dark", lambda number: flat(20 * number, 20, 30, size=(960, 540)))
+
+
+def test_large_frames_get_thumbnails_eight_of_them_on_a_sheet(tmp_path):
     show = Show(tmp_path)
-    write_frame(show.input / "a.png", 1, size=(960, 540))
-    show.add_model("dark", lambda _: flat(10, 20, 30, size=(960, 540)))
+    add_large(show, 10)
 
     data = show.build()
 
-    assert list(show.made("thumbnails")) == ["@source/a.jpg", "model_1/a.jpg"]
-    thumbnail = read_frame(show.page.parent / "page" / "thumbnails" / "model_1" / "a.jpg")
-    assert thumbnail.shape == (270, data["thumbnail"], 3)
-    np.testing.assert_allclose(thumbnail[100, 100], [10, 20, 30], atol=2)
+    assert list(show.made("thumbnails")) == ["@source/0.jpg", "@source/1.jpg", "model_1/0.jpg", "model_1/1.jpg"]
+    assert (data["thumbnail"], data["sheet"]) == (256, 8)
+    for number in range(10):
+        small = thumbnail(show, "model_1", number, of=8 if number < 8 else 2)
+        assert small.shape == (144, 256, 3)  # a multiple of 16: no block of JPEG holds parts of two
+        inner = small[1:-1]
+        np.testing.assert_allclose(inner, np.broadcast_to([20 * number, 20, 30], inner.shape), atol=3)
+
+
+def test_only_the_sheets_of_new_and_changed_frames_are_made(tmp_path):
+    show = Show(tmp_path)
+    add_large(show, 17)
+    show.build()
+    before = show.made("thumbnails")
+    show.add_frame("09.png", flat(250, 0, 0, size=(960, 540)))
+    show.add_frame("17.png", flat(240, 0, 0, size=(960, 540)))
+
+    show.build()
+    after = show.made("thumbnails")
+    show.build()
+
+    assert [name for name in after if after[name] != before[name]] == [
+        "@source/1.jpg",
+        "@source/2.jpg",
+        "model_1/2.jpg",
+    ]
+    assert show.made("thumbnails") == after
+    assert abs(int(thumbnail(show, "@source", 9, of=8)[50, 50, 0]) - 250) <= 3
+
+
+def test_a_sheet_that_was_deleted_is_made_again_and_one_that_nothing_needs_is_deleted(tmp_path):
+    show = Show(tmp_path)
+    add_large(show, 9)
+    show.build()
+    sheets = show.made("thumbnails")
+    (show.page.parent / "page" / "thumbnails" / "model_1" / "0.jpg").unlink()
+
+    show.build()
+    assert list(show.made("thumbnails")) == list(sheets)
+
+    (show.input / "08.png").unlink()
+    show.build()
+    assert list(show.made("thumbnails")) == ["@source/0.jpg", "model_1/0.jpg"]
+
+
+def test_a_frame_that_cannot_be_read_leaves_its_place_on_the_sheet_black(tmp_path):
+    show = Show(tmp_path)
+    add_large(show, 3)
+    good = (show.models[0] / "01.png").read_bytes()
+    (show.models[0] / "01.png").write_bytes(b"not an image")
+
+    assert picture(show.build(), "model_1")["missing"] == [1]
+    assert thumbnail(show, "model_1", 1, of=3)[1:-1].max() <= 3
+    np.testing.assert_allclose(thumbnail(show, "model_1", 2, of=3)[9, 9], [40, 20, 30], atol=3)
+
+    (show.models[0] / "01.png").write_bytes(good)
+    assert picture(show.build(), "model_1")["missing"] == []
+    np.testing.assert_allclose(thumbnail(show, "model_1", 1, of=3)[9, 9], [20, 20, 30], atol=3)
 
 
 def test_a_model_that_enlarges_gets_thumbnails_where_its_frames_are_large(tmp_path):
@@ -277,7 +343,7 @@ def test_a_model_that_enlarges_gets_thumbnails_where_its_frames_are_large(tmp_pa
 
     data = show.build()
 
-    assert list(show.made("thumbnails")) == ["model_1/a.jpg"]
+    assert list(show.made("thumbnails")) == ["model_1/0.jpg"]
     assert data["models"][0]["scale"] == 2
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,16 @@ FAINT = """
       .map((each) => [contrast(each), each.outerHTML.slice(0, 120)]);
 """
 
+
+WATCH = """
+    window.passed = [];
+    const scrub = document.getElementById("scrub");
+    const watch = () => {
+      if (passed.at(-1)?.[1] !== scrub.value) passed.push([performance.now(), scrub.value]);
+      requestAnimationFrame(watch);
+    };
+    watch();
+"""
 
 SEEK = """
     const [at, done] = arguments;
@@ -585,6 +596,24 @@ def test_a_link_shows_what_was_seen(browser):
     assert browser.find("#filter").get_attribute("value") == "lr<=1e-3"
 
 
+def test_the_back_button_returns_to_the_view_before(browser):
+    browser.open(f"b={GREEN}")
+    for key, frame in (("w", 0), (Keys.ARROW_RIGHT, 1), ("d", 1)):
+        browser.keys(key)
+        browser.wait_for(frame)
+        time.sleep(0.6)  # the address follows a moment later
+
+    browser.driver.back()
+    browser.wait_for(1)
+    assert browser.find('[data-view="wipe"]').get_attribute("aria-pressed") == "true"
+    browser.driver.back()
+    browser.wait_for(0)
+    assert browser.panels() == list(PIXELS)
+    browser.driver.refresh()
+    browser.wait_for(0)
+    assert browser.panels() == list(PIXELS)
+
+
 @pytest.mark.parametrize("address", ["view=nonsense&frame=x&a=gone&zoom=abc&pins=%25E0%25A4&gain=7", "%%%", "blind=x"])
 def test_a_link_that_makes_no_sense_shows_the_page_as_it_is_at_first(browser, address):
     browser.open(address)
@@ -776,7 +805,7 @@ def test_a_blind_test_hides_names_and_exports_votes(browser, tmp_path):
         else:
             browser.click(f'#ballot [data-vote="{choice}"]')
         browser.wait_for(3)
-    assert "3 votes" in browser.find("#round").text
+    assert browser.find("#round").text == "Every pair was shown. Pair 1 of 3. 3 votes so far."
 
     browser.click("#export")
     browser.until((tmp_path / "votes.json").is_file)
@@ -794,6 +823,9 @@ def test_a_blind_test_hides_names_and_exports_votes(browser, tmp_path):
 
     browser.click("#reveal")
     assert "red" in browser.find("#result").text
+    browser.click("#discard")
+    browser.click("#blind")
+    assert browser.find("#round").text == "Pair 1 of 3. 0 votes so far."
 
 
 def test_thumbnails_and_proxies_are_said_to_be_what_they_are(browser, driver, tmp_path):
@@ -803,24 +835,129 @@ def test_thumbnails_and_proxies_are_said_to_be_what_they_are(browser, driver, tm
     show.add_frame("a.png", pixels)
     show.reference.mkdir()
     Image.fromarray((board * 257).astype(np.uint16)).save(show.reference / "a.png")
-    for name in ("one", "two", "three", "four", "five", "six", "seven"):
-        show.add_model(name, lambda _: pixels)
+    for number in range(24):
+        show.add_model(f"model {number}", lambda _: pixels)
     show.build(reference_dir=show.reference)
     large = Browser(driver, show.page)
 
     large.open()
-    assert "Thumbnails" in large.find("#notes").text
+    assert "Thumbnails: zoom in for the frames' own pixels." in large.find("#notes").text
     assert "8-bit" in large.find("#notes").text
-    assert [badge.text for badge in large.all(f'.panel[data-ids="{REFERENCE}"] .badge')] == [
-        "thumbnail",
-        "8 of 16 bits",
-    ]
+    badges = large.all(f'.panel[data-ids="{REFERENCE}"] .badge')
+    assert [badge.text for badge in badges if badge.is_displayed()] == [
+        "8 of 16 bits"
+    ]  # small ones leave room for names
     assert near(large.colour("model_1"), [128, 128, 128], 40)
 
     large.click('[data-zoom="one"]')
     large.until(lambda: "Thumbnails" not in large.find("#notes").text)
     large.settle()
     assert set(np.unique(large.picture("model_1"))) == {0, 255}
+
+
+@pytest.fixture(scope="module")
+def wall(tmp_path_factory: pytest.TempPathFactory) -> Show:
+    """Nine models of 24 frames of 640 by 360: more than a grid plays at full size."""
+    show = Show(tmp_path_factory.mktemp("wall"))
+    for number in range(24):
+        show.add_frame(f"frame_{number:03d}.png", flat(10 * number, 0, 0, size=(640, 360)))
+    for model in range(9):
+        show.add_model(f"run {model}", lambda number, model=model: flat(10 * number, 20 * model, 60, size=(640, 360)))
+    show.build()
+    return show
+
+
+def test_a_grid_that_plays_shows_thumbnails_and_says_so_and_the_frames_when_it_stands(browser, driver, wall):
+    page = Browser(driver, wall.page)
+    page.open()
+    assert page.find("#notes").text == ""
+    assert page.colour("model_4") == [0, 60, 60]
+
+    page.keys(Keys.SPACE)
+    page.until(lambda: page.find("#notes").text == "Thumbnails, until it stands still.")
+    page.until(lambda: page.run("return document.documentElement.dataset.ready") != "0")
+    assert [badge.text for badge in page.all(".badge")] == ["thumbnail"] * 10
+    page.keys(Keys.SPACE)
+    page.until(lambda: page.find("#notes").text == "")
+
+    frame = int(page.find("#scrub").get_attribute("value"))
+    assert page.all(".badge") == []
+    for model in (1, 5, 9):
+        assert page.colour(f"model_{model}") == [10 * frame, 20 * (model - 1), 60]
+
+
+def test_small_pictures_keep_the_room_for_their_names_while_thumbnails_play(browser, driver, wall):
+    page = Browser(driver, wall.page, size=(1100, 520))
+    page.open()
+    page.keys(Keys.SPACE)
+    page.until(lambda: page.find("#notes").text == "Thumbnails, until it stands still.")
+
+    assert [badge.is_displayed() for badge in page.all(".badge")] == [False] * len(page.panels())
+    page.keys(Keys.SPACE)
+
+
+def test_every_thumbnail_is_that_of_its_frame(browser, driver, wall):
+    """The scrubber is held, so that each frame stays a thumbnail."""
+    page = Browser(driver, wall.page)
+    page.open()
+    left, top, right, bottom = page.place("#scrub")
+    y = (top + bottom) / 2
+    page.mouse("mousePressed", left + 6, y, button="left", buttons=1, clickCount=1)
+    for frame in (7, 8, 12, 21, 3):  # those beside the first are loaded already
+        page.mouse("mouseMoved", left + 6 + (right - left - 12) * frame / 23, y, button="left", buttons=1)
+        page.wait_for(frame)
+        assert "Thumbnails" in page.find("#notes").text
+        for model in (1, 9):
+            assert near(page.colour(f"model_{model}"), [10 * frame, 20 * (model - 1), 60], 4), frame
+    page.mouse("mouseReleased", left + 40, y, button="left", clickCount=1)
+
+
+def test_a_pair_that_plays_shows_the_frames_themselves(browser, driver, wall):
+    page = Browser(driver, wall.page)
+    page.open("view=wipe&a=@source&b=model_9")
+    page.keys(Keys.SPACE)
+    page.until(lambda: int(page.run("return document.documentElement.dataset.ready")) > 2)
+
+    assert page.find("#notes").text == ""
+    assert page.colour("@source model_9", 0.6)[1:] == [160, 60]
+    page.keys(Keys.SPACE)
+
+
+def test_a_sequence_keeps_its_clock_where_not_every_frame_can_be_shown(browser, driver, wall):
+    """The browser is slowed down six times: it shows fewer frames, and goes through the sequence no slower."""
+    page = Browser(driver, wall.page)
+    page.open("fps=24")
+    page.driver.execute_cdp_cmd("Emulation.setCPUThrottlingRate", {"rate": 6})
+    try:
+        page.run(WATCH)
+        page.keys(Keys.SPACE)
+        page.until(lambda: page.run("return passed.at(-1)[0] - passed[0][0]") > 6000)
+        page.keys(Keys.SPACE)
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.setCPUThrottlingRate", {"rate": 1})
+
+    passed = [(time / 1000, int(frame)) for time, frame in page.run("return passed")][1:]
+    steps = [(then - before) % 24 for (_, before), (_, then) in pairwise(passed)]
+    assert max(steps) > 1
+    assert sum(steps) == pytest.approx(24 * (passed[-1][0] - passed[0][0]), rel=0.25)
+
+
+def test_a_grid_whose_thumbnails_are_gone_plays_the_frames(browser, driver, tmp_path):
+    show = Show(tmp_path)
+    for number in range(6):
+        show.add_frame(f"frame_{number}.png", flat(10 * number, 0, 0, size=(640, 360)))
+    for model in range(9):
+        show.add_model(f"run {model}", lambda number, model=model: flat(10 * number, 20 * model, 60, size=(640, 360)))
+    show.build()
+    shutil.rmtree(show.page.parent / "page" / "thumbnails" / "model_3")
+    page = Browser(driver, show.page)
+    page.open("fps=6")
+
+    page.keys(Keys.SPACE)
+    page.wait_for(3)  # beyond what was loaded before it played
+    assert page.colour("model_3")[1:] == [40, 60]
+    page.keys(Keys.SPACE)
+    assert all("ERR_FILE_NOT_FOUND" in message for message in page.log())
 
 
 def test_a_frame_that_is_not_there_is_said_to_be_missing(browser, driver, tmp_path):
@@ -907,6 +1044,34 @@ def test_fifty_models_of_five_hundred_frames_can_be_gone_through(browser, driver
     page.settle()
     page.wait_for(499)
     assert page.colour("model_50") == [49, 100, 200]
+
+
+def test_the_values_of_a_pixel_are_written_for_fifty_models(browser, driver, crowd):
+    page = Browser(driver, crowd.page, size=(2560, 1440))
+    page.open()
+    page.point(*page.at("model_3"))
+
+    assert len(page.panels()) == 51
+    page.until(lambda: len(page.all(".readout:not(.blank)")) == 51)
+    for model in (1, 27, 50):
+        assert page.values(f"model_{model}") == [model - 1, 100, 200]
+
+
+def test_two_fingers_zoom_and_move_all_pictures(browser, driver, show):
+    phone = Browser(driver, show.page, size=(390, 844), mobile=True)
+    phone.open(f"view=side&a={NOISE}&b={RED}")
+    before = int(float(phone.find("#percent").text.rstrip(" %")))
+    x, y = phone.at(NOISE)
+    for kind, apart in (("touchStart", 40), ("touchMove", 80), ("touchMove", 160), ("touchEnd", None)):
+        touches = [{"x": x + side * apart / 2, "y": y, "id": side + 1} for side in (-1, 1)] if apart else []
+        driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+    phone.settle()
+
+    assert int(float(phone.find("#percent").text.rstrip(" %"))) == pytest.approx(4 * before, rel=0.2)
+    middle = phone.picture(NOISE)[
+        -60:-20, 20:60
+    ]  # a pixel of the frame is larger than that, and no value is written there
+    assert len(np.unique(middle.reshape(-1, 3), axis=0)) <= 4
 
 
 def test_a_phone_shows_the_page_without_scrolling_sideways(browser, driver, show):

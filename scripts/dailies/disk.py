@@ -14,8 +14,8 @@ BYTES = {(".png", 8): 0.7, (".png", 16): 1.9, (".exr", 16): 1.4, (".tif", 8): 0.
 """Bytes that one value of a frame with light grain takes in a file, by ending and bits (benchmarks/estimates.py)."""
 
 
-THUMBNAIL_BYTES = 25_000
-"""Of a thumbnail on the comparison page."""
+THUMBNAIL_BYTES = 12_000
+"""Of a thumbnail on the comparison page; the smallest frames have none."""
 
 
 def refuse_shortage(
@@ -40,7 +40,8 @@ def refuse_shortage(
     if not missing:
         return
     pages = output_dir / "compare" / "page" / "copies" / "@source"
-    page += sum(_size(replace(frame, output="x.png"), "png") for frame in shot.frames if not _is_copied(frame, pages))
+    copies = (_size(replace(frame, output="x.png"), "png") for frame in shot.frames if not _is_copied(frame, pages))
+    page += sum(size + THUMBNAIL_BYTES for size in copies)
     parts = {"frames": frames, "weights": sum(sorted(weights)[-config["models_on_disk"] :])}
     parts |= {"page": page} if config["compare"] else {}
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free

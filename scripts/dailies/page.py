@@ -2,7 +2,7 @@
 
 ``compare/index.html`` shows the rendered frames themselves, from ``../<model>/``. What it cannot show from there it
 finds in ``compare/page/``: its own scripts, the data of the models, 8-bit copies of the source and the reference, and
-thumbnails of large frames.
+thumbnails.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +31,19 @@ log = logging.getLogger(__name__)
 WEB = Path(__file__).parent / "web"
 """The page's own files; ``index.html`` goes beside the others' folder."""
 
-MAKER = 2
+MAKER = 3
 """Version of the code that makes copies and thumbnails: raise it when it would make them differently."""
 
-THUMBNAIL = 480
-"""Pixels along the longer side of a thumbnail: sharp in a grid of six on a 1080p screen, about 25 kB."""
+THUMBNAIL = 256
+"""Pixels along the longer side of a thumbnail: sharp in a grid of fifty on a 1080p screen, about 10 kB."""
 
-LARGE = 720
-"""Frames with a side longer than this get thumbnails; a browser decodes smaller ones as fast as it needs them."""
+SHEET = 8
+"""Thumbnails in one file, one below the other: to load a file costs a browser more than to decode one of them."""
 
-COMPRESSION, QUALITY = 1, 85
+LARGE = 400
+"""Frames with a side longer than this get thumbnails; smaller ones are decoded about as fast."""
+
+COMPRESSION, QUALITY = 1, 80
 """zlib level of the copies, JPEG quality of the thumbnails."""
 
 SAVE_SECONDS = 10
@@ -92,8 +95,9 @@ def build(
     """Build the page ``output`` and, beside it, the folder ``page/`` with everything it loads.
 
     Models come in the order of ``summary``; ``metadata`` are their ``metadata.json`` files, each in the folder that
-    holds the model's frames. Copies and thumbnails are made of frames that are new or changed, and deleted when
-    nothing shows them any more; ``state`` remembers of what each was made. The same inputs give the same bytes.
+    holds the model's frames. Copies are made of frames that are new or changed, and so are the sheets of thumbnails
+    that show them; what nothing shows any more is deleted. ``state`` remembers of what each was made. The same inputs
+    give the same bytes.
     ``fps`` is how fast the sequence plays; without it, at its own rate. Frames of the source, the reference or a
     model that are missing or unreadable are reported on the page. ``trained`` names, by a model's folder, the frames
     (as rendered) that its training has seen; they are marked. A model's means over the frames are those of its
@@ -103,7 +107,7 @@ def build(
     abouts = in_order(metadata, summary)
     shelves = gather(shot, abouts, input_dir=input_dir, reference_dir=reference_dir)
     folder = output.parent / "page"
-    made = _make(shot, shelves, folder=folder, state=state, threads=threads)
+    frames, sheets = _make(shot, shelves, folder=folder, state=state, threads=threads)
     seen = {
         model.name: [
             number for number, frame in enumerate(shot.frames) if frame.output in (trained or {}).get(model.name, ())
@@ -116,8 +120,9 @@ def build(
         "sequence": input_dir.resolve().name,
         "fps": fps or shot.fps or FPS,
         "thumbnail": THUMBNAIL,
+        "sheet": SHEET,
         "frames": [[frame.output, frame.width, frame.height] for frame in shot.frames],
-        "pictures": [_picture(shelf, shot, made) for shelf in shelves],
+        "pictures": [_picture(shelf, shot, frames) for shelf in shelves],
         "models": [
             _described(path, about, output=output, tracking_uri=tracking_uri) | {"trained": seen[path.name]}
             for path, about in abouts
@@ -133,7 +138,7 @@ def build(
             files.write_bytes(folder / asset.name, asset.read_bytes())
     list_extras(output)
     files.write_bytes(output, (WEB / "index.html").read_bytes())
-    log.info("%d models, %d frames, %d copies and thumbnails", len(abouts), len(shot.frames), len(made))
+    log.info("%d models, %d frames, %d sheets of thumbnails", len(abouts), len(shot.frames), len(sheets))
 
 
 def list_extras(page: Path) -> None:
@@ -173,70 +178,140 @@ def _large(shot: FrameSequence, shelf: Shelf) -> bool:
     return max(max(frame.width, frame.height) for frame in shot.frames) * shelf.scale > LARGE
 
 
-def _outputs(shelf: Shelf, name: str, *, large: bool) -> list[str]:
-    """Name the files that are made of a frame, below the page's folder."""
-    copy = [] if shelf.as_it_is else [f"copies/{shelf.key}/{Path(name).stem}.png"]
-    return copy + ([f"thumbnails/{shelf.key}/{Path(name).stem}.jpg"] if large else [])
+@dataclass(frozen=True)
+class _Strip:
+    """Neighbouring frames of a shelf, at most ``SHEET``: what one thread makes at a time."""
+
+    shelf: Shelf
+    number: int
+    names: tuple[str, ...]
+    size: tuple[int, int] | None
+    """Width and height of their thumbnails, all alike on a sheet; None where they have none."""
+
+    def key(self, name: str) -> str:
+        return f"{self.shelf.key}/{name}"
+
+    def copy(self, name: str, folder: Path) -> Path | None:
+        return None if self.shelf.as_it_is else folder / "copies" / self.shelf.key / f"{Path(name).stem}.png"
+
+    def sheet(self, folder: Path) -> Path | None:
+        return folder / "thumbnails" / self.shelf.key / f"{self.number}.jpg" if self.size else None
+
+    def files(self, folder: Path) -> set[Path]:
+        """Name all that is made of these frames, in the page's folder."""
+        copies = (self.copy(name, folder) for name in self.names if name in self.shelf.originals)
+        return {path for path in (*copies, self.sheet(folder)) if path}
+
+
+def _strips(shot: FrameSequence, shelf: Shelf) -> list[_Strip]:
+    large = _large(shot, shelf)
+    return [
+        _Strip(
+            shelf,
+            number,
+            tuple(frame.output for frame in shot.frames[start : start + SHEET]),
+            _thumbnail_size(shot.frames[start].width, shot.frames[start].height) if large else None,
+        )
+        for number, start in enumerate(range(0, len(shot.frames), SHEET))
+        if large or not shelf.as_it_is
+    ]
+
+
+def _thumbnail_size(width: int, height: int) -> tuple[int, int]:
+    """Give the width and height of a frame's thumbnail, which the page stretches to the frame's own shape.
+
+    The height is a multiple of 16, so that no block of JPEG holds parts of two thumbnails of a sheet.
+    """
+    longer = max(width, height)
+    return max(1, round(width * THUMBNAIL / longer)), 16 * max(1, round(height * THUMBNAIL / longer / 16))
 
 
 def _make(
     shot: FrameSequence, shelves: Iterable[Shelf], *, folder: Path, state: Path, threads: int
-) -> dict[str, dict[str, Any]]:
-    """Make the copies and thumbnails that are missing or out of date and delete those that nothing shows.
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Make the copies and sheets that are missing or out of date and delete those that nothing shows.
 
-    Returns the record of each frame that needs any, by shelf and name; a frame that cannot be read has an ``error``.
+    Returns the record of each frame that was looked at, by shelf and name, where one that cannot be read has an
+    ``error``; and of what each sheet was made, by shelf and number.
     """
     known = files.read_json(state) if state.is_file() else {}
-    known = known["made"] if known.get("maker") == MAKER else {}
-    wanted = {
-        f"{shelf.key}/{name}": (original, outputs)
-        for shelf in shelves
-        for large in [_large(shot, shelf)]
-        for name, original in shelf.originals.items()
-        if (outputs := _outputs(shelf, name, large=large))
-    }
-    made: dict[str, dict[str, Any]] = {}
+    known = known if known.get("maker") == MAKER else {"frames": {}, "sheets": {}}
+    strips = [strip for shelf in shelves for strip in _strips(shot, shelf)]
+    frames: dict[str, dict[str, Any]] = {}
+    sheets: dict[str, str] = {}
 
     def save() -> None:
-        files.write_json_if_changed(state, {"maker": MAKER, "made": known | made})
-
-    def current(key: str) -> dict[str, Any]:
-        original, outputs = wanted[key]
-        return _current(original, [folder / output for output in outputs], known.get(key))
+        kept = {"frames": known["frames"] | frames, "sheets": known["sheets"] | sheets}
+        files.write_json_if_changed(state, {"maker": MAKER} | kept)
 
     saved = time.monotonic()
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        for key, record in zip(wanted, pool.map(current, wanted), strict=True):
-            made[key] = record
-            if "error" in record:
-                log.warning("%s cannot be shown: %s", key, record["error"])
+        for looked_at, sheet in pool.map(lambda strip: _made(strip, folder, known), strips):
+            frames |= looked_at
+            sheets |= sheet
+            for key, record in looked_at.items():
+                if "error" in record:
+                    log.warning("%s cannot be shown: %s", key, record["error"])
             if time.monotonic() - saved > SAVE_SECONDS:
                 save()
                 saved = time.monotonic()
-    _delete_others({folder / output for _, outputs in wanted.values() for output in outputs}, folder)
-    known = {}
+    _delete_others({path for strip in strips for path in strip.files(folder)}, folder)
+    known = {"frames": {}, "sheets": {}}
     save()
-    return made
+    return frames, sheets
 
 
-def _current(original: Path, outputs: Sequence[Path], before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Bring the outputs of one frame up to date with its original, by digest, and give its record."""
-    there = before is not None and "error" not in before and all(path.is_file() for path in outputs)
+def _made(
+    strip: _Strip, folder: Path, known: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Bring the copies of some frames and their sheet up to date, by digest; give the records of both."""
+    originals = {name: strip.shelf.originals[name] for name in strip.names if name in strip.shelf.originals}
+    before = {name: known["frames"].get(strip.key(name), {}) for name in originals}
+    records = {name: _looked_at(path, before[name]) for name, path in originals.items()}
+    sheet = strip.sheet(folder)
+    number = strip.key(str(strip.number))
+    again = sheet and not (known["sheets"].get(number) == _made_of(strip, records) and sheet.is_file())
+    thumbnails = {}
+    for name, path in originals.items():
+        copy = strip.copy(name, folder)
+        stale = copy and not (records[name].get("sha256") == before[name].get("sha256") and copy.is_file())
+        if "error" in records[name] or not (stale or again):
+            continue
+        try:
+            image = eight_bit(path.read_bytes(), name)
+        except (SequenceError, OSError) as error:
+            records[name] = _error(error)
+            continue
+        if stale:
+            files.write_bytes(copy, _as_png(image))
+        if again:
+            thumbnails[name] = image.resize(strip.size, Image.Resampling.BOX)
+    if again:
+        files.write_bytes(sheet, _as_sheet([thumbnails.get(name) for name in strip.names], strip.size))
+    return (
+        {strip.key(name): record for name, record in records.items()},
+        {number: _made_of(strip, records)} if sheet else {},
+    )
+
+
+def _made_of(strip: _Strip, records: Mapping[str, Mapping[str, Any]]) -> str:
+    return files.digest([strip.size, [records.get(name, {}).get("sha256") for name in strip.names]])
+
+
+def _looked_at(original: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a frame's digest, which is not computed again while size and time stay the same; or its error."""
     try:
         stat = original.stat()
         stamp = [stat.st_size, stat.st_mtime_ns]
-        if there and before["stamp"] == stamp:
+        if before.get("stamp") == stamp:
             return dict(before)
-        data = original.read_bytes()
-        record = {"stamp": stamp, "sha256": hashlib.sha256(data).hexdigest()}
-        if there and before["sha256"] == record["sha256"]:
-            return record
-        image = eight_bit(data, original.name)
-    except (SequenceError, OSError) as error:
-        return {"error": (error.strerror if isinstance(error, OSError) else None) or str(error)}
-    for path in outputs:
-        files.write_bytes(path, WRITERS[path.suffix](image))
-    return record
+        return {"stamp": stamp, "sha256": hashlib.sha256(original.read_bytes()).hexdigest()}
+    except OSError as error:
+        return _error(error)
+
+
+def _error(error: Exception) -> dict[str, Any]:
+    return {"error": (error.strerror if isinstance(error, OSError) else None) or str(error)}
 
 
 def _as_png(image: Image.Image) -> bytes:
@@ -245,16 +320,16 @@ def _as_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _as_thumbnail(image: Image.Image) -> bytes:
-    small = image.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+def _as_sheet(thumbnails: Sequence[Image.Image | None], size: tuple[int, int]) -> bytes:
+    """Put thumbnails below each other; a place stays black for what is missing."""
+    width, height = size
+    sheet = Image.new("RGB", (width, height * len(thumbnails)))
+    for number, thumbnail in enumerate(thumbnails):
+        if thumbnail:
+            sheet.paste(thumbnail, (0, height * number))
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=QUALITY, subsampling=0, icc_profile=None)
+    sheet.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
-
-
-WRITERS: Mapping[str, Callable[[Image.Image], bytes]] = {".png": _as_png, ".jpg": _as_thumbnail}
-"""How a file of a kind is made of a frame."""
 
 
 def _delete_others(wanted: set[Path], folder: Path) -> None:
@@ -264,9 +339,9 @@ def _delete_others(wanted: set[Path], folder: Path) -> None:
                 path.unlink()
 
 
-def _picture(shelf: Shelf, shot: FrameSequence, made: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _picture(shelf: Shelf, shot: FrameSequence, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Say where a shelf's frames are, and which are missing."""
-    unreadable = {frame.output for frame in shot.frames if "error" in made.get(f"{shelf.key}/{frame.output}", {})}
+    unreadable = {frame.output for frame in shot.frames if "error" in records.get(f"{shelf.key}/{frame.output}", {})}
     return {
         "id": shelf.key,
         "copied": not shelf.as_it_is,

@@ -57,6 +57,11 @@ const Blind = (() => {
     }
   }
 
+  function discard() {
+    votes = [];
+    keep();
+  }
+
   function pairOf(number) {
     const all = pairs();
     const [a, b] = all[number % all.length];
@@ -139,7 +144,8 @@ const Blind = (() => {
     if (!blind) return;
     const count = (Catalog.shown.length * (Catalog.shown.length - 1)) / 2;
     const counted = votes.length === 1 ? "1 vote" : `${votes.length} votes`;
-    round.textContent = `Pair ${(number % count) + 1} of ${count}. ${counted} so far.`;
+    const again = number < count ? "" : "Every pair was shown. ";
+    round.textContent = `${again}Pair ${(number % count) + 1} of ${count}. ${counted} so far.`;
   }
 
   function start() {
@@ -148,6 +154,7 @@ const Blind = (() => {
     document.getElementById("reveal").addEventListener("click", leave);
     document.getElementById("export").addEventListener("click", save);
     document.getElementById("export-again").addEventListener("click", save);
+    document.getElementById("discard").addEventListener("click", discard);
     for (const button of ballot.querySelectorAll("[data-vote]")) {
       button.addEventListener("click", () => vote(button.dataset.vote));
     }

@@ -143,7 +143,7 @@ const Models = (() => {
     const { sort: sorted, descending } = State.values;
     const cell = element("th", key ? "" : "model");
     cell.scope = "col";
-    cell.setAttribute("aria-sort", sorted !== key ? "none" : descending ? "descending" : "ascending");
+    cell.setAttribute("aria-sort", !key || sorted !== key ? "none" : descending ? "descending" : "ascending");
     const button = element("button", "", title);
     button.type = "button";
     button.dataset.sort = key;

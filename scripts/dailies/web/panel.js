@@ -81,7 +81,7 @@ const Panel = (() => {
     Object.assign(scratch.canvas, { width, height });
     scratch.imageSmoothingEnabled = false;
     subtract(scratch, entries, ({ image }) => scratch.drawImage(image, 0, 0, width, height));
-    return { image: scratch.canvas };
+    return { image: scratch.canvas, top: 0, width, height };
   }
 
   class Panel {
@@ -173,15 +173,13 @@ const Panel = (() => {
     }
 
     /* Draw one picture in its place: past 1:1 as squares, and then only the pixels that are seen. */
-    put(context, { image, thumbnail }) {
+    put(context, { image, top: first, width: wide, height: high, thumbnail }) {
       const { left, top, width, height } = this.place;
-      const wide = image.naturalWidth ?? image.width,
-        high = image.naturalHeight ?? image.height;
       const enlarged = width > wide;
       context.imageSmoothingEnabled = !enlarged || Boolean(thumbnail);
-      context.imageSmoothingQuality = Transport.playing() ? "low" : "high";
+      context.imageSmoothingQuality = Stage.moving() ? "low" : "high";
       if (!enlarged) {
-        context.drawImage(image, left, top, width, height);
+        context.drawImage(image, 0, first, wide, high, left, top, width, height);
         return;
       }
       const across = width / wide,
@@ -192,7 +190,7 @@ const Panel = (() => {
       const y1 = Math.min(high, Math.ceil((this.canvas.height - top) / down));
       if (x1 <= x0 || y1 <= y0) return;
       const [w, h] = [x1 - x0, y1 - y0];
-      context.drawImage(image, x0, y0, w, h, left + x0 * across, top + y0 * down, w * across, h * down);
+      context.drawImage(image, x0, first + y0, w, h, left + x0 * across, top + y0 * down, w * across, h * down);
     }
 
     clipped(from, to, paint) {
@@ -213,16 +211,19 @@ const Panel = (() => {
     badge() {
       for (const { id, badges } of this.labels) {
         if (!id) continue;
-        const { thumbnail, image } = this.found[this.ids.indexOf(id)];
+        const { thumbnail, width } = this.found[this.ids.indexOf(id)];
         const { bit_depth: depth } = Catalog.shelves.get(id);
-        const times = image && !thumbnail ? +(this.extent[0] / image.naturalWidth).toFixed(2) : 1;
+        const times = width && !thumbnail ? +(this.extent[0] / width).toFixed(2) : 1;
         const words = [
           thumbnail && ["thumbnail", "A reduced picture is shown here"],
           depth > 8 && [`8 of ${depth} bits`, "An 8-bit proxy is shown of frames that hold more"],
           Catalog.seen(id, this.frame) && ["trained", "The model's training has seen this frame"],
           times !== 1 && [`×${times}`, "Enlarged to the size of the largest picture"],
         ].filter(Boolean);
-        const made = words.map(([text, title]) => Object.assign(element("small", "badge", text), { title }));
+        if (String(words) === badges.said) continue;
+        badges.said = String(words);
+        const kind = (text) => (text === "thumbnail" ? "badge reduced" : "badge");
+        const made = words.map(([text, title]) => Object.assign(element("small", kind(text), text), { title }));
         badges.replaceChildren(...made);
       }
     }
@@ -254,7 +255,7 @@ const Panel = (() => {
         if (ready)
           Readout.draw(
             readout,
-            entries.map(({ image }) => ({ image, u: pointer.u, v: pointer.v })),
+            entries.map(({ image, width, height }) => ({ image, width, height, u: pointer.u, v: pointer.v })),
           );
         else Readout.clear(readout);
       }

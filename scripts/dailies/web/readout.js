@@ -68,18 +68,8 @@ const Readout = (() => {
 
   /* Fill a rectangle with one pixel of an image, or with how far those of two images are apart. */
   function fill(target, [first, second], [x, y, width, height]) {
-    const put = ({ image, u, v }) =>
-      target.drawImage(
-        image,
-        Math.floor(u * image.naturalWidth),
-        Math.floor(v * image.naturalHeight),
-        1,
-        1,
-        x,
-        y,
-        width,
-        height,
-      );
+    const put = ({ image, width: wide, height: high, u, v }) =>
+      target.drawImage(image, Math.floor(u * wide), Math.floor(v * high), 1, 1, x, y, width, height);
     put(first);
     if (second) step(target, "difference", () => put(second));
   }
@@ -104,7 +94,7 @@ const Readout = (() => {
     amplify(columns, 4);
   }
 
-  /* Draw a swatch and the numbers of a pixel, or of the difference of two, on a canvas: {image, u, v} each. */
+  /* Draw a swatch and the numbers of a pixel, or of the difference of two, on a canvas: {image, width, height, u, v} each. */
   function draw(canvas, pixels) {
     size(canvas);
     const { height } = canvas;

@@ -8,7 +8,9 @@ const Stage = (() => {
   const GAP = 0.375,
     CAPTION = 1.75; // rem, as in the stylesheet
   const AHEAD = 4; // frames loaded before they are played
-  const READ = 16; // panels whose values are shown at most: each needs its whole frame
+  const MOVING = 1.5e6; // pixels of full frames that a grid shows while it plays
+  const STANDING = 16e6; // and while it does not, where thumbnails are as sharp
+  const HEAVY = 64e6; // and where they are nearly so; beyond it not all values are shown either
 
   const stage = document.getElementById("stage");
   const notes = document.getElementById("notes");
@@ -24,6 +26,7 @@ const Stage = (() => {
   let pointer = null; // {panel, u, v}: where in the frame the pointer is, 0 to 1
   let scheduled = false;
   let hurried = false;
+  let stretched = 0; // what stretch() said last
 
   /* Which panels the state asks for: [mode, pictures] each. */
   function plan() {
@@ -148,15 +151,34 @@ const Stage = (() => {
     };
   }
 
-  /* Whether a thumbnail has all the pixels that a panel can show of a frame. */
-  function thumbnailServes(panel, frame) {
+  /* Whether the picture moves: then it matters more that all of it comes in time than how sharp it is. */
+  function moving() {
+    return hurried || Transport.playing();
+  }
+
+  /* How many pixels the frames on some panels have. */
+  function pixelsOf(some, frame) {
+    return some.flatMap(({ ids }) => ids).reduce((sum, id) => sum + Pictures.pixels(id, frame, false), 0);
+  }
+
+  /* How far beyond its own size a grid shows a thumbnail in the place of the frame; 0 where it shows frames only. */
+  function stretch(near, frame) {
+    if (State.values.view !== "grid") return 0;
+    const pixels = pixelsOf(near, frame);
+    if (moving()) return pixels > HEAVY ? Infinity : pixels > MOVING ? 4 : 0;
+    return pixels > HEAVY ? 1.5 : pixels > STANDING ? 1 : 0;
+  }
+
+  /* Whether a thumbnail is shown in the place of the frame. */
+  function thumbnailServes(panel, id, frame) {
     const { width, height } = placement(panel, frame);
-    return !panel.pair && Math.max(width, height) <= DATA.thumbnail;
+    const small = Math.max(width, height) <= stretched * DATA.thumbnail;
+    return small && Catalog.shelves.get(id).thumbnails && Pictures.peek(id, frame, true).status !== "broken";
   }
 
   /* The picture to draw: while a full frame is on its way, its thumbnail, but never where two are compared. */
   function picture(panel, id, frame) {
-    return Pictures.best(id, frame, !panel.pair && (!Transport.playing() || thumbnailServes(panel, frame)));
+    return Pictures.best(id, frame, !panel.pair && (!Transport.playing() || thumbnailServes(panel, id, frame)));
   }
 
   function settled({ status }) {
@@ -176,6 +198,7 @@ const Stage = (() => {
   function render() {
     const near = order.filter((panel) => panel.near);
     const { frame } = State.values;
+    stretched = stretch(near, frame);
     const ready = near.every((panel) => panel.ids.every((id) => settled(picture(panel, id, frame))));
     load(near, ready && !hurried);
     if (ready || shown === null) shown = frame;
@@ -195,31 +218,28 @@ const Stage = (() => {
   /* Ask for what is to be seen now and, once it is there, for what comes next. */
   function load(near, ahead) {
     const { frame } = State.values;
-    const playing = Transport.playing();
-    const thumbnails = [],
-      frames = [],
+    const must = [],
+      may = [],
       later = [];
+    const next = ahead || Transport.playing() ? coming(frame) : [];
     for (const panel of near) {
       for (const id of panel.ids) {
-        const small = Catalog.shelves.get(id).thumbnails && !panel.pair;
-        const serves = small && thumbnailServes(panel, frame);
-        if (small && (serves || !playing)) thumbnails.push([id, frame, true]);
-        if (!serves) frames.push([id, frame, false]);
-        if (ahead || playing) later.push(...coming(frame).map((next) => [id, next, serves]));
+        const serves = thumbnailServes(panel, id, frame);
+        const first = serves || (!panel.pair && !Transport.playing() && Catalog.shelves.get(id).thumbnails);
+        must.push([id, frame, first]);
+        if (first && !serves) may.push([id, frame, false]);
+        next.forEach((each, step) => (later[step] ??= []).push([id, each, serves]));
       }
     }
-    if (pointer) readable().forEach((panel) => panel.ids.forEach((id) => frames.push([id, frame, false])));
-    Pictures.want([...thumbnails, ...frames, ...later.sort(([, one], [, other]) => distance(one) - distance(other))]);
+    const read = pointer && !moving() ? readable().flatMap((panel) => panel.ids) : [];
+    Pictures.want(must, [...may, ...read.map((id) => [id, frame, false]), ...later.flat()]);
   }
 
+  /* The frames to load ahead, the soonest first. */
   function coming(frame) {
     const count = DATA.frames.length;
-    const steps = Transport.playing() ? Array.from({ length: AHEAD }, (_, step) => step + 1) : [1, -1];
-    return [...new Set(steps.map((step) => (frame + step + count) % count))].filter((next) => next !== frame);
-  }
-
-  function distance(frame) {
-    return (frame - State.values.frame + DATA.frames.length) % DATA.frames.length;
+    const next = Transport.playing() ? Transport.coming(AHEAD) : [frame + 1, frame - 1 + count];
+    return [...new Set(next.map((each) => each % count))].filter((each) => each !== frame);
   }
 
   function draw(panel) {
@@ -245,7 +265,7 @@ const Stage = (() => {
   function measure() {
     for (const panel of order) {
       for (const { id, figure } of panel.labels) if (id) figure.textContent = Metrics.said(id, State.values.frame);
-      panel.root.dataset.phase = phase;
+      if (panel.root.dataset.phase !== phase) panel.root.dataset.phase = phase;
     }
   }
 
@@ -255,7 +275,8 @@ const Stage = (() => {
     const thumbnails = drawn.some((panel) => panel.found.some(({ thumbnail }) => thumbnail));
     const deep = drawn.some((panel) => panel.ids.some((id) => Catalog.shelves.get(id).bit_depth > 8));
     const said = [
-      thumbnails ? "Thumbnails: zoom in for the frames' own pixels." : "",
+      thumbnails && moving() ? "Thumbnails, until it stands still." : "",
+      thumbnails && !moving() ? "Thumbnails: zoom in for the frames' own pixels." : "",
       deep ? "8-bit proxies of deeper frames." : "",
     ]
       .filter(Boolean)
@@ -265,10 +286,10 @@ const Stage = (() => {
     percent.textContent = drawn.length ? `${+(drawn[0].place.scale * 100).toPrecision(3)} %` : "";
   }
 
-  /* Which panels show values: the one below the pointer and others beside it, as far as there is room. */
+  /* Which panels show values: the one below the pointer and all others, unless their whole frames are too much. */
   function readable() {
-    const near = order.filter((panel) => panel.near);
-    return [pointer.panel, ...near.filter((panel) => panel !== pointer.panel)].slice(0, READ);
+    const near = order.filter((panel) => panel.near && panel !== pointer.panel);
+    return pixelsOf([pointer.panel, ...near], State.values.frame) > HEAVY ? [pointer.panel] : [pointer.panel, ...near];
   }
 
   /* Show the pixel below the pointer on every panel. */
@@ -345,5 +366,5 @@ const Stage = (() => {
     });
   }
 
-  return { start, first, extent, placement, point, choose, hurry, measure };
+  return { start, first, extent, placement, point, choose, hurry, moving, measure };
 })();

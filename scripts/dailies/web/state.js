@@ -113,9 +113,14 @@ const State = (() => {
       }, 350);
   }
 
+  /* A view is a place to go back to; what is done there is not. */
+  let told = null; // the view that the address told last
   function write() {
     const next = "#" + hash();
-    if (next !== (location.hash || "#")) history.replaceState(null, "", next);
+    if (next === (location.hash || "#")) return;
+    if (values.view === told) history.replaceState(null, "", next);
+    else history.pushState(null, "", next);
+    told = values.view;
   }
 
   /* Show what the address says; what it does not say, or says wrongly, is as on a fresh page. */
@@ -136,6 +141,7 @@ const State = (() => {
     patch.a ??= a;
     patch.b ??= b;
     Object.assign(values, patch);
+    told = values.view;
     tell(new Set(Object.keys(FIELDS)));
   }
 

@@ -8,7 +8,14 @@ const Transport = (() => {
   const fps = document.getElementById("fps");
   const rate = document.getElementById("rate-now");
   const last = DATA.frames.length - 1;
+  const MOST = 24; // frames that one step may take
+  const PATIENCE = 500; // ms without a late frame before steps are made shorter again
   let began = null; // {time, frame} of the clock while playing
+  let reached = 0; // the frame that was asked for last, by that clock: it goes on beyond the last frame
+  let stride = 1; // how many frames a step takes: more than one where not all can be shown in time
+  let waited = 0; // how often it was looked for, in vain, since
+  let late = 0; // frames in a row that were not there in time
+  let changed = 0; // when the stride was last changed, or a frame was last late
   let seen = null; // the frame that was on the screen last
   let times = [];
 
@@ -19,7 +26,8 @@ const Transport = (() => {
   function toggle() {
     if (playing()) stop();
     else if (last > 0) {
-      began = { time: performance.now(), frame: State.values.frame };
+      stride = 1;
+      begin(State.values.frame);
       times = [];
       requestAnimationFrame(tick);
     }
@@ -39,15 +47,40 @@ const Transport = (() => {
     play.classList.toggle("on", playing());
   }
 
-  /* Go on in real time, by whole frames, as soon as the last one asked for is on the screen. */
+  function begin(frame) {
+    began = { time: performance.now(), frame };
+    reached = frame;
+    late = waited = 0;
+    changed = began.time;
+  }
+
+  /* Go on in real time, as soon as the last frame asked for is on the screen. What its time has passed is left out; where
+     that happens again for want of pictures, steps become longer, so that what is loaded ahead is what will be shown. */
   function tick(now) {
     if (!playing()) return;
-    if (seen === State.values.frame) {
-      const passed = Math.floor(((now - began.time) / 1000) * State.values.fps);
-      const next = (began.frame + passed) % (last + 1);
-      if (passed > 0 && next !== State.values.frame) State.set({ frame: next });
+    const due = began.frame + Math.floor(((now - began.time) / 1000) * State.values.fps);
+    if (seen !== State.values.frame) {
+      waited += 1;
+    } else if (due >= reached + stride) {
+      pace(now, due - reached);
+      reached = due;
+      State.set({ frame: due % (last + 1) });
     }
     requestAnimationFrame(tick);
+  }
+
+  /* Choose how many frames a step takes, by whether the last frame was there when its time had come. */
+  function pace(now, passed) {
+    late = waited > 1 ? late + 1 : 0;
+    waited = 0;
+    if (late > 1) stride = Math.min(MOST, passed, 2 * stride);
+    else if (!late && stride > 1 && now - changed > PATIENCE) [stride, changed] = [Math.floor(stride / 2), now];
+    if (late) changed = now;
+  }
+
+  /* The frames that are shown next while it plays. */
+  function coming(count) {
+    return Array.from({ length: count }, (_, step) => (reached + (step + 1) * stride) % (last + 1));
   }
 
   /* Hear from the stage which frame is on the screen, and whether it is whole. */
@@ -61,8 +94,9 @@ const Transport = (() => {
   }
 
   function go(frame) {
-    if (playing()) began = { time: performance.now(), frame: State.clamp(frame, 0, last) };
-    State.set({ frame: State.clamp(frame, 0, last) });
+    const there = State.clamp(frame, 0, last);
+    if (playing()) begin(there);
+    State.set({ frame: there });
   }
 
   function tell() {
@@ -90,10 +124,10 @@ const Transport = (() => {
     document.getElementById("next").addEventListener("click", () => go(State.values.frame + 1));
     fps.addEventListener("change", () => {
       State.set({ fps: +fps.value });
-      if (playing()) began = { time: performance.now(), frame: State.values.frame };
+      if (playing()) begin(State.values.frame);
     });
     State.on("frame fps", tell);
   }
 
-  return { start, toggle, stop, playing, shown, go, last };
+  return { start, toggle, stop, playing, coming, shown, go, last };
 })();

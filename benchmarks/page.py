@@ -157,7 +157,7 @@ def medians(action: Callable[[Page], float], pages: dict[str, Page]) -> dict[str
 def main(models: int, frames: int, size: tuple[int, int]) -> None:
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
-    with tempfile.TemporaryDirectory(dir=REPOSITORY) as folder:
+    with tempfile.TemporaryDirectory(prefix=".benchmark.", dir=REPOSITORY) as folder:
         root = Path(folder)
         for flag in [*FLAGS.split(), f"--user-data-dir={root / 'profile'}"]:
             options.add_argument(flag)

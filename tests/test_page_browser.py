@@ -1232,7 +1232,7 @@ def test_a_picture_of_the_page_for_the_readme(browser, driver, tmp_path):
 
     page.open("view=wipe&b=model_1")
     page.point(*page.at("@source model_1", 0.6, 0.4))
-    wipe = page.screen("page-wipe")
+    wipe = page.screen()
     page.open("a=model_1&b=model_2&frame=frame_000005.png", frame=5)
     page.until(lambda: page.find("#strip").is_displayed())
     page.settle()

@@ -20,7 +20,8 @@ sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 from dailies.discovery import discover, standing  # noqa: E402
 from stores import BEST, Shelf, configured, multiply, server_folder, server_shelf  # noqa: E402
 
-REPEATS = 3
+REPEATS, MANY = 3, 2000
+"""Of more runs than this each way is taken once."""
 
 
 def filled(runs: int, root: Path) -> Shelf:
@@ -60,7 +61,7 @@ def measure(runs: int, root: Path) -> None:
     shelf = filled(runs, root)
     config = configured(shelf.uri, experiment_name=shelf.client.get_experiment(shelf.experiment).name)
     times: dict[str, list[float]] = {}
-    for repeat in range(REPEATS):
+    for repeat in range(REPEATS if runs <= MANY else 1):
         state = root / f"state {repeat}"
         state.mkdir()
         ways: dict[str, Callable[[], Any]] = {

@@ -205,11 +205,14 @@ def server() -> str:
     return served(server_folder(), "--artifacts-destination", str(server_folder() / "files"))
 
 
-def served(root: Path, *options: str, **environment: str) -> str:
-    """Start ``mlflow server`` with the database in a folder, until this process ends; give its address."""
+def served(root: Path, *options: str, store: str | None = None, **environment: str) -> str:
+    """Start ``mlflow server`` over a store, else the database in the folder, until this process ends; give its address.
+
+    ``PYTHONPATH`` may name the folder of another MLflow.
+    """
     port = free_port()
     address = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    database = ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"]
+    database = ["--backend-store-uri", store or f"sqlite:///{root / 'mlflow.db'}"]
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *address, *database, *options],

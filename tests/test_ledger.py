@@ -9,7 +9,7 @@ from dailies.errors import StoreError
 from dailies.registry import registered
 from dailies.store import TrackingStore
 from mlflow import MlflowClient
-from stores import proxied, server, snapshot
+from stores import new_server_folder, proxied, served, server, snapshot
 from test_evaluation import FIGURES, again, evaluations
 from test_promotion import promoted, version
 
@@ -92,6 +92,22 @@ def test_a_folder_store_keeps_its_logged_models_whole_and_needs_a_place_for_vers
     assert item.run.run_id == run_id
     assert not list(tmp_path.glob("*.db"))
     assert "Nothing to be done" in studio.snakemake("-n")
+
+
+def test_a_server_over_a_folder_keeps_its_logged_models_whole(tmp_path: Path):
+    folder = new_server_folder()
+    artifacts = ("--artifacts-destination", str(folder / "files"))
+    studio = Studio(tmp_path, served(folder, *artifacts, store=str(folder / "mlruns")))
+    studio.add_frames(1)
+    _, model_id = log_model(studio, "logged")
+    before = studio.client.get_logged_model(model_id).to_dictionary()
+
+    studio.snakemake(write_back=True)
+
+    (evaluation,) = evaluations(studio)
+    assert evaluation.data.metrics.keys() == FIGURES
+    assert inputs(studio, evaluation) == [model_id]
+    assert studio.client.get_logged_model(model_id).to_dictionary() == before
 
 
 def test_a_server_keeps_both_also_one_without_logged_models_and_says_when_it_has_no_registry(tmp_path: Path):

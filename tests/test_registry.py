@@ -90,6 +90,18 @@ def test_what_does_not_exist_is_said_beside_what_does(shelf, find, name):
     assert refusal(lambda: find(shelf, "nobody@champion")) == text
 
 
+def test_models_are_listed_also_where_a_server_knows_no_prompts(tmp_path, find, name):
+    shelf = server_shelf(tmp_path / "store")
+    run_id = shelf.run("a", BEST)
+    shelf.register(name, f"runs:/{run_id}/checkpoints", run_id=run_id)
+    with proxied() as proxy:
+        # as MLflow 2.14 does: no model has the tag that tells a prompt from a model
+        proxy.trouble = lambda method, path: (200, {}) if "registered-models/search" in path and "tag" in path else None
+        shelf.uri = proxy.uri
+        assert name in refusal(lambda: find(shelf, "nobody/1")).partition("; registered models there: ")[2]
+        assert proxy.count("registered-models/search") == 1
+
+
 def test_a_store_without_registered_models_says_none(tmp_path, find):
     for make in (sqlite_shelf, folder_shelf):
         shelf = make(tmp_path / make.__name__)

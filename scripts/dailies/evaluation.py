@@ -167,7 +167,7 @@ class _Book:
         self._ledger.ask(
             lambda client: client.log_inputs(run_id, datasets=[DatasetInput(dataset, [])], models=models or None)
         )
-        names_model = model_id if self._ledger.tells_metrics_of_models else None
+        names_model = model_id if self._ledger.tells_metrics_of_models(self._experiment) else None
         metrics = list(_metrics(about, run_id=run_id, model_id=names_model, dataset=(shot, digest)))
         self._ledger.ask(lambda client: client.log_batch(run_id, metrics=metrics))
 

@@ -17,6 +17,10 @@ NO_REGISTRY = frozenset({"ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "NOT_IMPLEMEN
 """What a server answers that keeps no registered models."""
 
 
+FOLDER_DIGITS = 18
+"""Digits of the id that a folder store gives an experiment."""
+
+
 class Ledger(TrackingStore):
     """A tracking store that may be written to. Every error is a StoreError in words, as in a TrackingStore."""
 
@@ -49,13 +53,13 @@ class Ledger(TrackingStore):
         """Whether the store is a file or a folder on this machine."""
         return not self._remote
 
-    @property
-    def tells_metrics_of_models(self) -> bool:
-        """Whether a run's metric may name the logged model that it is of.
+    def tells_metrics_of_models(self, experiment_id: str) -> bool:
+        """Tell whether the metric of a run in this experiment may name the logged model of another that it is of.
 
-        A folder store of MLflow 3.17 looks for the model in the run's own experiment, and damages it elsewhere.
+        A folder store of MLflow 3.1 to 3.17 looks for the model in the run's own experiment, and damages it elsewhere.
+        A server does not say what it stores in: folder stores draw ids of 18 digits, databases count from 1.
         """
-        return self._folder is None
+        return self._folder is None and len(experiment_id) < FOLDER_DIGITS
 
     @cached_property
     def _writable_uri(self) -> str:

@@ -20,6 +20,13 @@ IN_RUN = re.compile(r"runs:/+([^/]+)/*(.*)")
 FOLLOWED = 5
 """How many copies of copies of a version are followed to the original."""
 
+EVERY = "name != 'mlflow.prompt.is_prompt'"
+"""A search expression that every registered model meets.
+
+MLflow 3.17 adds one of its own, unless it finds that name in ours: its prompts are left out by a tag, and servers of
+MLflow 2.14 and 2.9 then leave out all that have no such tag.
+"""
+
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 
 
@@ -145,7 +152,7 @@ def _run(store: TrackingStore, version: Version, run_id: str) -> Run:
 
 
 def _no_model(store: TrackingStore, name: str) -> str:
-    pages = store.pages(lambda client, token: client.search_registered_models(max_results=100, page_token=token))
+    pages = store.pages(lambda client, token: client.search_registered_models(EVERY, max_results=100, page_token=token))
     names = [model.name for model in pages] if store.has_registry else []
     return f"registered model {clean(name)} does not exist in {store.name}; registered models there: {_several(names)}"
 

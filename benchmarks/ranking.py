@@ -4,7 +4,7 @@ python benchmarks/ranking.py [SEQUENCES]
 
 Sequences of differences are simulated, whose true mean and whose variance of the mean are known. Each cell has the
 share of intervals that hold the truth, nominally 0.95, and their mean width over that of an interval that is told the
-variance. A method with an interval for fewer than every tenth sequence has none there.
+variance. A method that gives fewer than every tenth sequence an interval has none there.
 """
 
 import math
@@ -23,6 +23,7 @@ from dailies import ranking  # noqa: E402
 
 COUNTS, SEQUENCES, RESAMPLES, SEED = (12, 24, 50, 100, 200, 500), 1000, 1000, 0
 DRIFT = 0.95
+"""What a drift keeps from one value to the next."""
 
 Interval = tuple[float, float] | None
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -59,7 +60,7 @@ PROCESSES: dict[str, tuple[Draw, Callable[[int], float]]] = {
         lambda rng, count, kept=kept, innovations=innovations: autoregression(rng, count, kept, innovations),
         lambda count, kept=kept: spread(count, kept),
     )
-    for name, innovations, values in (("AR(1)", normal, (0, 0.5, 0.8, 0.9, 0.95)), ("t3", heavy, (0, 0.8, 0.9)))
+    for name, innovations, values in (("AR(1)", normal, (0, 0.5, 0.8, 0.9, 0.95, 0.99)), ("t3", heavy, (0, 0.8, 0.9)))
     for kept in values
 } | {
     f"noise and {share:.0%} drift": (

@@ -95,7 +95,9 @@ def test_a_tie_is_an_answer(board):
     board.tabulate()
 
     assert [line["verdict"] for line in board.lines()] == ["first", "tie", "worse", ""]
-    assert board.told()[0].startswith("b is the first by PSNR on 40 frames: a tie with a (0.01 dB ahead of a, 95 % interval ")
+    assert board.told()[0].startswith(
+        "b is the first by PSNR on 40 frames: a tie with a (0.01 dB ahead of a, 95 % interval "
+    )
     assert board.told()[0].endswith(" for 2 comparisons at once).")
 
 

@@ -75,6 +75,7 @@ def test_a_block_is_how_many_frames_count_as_one():
     assert 1 <= medians[0] < 1.2
     assert 2.4 < medians[1] < 5
     assert medians[1] < medians[2] < 39 < medians[3] < 90
+    assert against_nothing(correlated(24, 0.95, seed=0)).block == 24
 
 
 def test_a_clear_difference_is_one_in_both_directions():

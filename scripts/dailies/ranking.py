@@ -45,7 +45,7 @@ class Comparison:
     high: float | None
     frames: int
     block: float | None
-    """How many frames count as one: ``frames / block`` independent ones would give a mean as certain as this."""
+    """How many frames count as one, by the width of the interval beside one of independent frames; at most all."""
 
     @property
     def verdict(self) -> str:
@@ -61,9 +61,9 @@ def compare(
     """Compare a metric of two models frame by frame.
 
     ``one`` and ``other`` hold a value for each of the same frames, in the order of the sequence; frames on which one of
-    them is None or not finite are left out, and those beside a gap taken for neighbours, which makes the interval no
-    narrower. It is one of ``comparisons`` that have to be right together: each may be wrong that many times less often
-    (Bonferroni). A difference that is the same on every frame is certain. ValueError where the lengths differ.
+    them is None or not finite are left out, and those on both sides of a gap are taken for neighbours. The interval is
+    one of ``comparisons`` that have to be right together, so each may be wrong that many times less often (Bonferroni).
+    A difference that is the same on every frame is certain. ValueError where the lengths differ.
     """
     pairs = np.array(list(zip(one, other, strict=True)), dtype=np.float64).reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
@@ -75,12 +75,12 @@ def compare(
     error = (1 - CONFIDENCE) / comparisons
     half = _half_width(differences, error)
     independent = -stdtrit(count - 1, error / 2) * differences.std(ddof=1) / np.sqrt(count)
-    block = float((half / independent) ** 2) if half else 1.0
+    block = min(float((half / independent) ** 2), count) if half else 1.0
     return Comparison(mean, mean - half, mean + half, count, block)
 
 
 def _half_width(differences: np.ndarray, error: float) -> float:
-    """Give how far from their mean the true one is found with the probability ``error``, at most."""
+    """Give how far the true mean is from that of the differences, or farther with the probability ``error``."""
     count = len(differences)
     waves = min(count - 1, MOST_WAVES)
     if not np.ptp(differences):
@@ -92,15 +92,18 @@ def _half_width(differences: np.ndarray, error: float) -> float:
     weights = np.exp(likelihood - likelihood.max())
     scales = np.sqrt(spreads * sums / waves / count)
     widest = scales.max()
-    outside = lambda half: 2 * np.average(stdtr(waves, -half * widest / scales), weights=weights) - error  # noqa: E731
-    return float(widest * brentq(outside, 0, -1.01 * stdtrit(waves, error / 2)))
+
+    def excess(half: float) -> float:
+        return 2 * np.average(stdtr(waves, -half * widest / scales), weights=weights) - error
+
+    return float(widest * brentq(excess, 0, -1.01 * stdtrit(waves, error / 2)))
 
 
 @lru_cache
 def _memories(count: int, waves: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Give for each kind of memory the variances of the waves, that of the mean times ``count``, and its prior weight.
 
-    They are those of a first-order autoregression with noise, whose single values have the variance 1 (Box and Jenkins).
+    They are those of a first-order autoregression with noise, whose values have the variance 1 (Box and Jenkins).
     """
     kept = np.exp(-1 / np.repeat(MEMORIES, len(SHARES)))
     share = np.tile(SHARES, len(MEMORIES))

@@ -80,10 +80,10 @@ def test_the_better_model_is_first_and_said_to_be(board):
     assert [line["rank"] for line in (first, second, source)] == ["1", "2", ""]
     assert [line["verdict"] for line in (first, second, source)] == ["first", "worse", ""]
     assert float(second["difference"]) == pytest.approx(-0.5, abs=0.01)
-    assert float(second["low"]) < -0.5 < float(second["high"]) < -0.49
+    assert -0.52 < float(second["low"]) < -0.5 < float(second["high"]) < -0.48
     assert (second["ranked_by"], second["frames"], source["psnr"]) == ("psnr", "40", "25")
     assert board.told() == [
-        "better is the first by PSNR on 40 frames: 0.499 dB ahead of worse, 95 % interval 0.496 to 0.503."
+        "better is the first by PSNR on 40 frames: 0.499 dB ahead of worse, 95 % interval 0.487 to 0.511."
     ]
 
 
@@ -95,7 +95,25 @@ def test_a_tie_is_an_answer(board):
     board.tabulate()
 
     assert [line["verdict"] for line in board.lines()] == ["first", "tie", "worse", ""]
-    assert board.told()[0].startswith("b is the first by PSNR on 40 frames: a tie with a (0.01 dB ahead of a, ")
+    assert board.told()[0].startswith(
+        "b is the first by PSNR on 40 frames: a tie with a (0.01 dB ahead of a, 95 % interval "
+    )
+    assert board.told()[0].endswith(" for 2 comparisons at once).")
+
+
+def test_the_more_models_the_less_is_certain_of_each(board):
+    board.add("first", 30.5 + NOISE)
+    board.add("second", 30 + NOISE + 0.1 * NOISE[::-1])
+    board.tabulate()
+    alone = board.lines()[1]
+    for level in range(8):
+        board.add(f"other {level}", level + NOISE)
+
+    board.tabulate()
+
+    among_many = board.lines()[1]
+    assert (alone["model"], among_many["model"]) == ("second", "second")
+    assert float(among_many["low"]) < float(alone["low"]) < float(alone["high"]) < float(among_many["high"])
 
 
 def test_less_may_be_better(board):

@@ -198,7 +198,10 @@ class Ranking:
 def rank(entries: Sequence[Entry], shot: FrameSequence, metric: str | None) -> Ranking:
     """Rank models by a metric, on the frames that all of them have it of and that none was trained on.
 
-    Where there are fewer than two of those, all frames decide, and it is said.
+    Where there are fewer than two of those, all frames decide, and it is said. The first of many may owe its place to
+    luck. The model that really is the best is called worse only if one of the others is ahead of it beyond an interval;
+    these hold for all the others at once, so the best is the first or one of its ties with the confidence of a single
+    interval: comparisons with the best (Hsu, 1984).
     """
     from dailies import ranking
 
@@ -220,7 +223,8 @@ def rank(entries: Sequence[Entry], shot: FrameSequence, metric: str | None) -> R
     order = sorted(columns, key=lambda model: sum(columns[model]) * (-1 if higher else 1))
     first = columns[order[0]]
     comparisons = {
-        model: ranking.compare(columns[model], first, higher_is_better=higher) for model in order if model != order[0]
+        model: ranking.compare(columns[model], first, higher_is_better=higher, comparisons=len(order) - 1)
+        for model in order[1:]
     }
     seen = len(frames) > len(unseen)
     told = _verdict(metric, order, comparisons, frames, seen=seen)
@@ -241,7 +245,8 @@ def _verdict(
     unit = f" {about.unit}" if about.unit else ""
     if nearest.low is None:
         return f"{first}: a tie, for {len(frames)} frames are too few to tell."
-    interval = f"95 % interval {-nearest.high:.3g} to {-nearest.low:.3g}"
+    together = f" for {len(comparisons)} comparisons at once" if len(comparisons) > 1 else ""
+    interval = f"95 % interval {-nearest.high:.3g} to {-nearest.low:.3g}{together}"
     span = f"{-nearest.difference:.3g}{unit} ahead of {order[1]}, {interval}"
     if not ties:
         return f"{first}: {span}."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import strict_json
 from dailies import files, measures, quality, sequence
-from dailies.manifest import attempt_after
+from dailies.manifest import Manifest, attempt_after
 from dailies.measures import Job, baseline, consensus, measure
 from PIL import Image
 from test_quality import distorted, picture, wang
@@ -192,6 +192,42 @@ def test_without_a_reference_the_advisory_metrics_stay_and_are_not_measured_agai
 
     assert counted == []
     assert found[NAMES[1]] == {name: first[NAMES[1]][name] for name in ("flicker", "detail", "clipping")}
+
+
+def test_no_more_is_kept_of_what_is_left_out_than_was_measured_of_it(shot, counted):
+    kept = shot.root / "state/measured/model/all.jsonl"
+    shot.add("model", blur)
+    shot.measure("model", metrics=("psnr", "gmsd", "clipping"))
+    for number in range(3):
+        write(shot.root / "clean" / NAMES[0], np.full((40, 48, 3), number / 4, np.float32))
+        shot.measure("model", metrics=("psnr",))
+        shot.measure("model", reference_dir=None, metrics=("clipping",))
+    # of the first frame gmsd by the first reference, psnr by the last
+    assert len(kept.read_text().splitlines()) == 2 * COUNT + 1
+    counted.clear()
+    shot.measure("model", metrics=("psnr", "gmsd", "clipping"))
+    assert counted == [NAMES[0]]
+    assert len(kept.read_text().splitlines()) == 2 * COUNT
+
+    (shot.root / "shot" / NAMES[0]).unlink()
+    shot.scan()
+    shot.measure("model", reference_dir=None, metrics=("clipping",))
+    assert len(kept.read_text().splitlines()) == 2 * (COUNT - 1)
+
+
+def test_a_frame_that_was_changed_after_it_was_rendered_is_measured_as_it_is(shot):
+    folder = shot.add("model", blur)
+    path = shot.root / "state/frames/model/all.jsonl"
+    path.parent.mkdir(parents=True)
+    told = Manifest(path, folder=folder, keys=dict.fromkeys(NAMES, "key"))
+    for name in NAMES:
+        told.add(name, (folder / name).read_bytes(), seconds=1, device="cpu", tiled=False)
+    shot.measure("model", metrics=("psnr",))
+    write(folder / NAMES[0], read(shot.root / "clean" / NAMES[0]))
+
+    found = shot.measure("model", metrics=("psnr",))["frames"]
+
+    assert [name for name in NAMES if found[name]["psnr"] == 100] == [NAMES[0]]
 
 
 def test_shards_measure_what_the_whole_does_and_know_it_already(shot, counted):

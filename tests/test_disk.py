@@ -1,8 +1,10 @@
+import io
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
-from dailies import disk, files
+from dailies import disk, files, motion
 from dailies.disk import refuse_shortage
 from dailies.errors import DiskError
 from dailies.sequence import Frame, Sequence, output_name
@@ -28,7 +30,8 @@ def refused(tmp_path):
     """Give the reason of a refusal, or None."""
 
     def refusal(models, sequence, output_format="auto", output_dir=None, **about):
-        config = {"output_format": output_format, "models_on_disk": 16, "compare": False} | about
+        config = {"output_format": output_format, "models_on_disk": 16, "compare": False, "metrics": ["auto"]}
+        config |= {"reference_dir": None} | about
         for model in models:
             size = {"a": 1_000_000, "b": 3_000_000}.get(model)
             stored = [{"path": "best.pth", "size": size, "modified": None}]
@@ -82,6 +85,27 @@ def test_copies_that_the_page_has_already_need_nothing(free, refused, tmp_path):
         (folder / f"{number}.png").touch()
 
     assert "page 2.2 MB)" in refused(["a"], shot(), compare=True)
+
+
+def test_the_flows_along_which_flicker_is_measured_need_room(free, refused, tmp_path):
+    free(0)
+    clean = {"reference_dir": "clean"}
+
+    assert "weights 1.0 MB)" in refused(["a"], shot(), metrics=["psnr"], **clean)
+    assert "weights 1.0 MB)" in refused(["a"], shot())
+    assert "weights 1.0 MB, flow 2.2 MB)" in refused(["a"], shot(), **clean)
+    (tmp_path / "state" / "flow" / "all").mkdir(parents=True)
+    for number in range(5):
+        (tmp_path / "state" / "flow" / "all" / f"{number}.npy").touch()
+    assert "weights 1.0 MB, flow 1.0 MB)" in refused(["a"], shot(), **clean)
+
+
+def test_a_flow_takes_what_is_estimated():
+    image, kept = np.zeros((240, 400, 3), np.float32), io.BytesIO()
+
+    np.save(kept, motion.flow(image, image))
+
+    assert len(kept.getvalue()) == pytest.approx(disk.FLOW_BYTES * 240 * 400, rel=0.01)
 
 
 def test_many_bytes_are_told_in_gb(free, refused):

@@ -10,8 +10,8 @@ from dailies.manifest import (
     Manifest,
     attempt_after,
     basis,
-    digests,
     frame_key,
+    in_place,
     is_due,
     keys_of,
     next_attempt,
@@ -328,7 +328,7 @@ def test_a_shard_that_an_older_version_rendered_is_due(known, tmp_path):
     assert is_due(tmp_path, "model", "1", **known)
 
 
-def test_digests_are_those_that_manifests_agree_on(folder, tmp_path):
+def test_frames_are_in_place_by_size_and_by_their_bytes_where_manifests_disagree(folder, tmp_path):
     def write(name, *entries):
         lines = (
             {"output": o, "key": "k", "size": n, "sha256": d, "seconds": 0, "device": "cpu", "tiled": False}
@@ -341,10 +341,14 @@ def test_digests_are_those_that_manifests_agree_on(folder, tmp_path):
     write("1", ("a.png", 6, "told"), ("b.png", 6, "one"), ("c.png", 5, "old"))
     write("2", ("a.png", 6, "told"), ("b.png", 6, "another"))
 
-    found = digests(tmp_path / "manifests", folder, ["a.png", "b.png", "c.png", "gone.png"])
+    write("3", ("d.png", 6, "one"), ("d.png", 6, read))
+    write("4", ("d.png", 6, "another"))
+    (folder / "d.png").write_bytes(b"pixels")
 
-    assert found == {"a.png": "told", "b.png": read, "c.png": read}
-    assert digests(tmp_path / "none", folder, ["a.png"]) == {"a.png": read}
+    found = in_place(tmp_path / "manifests", folder, ["a.png", "b.png", "c.png", "d.png", "gone.png"])
+
+    assert {name: entry.sha256 for name, entry in found.items()} == {"a.png": "told", "d.png": read}
+    assert in_place(tmp_path / "manifests", folder, ["b.png"]) == in_place(tmp_path / "none", folder, ["a.png"]) == {}
 
 
 def test_an_attempt_is_due_again_after_a_failure_only(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY, strict_json
 from dailies import backbone, files, measures, quality, sequence
 from dailies.lpips import Lpips
-from dailies.manifest import attempt_after
+from dailies.manifest import Manifest, attempt_after
 from dailies.measures import Job, baseline, consensus, measure
 from networks import write_alexnet
 from PIL import Image
@@ -250,6 +250,42 @@ def test_without_a_reference_the_advisory_metrics_stay_and_are_not_measured_agai
     assert found[NAMES[1]] == {name: first[NAMES[1]][name] for name in ("flicker", "detail", "clipping")}
 
 
+def test_no_more_is_kept_of_what_is_left_out_than_was_measured_of_it(shot, counted):
+    kept = shot.root / "state/measured/model/all.jsonl"
+    shot.add("model", blur)
+    shot.measure("model", metrics=("psnr", "gmsd", "clipping"))
+    for number in range(3):
+        write(shot.root / "clean" / NAMES[0], np.full((40, 48, 3), number / 4, np.float32))
+        shot.measure("model", metrics=("psnr",))
+        shot.measure("model", reference_dir=None, metrics=("clipping",))
+    # of the first frame gmsd by the first reference, psnr by the last
+    assert len(kept.read_text().splitlines()) == 2 * COUNT + 1
+    counted.clear()
+    shot.measure("model", metrics=("psnr", "gmsd", "clipping"))
+    assert counted == [NAMES[0]]
+    assert len(kept.read_text().splitlines()) == 2 * COUNT
+
+    (shot.root / "shot" / NAMES[0]).unlink()
+    shot.scan()
+    shot.measure("model", reference_dir=None, metrics=("clipping",))
+    assert len(kept.read_text().splitlines()) == 2 * (COUNT - 1)
+
+
+def test_a_frame_that_was_changed_after_it_was_rendered_is_measured_as_it_is(shot):
+    folder = shot.add("model", blur)
+    path = shot.root / "state/frames/model/all.jsonl"
+    path.parent.mkdir(parents=True)
+    told = Manifest(path, folder=folder, keys=dict.fromkeys(NAMES, "key"))
+    for name in NAMES:
+        told.add(name, (folder / name).read_bytes(), seconds=1, device="cpu", tiled=False)
+    shot.measure("model", metrics=("psnr",))
+    write(folder / NAMES[0], read(shot.root / "clean" / NAMES[0]))
+
+    found = shot.measure("model", metrics=("psnr",))["frames"]
+
+    assert [name for name in NAMES if found[name]["psnr"] == 100] == [NAMES[0]]
+
+
 def test_shards_measure_what_the_whole_does_and_know_it_already(shot, counted):
     shot.measure(measures.SOURCE)
     shot.add("model", blur)
@@ -447,3 +483,23 @@ def test_deeper_frames_and_floats_measure_on_one_scale(shot):
     for name in NAMES:
         assert floats[name]["psnr"] == pytest.approx(eight[name]["psnr"], abs=0.01)
         assert floats[name]["ssim"] == pytest.approx(eight[name]["ssim"], abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_reference_that_is_not_finite_gives_no_value_and_says_so(shot, value):
+    from dailies import frames
+
+    shot.add("model", blur)
+    path = shot.root / "clean" / NAMES[1]
+    picture = frames.decode(path.read_bytes(), path.name)
+    pixels = frames.converted(picture.pixels, "float32")
+    pixels[3, 4] = value
+    path.unlink()
+    path.with_suffix(".exr").write_bytes(frames.encode(pixels, picture, "exr"))
+
+    found = shot.measure("model", transfer=None, metrics=("psnr", "ssim", "detail"))
+
+    assert found["frames"][NAMES[1]]["psnr"] is found["frames"][NAMES[1]]["ssim"] is None
+    assert found["frames"][NAMES[1]]["detail"] is not None
+    assert found["frames"][NAMES[0]]["psnr"] is not None
+    assert found["notes"] == [f"1 frames from {NAMES[1]} on: the reference holds values that are not finite"]

@@ -268,7 +268,10 @@ def test_frames_in_place_are_told_by_the_last_line(tmp_path: Path):
     lines = [manifest.PENDING, manifest.Entry("a.png", "key", 3, "old", 1.0, "cpu", tiled=False)]
     (tmp_path / "1.jsonl").write_text("".join(map(manifest._line, lines)))
     (tmp_path / "2.jsonl").write_text(manifest._line(manifest.Entry("b.png", "key", 9, "cut", 1.0, "cpu", tiled=False)))
-    for name in ("a.png", "b.png"):
+    names = ("a.png", "b.png")
+    for name in names:
         (tmp_path / name).write_bytes(b"abc")
 
-    assert {name: entry.sha256 for name, entry in manifest.in_place(tmp_path, tmp_path).items()} == {"a.png": "old"}
+    assert {name: entry.sha256 for name, entry in manifest.in_place(tmp_path, tmp_path, names).items()} == {
+        "a.png": "old"
+    }

@@ -1,6 +1,7 @@
 """Measuring as a part of the workflow: real snakemake, a real store, references whose answer is known."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,27 @@ def test_only_what_is_new_is_measured(rendered: Studio):
     frames = [line for line in lines(rendered.output / "compare" / "metrics.csv") if line["model"].startswith("dark")]
     expected = [psnr(LEVELS["dark"], level) for level in (100, 100, 100, 120)]
     assert [float(line["psnr"]) for line in frames] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_reference_or_a_metric_that_is_left_out_once_is_not_measured_again(rendered: Studio):
+    def measured() -> list[str]:
+        logs = [log.read_text() for log in sorted((rendered.output / "logs").glob("measure_*.log"))]
+        return [count for log in logs for count in re.findall(r"4 frames, (\d) of them to measure", log)]
+
+    reference, table = str(add_reference(rendered)), rendered.output / "compare" / "metrics.csv"
+    rendered.snakemake("metrics", reference_dir=reference)
+    assert measured() == ["4"] * 3
+    before = table.read_text()
+
+    for left_out in ({"reference_dir": None}, {"reference_dir": reference, "metrics": ["clipping"]}):
+        rendered.snakemake("metrics", **left_out)
+        assert "psnr" not in lines(table)[0]
+        assert measured() == ["0"] * 3
+
+    output = rendered.snakemake("metrics", reference_dir=reference)
+    assert len(jobs(output, "measure")) == 3
+    assert measured() == ["0"] * 3
+    assert table.read_text() == before
 
 
 def test_shards_are_measured_as_jobs_of_their_own_and_a_failed_model_is_left_out(studio: Studio):

@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dailies import estimates, files, manifest
+from dailies import estimates, files, manifest, metrics
 from dailies.errors import DiskError
 from dailies.sequence import Frame, Sequence
 
 BYTES = {(".png", 8): 0.7, (".png", 16): 1.9, (".exr", 16): 1.4, (".tif", 8): 0.7, (".tif", 16): 1.9, (".tif", 32): 3.0}
 """Bytes that one value of a frame with light grain takes in a file, by ending and bits (benchmarks/estimates.py)."""
 
+FLOW_BYTES = 0.25
+"""Of a flow of the source per pixel: two of 2 bytes for every 4 × 4 (``motion.flow``), an eighth of an 8-bit PNG."""
 
 THUMBNAIL_BYTES = 12_000
 """Of a thumbnail on the comparison page; the smallest frames have none."""
@@ -23,9 +25,9 @@ def refuse_shortage(
 ) -> None:
     """Raise DiskError, with numbers, when what is to be rendered does not fit on the disk of ``output_dir``.
 
-    That is the frames that ``models`` lack, their weights, as many at once as there may be, and what the comparison
-    page makes of frames. A frame that is rendered again takes the place of the old one. Folders are listed, no frame
-    is looked at.
+    That is the frames that ``models`` lack, their weights, as many at once as there may be, what the comparison page
+    makes of frames, and the flows of the source, where an ordinary invocation measures flicker along them. A frame
+    that is rendered again takes the place of the old one. Folders are listed, no frame is looked at.
     """
     sizes = {frame.output: _size(frame, config["output_format"]) for frame in shot.frames}
     missing, frames, weights, page = 0, 0.0, [], 0.0
@@ -44,6 +46,7 @@ def refuse_shortage(
     page += sum(size + THUMBNAIL_BYTES for size in copies)
     parts = {"frames": frames, "weights": sum(sorted(weights)[-config["models_on_disk"] :])}
     parts |= {"page": page} if config["compare"] else {}
+    parts |= {"flow": _flow_size(shot, state)} if _is_followed(config) else {}
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free
     if sum(parts.values()) > free:
         several = ", ".join(f"{name} {_shown(size)}" for name, size in parts.items())
@@ -63,6 +66,16 @@ def _shown_size(frame: Frame, output_format: str) -> float:
 
 def _is_copied(frame: Frame, folder: Path) -> bool:
     return f"{Path(frame.output).stem}.png" in manifest.names(folder)
+
+
+def _is_followed(config: Mapping[str, Any]) -> bool:
+    return metrics.automatic(config) and "flicker" in metrics.measured(config)
+
+
+def _flow_size(shot: Sequence, state: Path) -> float:
+    """Give the bytes of the flows that are not there yet: one for every frame but the first."""
+    there = sum(len(manifest.names(shard)) for shard in (state / "flow").glob("*"))
+    return sum(FLOW_BYTES * frame.width * frame.height for frame in shot.frames[1 + there :])
 
 
 def _size(frame: Frame, output_format: str) -> float:

@@ -58,8 +58,8 @@ def frames_judged(model: str, about: Mapping[str, Any], output_dir: Path) -> dic
     """Give digests of the sequence and of the frames rendered from it; None when they are not all in place."""
     state = output_dir / ".dailies"
     sequence = load_sequence(state / "sequence.json")
-    entries = manifest.in_place(state / "frames" / model, output_dir / model)
-    if about["input"]["digest"] != sequence.digest or not sequence.outputs <= entries.keys():
+    entries = manifest.in_place(state / "frames" / model, output_dir / model, sequence.outputs)
+    if about["input"]["digest"] != sequence.digest or sequence.outputs != entries.keys():
         return None
     return {
         "dailies.sequence_digest": sequence.digest,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -60,21 +60,9 @@ class Manifest:
 
         Where several shards' files tell of one frame, the digest of its bytes decides.
         """
-        told = defaultdict(list)
-        for path in self._files():
-            for name, entry in _read(path).items():
-                told[name].append(entry)
-        done = ((name, self._standing(name, told[name])) for name in self._keys if name in told)
-        return {name: entry for name, entry in done if entry}
-
-    def _standing(self, name: str, told: Iterable[Entry]) -> Entry | None:
-        path = self._folder / name
-        size = _size(path)
-        fitting = [entry for entry in told if entry.size == size]
-        if fitting and len({entry.sha256 for entry in told}) > 1:
-            digest = files.sha256_of(path)
-            fitting = [entry for entry in fitting if entry.sha256 == digest]
-        return next((entry for entry in fitting if entry.key == self._keys[name]), None)
+        fitting = _fitting(self._path.parent, self._folder, self._keys)
+        right = ((name, [entry for entry in fitting[name] if entry.key == self._keys[name]]) for name in fitting)
+        return {name: entries[0] for name, entries in right if entries}
 
     def restart(self) -> None:
         """Forget the frames of this shard that have to be rendered, and gather what is told of the others.
@@ -115,28 +103,28 @@ def _read(path: Path) -> dict[str, Entry]:
     return found
 
 
-def in_place(manifests: Path, folder: Path) -> dict[str, Entry]:
-    """Give what the manifests of a model tell of the frames that are in its ``folder`` with their size, by name."""
-    told = (entry for path in sorted(manifests.glob("*.jsonl")) for entry in _read(path).values())
-    return {entry.output: entry for entry in told if entry.size == _size(folder / entry.output)}
+def _fitting(manifests: Path, folder: Path, names: Collection[str]) -> dict[str, list[Entry]]:
+    """Give what the manifests of a model tell truly of those of the files ``names`` that are in its ``folder``.
 
-
-def digests(manifests: Path, folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Give the sha256 of each of the files ``names`` in ``folder`` that is there.
-
-    What the files in ``manifests`` say counts where they agree and the size is right; other frames are read.
+    The size must be right; where several manifests tell of one frame otherwise, the digest of its bytes decides.
     """
-    told = defaultdict(set)
-    for path in manifests.glob("*.jsonl"):
+    told = defaultdict(list)
+    for path in sorted(manifests.glob("*.jsonl")):
         for name, entry in _read(path).items():
-            told[name].add((entry.size, entry.sha256))
+            told[name].append(entry)
     found = {}
-    for name in names:
+    for name, entries in ((name, told[name]) for name in names if name in told):
         size = _size(folder / name)
-        if size is not None:
-            sizes, known = zip(*told[name], strict=True) if told[name] else ((), ())
-            found[name] = known[0] if sizes == (size,) else files.sha256_of(folder / name)
+        found[name] = [entry for entry in entries if entry.size == size]
+        if found[name] and len({entry.sha256 for entry in entries}) > 1:
+            digest = files.sha256_of(folder / name)
+            found[name] = [entry for entry in found[name] if entry.sha256 == digest]
     return found
+
+
+def in_place(manifests: Path, folder: Path, names: Collection[str]) -> dict[str, Entry]:
+    """Give the entries of those of the frames ``names`` that are in the ``folder`` of a model as they were written."""
+    return {name: entries[-1] for name, entries in _fitting(manifests, folder, names).items() if entries}
 
 
 def prune(folder: Path, names: Iterable[str]) -> None:

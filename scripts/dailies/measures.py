@@ -1,13 +1,15 @@
 """Measures: the metrics of every frame of a model, measured once and kept.
 
 What a value depends on is the key it is kept under: the digests of the files that it is measured from, and the version
-of the code. So only new and changed frames are measured, and what was measured stays, whatever else changes.
+of the code. So only new and changed frames are measured, and what was measured stays, whatever else changes, also while
+its metric or its reference is left out.
 """
 
 import json
 import logging
+import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -142,32 +144,45 @@ class Kept:
         self._path = path
         self._lock = threading.Lock()
         self._values: dict[str, Any] = {}
+        self._frames: dict[str, str | None] = {}
+        """The frame that the values of a key are of, by name."""
         path.parent.mkdir(parents=True, exist_ok=True)
         for other in sorted(path.parent.glob("*.jsonl")):
             for line in other.read_text(errors="replace").splitlines():
                 with suppress(ValueError, TypeError, KeyError):  # a line that a crash cut short
                     entry = json.loads(line)
                     self._values.setdefault(entry["key"], {}).update(entry["values"])
+                    self._frames.setdefault(entry["key"], entry.get("frame"))
 
     def get(self, key: str) -> Values:
         """Give what is known under a key."""
         return self._values.get(key, {})
 
-    def add(self, key: str, values: Mapping[str, Any]) -> None:
-        """Keep values; may be called from several threads."""
+    def add(self, key: str, values: Mapping[str, Any], *, frame: str | None = None) -> None:
+        """Keep values, of a frame if they are of one alone; may be called from several threads."""
         with self._lock:
             self._values.setdefault(key, {}).update(values)
+            self._frames[key] = frame
             with self._path.open("a") as file:
-                file.write(_line(key, values))
+                file.write(_line(key, values, frame))
 
-    def prune(self, keys: Sequence[str]) -> None:
-        """Forget what is known under other keys."""
-        lines = (_line(key, self._values[key]) for key in dict.fromkeys(keys) if key in self._values)
+    def prune(self, keys: Sequence[str], asked: Mapping[str, Collection[str]]) -> None:
+        """Forget what is known under other keys, but for metrics that are not among those ``asked`` for of its frame.
+
+        A metric or a reference that is left out for one invocation is measured once all the same.
+        """
+        left_out = (
+            key
+            for key, frame in self._frames.items()
+            if frame in asked and self._values[key].keys() - {"notes", *asked[frame]}
+        )
+        known = (key for key in dict.fromkeys([*keys, *left_out]) if key in self._values)
+        lines = (_line(key, self._values[key], self._frames[key]) for key in known)
         files.write_bytes(self._path, "".join(lines).encode())
 
 
-def _line(key: str, values: Mapping[str, Any]) -> str:
-    return json.dumps({"key": key, "values": dict(values)}) + "\n"
+def _line(key: str, values: Mapping[str, Any], frame: str | None) -> str:
+    return json.dumps({"key": key, "frame": frame, "values": dict(values)}) + "\n"
 
 
 def baseline(job: Job, *, output: Path) -> None:
@@ -230,7 +245,9 @@ def _record(job: Job, name: str, output: Path, work: Callable[[], dict[str, Any]
 
 def _model(job: Job, folder: Path) -> Subject:
     names = {frame.output for pair in job.places for frame in pair if frame}
-    digests = manifest.digests(job.state / "frames" / folder.name, folder, names)
+    written = manifest.in_place(job.state / "frames" / folder.name, folder, names)
+    there = [name for name in names if (folder / name).is_file()]
+    digests = {name: written[name].sha256 if name in written else files.sha256_of(folder / name) for name in there}
     if lost := sorted(names - digests.keys()):
         raise SequenceError(f"{folder.name} lacks {len(lost)} frames, the first of them {lost[0]}; render them again")
     return Subject(folder.name, {name: folder / name for name in names}, digests)
@@ -248,7 +265,8 @@ def _measured(job: Job, subject: Subject) -> dict[str, Any]:
         stretches = [todo[start : start + size] for start in range(0, len(todo), size)]
         for done in [pool.submit(_stretch, job, subject, against, kept, stretch) for stretch in stretches]:
             done.result()
-    kept.prune([key for plan in plans for key, _ in plan.groups])
+    asked = {plan.frame.output: [name for _, metrics in plan.groups for name in metrics] for plan in plans}
+    kept.prune([key for plan in plans for key, _ in plan.groups], asked)
     return {
         "frames": {plan.frame.output: _values(kept, plan, job.metrics) for plan in plans},
         "notes": _notes(kept, plans),
@@ -329,7 +347,7 @@ def _stretch(job: Job, subject: Subject, against: Subject | None, kept: Kept, st
         for key, metrics in plan.groups:
             if unknown := _unknown(kept, key, metrics):
                 values, notes = _of_frame(job, subject, against, plan, unknown, read)
-                kept.add(key, values | {"notes": notes})
+                kept.add(key, values | {"notes": notes}, frame=plan.frame.output)
 
 
 def _of_frame(
@@ -353,12 +371,16 @@ def _of_frame(
             return nothing, [f"the reference cannot be read: {error}"]
         if truth.shape != image.shape:
             return nothing, [f"the frame is {_size(image)} pixels and its reference {_size(truth)}"]
+        if odd := _infinite(image, "frame") or _infinite(truth, "reference"):
+            return nothing, [odd]
         found = {LPIPS: job.lpips(image, truth)} if LPIPS in metrics else quality.compared(image, truth, metrics)
         return _rounded(found), []
     source = read(job.source.paths[name])
     fitted = quality.fitted(image, source.shape)
     if fitted is None:
         return nothing, [f"the frame is {_size(image)} pixels, no whole number of times its source's {_size(source)}"]
+    if odd := _infinite(image, "frame") or _infinite(source, "source"):
+        return nothing, [odd]
     if of_group(metrics, "still"):
         return _rounded({metric: quality.STILL[metric](fitted, source) for metric in metrics}), []
     behind = plan.before.output
@@ -426,7 +448,7 @@ def _consensus(job: Job, subjects: Sequence[Subject]) -> dict[str, Values]:
             kept.add(key, _differences(job, {subject.name: subject.paths[name] for subject in subjects}))
         for model, value in kept.get(key).items():
             found[model][name] = value
-    kept.prune(keys)
+    kept.prune(keys, {})
     return found
 
 
@@ -457,9 +479,18 @@ def _read(path: Path, *, transfer: str | None) -> "np.ndarray":
     return frames.converted(frames.decode(path.read_bytes(), path.name, transfer=transfer).pixels, "float32")
 
 
+def _infinite(image: "np.ndarray", what: str) -> str | None:
+    """Say that floating-point numbers, which ``transfer: none`` leaves as they are, cannot be measured."""
+    import numpy as np
+
+    return None if np.isfinite(image).all() else f"the {what} holds values that are not finite"
+
+
 def _size(image: "np.ndarray") -> str:
     return f"{image.shape[1]}×{image.shape[0]}"
 
 
 def _rounded(values: Mapping[str, float | None]) -> Values:
-    return {name: None if value is None else float(f"{value:.{DIGITS}g}") for name, value in values.items()}
+    """Shorten values; None for one that is not finite, as frames before this one may make it."""
+    known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+    return dict.fromkeys(values) | {name: float(f"{value:.{DIGITS}g}") for name, value in known.items()}

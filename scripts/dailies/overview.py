@@ -68,7 +68,7 @@ def _measured(told: Mapping[str, Any]) -> Iterable[Plot]:
 def _seconds(metadata: Sequence[Path], state: Path, names: Sequence[str]) -> Plot:
     lines = {}
     for path in metadata:
-        entries = manifest.in_place(state / "frames" / path.parent.name, path.parent)
+        entries = manifest.in_place(state / "frames" / path.parent.name, path.parent, names)
         if entries:
             lines[path.parent.name] = [entries[name].seconds if name in entries else None for name in names]
     return Plot("seconds per frame", lines)

@@ -485,15 +485,14 @@ def test_deeper_frames_and_floats_measure_on_one_scale(shot):
         assert floats[name]["ssim"] == pytest.approx(eight[name]["ssim"], abs=1e-3)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_reference_that_is_not_finite_gives_no_value_and_says_so(shot, value):
+def test_a_reference_that_is_not_finite_gives_no_value_and_says_so(shot):
     from dailies import frames
 
     shot.add("model", blur)
     path = shot.root / "clean" / NAMES[1]
     picture = frames.decode(path.read_bytes(), path.name)
     pixels = frames.converted(picture.pixels, "float32")
-    pixels[3, 4] = value
+    pixels[3, 4] = np.nan
     path.unlink()
     path.with_suffix(".exr").write_bytes(frames.encode(pixels, picture, "exr"))
 

@@ -350,6 +350,10 @@ def _stretch(job: Job, subject: Subject, against: Subject | None, kept: Kept, st
                 kept.add(key, values | {"notes": notes}, frame=plan.frame.output)
 
 
+class _Unfit(Exception):
+    """Why a frame has no values."""
+
+
 def _of_frame(
     job: Job,
     subject: Subject,
@@ -359,34 +363,47 @@ def _of_frame(
     read: Callable[[Path], "np.ndarray"],
 ) -> tuple[Values, list[str]]:
     """Measure the metrics of one group, and say why where one cannot be."""
+    name = plan.frame.output
+    try:
+        if of_group(metrics, "reference"):
+            found = _compared(job, read(subject.paths[name]), against.paths[name], metrics)
+        else:
+            found = _beside_source(job, subject, plan, metrics, read)
+        return _rounded(found), []
+    except _Unfit as reason:
+        return dict.fromkeys(metrics), [str(reason)]
+
+
+def _compared(job: Job, image: "np.ndarray", path: Path, metrics: Sequence[str]) -> Mapping[str, float | None]:
     from dailies import quality
 
-    nothing: Values = dict.fromkeys(metrics)
+    try:
+        truth = _read(path, transfer=job.transfer)
+    except (SequenceError, OSError) as error:
+        raise _Unfit(f"the reference cannot be read: {error}") from error
+    if truth.shape != image.shape:
+        raise _Unfit(f"the frame is {_size(image)} pixels and its reference {_size(truth)}")
+    _refuse_infinite(frame=image, reference=truth)
+    return {LPIPS: job.lpips(image, truth)} if LPIPS in metrics else quality.compared(image, truth, metrics)
+
+
+def _beside_source(
+    job: Job, subject: Subject, plan: _Plan, metrics: Sequence[str], read: Callable[[Path], "np.ndarray"]
+) -> Mapping[str, float | None]:
+    from dailies import quality
+
     name = plan.frame.output
-    image = read(subject.paths[name])
-    if of_group(metrics, "reference"):
-        try:
-            truth = _read(against.paths[name], transfer=job.transfer)
-        except (SequenceError, OSError) as error:
-            return nothing, [f"the reference cannot be read: {error}"]
-        if truth.shape != image.shape:
-            return nothing, [f"the frame is {_size(image)} pixels and its reference {_size(truth)}"]
-        if odd := _infinite(image, "frame") or _infinite(truth, "reference"):
-            return nothing, [odd]
-        found = {LPIPS: job.lpips(image, truth)} if LPIPS in metrics else quality.compared(image, truth, metrics)
-        return _rounded(found), []
-    source = read(job.source.paths[name])
+    image, source = read(subject.paths[name]), read(job.source.paths[name])
+    _refuse_infinite(frame=image, source=source)
     fitted = quality.fitted(image, source.shape)
     if fitted is None:
-        return nothing, [f"the frame is {_size(image)} pixels, no whole number of times its source's {_size(source)}"]
-    if odd := _infinite(image, "frame") or _infinite(source, "source"):
-        return nothing, [odd]
+        raise _Unfit(f"the frame is {_size(image)} pixels, no whole number of times its source's {_size(source)}")
     if of_group(metrics, "still"):
-        return _rounded({metric: quality.STILL[metric](fitted, source) for metric in metrics}), []
+        return {metric: quality.STILL[metric](fitted, source) for metric in metrics}
     behind = plan.before.output
     sources = source, read(job.source.paths[behind])
     images = fitted, quality.fitted(read(subject.paths[behind]), source.shape)
-    return _rounded({"flicker": _flicker(job, plan, sources, images)}), []
+    return {"flicker": _flicker(job, plan, sources, images)}
 
 
 def _flicker(
@@ -479,11 +496,13 @@ def _read(path: Path, *, transfer: str | None) -> "np.ndarray":
     return frames.converted(frames.decode(path.read_bytes(), path.name, transfer=transfer).pixels, "float32")
 
 
-def _infinite(image: "np.ndarray", what: str) -> str | None:
-    """Say that floating-point numbers, which ``transfer: none`` leaves as they are, cannot be measured."""
+def _refuse_infinite(**images: "np.ndarray") -> None:
+    """Raise _Unfit for floating-point numbers, which ``transfer: none`` leaves as they are, that cannot be measured."""
     import numpy as np
 
-    return None if np.isfinite(image).all() else f"the {what} holds values that are not finite"
+    for what, image in images.items():
+        if not np.isfinite(image).all():
+            raise _Unfit(f"the {what} holds values that are not finite")
 
 
 def _size(image: "np.ndarray") -> str:

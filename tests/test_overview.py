@@ -92,6 +92,18 @@ def test_the_table_tells_every_model_its_reason_and_the_versions(tmp_path: Path)
     assert "<script" not in html
 
 
+def test_metrics_come_in_their_own_order_and_those_of_unseen_frames_behind(tmp_path: Path):
+    means = {"psnr": 31.5, "ms_ssim": 0.9, "detail": 1.1}
+    measured = {"training_frames": 1, "mean": means, "mean_unseen": means}
+    html, _ = build(tmp_path, {"a": about(measured=measured)})
+
+    heads = re.findall(r"<th>(.*?)</th>", html)
+    assert [head for head in heads if head.removesuffix("_unseen") in means] == [
+        *means,
+        *(f"{name}_unseen" for name in means),
+    ]
+
+
 def test_a_metric_is_drawn_over_the_frames_with_its_gaps(tmp_path: Path):
     metric = {"name": "psnr", "label": "PSNR", "unit": "dB", "higher_is_better": True}
     words = {"verdict": "a is the first <by> PSNR", "missing": None, "problems": ["b: no reference"]}

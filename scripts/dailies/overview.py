@@ -76,7 +76,7 @@ def _seconds(metadata: Sequence[Path], state: Path, names: Sequence[str]) -> Plo
 
 def _page(models: Mapping[str, Mapping[str, Any]], words: Iterable[str], *, shot: str, frames: int) -> str:
     failed = {name: about for name, about in models.items() if about["render"]["status"] != "success"}
-    metrics = sorted({metric for about in models.values() for metric in measured(about)})
+    metrics = list(dict.fromkeys(metric for about in models.values() for metric in measured(about)))
     heads = ["model", "status", *FACTS, *metrics, *FIGURES]
     rows = [
         [name, about["render"]["status"], *(about[fact] for fact in FACTS)]

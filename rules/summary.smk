@@ -12,5 +12,7 @@ rule summary:
     localrule: True
     conda:
         "../envs/dailies.yaml"
+    params:
+        order=metrics.order(config),
     script:
         "../scripts/summary.py"

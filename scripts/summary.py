@@ -7,4 +7,8 @@ from dailies.metadata import summarize
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        summarize([Path(path) for path in snakemake.input.metadata], output=Path(snakemake.output.summary))
+        summarize(
+            [Path(path) for path in snakemake.input.metadata],
+            output=Path(snakemake.output.summary),
+            order=snakemake.params.order,
+        )

@@ -505,6 +505,15 @@ def test_what_is_to_be_measured_must_be_possible(monkeypatch, tmp_path):
     assert refused(rank_by="psnr") == (
         "rank_by is psnr, which is not measured; allowed: auto, flicker, detail, clipping, consensus."
     )
+    assert refused(order_by="measured.psnr DESC") == (
+        "order_by is 'measured.psnr DESC'; of what is measured it may name, with ASC or DESC: none, as nothing is "
+        "measured."
+    )
+    for given in ("measured.vmaf", "measured.consensus", "measured.psnr UPWARDS"):
+        assert refused(order_by=given, metrics=["psnr", "detail", "consensus"], reference_dir="r") == (
+            f"order_by is {given!r}; of what is measured it may name, with ASC or DESC: measured.psnr, measured.detail."
+        )
+    assert accepted(order_by="measured.psnr desc", reference_dir="r")["order_by"] == "measured.psnr desc"
     assert refused(metrics="psnr,vmaf", reference_dir="r") == (
         "metrics is 'psnr,vmaf'; allowed: one of auto, psnr, ssim, ms_ssim, gmsd, haarpsi, flip, lpips, flicker, "
         "detail, clipping and consensus, a list of them or none."

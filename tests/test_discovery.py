@@ -221,6 +221,13 @@ def test_run_ids_render_just_those_in_their_order_whatever_their_status(shelf, s
     assert scene.reasons() == {}
 
 
+def test_an_order_by_what_is_measured_here_takes_the_newest_first(shelf, scene):
+    for name in "ab":
+        shelf.run(name, BEST)
+
+    assert scene.look(order_by="measured.psnr ASC") == scene.look(order_by="start_time DESC") == ["b", "a"]
+
+
 def test_several_experiments_are_one_selection(shelf, scene):
     second = shelf.client.create_experiment("second", artifact_location=(shelf.root / "second").as_uri())
     shelf.run("a", BEST, metrics={"psnr": 1})

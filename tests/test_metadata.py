@@ -147,6 +147,21 @@ def test_what_was_measured_is_summed_up_and_the_summary_has_the_unseen_means(des
     assert strict_json(summary(path))[0]["measured"] == {"psnr": 31.5}
 
 
+@pytest.mark.parametrize(("falling", "names"), [(True, "bcad"), (False, "abcd")])
+def test_models_may_come_in_the_order_of_a_metric_and_those_without_it_last(described, tmp_path, falling, names):
+    paths = []
+    for name, value in {"a": 30.0, "b": 31.0, "c": 31.0, "d": None}.items():
+        path = tmp_path / name / "metadata.json"
+        about = strict_json(described())
+        measured = None if value is None else {"mean_unseen": {"psnr": value}}
+        files.write_json(path, about | {"run_name": name, "measured": measured})
+        paths.append(path)
+
+    summarize(paths, output=tmp_path / "batch_summary.json", order=("psnr", falling))
+
+    assert [line["run_name"] for line in strict_json(tmp_path / "batch_summary.json")] == list(names)
+
+
 def test_an_epoch_of_0_counts_as_told(described):
     assert strict_json(described(outcome=OUTCOME | {"model": {"epoch": 0}}))["epoch"] == 0
 

@@ -63,6 +63,25 @@ def test_a_reference_measures_every_model_and_renders_nothing(rendered: Studio):
     assert "PSNR" not in (page / "metrics.js").read_text()
 
 
+def test_models_are_listed_in_the_order_of_a_metric_that_was_measured(rendered: Studio):
+    reference = str(add_reference(rendered))
+    ordered = {"reference_dir": reference, "order_by": "measured.psnr DESC"}
+
+    output = rendered.snakemake(**ordered)
+
+    assert not jobs(output, "infer")
+    best_first = sorted(LEVELS, key=lambda name: abs(grey(LEVELS[name]) - 100))
+    assert [line["run_name"] for line in rendered.summary()] == best_first
+    page = (rendered.output / "compare" / "page" / "data.js").read_text()
+    places = [page.index(rendered.runs[name]) for name in best_first]
+    assert places == sorted(places)
+    assert "Nothing to be done" in rendered.snakemake("-n", **ordered)
+
+    output = rendered.snakemake(**ordered | {"order_by": "measured.psnr"})
+    assert not jobs(output, "measure")
+    assert [line["run_name"] for line in rendered.summary()] == best_first[::-1]
+
+
 def test_only_what_is_new_is_measured(rendered: Studio):
     reference = str(add_reference(rendered))
     rendered.snakemake(reference_dir=reference)

@@ -290,6 +290,11 @@ def _metric_problems(config: Mapping, environ: Mapping[str, str]) -> Iterator[st
         path = backbone.place(config["lpips_backbone"], environ)
         if not path.is_file():
             yield f"metrics lists lpips, which needs the file {path}, and it is not there; {backbone.ADVICE}."
+    if metrics.is_order(config.get("order_by", "")):
+        named, able = metrics.order(config), metrics.orderable(config)
+        if not named or named[0] not in able:
+            names = ", ".join(f"measured.{name}" for name in able) or "none, as nothing is measured"
+            yield f"order_by is {config['order_by']!r}; of what is measured it may name, with ASC or DESC: {names}."
     if config["rank_by"] not in {metrics.AUTO, *(measured := metrics.measured(config))}:
         yield (
             f"rank_by is {config['rank_by']}, which is not measured; "

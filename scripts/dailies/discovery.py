@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dailies import catalog, files, naming, registry
+from dailies import catalog, files, metrics, naming, registry
 from dailies.catalog import Artifact, Choice, Facts, Names
 from dailies.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable
 from dailies.ledger import Ledger
@@ -82,7 +82,7 @@ class Selection:
             experiments=tuple(config["experiment_name"] or ()),
             status=config["filter_status"],
             filter=config["filter"],
-            order_by=config["order_by"],
+            order_by=None if metrics.is_order(config["order_by"]) else config["order_by"],
             max_runs=config["max_runs"],
             run_ids=tuple(config["run_ids"] or ()),
             checkpoint_pattern=config["checkpoint_pattern"],

@@ -85,9 +85,20 @@ def merged(outcomes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     }
 
 
-def summarize(metadata: Sequence[Path], *, output: Path) -> None:
-    """Merge the models' ``metadata.json`` files, in the order given, into ``batch_summary.json``."""
-    files.write_json(output, [_line(path.parent, files.read_json(path)) for path in metadata])
+def summarize(metadata: Sequence[Path], *, output: Path, order: tuple[str, bool] | None = None) -> None:
+    """Merge the models' ``metadata.json`` files into ``batch_summary.json``.
+
+    They come in the order given, or by ``order``: the mean of a metric that was measured, and whether the highest comes
+    first. Models without it come last.
+    """
+    lines = [_line(path.parent, files.read_json(path)) for path in metadata]
+    if order:
+        lines.sort(key=lambda line: _place((line.get("measured") or {}).get(order[0]), falling=order[1]))
+    files.write_json(output, lines)
+
+
+def _place(value: float | None, *, falling: bool) -> tuple[bool, float]:
+    return value is None, (-value if falling else value) if value is not None else 0.0
 
 
 def _line(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Metrics: what can be measured of a rendered frame, and what of it is asked for. Nothing is measured here."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +78,9 @@ ADVISORY = tuple(metric.name for metric in METRICS if metric.note)
 USUAL = ("psnr", "ssim", "ms_ssim", *ADVISORY)
 """What ``auto`` stands for where there is a reference; the advisory ones where there is none."""
 
+ORDER = re.compile(r"measured\.(\w+)(?:\s+(ASC|DESC))?", re.IGNORECASE)
+"""How ``order_by`` names a metric that is measured here, in the manner of MLflow's own."""
+
 EXTRAS = {"flip": ("flip_evaluator", "flip-evaluator"), LPIPS: ("lpips", "--no-deps lpips")}
 """Metrics that need a package beyond the project's: the module, and what ``pip install`` is told.
 
@@ -103,6 +107,22 @@ def ranked_by(config: Mapping[str, Any]) -> str | None:
     if config["rank_by"] != AUTO:
         return config["rank_by"]
     return next((name for name in measured(config) if BY_NAME[name].group == "reference"), None)
+
+
+def is_order(order_by: str) -> bool:
+    """Tell whether ``order_by`` is about what is measured here, of which MLflow knows nothing."""
+    return order_by.lower().startswith("measured.")
+
+
+def order(config: Mapping[str, Any]) -> tuple[str, bool] | None:
+    """Name the metric whose mean orders the models, and tell whether the highest comes first; None if MLflow does."""
+    found = ORDER.fullmatch(config["order_by"].strip())
+    return (found[1].lower(), (found[2] or "").upper() == "DESC") if found else None
+
+
+def orderable(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the metrics that may order the models: those that an ordinary invocation measures of each by itself."""
+    return tuple(name for name in measured(config) if BY_NAME[name].group != "consensus") if automatic(config) else ()
 
 
 def of_group(names: Sequence[str], group: str) -> tuple[str, ...]:

@@ -223,7 +223,7 @@ def served(root: Path, *options: str, store: str | None = None, **environment: s
             start_new_session=True,
         )
     atexit.register(process.wait)
-    atexit.register(os.killpg, process.pid, signal.SIGTERM)
+    atexit.register(os.killpg, process.pid, signal.SIGKILL)  # a test process that lingers is ended, its servers are not
     uri = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 120
     while not _is_healthy(port):

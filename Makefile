@@ -46,8 +46,6 @@ bench: .venv/dev
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/tiling.py
-	$(BIN)/python benchmarks/batches.py
-	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/discovery.py 100
 	$(BIN)/python benchmarks/planning.py 10
 

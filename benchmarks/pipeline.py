@@ -31,7 +31,7 @@ from dailies.manifest import Manifest, keys_of  # noqa: E402
 from dailies.pipeline import Route, render_frames  # noqa: E402
 from estimates import photograph  # noqa: E402
 
-DEVICE_SECONDS, COUNT, COUNT_OF_LOOPS, THREADS, REPEATS = 0.033, 200, 10, 2, 3
+DEVICE_SECONDS, COUNT, COUNT_OF_LOOPS, THREADS, REPEATS = 0.033, 200, 6, 2, 3
 
 
 class Device:

@@ -27,7 +27,7 @@ from dailies.config import loading_settings, pixel_settings, validated  # noqa: 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "base"}}
 PLACES = {"read": "frames.decode", "in the network": "pipeline.submitted"}
 """The functions that are first called then."""
-REPEATS = 7
+REPEATS = 5
 
 JOB = """
 import builtins, json, os, runpy, sys

@@ -26,7 +26,7 @@ WAYS = {
     "tiles of 256, overlap 64": Settings(tiled=True, tile_size=256),
     "tiles of 256, overlap 32": Settings(tiled=True, tile_size=256, overlap=32),
 }
-REPEATS = 5
+REPEATS = 3
 
 
 def main() -> None:

@@ -80,6 +80,7 @@ def test_the_given_configuration_is_not_changed():
         ("batch=4", 4),
         ("batch=AUTO", "auto"),
         ("compile=yes", True),
+        ("autotune=on", True),
         ("compare=off", False),
         ("fps=23.976", 23.976),
         ("trust_pickle=YES", True),
@@ -183,6 +184,7 @@ def test_a_wrong_key_names_the_right_one(key, message):
         ("batch", "many", "batch is 'many'; allowed: auto or a whole number from 1 to 256."),
         ("batch", True, "batch is true; allowed: auto or a whole number from 1 to 256."),
         ("compile", "max", "compile is 'max'; allowed: true or false."),
+        ("autotune", 5, "autotune is 5; allowed: true or false."),
         ("recheck_artifacts", "always", "recheck_artifacts is 'always'; allowed: auto, true or false."),
         ("fps", 0, "fps is 0; allowed: a number from 1 to 240 or none."),
         ("fps", "fast", "fps is 'fast'; allowed: a number from 1 to 240 or none."),
@@ -409,6 +411,8 @@ def test_only_what_changes_pixels_is_a_pixel_setting():
     assert pixel_settings(accepted(precision="bf16")) == lower | {"tiled": "auto"} | frames | tiles
     compiled = {"precision": "fp32", "compile": True, "parity_tolerance": [2, 0.25]}
     assert pixel_settings(accepted(compile=True)) == compiled | {"tiled": "auto"} | frames | tiles
+    tuned = {"precision": "fp32", "autotune": True, "parity_tolerance": [2, 0.25]}
+    assert pixel_settings(accepted(autotune=True)) == tuned | {"tiled": "auto"} | frames | tiles
     assert pixel_settings(accepted(batch=4)) == pixel_settings(accepted())
     assert pixel_settings(accepted(parity_tolerance=[9, 9])) == pixel_settings(accepted())
     assert pixel_settings(accepted(device="cpu", max_runs=3, png_compression="small")) == pixel_settings(accepted())

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from dailies.architectures import ARCHITECTURES
-from dailies.engine import Engine, Parity, Settings, _Levels, find_device
+from dailies.engine import Engine, Parity, Settings, find_device
 from dailies.errors import LoadError, RenderError
 from dailies.levels import pad
 from dailies.memory import Fit
 from dailies.models import Model
 from dailies.signatures import Signature
 from dailies.tiling import spans
+from dailies.transfers import Download, Transfers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import CPU, Do, Limited, Recorder, difference, engine, pixels, probed
@@ -603,7 +604,7 @@ class Arrival:
 def arrival(monkeypatch):
     """Have results arrive late, as from a device that works on its own."""
     arrival = Arrival()
-    monkeypatch.setattr(Engine, "_downloaded", lambda self, values, finite: _Levels(values, finite, arrival))
+    monkeypatch.setattr(Transfers, "download", lambda self, values, finite: Download(values, finite, arrival))
     return arrival
 
 

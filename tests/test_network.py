@@ -3,12 +3,11 @@ import logging
 import numpy as np
 import pytest
 import torch
-from dailies import network as networks_module
 from dailies.architectures import NAFNet
 from dailies.architectures.nafnet import ChannelNorm
 from dailies.engine import Parity
 from dailies.models import Model
-from dailies.network import Network
+from dailies.network import AUTOCAST, Network
 from networks import CPU, Do, Recorder, engine, pixels
 from torch import nn
 
@@ -179,13 +178,46 @@ def test_nothing_is_compiled_unless_asked_for(compiler):
     assert network.shapes == []
 
 
-def test_cudnn_chooses_alike_in_every_job(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+def test_cudnn_chooses_alike_in_every_job_unless_it_is_to_tune():
+    network = Network(Model(nn.Identity(), "test"), CPU, precision="fp32")
+    network.device = torch.device("cuda")
 
-    networks_module._repeat_oneself()
+    def flags():
+        with torch.backends.cudnn.flags(deterministic=False):
+            torch.backends.cudnn.benchmark = not network.autotunes
+            network._arithmetic()
+            return torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
 
-    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == (False, True)
+    assert flags() == (False, True)
+    network.autotunes = True
+    assert flags() == (True, True)
+    with network.plain():
+        assert flags() == (False, True)
+    assert (flags(), network.way) == ((True, True), "autotuned fp32")
+
+
+def test_a_tuned_network_is_compared_with_one_that_is_not():
+    frame = pixels()
+    renderer = engine(Do(lambda x: x + (6 / 127.5 if renderer.autotuned else 0)))
+    renderer._network.autotunes = True
+
+    assert not renderer.is_plain
+    parity = renderer.settle(frame)
+
+    assert parity.max == pytest.approx(6, abs=0.01)
+    assert not renderer.autotuned
+    assert renderer.is_plain
+    assert renderer.notes == [
+        f"autotuned fp32 changes the first frame by {parity.max:g} code values of 255 at most and {parity.mean:g} on "
+        "average; parity_tolerance allows 2 and 0.25, so all are rendered in fp32"
+    ]
+
+
+def test_a_cpu_has_nothing_to_tune():
+    renderer = engine(nn.Identity(), autotune=True)
+
+    assert renderer.settle(pixels()) is None
+    assert (renderer.is_plain, renderer.autotuned) == (True, False)
 
 
 def test_weights_are_in_channels_last_and_those_that_are_already_are_not_copied():
@@ -200,7 +232,7 @@ def test_weights_are_in_channels_last_and_those_that_are_already_are_not_copied(
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_the_norm_of_large_numbers_does_not_overflow_in_half(precision):
-    norm, kind = ChannelNorm(8, eps=1e-6), networks_module.AUTOCAST[precision]
+    norm, kind = ChannelNorm(8, eps=1e-6), AUTOCAST[precision]
     values = torch.linspace(-6e4, 6e4, 8 * 16).reshape(1, 8, 4, 4)
 
     with torch.inference_mode(), torch.autocast("cpu", dtype=kind):

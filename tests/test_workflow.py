@@ -80,6 +80,7 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
             "tile_size": None,
             "overlap": None,
             "compile_seconds": None,
+            "autotuned": False,
             "batch": 1,
         },
         "artifact": {

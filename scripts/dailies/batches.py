@@ -47,8 +47,8 @@ class Batches:
         """Tell how many inputs of a shape go through together, as far as is known."""
         if self._network.takes_one or self._network.is_compiled:
             return 1
-        precision = self._network.precision
-        if any(not alike and key[:2] == (precision, shape) for key, alike in self._alike.items()):
+        way = self._network.way
+        if any(not alike and key[:2] == (way, shape) for key, alike in self._alike.items()):
             return 1
         wanted = self._afforded(shape) if self._wanted == "auto" else self._wanted
         return wanted if self._bound is None else min(wanted, max(1, self._bound // _pixels(shape)))
@@ -101,7 +101,7 @@ class Batches:
 
     def _are_alike(self, pixels: Tensor, count: int) -> bool:
         """Tell whether the network answers an input in each place of a batch as it does alone."""
-        key = self._network.precision, tuple(pixels.shape), count
+        key = self._network.way, tuple(pixels.shape), count
         if key not in self._alike:
             given = pixels, self._noise(pixels)
             order = [place % 2 for place in range(count)]

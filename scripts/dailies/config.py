@@ -84,8 +84,8 @@ def pixel_settings(config: Mapping) -> dict[str, Any]:
     keys = ["precision", "tiled", "output_format", "transfer"] + (
         [] if config["tiled"] is False else ["tile_size", "overlap"]
     )
-    keys += ["compile"] if config["compile"] else []
-    keys += [] if config["precision"] == "fp32" and not config["compile"] else ["parity_tolerance"]
+    faster = [key for key in ("compile", "autotune") if config[key]]
+    keys += faster + (["parity_tolerance"] if faster or config["precision"] != "fp32" else [])
     return {key: config[key] for key in keys}
 
 

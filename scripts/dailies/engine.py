@@ -18,9 +18,10 @@ from dailies.errors import RenderError
 from dailies.levels import fed, levels, pad, padded_length, white
 from dailies.memory import Fit, TooMuch, is_out_of_memory, meter
 from dailies.models import Model
-from dailies.network import AUTOCAST, Network
+from dailies.network import AUTOCAST, PLAIN, Network
 from dailies.signatures import Signature
 from dailies.tiling import fixed_spans, spans, window
+from dailies.transfers import Download, Transfers
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class Settings:
     """How far what is faster may be from fp32: the largest difference and the mean, in code values of 255."""
     compile: bool = False
     """Whether torch compiles the network, for the one shape of input that the first frame asks for."""
+    autotune: bool = False
+    """Whether cuDNN tries which of its ways is the fastest for each shape of input; on other devices of no effect."""
     tiled: bool | str = "auto"
     """True, False, or "auto": the full frame, and tiles when memory runs out."""
     tile_size: int = 512
@@ -61,23 +64,6 @@ class Rendering:
     """Waits for the frame and gives it; to be called once, from any thread."""
     tiled: bool
     """Whether it is rendered in tiles."""
-
-
-@dataclass(frozen=True)
-class _Levels:
-    """Code values on their way from the device."""
-
-    values: Tensor
-    finite: Tensor
-    """Whether all of the network's output was."""
-    arrived: "torch.cuda.Event | None" = None
-    """Until then both tensors may hold anything; None: they are there."""
-
-    def array(self, dtype: np.dtype) -> np.ndarray | None:
-        """Wait for the values and give them, None where the output was not finite."""
-        if self.arrived:
-            self.arrived.synchronize()
-        return self.values.numpy().astype(dtype, copy=False) if bool(self.finite) else None
 
 
 FLOAT = np.dtype(np.float32)
@@ -107,7 +93,7 @@ class Engine:
     def __init__(self, model: Model, *, device: torch.device, settings: Settings) -> None:
         self.settings = settings
         self.device = device
-        self._network = Network(model, device, precision=settings.precision)
+        self._network = Network(model, device, precision=settings.precision, autotune=settings.autotune)
         self._batches = Batches(settings.batch, self._network, meter(device))
         if settings.precision in AUTOCAST and not model.signature.half:
             self._network.note(f"{model.architecture} cannot run in {settings.precision}; it runs in fp32")
@@ -115,7 +101,7 @@ class Engine:
         self.compile_seconds: float | None = None
         """How long it took to compile the network, which then runs compiled; None where it runs as it is."""
         self._lock = threading.RLock()
-        self._uploads = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._transfers = Transfers(device)
         self._fit = Fit(tiled=settings.tiled is True, tile=self._tile_sizes()[0], home=device)
 
     @torch.inference_mode()
@@ -137,9 +123,14 @@ class Engine:
         return self._network.precision
 
     @property
+    def autotuned(self) -> bool:
+        """Whether cuDNN's autotuner is on, which another device than CUDA's does not have."""
+        return self._network.autotunes
+
+    @property
     def is_plain(self) -> bool:
-        """Whether it runs in fp32 and is not to be compiled: what all else is measured by."""
-        return self.precision == "fp32" and not self.settings.compile
+        """Whether it runs in fp32, neither tuned nor to be compiled: what all else is measured by."""
+        return self._network.is_plain and not self.settings.compile
 
     @property
     def notes(self) -> list[str]:
@@ -209,35 +200,25 @@ class Engine:
         """
         kinds = [np.dtype(dtype or frame.dtype) for frame, dtype in zip(frames, dtypes, strict=True)]
         with self._lock:
-            is_plain, said = self._runs_plain, self._said()
+            way = self._network.way
             fitted = self._fitted(frames, kinds)
         return [
-            self._rendering(levels, is_plain, said, frame, dtype, tiled)
-            for (levels, tiled), frame, dtype in zip(fitted, frames, kinds, strict=True)
+            self._rendering(download, way, frame, dtype, tiled)
+            for (download, tiled), frame, dtype in zip(fitted, frames, kinds, strict=True)
         ]
 
-    @property
-    def _runs_plain(self) -> bool:
-        return self.precision == "fp32" and not self._network.is_compiled
-
-    def _said(self) -> str:
-        """Name the way that is not plain: ``bf16``, ``compiled fp32``."""
-        return f"compiled {self.precision}" if self._network.is_compiled else self.precision
-
-    def _rendering(
-        self, levels: _Levels, is_plain: bool, said: str, frame: np.ndarray, dtype: np.dtype, tiled: bool
-    ) -> Rendering:
-        if levels.arrived:
-            return Rendering(lambda: self._finished(levels, is_plain, said, frame, dtype), tiled)
-        pixels = self._finished(levels, is_plain, said, frame, dtype)
+    def _rendering(self, download: Download, way: str, frame: np.ndarray, dtype: np.dtype, tiled: bool) -> Rendering:
+        if download.arrived:
+            return Rendering(lambda: self._finished(download, way, frame, dtype), tiled)
+        pixels = self._finished(download, way, frame, dtype)
         return Rendering(lambda: pixels, tiled)
 
     @torch.inference_mode()
-    def _finished(self, levels: _Levels, is_plain: bool, said: str, frame: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        pixels = levels.array(dtype)
-        if pixels is None and not is_plain:
+    def _finished(self, download: Download, way: str, frame: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        pixels = download.array(dtype)
+        if pixels is None and way != PLAIN:
             with self._lock, self._network.plain():
-                self._network.note(f"frames whose output in {said} is not finite are rendered in fp32")
+                self._network.note(f"frames whose output in {way} is not finite are rendered in fp32")
                 pixels = self._one(frame, dtype).array(dtype)
         if pixels is None:
             raise RenderError("output is not finite")
@@ -260,23 +241,23 @@ class Engine:
             raise RenderError("output is not finite")
         if self.settings.compile:
             self._compile(frame)
-        if self._runs_plain:
+        if network.is_plain:
             return None
-        said = self._said()
+        way = network.way
         parity = _parity(exact, self._one(frame, FLOAT).array(FLOAT))
         most, mean = self.settings.parity_tolerance
         if parity.max <= most and parity.mean <= mean:
-            log.info("%s changes the first frame by %g of 255 at most, by %g on average", said, *astuple(parity))
+            log.info("%s changes the first frame by %g of 255 at most, by %g on average", way, *astuple(parity))
             if not network.is_compiled:
                 self._fit = fit
             return parity
-        network.precision, self.compile_seconds = "fp32", None
-        network.drop_compiled()
+        network.be_plain()
+        self.compile_seconds = None
         if math.isinf(parity.max):
-            network.note(f"the first frame's output in {said} is not finite, so all are rendered in fp32")
+            network.note(f"the first frame's output in {way} is not finite, so all are rendered in fp32")
         else:
             network.note(
-                f"{said} changes the first frame by {parity.max:g} code values of 255 at most and {parity.mean:g} "
+                f"{way} changes the first frame by {parity.max:g} code values of 255 at most and {parity.mean:g} "
                 f"on average; parity_tolerance allows {most:g} and {mean:g}, so all are rendered in fp32"
             )
         return parity
@@ -301,12 +282,12 @@ class Engine:
         )
         return (3 if signature.is_per_colour else 1, signature.channels, *sides)
 
-    def _one(self, frame: np.ndarray, dtype: np.dtype) -> _Levels:
+    def _one(self, frame: np.ndarray, dtype: np.dtype) -> Download:
         return self._fitted([frame], [dtype])[0][0]
 
-    def _fitted(self, frames: Sequence[np.ndarray], dtypes: Sequence[np.dtype]) -> list[tuple[_Levels, bool]]:
+    def _fitted(self, frames: Sequence[np.ndarray], dtypes: Sequence[np.dtype]) -> list[tuple[Download, bool]]:
         """Render frames of one size with what memory allows; tell of each whether it was in tiles."""
-        done: list[tuple[_Levels, bool]] = []
+        done: list[tuple[Download, bool]] = []
         while len(done) < len(frames):
             lacking = self._tried(frames[len(done) :], dtypes[len(done) :], done)
             if lacking:
@@ -317,12 +298,12 @@ class Engine:
         return done
 
     def _tried(
-        self, frames: Sequence[np.ndarray], dtypes: Sequence[np.dtype], done: list[tuple[_Levels, bool]]
+        self, frames: Sequence[np.ndarray], dtypes: Sequence[np.dtype], done: list[tuple[Download, bool]]
     ) -> str | None:
         """Render with what memory is known to allow, or say what it does not suffice for: the network or the frame."""
         try:
-            for levels_ in self._rendered(frames, dtypes):
-                done.append((levels_, self.tiled))
+            for download in self._rendered(frames, dtypes):
+                done.append((download, self.tiled))
         except TooMuch:
             return "network"
         except RuntimeError as error:
@@ -376,7 +357,7 @@ class Engine:
             sizes.append(half)
         return sizes
 
-    def _rendered(self, frames: Sequence[np.ndarray], dtypes: Sequence[np.dtype]) -> Iterator[_Levels]:
+    def _rendered(self, frames: Sequence[np.ndarray], dtypes: Sequence[np.dtype]) -> Iterator[Download]:
         height, width = frames[0].shape[:2]
         shape = self._shape(height, width)
         if not self._takes_whole(shape):
@@ -387,7 +368,7 @@ class Engine:
             yield from self._rendered_together(frames[begun : begun + count], dtypes[begun : begun + count])
             begun += count
 
-    def _rendered_together(self, frames: Sequence[np.ndarray], dtypes: Sequence[np.dtype]) -> list[_Levels]:
+    def _rendered_together(self, frames: Sequence[np.ndarray], dtypes: Sequence[np.dtype]) -> list[Download]:
         padded = [self._padded(frame) for frame in frames]
         answers = [self._in_tiles(each) for each in padded] if self.tiled else self._batches.answers(padded)
         return [
@@ -397,36 +378,13 @@ class Engine:
 
     def _padded(self, frame: np.ndarray) -> Tensor:
         signature = self.signature
-        unit = self._uploaded(frame).permute(2, 0, 1)[None].float() / white(frame.dtype)
+        unit = self._transfers.upload(frame, self._fit.home).permute(2, 0, 1)[None].float() / white(frame.dtype)
         return pad(fed(unit, signature), signature.multiple, signature.tile or signature.least)
 
-    def _code_values(self, answer: Tensor, frame: np.ndarray, dtype: np.dtype) -> _Levels:
+    def _code_values(self, answer: Tensor, frame: np.ndarray, dtype: np.dtype) -> Download:
         height, width = (side * (self.signature.scale or 1) for side in frame.shape[:2])
         result = answer[:, :, :height, :width]
-        return self._downloaded(levels(result, self.signature, dtype), torch.isfinite(result).all())
-
-    def _uploaded(self, frame: np.ndarray) -> Tensor:
-        """Bring a frame to where whole frames are; on CUDA beside the work on the frame before it."""
-        home = self._fit.home
-        if home.type != "cuda":
-            return torch.tensor(frame, device=home)
-        pinned = torch.tensor(frame, pin_memory=True)
-        with torch.cuda.stream(self._uploads):
-            pixels = pinned.to(home, non_blocking=True)
-        working = torch.cuda.current_stream(home)
-        working.wait_stream(self._uploads)
-        pixels.record_stream(working)
-        return pixels
-
-    def _downloaded(self, values: Tensor, finite: Tensor) -> _Levels:
-        if values.device.type != "cuda":
-            return _Levels(values.cpu(), finite)
-        hosts = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in (values, finite)]
-        for host, each in zip(hosts, (values, finite), strict=True):
-            host.copy_(each, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record(torch.cuda.current_stream(values.device))
-        return _Levels(*hosts, arrived)
+        return self._transfers.download(levels(result, self.signature, dtype), torch.isfinite(result).all())
 
     def _takes_whole(self, shape: tuple[int, int, int, int]) -> bool:
         signature = self.signature

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
+PLAIN = "fp32"
+"""The way to run a network that all others are measured by."""
+
 PROBE = 64
 """Pixels along each side of the small tensor with which a network is tried first."""
 
@@ -30,11 +33,13 @@ CHANNELS = {1, 3, 4}
 class Network:
     """A model's network, ready to be called on one device in one precision."""
 
-    def __init__(self, model: Model, device: torch.device, *, precision: str) -> None:
+    def __init__(self, model: Model, device: torch.device, *, precision: str, autotune: bool = False) -> None:
         self.signature = model.signature
         """How the network is fed; after ``probe``, scale and output channels are known."""
         self.device = device
         self.precision = precision
+        self.autotunes = autotune and device.type == "cuda"
+        """Whether cuDNN tries which of its ways is the fastest for each shape of input."""
         self.part: str | None = None
         """Which part of the network's answer is used, when it answers several tensors."""
         self.takes_one = False
@@ -44,8 +49,6 @@ class Network:
         self._module = _channels_last(model.network.to(device))
         self._compiled: tuple[tuple[int, ...], Callable[[Tensor], Any]] | None = None
         """The one shape of input for which it is compiled, and the compiled network."""
-        if device.type == "cuda":
-            _repeat_oneself()
 
     def note(self, text: str) -> None:
         """Tell a user, once, in the log and in the record of the render."""
@@ -55,16 +58,31 @@ class Network:
 
     @contextmanager
     def plain(self) -> Iterator[None]:
-        """Run in fp32 and not compiled meanwhile."""
-        before, self.precision, self._compiled = (self.precision, self._compiled), "fp32", None
+        """Run in fp32, neither compiled nor tuned, meanwhile."""
+        before = self.precision, self.autotunes, self._compiled
+        self.be_plain()
         try:
             yield
         finally:
-            self.precision, self._compiled = before
+            self.precision, self.autotunes, self._compiled = before
+
+    def be_plain(self) -> None:
+        """Run in fp32, neither compiled nor tuned, from here on."""
+        self.precision, self.autotunes, self._compiled = PLAIN, False, None
+
+    @property
+    def is_plain(self) -> bool:
+        return self.way == PLAIN
 
     @property
     def is_compiled(self) -> bool:
         return self._compiled is not None
+
+    @property
+    def way(self) -> str:
+        """Name the way it runs: ``fp32``, ``bf16``, ``compiled fp32``, ``autotuned compiled tf32``."""
+        words = ("autotuned" if self.autotunes else "", "compiled" if self.is_compiled else "", self.precision)
+        return " ".join(word for word in words if word)
 
     @property
     def answered_channels(self) -> int:
@@ -88,10 +106,6 @@ class Network:
             return None
         self._compiled = tuple(shape), compiled
         return round(time.monotonic() - start, 2)
-
-    def drop_compiled(self) -> None:
-        """Run as it was before it was compiled."""
-        self._compiled = None
 
     def probe(self) -> None:
         """Run a small tensor through the network and learn, or confirm, its scale and output channels.
@@ -201,6 +215,10 @@ class Network:
             tf32 = self.precision == "tf32"
             torch.backends.cuda.matmul.allow_tf32 = tf32
             torch.backends.cudnn.allow_tf32 = tf32
+            # what the autotuner finds fastest differs from job to job: with it a resumed render, or a shard's, could
+            # differ in a last bit from an undisturbed one, so it is for those who ask for it
+            torch.backends.cudnn.benchmark = self.autotunes
+            torch.backends.cudnn.deterministic = True
         # it keeps normalisation, sums and what else overflows in fp32
         kind = AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype=kind) if kind else nullcontext()
@@ -213,15 +231,6 @@ def _channels_last(module: nn.Module) -> nn.Module:
             if weights.dim() == 4 and not weights.is_contiguous(memory_format=torch.channels_last):
                 weights.data = weights.contiguous(memory_format=torch.channels_last)
     return module
-
-
-def _repeat_oneself() -> None:
-    """Have cuDNN choose by the shape alone: what its autotuner finds fastest differs from one job to the next.
-
-    With it the last bit of a resumed render, or of a shard's, could differ from that of an undisturbed one.
-    """
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
 
 
 def _parts(result: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -45,7 +45,7 @@ class Job:
     state: Path
     """The record of the last attempt, which outlives this one."""
     settings: Mapping[str, Any]
-    """Precision, compile, tiled, tile_size, overlap, output_format, transfer: what changes pixels."""
+    """Precision, compile, autotune, tiled, tile_size, overlap, output_format, transfer: what changes pixels."""
     loading: Mapping[str, Any]
     """Architectures, factories and signatures: what decides which network the artifact becomes."""
     png_compression: str
@@ -245,9 +245,11 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity:
             # the one used, of which one asked for may fall short: frames of both never mix in a sequence
             "precision": engine.precision,
             **({} if engine.compile_seconds is None else {"compiled": True}),
+            **({"autotuned": True} if engine.autotuned else {}),
         },
         "precision": engine.precision,
         "compile_seconds": engine.compile_seconds,
+        "autotuned": engine.autotuned,
         "parity": asdict(parity) if parity else None,
         **_found(model, engine),
         "trust_pickle": trusted,
@@ -279,6 +281,7 @@ def _figures(ending: Ending, job: Job) -> dict[str, Any]:
         "precision": ending.model.get("precision", job.settings["precision"]),
         "parity": ending.model.get("parity"),
         "compile_seconds": ending.model.get("compile_seconds"),
+        "autotuned": ending.model.get("autotuned", False),
         "batch": ending.model.get("batch") if entries else None,
         "tiled": tiled,
         "tile_size": ending.model["tile_size"] if tiled else None,

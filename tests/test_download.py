@@ -242,7 +242,7 @@ def test_a_full_disk_is_said_and_not_tried_again(shelf, tmp_path, monkeypatch, p
 
     monkeypatch.setattr(module.os, "fsync", full)
 
-    assert "No space left on device" in fetched(shelf.uri, uri, tmp_path)["error"]
+    assert fetched(shelf.uri, uri, tmp_path)["error"] == f"No space left on device: {tmp_path / 'weights' / 'model'}"
     assert pauses == []
 
 

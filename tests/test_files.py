@@ -1,6 +1,7 @@
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import pytest
 from dailies import files
@@ -105,3 +106,16 @@ def test_fetching_a_file_changes_nothing_and_what_is_not_there_is_no_error(tmp_p
     files.fetch(tmp_path / "missing")
 
     assert path.read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device: place"),
+        (OSError(13, "Permission denied", "a.png"), "Permission denied: a.png"),
+        (OSError(28, "No space left on device", "from.pth", None, "to.pth"), "No space left on device: to.pth"),
+        (OSError("no number"), "no number: place"),
+    ],
+)
+def test_what_was_wrong_is_said_with_the_file(error, said):
+    assert files.reason(error, Path("place")) == said

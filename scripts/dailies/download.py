@@ -168,7 +168,8 @@ def download(
         receipt = {"status": "success", "error": None, **origin, **received}
         log.info("%s: %d bytes", clean(artifact.label)[:LONGEST_PATH], receipt["size"])
     except (DailiesError, OSError) as error:
-        receipt = {"status": "download_failed", "error": redacted(clean(str(error)))[:LONGEST_ERROR], **origin}
+        reason = files.reason(error, folder) if isinstance(error, OSError) else str(error)
+        receipt = {"status": "download_failed", "error": redacted(clean(reason))[:LONGEST_ERROR], **origin}
         log.error("%s", receipt["error"])
         discard(folder)
     files.write_json(folder / RECEIPT, receipt)

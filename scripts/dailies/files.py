@@ -38,6 +38,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
+def reason(error: OSError, place: Path) -> str:
+    """Say what was wrong with which file: of two the one that was written, ``place`` where none is named."""
+    return f"{error.strerror or error}: {error.filename2 or error.filename or place}"
+
+
 def fetch(path: Path) -> None:
     """Have the system read a file into its cache, and go on meanwhile; where it cannot, nothing happens."""
     if hasattr(os, "posix_fadvise") and path.is_file():

@@ -217,7 +217,7 @@ def _reason(error: Exception, doing: str, place: Path) -> str:
     if isinstance(error, DailiesError):
         return str(error)
     if isinstance(error, OSError):
-        return f"{error.strerror or error}: {error.filename or place}"
+        return files.reason(error, place)
     log.error("%s failed", doing, exc_info=error)
     first = (str(error).strip().splitlines() or [""])[0][:300]
     return f"{doing} failed with {type(error).__name__}: {first}"

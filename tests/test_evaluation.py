@@ -7,9 +7,9 @@ import pytest
 from conftest import Studio, grey_checkpoint, jobs, strict_json
 from dailies import files
 from dailies.config import validated
-from dailies.discovery import refuse_unwritable
 from dailies.errors import StoreError
 from dailies.evaluation import measured, write_back
+from dailies.ledger import refuse_unwritable
 from dailies.store import TrackingStore
 from stores import SCHEMA, folder_shelf
 from test_promotion import measure

@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from dailies import discovery, files
+from dailies import files
 from dailies.discovery import discover, table
 from dailies.download import RECEIPT, download
 from dailies.errors import StoreError
@@ -127,7 +127,8 @@ def test_whatever_a_store_says_records_names_and_logs_are_safe(
     caplog.clear()
     caplog.set_level(logging.INFO, logger="dailies")
     config = configured("http://tracker:5000", folder_name=template + "{run_id:.3}", filter="params.a = 'b'")
-    monkeypatch.setattr(discovery, "open_store", lambda config, state: Hostile(found, experiment, paths))
+    for module in ("discovery", "download"):
+        monkeypatch.setattr(f"dailies.{module}.open_store", lambda config, state: Hostile(found, experiment, paths))
 
     for _ in range(2):
         discover(config, fingerprint="x", state=state, index=state / "discovery.json")

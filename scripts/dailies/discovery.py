@@ -1,10 +1,8 @@
 """Discovery: which models there are, recorded one file per model, so that only what changed is rendered again."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,9 +11,8 @@ from typing import Any
 from dailies import catalog, files, metrics, naming, registry
 from dailies.catalog import Artifact, Choice, Facts, Names
 from dailies.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable
-from dailies.ledger import Ledger
 from dailies.registry import Registered, Version
-from dailies.store import EVALUATION, LoggedModel, Run, StoredFile, TrackingStore
+from dailies.store import EVALUATION, LoggedModel, Run, StoredFile, TrackingStore, open_store, uri_of
 from dailies.tables import columns
 from dailies.text import clean, redacted
 
@@ -312,36 +309,6 @@ def _why_none(
     return f"it holds no model; its artifacts: {_listed(listings.of(run.artifact_uri))}", "without a model"
 
 
-def open_store(config: Mapping[str, Any], state: Path) -> TrackingStore:
-    """Open the store that a validated configuration names, else the one that MLFLOW_TRACKING_URI names."""
-    return TrackingStore(
-        _uri(config),
-        private=state / "upgraded",
-        artifact_remap=config["artifact_remap"],
-        allowed_schemes=config["allowed_artifact_schemes"],
-    )
-
-
-def open_ledger(config: Mapping[str, Any], state: Path) -> Ledger:
-    """Open the same store to add to it. Raises StoreError when it cannot be written without changing more."""
-    return Ledger(
-        _uri(config),
-        private=state / "upgraded",
-        artifact_remap=config["artifact_remap"],
-        allowed_schemes=config["allowed_artifact_schemes"],
-    )
-
-
-def refuse_unwritable(config: Mapping[str, Any], state: Path) -> None:
-    """Raise StoreError when nothing can be written to a store on disk; a server is asked when there is something."""
-    with suppress(StoreUnreachable):
-        open_ledger(config, state).refuse_unwritable()
-
-
-def _uri(config: Mapping[str, Any]) -> str:
-    return config["mlflow_uri"] or os.environ["MLFLOW_TRACKING_URI"]
-
-
 @dataclass(frozen=True)
 class Standing:
     """How the store stands, as far as discovery can tell."""
@@ -407,7 +374,7 @@ def _plain(listed: tuple[StoredFile, ...] | StoreError) -> Any:
 
 
 def _identity(config: Mapping[str, Any]) -> str:
-    return files.digest([redacted(_uri(config)), {key: config[key] for key in SELECTING}])
+    return files.digest([redacted(uri_of(config)), {key: config[key] for key in SELECTING}])
 
 
 def _known(config: Mapping[str, Any], state: Path) -> dict[str, Any] | None:

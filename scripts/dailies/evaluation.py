@@ -11,9 +11,8 @@ from typing import Any
 
 import dailies
 from dailies import files, manifest
-from dailies.discovery import open_ledger
 from dailies.errors import StoreError
-from dailies.ledger import Ledger
+from dailies.ledger import Ledger, open_ledger
 from dailies.sequence import load as load_sequence
 from dailies.store import EVALUATION
 from dailies.text import clean

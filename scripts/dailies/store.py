@@ -439,6 +439,21 @@ class TrackingStore:
             raise connection.explained(error, self._uri, what=what, place=place) from error
 
 
+def open_store(config: Mapping[str, Any], state: Path) -> TrackingStore:
+    """Open the store that a validated configuration names, else the one that MLFLOW_TRACKING_URI names."""
+    return TrackingStore(
+        uri_of(config),
+        private=state / "upgraded",
+        artifact_remap=config["artifact_remap"],
+        allowed_schemes=config["allowed_artifact_schemes"],
+    )
+
+
+def uri_of(config: Mapping[str, Any]) -> str:
+    """Give the URI of the store that a validated configuration names, else the one of MLFLOW_TRACKING_URI."""
+    return config["mlflow_uri"] or os.environ["MLFLOW_TRACKING_URI"]
+
+
 def error_code(error: StoreError) -> str | None:
     """Give MLflow's code for the error behind a StoreError."""
     return getattr(error.__cause__, "error_code", None)

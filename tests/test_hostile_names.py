@@ -7,12 +7,13 @@ from unittest.mock import patch
 
 import pytest
 from dailies import files
-from dailies.discovery import discover, table
+from dailies.discovery import discover
 from dailies.download import RECEIPT, download
 from dailies.errors import StoreError
 from dailies.locations import Locations
 from dailies.logs import job_log
 from dailies.naming import LONGEST
+from dailies.records import table
 from dailies.store import Experiment, LoggedModel, StoredFile, TrackingStore, _run
 from dailies.text import clean, plain
 from hypothesis import example, given, settings

@@ -9,12 +9,13 @@ import pytest
 from dailies import files
 from dailies.discovery import discover
 from dailies.download import RECEIPT, download
+from dailies.entities import Experiment, LoggedModel, StoredFile, read_run
 from dailies.errors import StoreError
 from dailies.locations import Locations
 from dailies.logs import job_log
 from dailies.naming import LONGEST
 from dailies.records import table
-from dailies.store import Experiment, LoggedModel, StoredFile, TrackingStore, _run
+from dailies.store import TrackingStore
 from dailies.text import clean, plain
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ class Hostile(TrackingStore):
     def __init__(self, found: list[MlflowRun], experiment: str, paths: list[str]) -> None:
         self.name = "http://tracker:5000"
         self.locations = Locations(self.name, (), {})
-        self._found = [_run(run, Experiment(run.info.experiment_id, experiment)) for run in found]
+        self._found = [read_run(run, Experiment(run.info.experiment_id, experiment)) for run in found]
         self._paths = paths
 
     def experiments(self, names):

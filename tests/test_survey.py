@@ -3,8 +3,8 @@ from contextlib import closing
 
 import pytest
 from dailies import store, survey
+from dailies.entities import StoredFile
 from dailies.errors import StoreError
-from dailies.store import StoredFile
 from scenes import LISTING, Scene, scene_of
 from stores import (
     BEST,

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dailies import files, registry
+from dailies.entities import StoredFile
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.records import record
-from dailies.store import StoredFile, TrackingStore, open_store, uri_of
+from dailies.store import TrackingStore, open_store, uri_of
 from dailies.survey import (
     AMENDABLE,
     Listings,

@@ -13,9 +13,10 @@ from typing import Any
 from dailies import files
 from dailies.cache import ModelCache
 from dailies.catalog import WEIGHTS, Artifact
+from dailies.entities import StoredFile
 from dailies.errors import AccessRefused, DailiesError, DownloadError
 from dailies.manifest import is_due
-from dailies.store import StoredFile, TrackingStore, open_store
+from dailies.store import TrackingStore, open_store
 from dailies.text import clean, redacted
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,10 @@ from typing import Any
 
 from dailies import catalog, metrics, registry
 from dailies.catalog import Artifact, Choice, Facts, Names
+from dailies.entities import EVALUATION, LoggedModel, Run, StoredFile
 from dailies.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable
 from dailies.registry import Registered, Version
-from dailies.store import EVALUATION, LoggedModel, Run, StoredFile, TrackingStore
+from dailies.store import TrackingStore
 from dailies.text import clean
 
 STEP = 64

@@ -1,13 +1,13 @@
 """Input functions and parameters of overview.smk, write_back.smk and promote.smk."""
 
-from dailies import discovery, promotion
+from dailies import ledger, promotion
 
 
 @cache
 def check_ledger():
     """End the invocation, before anything is rendered, when the store cannot be written to."""
     if workflow.local_exec:
-        told(discovery.refuse_unwritable, config, Path(STATE))
+        told(ledger.refuse_unwritable, config, Path(STATE))
 
 
 def overview_of_models(wildcards):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from dailies.discovery import table
 from dailies.logs import job_log
+from dailies.records import table
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

@@ -27,6 +27,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dailies.config import validated
+from dailies.entities import Run
+from dailies.store import TrackingStore
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -48,6 +50,11 @@ BEST = "checkpoints/best_model_unet.pth"
 def configured(uri: str, **changes: Any) -> dict[str, Any]:
     """Give a complete configuration for a store."""
     return validated({"mlflow_uri": uri, "experiment_name": "exp"} | changes, SCHEMA)
+
+
+def runs_of(tracking: TrackingStore, *names: str, **question: Any) -> list[Run]:
+    """Give the runs of experiments, of ``exp`` where none is named."""
+    return tracking.runs(tracking.experiments(names or ["exp"]), **question)
 
 
 class Shelf:

@@ -14,8 +14,9 @@ from dailies import files
 from dailies.cache import ModelCache
 from dailies.catalog import Artifact
 from dailies.download import receive
+from dailies.entities import StoredFile
 from dailies.errors import StoreError
-from dailies.store import StoredFile, TrackingStore
+from dailies.store import TrackingStore
 from stores import BEST, proxied, server_shelf, sqlite_shelf
 
 FILE = r"GET /api/2.0/mlflow-artifacts/artifacts/.*\.pth"

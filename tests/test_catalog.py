@@ -1,6 +1,6 @@
 import pytest
 from dailies.catalog import Artifact, Facts, Names, candidates, facts, fitting, hints, number, whole, word
-from dailies.store import LoggedModel, Run, StoredFile
+from dailies.entities import LoggedModel, Run, StoredFile
 from hypothesis import given
 from hypothesis import strategies as st
 

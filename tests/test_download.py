@@ -12,9 +12,10 @@ from dailies import download as module
 from dailies import files
 from dailies.catalog import Artifact
 from dailies.download import RECEIPT, discard, download, receive
+from dailies.entities import StoredFile
 from dailies.errors import DownloadError, StoreError
 from dailies.manifest import basis
-from dailies.store import StoredFile, TrackingStore
+from dailies.store import TrackingStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import BEST, configured, proxied, server_shelf, snapshot, sqlite_shelf, stranger

@@ -7,9 +7,9 @@ import pytest
 from conftest import Studio, grey_checkpoint, jobs, strict_json
 from dailies import files
 from dailies.config import validated
-from dailies.discovery import refuse_unwritable
 from dailies.errors import StoreError
 from dailies.evaluation import measured, write_back
+from dailies.ledger import refuse_unwritable
 from dailies.store import TrackingStore
 from stores import SCHEMA, folder_shelf
 from test_promotion import measure
@@ -169,7 +169,7 @@ def test_means_of_unseen_frames_are_told_apart_where_there_are_others():
 
 
 def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Path):
-    from dailies.discovery import Listings, Selection, _passed_over, survey
+    from dailies.survey import Listings, Selection, not_seen, survey
 
     shelf = folder_shelf(tmp_path / "store")
     shelf.run("plain", "best.pth", params={"a": "1"})
@@ -179,4 +179,4 @@ def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Pa
     selection = Selection.from_config(config)
     seen = survey(store, selection, Listings(store, recheck=True, remembered={}))
 
-    assert [run.run_name for run in _passed_over(store, selection, seen)] == ["plain"]
+    assert [run.run_name for run in not_seen(store, selection, seen)] == ["plain"]

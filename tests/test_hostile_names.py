@@ -6,14 +6,16 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from dailies import discovery, files
-from dailies.discovery import discover, table
+from dailies import files
+from dailies.discovery import discover
 from dailies.download import RECEIPT, download
+from dailies.entities import Experiment, LoggedModel, StoredFile, read_run
 from dailies.errors import StoreError
 from dailies.locations import Locations
 from dailies.logs import job_log
 from dailies.naming import LONGEST
-from dailies.store import Experiment, LoggedModel, StoredFile, TrackingStore, _run
+from dailies.records import table
+from dailies.store import TrackingStore
 from dailies.text import clean, plain
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -51,7 +53,7 @@ class Hostile(TrackingStore):
     def __init__(self, found: list[MlflowRun], experiment: str, paths: list[str]) -> None:
         self.name = "http://tracker:5000"
         self.locations = Locations(self.name, (), {})
-        self._found = [_run(run, Experiment(run.info.experiment_id, experiment)) for run in found]
+        self._found = [read_run(run, Experiment(run.info.experiment_id, experiment)) for run in found]
         self._paths = paths
 
     def experiments(self, names):
@@ -127,7 +129,8 @@ def test_whatever_a_store_says_records_names_and_logs_are_safe(
     caplog.clear()
     caplog.set_level(logging.INFO, logger="dailies")
     config = configured("http://tracker:5000", folder_name=template + "{run_id:.3}", filter="params.a = 'b'")
-    monkeypatch.setattr(discovery, "open_store", lambda config, state: Hostile(found, experiment, paths))
+    for module in ("discovery", "download"):
+        monkeypatch.setattr(f"dailies.{module}.open_store", lambda config, state: Hostile(found, experiment, paths))
 
     for _ in range(2):
         discover(config, fingerprint="x", state=state, index=state / "discovery.json")

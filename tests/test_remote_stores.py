@@ -12,8 +12,9 @@ from dailies import connection, discovery, download
 from dailies.catalog import Artifact
 from dailies.connection import PACKAGES
 from dailies.download import receive
+from dailies.entities import StoredFile
 from dailies.errors import AccessRefused, StoreError, StoreUnreachable
-from dailies.store import StoredFile, TrackingStore
+from dailies.store import TrackingStore
 from guarded import ADMIN, BARE, BUCKET, READER, STRANGER, guarded, logged_in, login
 from mlflow.store.artifact.s3_artifact_repo import _cached_get_s3_client
 from stores import BEST, Shelf, black_hole, configured, free_port, proxied

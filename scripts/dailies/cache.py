@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dailies import files
-from dailies.store import StoredFile
+from dailies.entities import StoredFile
 
 log = logging.getLogger(__name__)
 

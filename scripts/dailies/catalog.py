@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from dailies import files
-from dailies.store import LoggedModel, Run, StoredFile
+from dailies.entities import LoggedModel, Run, StoredFile
 from dailies.text import clean
 
 T = TypeVar("T")

@@ -13,9 +13,10 @@ from typing import Any
 from dailies import files
 from dailies.cache import ModelCache
 from dailies.catalog import WEIGHTS, Artifact
+from dailies.entities import StoredFile
 from dailies.errors import AccessRefused, DailiesError, DownloadError
 from dailies.manifest import is_due
-from dailies.store import StoredFile, TrackingStore
+from dailies.store import TrackingStore, open_store
 from dailies.text import clean, redacted
 
 log = logging.getLogger(__name__)
@@ -149,8 +150,6 @@ def download(
     act on concerns this model alone: its status is ``download_failed``. Where the ``shards`` are given, each with its
     frames' digest and its attempt, and none is due, nothing is fetched: the receipt is that of the last render.
     """
-    from dailies.discovery import open_store
-
     if shards and not any(
         is_due(state, record.stem, name, **standing, settings=settings or {}, loading=loading or {})
         for name, standing in shards.items()

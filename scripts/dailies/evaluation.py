@@ -11,11 +11,10 @@ from typing import Any
 
 import dailies
 from dailies import files, manifest
-from dailies.discovery import open_ledger
+from dailies.entities import EVALUATION
 from dailies.errors import StoreError
-from dailies.ledger import Ledger
+from dailies.ledger import Ledger, open_ledger
 from dailies.sequence import load as load_sequence
-from dailies.store import EVALUATION
 from dailies.text import clean
 
 log = logging.getLogger(__name__)

@@ -1,12 +1,14 @@
 """The ledger: the tracking store, opened to add to it. What is there already is never changed or upgraded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dailies import connection, local_store
 from dailies.errors import StoreError, StoreUnreachable
-from dailies.store import TrackingStore, error_code
+from dailies.store import TrackingStore, error_code, uri_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,3 +88,22 @@ class Ledger(TrackingStore):
     def _ask(self, question: Callable[[], T], **about: Any) -> T:
         # an order whose answer was cut short may have been carried out: given again, it would be so twice
         return super()._ask(question, **(about | {"pauses": ()}))
+
+
+def open_ledger(config: Mapping[str, Any], state: Path) -> Ledger:
+    """Open the store that a validated configuration names, to add to it.
+
+    Raises StoreError when it cannot be written without changing more.
+    """
+    return Ledger(
+        uri_of(config),
+        private=state / "upgraded",
+        artifact_remap=config["artifact_remap"],
+        allowed_schemes=config["allowed_artifact_schemes"],
+    )
+
+
+def refuse_unwritable(config: Mapping[str, Any], state: Path) -> None:
+    """Raise StoreError when nothing can be written to a store on disk; a server is asked when there is something."""
+    with suppress(StoreUnreachable):
+        open_ledger(config, state).refuse_unwritable()

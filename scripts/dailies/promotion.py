@@ -12,10 +12,9 @@ from typing import Any
 
 from dailies import evaluation, files, registry
 from dailies.catalog import Artifact
-from dailies.discovery import open_ledger
 from dailies.download import receive
 from dailies.errors import DailiesError, PromotionError, StoreError, StoreUnreachable
-from dailies.ledger import Ledger
+from dailies.ledger import Ledger, open_ledger
 from dailies.registry import MISSING
 from dailies.store import error_code
 from dailies.text import clean

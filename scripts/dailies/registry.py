@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dailies.entities import LONGEST_NAME, Run
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.locations import path_of
-from dailies.store import LONGEST_NAME, NAMED, Run, TrackingStore, error_code
+from dailies.store import NAMED, TrackingStore, error_code
 from dailies.text import clean
 
 ASKED = re.compile(r"(?:models:/)?([^/:]+)(?:@([^/:@]+)|/([0-9]+))")

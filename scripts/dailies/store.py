@@ -10,13 +10,13 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from dailies import connection, local_store
+from dailies.entities import LONGEST_NAME, Experiment, LoggedModel, Run, StoredFile, read_run
 from dailies.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable, TransferBroken
 from dailies.locations import Locations, path_of
 from dailies.text import clean, redacted
@@ -45,76 +45,8 @@ LISTERS = 16
 NAMED = 20
 """How many experiments an error lists."""
 
-LONGEST_NAME = 200
-"""Characters of a run's name; MLflow allows 5000."""
-
-LONGEST_KEY, LONGEST_VALUE, MOST_VALUES = 250, 8000, 10_000
-"""Characters of a param's, metric's or tag's name and value, MLflow's own limits, and how many of them are kept."""
-
-EVALUATION = "dailies.evaluation"
-"""The tag of the runs that this workflow writes itself: they hold figures of a model, and no model."""
-
-MOST_DATASETS = 100
-"""Datasets of a run that are kept."""
-
 PAUSES = (1, 3)
 """Seconds before the second and third try at a question whose answer was cut short."""
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file among the artifacts."""
-
-    path: str
-    """Relative to the artifact location, with forward slashes."""
-    size: int | None
-    """Bytes; None where the store does not say."""
-    modified: int | None = None
-    """Modification time in ns, known for local stores only."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """An MLflow run."""
-
-    run_id: str
-    run_name: str
-    """One clean line of bounded length."""
-    experiment: str
-    experiment_id: str
-    status: str
-    start_time: int | None
-    """Milliseconds since 1970; None where the trainer did not say."""
-    end_time: int | None
-    """Milliseconds since 1970."""
-    artifact_uri: str
-    params: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    """The user's own tags; MLflow's (``mlflow.…``) are left out."""
-    datasets: tuple[Mapping[str, str], ...] = ()
-    """The datasets that the run was given: name, source and context, such as ``training``."""
-    deleted: bool = False
-
-
-@dataclass(frozen=True)
-class LoggedModel:
-    """A model that MLflow 3 keeps beside its run."""
-
-    model_id: str
-    run_id: str
-    name: str
-    artifact_uri: str
-    updated: int
-    """Milliseconds since 1970."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """An MLflow experiment."""
-
-    experiment_id: str
-    name: str
 
 
 class TrackingStore:
@@ -225,7 +157,7 @@ class TrackingStore:
                 page_token=token,
             )
         )
-        return [_run(run, by_id[run.info.experiment_id]) for run in pages]
+        return [read_run(run, by_id[run.info.experiment_id]) for run in pages]
 
     def runs_by_id(self, run_ids: Iterable[str]) -> list[Run]:
         """Give just these runs, in this order, each once. Raises StoreError, naming it, for one that is not there."""
@@ -250,7 +182,7 @@ class TrackingStore:
         key = run.info.experiment_id
         if key not in self._experiments:
             self._experiments[key] = Experiment(key, self.ask(lambda client: client.get_experiment(key)).name)
-        return _run(run, self._experiments[key])
+        return read_run(run, self._experiments[key])
 
     @property
     def has_registry(self) -> bool:
@@ -439,43 +371,24 @@ class TrackingStore:
             raise connection.explained(error, self._uri, what=what, place=place) from error
 
 
-def error_code(error: StoreError) -> str | None:
-    """Give MLflow's code for the error behind a StoreError."""
-    return getattr(error.__cause__, "error_code", None)
-
-
-def _run(run: Any, experiment: Experiment) -> Run:
-    return Run(
-        run_id=clean(run.info.run_id)[:LONGEST_NAME],
-        run_name=clean(run.info.run_name or "")[:LONGEST_NAME],
-        experiment=clean(experiment.name)[:LONGEST_NAME],
-        experiment_id=experiment.experiment_id,
-        status=run.info.status,
-        start_time=run.info.start_time or None,
-        end_time=run.info.end_time,
-        artifact_uri=run.info.artifact_uri or "",
-        params=_bounded(run.data.params),
-        metrics=_bounded(run.data.metrics),
-        tags=_bounded({name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}),
-        datasets=_datasets(run.inputs),
-        deleted=run.info.lifecycle_stage != "active",
+def open_store(config: Mapping[str, Any], state: Path) -> TrackingStore:
+    """Open the store that a validated configuration names, else the one that MLFLOW_TRACKING_URI names."""
+    return TrackingStore(
+        uri_of(config),
+        private=state / "upgraded",
+        artifact_remap=config["artifact_remap"],
+        allowed_schemes=config["allowed_artifact_schemes"],
     )
 
 
-def _datasets(inputs: Any) -> tuple[dict[str, str], ...]:
-    """Give the datasets among a run's inputs, in an order of their own: MLflow has none."""
-    found = []
-    for each in (inputs.dataset_inputs if inputs else ())[:MOST_DATASETS]:
-        context = next((tag.value for tag in each.tags if tag.key == "mlflow.data.context"), "")
-        values = {"name": each.dataset.name, "source": each.dataset.source, "context": context}
-        found.append({key: clean(value or "")[:LONGEST_VALUE] for key, value in values.items()})
-    return tuple(sorted(found, key=lambda dataset: tuple(dataset.values())))
+def uri_of(config: Mapping[str, Any]) -> str:
+    """Give the URI of the store that a validated configuration names, else the one of MLFLOW_TRACKING_URI."""
+    return config["mlflow_uri"] or os.environ["MLFLOW_TRACKING_URI"]
 
 
-def _bounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what MLflow itself would accept, in number and in length."""
-    kept = [(name, value) for name, value in values.items() if len(name) <= LONGEST_KEY][:MOST_VALUES]
-    return {name: value[:LONGEST_VALUE] if isinstance(value, str) else value for name, value in kept}
+def error_code(error: StoreError) -> str | None:
+    """Give MLflow's code for the error behind a StoreError."""
+    return getattr(error.__cause__, "error_code", None)
 
 
 def _sqlite_file(uri: str) -> Path | None:

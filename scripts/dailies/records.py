@@ -1,0 +1,102 @@
+"""Records: what is known of each model, one file of what rendering depends on and one of the rest, and its folder."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from dailies import catalog, files, naming
+from dailies.catalog import Artifact
+from dailies.survey import Found
+from dailies.tables import columns
+from dailies.text import clean
+
+
+class _Folders:
+    """The folder names given so far: a model keeps its own, also when its run's best file is another one now."""
+
+    def __init__(self, state: Path) -> None:
+        self.taken: set[str] = set()
+        self._by_identity: dict[tuple[str, str, str], str] = {}
+        self._by_run: dict[str, str] = {}
+        for path in sorted((state / "models").glob("*.json")):
+            record, about = files.read_json(path), state / "runs" / path.name
+            self.taken.add(path.stem)
+            self._by_identity[record["run_id"], record["artifact"]["uri"], record["artifact"]["path"]] = path.stem
+            if not (about.is_file() and files.read_json(about).get("registered_model")):
+                self._by_run[record["run_id"]] = path.stem
+        self._given: set[str] = set()
+
+    def of(self, model: Found, template: str) -> str:
+        """Give a model's folder name, the same as ever or a new one."""
+        same_run = None if model.version else self._by_run.get(model.run.run_id)
+        known = [self._by_identity.get(model.identity), same_run]
+        name = next((name for name in known if name and name not in self._given), None) or self._new(model, template)
+        self._given.add(name)
+        self.taken.add(name)
+        return name
+
+    def _new(self, model: Found, template: str) -> str:
+        run, version = model.run, model.version
+        about = asdict(model.facts) | {"run_id": run.run_id, "run_name": run.run_name, "experiment": run.experiment}
+        return naming.folder_name(
+            template,
+            about | {"start_time": run.start_time},
+            self.taken,
+            apart=f"{version.name}-{version.version}" if version else "",
+        )
+
+
+def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
+    """Write the two records of every model below ``state`` and give the models' names, in order.
+
+    ``template`` is how a new folder is named. A record that says the same as before is not touched.
+    """
+    folders = _Folders(state)
+    names = []
+    for model in found:
+        run, facts, choice, version = model.run, model.facts, model.choice, model.version
+        name = folders.of(model, template)
+        names.append(name)
+        files.write_json_if_changed(
+            state / "models" / f"{name}.json",
+            {
+                "run_id": run.run_id,
+                "experiment_id": run.experiment_id,
+                "architecture": facts.architecture,
+                "artifact": asdict(choice.artifact),
+                "hints": catalog.hints(run),
+            },
+        )
+        files.write_json_if_changed(
+            state / "runs" / f"{name}.json",
+            {
+                "run_id": run.run_id,
+                "run_name": run.run_name,
+                "experiment": run.experiment,
+                "registered_model": version
+                and {"name": clean(version.name), "version": version.version, "alias": version.alias},
+                **asdict(facts),
+                "status": run.status,
+                "start_time": run.start_time,
+                "params": dict(sorted(run.params.items())),
+                "metrics": dict(sorted(run.metrics.items())),
+                "tags": dict(sorted(run.tags.items())),
+                "datasets": [dict(dataset) for dataset in run.datasets],
+                "not_chosen": list(choice.others),
+            },
+        )
+    return names
+
+
+def table(index: Path) -> str:
+    """Lay out what would be rendered: one line per model, in order."""
+    state = index.parent
+    rows = [("model", "architecture", "epoch", "train loss", "val loss", "artifact", "size")]
+    for name in files.read_json(index)["models"]:
+        run = files.read_json(state / "runs" / f"{name}.json")
+        artifact = Artifact.from_json(files.read_json(state / "models" / f"{name}.json")["artifact"])
+        size = None if artifact.size is None else f"{artifact.size / 1e6:.1f} MB"
+        facts = (run["architecture"], run["epoch"], run["train_loss"], run["val_loss"])
+        values = (name, *facts, clean(artifact.label), size)
+        rows.append(tuple("-" if value is None else str(value) for value in values))
+    return columns(rows)

@@ -169,7 +169,7 @@ def test_means_of_unseen_frames_are_told_apart_where_there_are_others():
 
 
 def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Path):
-    from dailies.survey import Listings, Selection, not_seen, survey
+    from dailies.survey import Listings, Selection, survey, unseen
 
     shelf = folder_shelf(tmp_path / "store")
     shelf.run("plain", "best.pth", params={"a": "1"})
@@ -179,4 +179,4 @@ def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Pa
     selection = Selection.from_config(config)
     seen = survey(store, selection, Listings(store, recheck=True, remembered={}))
 
-    assert [run.run_name for run in not_seen(store, selection, seen)] == ["plain"]
+    assert [run.run_name for run in unseen(store, selection, seen)] == ["plain"]

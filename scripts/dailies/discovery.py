@@ -18,10 +18,10 @@ from dailies.survey import (
     Selection,
     Skipped,
     logged_models,
-    not_seen,
     passes,
     selected_runs,
     survey,
+    unseen,
 )
 from dailies.text import clean, redacted
 
@@ -103,7 +103,7 @@ def refuse_nothing(config: Mapping[str, Any], state: Path) -> None:
     listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
     seen = survey(store, replace(selection, max_runs=1), listings)
     if not seen.found:
-        passed_over = [*seen.skipped, *not_seen(store, selection, seen)]
+        passed_over = [*seen.skipped, *unseen(store, selection, seen)]
         files.write_json(state / "skipped.json", [asdict(run) for run in passed_over])
         raise StoreError(_nothing_found(store, selection, passed_over))
 
@@ -150,7 +150,7 @@ def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index:
         store = open_store(config, state)
         listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
         seen = survey(store, selection, listings)
-        passed_over = [*seen.skipped, *not_seen(store, selection, seen)]
+        passed_over = [*seen.skipped, *unseen(store, selection, seen)]
     except StoreUnreachable as error:
         known = _known(config, state)
         if known is None:

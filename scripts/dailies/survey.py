@@ -286,7 +286,7 @@ def _why_none(
     return f"it holds no model; its artifacts: {_listed(listings.of(run.artifact_uri))}", "without a model"
 
 
-def not_seen(store: TrackingStore, selection: Selection, seen: Survey) -> list[Skipped]:
+def unseen(store: TrackingStore, selection: Selection, seen: Survey) -> list[Skipped]:
     """Give the runs of the experiments that the survey could not see: deleted, or left out by the filter."""
     if selection.run_ids or not selection.experiments:
         return []

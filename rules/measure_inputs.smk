@@ -29,7 +29,7 @@ def check_backbone():
 
 def measuring(wildcards):
     """What decides which values there are, beside the frames themselves."""
-    from dailies.measures import MEASURING
+    from dailies.values import MEASURING
 
     weights = [backbone.stamp(backbone.place(config["lpips_backbone"]))] if metrics.LPIPS in METRICS else []
     return [MEASURING, METRICS, config["transfer"], reference_fingerprint(), *weights]

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from dailies.baseline import baseline
 from dailies.logs import job_log
-from dailies.measures import Job, baseline
+from dailies.subjects import Job
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from dailies.consensus import consensus
 from dailies.logs import job_log
-from dailies.measures import Job, consensus
+from dailies.subjects import Job
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

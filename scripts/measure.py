@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from dailies.logs import job_log
-from dailies.measures import Job, measure
+from dailies.measures import measure
+from dailies.subjects import Job
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

@@ -1,34 +1,18 @@
-import errno
 import io
 import pickle
 import struct
-import tempfile
 import time
 import zlib
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
-import OpenImageIO as oiio  # noqa: N813
 import pytest
 from dailies import png
-from dailies.errors import SequenceError
-from dailies.frames import Picture, converted, decode, encode, inspect, output_dtype, shown_as_it_is
-from hypothesis import given, settings
+from dailies.frames import converted, decode, encode, inspect, output_dtype, shown_as_it_is
+from frame_files import colours, film, pixels, plain, saved, written
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image, ImageCms
-from png_files import png_files
-
-
-def pixels(height=5, width=7, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def saved(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+from PIL import Image
 
 
 def png_chunk(kind, data):
@@ -62,50 +46,6 @@ def tiff16(array):
     ]
     table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
     return struct.pack("<2sHI", b"II", 42, bits + 6) + data + struct.pack("<3H", 16, 16, 16) + table + bytes(4)
-
-
-def plain(frame):
-    """A picture of nothing but its pixels."""
-    return Picture(frame)
-
-
-def written(array, suffix, *, depth=None, channels=None, types=None, window=None, **attributes):
-    """Give a file as OpenImageIO writes it, by another road than frames do: for DPX, EXR and deep TIFF."""
-    height, width, count = array.shape
-    spec = oiio.ImageSpec(width, height, count, depth or str(array.dtype))
-    if channels:
-        spec.channelnames = channels
-    if types:
-        spec.channelformats = tuple(oiio.TypeDesc(each) for each in types)
-    if window:
-        spec.x, spec.y, spec.full_x, spec.full_y, spec.full_width, spec.full_height = window
-    for name, value in attributes.items():
-        spec.attribute(name.replace("__", ":"), *(value if isinstance(value, list) else [value]))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"a{suffix}"
-        file = oiio.ImageOutput.create(str(path))
-        assert file.open(str(path), spec), file.geterror()
-        assert file.write_image(array), file.geterror()
-        file.close()
-        return path.read_bytes()
-
-
-def read_again(data, suffix):
-    """Give spec and values of a file as OpenImageIO reads it without our help."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"a{suffix}"
-        path.write_bytes(data)
-        file = oiio.ImageInput.open(str(path))
-        return oiio.ImageSpec(file.spec()), file.read_image("float" if suffix == ".exr" else "unknown")
-
-
-def colours(*shape, seed=0):
-    """Floats as film has them: negative, above one, and far above."""
-    return np.random.default_rng(seed).normal(0.4, 3, shape).astype(np.float32)
-
-
-def kinds(data):
-    return [kind for kind, _ in png.chunks(data)]
 
 
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (1, 64), (33, 2)])
@@ -340,17 +280,6 @@ def test_alpha_of_formats_that_do_not_multiply_by_it_changes_no_colour(suffix):
     np.testing.assert_array_equal(again, rgba())
 
 
-@pytest.mark.parametrize("output_format", ["exr", "tiff", "png"])
-def test_a_header_that_is_not_unicode_is_no_damage(output_format):
-    data = written(colours(5, 7, 3), ".exr", depth="half", owner="cafes").replace(b"cafes", b"caf\xe9s")
-    picture = decode(data, "a.exr")
-
-    again = encode(picture.pixels, picture, output_format)
-
-    if output_format != "png":
-        assert read_again(again, f".{output_format}".replace("tiff", "tif"))[0]["Copyright"] == "cafés"
-
-
 def test_16_bit_alpha_is_kept():
     frame = np.random.default_rng(1).integers(0, 65536, (5, 7, 4), dtype=np.uint16)
     picture = decode(png16(frame, colour=6), "a.png")
@@ -398,194 +327,11 @@ def test_colours_are_multiplied_by_alpha_in_exr_alone():
     np.testing.assert_allclose(again.pixels, half[:, :, :3], atol=1e-4)
 
 
-CHANNELS = ["R", "G", "B", "A", "Z", "crypto.R", "crypto.G", "id"]
-TYPES = ["half", "half", "half", "float", "half", "float", "float", "uint"]
-
-
-def film(**more):
-    """An EXR with a depth channel, an id matte and metadata; two frames of room around it."""
-    values = colours(5, 7, 8).astype(np.float16).astype(np.float32)
-    values[:, :, 5] = np.random.default_rng(1).random((5, 7))  # ids are floats whose every bit counts
-    return values, written(
-        values,
-        ".exr",
-        depth="float",
-        channels=CHANNELS,
-        types=TYPES,
-        window=(3, 2, -1, 0, 20, 10),
-        compression="piz",
-        PixelAspectRatio=2.0,
-        smpte__TimeCode=[oiio.TypeTimeCode, (0x01020304, 0)],
-        chromaticities=[oiio.TypeDesc("float[8]"), (0.64, 0.33, 0.3, 0.6, 0.15, 0.06, 0.3127, 0.329)],
-        worldToCamera=[oiio.TypeMatrix44, tuple(range(16))],
-        owner="me",
-        **more,
-    )
-
-
-def test_an_exr_keeps_its_channels_and_its_header():
-    values, data = film()
-    picture = decode(data, "a.exr", transfer=None)
-
-    spec, again = read_again(encode(picture.pixels, picture), ".exr")
-
-    found = {name: again[:, :, index] for index, name in enumerate(spec.channelnames)}
-    assert set(found) == {"R", "G", "B", "A", "Z", "crypto.R", "crypto.G"}
-    for name, plane in found.items():
-        np.testing.assert_array_equal(plane, values[:, :, CHANNELS.index(name)])
-    assert (spec.x, spec.y, spec.full_x, spec.full_y, spec.full_width, spec.full_height) == (3, 2, -1, 0, 20, 10)
-    assert spec["PixelAspectRatio"] == 2
-    assert spec["smpte:TimeCode"] == (0x01020304, 0)
-    assert spec["worldToCamera"] == tuple(range(16))
-    assert spec["Copyright"] == "me"
-    assert dict(zip(spec.channelnames, map(str, spec.channelformats), strict=True))["crypto.R"] == "float"
-
-
-def test_what_of_an_exr_is_not_kept_is_said():
-    _, data = film()
-
-    assert inspect(data, "a.exr").notes == (
-        "channels Z, crypto.R, crypto.G are kept in EXR only",
-        "channels id are not kept",
-    )
-
-
-def test_the_windows_and_channels_of_an_exr_grow_with_it():
-    values, data = film()
-    picture = decode(data, "a.exr", transfer=None)
-
-    spec, again = read_again(encode(picture.pixels.repeat(2, axis=0).repeat(2, axis=1), picture), ".exr")
-
-    assert (spec.width, spec.height, spec.x, spec.full_width, spec.full_height) == (14, 10, 6, 40, 20)
-    np.testing.assert_array_equal(again[::2, ::2, spec.channelnames.index("Z")], values[:, :, 4])
-
-
-def test_what_a_png_can_hold_of_an_exr_header_it_holds():
-    _, data = film()
-    picture = decode(data, "a.exr")
-
-    found = dict(png.chunks(encode(picture.pixels, picture, "png16")))
-
-    assert found["pHYs"] == struct.pack(">IIB", 10_000, 20_000, 0)
-    assert found["cHRM"] == struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
-    assert found["tEXt"] == b"smpte:TimeCode\x0001:02:03:04"
-
-
-def test_the_picture_of_an_exr_may_be_in_a_layer():
-    values = colours(5, 7, 5).astype(np.float16).astype(np.float32)
-    data = written(values, ".exr", depth="half", channels=["beauty.R", "beauty.G", "beauty.B", "beauty.A", "Z"])
-
-    picture = decode(data, "a.exr", transfer=None)
-
-    np.testing.assert_array_equal(picture.pixels, values[:, :, :3])
-    np.testing.assert_array_equal(picture.alpha, values[:, :, 3])
-    assert list(picture.extra) == ["Z"]
-
-
-@pytest.mark.parametrize("channels", [["a.R", "a.G", "a.B", "b.R", "b.G", "b.B"], ["N.X", "N.Y"]])
-def test_an_exr_without_a_picture_is_refused_with_what_it_holds(channels):
-    data = written(colours(5, 7, len(channels)), ".exr", depth="half", channels=channels)
-
-    for read in (inspect, decode):
-        with pytest.raises(SequenceError) as error:
-            read(data, "a.exr")
-        assert str(error.value) == (
-            "frame a.exr has no channels R, G and B that are its picture; its channels: " + ", ".join(channels)
-        )
-
-
-def test_the_picture_of_an_exr_may_be_in_any_part(tmp_path):
-    values = colours(5, 7, 4).astype(np.float16).astype(np.float32)
-    specs = [oiio.ImageSpec(7, 5, 1, "float"), oiio.ImageSpec(7, 5, 3, "half")]
-    specs[0].channelnames = ("Z",)
-    for number, spec in enumerate(specs):
-        spec.attribute("oiio:subimagename", f"part {number}")
-    path = tmp_path / "a.exr"
-    file = oiio.ImageOutput.create(str(path))
-    assert file.open(str(path), tuple(specs))
-    assert file.write_image(np.ascontiguousarray(values[:, :, 3:]))
-    assert file.open(str(path), specs[1], "AppendSubimage")
-    assert file.write_image(np.ascontiguousarray(values[:, :, :3]))
-    assert file.close()
-
-    picture, header = decode(path.read_bytes(), "a.exr", transfer=None), inspect(path.read_bytes(), "a.exr")
-
-    assert header.notes == ("of several images in one file only number 2 is rendered",)
-    np.testing.assert_array_equal(picture.pixels, values[:, :, :3])
-    spec, again = read_again(encode(picture.pixels, picture), ".exr")
-    assert spec.channelnames == ("R", "G", "B")
-    np.testing.assert_array_equal(again, values[:, :, :3])
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        written(colours(5, 7, 3), ".exr", depth="half", channels=["Y", "RY", "BY"]),
-        saved(Image.new("LAB", (7, 5)), "TIFF"),
-    ],
-    ids=["exr", "tiff"],
-)
-def test_colours_that_are_differences_are_refused(data):
-    for read in (inspect, decode):
-        with pytest.raises(SequenceError) as error:
-            read(data, "a")
-        assert str(error.value) == "frame a holds lightness and two colour differences; convert it to RGB first"
-
-
 def test_a_tiff_of_several_pages_is_said_to_be():
     data = saved(Image.fromarray(pixels()), "TIFF", save_all=True, append_images=[Image.new("RGB", (7, 5))])
 
     assert inspect(data, "a.tif").notes == ("of several images in one file only the first is rendered",)
     np.testing.assert_array_equal(decode(data, "a.tif").pixels, pixels())
-
-
-def test_a_frame_that_is_tagged_as_turned_is_rendered_as_stored():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    data = saved(Image.fromarray(pixels()), "JPEG", exif=exif)
-    picture = decode(data, "a.jpg")
-
-    assert inspect(data, "a.jpg").notes == ("tagged as turned or mirrored, rendered as stored",)
-    for output_format in ("png", "tiff"):
-        assert not inspect(encode(picture.pixels, picture, output_format), "a").notes
-
-
-PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP"])
-@pytest.mark.parametrize("output_format", ["auto", "png16", "tiff"])
-def test_a_colour_profile_is_carried_over(kind, output_format):
-    picture = decode(saved(Image.fromarray(pixels()), kind, icc_profile=PROFILE), "a")
-
-    again = Image.open(io.BytesIO(encode(picture.pixels, picture, output_format)))
-
-    assert again.info["icc_profile"] == PROFILE
-
-
-def test_a_profile_of_other_channels_is_not_carried_over():
-    grey = PROFILE[:16] + b"GRAY" + PROFILE[20:]
-    picture = decode(saved(Image.fromarray(pixels()[:, :, 0]), "PNG", icc_profile=grey), "a.png")
-
-    assert "iCCP" in kinds(encode(picture.pixels, picture))
-    assert "iCCP" not in kinds(encode(pixels(), picture))
-
-
-def test_the_colour_chunks_of_a_png_are_carried_over_as_they_are():
-    labels = [
-        ("gAMA", struct.pack(">I", 100_000)),
-        ("cHRM", struct.pack(">8I", *range(8))),
-        ("cICP", bytes([9, 16, 0, 1])),
-        ("pHYs", struct.pack(">IIB", 2, 1, 0)),
-        ("tEXt", b"Comment\0take 3"),
-        ("tIME", bytes(7)),
-    ]
-    data = png.encode(pixels(), compression="fast", carried=[png.chunk(*label) for label in labels])
-    picture = decode(data, "a.png")
-
-    found = list(png.chunks(encode(picture.pixels, picture)))
-
-    assert found[1:-2] == labels[:-1]
 
 
 def test_a_browser_shows_what_says_nothing_of_its_colours():
@@ -656,149 +402,3 @@ def test_a_16_bit_bmp_has_less_than_8_bits_per_channel():
     data = struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(rows), 0, 0, 14 + len(header)) + header + rows
 
     np.testing.assert_array_equal(decode(data, "a.bmp").pixels, np.full((5, 8, 3), (255, 0, 0)))
-
-
-@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
-def test_values_of_a_type_that_is_no_picture_are_refused(compression):
-    data = saved(Image.fromarray(pixels()[:, :, 0].astype(np.int32)), "TIFF", compression=compression)
-
-    for read in (inspect, decode):
-        with pytest.raises(SequenceError) as error:
-            read(data, "deep.tif")
-        assert str(error.value) == (
-            "frame deep.tif holds values of type int; allowed are 8 and 16 bits and floating-point numbers"
-        )
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "it is empty"),
-        (b"<!DOCTYPE html>", "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"),
-        (saved(Image.fromarray(pixels()), "GIF"), "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"),
-        (b"RIFF\0\0\0\0WAVEfmt ", "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"),
-    ],
-    ids=["empty", "html", "gif", "sound"],
-)
-def test_what_is_no_frame_is_named_with_the_reason(data, reason):
-    for read in (inspect, decode):
-        with pytest.raises(SequenceError) as error:
-            read(data, "bad.png")
-        assert str(error.value) == f"frame bad.png cannot be read: {reason}"
-
-
-def file_of(kind):
-    """Give a frame of 40×40 pixels in any format."""
-    frame = pixels(40, 40)
-    if kind in {".exr", ".dpx"}:
-        return written(frame.astype(np.uint16) * 257, kind, depth="half" if kind == ".exr" else "uint16")
-    return saved(Image.fromarray(frame), kind)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", ".exr", ".dpx"])
-def test_a_truncated_frame_is_refused(kind):
-    data = file_of(kind)
-
-    for part in (0.3, 0.6, 0.9):
-        with pytest.raises(SequenceError, match=r"^frame cut\.x cannot be read: [^/]+$"):
-            inspect(data[: int(len(data) * part)], "cut.x")
-
-
-def test_a_flipped_byte_of_a_png_is_noticed():
-    data = encode(pixels(), plain(pixels()))
-
-    for place in range(len(data)):
-        broken = bytearray(data)
-        broken[place] ^= 0x10
-        with pytest.raises(SequenceError, match=r"^frame a\.png cannot be read: it is "):
-            inspect(bytes(broken), "a.png")
-
-
-def told(data):
-    """All that is read of a file, to be compared."""
-    picture = decode(data, "a.png")
-    about = vars(picture) | {"attributes": vars(picture.attributes)}
-    return {
-        name: (str(each.dtype), each.shape, each.tobytes()) if isinstance(each, np.ndarray) else each
-        for name, each in about.items()
-    }
-
-
-def told_by_openimageio(data):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(png, "is_ordinary", lambda data: False)
-        return told(data)
-
-
-@settings(max_examples=300, deadline=None)
-@given(file=png_files())
-def test_both_readers_of_a_png_agree(file):
-    assert told(file.data) == told_by_openimageio(file.data)
-
-
-@settings(max_examples=300, deadline=None)
-@given(file=png_files(damaged=True))
-def test_damaged_pixels_that_are_accepted_are_the_same_for_both_readers(file):
-    with suppress(SequenceError):
-        inspect(file.data, "a.png")
-        assert told(file.data) == told_by_openimageio(file.data)
-
-
-def test_a_png_that_only_openimageio_accepts_is_read():
-    data = png.encode(pixels(), compression="fast", carried=[png.chunk("PLTE", b"ab")])
-
-    with pytest.raises(ValueError, match="PLTE"):
-        png.decode(data)
-    np.testing.assert_array_equal(decode(data, "a.png").pixels, pixels())
-
-
-def test_a_png_whose_pixels_do_not_match_their_own_checksum_is_refused():
-    data = encode(pixels(), plain(pixels()))
-    chunks = [(kind, bytearray(content)) for kind, content in png.chunks(data)]
-    for kind, content in chunks:
-        if kind == "IDAT":
-            content[-1] ^= 1  # of the Adler-32; the chunk's checksum is made anew
-
-    with pytest.raises(
-        SequenceError, match=r"^frame a\.png cannot be read: PNG read error: IDAT: incorrect data check"
-    ):
-        inspect(png.SIGNATURE + b"".join(png.chunk(*each) for each in chunks), "a.png")
-
-
-def test_a_png_that_is_too_large_to_be_one_is_refused_before_its_pixels_are_made_room_for():
-    data = bytearray(encode(pixels(), plain(pixels())))
-    data[16:24] = struct.pack(">II", 60_000, 60_000)
-    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-
-    for read in (inspect, decode):
-        with pytest.raises(SequenceError, match=r"^frame a\.png cannot be read: .*limit"):
-            read(bytes(data), "a.png")
-
-
-def test_a_full_disk_for_scratch_files_is_named(monkeypatch):
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-
-    with pytest.raises(OSError, match=r"No space left on device: '.*dailies-") as error:
-        decode(file_of("BMP"), "a.bmp")
-    assert error.value.errno == errno.ENOSPC
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    kind=st.sampled_from(["PNG", "JPEG", "BMP", "TIFF", "WEBP", ".exr", ".dpx"]),
-    flips=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),
-)
-def test_a_damaged_frame_is_read_or_refused(kind, flips):
-    data = bytearray(FILES[kind])
-    for place, value in flips:
-        data[min(place, len(data) - 1)] = value
-
-    with suppress(SequenceError):
-        inspect(bytes(data), "a.png")
-        assert decode(bytes(data), "a.png").pixels.shape[2] == 3
-
-
-FILES = {kind: file_of(kind) for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", ".exr", ".dpx")}

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dailies import files, metrics, reference, training
-from dailies.measures import NOT_RENDERED, SOURCE
+from dailies.measures import NOT_RENDERED
 from dailies.metrics import BY_NAME
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
+from dailies.subjects import SOURCE
 from dailies.text import clean
 
 if TYPE_CHECKING:

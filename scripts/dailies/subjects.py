@@ -1,0 +1,146 @@
+"""Subjects: the frames that a job measures, of a model or of the source itself, and the record of how it went."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dailies import backbone, files, manifest
+from dailies.errors import DailiesError, SequenceError
+from dailies.metrics import LPIPS, measured
+from dailies.sequence import Frame, split
+from dailies.sequence import Sequence as FrameSequence
+from dailies.sequence import load as load_sequence
+from dailies.values import MEASURING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dailies.lpips import Lpips
+
+log = logging.getLogger(__name__)
+
+SOURCE, CONSENSUS = "@source", "@consensus"
+"""Whose measures lie beside those of the models; no model's folder begins with ``@``."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one job that measures needs to know: of one shard of the sequence."""
+
+    state: Path
+    """The folder of the workflow's own state."""
+    shard: str
+    shard_frames: int
+    """Into shards of how many frames the sequence is split; 0: it is not."""
+    input_dir: Path
+    reference_dir: Path | None
+    metrics: tuple[str, ...]
+    transfer: str | None
+    threads: int
+    attempt: int
+    lpips_backbone: Path | None = None
+    """The file of LPIPS's weights, where that is measured."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, state: Path, shard: str, threads: int, attempt: int) -> "Job":
+        """Take what concerns measuring from a validated configuration."""
+        asked = measured(config)
+        return cls(
+            state=state,
+            shard=shard,
+            shard_frames=config["shard_frames"],
+            input_dir=Path(config["input_dir"]),
+            reference_dir=Path(config["reference_dir"]) if config["reference_dir"] else None,
+            metrics=asked,
+            transfer=config["transfer"],
+            threads=threads,
+            attempt=attempt,
+            lpips_backbone=backbone.place(config["lpips_backbone"]) if LPIPS in asked else None,
+        )
+
+    @cached_property
+    def shot(self) -> FrameSequence:
+        """The whole sequence."""
+        return load_sequence(self.state / "sequence.json")
+
+    @cached_property
+    def places(self) -> list[tuple[Frame | None, Frame]]:
+        """Each frame of the shard, after the one before it in the sequence."""
+        before = dict(zip(self.shot.frames[1:], self.shot.frames, strict=False))
+        return [(before.get(frame), frame) for frame in split(self.shot, self.shard_frames)[self.shard].frames]
+
+    @cached_property
+    def source(self) -> "Subject":
+        """The frames that all models were given."""
+        folder = self.shot.folder or self.input_dir
+        return Subject(
+            SOURCE,
+            {frame.output: folder / frame.name for frame in self.shot.frames},
+            {frame.output: frame.sha256 for frame in self.shot.frames},
+        )
+
+    @cached_property
+    def weights(self) -> list[str]:
+        """The digests of what LPIPS depends on beside the frames."""
+        return backbone.digests(self.lpips_backbone)
+
+    @cached_property
+    def lpips(self) -> "Lpips":
+        """LPIPS, whose weights are read when the first frame needs them."""
+        from dailies.lpips import Lpips
+
+        return Lpips(self.lpips_backbone)
+
+    def flow_of(self, before: Frame, frame: Frame) -> Path:
+        """Say where the flow between two frames of the source is kept."""
+        name = files.digest([MEASURING, before.sha256, frame.sha256, self.transfer])[:32]
+        return self.state / "flow" / self.shard / f"{name}.npy"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: the frames of a model, or the source's own."""
+
+    name: str
+    paths: Mapping[str, Path] = field(repr=False)
+    """By the name of the rendered frame."""
+    digests: Mapping[str, str] = field(repr=False)
+    """The sha256 of each of them."""
+
+
+def model_of(job: Job, folder: Path) -> Subject:
+    """Give the frames of a model in ``folder`` that the job needs; raise SequenceError when some are not there."""
+    names = {frame.output for pair in job.places for frame in pair if frame}
+    written = manifest.in_place(job.state / "frames" / folder.name, folder, names)
+    there = [name for name in names if (folder / name).is_file()]
+    digests = {name: written[name].sha256 if name in written else files.sha256_of(folder / name) for name in there}
+    if lost := sorted(names - digests.keys()):
+        raise SequenceError(f"{folder.name} lacks {len(lost)} frames, the first of them {lost[0]}; render them again")
+    return Subject(folder.name, {name: folder / name for name in names}, digests)
+
+
+def record(job: Job, name: str, output: Path, work: Callable[[], dict[str, Any]]) -> None:
+    """Do the work and write how it went, to ``output`` and to the state that decides whether it is tried again."""
+    try:
+        ending = {"status": "success", "error": None} | work()
+    except Exception as error:  # frames are foreign data, and no metric is worth a render
+        if not isinstance(error, DailiesError):
+            log.error("measuring failed", exc_info=error)
+        ending = {"status": "error", "error": str(error) or type(error).__name__}
+    if ending["error"]:
+        log.error("%s", ending["error"])
+    for note in ending.get("notes", ()):
+        log.warning("%s", note)
+    state = job.state / "measured" / name / f"{job.shard}.json"
+    files.write_json(state, {"status": ending["status"], "attempt": job.attempt})
+    files.write_json(output, ending)
+
+
+def read_frame(path: Path, *, transfer: str | None) -> "np.ndarray":
+    """Read a frame as float32 from 0 to 1: integers over their largest, floating-point numbers as ``transfer`` says."""
+    from dailies import frames
+
+    return frames.converted(frames.decode(path.read_bytes(), path.name, transfer=transfer).pixels, "float32")

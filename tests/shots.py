@@ -1,0 +1,106 @@
+"""A sequence with a reference to measure against, and models whose frames are made of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import strict_json
+from dailies import files, measures, sequence
+from dailies.baseline import baseline
+from dailies.consensus import consensus
+from dailies.measures import measure
+from dailies.subjects import CONSENSUS, SOURCE, Job
+from PIL import Image
+from test_quality import distorted, picture
+
+COUNT = 5
+NAMES = [f"f_{number}.png" for number in range(COUNT)]
+EVERYTHING = ("psnr", "ssim", "ms_ssim", "gmsd", "haarpsi", "flicker", "detail", "clipping", "consensus")
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(path)
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(np.float32) / 255
+
+
+class Shot:
+    """A sequence with a reference, and models whose frames are made by a function of the reference's."""
+
+    def __init__(self, root: Path, size: tuple[int, int] = (40, 48)) -> None:
+        self.root = root
+        self.out = root / "out"
+        for number, name in enumerate(NAMES):
+            clean = 0.1 + 0.8 * picture(size, seed=number)
+            write(root / "clean" / name, clean)
+            write(root / "shot" / name, distorted(clean, "noise"))
+        self.scan()
+        self.job = Job(
+            state=root / "state",
+            shard="all",
+            shard_frames=0,
+            input_dir=root / "shot",
+            reference_dir=root / "clean",
+            metrics=EVERYTHING,
+            transfer="clip",
+            threads=2,
+            attempt=1,
+        )
+
+    def scan(self) -> None:
+        state = self.root / "state"
+        found = sequence.scan(self.root / "shot", on_bad_frame="error", cache=state / "read.json")
+        sequence.save(found, state / "sequence.json")
+
+    def add(self, model: str, make, status: str = "success") -> Path:
+        for name in NAMES:
+            write(self.out / model / name, make(read(self.root / "clean" / name)))
+        files.write_json(self.record(model), {"status": status, "error": None if status == "success" else "it broke"})
+        return self.out / model
+
+    def record(self, model: str) -> Path:
+        return self.root / "state" / "renders" / model / "all.json"
+
+    def measure(self, model: str, **changes) -> dict:
+        job = replace(self.job, **changes)
+        output = self.root / "state" / "measures" / model / f"{job.shard}.json"
+        if model == SOURCE:
+            baseline(job, output=output)
+        else:
+            measure(job, folder=self.out / model, outcomes=[self.record(model)], output=output)
+        return strict_json(output)
+
+    def consensus(self, *models: str, **changes) -> dict:
+        output = self.root / "state" / "measures" / CONSENSUS / "all.json"
+        consensus(
+            replace(self.job, **changes),
+            output_dir=self.out,
+            outcomes=[self.record(model) for model in models],
+            output=output,
+        )
+        return strict_json(output)
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give the names of the frames that are measured from now on, once for each group of metrics."""
+    seen = []
+    original = measures._of_frame
+
+    def count(job, subject, against, plan, metrics, read):
+        seen.append(plan.frame.output)
+        return original(job, subject, against, plan, metrics, read)
+
+    monkeypatch.setattr(measures, "_of_frame", count)
+    return seen
+
+
+def blur(image: np.ndarray) -> np.ndarray:
+    return distorted(image, "blur")
+
+
+def doubled(image: np.ndarray) -> np.ndarray:
+    return image.repeat(2, axis=0).repeat(2, axis=1)

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+from dailies import quality
+from dailies.subjects import SOURCE
+from shots import COUNT, NAMES, Shot, read, write
+
+
+@pytest.fixture
+def shot(tmp_path) -> Shot:
+    return Shot(tmp_path)
+
+
+def test_the_source_is_measured_as_if_it_were_an_answer(shot):
+    found = shot.measure(SOURCE)["frames"]
+
+    source, clean = (read(shot.root / part / NAMES[2]) for part in ("shot", "clean"))
+    assert found[NAMES[2]]["psnr"] == pytest.approx(quality.psnr(source, clean), abs=1e-6)
+    assert (found[NAMES[2]]["flicker"], found[NAMES[2]]["detail"], found[NAMES[2]]["clipping"]) == (0, 1, 0)
+
+
+def test_the_flow_of_pairs_that_are_gone_is_deleted(shot):
+    shot.measure(SOURCE)
+    kept = {path.name for path in (shot.root / "state/flow/all").iterdir()}
+    write(shot.root / "shot" / NAMES[4], np.full((40, 48, 3), 0.5, np.float32))
+    shot.scan()
+    shot.measure(SOURCE)
+
+    now = {path.name for path in (shot.root / "state/flow/all").iterdir()}
+    assert len(kept) == len(now) == COUNT - 1
+    assert len(kept & now) == COUNT - 2

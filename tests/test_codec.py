@@ -1,0 +1,174 @@
+import errno
+import struct
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import OpenImageIO as oiio  # noqa: N813
+import pytest
+from dailies import png
+from dailies.errors import SequenceError
+from dailies.frames import decode, encode, inspect
+from frame_files import colours, pixels, plain, read_again, saved, written
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from png_files import png_files
+
+
+def test_the_picture_of_an_exr_may_be_in_any_part(tmp_path):
+    values = colours(5, 7, 4).astype(np.float16).astype(np.float32)
+    specs = [oiio.ImageSpec(7, 5, 1, "float"), oiio.ImageSpec(7, 5, 3, "half")]
+    specs[0].channelnames = ("Z",)
+    for number, spec in enumerate(specs):
+        spec.attribute("oiio:subimagename", f"part {number}")
+    path = tmp_path / "a.exr"
+    file = oiio.ImageOutput.create(str(path))
+    assert file.open(str(path), tuple(specs))
+    assert file.write_image(np.ascontiguousarray(values[:, :, 3:]))
+    assert file.open(str(path), specs[1], "AppendSubimage")
+    assert file.write_image(np.ascontiguousarray(values[:, :, :3]))
+    assert file.close()
+
+    picture, header = decode(path.read_bytes(), "a.exr", transfer=None), inspect(path.read_bytes(), "a.exr")
+
+    assert header.notes == ("of several images in one file only number 2 is rendered",)
+    np.testing.assert_array_equal(picture.pixels, values[:, :, :3])
+    spec, again = read_again(encode(picture.pixels, picture), ".exr")
+    assert spec.channelnames == ("R", "G", "B")
+    np.testing.assert_array_equal(again, values[:, :, :3])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html>", "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"),
+        (saved(Image.fromarray(pixels()), "GIF"), "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"),
+    ],
+    ids=["empty", "html", "gif", "sound"],
+)
+def test_what_is_no_frame_is_named_with_the_reason(data, reason):
+    for read in (inspect, decode):
+        with pytest.raises(SequenceError) as error:
+            read(data, "bad.png")
+        assert str(error.value) == f"frame bad.png cannot be read: {reason}"
+
+
+def file_of(kind):
+    """Give a frame of 40×40 pixels in any format."""
+    frame = pixels(40, 40)
+    if kind in {".exr", ".dpx"}:
+        return written(frame.astype(np.uint16) * 257, kind, depth="half" if kind == ".exr" else "uint16")
+    return saved(Image.fromarray(frame), kind)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", ".exr", ".dpx"])
+def test_a_truncated_frame_is_refused(kind):
+    data = file_of(kind)
+
+    for part in (0.3, 0.6, 0.9):
+        with pytest.raises(SequenceError, match=r"^frame cut\.x cannot be read: [^/]+$"):
+            inspect(data[: int(len(data) * part)], "cut.x")
+
+
+def test_a_flipped_byte_of_a_png_is_noticed():
+    data = encode(pixels(), plain(pixels()))
+
+    for place in range(len(data)):
+        broken = bytearray(data)
+        broken[place] ^= 0x10
+        with pytest.raises(SequenceError, match=r"^frame a\.png cannot be read: it is "):
+            inspect(bytes(broken), "a.png")
+
+
+def told(data):
+    """All that is read of a file, to be compared."""
+    picture = decode(data, "a.png")
+    about = vars(picture) | {"attributes": vars(picture.attributes)}
+    return {
+        name: (str(each.dtype), each.shape, each.tobytes()) if isinstance(each, np.ndarray) else each
+        for name, each in about.items()
+    }
+
+
+def told_by_openimageio(data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(png, "is_ordinary", lambda data: False)
+        return told(data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(file=png_files())
+def test_both_readers_of_a_png_agree(file):
+    assert told(file.data) == told_by_openimageio(file.data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(file=png_files(damaged=True))
+def test_damaged_pixels_that_are_accepted_are_the_same_for_both_readers(file):
+    with suppress(SequenceError):
+        inspect(file.data, "a.png")
+        assert told(file.data) == told_by_openimageio(file.data)
+
+
+def test_a_png_that_only_openimageio_accepts_is_read():
+    data = png.encode(pixels(), compression="fast", carried=[png.chunk("PLTE", b"ab")])
+
+    with pytest.raises(ValueError, match="PLTE"):
+        png.decode(data)
+    np.testing.assert_array_equal(decode(data, "a.png").pixels, pixels())
+
+
+def test_a_png_whose_pixels_do_not_match_their_own_checksum_is_refused():
+    data = encode(pixels(), plain(pixels()))
+    chunks = [(kind, bytearray(content)) for kind, content in png.chunks(data)]
+    for kind, content in chunks:
+        if kind == "IDAT":
+            content[-1] ^= 1  # of the Adler-32; the chunk's checksum is made anew
+
+    with pytest.raises(
+        SequenceError, match=r"^frame a\.png cannot be read: PNG read error: IDAT: incorrect data check"
+    ):
+        inspect(png.SIGNATURE + b"".join(png.chunk(*each) for each in chunks), "a.png")
+
+
+def test_a_png_that_is_too_large_to_be_one_is_refused_before_its_pixels_are_made_room_for():
+    data = bytearray(encode(pixels(), plain(pixels())))
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+
+    for read in (inspect, decode):
+        with pytest.raises(SequenceError, match=r"^frame a\.png cannot be read: .*limit"):
+            read(bytes(data), "a.png")
+
+
+def test_a_full_disk_for_scratch_files_is_named(monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*dailies-") as error:
+        decode(file_of("BMP"), "a.bmp")
+    assert error.value.errno == errno.ENOSPC
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    kind=st.sampled_from(["PNG", "JPEG", "BMP", "TIFF", "WEBP", ".exr", ".dpx"]),
+    flips=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),
+)
+def test_a_damaged_frame_is_read_or_refused(kind, flips):
+    data = bytearray(FILES[kind])
+    for place, value in flips:
+        data[min(place, len(data) - 1)] = value
+
+    with suppress(SequenceError):
+        inspect(bytes(data), "a.png")
+        assert decode(bytes(data), "a.png").pixels.shape[2] == 3
+
+
+FILES = {kind: file_of(kind) for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", ".exr", ".dpx")}

@@ -1,0 +1,64 @@
+import pytest
+from dailies.manifest import Manifest, attempt_after
+from shots import NAMES, Shot, blur, read, write
+
+
+@pytest.fixture
+def shot(tmp_path) -> Shot:
+    return Shot(tmp_path)
+
+
+def test_a_frame_that_was_changed_after_it_was_rendered_is_measured_as_it_is(shot):
+    folder = shot.add("model", blur)
+    path = shot.root / "state/frames/model/all.jsonl"
+    path.parent.mkdir(parents=True)
+    told = Manifest(path, folder=folder, keys=dict.fromkeys(NAMES, "key"))
+    for name in NAMES:
+        told.add(name, (folder / name).read_bytes(), seconds=1, device="cpu", tiled=False)
+    shot.measure("model", metrics=("psnr",))
+    write(folder / NAMES[0], read(shot.root / "clean" / NAMES[0]))
+
+    found = shot.measure("model", metrics=("psnr",))["frames"]
+
+    assert [name for name in NAMES if found[name]["psnr"] == 100] == [NAMES[0]]
+
+
+def test_what_fails_is_recorded_and_tried_again(shot):
+    folder = shot.add("model", blur)
+    (folder / NAMES[3]).unlink()
+    state = shot.root / "state/measured/model/all.json"
+
+    found = shot.measure("model")
+    assert (found["status"], "frames" in found) == ("error", False)
+    assert found["error"] == "model lacks 1 frames, the first of them f_3.png; render them again"
+    assert attempt_after(state) == 2
+
+    shot.add("model", blur)
+    assert shot.measure("model", attempt=2)["status"] == "success"
+    assert attempt_after(state) == 2
+
+
+def test_a_damaged_frame_is_no_crash(shot):
+    folder = shot.add("model", blur)
+    (folder / NAMES[3]).write_bytes(b"junk")
+
+    found = shot.measure("model")
+
+    assert found["error"] == "frame f_3.png cannot be read: it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"
+
+
+def test_deeper_frames_and_floats_measure_on_one_scale(shot):
+    from dailies import frames
+
+    shot.add("model", blur)
+    eight = shot.measure("model", metrics=("psnr", "ssim"))["frames"]
+    for name in NAMES:
+        path = shot.root / "clean" / name
+        picture = frames.decode(path.read_bytes(), name)
+        path.unlink()
+        path.with_suffix(".exr").write_bytes(frames.encode(frames.converted(picture.pixels, "float32"), picture, "exr"))
+    floats = shot.measure("model", metrics=("psnr", "ssim"))["frames"]
+
+    for name in NAMES:
+        assert floats[name]["psnr"] == pytest.approx(eight[name]["psnr"], abs=0.01)
+        assert floats[name]["ssim"] == pytest.approx(eight[name]["ssim"], abs=1e-3)

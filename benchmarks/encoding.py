@@ -11,13 +11,15 @@ import statistics
 import sys
 import tempfile
 import time
-import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 from PIL import Image
@@ -25,7 +27,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies import frames  # noqa: E402
+from dailies import codec, frames  # noqa: E402
 
 SIZE, REPEATS = (1920, 1080), 7
 GRAINS = {0: "clean", 5: "light grain", 15: "heavy grain"}
@@ -114,13 +116,26 @@ def medians(programs: dict[str, Callable[[], bytes | np.ndarray]]) -> dict[str, 
     return {name: statistics.median(each) for name, each in times.items()}
 
 
-def peak(program: Callable[[], object], frame: np.ndarray) -> float:
-    """Give the most memory that numpy and Python hold while a program runs, in frames."""
-    tracemalloc.start()
-    program()
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return most / frame.nbytes
+def peaks(kind: str, dtype: type[np.unsignedinteger]) -> tuple[float, float]:
+    """Give the most memory to read and to write a frame, in frames; to be run in a process of its own."""
+    frame, small = photograph(5, dtype), np.zeros((8, 8, 3), dtype)
+    data = ours(kind)(small)
+    frames.decode(data, kind)
+    data = ours(kind)(frame)
+    found = []
+    for program in (partial(ours(kind), frame), partial(frames.decode, data, kind)):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+        before = _resident("VmRSS")
+        program()
+        found.append((_resident("VmHWM") - before) / frame.nbytes)
+    writing, reading = found
+    return reading, writing
+
+
+def _resident(name: str) -> int:
+    """Give a figure of this process's memory, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
 def table(title: str, seconds: dict[str, float], sizes: dict[str, int]) -> None:
@@ -139,20 +154,46 @@ def measure_writing(dtype: type[np.unsignedinteger], grain: float) -> None:
     table(f"writing {np.iinfo(dtype).bits} bits, {GRAINS[grain]}", medians(programs), sizes)
 
 
+def with_pillow(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def with_opencv(data: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+
+
+def with_openimageio(data: bytes) -> np.ndarray:
+    with codec.opened(data, "a.png") as file:
+        return codec.read(file, "", "a.png")
+
+
+def with_ffmpeg(data: bytes) -> np.ndarray:
+    context = av.CodecContext.create("png", "r")
+    context.thread_count = 1
+    return [*context.decode(av.Packet(data)), *context.decode(None)][0].to_ndarray()
+
+
+READERS = {
+    "OpenImageIO": with_openimageio,
+    "FFmpeg": with_ffmpeg,
+    "OpenCV": with_opencv,
+    "Pillow": with_pillow,
+}
+
+
 def measure_reading(dtype: type[np.unsignedinteger], kinds: tuple[str, ...]) -> None:
     frame = photograph(5, dtype)
     files = {kind: ours(kind)(frame) for kind in kinds}
     programs = {kind: partial(frames.decode, data, kind) for kind, data in files.items()}
-    if dtype is np.uint8:
-        programs["png, with Pillow"] = partial(with_pillow, files["png"])
+    for name, reader in READERS.items():
+        # Pillow reads 16-bit RGB as 8-bit
+        if dtype is np.uint8 or reader is not with_pillow:
+            programs[f"png, with {name}"] = partial(reader, files[kinds[0]])
     table(f"reading {np.iinfo(dtype).bits} bits, {GRAINS[5]}", medians(programs), {})
     for kind in kinds:
-        reading, writing = peak(programs[kind], frame), peak(partial(ours(kind), frame), frame)
-        print(f"{kind}: at most {reading:.2f} frames in memory to read, {writing:.2f} to write")
-
-
-def with_pillow(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)))
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            reading, writing = pool.submit(peaks, kind, dtype).result()
+        print(f"{kind}: at most {reading:.1f} frames of memory to read, {writing:.1f} to write", flush=True)
 
 
 def main() -> None:

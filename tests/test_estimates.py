@@ -73,7 +73,7 @@ def test_the_pages_job_follows_frames_and_models(tmp_path):
     sequence.save(shot(7, 5), listing)
     assert (estimates.page_memory(listing), estimates.page_minutes(listing, models=3)) == (600, estimates.START + 1)
     sequence.save(shot(3840, 2160, count=100, mode="RGBA", bit_depth=32, floating=True), listing)
-    assert estimates.page_memory(listing) == pytest.approx(500 + 4 * 3840 * 2160 * 24 / 1e6, abs=1)
+    assert estimates.page_memory(listing) == pytest.approx(500 + 4 * 3840 * 2160 * 28 / 1e6, abs=1)
     assert estimates.page_minutes(listing, models=9) == pytest.approx(estimates.START + 10 * 829 * 0.3 / 60, abs=1)
 
 
@@ -81,6 +81,6 @@ def test_the_videos_job_follows_frames_models_and_threads(tmp_path):
     listing = tmp_path / "sequence.json"
     sequence.save(shot(1000, 1000), listing)
     few, more = (estimates.video_memory(listing, models=models, threads=4) for models in (2, 12))
-    assert few == 350 + 1000 + 5 * (3 * 4 + 3 + 8)
+    assert few == 350 + 1000 + 5 * (3 * 4 + 3 + 12)
     assert more - few == 5 * 3 * 10
-    assert estimates.video_memory(listing, models=2, threads=9) == 350 + 1000 + 10 * (3 * 4 + 3 + 8)
+    assert estimates.video_memory(listing, models=2, threads=9) == 350 + 1000 + 10 * (3 * 4 + 3 + 12)

@@ -1,5 +1,8 @@
 import io
+import itertools
 import struct
+import threading
+import time
 import zlib
 
 import numpy as np
@@ -89,13 +92,60 @@ def test_ordinary_files_are_read_by_the_book(file):
         np.testing.assert_array_equal(pixels, by_the_book(file.data))
 
 
-def test_pixels_that_cannot_be_read_are_refused():
-    data = png.encode(random((5, 7, 3)), compression="fast")
-    kinds = dict(png.chunks(data))
-    without = png.SIGNATURE + b"".join(png.chunk(kind, kinds[kind]) for kind in ("IHDR", "IEND"))
+def with_pixels(data, deflated):
+    """Put other deflated pixels into a file."""
+    kinds = dict(png.chunks(data)) | {"IDAT": deflated}
+    return png.SIGNATURE + b"".join(png.chunk(kind, kinds[kind]) for kind in ("IHDR", "IDAT", "IEND"))
 
-    with pytest.raises(ValueError, match="IDAT or fdAT"):
-        png.decode(without)
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rows: b"", "its pixels are not as many as it says"),
+        (lambda rows: zlib.compress(rows[:-1]), "its pixels are not as many as it says"),
+        (lambda rows: zlib.compress(rows + b"0"), "its pixels are not as many as it says"),
+        (lambda rows: zlib.compress(rows)[:-5], "its pixels are not as many as it says"),
+        (lambda rows: zlib.compress(rows + bytes(10**9)), "its pixels are not as many as it says"),
+        (lambda rows: zlib.compress(rows)[:-1] + b"0", "its pixels cannot be inflated"),
+        (lambda rows: b"nothing deflated", "its pixels cannot be inflated"),
+        (lambda rows: zlib.compress(b"\5" + rows[1:]), "its rows are filtered in an unknown way"),
+    ],
+    ids=["none", "too few", "too many", "cut off", "a bomb", "checksum", "not deflated", "filter"],
+)
+def test_pixels_that_cannot_be_read_are_refused(change, reason):
+    data = png.encode(random((5, 7, 3)), compression="fast")
+    rows = zlib.decompress(dict(png.chunks(data))["IDAT"])
+
+    with pytest.raises(ValueError, match=f"^{reason}"):
+        png.decode(with_pixels(data, change(rows)))
+
+
+def longest_pause(work):
+    """Give the longest time that another thread had to wait while some work was done, as a part of the work's own."""
+    moments, done = [], threading.Event()
+
+    def watch():
+        while not done.is_set():
+            moments.append(time.perf_counter())
+            time.sleep(0)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    start = time.perf_counter()
+    work()
+    end = time.perf_counter()
+    done.set()
+    thread.join()
+    inside = [start, *(moment for moment in moments if start < moment < end), end]
+    return max(after - before for before, after in itertools.pairwise(inside)) / (end - start)
+
+
+def test_other_threads_run_while_a_frame_is_read_or_written():
+    pixels = random((1080, 1920, 3)) // 16
+    data = png.encode(pixels, compression="fast")
+
+    for work in (lambda: png.decode(data), lambda: png.encode(pixels, compression="fast")):
+        assert min(longest_pause(work) for _ in range(20)) < 0.5
 
 
 def test_pixels_that_are_not_contiguous_are_written_as_they_look():

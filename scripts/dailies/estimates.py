@@ -50,6 +50,9 @@ PAGE_SECONDS = 0.3
 ENCODER = 1000
 """MB of an encoder that looks 60 frames of 4K ahead, and of its libraries."""
 
+AS_8_BITS = 12
+"""Bytes of a pixel of a frame that is read and becomes 8 bits, beside its own; ``benchmarks/encoding.py``."""
+
 BANDWIDTH = 5e6
 """Bytes a second of a slow network."""
 
@@ -99,13 +102,13 @@ def measure_minutes(shard: Sequence, metrics: Collection[str]) -> int:
 def page_memory(sequence: str | Path) -> int:
     """Give the MB of the comparison page's job, whose threads hold one frame each, as it came and as 8 bits."""
     shot = load(Path(sequence))
-    return max(LEAST, math.ceil(SNAKEMAKE + 150 + 4 * shot.largest * (_bytes_per_pixel(shot) + 8) / 1e6))
+    return max(LEAST, math.ceil(SNAKEMAKE + 150 + 4 * shot.largest * (_bytes_per_pixel(shot) + AS_8_BITS) / 1e6))
 
 
 def video_memory(sequence: str | Path, *, models: int, threads: int) -> int:
     """Give the MB of the videos' job: the encoder, and of each thread a picture of all models and a frame."""
     shot = load(Path(sequence))
-    held = (threads + 1) * shot.largest * (3 * (models + 2) + _bytes_per_pixel(shot) + 8)
+    held = (threads + 1) * shot.largest * (3 * (models + 2) + _bytes_per_pixel(shot) + AS_8_BITS)
     return math.ceil(SNAKEMAKE + ENCODER + held / 1e6)
 
 

@@ -866,15 +866,17 @@ def test_a_device_that_is_asked_for_and_missing_is_refused(wanted):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("autotune", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
-def test_cuda_renders_what_the_cpu_renders(precision, caplog):
+def test_cuda_renders_what_the_cpu_renders(precision, autotune, caplog):
     torch.manual_seed(0)
     network, frame = ARCHITECTURES["unet"](base_channels=8), pixels(100, 130)
     model = Model(network.eval(), "unet")
     expected = engine(network).render(frame)
 
     with caplog.at_level(logging.WARNING):
-        rendered = Engine(model, device=find_device("cuda"), settings=Settings(precision=precision)).render(frame)
+        asked = Settings(precision=precision, autotune=autotune)
+        rendered = Engine(model, device=find_device("cuda"), settings=asked).render(frame)
 
     assert difference(rendered, expected) <= (1 if precision == "fp32" else 4)
     assert not caplog.messages

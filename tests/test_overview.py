@@ -18,6 +18,7 @@ from dailies.sequence import Sequence as FrameSequence
 selenium = pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
 
 from selenium import webdriver  # noqa: E402
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
@@ -200,6 +201,16 @@ def shown(browser: "webdriver.Chrome", text: str) -> str:
 
 def choose(browser: "webdriver.Chrome", category: str, result: str) -> None:
     """Open a category of the report, and the view of a result in it."""
-    WebDriverWait(browser, 60).until(lambda at: at.find_element(By.PARTIAL_LINK_TEXT, category)).click()
-    eye = f"//*[normalize-space(text())='{result}']/following::a[1]"
-    WebDriverWait(browser, 60).until(lambda at: at.find_element(By.XPATH, eye)).click()
+    click(browser, By.PARTIAL_LINK_TEXT, category)
+    click(browser, By.XPATH, f"//*[normalize-space(text())='{result}']/following::a[1]")
+
+
+def click(browser: "webdriver.Chrome", by: str, what: str) -> None:
+    """Click on an element once it is there, and nothing that still moves lies over it."""
+
+    def clicked(at: "webdriver.Chrome") -> bool:
+        at.find_element(by, what).click()
+        return True
+
+    moving = (ElementClickInterceptedException, StaleElementReferenceException)
+    WebDriverWait(browser, 60, ignored_exceptions=moving).until(clicked)

@@ -89,6 +89,7 @@ def test_ordinary_files_are_read_by_the_book(file):
     if file.ordinary:
         pixels = png.decode(file.data)
         assert pixels.dtype.itemsize == file.depth // 8
+        assert pixels.flags.c_contiguous
         np.testing.assert_array_equal(pixels, by_the_book(file.data))
 
 
@@ -105,12 +106,23 @@ def with_pixels(data, deflated):
         (lambda rows: zlib.compress(rows[:-1]), "its pixels are not as many as it says"),
         (lambda rows: zlib.compress(rows + b"0"), "its pixels are not as many as it says"),
         (lambda rows: zlib.compress(rows)[:-5], "its pixels are not as many as it says"),
+        (lambda rows: zlib.compress(rows)[:-2], "its pixels are not as many as it says"),
         (lambda rows: zlib.compress(rows + bytes(10**9)), "its pixels are not as many as it says"),
         (lambda rows: zlib.compress(rows)[:-1] + b"0", "its pixels cannot be inflated"),
         (lambda rows: b"nothing deflated", "its pixels cannot be inflated"),
         (lambda rows: zlib.compress(b"\5" + rows[1:]), "its rows are filtered in an unknown way"),
     ],
-    ids=["none", "too few", "too many", "cut off", "a bomb", "checksum", "not deflated", "filter"],
+    ids=[
+        "none",
+        "too few",
+        "too many",
+        "cut off",
+        "cut in its checksum",
+        "a bomb",
+        "checksum",
+        "not deflated",
+        "filter",
+    ],
 )
 def test_pixels_that_cannot_be_read_are_refused(change, reason):
     data = png.encode(random((5, 7, 3)), compression="fast")

@@ -25,7 +25,7 @@ LEAST = 600
 TORCH, COPIES, PER_PIXEL = 500, 3.0, 1.2e-3
 """MB of torch and the codecs; how often a model's file is in memory while it is read; MB for a pixel of a frame.
 
-The first two with a reserve: ``benchmarks/resources.py`` measures 273 MB, and 0.7 times the file of a U-Net; a
+The first two with a reserve: ``benchmarks/resources.py`` measures 274 MB, and 1.0 to 1.5 times the file; a
 file that is unpickled, converted and tried may be there more often.
 """
 

@@ -12,13 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 from PIL import Image
+
+if TYPE_CHECKING:
+    from scenes import Scene
+    from shots import Shot
+    from stores import Shelf
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -306,6 +311,38 @@ def blank_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("blank") / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> "Shelf":
+    """An empty sqlite store, as trainers write to it."""
+    from stores import sqlite_shelf
+
+    return sqlite_shelf(tmp_path / "store")
+
+
+@pytest.fixture
+def scene(shelf: "Shelf", tmp_path: Path) -> "Scene":
+    """That store, and what discovery makes of it."""
+    from scenes import scene_of
+
+    return scene_of(shelf, tmp_path)
+
+
+@pytest.fixture
+def shot(tmp_path: Path) -> "Shot":
+    """A sequence with a reference, to measure models by."""
+    from shots import Shot
+
+    return Shot(tmp_path)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the frames that are measured, once for each group of metrics."""
+    from shots import counting
+
+    return counting(monkeypatch)
 
 
 @pytest.fixture

@@ -1,12 +1,7 @@
 import numpy as np
 import pytest
 from dailies import consensus, quality
-from shots import NAMES, Shot, blur, doubled, write
-
-
-@pytest.fixture
-def shot(tmp_path) -> Shot:
-    return Shot(tmp_path)
+from shots import NAMES, blur, doubled, write
 
 
 def test_the_consensus_is_the_median_and_the_odd_one_out_is_far_from_it(shot):

@@ -3,17 +3,7 @@ from dailies import connection
 from dailies.discovery import discover, standing
 from dailies.errors import StoreError, StoreUnreachable
 from scenes import LISTING, Scene, scene_of
-from stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot, sqlite_shelf
-
-
-@pytest.fixture
-def shelf(tmp_path):
-    return sqlite_shelf(tmp_path / "store")
-
-
-@pytest.fixture
-def scene(shelf, tmp_path):
-    return scene_of(shelf, tmp_path)
+from stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot
 
 
 def test_no_model_at_all_says_how_many_runs_were_seen_and_why(shelf, scene):

@@ -1,11 +1,6 @@
 import pytest
 from dailies.store import TrackingStore
-from stores import BEST, runs_of, sqlite_shelf
-
-
-@pytest.fixture
-def shelf(tmp_path):
-    return sqlite_shelf(tmp_path)
+from stores import BEST, runs_of
 
 
 @pytest.fixture

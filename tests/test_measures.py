@@ -14,18 +14,8 @@ from dailies.lpips import Lpips
 from dailies.manifest import attempt_after
 from dailies.subjects import SOURCE
 from networks import write_alexnet
-from shots import COUNT, EVERYTHING, NAMES, Shot, blur, counting, doubled, read, write
+from shots import COUNT, EVERYTHING, NAMES, Shot, blur, doubled, read, write
 from test_quality import wang
-
-
-@pytest.fixture
-def shot(tmp_path) -> Shot:
-    return Shot(tmp_path)
-
-
-@pytest.fixture
-def counted(monkeypatch) -> list[str]:
-    return counting(monkeypatch)
 
 
 def test_every_frame_has_its_metrics(shot):

@@ -2,20 +2,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
 from dailies.records import table
-from scenes import scene_of
-from stores import BEST, snapshot, sqlite_shelf
-
-
-@pytest.fixture
-def shelf(tmp_path):
-    return sqlite_shelf(tmp_path / "store")
-
-
-@pytest.fixture
-def scene(shelf, tmp_path):
-    return scene_of(shelf, tmp_path)
+from stores import BEST, snapshot
 
 
 def test_a_model_is_recorded_in_two_files(shelf, scene):

@@ -1,11 +1,6 @@
 import pytest
 from dailies.manifest import Manifest, attempt_after
-from shots import NAMES, Shot, blur, read, write
-
-
-@pytest.fixture
-def shot(tmp_path) -> Shot:
-    return Shot(tmp_path)
+from shots import NAMES, blur, read, write
 
 
 def test_a_frame_that_was_changed_after_it_was_rendered_is_measured_as_it_is(shot):

@@ -16,19 +16,8 @@ from stores import (
     server_folder,
     server_shelf,
     snapshot,
-    sqlite_shelf,
     stranger,
 )
-
-
-@pytest.fixture
-def shelf(tmp_path):
-    return sqlite_shelf(tmp_path / "store")
-
-
-@pytest.fixture
-def scene(shelf, tmp_path):
-    return scene_of(shelf, tmp_path)
 
 
 def test_models_are_found_in_every_layout(shelf, scene):

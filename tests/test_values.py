@@ -1,16 +1,5 @@
 import numpy as np
-import pytest
-from shots import COUNT, NAMES, Shot, blur, counting, write
-
-
-@pytest.fixture
-def shot(tmp_path) -> Shot:
-    return Shot(tmp_path)
-
-
-@pytest.fixture
-def counted(monkeypatch) -> list[str]:
-    return counting(monkeypatch)
+from shots import COUNT, NAMES, blur, write
 
 
 def test_no_more_is_kept_of_what_is_left_out_than_was_measured_of_it(shot, counted):

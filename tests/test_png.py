@@ -5,6 +5,7 @@ import threading
 import time
 import zlib
 
+import av
 import numpy as np
 import pytest
 from dailies import png
@@ -130,6 +131,19 @@ def test_pixels_that_cannot_be_read_are_refused(change, reason):
 
     with pytest.raises(ValueError, match=f"^{reason}"):
         png.decode(with_pixels(data, change(rows)))
+
+
+def test_a_file_of_which_ffmpeg_makes_no_frame_is_refused(monkeypatch):
+    class Silent:
+        create = staticmethod(lambda name, mode: Silent())
+
+        def decode(self, packet):
+            return []
+
+    monkeypatch.setattr(av, "CodecContext", Silent)
+
+    with pytest.raises(ValueError, match="its pixels cannot be decoded"):
+        png.decode(png.encode(random((5, 7, 3)), compression="fast"))
 
 
 def longest_pause(work):

@@ -85,7 +85,7 @@ def read(file: oiio.ImageInput, storage: str, name: str) -> np.ndarray:
 
 
 def read_quickly(data: bytes, storage: str, name: str) -> np.ndarray:
-    """Give what ``read`` gives of an ordinary PNG, in half the time: the last checksum is not looked at."""
+    """Give what ``read`` gives of an ordinary PNG, in half the time."""
     try:
         return png.decode(data)
     except ValueError:  # OpenImageIO accepts more, and says better what is wrong

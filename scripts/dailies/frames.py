@@ -76,7 +76,7 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
     Values are those of the file: of 8 bits uint8; of 10, 12 and 16 bits uint16, expanded to 0 to 65535; of
     floating-point numbers float32. Of these, ``transfer`` ``clip`` clamps what a network is given to 0 to 1, and NaN
     to 0; ``None`` leaves them as they are. Palettes are expanded, CMYK is converted. Raises SequenceError as
-    ``inspect`` does; but of a PNG that ``inspect`` was not asked about, the checksums of the chunks are all it checks.
+    ``inspect`` does.
     """
     quick = png.is_ordinary(data)
     with codec.opened(data, name, pixels=not quick) as file:

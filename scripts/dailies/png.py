@@ -108,10 +108,12 @@ def decode(data: bytes) -> np.ndarray:
     context = av.CodecContext.create("png", "r")
     context.thread_count = 1
     try:
-        frame = [*context.decode(packet), *context.decode(None)][0]
+        frames = [*context.decode(packet), *context.decode(None)]
     except av.FFmpegError as error:
         raise ValueError(str(error)) from error
-    return np.ascontiguousarray(frame.to_ndarray()).reshape(height, width, -1)  # its rows may be padded
+    if not frames:
+        raise ValueError("its pixels cannot be decoded")
+    return np.ascontiguousarray(frames[0].to_ndarray()).reshape(height, width, -1)  # its rows may be padded
 
 
 def _as_stored(data: bytes, row: int, height: int) -> bytes:

@@ -38,6 +38,26 @@ def test_the_first_image_among_the_outputs_of_onnx_is_given(tmp_path, onnxruntim
     assert torch.equal(open_program(path).network(image()), image() * 2)
 
 
+def test_onnx_on_cuda_gives_every_job_the_same_bits(tmp_path, onnxruntime, monkeypatch):
+    network = open_program(onnx_model(tmp_path / "model.onnx", ["batch", 3, "height", "width"])).network
+    asked = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *given, providers: asked.append((*given, providers)))
+    network._session("cuda")
+    [(_, options, providers)] = asked
+    assert options.use_deterministic_compute
+    exact = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+    assert providers == [("CUDAExecutionProvider", exact), ("CPUExecutionProvider", {})]
+
+
+def test_onnx_says_where_it_runs_when_onnxruntime_has_no_cuda(tmp_path, onnxruntime, monkeypatch, caplog):
+    network = open_program(onnx_model(tmp_path / "model.onnx", ["batch", 3, "height", "width"])).network
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert network._session("cuda") is network._session("cpu")
+    text = "onnxruntime has no CUDA here, so the program runs on the CPU; pip install onnxruntime-gpu"
+    assert [record.message for record in caplog.records] == [text]
+
+
 def external(location: str, length: int = 4) -> bytes:
     entries = {"location": location, "offset": "0", "length": str(length)}
     fields = [(13, proto((1, key), (2, value))) for key, value in entries.items()]

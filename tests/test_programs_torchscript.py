@@ -525,6 +525,38 @@ def test_a_trace_runs_on_another_device_than_it_was_made_on(tmp_path, made_on):
     torch.testing.assert_close(network.to("cpu")(image()), image() + 1)
 
 
+class Pointwise(nn.Module):
+    """What torch fuses to one operator, which rounds otherwise."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return torch.tanh(pixels * 1.7 + 0.3).sigmoid() * pixels + torch.exp(-pixels * pixels)
+
+
+@pytest.fixture
+def fusing():
+    """Has torch fuse operators on the CPU, as it does on CUDA."""
+    before = torch._C._jit_can_fuse_on_cpu(), torch._C._jit_get_te_must_use_llvm_cpu()
+    torch._C._jit_override_can_fuse_on_cpu(True)
+    torch._C._jit_set_te_must_use_llvm_cpu(False)
+    yield
+    torch._C._jit_override_can_fuse_on_cpu(before[0])
+    torch._C._jit_set_te_must_use_llvm_cpu(before[1])
+
+
+def test_no_frame_of_torchscript_depends_on_how_many_came_before(tmp_path, fusing):
+    path = scripted(tmp_path / "model.pt", Pointwise())
+    network, pixels = open_program(path).network, image(64, 64)
+
+    def answers(program: nn.Module) -> list[Tensor]:
+        with torch.inference_mode():
+            return [program(pixels) for _ in range(5)]
+
+    alone, *later = answers(torch.jit.load(str(path)))
+    assert not all(torch.equal(alone, each) for each in later)  # else this test would show nothing
+    first, *others = answers(network)
+    assert all(torch.equal(first, each) for each in others)
+
+
 def test_the_weights_of_a_trace_move_with_it(tmp_path):
     path = tmp_path / "model.pt"
     torch.jit.trace(Double().eval(), image()).save(path)

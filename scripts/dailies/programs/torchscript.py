@@ -92,7 +92,9 @@ class _Script(nn.Module):
         return self
 
     def forward(self, pixels: Tensor) -> Any:
-        return self.program(pixels)
+        # else torch rewrites the program after its first frames, and fuses operators on CUDA: their last bit changes
+        with torch.jit.optimized_execution(False):
+            return self.program(pixels)
 
 
 def _checked_copy(archive: Archive, device: torch.device) -> bytes:

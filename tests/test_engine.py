@@ -283,8 +283,10 @@ def test_a_network_that_failed_halfway_through_in_place_work_loses_nothing():
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
     ],
-    ids=["cuda", "cpu", "mps", "cudnn"],
+    ids=["cuda", "cpu", "mps", "cudnn", "cudnn 9", "workspace"],
 )
 def test_every_way_to_run_out_of_memory_is_understood(error):
     frame = pixels(100, 90)

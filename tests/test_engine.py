@@ -2,6 +2,7 @@ import logging
 import math
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 NO_LESS = "(end other programs or set another device)"
+
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def constant(value):
@@ -867,7 +870,7 @@ def test_a_device_that_is_asked_for_and_missing_is_refused(wanted):
     assert str(error.value).endswith("set device to auto or cpu, or install a torch that supports it")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@on_cuda
 @pytest.mark.parametrize("autotune", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
 def test_cuda_renders_what_the_cpu_renders(precision, autotune, caplog):
@@ -884,7 +887,7 @@ def test_cuda_renders_what_the_cpu_renders(precision, autotune, caplog):
     assert not caplog.messages
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@on_cuda
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_frames_in_flight_on_cuda_do_not_touch_each_other(dtype):
     renderer = Engine(Model(nn.Identity(), "test"), device=find_device("cuda"), settings=Settings())
@@ -894,3 +897,57 @@ def test_frames_in_flight_on_cuda_do_not_touch_each_other(dtype):
 
     for frame, rendering in zip(given, under_way, strict=True):
         np.testing.assert_allclose(rendering.result(), frame, atol=1e-3)
+
+
+@on_cuda
+def test_late_outputs_on_cuda_that_are_not_finite_are_rendered_in_fp32_whoever_asks():
+    network = Do(lambda x: x / 0 if torch.is_autocast_enabled("cuda") else -x)
+    renderer = Engine(Model(network, "test"), device=find_device("cuda"), settings=Settings(precision="fp16"))
+    given = [pixels(400, 500, seed) for seed in range(12)]
+
+    under_way = [renderer.submit(frame) for frame in given]
+    with ThreadPoolExecutor(4) as pool:
+        rendered = list(pool.map(lambda rendering: rendering.result(), under_way))
+
+    np.testing.assert_array_equal(rendered, [255 - frame for frame in given])
+    assert renderer.notes == ["frames whose output in fp16 is not finite are rendered in fp32"]
+
+
+@pytest.fixture
+def half_a_gigabyte():
+    """A CUDA device of which this process gets no more than that beside what it has."""
+    torch.cuda.empty_cache()
+    allowed = torch.cuda.memory_reserved() + 2**29
+    torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@on_cuda
+def test_memory_that_runs_out_on_cuda_leads_to_tiles(half_a_gigabyte):
+    network = Do(lambda x: -x.repeat(1, 200, 1, 1)[:, :3])
+    settings_ = Settings(tile_size=256, overlap=32)
+    renderer = Engine(Model(network, "test"), device=find_device("cuda"), settings=settings_)
+    given = [pixels(500, 700, seed) for seed in range(4)]
+
+    under_way = [renderer.submit(frame) for frame in given]
+
+    for frame, rendering in zip(given, under_way, strict=True):
+        np.testing.assert_array_equal(rendering.result(), 255 - frame)
+    assert (renderer.tiled, renderer.tile_size) == (True, 256)
+
+
+@on_cuda
+@pytest.mark.skipif(not find_spec("triton"), reason="torch compiles for CUDA with Triton")
+def test_a_compiled_network_on_cuda_renders_what_the_cpu_renders():
+    torch.manual_seed(0)
+    network, frame = ARCHITECTURES["unet"](base_channels=8), pixels(100, 130)
+    expected = engine(network).render(frame)
+    asked = Settings(precision="fp16", compile=True, parity_tolerance=(4, 1))
+    renderer = Engine(Model(network, "unet"), device=find_device("cuda"), settings=asked)
+
+    renderer.settle(frame)
+
+    assert renderer.notes == []
+    assert renderer.compile_seconds is not None
+    assert difference(renderer.render(frame), expected) <= 4

@@ -1,7 +1,8 @@
 import logging
 import math
+import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.util import find_spec
 
 import numpy as np
@@ -23,6 +24,9 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 NO_LESS = "(end other programs or set another device)"
+
+PATIENCE = 60
+"""Seconds after which what has not ended counts as a hang."""
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -600,9 +604,11 @@ class Arrival:
 
     def __init__(self):
         self.waited = 0
+        self.meanwhile = lambda: None
 
     def synchronize(self):
         self.waited += 1
+        self.meanwhile()
 
 
 @pytest.fixture
@@ -643,6 +649,43 @@ def test_late_outputs_that_are_not_finite_are_rendered_in_fp32_whoever_asks(arri
     np.testing.assert_array_equal(rendered, given)
     assert renderer.precision == "bf16"
     assert len(renderer.notes) == 1
+
+
+def test_how_many_go_together_is_told_of_the_precision_that_was_asked_for():
+    fails, busy, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def network(x):
+        if torch.is_autocast_enabled("cpu"):
+            return x / 0 if fails.is_set() else x + len(x) / 1000
+        busy.set()
+        assert go_on.wait(PATIENCE)
+        return x
+
+    renderer, frame = engine(Do(network), precision="bf16", batch=2), pixels()
+    renderer.submit_all([frame, frame], [None, None])
+    assert renderer.together(5, 7) == 1
+    fails.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        rendering = pool.submit(renderer.render, frame)
+        assert busy.wait(PATIENCE)
+        together = pool.submit(renderer.together, 5, 7)
+        wait([together], timeout=0.5)
+        go_on.set()
+
+    assert together.result() == 1
+    np.testing.assert_array_equal(rendering.result(), frame)
+
+
+def test_a_frame_that_is_rendered_anew_in_fp32_keeps_nobody_waiting_who_feeds_the_device(arrival):
+    renderer = lower(lambda x: x / 0)
+    rendering = renderer.submit(pixels())
+
+    with ThreadPoolExecutor(1) as pool:
+        arrival.meanwhile = lambda: pool.submit(renderer.together, 5, 7).result(timeout=PATIENCE)
+        np.testing.assert_array_equal(rendering.result(), pixels())
+
+    assert arrival.waited == 2
 
 
 def test_a_first_try_learns_scale_and_channels():

@@ -1,7 +1,9 @@
 import logging
 import math
+import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -22,6 +24,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 NO_LESS = "(end other programs or set another device)"
+
+PATIENCE = 60
+"""Seconds after which what has not ended counts as a hang."""
+
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def constant(value):
@@ -283,8 +290,10 @@ def test_a_network_that_failed_halfway_through_in_place_work_loses_nothing():
         RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to"),
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
     ],
-    ids=["cuda", "cpu", "mps", "cudnn"],
+    ids=["cuda", "cpu", "mps", "cudnn", "cudnn 9", "workspace"],
 )
 def test_every_way_to_run_out_of_memory_is_understood(error):
     frame = pixels(100, 90)
@@ -595,9 +604,11 @@ class Arrival:
 
     def __init__(self):
         self.waited = 0
+        self.meanwhile = lambda: None
 
     def synchronize(self):
         self.waited += 1
+        self.meanwhile()
 
 
 @pytest.fixture
@@ -638,6 +649,43 @@ def test_late_outputs_that_are_not_finite_are_rendered_in_fp32_whoever_asks(arri
     np.testing.assert_array_equal(rendered, given)
     assert renderer.precision == "bf16"
     assert len(renderer.notes) == 1
+
+
+def test_how_many_go_together_is_told_of_the_precision_that_was_asked_for():
+    fails, busy, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def network(x):
+        if torch.is_autocast_enabled("cpu"):
+            return x / 0 if fails.is_set() else x + len(x) / 1000
+        busy.set()
+        assert go_on.wait(PATIENCE)
+        return x
+
+    renderer, frame = engine(Do(network), precision="bf16", batch=2), pixels()
+    renderer.submit_all([frame, frame], [None, None])
+    assert renderer.together(5, 7) == 1
+    fails.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        rendering = pool.submit(renderer.render, frame)
+        assert busy.wait(PATIENCE)
+        together = pool.submit(renderer.together, 5, 7)
+        wait([together], timeout=0.5)
+        go_on.set()
+
+    assert together.result() == 1
+    np.testing.assert_array_equal(rendering.result(), frame)
+
+
+def test_a_frame_that_is_rendered_anew_in_fp32_keeps_nobody_waiting_who_feeds_the_device(arrival):
+    renderer = lower(lambda x: x / 0)
+    rendering = renderer.submit(pixels())
+
+    with ThreadPoolExecutor(1) as pool:
+        arrival.meanwhile = lambda: pool.submit(renderer.together, 5, 7).result(timeout=PATIENCE)
+        np.testing.assert_array_equal(rendering.result(), pixels())
+
+    assert arrival.waited == 2
 
 
 def test_a_first_try_learns_scale_and_channels():
@@ -865,7 +913,7 @@ def test_a_device_that_is_asked_for_and_missing_is_refused(wanted):
     assert str(error.value).endswith("set device to auto or cpu, or install a torch that supports it")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@on_cuda
 @pytest.mark.parametrize("autotune", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
 def test_cuda_renders_what_the_cpu_renders(precision, autotune, caplog):
@@ -882,7 +930,7 @@ def test_cuda_renders_what_the_cpu_renders(precision, autotune, caplog):
     assert not caplog.messages
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@on_cuda
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_frames_in_flight_on_cuda_do_not_touch_each_other(dtype):
     renderer = Engine(Model(nn.Identity(), "test"), device=find_device("cuda"), settings=Settings())
@@ -892,3 +940,57 @@ def test_frames_in_flight_on_cuda_do_not_touch_each_other(dtype):
 
     for frame, rendering in zip(given, under_way, strict=True):
         np.testing.assert_allclose(rendering.result(), frame, atol=1e-3)
+
+
+@on_cuda
+def test_late_outputs_on_cuda_that_are_not_finite_are_rendered_in_fp32_whoever_asks():
+    network = Do(lambda x: x / 0 if torch.is_autocast_enabled("cuda") else -x)
+    renderer = Engine(Model(network, "test"), device=find_device("cuda"), settings=Settings(precision="fp16"))
+    given = [pixels(400, 500, seed) for seed in range(12)]
+
+    under_way = [renderer.submit(frame) for frame in given]
+    with ThreadPoolExecutor(4) as pool:
+        rendered = list(pool.map(lambda rendering: rendering.result(), under_way))
+
+    np.testing.assert_array_equal(rendered, [255 - frame for frame in given])
+    assert renderer.notes == ["frames whose output in fp16 is not finite are rendered in fp32"]
+
+
+@pytest.fixture
+def half_a_gigabyte():
+    """A CUDA device of which this process gets no more than that beside what it has."""
+    torch.cuda.empty_cache()
+    allowed = torch.cuda.memory_reserved() + 2**29
+    torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@on_cuda
+def test_memory_that_runs_out_on_cuda_leads_to_tiles(half_a_gigabyte):
+    network = Do(lambda x: -x.repeat(1, 200, 1, 1)[:, :3])
+    settings_ = Settings(tile_size=256, overlap=32)
+    renderer = Engine(Model(network, "test"), device=find_device("cuda"), settings=settings_)
+    given = [pixels(500, 700, seed) for seed in range(4)]
+
+    under_way = [renderer.submit(frame) for frame in given]
+
+    for frame, rendering in zip(given, under_way, strict=True):
+        np.testing.assert_array_equal(rendering.result(), 255 - frame)
+    assert (renderer.tiled, renderer.tile_size) == (True, 256)
+
+
+@on_cuda
+@pytest.mark.skipif(not find_spec("triton"), reason="torch compiles for CUDA with Triton")
+def test_a_compiled_network_on_cuda_renders_what_the_cpu_renders():
+    torch.manual_seed(0)
+    network, frame = ARCHITECTURES["unet"](base_channels=8), pixels(100, 130)
+    expected = engine(network).render(frame)
+    asked = Settings(precision="fp16", compile=True, parity_tolerance=(4, 1))
+    renderer = Engine(Model(network, "unet"), device=find_device("cuda"), settings=asked)
+
+    renderer.settle(frame)
+
+    assert renderer.notes == []
+    assert renderer.compile_seconds is not None
+    assert difference(renderer.render(frame), expected) <= 4

@@ -11,13 +11,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from conftest import read_frame, write_frame
 from dailies import files, pipeline
-from dailies.engine import Rendering
+from dailies.engine import Engine, Rendering, Settings
 from dailies.errors import RenderError, SequenceError
 from dailies.manifest import Manifest
+from dailies.models import Model
 from dailies.pipeline import Route, ahead, begin, read, render_frames, settled
 from dailies.sequence import Frame
+from networks import Do
 
 COUNT = 20
 FIELDS = {"mode": "RGB", "bit_depth": 8, "size": 0}
@@ -116,6 +119,16 @@ def fail(error):
 
 
 def test_every_frame_comes_through(line):
+    line.run()
+
+    line.assert_whole(line.names)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("batch", [1, 4, "auto"])
+def test_every_frame_comes_through_on_cuda(line, batch):
+    line.engine = Engine(Model(Do(torch.neg), "test"), device=torch.device("cuda"), settings=Settings(batch=batch))
+
     line.run()
 
     line.assert_whole(line.names)

@@ -168,7 +168,8 @@ class Engine:
 
     def together(self, height: int, width: int) -> int:
         """Tell how many frames of a size are best submitted together, as far as is known by now."""
-        return 1 if self.tiled else self._batches.most(self._shape(height, width))
+        with self._lock:  # whoever renders a frame anew in fp32 has the network for that while
+            return 1 if self.tiled else self._batches.most(self._shape(height, width))
 
     @torch.inference_mode()
     def render(self, frame: np.ndarray, dtype: np.dtype | None = None) -> np.ndarray:
@@ -219,7 +220,8 @@ class Engine:
         if pixels is None and way != PLAIN:
             with self._lock, self._network.plain():
                 self._network.note(f"frames whose output in {way} is not finite are rendered in fp32")
-                pixels = self._one(frame, dtype).array(dtype)
+                anew = self._one(frame, dtype)
+            pixels = anew.array(dtype)
         if pixels is None:
             raise RenderError("output is not finite")
         return pixels

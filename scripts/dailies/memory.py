@@ -5,8 +5,17 @@ from typing import Protocol
 
 import torch
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-"""What torch says when memory runs out; only on CUDA has that an exception class of its own."""
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "unable to find an engine",
+)
+"""What torch says when memory runs out; only on CUDA has that an exception class of its own.
+
+The last is all that torch says of a convolution for whose workspace memory does not suffice in any of cuDNN's ways.
+"""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ class Transfers:
         """Bring a frame to where whole frames are, the device or the CPU; what follows there waits for it."""
         if home.type != "cuda":
             return torch.tensor(frame, device=home)
-        pinned = torch.tensor(frame, pin_memory=True)
+        # torch.tensor refuses to pin what comes from numpy
+        pinned = torch.empty(frame.shape, dtype=getattr(torch, frame.dtype.name), pin_memory=True)
+        np.copyto(pinned.numpy(), frame)
         with torch.cuda.stream(self._up):
             pixels = pinned.to(home, non_blocking=True)
         working = torch.cuda.current_stream(home)

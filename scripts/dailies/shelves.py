@@ -149,7 +149,8 @@ def _model(shot: FrameSequence, folder: Path, about: Mapping[str, Any]) -> Shelf
     there = {path.name for path in folder.iterdir()}
     originals = {frame.output: folder / frame.output for frame in shot.frames if frame.output in there}
     depth, shown = _first(originals)
-    return Shelf(folder.name, about["run_name"], originals, bit_depth=depth, as_it_is=shown, scale=scale_of(about))
+    title = about["run_name"] or folder.name
+    return Shelf(folder.name, title, originals, bit_depth=depth, as_it_is=shown, scale=scale_of(about))
 
 
 def _first(originals: Mapping[str, Path]) -> tuple[int, bool]:

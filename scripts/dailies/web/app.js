@@ -104,6 +104,10 @@
     "-": () => Hand.zoom("out"),
     0: () => Hand.zoom("fit"),
     z: () => Hand.zoom("one"),
+    h: () => Hand.look(-1, 0),
+    j: () => Hand.look(0, 1),
+    k: () => Hand.look(0, -1),
+    l: () => Hand.look(1, 0),
     n: () => Strip.worst(),
     m: () => Strip.apart(),
     "/": () => {
@@ -165,9 +169,15 @@
     find("open-models").addEventListener("click", () => showModels(!root.classList.contains("models-open")));
     find("stage").addEventListener("pointerdown", () => showModels(false));
     document.addEventListener("keydown", pressed);
-    // a button that was clicked with a pointer gives the keyboard back, so that the space bar plays
+    // what was used with a pointer gives the keyboard back, so that the space bar plays and arrows go through frames
     document.addEventListener("click", (event) => {
-      if (event.detail) event.target.closest("button")?.blur();
+      if (event.detail && document.activeElement.matches("button")) document.activeElement.blur();
+    });
+    let pointed = false;
+    document.addEventListener("pointerdown", () => (pointed = true), true);
+    document.addEventListener("keydown", () => (pointed = false), true);
+    document.addEventListener("change", ({ target }) => {
+      if (pointed) target.blur();
     });
     addEventListener("hashchange", State.read);
   }

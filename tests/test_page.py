@@ -507,6 +507,23 @@ def test_rendered_frames_with_a_colour_profile_are_shown_without_it(show):
     assert [picture(data, f"model_{number}")["copied"] for number in (1, 2)] == [True, False]
 
 
+def test_rendered_frames_with_alpha_are_shown_without_it_as_the_source_is(show):
+    see_through = np.random.default_rng(1).integers(0, 256, (3, 5, 7, 4), dtype=np.uint8)
+    for number, pixels in enumerate(see_through):
+        Image.fromarray(pixels).save(show.models[0] / f"frame_{number:03d}.png")
+
+    data = show.build()
+
+    assert [picture(data, f"model_{number}")["copied"] for number in (1, 2)] == [True, False]
+    np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), see_through[2, ..., :3])
+
+
+def test_a_model_whose_run_has_no_name_is_called_as_its_folder(show):
+    show.add_model("", lambda _: flat(0, 0, 0))
+
+    assert [model["name"] for model in show.build()["models"]] == ["dark", "light", "model_3"]
+
+
 def test_a_sequence_plays_at_the_rate_asked_for_else_its_own_else_24(show):
     assert show.build(fps=30)["fps"] == 30
     assert show.build(fps=None)["fps"] == 24

@@ -135,6 +135,14 @@ SPOKEN = """
     }).observe(document.body, { childList: true, characterData: true, subtree: true });
 """
 
+PRESS_BOTH = """
+    return ["a", "b", "b"].map((key, time) => {
+      if (time === 2) document.querySelector(".flicker").dataset.phase = "a"; // as after a beat
+      document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+      return document.querySelector(".flicker").dataset.phase;
+    });
+"""
+
 LOADING = """
     window.brokenWhileLoading = [];
     new MutationObserver((changes) => {
@@ -429,6 +437,7 @@ def test_flicker_changes_by_itself_at_the_pace_that_is_chosen(browser):
     browser.until(lambda: colours.add(tuple(browser.colour(f"{RED} {GREEN}"))) or len(colours) == 2)
 
     assert colours == {tuple(one(red(0))), tuple(one(green(0)))}
+    assert browser.run(PRESS_BOTH) == ["a", "b", "b"]
 
 
 def test_whoever_asks_for_less_motion_sees_no_flicker_that_was_not_asked_for(browser):
@@ -865,6 +874,7 @@ def test_a_blind_test_hides_names_and_exports_votes(browser, tmp_path):
     assert not any(word in visible for word in ("red", "green", "broken", "31.5", "dB"))
     assert browser.run("return !document.title.includes('red') && !location.hash.includes('model_')")
     assert not browser.find('[data-view="table"]').is_enabled()
+    browser.keys("p")
 
     cast = []
     for choice in ("a", "tie", "b"):
@@ -896,6 +906,7 @@ def test_a_blind_test_hides_names_and_exports_votes(browser, tmp_path):
     browser.click("#reveal")
     assert "red" in browser.find("#result").text
     browser.click("#discard")
+    assert browser.all('#list .chip.pin[aria-pressed="true"]') == []
     browser.click("#blind")
     assert browser.find("#round").text == "Pair 1 of 3. 0 votes so far."
 

@@ -55,6 +55,11 @@
     State.set({ a: values.b, b: values.a });
   }
 
+  function take(slot) {
+    State.set({ slot });
+    Stage.pace();
+  }
+
   function choose(slot, number) {
     const id = Catalog.listed()[number - 1];
     if (id) State.set({ [slot]: id });
@@ -79,13 +84,15 @@
     Home: () => Transport.go(0),
     End: () => Transport.go(Transport.last),
     " ": () => Transport.toggle(),
-    a: () => State.set({ slot: "a" }),
-    b: () => State.set({ slot: "b" }),
+    a: () => take("a"),
+    b: () => take("b"),
     A: () => Blind.vote("a"),
     B: () => Blind.vote("b"),
     N: () => Blind.vote("tie"),
     x: swap,
-    p: () => Stage.choose("pin", values[values.slot]),
+    p: () => {
+      if (!values.blind) Stage.choose("pin", values[values.slot]);
+    },
     i: () => State.set({ [values.slot]: Catalog.SOURCE }),
     r: () => {
       if (Catalog.fixed.includes(Catalog.REFERENCE)) State.set({ [values.slot]: Catalog.REFERENCE });

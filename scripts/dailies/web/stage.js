@@ -373,5 +373,5 @@ const Stage = (() => {
     });
   }
 
-  return { start, first, extent, placement, point, choose, hurry, moving, measure };
+  return { start, first, extent, placement, point, choose, hurry, moving, measure, pace };
 })();

@@ -905,6 +905,7 @@ def test_a_blind_test_hides_names_and_exports_votes(browser, tmp_path):
 
     browser.click("#reveal")
     assert "red" in browser.find("#result").text
+    assert browser.run("return document.activeElement.closest('dialog')?.id") == "result"
     browser.click("#discard")
     assert browser.all('#list .chip.pin[aria-pressed="true"]') == []
     browser.click("#blind")

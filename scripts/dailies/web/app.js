@@ -178,7 +178,7 @@
     document.addEventListener("keydown", pressed);
     // what was used with a pointer gives the keyboard back, so that the space bar plays and arrows go through frames
     document.addEventListener("click", (event) => {
-      if (event.detail && document.activeElement.matches("button")) document.activeElement.blur();
+      if (event.detail && document.activeElement.matches("button:not(dialog *)")) document.activeElement.blur();
     });
     let pointed = false;
     document.addEventListener("pointerdown", () => (pointed = true), true);

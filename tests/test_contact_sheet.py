@@ -119,6 +119,9 @@ def test_models_of_another_size_fill_the_same_cell(show):
 
     assert (cell(sheet, 3, 2) == (4, 50, 60)).all()
     assert (cell(sheet, 4, 2) == (4, 70, 80)).all()
+    for row, name, ending in ((3, "3 double", ""), (4, "4 large", "reduced to 25 %")):
+        wanted = np.asarray(captions.strip(name, 3 * (CELL[0] + GAP) - GAP, CAPTION, ending=ending))
+        np.testing.assert_array_equal(caption(sheet, row)[:, : wanted.shape[1]], wanted)
 
 
 def test_small_frames_are_enlarged_to_squares(tmp_path):

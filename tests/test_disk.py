@@ -65,14 +65,18 @@ def test_the_largest_weights_that_lie_there_at_once_need_room(free, refused):
 
 
 @pytest.mark.parametrize(
-    ("output_format", "page"),
-    [("auto", 21.2), ("exr", 42.2)],
-    ids=["the source's copies and thumbnails", "copies of frames that no browser shows, too"],
+    ("output_format", "mode", "page"),
+    [("auto", "RGB", 21.2), ("exr", "RGB", 42.2), ("auto", "RGBA", 56.2)],
+    ids=[
+        "the source's copies and thumbnails",
+        "copies of frames that no browser shows, too",
+        "and of those with alpha",
+    ],
 )
-def test_what_the_page_makes_of_frames_needs_room(free, refused, output_format, page):
+def test_what_the_page_makes_of_frames_needs_room(free, refused, output_format, mode, page):
     free(0)
     output = {"exr": "exr"}.get(output_format, "png")
-    frames = tuple(Frame(**vars(frame) | {"output": f"{frame.name[:-4]}.{output}"}) for frame in shot().frames)
+    frames = tuple(Frame(**vars(frame) | {"output": f"{frame.name[:-4]}.{output}"}) for frame in shot(mode=mode).frames)
 
     assert f"weights 1.0 MB, page {page} MB)" in refused(["a"], Sequence(frames), output_format, compare=True)
 

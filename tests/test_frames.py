@@ -344,6 +344,14 @@ def test_a_browser_shows_what_says_nothing_of_its_colours():
     assert not shown_as_it_is(encode(frame, plain(frame), "tiff"))
 
 
+def test_a_browser_mixes_what_can_be_seen_through_with_what_is_behind():
+    for mode in ("RGBA", "LA"):
+        assert not shown_as_it_is(saved(Image.new(mode, (7, 5)), "PNG"))
+    for mode, colour in (("RGB", (0, 0, 0)), ("L", 0), ("P", 0)):
+        assert shown_as_it_is(saved(Image.new(mode, (7, 5)), "PNG"))
+        assert not shown_as_it_is(saved(Image.new(mode, (7, 5)), "PNG", transparency=colour))
+
+
 def test_a_picture_can_be_sent_to_another_process():
     _, data = film()
     picture = decode(data, "a.exr")

@@ -105,6 +105,15 @@ def test_metrics_come_in_their_own_order_and_those_of_unseen_frames_behind(tmp_p
     ]
 
 
+def test_each_number_below_a_plot_stands_below_its_frame_and_once():
+    for count, numbers in ((1, [0]), (2, [0, 1]), (4, [0, 1, 2, 3]), (24, [0, 6, 12, 17, 23])):
+        svg = ElementTree.fromstring(draw([Plot("seconds", {"a": [0.5] * count})], frames=count))
+        middle = [text for text in svg.iter(f"{SVG}text") if text.get("text-anchor") == "middle"]
+        places = [90 + 1000 * number / max(count - 1, 1) for number in numbers]
+        assert [int(text.text) for text in middle] == numbers
+        assert [float(text.get("x")) for text in middle] == pytest.approx(places, abs=0.01)
+
+
 def test_a_metric_is_drawn_over_the_frames_with_its_gaps(tmp_path: Path):
     metric = {"name": "psnr", "label": "PSNR", "unit": "dB", "higher_is_better": True}
     words = {"verdict": "a is the first <by> PSNR", "missing": None, "problems": ["b: no reference"]}

@@ -483,6 +483,28 @@ def test_deep_rendered_frames_are_shown_as_proxies_too(show):
     np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), flat(2, 2, 2))
 
 
+def test_one_deep_frame_among_others_is_no_less_a_proxy(show):
+    for folder in (show.input, show.models[0]):
+        Image.fromarray(np.full((5, 7), 0x12FF, np.uint16)).save(folder / "frame_002.png")
+
+    data = show.build()
+
+    assert [picture(data, f"model_{number}")["copied"] for number in (1, 2)] == [True, False]
+    assert picture(data, "model_1")["bit_depth"] == 16
+    np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), flat(0x13, 0x13, 0x13))
+
+
+def test_a_float_frame_among_others_is_shown_too(show):
+    half = np.full((5, 7, 3), 0.5, np.float32)
+    (show.input / "frame_003.exr").write_bytes(frames.encode(half, frames.Picture(half)))
+    shutil.copy(show.input / "frame_003.exr", show.models[0])
+
+    data = show.build()
+
+    assert picture(data, "model_1")["missing"] == []
+    np.testing.assert_array_equal(show.copy("model_1/frame_003.png"), flat(128, 128, 128))
+
+
 @pytest.mark.parametrize(("output_format", "depth"), [("exr", 16), ("tiff", 8), ("png16", 16)])
 def test_rendered_frames_that_no_browser_shows_are_copied(show, output_format, depth):
     folder = show.models[0]
@@ -505,6 +527,23 @@ def test_rendered_frames_with_a_colour_profile_are_shown_without_it(show):
     data = show.build()
 
     assert [picture(data, f"model_{number}")["copied"] for number in (1, 2)] == [True, False]
+
+
+def test_rendered_frames_with_alpha_are_shown_without_it_as_the_source_is(show):
+    see_through = np.random.default_rng(1).integers(0, 256, (3, 5, 7, 4), dtype=np.uint8)
+    for number, pixels in enumerate(see_through):
+        Image.fromarray(pixels).save(show.models[0] / f"frame_{number:03d}.png")
+
+    data = show.build()
+
+    assert [picture(data, f"model_{number}")["copied"] for number in (1, 2)] == [True, False]
+    np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), see_through[2, ..., :3])
+
+
+def test_a_model_whose_run_has_no_name_is_called_as_its_folder(show):
+    show.add_model("", lambda _: flat(0, 0, 0))
+
+    assert [model["name"] for model in show.build()["models"]] == ["dark", "light", "model_3"]
 
 
 def test_a_sequence_plays_at_the_rate_asked_for_else_its_own_else_24(show):

@@ -125,6 +125,33 @@ WATCH = """
     watch();
 """
 
+SPOKEN = """
+    window.spoken = [];
+    const LIVE = "output, [role=status], [aria-live]";
+    const parent = (node) => (node.closest ? node : node.parentElement);
+    new MutationObserver((changes) => {
+      const told = changes.map(({ target }) => parent(target).closest(LIVE)).filter(Boolean);
+      spoken.push(...told.filter((each) => each.ariaLive !== "off").map((each) => each.id));
+    }).observe(document.body, { childList: true, characterData: true, subtree: true });
+"""
+
+PRESS_BOTH = """
+    return ["a", "b", "b"].map((key, time) => {
+      if (time === 2) document.querySelector(".flicker").dataset.phase = "a"; // as after a beat
+      document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+      return document.querySelector(".flicker").dataset.phase;
+    });
+"""
+
+LOADING = """
+    window.brokenWhileLoading = [];
+    new MutationObserver((changes) => {
+      const added = changes.flatMap((change) => [...change.addedNodes]);
+      if (added.some((node) => node.src?.endsWith("app.js")))
+        brokenWhileLoading.push(document.getElementById("broken").checkVisibility());
+    }).observe(document, { childList: true, subtree: true });
+"""
+
 SEEK = """
     const [at, done] = arguments;
     const video = document.querySelector("video");
@@ -382,6 +409,17 @@ def test_a_wipe_shows_a_left_and_b_right_of_a_line_that_is_dragged(browser):
     assert browser.colour(both, 0.5) == one(red(0))
 
 
+def test_a_slider_that_was_moved_with_the_mouse_leaves_the_arrows_to_the_frames(browser):
+    browser.open(f"view=wipe&a={RED}&b={GREEN}")
+    left, top, right, bottom = browser.place("#wipe")
+    browser.drag(((left + right) / 2, (top + bottom) / 2), (right - 20, (top + bottom) / 2))
+    line = browser.find("#wipe").get_attribute("value")
+    browser.keys(Keys.ARROW_RIGHT)
+
+    browser.wait_for(1)
+    assert browser.find("#wipe").get_attribute("value") == line
+
+
 def test_flicker_shows_the_one_whose_key_is_pressed(browser):
     browser.open(f"view=flicker&a={RED}&b={GREEN}&rate=0")
     both = f"{RED} {GREEN}"
@@ -399,6 +437,7 @@ def test_flicker_changes_by_itself_at_the_pace_that_is_chosen(browser):
     browser.until(lambda: colours.add(tuple(browser.colour(f"{RED} {GREEN}"))) or len(colours) == 2)
 
     assert colours == {tuple(one(red(0))), tuple(one(green(0)))}
+    assert browser.run(PRESS_BOTH) == ["a", "b", "b"]
 
 
 def test_whoever_asks_for_less_motion_sees_no_flicker_that_was_not_asked_for(browser):
@@ -415,10 +454,9 @@ def test_a_difference_is_amplified_by_the_gain_and_to_whatever_is_chosen(browser
     browser.open(f"view=difference&a={SOURCE}&b={REFERENCE}&gain=1")
     assert browser.colour(f"{SOURCE} {REFERENCE}") == [10, 10, 10]
 
+    browser.drag(browser.at(f"{SOURCE} {REFERENCE}"), browser.at(f"{SOURCE} {REFERENCE}"))  # a pointer is in use
     browser.choose("#gain", "8")
     assert near(browser.colour(f"{SOURCE} {REFERENCE}"), [80, 80, 80])
-    browser.keys(Keys.ESCAPE)
-    browser.run("document.activeElement.blur()")
     browser.keys("]")
     assert near(browser.colour(f"{SOURCE} {REFERENCE}"), [160, 160, 160])
 
@@ -470,6 +508,13 @@ def test_pinned_models_stand_side_by_side_and_zoom_and_move_together(browser, tm
     browser.drag((x, y), (x + 90, y + 40))
     browser.point(2, 2)
     np.testing.assert_array_equal(browser.picture(NOISE)[140:300, 190:400], zoomed[100:260, 100:310])
+
+    browser.keys("l", "j")
+    moved = browser.picture(NOISE)
+    right, down = (round(length / 8) for length in (zoomed.shape[1], zoomed.shape[0]))
+    browser.keys("h", "k")
+    back = browser.picture(NOISE)
+    np.testing.assert_array_equal(moved[:-down, :-right], back[down:, right:])
 
     browser.keys("0")
     assert browser.find("#percent").text != f"{scale * 100} %"
@@ -547,10 +592,12 @@ def test_digits_choose_models_letters_the_place_and_x_swaps_them(browser):
 def test_the_space_bar_plays_at_the_rate_that_is_chosen_and_stops(browser):
     browser.open(f"view=wipe&a={SOURCE}&b={RED}&fps=12")
 
+    browser.run(SPOKEN)
     start = time.monotonic()
     browser.keys(Keys.SPACE)
     browser.until(lambda: int(browser.run("return document.documentElement.dataset.ready")) >= 6)
     took = time.monotonic() - start
+    assert browser.run("return spoken") == []  # a screen reader would not come to an end
     browser.keys(Keys.SPACE)
     frame = int(browser.find("#scrub").get_attribute("value"))
     browser.wait_for(frame)
@@ -559,6 +606,20 @@ def test_the_space_bar_plays_at_the_rate_that_is_chosen_and_stops(browser):
     assert took > 0.3
     assert browser.colour(f"{SOURCE} {RED}", 0.4) == one(source(frame))
     assert browser.find("#play").get_attribute("aria-label") == "Play"
+
+
+def test_it_plays_on_from_the_frame_that_someone_goes_to(browser):
+    browser.open(f"view=wipe&a={SOURCE}&b={RED}&fps=6&frame=frame_007.png", frame=7)
+    browser.until(lambda: browser.find("#worst").is_displayed())
+    browser.run(WATCH)
+    browser.keys(Keys.SPACE)
+    browser.until(lambda: int(browser.find("#scrub").get_attribute("value")) > 7)
+    browser.keys("n")
+    browser.until(lambda: browser.run("return passed.findIndex(([, frame]) => frame === '4') + 2 < passed.length"))
+    browser.keys(Keys.SPACE)
+
+    frames = [int(frame) for _, frame in browser.run("return passed")]
+    assert frames[frames.index(4) + 1] in {5, 6}
 
 
 def test_the_scrubber_is_a_slider_for_mouse_and_keyboard(browser):
@@ -651,6 +712,22 @@ def test_the_list_is_filtered_sorted_and_pinned(browser):
     browser.click(f'#list li[data-id="{RED}"] .chip.pin')
     assert models()[0] == RED
     assert browser.find(f'#list li[data-id="{RED}"] .digit').text == "1"
+    assert browser.run("return document.activeElement === document.body")
+
+
+def test_what_was_used_from_the_keyboard_keeps_the_focus(browser):
+    browser.open()
+    for place in (f'#list li[data-id="{NOISE}"]', f'.panel[data-ids="{GREEN}"]'):
+        browser.find(f"{place} .chip.pin").send_keys(Keys.ENTER)
+        browser.settle()
+        assert browser.run("return document.activeElement.matches(arguments[0])", f"{place} .chip.pin")
+        assert browser.run("return document.activeElement.ariaPressed") == "true"
+
+    browser.keys("t")
+    browser.settle()
+    browser.find('#table [data-sort="metric:val/psnr"]').send_keys(Keys.ENTER)
+    browser.keys(Keys.ENTER)
+    assert browser.run("return document.activeElement.parentElement.ariaSort") == "descending"
 
 
 def test_a_click_on_the_strip_goes_to_the_frame_below(browser):
@@ -764,7 +841,11 @@ def test_the_page_links_to_what_lies_beside_it_and_to_nothing_else(browser, driv
         list_extras(show.page)
 
 
-def test_failed_models_are_listed_with_their_reason(browser):
+def test_failed_models_are_listed_with_their_reason(browser, driver, show):
+    low = Browser(driver, show.page, size=(1280, 300))
+    low.open()
+    assert low.place("#failed summary")[3] <= low.place("#failed")[3]
+    Browser(driver, show.page)
     browser.open()
     browser.click("#failed summary")
 
@@ -793,6 +874,7 @@ def test_a_blind_test_hides_names_and_exports_votes(browser, tmp_path):
     assert not any(word in visible for word in ("red", "green", "broken", "31.5", "dB"))
     assert browser.run("return !document.title.includes('red') && !location.hash.includes('model_')")
     assert not browser.find('[data-view="table"]').is_enabled()
+    browser.keys("p")
 
     cast = []
     for choice in ("a", "tie", "b"):
@@ -823,7 +905,9 @@ def test_a_blind_test_hides_names_and_exports_votes(browser, tmp_path):
 
     browser.click("#reveal")
     assert "red" in browser.find("#result").text
+    assert browser.run("return document.activeElement.closest('dialog')?.id") == "result"
     browser.click("#discard")
+    assert browser.all('#list .chip.pin[aria-pressed="true"]') == []
     browser.click("#blind")
     assert browser.find("#round").text == "Pair 1 of 3. 0 votes so far."
 
@@ -1046,6 +1130,15 @@ def test_fifty_models_of_five_hundred_frames_can_be_gone_through(browser, driver
     assert page.colour("model_50") == [49, 100, 200]
 
 
+def test_a_grid_comes_back_as_far_scrolled_as_it_was(browser, driver, crowd):
+    page = Browser(driver, crowd.page, size=(1100, 520))
+    page.open()
+    page.run("document.getElementById('stage').scrollTop = 300")
+    for other in "wt":
+        page.keys(other, "g")
+        assert page.run("return document.getElementById('stage').scrollTop") == 300
+
+
 def test_the_values_of_a_pixel_are_written_for_fifty_models(browser, driver, crowd):
     page = Browser(driver, crowd.page, size=(2560, 1440))
     page.open()
@@ -1120,6 +1213,45 @@ def test_names_stay_readable_beside_the_values_of_a_pixel(browser, driver, show)
             assert value_left >= right or value_top >= bottom or value_right <= left or value_bottom <= top
 
 
+def test_names_can_be_told_apart_in_a_grid_of_many_that_have_much_to_be_said_of_them(browser, driver, tmp_path):
+    show = Show(tmp_path)
+    add_frames(show, 1)
+    for number in range(12):
+        double = number == 1
+        show.add_model(
+            f"restormer_run_{number}", lambda n, k=1 + double: red(n).repeat(k, 0).repeat(k, 1), scale=1 + double
+        )
+    Image.fromarray(np.zeros(SIZE[::-1], np.uint16)).save(show.models[0] / "frame_000.png")
+    show.build(trained={folder.name: {"frame_000.png"} for folder in show.models})
+    page = Browser(driver, show.page, size=(1100, 520))
+
+    page.open()
+
+    parts = "[...document.querySelectorAll('.panel')].map((panel) => [panel, panel.querySelector('.name'), "
+    widths = page.run(f"return {parts} 0]).map(([, name]) => name.clientWidth / name.scrollWidth)")
+    assert min(widths[1:]) > 0.6
+    beyond = page.run(
+        f"return {parts} panel.querySelector('.badges')])"
+        ".map(([panel, , badges]) => badges.getBoundingClientRect().right - panel.getBoundingClientRect().right)"
+    )
+    assert max(beyond) <= 0
+
+
+def test_models_without_a_name_or_with_one_that_others_have_can_be_told_apart(browser, driver, tmp_path):
+    show = Show(tmp_path)
+    add_frames(show, 1)
+    for name, run_id in (("", "a"), ("unet", "b"), ("unet", "c"), ("nafnet", "d"), ("nafnet", "d"), ("dat", "e")):
+        show.add_model(name, red, run={"run_id": run_id * 32})
+    show.build()
+    page = Browser(driver, show.page)
+    page.open()
+
+    names = ["model_1", "unet bbbbbbbb", "unet cccccccc", "model_4", "model_5", "dat"]
+    assert [name.text for name in page.all("#list .name")] == ["Source", *names]
+    page.keys("t")
+    assert [name.text for name in page.all("#table tbody .name")] == names
+
+
 def test_a_4k_monitor_is_filled(browser, driver, show):
     wide = Browser(driver, show.page, size=(3840, 2160))
     wide.open(f"view=side&a={RED}&b={GREEN}")
@@ -1143,6 +1275,28 @@ def test_the_focus_can_be_seen(browser):
     browser.keys(Keys.TAB, Keys.TAB)
 
     assert browser.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_a_page_that_is_still_loading_does_not_say_that_it_is_broken(browser, driver):
+    added = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": LOADING})
+    try:
+        browser.open()
+        assert browser.run("return brokenWhileLoading") == [False]
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+def test_a_page_that_may_run_no_scripts_says_so(browser, driver, show):
+    driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        driver.get("about:blank")
+        driver.get(show.page.as_uri())
+        seen = driver.find_element(By.TAG_NAME, "body").text
+    finally:
+        driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+    assert seen.startswith("Nothing can be shown: JavaScript is turned off, or the folder page")
+    assert "Grid" not in seen
 
 
 def test_a_page_whose_folder_is_gone_says_so(browser, driver, tmp_path):

@@ -92,8 +92,10 @@ def _drawn(shot: FrameSequence, shelves: Sequence[Shelf], numbers: Sequence[int]
             name = captions.strip(shot.frames[number].output, cell, CAPTION, ink=captions.QUIET)
             sheet.paste(name, (GAP + lane * across + column * (cell + GAP), 0))
     for index, (shelf, label) in enumerate(zip(shelves, labels(shelves), strict=True)):
-        depth = f"8 of {shelf.bit_depth} bits" if shelf.bit_depth > 8 else ""
-        caption = captions.strip(label, across - 2 * GAP, CAPTION, ending=depth)
+        factor = min(cell / width, tall / height) / shelf.scale
+        said = [f"8 of {shelf.bit_depth} bits"] if shelf.bit_depth > 8 else []
+        said += [f"reduced to {factor * 100:.0f} %"] if factor < 1 else []
+        caption = captions.strip(label, across - 2 * GAP, CAPTION, ending=", ".join(said))
         sheet.paste(caption, (GAP + index // rows * across, CAPTION + index % rows * row))
     for index, column, image in _cells(shot, shelves, numbers, (cell, tall), threads=threads):
         left = GAP + index // rows * across + column * (cell + GAP)

@@ -60,7 +60,7 @@ def refuse_shortage(
 
 def _shown_size(frame: Frame, output_format: str) -> float:
     """Estimate the bytes of what the page makes of a rendered frame: a copy unless a browser shows it, a thumbnail."""
-    is_shown = frame.output.endswith(".png") and _bits(frame, output_format) == 8
+    is_shown = frame.output.endswith(".png") and _bits(frame, output_format) == 8 and not frame.mode.endswith("A")
     return THUMBNAIL_BYTES + (0 if is_shown else _size(replace(frame, output="x.png"), "png"))
 
 

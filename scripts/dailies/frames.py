@@ -153,10 +153,13 @@ def encode(pixels: np.ndarray, picture: Picture, output_format: str = "auto", pn
 
 
 def shown_as_it_is(data: bytes) -> bool:
-    """Tell whether a browser shows exactly the values of a file: a PNG of 8 bits that says nothing of its colours."""
-    if not data.startswith(png.SIGNATURE) or data[24] > 8:
+    """Tell whether a browser shows exactly the values of a file: a PNG of 8 bits that says nothing of its colours.
+
+    One with alpha it mixes with what is behind.
+    """
+    if not data.startswith(png.SIGNATURE) or data[24] > 8 or data[25] in png.SEE_THROUGH:
         return False
-    return not any(kind in png.COLOUR for kind, _ in png.chunks(data))
+    return not any(kind in {*png.COLOUR, "tRNS"} for kind, _ in png.chunks(data))
 
 
 def _notes(file: oiio.ImageInput, spec: oiio.ImageSpec, channels: Channels) -> Iterator[str]:

@@ -164,8 +164,9 @@ def _plot(plot: Plot, models: Sequence[str], frames: int, step: int) -> str:
         y = bottom - part * HEIGHT
         parts.append(f"<path d='M{LEFT} {y:g}H{right}' stroke='#e4e4e4'/>")
         parts.append(f"<text x='{LEFT - 8}' y='{y + 4:g}' text-anchor='end'>{low + part * span:.4g}</text>")
-        x = LEFT + part * WIDTH
-        parts.append(f"<text x='{x:g}' y='{bottom + LINE}' text-anchor='middle'>{round(part * (frames - 1))}</text>")
+    for number in sorted({round(part * (frames - 1)) for part in (0, 0.25, 0.5, 0.75, 1)}):
+        x = LEFT + WIDTH * number / max(frames - 1, 1)
+        parts.append(f"<text x='{x:g}' y='{bottom + LINE}' text-anchor='middle'>{number}</text>")
     for number, model in enumerate(models):
         if path := _path(lines.get(model, ()), low, span, frames, step):
             parts.append(f"<path d='{path}' {_ink(number)}><title>{escape(model)}</title></path>")

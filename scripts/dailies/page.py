@@ -361,7 +361,7 @@ def _described(folder: Path, about: Mapping[str, Any], *, output: Path, tracking
         "id": folder.name,
         "folder": Path(os.path.relpath(folder, output.parent)).as_posix(),
         "run_id": about["run_id"],
-        "name": about["run_name"],
+        "name": about["run_name"] or folder.name,
         "status": render["status"],
         "error": render["error"],
         "link": run_link(tracking_uri, about["run_id"]),

@@ -23,6 +23,9 @@ BAND = 64
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 """How a PNG calls its channels, by their number: grey, grey and alpha, RGB, RGBA."""
 
+SEE_THROUGH = {COLOUR_TYPES[2], COLOUR_TYPES[4]}
+"""Colour types with alpha."""
+
 DEPTHS, CHANNELS = {8, 16}, {0: 1, 2: 3, 6: 4}
 """What ``decode`` reads: bits, and the channels of grey, RGB and RGBA by their colour type."""
 

@@ -1,6 +1,6 @@
 """Shelves: the pictures that there are to compare, the source, the reference and every rendered model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,23 +141,29 @@ def _source(shot: FrameSequence, input_dir: Path) -> Shelf:
 
 def _reference(shot: FrameSequence, reference_dir: Path) -> Shelf:
     originals = reference.matched(shot.frames, reference_dir).paths
-    depth, _ = _first(originals)
+    depth, _ = _first(originals.values())
     return Shelf(REFERENCE, "Reference", originals, bit_depth=depth, as_it_is=False)
 
 
 def _model(shot: FrameSequence, folder: Path, about: Mapping[str, Any]) -> Shelf:
     there = {path.name for path in folder.iterdir()}
     originals = {frame.output: folder / frame.output for frame in shot.frames if frame.output in there}
-    depth, shown = _first(originals)
-    return Shelf(folder.name, about["run_name"], originals, bit_depth=depth, as_it_is=shown, scale=scale_of(about))
+    kinds: dict[tuple[str, int, bool], list[Path]] = {}
+    for frame in shot.frames:
+        if frame.output in there:
+            kinds.setdefault((frame.mode, frame.bit_depth, frame.floating), []).append(originals[frame.output])
+    told = [_first(paths) for paths in kinds.values()]
+    depth, shown = max((bits for bits, _ in told), default=8), all(each for _, each in told)
+    title = about["run_name"] or folder.name
+    return Shelf(folder.name, title, originals, bit_depth=depth, as_it_is=shown, scale=scale_of(about))
 
 
-def _first(originals: Mapping[str, Path]) -> tuple[int, bool]:
-    """Tell of the first frame its bits per channel, and whether a browser shows its values as they are.
+def _first(originals: Iterable[Path]) -> tuple[int, bool]:
+    """Tell of the first of some frames its bits per channel, and whether a browser shows its values as they are.
 
     One that cannot be read is taken for an ordinary frame; that is found out later.
     """
-    for path in originals.values():
+    for path in originals:
         with suppress(SequenceError, OSError):
             data = path.read_bytes()
             return frames.inspect(data, path.name).bit_depth, frames.shown_as_it_is(data)

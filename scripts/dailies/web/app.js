@@ -55,6 +55,11 @@
     State.set({ a: values.b, b: values.a });
   }
 
+  function take(slot) {
+    State.set({ slot });
+    Stage.pace();
+  }
+
   function choose(slot, number) {
     const id = Catalog.listed()[number - 1];
     if (id) State.set({ [slot]: id });
@@ -79,13 +84,15 @@
     Home: () => Transport.go(0),
     End: () => Transport.go(Transport.last),
     " ": () => Transport.toggle(),
-    a: () => State.set({ slot: "a" }),
-    b: () => State.set({ slot: "b" }),
+    a: () => take("a"),
+    b: () => take("b"),
     A: () => Blind.vote("a"),
     B: () => Blind.vote("b"),
     N: () => Blind.vote("tie"),
     x: swap,
-    p: () => Stage.choose("pin", values[values.slot]),
+    p: () => {
+      if (!values.blind) Stage.choose("pin", values[values.slot]);
+    },
     i: () => State.set({ [values.slot]: Catalog.SOURCE }),
     r: () => {
       if (Catalog.fixed.includes(Catalog.REFERENCE)) State.set({ [values.slot]: Catalog.REFERENCE });
@@ -104,6 +111,10 @@
     "-": () => Hand.zoom("out"),
     0: () => Hand.zoom("fit"),
     z: () => Hand.zoom("one"),
+    h: () => Hand.look(-1, 0),
+    j: () => Hand.look(0, 1),
+    k: () => Hand.look(0, -1),
+    l: () => Hand.look(1, 0),
     n: () => Strip.worst(),
     m: () => Strip.apart(),
     "/": () => {
@@ -165,9 +176,15 @@
     find("open-models").addEventListener("click", () => showModels(!root.classList.contains("models-open")));
     find("stage").addEventListener("pointerdown", () => showModels(false));
     document.addEventListener("keydown", pressed);
-    // a button that was clicked with a pointer gives the keyboard back, so that the space bar plays
+    // what was used with a pointer gives the keyboard back, so that the space bar plays and arrows go through frames
     document.addEventListener("click", (event) => {
-      if (event.detail) event.target.closest("button")?.blur();
+      if (event.detail && document.activeElement.matches("button:not(dialog *)")) document.activeElement.blur();
+    });
+    let pointed = false;
+    document.addEventListener("pointerdown", () => (pointed = true), true);
+    document.addEventListener("keydown", () => (pointed = false), true);
+    document.addEventListener("change", ({ target }) => {
+      if (pointed) target.blur();
     });
     addEventListener("hashchange", State.read);
   }

@@ -18,8 +18,7 @@ const Catalog = (() => {
   const keys = Object.entries(GROUPS).flatMap(([group, field]) =>
     [...new Set(DATA.models.flatMap((model) => Object.keys(model[field])))].map((key) => `${group}:${key}`),
   );
-  const counts = new Map();
-  for (const model of DATA.models) counts.set(model.name, (counts.get(model.name) || 0) + 1);
+  const names = new Map(DATA.models.map((model) => [model.id, called(model)]));
 
   /* The pictures that a fresh page compares: the source with the first model. */
   function usual() {
@@ -52,8 +51,15 @@ const Catalog = (() => {
     if (id === SOURCE) return "Source";
     if (id === REFERENCE) return "Reference";
     if (State.values.blind) return `Model ${disguised().indexOf(id) + 1}`;
-    const model = models.get(id);
-    return counts.get(model.name) > 1 ? `${model.name} ${model.run_id.slice(0, 8)}` : model.name;
+    return names.get(id);
+  }
+
+  /* A model's name; with its run's id where several have it, and as its folder where they are of one run. */
+  function called(model) {
+    const alike = DATA.models.filter((other) => other.name === model.name);
+    if (alike.length === 1) return model.name;
+    const one = alike.filter((other) => other.run_id === model.run_id).length === 1;
+    return one ? `${model.name} ${model.run_id.slice(0, 8)}` : model.id;
   }
 
   /* Whether the training of a model has seen a frame; a blind test does not tell. */

@@ -5,6 +5,7 @@
 const Hand = (() => {
   const CLICK = 5; // CSS pixels that a pointer may move and still have clicked
   const REACH = 14; // CSS pixels beside the line of a wipe that still are the line
+  const STEP = 0.125; // of a panel, for a key
   const STEPS = Array.from({ length: 14 }, (_, step) => 2 ** (step - 6));
 
   const stage = document.getElementById("stage");
@@ -46,6 +47,12 @@ const Hand = (() => {
     const { width, height } = Stage.placement(panel);
     const { x, y } = State.values;
     State.set({ x: State.clamp(x - dx / width, 0, 1), y: State.clamp(y - dy / height, 0, 1) });
+  }
+
+  /* Look a step further in a direction: (1, 0) is right. */
+  function look(dx, dy) {
+    const panel = Stage.first();
+    if (panel) pan(panel, -dx * STEP * panel.canvas.width, -dy * STEP * panel.canvas.height);
   }
 
   function panelOf(event) {
@@ -162,5 +169,5 @@ const Hand = (() => {
     });
   }
 
-  return { start, zoom };
+  return { start, zoom, look };
 })();

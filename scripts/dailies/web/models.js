@@ -26,6 +26,7 @@ const Models = (() => {
     item.dataset.id = id;
     const name = element("button", "name");
     name.type = "button";
+    name.dataset.id = id;
     name.append(element("bdi", "", Catalog.name(id)));
     const model = Catalog.models.get(id);
     if (model && !State.values.blind) name.title = `${model.name}\n${model.id}`;
@@ -33,10 +34,18 @@ const Models = (() => {
     return item;
   }
 
+  /* Fill an element anew; the control that had the focus, if there is one like it again, keeps it. */
+  function refill(root, ...children) {
+    const like = (button) => JSON.stringify(button.dataset);
+    const held = root.contains(document.activeElement) ? like(document.activeElement) : null;
+    root.replaceChildren(...children);
+    if (held) [...root.querySelectorAll("button")].find((button) => like(button) === held)?.focus();
+  }
+
   function fill() {
     const listed = Catalog.listed();
     const numbered = listed.map((id, index) => row(id, index < 9 ? index + 1 : ""));
-    list.replaceChildren(...Catalog.fixed.map((id) => row(id, "")), ...numbered);
+    refill(list, ...Catalog.fixed.map((id) => row(id, "")), ...numbered);
     none.hidden = listed.length > 0;
     none.textContent = Catalog.shown.length ? "No model passes the filter." : "No model was rendered.";
     mark();
@@ -111,7 +120,7 @@ const Models = (() => {
     const columns = Catalog.keys.filter((key) => !State.values.differing || differs(key));
     const grid = element("table");
     grid.append(head(columns), body(models, columns));
-    table.replaceChildren(grid);
+    refill(table, grid);
     if (!models.length) table.append(element("p", "message", "No model passes the filter."));
     Panel.markChips(table);
   }
@@ -167,7 +176,7 @@ const Models = (() => {
   function title(model) {
     const made = element("th", "model");
     made.scope = "row";
-    const name = element("bdi", "name", model.name);
+    const name = element("bdi", "name", Catalog.name(model.id));
     name.title = `${model.name}\n${model.id}`;
     made.append(name);
     if (model.link) {
@@ -203,7 +212,7 @@ const Models = (() => {
     const name = event.target.closest("button.name");
     if (chip) Stage.choose(chip.dataset.act, chip.dataset.id);
     else if (sorted) resort(sorted.dataset.sort);
-    else if (name) State.set({ [State.values.slot]: name.parentElement.dataset.id });
+    else if (name) State.set({ [State.values.slot]: name.dataset.id });
   }
 
   function resort(key) {

@@ -26,6 +26,7 @@ const Stage = (() => {
   let pointer = null; // {panel, u, v}: where in the frame the pointer is, 0 to 1
   let scheduled = false;
   let hurried = false;
+  let scrolled = 0; // how far the grid was, for when it comes back
   let stretched = 0; // what stretch() said last
 
   /* Which panels the state asks for: [mode, pictures] each. */
@@ -40,6 +41,8 @@ const Stage = (() => {
   }
 
   function arrange() {
+    const { view } = State.values;
+    if (stage.dataset.view === "grid" && view !== "grid") scrolled = stage.scrollTop;
     order = plan().map(([mode, ids]) => {
       const key = [mode, ...ids].join("\n");
       if (!panels.has(key)) panels.set(key, watched(new Panel(mode, ids)));
@@ -52,12 +55,15 @@ const Stage = (() => {
       panel.root.remove();
       panels.delete(key);
     }
+    const { activeElement } = document;
     order.forEach((panel, index) => {
       if (stage.children[index] !== panel.root) stage.insertBefore(panel.root, stage.children[index] ?? null);
     });
-    stage.dataset.view = State.values.view;
-    stage.hidden = State.values.view === "table";
+    if (document.activeElement !== activeElement) activeElement.focus(); // what is moved loses it
+    stage.hidden = view === "table";
     layOut();
+    if (view === "grid" && stage.dataset.view !== view) stage.scrollTop = scrolled;
+    stage.dataset.view = view;
     caption();
     refresh();
   }
@@ -283,7 +289,8 @@ const Stage = (() => {
       .join(" ");
     if (notes.textContent !== said) notes.textContent = said;
     fit.setAttribute("aria-pressed", State.values.zoom === "fit");
-    percent.textContent = drawn.length ? `${+(drawn[0].place.scale * 100).toPrecision(3)} %` : "";
+    const scale = drawn.length ? `${+(drawn[0].place.scale * 100).toPrecision(3)} %` : "";
+    if (percent.textContent !== scale) percent.textContent = scale;
   }
 
   /* Which panels show values: the one below the pointer and all others, unless their whole frames are too much. */
@@ -366,5 +373,5 @@ const Stage = (() => {
     });
   }
 
-  return { start, first, extent, placement, point, choose, hurry, moving, measure };
+  return { start, first, extent, placement, point, choose, hurry, moving, measure, pace };
 })();

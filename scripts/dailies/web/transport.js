@@ -45,6 +45,7 @@ const Transport = (() => {
   function announce() {
     play.setAttribute("aria-label", playing() ? "Pause" : "Play");
     play.classList.toggle("on", playing());
+    document.getElementById("where").setAttribute("aria-live", playing() ? "off" : "polite"); // not 24 times a second
   }
 
   function begin(frame) {
@@ -58,6 +59,7 @@ const Transport = (() => {
      that happens again for want of pictures, steps become longer, so that what is loaded ahead is what will be shown. */
   function tick(now) {
     if (!playing()) return;
+    if (State.values.frame !== reached % (last + 1)) begin(State.values.frame); // whoever went there, it goes on there
     const due = began.frame + Math.floor(((now - began.time) / 1000) * State.values.fps);
     if (seen !== State.values.frame) {
       waited += 1;
@@ -94,9 +96,7 @@ const Transport = (() => {
   }
 
   function go(frame) {
-    const there = State.clamp(frame, 0, last);
-    if (playing()) begin(there);
-    State.set({ frame: there });
+    State.set({ frame: State.clamp(frame, 0, last) });
   }
 
   function tell() {

@@ -122,7 +122,7 @@ def test_other_linear_weights_measure_lpips_again(shot, counted, monkeypatch):
 def test_torch_is_imported_for_lpips_alone(shot, asked):
     job = replace(shot.job, metrics=(asked,), lpips_backbone=write_alexnet(shot.root / "alexnet.pth"))
     program = "import pickle, sys; job = pickle.load(sys.stdin.buffer); from dailies.baseline import baseline\n"
-    program += "baseline(job, output=job.state / 'out.json'); print('torch' in sys.modules)"
+    program += "baseline(job); print('torch' in sys.modules)"
 
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -133,7 +133,7 @@ def test_torch_is_imported_for_lpips_alone(shot, asked):
     )
 
     assert done.stdout.decode().strip() == str(asked == "lpips")
-    assert files.read_json(job.state / "out.json")["frames"][NAMES[0]][asked] > 0
+    assert files.read_json(job.output)["frames"][NAMES[0]][asked] > 0
 
 
 def test_without_a_reference_the_advisory_metrics_stay_and_are_not_measured_again(shot, counted):

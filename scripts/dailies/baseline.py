@@ -8,10 +8,10 @@ from typing import Any
 
 from dailies import files
 from dailies.measures import measured
-from dailies.subjects import SOURCE, Job, read_frame, record
+from dailies.subjects import Measurement, read_frame, record
 
 
-def baseline(job: Job, *, output: Path) -> None:
+def baseline(job: Measurement) -> None:
     """Measure the source itself, as if it were a model's answer, and find its motion from frame to frame."""
 
     def work() -> dict[str, Any]:
@@ -19,10 +19,10 @@ def baseline(job: Job, *, output: Path) -> None:
             _find_motion(job)
         return measured(job, job.source)
 
-    record(job, SOURCE, output, work)
+    record(job, work)
 
 
-def _find_motion(job: Job) -> None:
+def _find_motion(job: Measurement) -> None:
     """Find the flow between the frames of the source that has not been found, and delete what is not needed."""
     pairs = [(before, frame) for before, frame in job.places if before]
     wanted = {job.flow_of(*pair): pair for pair in pairs}

@@ -210,6 +210,16 @@ def test_enlarged_frames_are_measured_against_a_reference_of_their_size(shot):
     assert shot.measure(SOURCE)["frames"][NAMES[0]]["psnr"] is None
 
 
+def test_flicker_is_measured_also_where_the_baseline_failed(shot):
+    shot.add("model", blur)
+    without = shot.measure("model", metrics=("flicker",))["frames"]
+    shot.measure(SOURCE)
+    shot.add("other", blur)
+
+    assert without == shot.measure("other", metrics=("flicker",))["frames"]
+    assert without[NAMES[1]]["flicker"] is not None
+
+
 def test_frames_of_another_shape_than_their_source_say_so(shot):
     shot.add("cropped", lambda image: image[:-1])
 

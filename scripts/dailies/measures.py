@@ -200,15 +200,17 @@ def _flicker(
     source: tuple["np.ndarray", "np.ndarray"],
     images: tuple["np.ndarray", "np.ndarray | None"],
 ) -> float | None:
-    """Give the flicker from the frame before, each pair in the order of frame and frame before; None without a flow."""
+    """Give the flicker from the frame before, each pair in the order of frame and frame before.
+
+    None where the source cannot be followed. What the baseline failed to find is found here.
+    """
     import numpy as np
 
     from dailies import motion
 
     path = job.flow_of(plan.before, plan.frame)
-    if images[1] is None or not path.is_file():
-        return None
-    return motion.Path(np.load(path), *source).flicker(*images)
+    moved = np.load(path) if path.is_file() else motion.flow(*source)
+    return None if images[1] is None or moved is None else motion.Path(moved, *source).flicker(*images)
 
 
 def _refuse_infinite(**images: "np.ndarray") -> None:

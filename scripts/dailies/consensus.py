@@ -54,7 +54,7 @@ def _differences(job: Measurement, paths: Mapping[str, Path]) -> Values:
     found: Values = dict.fromkeys(paths)
     by_shape: dict[tuple[int, ...], dict[str, np.ndarray]] = {}
     for name, path in paths.items():
-        image = read_frame(path, transfer=job.transfer)
+        image = read_frame(path, transfer=job.transfer).pixels
         step = 1
         while image.nbytes // step**2 * len(paths) > SAMPLES:
             step += 1

@@ -140,7 +140,7 @@ def encode(pixels: np.ndarray, picture: Picture, output_format: str = "auto", pn
     elif alpha is not None:
         alpha = _enlarged(alpha, pixels.shape)
     if kind != "tiff" and alpha is not None and picture.attributes.associated != (kind == "exr"):
-        colour = _reassociated(colour, alpha, associate=kind == "exr")
+        colour = reassociated(colour, alpha, associate=kind == "exr")
     colour = converted(colour, dtype)
     if picture.grey and (colour == colour[:, :, :1]).all():
         colour = colour[:, :, :1]
@@ -182,7 +182,7 @@ def _enlarged(plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return plane[rows[:, None], columns]
 
 
-def _reassociated(colour: np.ndarray, alpha: np.ndarray, *, associate: bool) -> np.ndarray:
+def reassociated(colour: np.ndarray, alpha: np.ndarray, *, associate: bool) -> np.ndarray:
     """Multiply colours by alpha, as EXR has them, or divide them by it, as PNG has them."""
     colour, alpha = converted(colour, "float32"), converted(alpha, "float32")[:, :, None]
     return colour * alpha if associate else np.divide(colour, alpha, out=colour.copy(), where=alpha > 0)

@@ -12,11 +12,13 @@ from dailies import files, reference
 from dailies.errors import SequenceError
 from dailies.metrics import LPIPS, of_group
 from dailies.sequence import Frame
-from dailies.subjects import Measurement, Subject, model_of, read_frame, record
+from dailies.subjects import Measurement, Subject, alike, model_of, read_frame, record
 from dailies.values import MEASURING, Kept, Values, rounded
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from dailies.frames import Picture
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +150,7 @@ def _of_frame(
     against: Subject | None,
     plan: _Plan,
     metrics: Sequence[str],
-    read: Callable[[Path], "np.ndarray"],
+    read: Callable[[Path], "Picture"],
 ) -> tuple[Values, list[str]]:
     """Measure the metrics of one group, and say why where one cannot be."""
     name = plan.frame.output
@@ -162,11 +164,11 @@ def _of_frame(
         return dict.fromkeys(metrics), [str(reason)]
 
 
-def _compared(job: Measurement, image: "np.ndarray", path: Path, metrics: Sequence[str]) -> Mapping[str, float | None]:
+def _compared(job: Measurement, picture: "Picture", path: Path, metrics: Sequence[str]) -> Mapping[str, float | None]:
     from dailies import quality
 
     try:
-        truth = read_frame(path, transfer=job.transfer)
+        image, truth = alike(picture, read_frame(path, transfer=job.transfer))
     except (SequenceError, OSError) as error:
         raise _Unfit(f"the reference cannot be read: {error}") from error
     if truth.shape != image.shape:
@@ -176,22 +178,23 @@ def _compared(job: Measurement, image: "np.ndarray", path: Path, metrics: Sequen
 
 
 def _beside_source(
-    job: Measurement, subject: Subject, plan: _Plan, metrics: Sequence[str], read: Callable[[Path], "np.ndarray"]
+    job: Measurement, subject: Subject, plan: _Plan, metrics: Sequence[str], read: Callable[[Path], "Picture"]
 ) -> Mapping[str, float | None]:
     from dailies import quality
 
-    name = plan.frame.output
-    image, source = read(subject.paths[name]), read(job.source.paths[name])
+    def pair(name: str) -> tuple["np.ndarray", "np.ndarray"]:
+        return alike(read(subject.paths[name]), read(job.source.paths[name]))
+
+    image, source = pair(plan.frame.output)
     _refuse_infinite(frame=image, source=source)
     fitted = quality.fitted(image, source.shape)
     if fitted is None:
         raise _Unfit(f"the frame is {_size(image)} pixels, no whole number of times its source's {_size(source)}")
     if of_group(metrics, "still"):
         return {metric: quality.STILL[metric](fitted, source) for metric in metrics}
-    behind = plan.before.output
-    sources = source, read(job.source.paths[behind])
-    images = fitted, quality.fitted(read(subject.paths[behind]), source.shape)
-    return {"flicker": _flicker(job, plan, sources, images)}
+    image_before, source_before = pair(plan.before.output)
+    images = fitted, quality.fitted(image_before, source.shape)
+    return {"flicker": _flicker(job, plan, (source, source_before), images)}
 
 
 def _flicker(

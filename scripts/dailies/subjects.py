@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from dailies.values import MEASURING
 if TYPE_CHECKING:
     import numpy as np
 
+    from dailies.frames import Picture
     from dailies.lpips import Lpips
 
 log = logging.getLogger(__name__)
@@ -155,8 +156,22 @@ def record(job: Measurement, work: Callable[[], dict[str, Any]]) -> None:
     files.write_json(job.output, ending)
 
 
-def read_frame(path: Path, *, transfer: str | None) -> "np.ndarray":
+def read_frame(path: Path, *, transfer: str | None) -> "Picture":
     """Read a frame as float32 from 0 to 1: integers over their largest, floating-point numbers as ``transfer`` says."""
     from dailies import frames
 
-    return frames.converted(frames.decode(path.read_bytes(), path.name, transfer=transfer).pixels, "float32")
+    picture = frames.decode(path.read_bytes(), path.name, transfer=transfer)
+    return replace(picture, pixels=frames.converted(picture.pixels, "float32"), extra={})
+
+
+def alike(one: "Picture", other: "Picture") -> tuple["np.ndarray", "np.ndarray"]:
+    """Give the colours of two frames to compare: where only one's are multiplied by alpha, the other's are, too."""
+    from dailies import frames
+
+    def colours(own: "Picture", beside: "Picture") -> "np.ndarray":
+        has_other_kind = beside.attributes.associated and not own.attributes.associated
+        if own.alpha is None or not has_other_kind:
+            return own.pixels
+        return frames.reassociated(own.pixels, own.alpha, associate=True)
+
+    return colours(one, other), colours(other, one)

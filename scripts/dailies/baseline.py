@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def baseline(job: Measurement) -> None:
 
 
 def _find_motion(job: Measurement) -> None:
-    """Find the flow between the frames of the source that has not been found, and delete what is not needed."""
+    """Find the flow between the frames of the source that has not been found, and delete what no shard needs."""
     pairs = [(before, frame) for before, frame in job.places if before]
     wanted = {job.flow_of(*pair): pair for pair in pairs}
     missing = [path for path in wanted if not path.is_file()]
@@ -48,6 +49,7 @@ def _find_motion(job: Measurement) -> None:
     with ThreadPoolExecutor(max_workers=job.threads) as pool:
         for done in [pool.submit(find, missing[start : start + size]) for start in range(0, len(missing), size)]:
             done.result()
-    for path in (job.state / "flow" / job.shard).glob("*.npy"):
-        if path not in wanted:
-            path.unlink()
+    needed = {job.flow_of(*pair) for pair in pairwise(job.shot.frames)}
+    for path in (job.state / "flow").glob("*.npy"):
+        if path not in needed:
+            path.unlink(missing_ok=True)  # the job of another shard does the same

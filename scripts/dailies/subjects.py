@@ -115,7 +115,7 @@ class Measurement:
     def flow_of(self, before: Frame, frame: Frame) -> Path:
         """Say where the flow between two frames of the source is kept."""
         name = files.digest([MEASURING, before.sha256, frame.sha256, self.transfer])[:32]
-        return self.state / "flow" / self.shard / f"{name}.npy"
+        return self.state / "flow" / f"{name}.npy"
 
 
 @dataclass(frozen=True)

@@ -468,6 +468,17 @@ def test_a_tiff_is_read_however_it_is_laid_out(depth, options):
     np.testing.assert_array_equal(found, frame)
 
 
+def test_numbers_of_64_bits_are_read_in_strips_and_refused_in_tiles():
+    frame = colours(40, 48, 3).astype(np.float64)
+
+    np.testing.assert_array_equal(
+        decode(tifffile_of(frame, photometric="rgb"), "a.tif", transfer=None).pixels, frame.astype(np.float32)
+    )
+    with pytest.raises(SequenceError) as error:
+        inspect(tifffile_of(frame, photometric="rgb", tile=(16, 16)), "a.tif")
+    assert str(error.value) == "frame a.tif holds tiles of 64-bit numbers; convert it to 32 bits first"
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_a_cmyk_frame_becomes_rgb(kind):
     data = saved(Image.new("CMYK", (7, 5), (255, 0, 0, 0)), kind)

@@ -62,6 +62,8 @@ def depth_of(spec: oiio.ImageSpec, channels: Channels, name: str) -> np.dtype:
         raise SequenceError(
             f"frame {name} holds values of type {others[0]}; allowed are 8 and 16 bits and floating-point numbers"
         )
+    if "double" in kinds and spec.tile_width:  # OpenImageIO 3.2.2 gives what was in memory before
+        raise SequenceError(f"frame {name} holds tiles of 64-bit numbers; convert it to 32 bits first")
     return DEPTHS[min(kinds)]
 
 

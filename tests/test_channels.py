@@ -26,6 +26,14 @@ def test_the_picture_of_an_exr_may_be_in_a_layer():
     assert list(picture.extra) == ["Z"]
 
 
+@pytest.mark.parametrize(("colour", "beside", "bits"), [("float", "half", 32), ("half", "float", 16)])
+def test_the_bits_of_a_frame_are_those_of_its_picture(colour, beside, bits):
+    types = [*[colour] * 3, beside]
+    data = written(colours(5, 7, 4), ".exr", depth="float", channels=["R", "G", "B", "Z"], types=types)
+
+    assert inspect(data, "a.exr").bit_depth == bits
+
+
 @pytest.mark.parametrize("name", ["Y", "R", "A", "matte"])
 def test_the_picture_of_an_exr_may_be_a_single_channel(name):
     values = colours(5, 7, 1).astype(np.float16).astype(np.float32)

@@ -77,9 +77,9 @@ def float_type(spec: oiio.ImageSpec, index: int) -> type[np.floating]:
     return np.float16 if str(_format(spec, index)) == "half" else np.float32
 
 
-def narrowest(spec: oiio.ImageSpec) -> int:
-    """Give the bytes of a colour value; ids and depths beside it may be wider."""
-    return min(_format(spec, index).basesize() for index in range(spec.nchannels))
+def narrowest(spec: oiio.ImageSpec, channels: Channels) -> int:
+    """Give the bytes of a colour value; what lies beside the picture may have more or less."""
+    return min(_format(spec, index).basesize() for index in channels.colour)
 
 
 def is_float(spec: oiio.ImageSpec, index: int) -> bool:

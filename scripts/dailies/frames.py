@@ -64,7 +64,7 @@ def inspect(data: bytes, name: str) -> Header:
             width=spec.width,
             height=spec.height,
             mode=("L" if len(channels.colour) == 1 else "RGB") + alpha,
-            bit_depth=bits or 8 * narrowest(spec),
+            bit_depth=bits or 8 * narrowest(spec, channels),
             floating=depth.kind == "f",
             notes=tuple(_notes(file, spec, channels)),
         )

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import struct
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,8 +65,8 @@ def decode(path: Path, folder: Path, *, threads: int = 4) -> Clip:
     """Write every frame of a video to ``folder``, which is replaced: ``{stem}_{number:06d}.png``, from 0.
 
     A frame is taken once, in the order of showing, whatever its duration; interlaced frames stay woven as they are
-    stored; what is tagged as rotated is turned. Raises SequenceError when the video cannot be read, is damaged or
-    ends early.
+    stored; those that are tagged as turned or mirrored are so. Raises SequenceError when the video cannot be read, is
+    damaged or ends early.
     """
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     for leftover in (unfinished, folder):
@@ -139,9 +140,16 @@ def rgb(frame: av.VideoFrame) -> np.ndarray:
     return _matrixed(planes, how, bits=max(component.bits for component in components))
 
 
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Give how often a frame has to be turned by 90 degrees, against the clock, to stand as it was shot."""
-    return round(frame.rotation / 90) % 4
+def standing(frame: av.VideoFrame) -> tuple[bool, int, int]:
+    """Say how a frame stands as it was shot: whether its sides change places, and which way its rows and columns go.
+
+    The way is a step, 1 or -1. ISO/IEC 14496-12 has a matrix for it: x' = ax + cy, y' = bx + dy.
+    """
+    told = frame.side_data.get("DISPLAYMATRIX")
+    a, b, _, c, d = struct.unpack_from("5i", bytes(told)) if told else (1, 0, 0, 0, 1)
+    changed = abs(b) > abs(a)
+    across, down = (c, b) if changed else (a, d)
+    return changed, -1 if down < 0 else 1, -1 if across < 0 else 1
 
 
 def _reformatted(
@@ -194,10 +202,11 @@ def _matrixed(planes: list[np.ndarray], how: Coding, *, bits: int) -> np.ndarray
 
 
 def _write(frame: av.VideoFrame, aspect: Fraction, target: Path) -> None:
-    turns = quarter_turns(frame)
-    pixels = np.rot90(rgb(frame), turns)
-    if turns % 2:
-        aspect = 1 / aspect
+    pixels = rgb(frame)
+    changed, down, across = standing(frame)
+    if changed:
+        pixels, aspect = pixels.transpose(1, 0, 2), 1 / aspect
+    pixels = pixels[::down, ::across]
     labels = []
     if aspect != 1:
         labels.append(png.chunk("pHYs", png.aspect(aspect)))
@@ -282,8 +291,8 @@ def _describe(path: Path, stream: av.VideoStream, frame: av.VideoFrame) -> None:
     log.info("%s: %s", path.name, ", ".join([kind, *how.assumed]))
     if frame.interlaced_frame:
         log.warning("%s is interlaced: its frames keep both fields woven, as they are stored", path.name)
-    if turns := quarter_turns(frame):
-        log.info("%s is tagged as rotated by %d degrees, and turned", path.name, 90 * turns)
+    if standing(frame) != (False, 1, 1):
+        log.info("%s is tagged as turned or mirrored, and its frames are", path.name)
 
 
 @contextmanager

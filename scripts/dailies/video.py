@@ -260,10 +260,12 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, path
     due, found = _due(container, stream, packets=packets, end=end)
     if found < due:
         raise SequenceError(f"video {path.name} is truncated: it ends after {count} of {due} frames")
+    varies = longest - min(durations, default=0) > 1
     told, seconds = _told_seconds(stream), float(end * stream.time_base)
-    if told and told - seconds > (float(longest * stream.time_base) / 2 or 1):
+    # how long the last frame of a variable rate is shown may not be written down
+    if told and told - seconds > (1 if varies or not longest else float(longest * stream.time_base) / 2):
         raise SequenceError(f"video {path.name} is truncated: it ends after {seconds:.1f} of {told:.1f} seconds")
-    if longest - min(durations, default=0) > 1:
+    if varies:
         log.warning("%s has a variable frame rate: every frame is taken once, in order", path.name)
 
 

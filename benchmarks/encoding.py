@@ -165,7 +165,7 @@ def with_opencv(data: bytes) -> np.ndarray:
 
 def with_openimageio(data: bytes) -> np.ndarray:
     with codec.opened(data, "a.png") as file:
-        return codec.read(file, "", "a.png")
+        return codec.read(file, data, "", "a.png")
 
 
 def with_ffmpeg(data: bytes) -> np.ndarray:

@@ -4,15 +4,14 @@ from pathlib import Path
 
 from dailies.baseline import baseline
 from dailies.logs import job_log
-from dailies.subjects import Job
+from dailies.subjects import Measurement
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        job = Job.from_config(
+        job = Measurement.from_config(
             snakemake.config,
-            state=Path(snakemake.input.sequence).parent,
-            shard=snakemake.wildcards.shard,
+            output=Path(snakemake.output.measures),
             threads=snakemake.threads,
             attempt=snakemake.params.attempt,
         )
-        baseline(job, output=Path(snakemake.output.measures))
+        baseline(job)

@@ -4,14 +4,13 @@ from pathlib import Path
 
 from dailies.consensus import consensus
 from dailies.logs import job_log
-from dailies.subjects import Job
+from dailies.subjects import Measurement
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        job = Job.from_config(
+        job = Measurement.from_config(
             snakemake.config,
-            state=Path(snakemake.input.sequence).parent,
-            shard=snakemake.wildcards.shard,
+            output=Path(snakemake.output.measures),
             threads=snakemake.threads,
             attempt=snakemake.params.attempt,
         )
@@ -19,5 +18,4 @@ if __name__ == "__main__":
             job,
             output_dir=Path(snakemake.config["output_dir"]),
             outcomes=[Path(path) for path in snakemake.input.outcomes],
-            output=Path(snakemake.output.measures),
         )

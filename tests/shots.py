@@ -10,7 +10,7 @@ from dailies import files, measures, sequence
 from dailies.baseline import baseline
 from dailies.consensus import consensus
 from dailies.measures import measure
-from dailies.subjects import CONSENSUS, SOURCE, Job
+from dailies.subjects import CONSENSUS, SOURCE, Measurement
 from PIL import Image
 from test_quality import distorted, picture
 
@@ -39,9 +39,8 @@ class Shot:
             write(root / "clean" / name, clean)
             write(root / "shot" / name, distorted(clean, "noise"))
         self.scan()
-        self.job = Job(
-            state=root / "state",
-            shard="all",
+        self.job = Measurement(
+            output=self.measures(SOURCE),
             shard_frames=0,
             input_dir=root / "shot",
             reference_dir=root / "clean",
@@ -65,24 +64,21 @@ class Shot:
     def record(self, model: str) -> Path:
         return self.root / "state" / "renders" / model / "all.json"
 
-    def measure(self, model: str, **changes) -> dict:
-        job = replace(self.job, **changes)
-        output = self.root / "state" / "measures" / model / f"{job.shard}.json"
+    def measures(self, subject: str, shard: str = "all") -> Path:
+        return self.root / "state" / "measures" / subject / f"{shard}.json"
+
+    def measure(self, model: str, *, shard: str = "all", **changes) -> dict:
+        job = replace(self.job, output=self.measures(model, shard), **changes)
         if model == SOURCE:
-            baseline(job, output=output)
+            baseline(job)
         else:
-            measure(job, folder=self.out / model, outcomes=[self.record(model)], output=output)
-        return strict_json(output)
+            measure(job, folder=self.out / model, outcomes=[self.record(model)])
+        return strict_json(job.output)
 
     def consensus(self, *models: str, **changes) -> dict:
-        output = self.root / "state" / "measures" / CONSENSUS / "all.json"
-        consensus(
-            replace(self.job, **changes),
-            output_dir=self.out,
-            outcomes=[self.record(model) for model in models],
-            output=output,
-        )
-        return strict_json(output)
+        job = replace(self.job, output=self.measures(CONSENSUS), **changes)
+        consensus(job, output_dir=self.out, outcomes=[self.record(model) for model in models])
+        return strict_json(job.output)
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -1,9 +1,11 @@
 import io
+import pickle
 import struct
 
 import numpy as np
+import OpenImageIO as oiio  # noqa: N813
 import pytest
-from dailies import png
+from dailies import frames, png
 from dailies.frames import decode, encode, inspect
 from frame_files import CHANNELS, colours, film, pixels, read_again, saved, written
 from PIL import Image, ImageCms
@@ -40,6 +42,50 @@ def test_an_exr_keeps_its_channels_and_its_header():
     assert spec["worldToCamera"] == tuple(range(16))
     assert spec["Copyright"] == "me"
     assert dict(zip(spec.channelnames, map(str, spec.channelformats), strict=True))["crypto.R"] == "float"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("TypeVector2i", (1, 2)),
+        ("TypeVector3i", (1, 2, 3)),
+        ("TypeBox2i", (0, 0, 1919, 1079)),
+        ("TypeBox2", (0.5, 1, 2, 3)),
+        ("TypeRational", (24000, 1001)),
+        ("TypeKeyCode", (1, 2, 3, 4, 5, 6, 7)),
+        ("TypeMatrix33", tuple(range(9))),
+    ],
+)
+def test_attributes_of_every_type_are_kept(kind, value):
+    data = written(colours(5, 7, 3), ".exr", depth="half", some=[getattr(oiio, kind), value])
+    picture = pickle.loads(pickle.dumps(decode(data, "a.exr")))
+
+    found = [
+        [(each.type, each.value) for each in read_again(file, ".exr")[0].extra_attribs if each.name == "some"]
+        for file in (data, encode(picture.pixels, picture))
+    ]
+
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+
+
+@pytest.mark.parametrize("output_format", ["png", "exr", "tiff"])
+@pytest.mark.parametrize("name", ["version", "preview", "envmap", "chromaticities", "ICCProfile", "smpte:TimeCode"])
+def test_a_text_by_the_name_of_something_else_does_no_harm(name, output_format):
+    label = png.chunk("tEXt", f"{name}\0take 3".encode())
+    picture = decode(png.encode(pixels(), compression="fast", carried=[label]), "a.png")
+
+    again = decode(encode(picture.pixels, picture, output_format), "a")
+
+    np.testing.assert_array_equal(frames.converted(again.pixels, "uint8"), pixels())
+
+
+@pytest.mark.parametrize("output_format", ["png", "exr", "tiff"])
+@pytest.mark.parametrize("name", ["chromaticities", "ICCProfile"])
+def test_an_exr_may_call_a_text_what_it_likes(name, output_format):
+    picture = decode(written(colours(5, 7, 3), ".exr", depth="half", **{name: "take 3"}), "a.exr")
+
+    assert inspect(encode(picture.pixels, picture, output_format), "a").width == 7
 
 
 def test_the_windows_and_channels_of_an_exr_grow_with_it():

@@ -26,6 +26,25 @@ def test_the_picture_of_an_exr_may_be_in_a_layer():
     assert list(picture.extra) == ["Z"]
 
 
+@pytest.mark.parametrize(("colour", "beside", "bits"), [("float", "half", 32), ("half", "float", 16)])
+def test_the_bits_of_a_frame_are_those_of_its_picture(colour, beside, bits):
+    types = [*[colour] * 3, beside]
+    data = written(colours(5, 7, 4), ".exr", depth="float", channels=["R", "G", "B", "Z"], types=types)
+
+    assert inspect(data, "a.exr").bit_depth == bits
+
+
+@pytest.mark.parametrize("name", ["Y", "R", "A", "matte"])
+def test_the_picture_of_an_exr_may_be_a_single_channel(name):
+    values = colours(5, 7, 1).astype(np.float16).astype(np.float32)
+    data = written(values, ".exr", depth="half", channels=[name])
+
+    picture = decode(data, "a.exr", transfer=None)
+
+    assert (inspect(data, "a.exr").mode, picture.alpha, picture.grey) == ("L", None, True)
+    np.testing.assert_array_equal(picture.pixels, values.repeat(3, axis=2))
+
+
 @pytest.mark.parametrize("channels", [["a.R", "a.G", "a.B", "b.R", "b.G", "b.B"], ["N.X", "N.Y"]])
 def test_an_exr_without_a_picture_is_refused_with_what_it_holds(channels):
     data = written(colours(5, 7, len(channels)), ".exr", depth="half", channels=channels)
@@ -63,3 +82,12 @@ def test_values_of_a_type_that_is_no_picture_are_refused(compression):
         assert str(error.value) == (
             "frame deep.tif holds values of type int; allowed are 8 and 16 bits and floating-point numbers"
         )
+
+
+def test_colours_of_a_type_that_is_no_picture_are_refused_beside_channels_that_could_be_one():
+    types = ["uint"] * 3 + ["float"]
+    data = written(np.ones((5, 7, 4), np.float32), ".exr", channels=["R", "G", "B", "Z"], types=types)
+
+    for read in (inspect, decode):
+        with pytest.raises(SequenceError, match=r"^frame id\.exr holds values of type uint; allowed are 8 and 16 bits"):
+            read(data, "id.exr")

@@ -1,4 +1,5 @@
 import errno
+import io
 import struct
 import zlib
 from contextlib import suppress
@@ -11,7 +12,7 @@ from dailies import png
 from dailies.errors import SequenceError
 from dailies.frames import decode, encode, inspect
 from frame_files import colours, pixels, plain, read_again, saved, written
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from png_files import png_files
@@ -104,6 +105,20 @@ def told_by_openimageio(data):
 @given(file=png_files())
 def test_both_readers_of_a_png_agree(file):
     assert told(file.data) == told_by_openimageio(file.data)
+
+
+@settings(max_examples=300, deadline=None)
+@given(file=png_files())
+def test_pillow_sees_the_same_pixels_in_a_png(file):
+    # of 16 bits Pillow sees 8, and of a transparent grey of less than 8 it takes another one
+    assume(file.depth == 8 or (file.depth < 8 and not (file.transparent and file.colour == 0)))
+    picture = decode(file.data, "a.png")
+    alpha = np.full(picture.pixels.shape[:2], 255) if picture.alpha is None else picture.alpha
+
+    theirs = np.asarray(Image.open(io.BytesIO(file.data)).convert("RGBA"))
+
+    np.testing.assert_array_equal(np.dstack([picture.pixels, alpha]), theirs)
+    assert (picture.alpha is None) == (file.colour in {0, 2, 3} and not file.transparent)
 
 
 @settings(max_examples=300, deadline=None)

@@ -98,9 +98,9 @@ def test_the_flows_along_which_flicker_is_measured_need_room(free, refused, tmp_
     assert "weights 1.0 MB)" in refused(["a"], shot(), metrics=["psnr"], **clean)
     assert "weights 1.0 MB)" in refused(["a"], shot())
     assert "weights 1.0 MB, flow 2.2 MB)" in refused(["a"], shot(), **clean)
-    (tmp_path / "state" / "flow" / "all").mkdir(parents=True)
+    (tmp_path / "state" / "flow").mkdir(parents=True)
     for number in range(5):
-        (tmp_path / "state" / "flow" / "all" / f"{number}.npy").touch()
+        (tmp_path / "state" / "flow" / f"{number}.npy").touch()
     assert "weights 1.0 MB, flow 1.0 MB)" in refused(["a"], shot(), **clean)
 
 

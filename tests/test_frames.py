@@ -6,7 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from dailies import png
+from dailies.errors import SequenceError
 from dailies.frames import converted, decode, encode, inspect, output_dtype, shown_as_it_is
 from frame_files import colours, film, pixels, plain, saved, written
 from hypothesis import given
@@ -46,6 +48,13 @@ def tiff16(array):
     ]
     table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
     return struct.pack("<2sHI", b"II", 42, bits + 6) + data + struct.pack("<3H", 16, 16, 16) + table + bytes(4)
+
+
+def tifffile_of(array, **options):
+    """Give a TIFF as another library than the two that read it writes it."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, metadata=None, **options)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("size", [(5, 7), (1, 1), (1, 64), (33, 2)])
@@ -168,6 +177,35 @@ def test_dpx_of_every_depth_is_read(bits):
     np.testing.assert_array_equal(picture.pixels >> (0 if bits == 8 else 16 - bits), codes)
 
 
+def dpx_of(rows, *, bits, width, height, order=">"):
+    """Write a DPX by hand: method A, the bytes of each row as they are given."""
+    header = bytearray(2048)
+    body = b"".join(rows)
+    struct.pack_into(f"{order}I I8sI", header, 0, 0x53445058, 2048, b"V1.0", 2048 + len(body))
+    struct.pack_into(f"{order}2H2I", header, 768, 0, 1, width, height)
+    struct.pack_into(f"{order}4B2HI", header, 800, 50, 2, 2, bits, 0 if bits == 8 else 1, 0, 2048)
+    return bytes(header) + body
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("bits", "width"), [(8, 6), (8, 7), (8, 8), (16, 7), (16, 8)])
+def test_rows_of_a_dpx_may_end_on_whole_words(bits, width, padded, order):
+    frame = np.random.default_rng(0).integers(0, 2**bits, (5, width, 3), dtype=f"uint{bits}")
+    rows = [row.astype(f"{order}u{bits // 8}").tobytes() for row in frame]
+    data = dpx_of([row + bytes(-len(row) % 4 * padded) for row in rows], bits=bits, width=width, height=5, order=order)
+
+    np.testing.assert_array_equal(decode(data, "a.dpx").pixels, frame)
+
+
+def test_white_of_a_12_bit_dpx_is_white():
+    codes = np.array([[[0, 1, 4095], [2048, 16, 4094]]], np.uint16)
+
+    found = decode(dpx_of([(codes << 4).astype(">u2").tobytes()], bits=12, width=2, height=1), "a.dpx").pixels
+
+    np.testing.assert_array_equal(found, codes << 4 | codes >> 8)
+
+
 def test_a_10_bit_tiff_is_expanded():
     codes = np.arange(105).reshape(5, 7, 3) * 1023 // 104
     data = written(np.round(codes * (65535 / 1023)).astype(np.uint16), ".tif", oiio__BitsPerSample=10)
@@ -213,10 +251,13 @@ def test_clipped_floats_are_from_0_to_1_and_numbers():
     np.testing.assert_array_equal(decode(data, "a", transfer=None).pixels, values)
 
 
-def test_what_no_half_float_can_hold_is_the_nearest_that_it_can():
-    frame = np.full((1, 1, 3), [1e9, -1e9, 65504], np.float32)
+@pytest.mark.parametrize("beside", [0, np.nan])
+def test_what_no_half_float_can_hold_is_the_nearest_that_it_can(beside):
+    frame = np.array([[[1e9, -1e9, 65504], [beside] * 3]], np.float32)
 
-    assert decode(encode(frame, plain(frame)), "a", transfer=None).pixels.tolist() == [[[65504, -65504, 65504]]]
+    again = decode(encode(frame, plain(frame)), "a", transfer=None).pixels
+
+    np.testing.assert_array_equal(again, [[[65504, -65504, 65504], [beside] * 3]])
 
 
 def test_a_grey_frame_has_three_equal_channels_and_comes_back_grey():
@@ -278,6 +319,15 @@ def test_alpha_of_formats_that_do_not_multiply_by_it_changes_no_colour(suffix):
     again = np.asarray(Image.open(io.BytesIO(encode(picture.pixels, picture))))
 
     np.testing.assert_array_equal(again, rgba())
+
+
+def test_a_fourth_byte_of_a_bmp_that_is_not_used_is_no_alpha():
+    data = saved(Image.fromarray(rgba() * np.array([1, 1, 1, 0], np.uint8)), "BMP")
+    picture = decode(data, "a.bmp")
+
+    again = np.asarray(Image.open(io.BytesIO(encode(picture.pixels, picture))).convert("RGBA"))
+
+    np.testing.assert_array_equal(again, rgba() | np.array([0, 0, 0, 255], np.uint8))
 
 
 def test_16_bit_alpha_is_kept():
@@ -342,6 +392,11 @@ def test_a_browser_shows_what_says_nothing_of_its_colours():
     assert not shown_as_it_is(labelled)
     assert not shown_as_it_is(encode(frame, plain(frame), "png16"))
     assert not shown_as_it_is(encode(frame, plain(frame), "tiff"))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    assert not shown_as_it_is(saved(Image.fromarray(frame), "PNG", exif=turned))
+    others = {"save_all": True, "append_images": [Image.fromarray(255 - frame)]}
+    assert not shown_as_it_is(saved(Image.fromarray(frame), "PNG", **others))
 
 
 def test_a_browser_mixes_what_can_be_seen_through_with_what_is_behind():
@@ -369,6 +424,67 @@ def test_a_palette_frame_shows_its_colours():
         data = saved(image, kind)
         assert (inspect(data, "a").mode, inspect(data, "a").bit_depth <= 8) == ("RGB", True)
         np.testing.assert_array_equal(decode(data, "a").pixels, np.full((5, 7, 3), (10, 20, 30)))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_palette_frame_that_is_tagged_as_turned_is_rendered_as_stored(orientation, compression):
+    image = Image.fromarray(np.arange(35, dtype=np.uint8).reshape(5, 7)).convert("P")
+    data = saved(image, "TIFF", tiffinfo={274: orientation}, compression=compression)
+
+    assert (inspect(data, "a.tif").width, inspect(data, "a.tif").height) == (7, 5)
+    np.testing.assert_array_equal(decode(data, "a.tif").pixels, np.asarray(image.convert("RGB")))
+
+
+def test_a_palette_that_cannot_be_read_is_refused_before_anything_is_rendered():
+    data = tifffile_of(np.zeros((5, 7), np.uint16), photometric="palette", colormap=np.zeros((3, 65536), np.uint16))
+
+    for read in (inspect, decode):
+        with pytest.raises(SequenceError) as error:
+            read(data, "a.tif")
+        assert str(error.value) == (
+            "frame a.tif cannot be read: its colours cannot be looked up in its palette; convert it to RGB first"
+        )
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_tiff_in_which_0_is_white_is_no_negative(dtype):
+    grey = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (5, 7), dtype, endpoint=True)
+    data = tifffile_of(grey, photometric="miniswhite")
+
+    np.testing.assert_array_equal(decode(data, "a.tif").pixels[:, :, 0], np.iinfo(dtype).max - grey)
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16", "float16", "float32"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tile": (16, 16)},
+        {"rowsperstrip": 3, "compression": "zlib"},
+        {"bigtiff": True, "byteorder": ">"},
+        {"planarconfig": "separate"},
+    ],
+    ids=["tiles", "strips", "big", "planes"],
+)
+def test_a_tiff_is_read_however_it_is_laid_out(depth, options):
+    frame = np.random.default_rng(0).integers(0, 256, (40, 48, 3)).astype(depth)
+    stored = np.moveaxis(frame, 2, 0) if "planarconfig" in options else frame
+
+    found = decode(tifffile_of(stored, photometric="rgb", **options), "a.tif", transfer=None).pixels
+
+    assert found.dtype == ("float32" if "float" in depth else depth)
+    np.testing.assert_array_equal(found, frame)
+
+
+def test_numbers_of_64_bits_are_read_in_strips_and_refused_in_tiles():
+    frame = colours(40, 48, 3).astype(np.float64)
+
+    np.testing.assert_array_equal(
+        decode(tifffile_of(frame, photometric="rgb"), "a.tif", transfer=None).pixels, frame.astype(np.float32)
+    )
+    with pytest.raises(SequenceError) as error:
+        inspect(tifffile_of(frame, photometric="rgb", tile=(16, 16)), "a.tif")
+    assert str(error.value) == "frame a.tif holds tiles of 64-bit numbers; convert it to 32 bits first"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])

@@ -101,6 +101,17 @@ def test_a_tie_is_an_answer(board):
     assert board.told()[0].endswith(" for 2 comparisons at once).")
 
 
+def test_models_that_are_the_same_tie_by_nothing(board):
+    board.add("a", 30 + NOISE, flicker=1)
+    board.add("b", 30 + NOISE, flicker=1)
+
+    for metric, span in (("psnr", "PSNR on 40 frames: a tie with b (0 dB"), ("flicker", "flicker on 40 frames: a tie")):
+        board.tabulate(ranked_by=metric)
+        assert board.told()[0].startswith(f"a is the first by {span}")
+        assert board.told()[0].endswith("ahead of b, 95 % interval 0 to 0).")
+        assert [board.lines()[1][name] for name in ("difference", "low", "high")] == ["0", "0", "0"]
+
+
 def test_the_more_models_the_less_is_certain_of_each(board):
     board.add("first", 30.5 + NOISE)
     board.add("second", 30 + NOISE + 0.1 * NOISE[::-1])

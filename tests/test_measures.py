@@ -122,7 +122,7 @@ def test_other_linear_weights_measure_lpips_again(shot, counted, monkeypatch):
 def test_torch_is_imported_for_lpips_alone(shot, asked):
     job = replace(shot.job, metrics=(asked,), lpips_backbone=write_alexnet(shot.root / "alexnet.pth"))
     program = "import pickle, sys; job = pickle.load(sys.stdin.buffer); from dailies.baseline import baseline\n"
-    program += "baseline(job, output=job.state / 'out.json'); print('torch' in sys.modules)"
+    program += "baseline(job); print('torch' in sys.modules)"
 
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -133,7 +133,7 @@ def test_torch_is_imported_for_lpips_alone(shot, asked):
     )
 
     assert done.stdout.decode().strip() == str(asked == "lpips")
-    assert files.read_json(job.state / "out.json")["frames"][NAMES[0]][asked] > 0
+    assert files.read_json(job.output)["frames"][NAMES[0]][asked] > 0
 
 
 def test_without_a_reference_the_advisory_metrics_stay_and_are_not_measured_again(shot, counted):
@@ -208,6 +208,16 @@ def test_enlarged_frames_are_measured_against_a_reference_of_their_size(shot):
         write(shot.root / "clean" / name, doubled(read(shot.root / "clean" / name)))
     assert shot.measure("twice")["frames"][NAMES[0]]["psnr"] == 100
     assert shot.measure(SOURCE)["frames"][NAMES[0]]["psnr"] is None
+
+
+def test_flicker_is_measured_also_where_the_baseline_failed(shot):
+    shot.add("model", blur)
+    without = shot.measure("model", metrics=("flicker",))["frames"]
+    shot.measure(SOURCE)
+    shot.add("other", blur)
+
+    assert without == shot.measure("other", metrics=("flicker",))["frames"]
+    assert without[NAMES[1]]["flicker"] is not None
 
 
 def test_frames_of_another_shape_than_their_source_say_so(shot):

@@ -49,6 +49,15 @@ def test_equal_frames_are_the_best_there_is():
     assert flip(image, image) == 0
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 0), (1, 1, 1), (0.1, 0.2, 0.7)])
+def test_equal_frames_of_one_colour_are_the_best_there_is(colour):
+    image = np.full((40, 50, 3), colour, np.float32)
+
+    assert gmsd(image, image) == 0
+    assert haarpsi(image, image) == pytest.approx(1)
+    assert flip(image, image) == 0
+
+
 def test_small_frames_have_no_haarpsi():
     assert haarpsi(picture((15, 40)), picture((15, 40))) is None
 

@@ -94,6 +94,14 @@ def test_ordinary_files_are_read_by_the_book(file):
         np.testing.assert_array_equal(pixels, by_the_book(file.data))
 
 
+@pytest.mark.parametrize("comment", [b"take 3", b"IDAT"])
+def test_a_transparent_colour_is_seen_behind_any_text(comment):
+    content = dict(png.chunks(png.encode(random((5, 7, 3)), compression="fast")))
+    parts = {"IHDR": content["IHDR"], "tEXt": b"Comment\0" + comment, "tRNS": bytes(6), "IDAT": content["IDAT"]}
+
+    assert not png.is_ordinary(png.SIGNATURE + b"".join(png.chunk(*part) for part in parts.items()))
+
+
 def with_pixels(data, deflated):
     """Put other deflated pixels into a file."""
     kinds = dict(png.chunks(data)) | {"IDAT": deflated}

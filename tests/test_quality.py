@@ -121,7 +121,14 @@ def test_blur_loses_detail_and_noise_adds_some():
     assert quality.detail(image, image) == 1
     assert quality.detail(distorted(image, "blur"), image) < 0.5
     assert quality.detail(distorted(image, "noise", 0.1), image) > 1.2
-    assert quality.detail(image, np.full_like(image, 0.5)) is None
+
+
+def test_a_source_of_one_colour_has_no_detail_to_compare_with():
+    image, least = picture((60, 60)), np.full((2160, 3840, 3), 0.4, np.float32)
+    least[1000, 1000] += np.float32(1 / 255)
+
+    assert [quality.detail(image, np.full_like(image, code / 255)) for code in range(256)] == [None] * 256
+    assert quality.detail(least, least) == 1
 
 
 def test_detail_is_a_share_of_contrast():

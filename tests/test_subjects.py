@@ -1,6 +1,11 @@
+import numpy as np
 import pytest
 from dailies.manifest import Manifest, attempt_after
+from dailies.subjects import alike, read_frame
+from frame_files import saved, written
+from PIL import Image
 from shots import NAMES, blur, read, write
+from test_quality import picture
 
 
 def test_a_frame_that_was_changed_after_it_was_rendered_is_measured_as_it_is(shot):
@@ -57,3 +62,35 @@ def test_deeper_frames_and_floats_measure_on_one_scale(shot):
     for name in NAMES:
         assert floats[name]["psnr"] == pytest.approx(eight[name]["psnr"], abs=0.01)
         assert floats[name]["ssim"] == pytest.approx(eight[name]["ssim"], abs=1e-3)
+
+
+@pytest.mark.parametrize("output_format", ["exr", "png16", "tiff"])
+def test_colours_are_compared_with_alpha_in_them_or_without_but_not_mixed(tmp_path, output_format):
+    from dailies import frames
+
+    alpha = np.linspace(0, 1, 7 * 5, dtype=np.float32).reshape(5, 7, 1)
+    source = tmp_path / "a.exr"
+    source.write_bytes(written(np.dstack([picture((5, 7)) * alpha, alpha]), ".exr", depth="half"))
+    read = frames.decode(source.read_bytes(), source.name)
+    rendered = tmp_path / "b"
+    rendered.write_bytes(frames.encode(read.pixels, read, output_format))
+
+    one, other = alike(*(read_frame(path, transfer="clip") for path in (rendered, source)))
+
+    np.testing.assert_array_equal(other, read.pixels)
+    np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_colours_that_have_no_alpha_stay(tmp_path):
+    for name, channels in (("rgb.exr", 3), ("rgba.exr", 4)):
+        (tmp_path / name).write_bytes(written(np.full((5, 7, channels), 0.5, np.float32), ".exr", depth="half"))
+    (tmp_path / "rgba.png").write_bytes(saved(Image.new("RGBA", (7, 5), (51, 51, 51, 51)), "PNG"))
+    rgb, rgba, png = (read_frame(tmp_path / name, transfer="clip") for name in ("rgb.exr", "rgba.exr", "rgba.png"))
+
+    for pair, expected in (
+        ((rgb, png), (0.5, 0.2)),
+        ((png, rgb), (0.2, 0.5)),
+        ((rgb, rgba), (0.5, 0.5)),
+        ((png, rgba), (0.04, 0.5)),
+    ):
+        assert [float(each.max()) for each in alike(*pair)] == pytest.approx(expected)

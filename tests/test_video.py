@@ -1,5 +1,7 @@
 import io
 import logging
+import shutil
+import struct
 from fractions import Fraction
 
 import av
@@ -135,6 +137,25 @@ def test_deep_rgb_and_grey_are_expanded():
         assert (found.dtype, found.shape, found.min()) == (np.uint16, (12, 16, len(planes)), 65535)
 
 
+@pytest.mark.parametrize(("kind", "bits"), [("gray", 8), ("gray10le", 10), ("gray12le", 12), ("gray16le", 16)])
+def test_grey_follows_its_range_as_tagged(kind, bits):
+    step = 2 ** (bits - 8)
+    for full in (False, True):
+        codes = np.array([16, 50, 126, 235]) * step
+        unit = codes / (2**bits - 1) if full else (codes - 16 * step) / (219 * step)
+        found = [video.rgb(raw(kind, (code,), matrix=0, full=full))[0, 0, 0] for code in codes]
+        largest = np.iinfo(found[0].dtype).max
+        np.testing.assert_allclose(found, unit * largest, atol=0.51 if bits == 8 else 20)
+        assert video.rgb(raw(kind, (codes[1],), tagged=False)).max() == found[1] or not full
+
+
+def test_alpha_beside_grey_of_limited_range_stays():
+    frame = raw("ya8", (0,))
+    frame.planes[0].update(bytes([235, 7]) * (frame.planes[0].buffer_size // 2))
+
+    assert video.rgb(frame)[0, 0].tolist() == [255, 255, 255, 7]
+
+
 def test_alpha_of_a_video_is_kept():
     found = video.rgb(raw("yuva444p10le", (940, 512, 512, 1023), matrix=1))
 
@@ -156,6 +177,11 @@ def test_an_untagged_video_is_taken_as_players_take_it(size, matrix, name):
 def test_colours_that_are_coded_otherwise_are_refused():
     with pytest.raises(SequenceError, match=r"the video's colours are coded by matrix 14 of H.273; convert it first"):
         video.rgb(raw("yuv420p", (100, 90, 150), matrix=14))
+
+
+def test_colours_of_a_cinema_package_are_refused():
+    with pytest.raises(SequenceError, match=r"^the video's colours are XYZ, as in a DCP; convert it first$"):
+        video.rgb(raw("xyz12le", (0,)))
 
 
 def test_what_was_done_is_in_the_log(tmp_path, caplog):
@@ -183,10 +209,35 @@ def test_a_video_that_is_tagged_as_rotated_is_turned(tmp_path, degrees, caplog):
     with caplog.at_level(logging.INFO):
         _, (found,) = decoded(tmp_path / "a.mov")
 
-    turns = video.quarter_turns(av.open(str(tmp_path / "a.mov")).decode(video=0).__next__())
-    assert turns % 4 == degrees // 90 % 4
     np.testing.assert_array_equal(found.pixels, np.rot90(wanted, degrees // 90))
-    assert "is tagged as rotated by" in caplog.messages[-1]
+    assert caplog.messages[-1] == "a.mov is tagged as turned or mirrored, and its frames are"
+
+
+ONE = 1 << 16
+
+
+@pytest.mark.parametrize(
+    ("matrix", "seen"),
+    [
+        ((-ONE, 0, 0, 0, ONE), lambda pixels: pixels[:, ::-1]),
+        ((ONE, 0, 0, 0, -ONE), lambda pixels: pixels[::-1]),
+        ((-ONE, 0, 0, 0, -ONE), lambda pixels: pixels[::-1, ::-1]),
+        ((0, ONE, 0, ONE, 0), lambda pixels: pixels.transpose(1, 0, 2)),
+        ((0, ONE, 0, -ONE, 0), lambda pixels: np.rot90(pixels, -1)),
+        ((0, -ONE, 0, -ONE, 0), lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2)),
+    ],
+    ids=["mirrored", "upside down and mirrored", "half a turn", "sides", "a turn", "other sides"],
+)
+def test_a_video_that_is_tagged_as_mirrored_is_so(tmp_path, matrix, seen):
+    (wanted,) = pictures(1, size=(6, 10))
+    write_video(tmp_path / "a.mov", [wanted], codec="qtrle", kind="rgb24")
+    data = bytearray((tmp_path / "a.mov").read_bytes())
+    struct.pack_into(">5i", data, data.index(b"tkhd") + 44, *matrix)
+    (tmp_path / "a.mov").write_bytes(bytes(data))
+
+    _, (found,) = decoded(tmp_path / "a.mov")
+
+    np.testing.assert_array_equal(found.pixels, seen(wanted))
 
 
 def test_pixels_that_are_not_square_are_said_in_the_frames(tmp_path):
@@ -232,6 +283,54 @@ def test_a_variable_rate_takes_every_frame_once(tmp_path, caplog):
     assert "a.mkv has a variable frame rate: every frame is taken once, in order" in caplog.messages
 
 
+def smooth(count):
+    """Frames of which a codec makes some of others."""
+    ramp = np.add.outer(np.arange(48), np.arange(64))[:, :, None].repeat(3, axis=2)
+    return [(ramp + 5 * number).astype(np.uint8) for number in range(count)]
+
+
+def test_frames_that_an_edit_list_hides_are_left_out(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, smooth(24), codec="libx264", kind="yuv420p", tags={"gop_size": 6})
+    data = bytearray(path.read_bytes())
+    place = data.index(b"elst") + 12
+    assert struct.unpack_from(">I", data, place) == (1000,)  # milliseconds
+    struct.pack_into(">I", data, place, 500)
+    path.write_bytes(bytes(data))
+
+    assert decoded(path)[0].frames == 12
+
+
+def copied(path, target, keep):
+    """Copy those of a video's packets that are to be kept."""
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size and keep(number):
+                packet.stream = stream
+                container.mux(packet)
+
+
+def test_an_avi_in_which_frames_were_dropped_is_whole(tmp_path):
+    wanted = pictures(10)
+    write_video(tmp_path / "a.avi", wanted, codec="rawvideo", kind="bgr24")
+    copied(tmp_path / "a.avi", tmp_path / "b.avi", lambda number: number not in {3, 4})
+
+    clip, found = decoded(tmp_path / "b.avi")
+
+    assert clip.frames == 8
+    np.testing.assert_array_equal(found[3].pixels, wanted[5])
+
+
+def test_a_video_that_begins_between_two_whole_frames_is_refused(tmp_path):
+    write_video(tmp_path / "a.mkv", smooth(24), codec="libx264", kind="yuv420p", tags={"gop_size": 12})
+    copied(tmp_path / "a.mkv", tmp_path / "b.mkv", lambda number: number >= 3)
+
+    assert refused(tmp_path / "b.mkv") == (
+        "video b.mkv lacks its beginning: 8 of its 21 frames need one that is not there"
+    )
+
+
 def test_interlaced_frames_stay_woven(tmp_path, caplog):
     # flag 0x20000: both fields of a frame are coded together
     write_video(
@@ -270,17 +369,29 @@ def test_a_file_of_sound_alone_is_named(tmp_path):
     ("suffix", "codec", "kind"),
     [
         (".mkv", "ffv1", "bgr0"),
+        (".mkv", "libx264", "yuv420p"),
         (".mp4", "libx264", "yuv420p"),
         (".mov", "prores_ks", "yuv422p10le"),
         (".avi", "mjpeg", "yuvj420p"),
+        (".mxf", "mpeg2video", "yuv420p"),
+        (".mxf", "prores_ks", "yuv422p10le"),
     ],
 )
-def test_a_video_that_was_cut_off_is_refused(tmp_path, suffix, codec, kind):
-    path = tmp_path / f"a{suffix}"
-    write_video(path, pictures(60), codec=codec, kind=kind)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-    assert refused(path).startswith((f"video a{suffix} is ", f"video a{suffix} cannot be read: "))
+@pytest.mark.parametrize("count", [10, 40])
+def test_a_video_that_was_cut_off_is_refused_unless_it_has_all_its_frames(tmp_path, suffix, codec, kind, count):
+    whole, path = tmp_path / f"whole{suffix}", tmp_path / f"a{suffix}"
+    write_video(whole, pictures(count), codec=codec, kind=kind, rate=25)
+    assert decoded(whole)[0].frames == count
+    shutil.rmtree(tmp_path / "frames")
+    data = whole.read_bytes()
+    for part in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99):
+        path.write_bytes(data[: int(len(data) * part)])
+        try:
+            assert video.decode(path, tmp_path / "frames").frames == count
+            shutil.rmtree(tmp_path / "frames")
+        except SequenceError:
+            reasons = (f"video a{suffix} is ", f"video a{suffix} cannot be read: ", f"a{suffix} holds no video")
+            assert refused(path).startswith(reasons)
 
 
 @pytest.mark.parametrize(

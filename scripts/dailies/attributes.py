@@ -17,6 +17,9 @@ PASSING = ("oiio:", "png:", "jpeg:", "bmp:", "webp:", "tiff:", "openexr:", "ICCP
 DROPPED = ("compression", "planarconfig", "Orientation")
 """More of it; an Orientation would turn rendered frames over in some viewers and not in others."""
 
+EXR_OWN = ("version", "preview", "envmap")
+"""What OpenEXR means by these is no text: with one of a PNG's under such a name it could not read the file again."""
+
 TIFF_HOLDS = (
     *("ICCProfile", "XResolution", "YResolution", "ResolutionUnit", "PixelAspectRatio"),
     *("DateTime", "Software", "Artist", "Copyright", "ImageDescription", "DocumentName"),
@@ -28,8 +31,8 @@ TIFF_HOLDS = (
 class Attributes:
     """What a frame's file says beyond its pixels, to be written again."""
 
-    values: tuple[tuple[str, str, Any], ...] = ()
-    """Name, type and value as OpenImageIO has them."""
+    values: tuple[tuple[str, tuple, Any], ...] = ()
+    """Name, what makes up the type, and value, as OpenImageIO has them."""
     chunks: tuple[bytes, ...] = ()
     """Of a PNG: the chunks themselves."""
     window: tuple[int, ...] | None = None
@@ -50,7 +53,7 @@ def attributes_of(data: bytes, file: oiio.ImageInput, spec: oiio.ImageSpec, chan
     chunks = png.chunks(data) if data.startswith(png.SIGNATURE) else ()
     return Attributes(
         values=tuple(
-            (each.name, str(each.type), _readable(each.value))
+            (each.name, _parts(each.type), _readable(each.value))
             for each in spec.extra_attribs
             if not each.name.startswith(PASSING) and each.name not in DROPPED
         ),
@@ -63,7 +66,7 @@ def attributes_of(data: bytes, file: oiio.ImageInput, spec: oiio.ImageSpec, chan
 
 def png_chunks(attributes: Attributes, channels: int) -> list[bytes]:
     """Give the chunks of a PNG's source, or those that say the same as the metadata of another format."""
-    values = {name: value for name, _, value in attributes.values}
+    values = {name: value for name, _, value in attributes.values if not isinstance(value, str)}
     profile = bytes(values.get("ICCProfile", b""))
     fits = profile_fits(profile, channels)
     if attributes.chunks:
@@ -86,7 +89,12 @@ def png_chunks(attributes: Attributes, channels: int) -> list[bytes]:
 
 def profile_fits(profile: Any, channels: int) -> bool:
     """Tell whether an ICC profile is for this many channels: one for CMYK or grey is not for RGB."""
-    return bytes(profile)[16:20] == (b"GRAY" if channels < 3 else b"RGB ")
+    return not isinstance(profile, str) and bytes(profile)[16:20] == (b"GRAY" if channels < 3 else b"RGB ")
+
+
+def _parts(kind: oiio.TypeDesc) -> tuple:
+    """Give what a type is made of: it cannot be sent to another process itself, and some lose their name on the way."""
+    return kind.basetype, kind.aggregate, kind.vecsemantics, kind.arraylen
 
 
 def _readable(value: Any) -> Any:

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from dailies import files
 from dailies.measures import measured
-from dailies.subjects import SOURCE, Job, read_frame, record
+from dailies.subjects import Measurement, read_frame, record
 
 
-def baseline(job: Job, *, output: Path) -> None:
+def baseline(job: Measurement) -> None:
     """Measure the source itself, as if it were a model's answer, and find its motion from frame to frame."""
 
     def work() -> dict[str, Any]:
@@ -19,11 +20,11 @@ def baseline(job: Job, *, output: Path) -> None:
             _find_motion(job)
         return measured(job, job.source)
 
-    record(job, SOURCE, output, work)
+    record(job, work)
 
 
-def _find_motion(job: Job) -> None:
-    """Find the flow between the frames of the source that has not been found, and delete what is not needed."""
+def _find_motion(job: Measurement) -> None:
+    """Find the flow between the frames of the source that has not been found, and delete what no shard needs."""
     pairs = [(before, frame) for before, frame in job.places if before]
     wanted = {job.flow_of(*pair): pair for pair in pairs}
     missing = [path for path in wanted if not path.is_file()]
@@ -38,7 +39,7 @@ def _find_motion(job: Job) -> None:
 
         read = lru_cache(maxsize=2)(partial(read_frame, transfer=job.transfer))
         for path in paths:
-            before, frame = (read(job.source.paths[each.output]) for each in wanted[path])
+            before, frame = (read(job.source.paths[each.output]).pixels for each in wanted[path])
             found = motion.flow(frame, before)
             if found is not None:
                 data = io.BytesIO()
@@ -48,6 +49,7 @@ def _find_motion(job: Job) -> None:
     with ThreadPoolExecutor(max_workers=job.threads) as pool:
         for done in [pool.submit(find, missing[start : start + size]) for start in range(0, len(missing), size)]:
             done.result()
-    for path in (job.state / "flow" / job.shard).glob("*.npy"):
-        if path not in wanted:
-            path.unlink()
+    needed = {job.flow_of(*pair) for pair in pairwise(job.shot.frames)}
+    for path in (job.state / "flow").glob("*.npy"):
+        if path not in needed:
+            path.unlink(missing_ok=True)  # the job of another shard does the same

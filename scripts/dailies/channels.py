@@ -49,20 +49,22 @@ def find_channels(spec: oiio.ImageSpec, name: str) -> Channels:
     else:
         listed = ", ".join(names[:12])
         raise SequenceError(f"frame {name} has no channels R, G and B that are its picture; its channels: {listed}")
-    alpha = lower.index(layer + "a") if layer + "a" in lower else None
+    alpha = lower.index(layer + "a") if layer + "a" in lower and len(names) > 1 else None
     others = [index for index in range(len(names)) if index not in (*colour, alpha)]
     kept = tuple(index for index in others if str(_format(spec, index)) in {"half", "float"})
     return Channels(colour, alpha, kept, tuple(index for index in others if index not in kept))
 
 
-def depth_of(spec: oiio.ImageSpec, name: str) -> np.dtype:
+def depth_of(spec: oiio.ImageSpec, channels: Channels, name: str) -> np.dtype:
     """Give the type of values that a network is handed; raise SequenceError where those of a file are no picture's."""
-    kind = str(spec.format) if not spec.channelformats else "float"
-    if kind not in DEPTHS:
+    kinds = {str(_format(spec, index)) for index in (*channels.colour, channels.alpha) if index is not None}
+    if others := sorted(kinds - DEPTHS.keys()):
         raise SequenceError(
-            f"frame {name} holds values of type {kind}; allowed are 8 and 16 bits and floating-point numbers"
+            f"frame {name} holds values of type {others[0]}; allowed are 8 and 16 bits and floating-point numbers"
         )
-    return DEPTHS[kind]
+    if "double" in kinds and spec.tile_width:  # OpenImageIO 3.2.2 gives what was in memory before
+        raise SequenceError(f"frame {name} holds tiles of 64-bit numbers; convert it to 32 bits first")
+    return DEPTHS[min(kinds)]
 
 
 def storage_of(spec: oiio.ImageSpec) -> str:
@@ -75,9 +77,9 @@ def float_type(spec: oiio.ImageSpec, index: int) -> type[np.floating]:
     return np.float16 if str(_format(spec, index)) == "half" else np.float32
 
 
-def narrowest(spec: oiio.ImageSpec) -> int:
-    """Give the bytes of a colour value; ids and depths beside it may be wider."""
-    return min(_format(spec, index).basesize() for index in range(spec.nchannels))
+def narrowest(spec: oiio.ImageSpec, channels: Channels) -> int:
+    """Give the bytes of a colour value; what lies beside the picture may have more or less."""
+    return min(_format(spec, index).basesize() for index in channels.colour)
 
 
 def is_float(spec: oiio.ImageSpec, index: int) -> bool:

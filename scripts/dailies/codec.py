@@ -1,6 +1,8 @@
 """The codec: files that OpenImageIO opens, reads and writes, and what it says is wrong, in our words."""
 
+import io
 import re
+import struct
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -29,6 +31,12 @@ SIGNATURES = {
 }
 """How a frame's file begins, whatever its name ends in -> what OpenImageIO knows its format by."""
 
+DPX_HEADER = 2048
+"""Bytes of it."""
+
+DPX_COLOURS = {50: 3, 51: 4, 52: 4}
+"""What a DPX calls its channels -> how many they are, where they are not one."""
+
 SCRATCH = "dailies-"
 SCRATCH_NAME = re.compile(rf'\(?"?[^\s"(]*{SCRATCH}\w+/frame\.\w+"?\)?')
 """The name of the copy of a frame that OpenImageIO reads, as it stands in its messages."""
@@ -54,6 +62,8 @@ def opened(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.Imag
             deque(png.chunks(data), maxlen=0)
         except ValueError as error:
             raise SequenceError(f"frame {name} cannot be read: {error}") from error
+    if suffix == ".dpx":
+        data = _with_padding_told(data)
     config = oiio.ImageSpec()
     config.attribute("oiio:UnassociatedAlpha", 1)  # without it colours are multiplied by alpha on the way
     # OpenImageIO reads memory in C++ only
@@ -72,16 +82,56 @@ def opened(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.Imag
             file.close()
 
 
-def read(file: oiio.ImageInput, storage: str, name: str) -> np.ndarray:
-    """Give all channels of a file as ``(height, width, channels)``, of the type ``storage``.
+def read(file: oiio.ImageInput, data: bytes, storage: str, name: str) -> np.ndarray:
+    """Give all channels of an open file as ``(height, width, channels)``, of the type ``storage``.
 
-    Raises SequenceError when they are damaged.
+    ``data`` are its bytes. Raises SequenceError when they are damaged.
     """
     values = file.read_image(storage)
     # of a damaged file it may give pixels and an error
     if file.has_error or values is None:
         raise SequenceError(f"frame {name} cannot be read: {_complaint(file)}")
+    return _meant(values, file, data, name)
+
+
+def _meant(values: np.ndarray, file: oiio.ImageInput, data: bytes, name: str) -> np.ndarray:
+    """Give what a file stands for, where OpenImageIO 3.2.2 gives something else."""
+    kind, spec = file.format_name(), file.spec()
+    if kind == "bmp" and spec.nchannels == 4 and not values[:, :, 3].any():
+        values[:, :, 3] = 255  # a fourth byte that is not used, and no alpha
+    if kind == "dpx" and spec.get_int_attribute("oiio:BitsPerSample") == 12:
+        values = values & 0xFFF0 | values >> 12  # some whites come as 0xFFF0
+    if spec.get_int_attribute("tiff:PhotometricInterpretation", 1) == 0 and values.dtype == np.uint16:
+        values[:, :, 0] = ~values[:, :, 0]  # 0 is white, which it knows of 8 bits only
+    if spec.get_string_attribute("tiff:ColorSpace") == "palette":
+        values[:, :, :3] = _in_colours(data, name)  # some of its own are one code value too dark
     return values
+
+
+def _in_colours(data: bytes, name: str) -> np.ndarray:
+    """Give the colours of a TIFF with a palette, not turned as it may be tagged."""
+    from PIL import ExifTags, Image
+
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.getexif()[ExifTags.Base.Orientation] = 1
+        return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        reason = "its colours cannot be looked up in its palette; convert it to RGB first"
+        raise SequenceError(f"frame {name} cannot be read: {reason}") from error
+
+
+def _with_padding_told(data: bytes) -> bytes:
+    """Give a DPX whose header says that its rows are padded to 4 bytes where they are: FFmpeg does not say it."""
+    if len(data) < DPX_HEADER:
+        return data
+    order = ">" if data.startswith(b"SDPX") else "<"
+    (start,), (width, height) = struct.unpack_from(f"{order}I", data, 4), struct.unpack_from(f"{order}2I", data, 772)
+    colours, bits = DPX_COLOURS.get(data[800], 1), data[803]
+    row = width * colours * (1 if bits == 8 else 2)
+    if bits == 10 or not row % 4 or len(data) - start != (row + -row % 4) * height:
+        return data
+    return data[:812] + struct.pack(f"{order}I", -row % 4) + data[816:]
 
 
 def read_quickly(data: bytes, storage: str, name: str) -> np.ndarray:
@@ -90,7 +140,7 @@ def read_quickly(data: bytes, storage: str, name: str) -> np.ndarray:
         return png.decode(data)
     except ValueError:  # OpenImageIO accepts more, and says better what is wrong
         with opened(data, name) as file:
-            return read(file, storage, name)
+            return read(file, data, storage, name)
 
 
 def written(layers: np.ndarray, spec: oiio.ImageSpec, suffix: str) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dailies import files
-from dailies.subjects import CONSENSUS, Job, Subject, model_of, read_frame, record
+from dailies.subjects import Measurement, Subject, model_of, read_frame, record
 from dailies.values import MEASURING, Kept, Values, rounded
 
 LEAST_MODELS = 3
@@ -15,7 +15,7 @@ SAMPLES = 256 * 2**20
 """Bytes of the frames that a consensus holds at once; where they are more, every n-th row and column stands for all."""
 
 
-def consensus(job: Job, *, output_dir: Path, outcomes: Sequence[Path], output: Path) -> None:
+def consensus(job: Measurement, *, output_dir: Path, outcomes: Sequence[Path]) -> None:
     """Measure how far each rendered model is from the median of all.
 
     ``outcomes`` are the records of this shard of all models, each in a folder of the model's name.
@@ -25,12 +25,12 @@ def consensus(job: Job, *, output_dir: Path, outcomes: Sequence[Path], output: P
         rendered = [path.parent.name for path in outcomes if files.read_json(path)["status"] == "success"]
         return {"models": _consensus(job, [model_of(job, output_dir / name) for name in rendered])}
 
-    record(job, CONSENSUS, output, work)
+    record(job, work)
 
 
-def _consensus(job: Job, subjects: Sequence[Subject]) -> dict[str, Values]:
+def _consensus(job: Measurement, subjects: Sequence[Subject]) -> dict[str, Values]:
     """Give, by model and frame, the difference from the median of the models whose frames are of the same size."""
-    kept = Kept(job.state / "measured" / CONSENSUS / f"{job.shard}.jsonl")
+    kept = Kept(job.kept)
     found: dict[str, Values] = {subject.name: {} for subject in subjects}
     keys = []
     for _, frame in job.places:
@@ -46,7 +46,7 @@ def _consensus(job: Job, subjects: Sequence[Subject]) -> dict[str, Values]:
     return found
 
 
-def _differences(job: Job, paths: Mapping[str, Path]) -> Values:
+def _differences(job: Measurement, paths: Mapping[str, Path]) -> Values:
     import numpy as np
 
     from dailies import quality
@@ -54,7 +54,7 @@ def _differences(job: Job, paths: Mapping[str, Path]) -> Values:
     found: Values = dict.fromkeys(paths)
     by_shape: dict[tuple[int, ...], dict[str, np.ndarray]] = {}
     for name, path in paths.items():
-        image = read_frame(path, transfer=job.transfer)
+        image = read_frame(path, transfer=job.transfer).pixels
         step = 1
         while image.nbytes // step**2 * len(paths) > SAMPLES:
             step += 1

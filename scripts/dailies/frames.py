@@ -1,6 +1,5 @@
 """Frames between files and arrays: every common depth, RGB, shape (height, width, 3), no conversion of colour."""
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -8,7 +7,7 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
 from dailies import codec, png
-from dailies.attributes import TIFF_HOLDS, Attributes, attributes_of, png_chunks, profile_fits
+from dailies.attributes import EXR_OWN, TIFF_HOLDS, Attributes, attributes_of, png_chunks, profile_fits
 from dailies.channels import Channels, depth_of, find_channels, float_type, narrowest, storage_of
 
 OUTPUT_DEPTHS = {"png": np.dtype("uint8"), "png16": np.dtype("uint16"), "exr": np.dtype("float32")}
@@ -57,15 +56,16 @@ def inspect(data: bytes, name: str) -> Header:
     with codec.opened(data, name) as file:
         spec = file.spec()
         channels = find_channels(spec, name)
-        codec.read(file, storage_of(spec), name)
+        depth = depth_of(spec, channels, name)
+        codec.read(file, data, storage_of(spec), name)
         alpha = "A" if channels.alpha is not None else ""
-        depth = data[24] if data.startswith(png.SIGNATURE) else spec.get_int_attribute("oiio:BitsPerSample")
+        bits = data[24] if data.startswith(png.SIGNATURE) else spec.get_int_attribute("oiio:BitsPerSample")
         return Header(
             width=spec.width,
             height=spec.height,
             mode=("L" if len(channels.colour) == 1 else "RGB") + alpha,
-            bit_depth=depth or 8 * narrowest(spec),
-            floating=depth_of(spec, name).kind == "f",
+            bit_depth=bits or 8 * narrowest(spec, channels),
+            floating=depth.kind == "f",
             notes=tuple(_notes(file, spec, channels)),
         )
 
@@ -82,12 +82,11 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
     with codec.opened(data, name, pixels=not quick) as file:
         spec = file.spec()
         channels = find_channels(spec, name)
-        depth = depth_of(spec, name)
-        values = codec.read_quickly(data, storage_of(spec), name) if quick else codec.read(file, storage_of(spec), name)
+        depth = depth_of(spec, channels, name)
+        storage = storage_of(spec)
+        values = codec.read_quickly(data, storage, name) if quick else codec.read(file, data, storage, name)
         colour = [values[:, :, index] for index in channels.colour]
-        if spec.get_string_attribute("tiff:ColorSpace") == "palette":
-            pixels = _pillow(data)
-        elif list(channels.colour) == [0, 1, 2]:
+        if list(channels.colour) == [0, 1, 2]:
             pixels = values[:, :, :3].astype(depth, copy=False)
         else:
             pixels = np.stack(colour if len(colour) == 3 else colour * 3, axis=2).astype(depth, copy=False)
@@ -141,7 +140,7 @@ def encode(pixels: np.ndarray, picture: Picture, output_format: str = "auto", pn
     elif alpha is not None:
         alpha = _enlarged(alpha, pixels.shape)
     if kind != "tiff" and alpha is not None and picture.attributes.associated != (kind == "exr"):
-        colour = _reassociated(colour, alpha, associate=kind == "exr")
+        colour = reassociated(colour, alpha, associate=kind == "exr")
     colour = converted(colour, dtype)
     if picture.grey and (colour == colour[:, :, :1]).all():
         colour = colour[:, :, :1]
@@ -153,13 +152,14 @@ def encode(pixels: np.ndarray, picture: Picture, output_format: str = "auto", pn
 
 
 def shown_as_it_is(data: bytes) -> bool:
-    """Tell whether a browser shows exactly the values of a file: a PNG of 8 bits that says nothing of its colours.
+    """Tell whether a browser shows exactly the values of a file.
 
-    One with alpha it mixes with what is behind.
+    It is a PNG of 8 bits without alpha, which would mix it with what is behind, that says nothing of its colours, is
+    not animated and not tagged as turned.
     """
     if not data.startswith(png.SIGNATURE) or data[24] > 8 or data[25] in png.SEE_THROUGH:
         return False
-    return not any(kind in {*png.COLOUR, "tRNS"} for kind, _ in png.chunks(data))
+    return not any(kind in {*png.COLOUR, "tRNS", "acTL", "eXIf"} for kind, _ in png.chunks(data))
 
 
 def _notes(file: oiio.ImageInput, spec: oiio.ImageSpec, channels: Channels) -> Iterator[str]:
@@ -175,13 +175,6 @@ def _notes(file: oiio.ImageInput, spec: oiio.ImageSpec, channels: Channels) -> I
         yield f"of several images in one file only {f'number {part + 1}' if part else 'the first'} is rendered"
 
 
-def _pillow(data: bytes) -> np.ndarray:
-    # OpenImageIO 3.2.2 gives some colours of a TIFF's palette one code value too dark
-    from PIL import Image
-
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-
-
 def _enlarged(plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Give a plane of ``shape``'s height and width by repeating values: what is an id or a depth has no mean."""
     if plane.shape == shape[:2]:
@@ -190,7 +183,7 @@ def _enlarged(plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return plane[rows[:, None], columns]
 
 
-def _reassociated(colour: np.ndarray, alpha: np.ndarray, *, associate: bool) -> np.ndarray:
+def reassociated(colour: np.ndarray, alpha: np.ndarray, *, associate: bool) -> np.ndarray:
     """Multiply colours by alpha, as EXR has them, or divide them by it, as PNG has them."""
     colour, alpha = converted(colour, "float32"), converted(alpha, "float32")[:, :, None]
     return colour * alpha if associate else np.divide(colour, alpha, out=colour.copy(), where=alpha > 0)
@@ -203,7 +196,7 @@ def _exr(layers: np.ndarray, picture: Picture) -> bytes:
     formats = [picture.attributes.alpha_type if name == "A" else "half" for name in names]
     extra = {name: plane for name, plane in picture.extra.items() if name not in names}
     formats += ["half" if plane.dtype == np.float16 else "float" for plane in extra.values()]
-    if max(layers.max(), -layers.min()) > LARGEST_HALF:
+    if not max(layers.max(), -layers.min()) <= LARGEST_HALF:  # nor where one of them is no number
         layers = np.clip(layers, -LARGEST_HALF, LARGEST_HALF)
     if extra:
         planes = [_enlarged(plane, layers.shape)[:, :, None] for plane in extra.values()]
@@ -217,7 +210,8 @@ def _exr(layers: np.ndarray, picture: Picture) -> bytes:
         spec.x, spec.y, *display = (round(each * scale) for each in picture.attributes.window)
         spec.full_x, spec.full_y, spec.full_width, spec.full_height = display
     for name, kind, value in picture.attributes.values:
-        spec.attribute(name, oiio.TypeDesc(kind), value)
+        if not (name in EXR_OWN and isinstance(value, str)):
+            spec.attribute(name, oiio.TypeDesc(*kind), value)
     spec.attribute("compression", "zip:1")
     return codec.written(layers, spec, ".exr")
 
@@ -230,7 +224,7 @@ def _tiff(layers: np.ndarray, picture: Picture) -> bytes:
         spec.alpha_channel = count - 1
     for name, kind, value in picture.attributes.values:
         if name in TIFF_HOLDS and (name != "ICCProfile" or profile_fits(value, count)):
-            spec.attribute(name, oiio.TypeDesc(kind), value)
+            spec.attribute(name, oiio.TypeDesc(*kind), value)
     spec.attribute("compression", "zip")
     spec.attribute("tiff:write_exif", 0)  # OpenImageIO 3.2.2 fails to write an empty one
     spec.attribute("oiio:UnassociatedAlpha", int(not picture.attributes.associated))

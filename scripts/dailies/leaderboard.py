@@ -66,11 +66,6 @@ class Entry:
     seen: frozenset[str]
     """The frames that it was trained on."""
 
-    def column(self, metric: str, names: Iterable[str]) -> list[float]:
-        """Give the values of a metric on those of the frames that have one."""
-        values = (self.frames.get(name, {}).get(metric) for name in names)
-        return [value for value in values if value is not None]
-
 
 def tabulate(
     question: Question,
@@ -150,13 +145,16 @@ def merged(records: Iterable[Path]) -> dict[str, dict[str, float | None]]:
     return found
 
 
+def column(frames: Frames, metric: str, names: Iterable[str]) -> list[float]:
+    """Give the values of a metric on those of the frames that have one."""
+    values = (frames.get(name, {}).get(metric) for name in names)
+    return [value for value in values if value is not None]
+
+
 def means(frames: Frames, metrics: Iterable[str], names: Iterable[str]) -> dict[str, float | None]:
     """Give the mean of each metric over those of the frames that have a value; None where none has."""
     names = list(names)
-    columns = {
-        metric: [value for name in names if (value := frames.get(name, {}).get(metric)) is not None]
-        for metric in metrics
-    }
+    columns = {metric: column(frames, metric, names) for metric in metrics}
     return {metric: sum(values) / len(values) if values else None for metric, values in columns.items()}
 
 
@@ -209,7 +207,7 @@ def rank(entries: Sequence[Entry], shot: FrameSequence, metric: str | None) -> R
     nothing = Ranking(metric, (), {}, (), seen=False, told=None)
     if metric is None:
         return nothing
-    measured = [entry for entry in entries if entry.column(metric, entry.frames)]
+    measured = [entry for entry in entries if column(entry.frames, metric, entry.frames)]
     common = [
         frame.output
         for frame in shot.frames
@@ -220,7 +218,7 @@ def rank(entries: Sequence[Entry], shot: FrameSequence, metric: str | None) -> R
     if not measured or not frames:
         return nothing
     higher = BY_NAME[metric].higher_is_better
-    columns = {entry.model: entry.column(metric, frames) for entry in measured}
+    columns = {entry.model: column(entry.frames, metric, frames) for entry in measured}
     order = sorted(columns, key=lambda model: sum(columns[model]) * (-1 if higher else 1))
     first = columns[order[0]]
     comparisons = {
@@ -247,8 +245,8 @@ def _verdict(
     if nearest.low is None:
         return f"{first}: a tie, for {len(frames)} frames are too few to tell."
     together = f" for {len(comparisons)} comparisons at once" if len(comparisons) > 1 else ""
-    interval = f"95 % interval {-nearest.high:.3g} to {-nearest.low:.3g}{together}"
-    span = f"{-nearest.difference:.3g}{unit} ahead of {order[1]}, {interval}"
+    interval = f"95 % interval {-nearest.high:z.3g} to {-nearest.low:z.3g}{together}"
+    span = f"{-nearest.difference:z.3g}{unit} ahead of {order[1]}, {interval}"
     if not ties:
         return f"{first}: {span}."
     return f"{first}: a tie with {', '.join(ties)} ({span})."
@@ -337,7 +335,7 @@ def _write_csv(path: Path, lines: Iterable[Sequence[Any]]) -> None:
 def _cell(value: Any) -> Any:
     """Write a value of a table: seven digits of a number; a text on one line that no spreadsheet runs as a formula."""
     if isinstance(value, float):
-        return f"{value:.7g}"
+        return f"{value:z.7g}"
     if isinstance(value, str):
         line = clean(value)
         return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line

@@ -14,7 +14,7 @@ from typing import Any
 from dailies import files
 from dailies.sequence import Frame, Sequence, shards
 
-PIXELS = 1
+PIXELS = 2
 """Version of the code that makes pixels: raise it when the same frame and model would render differently."""
 
 

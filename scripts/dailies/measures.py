@@ -12,11 +12,13 @@ from dailies import files, reference
 from dailies.errors import SequenceError
 from dailies.metrics import LPIPS, of_group
 from dailies.sequence import Frame
-from dailies.subjects import Job, Subject, model_of, read_frame, record
+from dailies.subjects import Measurement, Subject, alike, model_of, read_frame, record
 from dailies.values import MEASURING, Kept, Values, rounded
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from dailies.frames import Picture
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ NOT_RENDERED = "not rendered"
 """How the note begins on a model without frames."""
 
 
-def measure(job: Job, *, folder: Path, outcomes: Sequence[Path], output: Path) -> None:
+def measure(job: Measurement, *, folder: Path, outcomes: Sequence[Path]) -> None:
     """Measure the frames of a model in ``folder``; ``outcomes`` are the records of its shard and the one before.
 
     What was not rendered is not measured, and the record says why. Whatever fails is a record, too: measuring
@@ -38,12 +40,12 @@ def measure(job: Job, *, folder: Path, outcomes: Sequence[Path], output: Path) -
                 return {"frames": {}, "notes": [f"{NOT_RENDERED}: {outcome['status']}: {outcome['error']}"]}
         return measured(job, model_of(job, folder))
 
-    record(job, folder.name, output, work)
+    record(job, work)
 
 
-def measured(job: Job, subject: Subject) -> dict[str, Any]:
+def measured(job: Measurement, subject: Subject) -> dict[str, Any]:
     """Measure what is not known yet, in as many threads as the job has, each a stretch of consecutive frames."""
-    kept = Kept(job.state / "measured" / subject.name / f"{job.shard}.jsonl")
+    kept = Kept(job.kept)
     against = _reference(job)
     plans = [_plan(job, subject, against, before, frame) for before, frame in job.places]
     todo = [plan for plan in plans if any(_unknown(kept, *each) for each in plan.groups)]
@@ -61,7 +63,7 @@ def measured(job: Job, subject: Subject) -> dict[str, Any]:
     }
 
 
-def _reference(job: Job) -> Subject | None:
+def _reference(job: Measurement) -> Subject | None:
     """Give the frames of the reference that belong to the shard, with their digests; None where there is none."""
     if job.reference_dir is None:
         return None
@@ -80,7 +82,7 @@ class _Plan:
     """Key and metrics, for each group of metrics that are measured from the same files."""
 
 
-def _plan(job: Job, subject: Subject, against: Subject | None, before: Frame | None, frame: Frame) -> _Plan:
+def _plan(job: Measurement, subject: Subject, against: Subject | None, before: Frame | None, frame: Frame) -> _Plan:
     own, name = subject.digests[frame.output], frame.output
     depends = {"still": [own, frame.sha256]}
     if against and name in against.digests:
@@ -128,7 +130,7 @@ def _notes(kept: Kept, plans: Sequence[_Plan]) -> list[str]:
     return [f"{len(names)} frames from {next(iter(names))} on: {note}" for note, names in said.items()]
 
 
-def _stretch(job: Job, subject: Subject, against: Subject | None, kept: Kept, stretch: Sequence[_Plan]) -> None:
+def _stretch(job: Measurement, subject: Subject, against: Subject | None, kept: Kept, stretch: Sequence[_Plan]) -> None:
     """Measure consecutive frames; the two last of each kind are at hand, so that each is read once."""
     read = lru_cache(maxsize=4)(partial(read_frame, transfer=job.transfer))
     for plan in stretch:
@@ -143,12 +145,12 @@ class _Unfit(Exception):
 
 
 def _of_frame(
-    job: Job,
+    job: Measurement,
     subject: Subject,
     against: Subject | None,
     plan: _Plan,
     metrics: Sequence[str],
-    read: Callable[[Path], "np.ndarray"],
+    read: Callable[[Path], "Picture"],
 ) -> tuple[Values, list[str]]:
     """Measure the metrics of one group, and say why where one cannot be."""
     name = plan.frame.output
@@ -162,11 +164,11 @@ def _of_frame(
         return dict.fromkeys(metrics), [str(reason)]
 
 
-def _compared(job: Job, image: "np.ndarray", path: Path, metrics: Sequence[str]) -> Mapping[str, float | None]:
+def _compared(job: Measurement, picture: "Picture", path: Path, metrics: Sequence[str]) -> Mapping[str, float | None]:
     from dailies import quality
 
     try:
-        truth = read_frame(path, transfer=job.transfer)
+        image, truth = alike(picture, read_frame(path, transfer=job.transfer))
     except (SequenceError, OSError) as error:
         raise _Unfit(f"the reference cannot be read: {error}") from error
     if truth.shape != image.shape:
@@ -176,36 +178,42 @@ def _compared(job: Job, image: "np.ndarray", path: Path, metrics: Sequence[str])
 
 
 def _beside_source(
-    job: Job, subject: Subject, plan: _Plan, metrics: Sequence[str], read: Callable[[Path], "np.ndarray"]
+    job: Measurement, subject: Subject, plan: _Plan, metrics: Sequence[str], read: Callable[[Path], "Picture"]
 ) -> Mapping[str, float | None]:
     from dailies import quality
 
-    name = plan.frame.output
-    image, source = read(subject.paths[name]), read(job.source.paths[name])
+    def pair(name: str) -> tuple["np.ndarray", "np.ndarray"]:
+        return alike(read(subject.paths[name]), read(job.source.paths[name]))
+
+    image, source = pair(plan.frame.output)
     _refuse_infinite(frame=image, source=source)
     fitted = quality.fitted(image, source.shape)
     if fitted is None:
         raise _Unfit(f"the frame is {_size(image)} pixels, no whole number of times its source's {_size(source)}")
     if of_group(metrics, "still"):
         return {metric: quality.STILL[metric](fitted, source) for metric in metrics}
-    behind = plan.before.output
-    sources = source, read(job.source.paths[behind])
-    images = fitted, quality.fitted(read(subject.paths[behind]), source.shape)
-    return {"flicker": _flicker(job, plan, sources, images)}
+    image_before, source_before = pair(plan.before.output)
+    images = fitted, quality.fitted(image_before, source.shape)
+    return {"flicker": _flicker(job, plan, (source, source_before), images)}
 
 
 def _flicker(
-    job: Job, plan: _Plan, source: tuple["np.ndarray", "np.ndarray"], images: tuple["np.ndarray", "np.ndarray | None"]
+    job: Measurement,
+    plan: _Plan,
+    source: tuple["np.ndarray", "np.ndarray"],
+    images: tuple["np.ndarray", "np.ndarray | None"],
 ) -> float | None:
-    """Give the flicker from the frame before, each pair in the order of frame and frame before; None without a flow."""
+    """Give the flicker from the frame before, each pair in the order of frame and frame before.
+
+    None where the source cannot be followed. What the baseline failed to find is found here.
+    """
     import numpy as np
 
     from dailies import motion
 
     path = job.flow_of(plan.before, plan.frame)
-    if images[1] is None or not path.is_file():
-        return None
-    return motion.Path(np.load(path), *source).flicker(*images)
+    moved = np.load(path) if path.is_file() else motion.flow(*source)
+    return None if images[1] is None or moved is None else motion.Path(moved, *source).flicker(*images)
 
 
 def _refuse_infinite(**images: "np.ndarray") -> None:

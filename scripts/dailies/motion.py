@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-LEAST = 16
-"""Pixels along the shorter side of a frame, below which no flow is looked for."""
+LEAST = 32
+"""Pixels along the shorter side of a frame, below which no flow is looked for: OpenCV 5.0.0 crashes on wide ones."""
 
 STEP = 4
 """A flow is kept at a quarter of the frame's size: finer scales are not searched by OpenCV's fast preset either."""
@@ -18,7 +18,7 @@ def flow(source: np.ndarray, before: np.ndarray) -> np.ndarray | None:
     """Find the motion from a frame of the source to the one before it, by dense inverse search (DIS).
 
     Frames are ``(height, width, 3)`` float32 from 0 to 1. Returns ``(height / 4, width / 4, 2)`` float16, rounded up:
-    dx and dy in pixels of the frame; None where the frames differ in size or are smaller than 16 pixels.
+    dx and dy in pixels of the frame; None where the frames differ in size or are smaller than 32 pixels.
     """
     if source.shape != before.shape or min(source.shape[:2]) < LEAST:
         return None

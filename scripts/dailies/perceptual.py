@@ -40,7 +40,8 @@ def _gradient(plane: np.ndarray) -> np.ndarray:
 def haarpsi(image: np.ndarray, reference: np.ndarray) -> float | None:
     """Give the Haar wavelet perceptual similarity of Reisenhofer et al. (2018): 1 for equal frames.
 
-    It is piq's: in YIQ, halved by means. None where a side is shorter than 16 pixels.
+    It is piq's: in YIQ, halved by means; but for two black frames, which are equal. None where a side is shorter than
+    16 pixels.
     """
     if min(image.shape[:2]) < HAAR_LEAST:
         return None
@@ -52,6 +53,8 @@ def haarpsi(image: np.ndarray, reference: np.ndarray) -> float | None:
         weights.append(np.maximum(*pairs[2]))
         local = sum(_similar(*pair, HAAR_SIMILAR) for pair in pairs[:2]) / 2
         total, weight = total + (_sigmoid(local) * weights[-1]).sum(), weight + weights[-1].sum()
+    if not weight:
+        return 1.0
     both = sum(weights) / 2
     chroma = [[_smooth(_halved(_plane(each, axis) * 255)) for each in (image, reference)] for axis in CHROMA]
     local = sum(_similar(*pair, HAAR_SIMILAR) for pair in chroma) / 2

@@ -86,7 +86,10 @@ def is_ordinary(data: bytes) -> bool:
     if data[:16] != SIGNATURE + b"\0\0\0\rIHDR" or len(data) < 29:
         return False
     depth, colour, interlaced = data[24], data[25], data[28]
-    return depth in DEPTHS and colour in CHANNELS and not interlaced and b"tRNS" not in data[: data.find(b"IDAT")]
+    try:
+        return depth in DEPTHS and colour in CHANNELS and not interlaced and b"tRNS" not in head(data)
+    except ValueError:  # whoever reads it says what is wrong
+        return False
 
 
 def head(data: bytes) -> bytes:

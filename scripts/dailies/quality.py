@@ -34,6 +34,10 @@ LEAST_SCALES = (WINDOW - 1) * 2 ** (len(SCALES) - 1)
 FINE = 1.5
 """Standard deviation, in pixels, of the blur that fine detail does not survive."""
 
+FLAT = 1e-6
+"""Fine detail that a frame of one colour has at most, for its blur is rounded; one pixel of an 8-bit UHD frame that is
+off by one code value makes more."""
+
 
 def compared(image: np.ndarray, reference: np.ndarray, metrics: Collection[str]) -> dict[str, float | None]:
     """Give the named metrics of a frame and its reference; None for one that such frames cannot have."""
@@ -145,7 +149,7 @@ def fine_detail(image: np.ndarray) -> float:
 def detail(image: np.ndarray, source: np.ndarray) -> float | None:
     """Give the fine detail of a frame over that of its source; None where the source has none."""
     own = fine_detail(source)
-    return fine_detail(image) / own if own > 0 else None
+    return fine_detail(image) / own if own > FLAT else None
 
 
 def clipped(image: np.ndarray) -> float:

@@ -23,7 +23,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".exr", ".dpx", 
 VIDEOS = (".mov", ".mp4", ".mkv", ".avi", ".mxf")
 """What counts as a video, whatever the case of the letters."""
 
-DECODER = 1
+DECODER = 2
 """Version of the code that decodes videos: raise it when it would decode them differently."""
 
 SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}

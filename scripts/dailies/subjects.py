@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from dailies.values import MEASURING
 if TYPE_CHECKING:
     import numpy as np
 
+    from dailies.frames import Picture
     from dailies.lpips import Lpips
 
 log = logging.getLogger(__name__)
@@ -27,12 +28,11 @@ SOURCE, CONSENSUS = "@source", "@consensus"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one job that measures needs to know: of one shard of the sequence."""
+class Measurement:
+    """What a job that measures needs to know: whose frames of which shard, and what of them."""
 
-    state: Path
-    """The folder of the workflow's own state."""
-    shard: str
+    output: Path
+    """Its record: ``measures/{subject}/{shard}.json`` in the folder of the workflow's own state."""
     shard_frames: int
     """Into shards of how many frames the sequence is split; 0: it is not."""
     input_dir: Path
@@ -45,12 +45,11 @@ class Job:
     """The file of LPIPS's weights, where that is measured."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, state: Path, shard: str, threads: int, attempt: int) -> "Job":
+    def from_config(cls, config: Mapping[str, Any], *, output: Path, threads: int, attempt: int) -> "Measurement":
         """Take what concerns measuring from a validated configuration."""
         asked = measured(config)
         return cls(
-            state=state,
-            shard=shard,
+            output=output,
             shard_frames=config["shard_frames"],
             input_dir=Path(config["input_dir"]),
             reference_dir=Path(config["reference_dir"]) if config["reference_dir"] else None,
@@ -60,6 +59,25 @@ class Job:
             attempt=attempt,
             lpips_backbone=backbone.place(config["lpips_backbone"]) if LPIPS in asked else None,
         )
+
+    @property
+    def state(self) -> Path:
+        """The folder of the workflow's own state."""
+        return self.output.parents[2]
+
+    @property
+    def subject(self) -> str:
+        """The name of the model's folder, ``@source`` or ``@consensus``."""
+        return self.output.parent.name
+
+    @property
+    def shard(self) -> str:
+        return self.output.stem
+
+    @property
+    def kept(self) -> Path:
+        """The file of the values that are known already."""
+        return self.state / "measured" / self.subject / f"{self.shard}.jsonl"
 
     @cached_property
     def shot(self) -> FrameSequence:
@@ -97,7 +115,7 @@ class Job:
     def flow_of(self, before: Frame, frame: Frame) -> Path:
         """Say where the flow between two frames of the source is kept."""
         name = files.digest([MEASURING, before.sha256, frame.sha256, self.transfer])[:32]
-        return self.state / "flow" / self.shard / f"{name}.npy"
+        return self.state / "flow" / f"{name}.npy"
 
 
 @dataclass(frozen=True)
@@ -111,7 +129,7 @@ class Subject:
     """The sha256 of each of them."""
 
 
-def model_of(job: Job, folder: Path) -> Subject:
+def model_of(job: Measurement, folder: Path) -> Subject:
     """Give the frames of a model in ``folder`` that the job needs; raise SequenceError when some are not there."""
     names = {frame.output for pair in job.places for frame in pair if frame}
     written = manifest.in_place(job.state / "frames" / folder.name, folder, names)
@@ -122,8 +140,8 @@ def model_of(job: Job, folder: Path) -> Subject:
     return Subject(folder.name, {name: folder / name for name in names}, digests)
 
 
-def record(job: Job, name: str, output: Path, work: Callable[[], dict[str, Any]]) -> None:
-    """Do the work and write how it went, to ``output`` and to the state that decides whether it is tried again."""
+def record(job: Measurement, work: Callable[[], dict[str, Any]]) -> None:
+    """Do the work and write how it went: the job's record, and the state that decides whether it is tried again."""
     try:
         ending = {"status": "success", "error": None} | work()
     except Exception as error:  # frames are foreign data, and no metric is worth a render
@@ -134,13 +152,26 @@ def record(job: Job, name: str, output: Path, work: Callable[[], dict[str, Any]]
         log.error("%s", ending["error"])
     for note in ending.get("notes", ()):
         log.warning("%s", note)
-    state = job.state / "measured" / name / f"{job.shard}.json"
-    files.write_json(state, {"status": ending["status"], "attempt": job.attempt})
-    files.write_json(output, ending)
+    files.write_json(job.kept.with_suffix(".json"), {"status": ending["status"], "attempt": job.attempt})
+    files.write_json(job.output, ending)
 
 
-def read_frame(path: Path, *, transfer: str | None) -> "np.ndarray":
+def read_frame(path: Path, *, transfer: str | None) -> "Picture":
     """Read a frame as float32 from 0 to 1: integers over their largest, floating-point numbers as ``transfer`` says."""
     from dailies import frames
 
-    return frames.converted(frames.decode(path.read_bytes(), path.name, transfer=transfer).pixels, "float32")
+    picture = frames.decode(path.read_bytes(), path.name, transfer=transfer)
+    return replace(picture, pixels=frames.converted(picture.pixels, "float32"), extra={})
+
+
+def alike(one: "Picture", other: "Picture") -> tuple["np.ndarray", "np.ndarray"]:
+    """Give the colours of two frames to compare: where only one's are multiplied by alpha, the other's are, too."""
+    from dailies import frames
+
+    def colours(own: "Picture", beside: "Picture") -> "np.ndarray":
+        has_other_kind = beside.attributes.associated and not own.attributes.associated
+        if own.alpha is None or not has_other_kind:
+            return own.pixels
+        return frames.reassociated(own.pixels, own.alpha, associate=True)
+
+    return colours(one, other), colours(other, one)

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import struct
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,8 +65,8 @@ def decode(path: Path, folder: Path, *, threads: int = 4) -> Clip:
     """Write every frame of a video to ``folder``, which is replaced: ``{stem}_{number:06d}.png``, from 0.
 
     A frame is taken once, in the order of showing, whatever its duration; interlaced frames stay woven as they are
-    stored; what is tagged as rotated is turned. Raises SequenceError when the video cannot be read, is damaged or
-    ends early.
+    stored; those that are tagged as turned or mirrored are so. Raises SequenceError when the video cannot be read, is
+    damaged or ends early.
     """
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     for leftover in (unfinished, folder):
@@ -96,8 +97,12 @@ def decode(path: Path, folder: Path, *, threads: int = 4) -> Clip:
 def coding(frame: av.VideoFrame) -> Coding:
     """Give what a frame is tagged with, or what is assumed where it is not tagged: the size decides on the matrix."""
     matrix, assumed = frame.colorspace, []
-    if frame.format.is_rgb or len(frame.format.components) < 3:
+    if frame.format.name.startswith("xyz"):
+        raise SequenceError("the video's colours are XYZ, as in a DCP; convert it first")
+    if frame.format.is_rgb or frame.format.has_palette:
         return Coding(0, True)
+    if len(frame.format.components) < 3:
+        return Coding(0, frame.color_range != ColorRange.MPEG)
     if matrix in {0, UNTAGGED}:
         matrix = 1 if frame.height >= HIGH_DEFINITION else 6
         assumed.append(f"matrix not tagged, {MATRICES[matrix][0]} by its size")
@@ -123,7 +128,8 @@ def rgb(frame: av.VideoFrame) -> np.ndarray:
         name = ("gray16le" if deep else "gray") if grey else ("rgb" if not alpha else "rgba")
         name += "" if grey else (("48le" if not alpha else "64le") if deep else ("24" if not alpha else ""))
         pixels = _reformatted(frame, name, Colorspace.ITU709, source=FULL, target=FULL).to_ndarray()
-        return pixels[:, :, None] if grey else pixels
+        pixels = pixels[:, :, None] if grey else pixels
+        return pixels if how.full else _stretched(pixels, bits=components[0].bits)
     space = MATRICES[how.matrix][1]
     if not deep:
         source = FULL if how.full else ColorRange.MPEG
@@ -134,9 +140,16 @@ def rgb(frame: av.VideoFrame) -> np.ndarray:
     return _matrixed(planes, how, bits=max(component.bits for component in components))
 
 
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """Give how often a frame has to be turned by 90 degrees, against the clock, to stand as it was shot."""
-    return round(frame.rotation / 90) % 4
+def standing(frame: av.VideoFrame) -> tuple[bool, int, int]:
+    """Say how a frame stands as it was shot: whether its sides change places, and which way its rows and columns go.
+
+    The way is a step, 1 or -1. ISO/IEC 14496-12 has a matrix for it: x' = ax + cy, y' = bx + dy.
+    """
+    told = frame.side_data.get("DISPLAYMATRIX")
+    a, b, _, c, d = struct.unpack_from("5i", bytes(told)) if told else (1, 0, 0, 0, 1)
+    changed = abs(b) > abs(a)
+    across, down = (c, b) if changed else (a, d)
+    return changed, -1 if down < 0 else 1, -1 if across < 0 else 1
 
 
 def _reformatted(
@@ -151,6 +164,14 @@ def _reformatted(
         interpolation=EXACT,
         threads=1,
     )
+
+
+def _stretched(pixels: np.ndarray, *, bits: int) -> np.ndarray:
+    """Turn grey of limited range, of ``bits`` before it was expanded, to all of the range; alpha has it already."""
+    largest, step = np.iinfo(pixels.dtype).max, 2 ** (bits - 8)
+    codes = pixels[:, :, :3] * np.float32((2**bits - 1) / largest)
+    grey = np.rint(np.clip((codes - 16 * step) / (219 * step), 0, 1) * np.float32(largest)).astype(pixels.dtype)
+    return np.concatenate([grey, pixels[:, :, 3:]], axis=2)
 
 
 def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
@@ -181,10 +202,11 @@ def _matrixed(planes: list[np.ndarray], how: Coding, *, bits: int) -> np.ndarray
 
 
 def _write(frame: av.VideoFrame, aspect: Fraction, target: Path) -> None:
-    turns = quarter_turns(frame)
-    pixels = np.rot90(rgb(frame), turns)
-    if turns % 2:
-        aspect = 1 / aspect
+    pixels = rgb(frame)
+    changed, down, across = standing(frame)
+    if changed:
+        pixels, aspect = pixels.transpose(1, 0, 2), 1 / aspect
+    pixels = pixels[::down, ::across]
     labels = []
     if aspect != 1:
         labels.append(png.chunk("pHYs", png.aspect(aspect)))
@@ -198,6 +220,8 @@ def _stream(container: av.container.InputContainer, path: Path) -> av.VideoStrea
     streams = [stream for stream in container.streams.video if not stream.disposition & stream.disposition.attached_pic]
     if not streams:
         raise SequenceError(f"{path.name} holds no video")
+    if streams[0].codec_context is None:
+        raise SequenceError(f"video {path.name} cannot be read: FFmpeg does not know how it is coded")
     if len(streams) > 1:
         log.warning("%s holds %d videos; the first is taken", path.name, len(streams))
     streams[0].thread_type = "AUTO"
@@ -207,10 +231,12 @@ def _stream(container: av.container.InputContainer, path: Path) -> av.VideoStrea
 
 def _frames(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> Iterator[av.VideoFrame]:
     """Give all frames in the order of showing; raise SequenceError where one is damaged or missing."""
-    packets = count = 0
-    durations, end = set(), None
+    packets = count = end = longest = 0
+    begins = False
+    durations = set()
     last = None
     for packet in container.demux(stream):
+        begins |= packet.is_keyframe and not packets
         packets += packet.size > 0
         try:
             decoded = packet.decode()
@@ -222,19 +248,34 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, path
             count += 1
             if frame.pts is not None and last is not None:
                 durations.add(frame.pts - last)
+                longest = max(durations)
             last = frame.pts
             yield frame
-        if packet.pts is not None:
-            end = max(end or 0, packet.pts + (packet.duration or 0))
-    if packets < stream.frames:
-        raise SequenceError(f"video {path.name} is truncated: it ends after {count} of {stream.frames} frames")
-    told = _told_seconds(stream)
-    if told and end is not None and told - float(end * stream.time_base) > 1:
-        raise SequenceError(
-            f"video {path.name} is truncated: it ends after {float(end * stream.time_base):.1f} of {told:.1f} seconds"
-        )
-    if max(durations, default=0) - min(durations, default=0) > 1:
+        shown = packet.dts if packet.pts is None else packet.pts
+        if shown is not None:
+            end = max(end, shown + (packet.duration or longest))
+    if not begins and count < packets:
+        lost = f"{packets - count} of its {packets} frames need one that is not there"
+        raise SequenceError(f"video {path.name} lacks its beginning: {lost}")
+    due, found = _due(container, stream, packets=packets, end=end)
+    if found < due:
+        raise SequenceError(f"video {path.name} is truncated: it ends after {count} of {due} frames")
+    varies = longest - min(durations, default=0) > 1
+    told, seconds = _told_seconds(stream), float(end * stream.time_base)
+    # how long the last frame of a variable rate is shown may not be written down
+    if told and told - seconds > (1 if varies or not longest else float(longest * stream.time_base) / 2):
+        raise SequenceError(f"video {path.name} is truncated: it ends after {seconds:.1f} of {told:.1f} seconds")
+    if varies:
         log.warning("%s has a variable frame rate: every frame is taken once, in order", path.name)
+
+
+def _due(container: av.container.InputContainer, stream: av.VideoStream, *, packets: int, end: int) -> tuple[int, int]:
+    """Give how many frames a file tells of, and how many of them are there; ``end`` is where time ends."""
+    if "mov" in container.format.name:
+        return len(stream.index_entries), packets  # those that an edit list hides are in neither
+    if container.format.name == "mxf":
+        return stream.duration or 0, packets
+    return stream.frames, end  # in an AVI, where time is counted in frames, and one that was dropped has no packet
 
 
 def _told_seconds(stream: av.VideoStream) -> float | None:
@@ -252,8 +293,8 @@ def _describe(path: Path, stream: av.VideoStream, frame: av.VideoFrame) -> None:
     log.info("%s: %s", path.name, ", ".join([kind, *how.assumed]))
     if frame.interlaced_frame:
         log.warning("%s is interlaced: its frames keep both fields woven, as they are stored", path.name)
-    if turns := quarter_turns(frame):
-        log.info("%s is tagged as rotated by %d degrees, and turned", path.name, 90 * turns)
+    if standing(frame) != (False, 1, 1):
+        log.info("%s is tagged as turned or mirrored, and its frames are", path.name)
 
 
 @contextmanager

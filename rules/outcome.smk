@@ -25,4 +25,6 @@ def tell_outcome():
 
 def tell_interruption():
     if not REASONS:
-        logger.error(f"dailies: frames already rendered are kept; the logs are in {OUT}/logs; run again to go on.")
+        logger.error(
+            f"dailies: the reason is above, and in {OUT}/logs; what is rendered is kept for the next invocation."
+        )

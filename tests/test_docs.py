@@ -8,7 +8,14 @@ from conftest import REPOSITORY, Studio
 from dailies.catalog import MLMODEL, ORDER
 from dailies.signatures import FIELDS
 
-DOCUMENTS = ("README.md", "docs/architecture.md", "docs/guia_de_uso.md", "docs/cluster.md", "config/README.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/architecture.md",
+    "docs/guia_de_uso.md",
+    "docs/servers.md",
+    "docs/cluster.md",
+    "config/README.md",
+)
 
 
 def test_the_picture_of_the_stages_is_snakemakes_rule_graph(rendered: Studio):
@@ -23,9 +30,21 @@ def test_the_picture_of_the_stages_is_snakemakes_rule_graph(rendered: Studio):
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str):
     place = REPOSITORY / document
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", place.read_text())
-    missing = [link for link in links if not link.startswith("http") and not (place.parent / Path(link)).exists()]
+    links = re.findall(r"\]\(([^)#]*)#?([^)]*)\)", place.read_text())
+    missing = [
+        (file, heading)
+        for file, heading in links
+        if not file.startswith("http") and not leads_somewhere(place.parent / file if file else place, heading)
+    ]
     assert not missing
+
+
+def leads_somewhere(file: Path, heading: str) -> bool:
+    """Tell whether a file is there and, where a link names one, has that heading, as GitHub writes its address."""
+    if not file.exists() or not heading:
+        return file.exists()
+    titles = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+    return heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
 def test_the_readme_shows_the_order_in_which_models_are_looked_for():

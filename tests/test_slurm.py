@@ -377,7 +377,7 @@ def test_a_job_killed_again_is_reported_with_the_reason(accidents):
     assert code == 1
     for reason in ("SLURM status is: 'CANCELLED'", "SLURM status is: 'TIMEOUT'", "exceeded memory limit"):
         assert reason in output
-    assert "dailies: frames already rendered are kept; the logs are in" in output
+    assert "dailies: the reason is above, and in" in output
 
 
 def test_the_next_invocation_renders_the_frame_that_was_lost(accidents, reference):

@@ -123,6 +123,7 @@ def test_an_unreadable_frame_stops_before_rendering_or_leaves_a_gap(studio):
     output = studio.snakemake(expect=1)
 
     assert "failed: 1 of 4 frames cannot be used: frame frame_000001.png cannot be read" in output
+    assert f"dailies: the reason is above, and in {studio.output}/logs; what is rendered is kept" in output
     assert "Traceback" not in output
     assert not list(studio.output.glob("*/*.png"))
     assert not list(studio.state.glob("weights/*/artifact"))

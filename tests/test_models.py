@@ -14,6 +14,7 @@ import pytest
 import torch
 from dailies.architectures import ARCHITECTURES
 from dailies.errors import LoadError
+from dailies.factories import Factories
 from dailies.models import Hints, load_model, nested
 from dailies.signatures import Signature
 from hypothesis import given, settings
@@ -527,6 +528,25 @@ def test_trusted_code_that_a_model_brings_along_is_found(tmp_path: Path, monkeyp
         load_model(folder, trust_pickle=True)
 
     assert (tmp_path / "marker").exists()
+
+
+def test_a_trusted_network_that_was_pickled_whole_finds_its_class_in_python_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "ours_whole.py").write_text(
+        "from torch import nn\nclass Inverse(nn.Module):\n    def forward(self, pixels):\n        return -pixels\n"
+    )
+    script = "import sys, torch, ours_whole; torch.save(ours_whole.Inverse(), sys.argv[1])"
+    environ = os.environ | {"PYTHONPATH": str(tmp_path / "code")}
+    subprocess.run([sys.executable, "-c", script, tmp_path / "whole.pth"], env=environ, check=True)
+
+    with pytest.raises(LoadError, match=r"No module named 'ours_whole'; name the folder of its code in python_path$"):
+        load_model(tmp_path / "whole.pth", trust_pickle=True)
+    found = Factories(python_path=(tmp_path / "code",))
+    model = load_model(tmp_path / "whole.pth", factories=found, trust_pickle=True)
+
+    assert (model.builder, model.architecture) == ("pickle", "inverse")
+    assert torch.equal(model.network(torch.ones(1, 3, 4, 4)), -torch.ones(1, 3, 4, 4))
 
 
 @pytest.mark.parametrize(

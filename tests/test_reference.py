@@ -64,7 +64,7 @@ def test_no_match_at_all_is_refused_with_both_names(folder):
 
     assert str(error.value) == (
         f"no frame of reference_dir {place} belongs to a frame of the sequence: there are clean_100.png, "
-        "and wanted are a.png, b.png; names or numbers have to agree"
+        "and wanted are a.png, b.png; names or numbers have to agree, or set reference_dir to none"
     )
 
 

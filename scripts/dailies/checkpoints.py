@@ -261,7 +261,8 @@ def unpickled(path: Path, *, trusted: bool = False) -> Any:
         return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:  # the author's own code
         log.exception("%s cannot be loaded", file)
-        raise LoadError(f"{file} cannot be loaded: {shown(f'{type(error).__name__}: {error}')}") from error
+        advice = "; name the folder of its code in python_path" if isinstance(error, ImportError) else ""
+        raise LoadError(f"{file} cannot be loaded: {shown(f'{type(error).__name__}: {error}')}{advice}") from error
 
 
 def _is_stored(path: Path) -> bool:

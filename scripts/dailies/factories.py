@@ -44,7 +44,7 @@ class Factories:
     own: Mapping[str, str] = field(default_factory=dict)
     """The user's functions, ``package.module:function``, by architecture name in lower case, or by ``*``."""
     python_path: tuple[Path, ...] = ()
-    """Folders in which the user's modules are found."""
+    """Folders in which the user's modules are found, also the classes of a network that was pickled whole."""
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "Factories":

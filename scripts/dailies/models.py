@@ -119,10 +119,11 @@ def load_model(
         LoadError: saying what was found and what was expected.
     """
     hints, factories = hints or Hints(), factories or Factories()
+    code: list[Path] = []
     if path.is_dir():
         path, code = _flavored(path)
-        if trust_pickle:
-            factories.make_importable(*code)
+    if trust_pickle:
+        factories.make_importable(*code, *factories.python_path)
     if is_program(path):
         return _program(path, hints, trust_pickle)
     try:

@@ -57,7 +57,7 @@ def matched(frames: Iterable[Frame], folder: Path) -> Reference:
         raise SequenceError(
             f"no frame of reference_dir {folder} belongs to a frame of the sequence: there are "
             f"{_few([path.name for path in found])}, and wanted are {_few([frame.name for frame in frames])}; "
-            "names or numbers have to agree"
+            "names or numbers have to agree, or set reference_dir to none"
         )
     return Reference(paths, tuple(frame.name for frame in frames if frame.output not in paths))
 

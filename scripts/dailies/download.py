@@ -52,7 +52,7 @@ def receive(store: TrackingStore, artifact: Artifact, folder: Path, cache: Model
             if key:
                 cache.keep(key, stored, draft)
     except BaseException:
-        shutil.rmtree(draft)
+        shutil.rmtree(draft, ignore_errors=True)  # what was wrong is what is said
         raise
     draft.replace(whole)
     paths = [file.path for file in stored]

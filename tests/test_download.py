@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from stores import BEST, configured, proxied, server_shelf, snapshot, sqlite_shelf, stranger
 
 FILE = "GET /api/2.0/mlflow-artifacts/artifacts/"
+ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
 
 
 def torch_file() -> bytes:
@@ -106,6 +108,17 @@ def test_weights_arrive_with_their_receipt(shelf, tmp_path):
     assert (folder / "artifact" / BEST).read_bytes() == WEIGHTS
     assert sorted(entry.name for entry in folder.iterdir()) == ["artifact", RECEIPT]
     assert source.read_bytes() == WEIGHTS
+
+
+def test_weights_are_on_the_disk_before_their_receipt(shelf, tmp_path, monkeypatch):
+    uri, _ = local_run(shelf, tmp_path, WEIGHTS)
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+
+    fetched(shelf.uri, uri, tmp_path)
+
+    folder = tmp_path / "weights" / "model"
+    assert synced[-2:] == [path.stat().st_ino for path in (folder / "artifact" / BEST, folder / RECEIPT)]
 
 
 def test_a_model_folder_arrives_whole(shelf, tmp_path):
@@ -523,7 +536,8 @@ def test_a_download_goes_on_when_no_render_gives_a_sign_of_life(shelf, tmp_path,
 
     assert disk.fetch(shelf, uri, "one", "two")["status"] == "success"
 
-    assert sum(disk.slept[61:]) >= module.PATIENCE
+    assert "goes on after five minutes in\n  which no frame was written" in ARCHITECTURE.read_text()
+    assert sum(disk.slept[61:]) >= module.PATIENCE == 5 * 60
     assert sum(disk.slept[62:]) < module.PATIENCE + 4
 
 

@@ -100,7 +100,8 @@ def check_room(listing):
     """End the invocation when the disk has no room for the frames that are missing."""
     if config["check_disk"] and workflow.is_main_process:
         models = files.read_json(Path(f"{STATE}/discovery.json"))["models"]
-        told(disk.refuse_shortage, Path(OUT), Path(STATE), models, sequence.load(listing), config)
+        shot, flows = sequence.load(listing), "flicker" in METRICS and is_measured()
+        told(disk.refuse_shortage, Path(OUT), Path(STATE), models, shot, config, flows=flows)
 
 
 def records_of_all_shards(wildcards):

@@ -27,6 +27,11 @@ def check_backbone():
             logger.warning(f"dailies: {warning}")
 
 
+def is_measured():
+    """Whether this invocation measures: an ordinary one of this configuration does, or it is asked to."""
+    return AUTOMATIC or any(target.endswith("metrics") for target in workflow.dag_settings.targets)
+
+
 def measuring(wildcards):
     """What decides which values there are, beside the frames themselves."""
     from dailies.values import MEASURING

@@ -55,11 +55,20 @@ def objects(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / "cache" / "objects").rglob("*") if path.is_file())
 
 
-def test_a_model_that_was_kept_is_served(kept, source, tmp_path):
+def test_a_model_that_was_kept_is_served(kept, source, tmp_path, caplog):
     assert kept.fetch("ab12", WANTED, tmp_path / "new")
     assert contents(tmp_path / "new") == contents(source)
     assert not kept.fetch("cd34", WANTED, tmp_path / "other")
+    assert caplog.text == ""
     assert {path.name for path in objects(tmp_path)} == {files.sha256_of(source / file.path) for file in WANTED}
+
+
+def test_a_file_that_two_models_have_is_kept_once(kept, source, tmp_path):
+    before = [path.stat().st_ino for path in objects(tmp_path)]
+
+    kept.keep("cd34", WANTED, source)
+
+    assert [path.stat().st_ino for path in objects(tmp_path)] == before
 
 
 def test_only_a_logged_model_has_a_name_for_ever():
@@ -100,9 +109,34 @@ def test_a_damaged_index_is_no_entry(kept, source, tmp_path, text):
     index.write_bytes(text)
 
     assert not kept.fetch("ab12", WANTED, tmp_path / "new")
+    assert not index.exists()
 
     kept.keep("ab12", WANTED, source)
     assert kept.fetch("ab12", WANTED, tmp_path / "again")
+
+
+def test_a_damaged_index_that_may_not_be_deleted_is_a_warning(kept, tmp_path, monkeypatch, caplog):
+    (index,) = (tmp_path / "cache" / "index").rglob("*.json")
+    index.write_bytes(b"")
+
+    def refuse(path, **how):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+
+    assert not kept.fetch("ab12", WANTED, tmp_path / "new")
+    assert f"{index} cannot be deleted: Permission denied; the model itself is not concerned" in caplog.text
+
+
+def test_an_index_that_names_a_file_outside_neither_reads_nor_deletes_it(kept, source, tmp_path):
+    (index,) = (tmp_path / "cache" / "index").rglob("*.json")
+    outside = tmp_path / "private"
+    outside.write_bytes(b"abc")
+    files.write_json(index, {"MLmodel": str(outside), "data/model.pth": str(outside)})
+
+    assert not kept.fetch("ab12", WANTED, tmp_path / "new")
+    assert outside.read_bytes() == b"abc"
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("mode", [0o2775, 0o2770, 0o755, 0o700])
@@ -117,6 +151,21 @@ def test_what_is_in_it_has_the_rights_of_the_folder(source, tmp_path, mode):
 
     for path in (tmp_path / "cache").rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (mode if path.is_dir() else mode & 0o666), path
+
+
+def test_a_folder_that_another_user_has_just_made_is_used(source, tmp_path, monkeypatch):
+    chmod = Path.chmod
+
+    def refuse(path, mode):
+        if path.is_dir():
+            raise PermissionError(1, "Operation not permitted")
+        chmod(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    cache = ModelCache(tmp_path / "cache")
+    cache.keep("ab12", WANTED, source)
+
+    assert cache.fetch("ab12", WANTED, tmp_path / "new")
 
 
 def test_many_jobs_keep_and_fetch_at_once(source, tmp_path):

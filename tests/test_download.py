@@ -1,6 +1,9 @@
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -21,6 +24,7 @@ from hypothesis import strategies as st
 from stores import BEST, configured, proxied, server_shelf, snapshot, sqlite_shelf, stranger
 
 FILE = "GET /api/2.0/mlflow-artifacts/artifacts/"
+ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
 
 
 def torch_file() -> bytes:
@@ -104,6 +108,17 @@ def test_weights_arrive_with_their_receipt(shelf, tmp_path):
     assert (folder / "artifact" / BEST).read_bytes() == WEIGHTS
     assert sorted(entry.name for entry in folder.iterdir()) == ["artifact", RECEIPT]
     assert source.read_bytes() == WEIGHTS
+
+
+def test_weights_are_on_the_disk_before_their_receipt(shelf, tmp_path, monkeypatch):
+    uri, _ = local_run(shelf, tmp_path, WEIGHTS)
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+
+    fetched(shelf.uri, uri, tmp_path)
+
+    folder = tmp_path / "weights" / "model"
+    assert synced[-2:] == [path.stat().st_ino for path in (folder / "artifact" / BEST, folder / RECEIPT)]
 
 
 def test_a_model_folder_arrives_whole(shelf, tmp_path):
@@ -241,9 +256,33 @@ def test_a_full_disk_is_said_and_not_tried_again(shelf, tmp_path, monkeypatch, p
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full)
+    monkeypatch.setattr(module.shutil, "copyfile", full)
 
     assert fetched(shelf.uri, uri, tmp_path)["error"] == f"No space left on device: {tmp_path / 'weights' / 'model'}"
+    assert pauses == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a disk of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "dailies-test", str(disk)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a disk is not allowed here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_full_for_what_a_server_sends_is_said_and_not_tried_again(remote, small_disk, tmp_path, pauses):
+    shelf = server_shelf(tmp_path)  # of the server that `remote` started
+    run_id = shelf.run("a")
+    shelf.log(run_id, BEST, bytes(2**21))
+
+    receipt = fetched(shelf.uri, shelf.client.get_run(run_id).info.artifact_uri, small_disk)
+
+    folder = small_disk / "weights" / "model"
+    assert receipt["error"] == f"No space left on device: {folder / 'draft'}"
     assert pauses == []
 
 
@@ -262,11 +301,33 @@ def test_an_interrupted_download_leaves_nothing(shelf, tmp_path, monkeypatch):
     assert list((tmp_path / "weights").iterdir()) == []
 
 
+def test_the_reason_of_a_failure_is_said_where_another_invocation_has_taken_the_folder(shelf, tmp_path, monkeypatch):
+    uri, _ = local_run(shelf, tmp_path, WEIGHTS)
+
+    def damaged(path, name):
+        module.shutil.rmtree(tmp_path / "weights" / "model")
+        raise DownloadError(f"{name} is damaged")
+
+    monkeypatch.setattr(module, "_verify", damaged)
+
+    assert fetched(shelf.uri, uri, tmp_path)["error"] == f"{BEST} is damaged"
+
+
 def test_weights_arrive_from_a_server(remote, tmp_path):
     with proxied() as proxy:
         receipt = fetched(proxy.uri, remote, tmp_path)
 
     assert (receipt["status"], receipt["sha256"]) == ("success", hashlib.sha256(WEIGHTS).hexdigest())
+
+
+def test_the_bytes_come_from_the_server_also_where_it_would_send_us_to_its_store_for_them(remote, tmp_path):
+    with proxied() as proxy:
+        info = {"multipart_downloads_enabled": True}
+        proxy.trouble = lambda method, path: (200, info) if path.endswith("/server-info") else None
+        receipt = fetched(proxy.uri, remote, tmp_path)
+
+    assert receipt["status"] == "success"
+    assert proxy.count("presigned") == 0
 
 
 @pytest.mark.parametrize("kind", ["drop", "cut", (503, "busy"), (404, "not found")])
@@ -475,7 +536,8 @@ def test_a_download_goes_on_when_no_render_gives_a_sign_of_life(shelf, tmp_path,
 
     assert disk.fetch(shelf, uri, "one", "two")["status"] == "success"
 
-    assert sum(disk.slept[61:]) >= module.PATIENCE
+    assert "goes on after five minutes in\n  which no frame was written" in ARCHITECTURE.read_text()
+    assert sum(disk.slept[61:]) >= module.PATIENCE == 5 * 60
     assert sum(disk.slept[62:]) < module.PATIENCE + 4
 
 

@@ -53,6 +53,21 @@ def test_tiles_take_the_memory_of_a_tile(record):
     assert whole - small == pytest.approx(12 * 3 * (3840 * 2160 - 512**2) / 1e6, abs=2)
 
 
+def test_the_deepest_frame_decides(record):
+    mixed = Sequence((*shot(count=1, bit_depth=16).frames, *shot(count=1).frames))
+
+    assert estimates.render_memory(record(10), mixed, CONFIG) == estimates.render_memory(
+        record(10), shot(bit_depth=16), CONFIG
+    )
+
+
+def test_no_job_is_given_less_than_was_measured():
+    """MLflow's client took 224 MB (docs/benchmarks.md); four frames of 8K are four of 265 MB with alpha."""
+    assert estimates.DOWNLOAD_MEMORY >= estimates.SNAKEMAKE + 2 * 224
+    assert estimates.SEQUENCE_MEMORY >= estimates.SNAKEMAKE + 4 * 7680 * 4320 * 4 * 2 / 1e6
+    assert estimates.START >= 10
+
+
 def test_minutes_follow_the_frames_and_the_model(record):
     assert estimates.render_minutes(record(1), shot(7, 5)) == estimates.START + 1
     assert estimates.render_minutes(record(1), shot(1000, 1000, count=60)) == estimates.START + 11

@@ -40,6 +40,26 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.fixture
+def synced(monkeypatch):
+    """The files that were handed to the disk, by number; the system does that by itself only seconds later."""
+    numbers = []
+    monkeypatch.setattr(files.os, "fsync", lambda handle: numbers.append(files.os.fstat(handle).st_ino))
+    return numbers
+
+
+def test_a_record_outlasts_a_power_failure_and_many_frames_do_so_together(tmp_path, synced):
+    frames = [tmp_path / f"{number}.png" for number in range(20)]
+
+    files.write_json(tmp_path / "record.json", {"status": "success"})
+    for path in frames:
+        files.write_bytes(path, b"pixels", lasting=False)
+    assert synced == [(tmp_path / "record.json").stat().st_ino]
+
+    files.persist([*frames, tmp_path / "gone.png"])
+    assert sorted(synced[1:]) == sorted(path.stat().st_ino for path in frames)
+
+
 def test_the_longest_file_name_can_be_written(tmp_path):
     name = "é" * 127
 

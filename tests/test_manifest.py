@@ -251,7 +251,7 @@ def test_a_shard_gathers_what_it_knows_so_that_other_manifests_can_go(shards, fo
     for shard in shards():
         shard.restart()
 
-    prune(folder.parent, ["1", "2"])
+    prune(folder.parent, folder, ["1", "2"])
 
     assert sorted(path.name for path in folder.parent.glob("*.jsonl")) == ["1.jsonl", "2.jsonl"]
     assert [list(shard.done()) for shard in shards()] == [["a.png", "b.png"], ["c.png"]]
@@ -260,7 +260,7 @@ def test_a_shard_gathers_what_it_knows_so_that_other_manifests_can_go(shards, fo
 def test_a_shard_keeps_what_it_knows_of_frames_that_are_in_another_now(shards, folder):
     for shard in shards():
         shard.restart()
-    prune(folder.parent, ["1", "2"])
+    prune(folder.parent, folder, ["1", "2"])
     moved = Manifest(folder.parent / "1.jsonl", folder=folder, keys={"a.png": KEYS["a.png"]})
 
     moved.restart()
@@ -285,6 +285,19 @@ def test_a_frame_that_was_written_before_a_kill_is_not_taken_for_the_one_of_anot
 
     assert list(manifest.done()) == ["a.png", "c.png"]
     assert list(first.done()) == []
+
+
+def test_what_is_told_of_a_frame_that_left_does_not_outlive_the_manifest_that_knows_better(shards, manifest, folder):
+    _, second = shards("other weights")
+    second.restart()
+    (folder / "c.png").write_bytes(b"PIXELS")
+    second.add("c.png", b"PIXELS", seconds=1, device="cpu", tiled=False)
+    shorter = again(folder, {name: KEYS[name] for name in ("a.png", "b.png")})
+
+    shorter.restart()
+    prune(folder.parent, folder, ["model"])
+
+    assert list(manifest.done()) == ["a.png", "b.png"]
 
 
 @pytest.fixture

@@ -134,6 +134,16 @@ def test_every_frame_comes_through_on_cuda(line, batch):
     line.assert_whole(line.names)
 
 
+def test_frames_are_on_the_disk_before_a_render_is_said_to_be_done(line, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+
+    line.run()
+
+    assert {(line.folder / name).stat().st_ino for name in line.names} <= {*synced}
+    assert synced.count(line.manifest.path.stat().st_ino) == 2  # before the first frame and after the last
+
+
 def test_nothing_to_render_is_no_error(line):
     line.frames = []
 
@@ -219,12 +229,12 @@ def test_a_frame_is_submitted_while_another_is_under_way(line):
 def test_a_full_disk_ends_the_job_soon_and_what_was_written_stays(line, monkeypatch):
     written, write = [], files.write_bytes
 
-    def write_until_full(path, data):
+    def write_until_full(path, data, **how):
         if path.parent == line.folder:
             written.append(path.name)
             if len(written) > 5:
                 raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, data)
+        write(path, data, **how)
 
     monkeypatch.setattr(files, "write_bytes", write_until_full)
 
@@ -256,8 +266,8 @@ def test_a_frame_is_decoded_while_another_is_in_the_network(line, monkeypatch):
 def test_a_frame_is_encoded_while_another_is_in_the_network(line, monkeypatch):
     first_is_there, write = threading.Event(), files.write_bytes
 
-    def watched(path, data):
-        write(path, data)
+    def watched(path, data, **how):
+        write(path, data, **how)
         if path.name == line.names[0]:
             first_is_there.set()
 
@@ -365,8 +375,8 @@ def watched_memory(line, monkeypatch):
         count(1)
         return read(frame, route)
 
-    def counted_write(path, data):
-        write(path, data)
+    def counted_write(path, data, **how):
+        write(path, data, **how)
         if path.parent == line.folder:
             count(-1)
 

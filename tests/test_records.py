@@ -1,3 +1,4 @@
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -51,6 +52,18 @@ def test_a_model_is_recorded_in_two_files(shelf, scene):
     }
     assert scene.read("discovery")["reason"] is None
     assert scene.read("skipped") == []
+
+
+def test_records_are_on_the_disk_before_their_list(shelf, scene, monkeypatch):
+    shelf.run("a", BEST)
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+
+    scene.look()
+
+    records = {(scene.state / kind / "a.json").stat().st_ino for kind in ("models", "runs")}
+    assert records == {*synced[:2]}
+    assert scene.index.stat().st_ino in synced[2:]
 
 
 def test_the_values_of_real_stores_break_nothing(shelf, scene):

@@ -226,6 +226,13 @@ def test_a_certificate_that_is_not_accepted_says_why(as_user, open_store, author
     assert not proxy.requests
 
 
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_a_certificate_that_the_user_wants_unchecked_is_not_checked(as_user, open_store, authority):
+    as_user(READER, MLFLOW_TRACKING_INSECURE_TLS="true")
+    with proxied(guarded().uri, tls=authority.server()) as proxy:
+        assert "does not exist in https://" in refusal(lambda: open_store(proxy.uri).experiments(["misspelled"]))
+
+
 def test_an_address_without_tls_is_no_https(open_store):
     with proxied(guarded().uri) as proxy:
         text = refusal(lambda: open_store(proxy.uri.replace("http", "https")), StoreUnreachable)

@@ -1,4 +1,5 @@
 import logging
+import shutil
 import sqlite3
 import time
 from contextlib import closing, suppress
@@ -242,6 +243,15 @@ def test_a_missing_store_is_refused_and_not_made(tmp_path, open_store, uri):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("uri", ["http://tracker..studio:5000", "http://me:secret@[::1", f"http://{'x' * 64}.studio"])
+def test_what_is_no_address_is_said_so(open_store, uri):
+    text = refusal(lambda: open_store(uri))
+
+    assert " is no address (" in text
+    assert text.endswith("); correct mlflow_uri")
+    assert "secret" not in text
+
+
 def test_a_database_that_opening_would_change_is_refused_without_its_password(open_store):
     text = refusal(lambda: open_store("postgresql://me:secret@127.0.0.1:1/db?password=hidden"))
 
@@ -326,6 +336,50 @@ def test_an_old_sqlite_store_is_read_through_an_upgraded_copy(tmp_path, open_sto
         "checkpoints/best_model_unet.pth",
         "checkpoints/last.pth",
     ]
+
+
+def test_two_invocations_may_upgrade_a_copy_at_once(tmp_path, open_store, monkeypatch):
+    root, upgrade, seen = mlflow2(tmp_path / "store"), local_store.subprocess.run, []
+
+    def look():
+        return sorted(run.run_name for run in runs_of(open_store(f"sqlite:///{root}/mlflow.db"), "old"))
+
+    def upgrade_after_another(*command, **how):
+        monkeypatch.setattr(local_store.subprocess, "run", upgrade)
+        seen.append(look())
+        return upgrade(*command, **how)
+
+    monkeypatch.setattr(local_store.subprocess, "run", upgrade_after_another)
+
+    assert look() == ["pickled", "weights"]
+    assert seen == [["pickled", "weights"]]
+    assert [path.suffix for path in (tmp_path / "private").iterdir()] == [".db"]
+
+
+def test_a_folder_store_is_read_while_another_invocation_opens_it(tmp_path, open_store):
+    shelf = folder_shelf(tmp_path / "store")
+    shelf.run("a", BEST)
+    other, new = (shelf.client.create_experiment(name) for name in ("other", "new"))
+    mlruns = tmp_path / "store" / "mlruns"
+    (mlruns / new).rename(tmp_path / "new")
+    (mlruns / ".trash").rmdir()
+
+    def links():
+        """The links through which the store is read, each with the time of its making."""
+        return {path.name: path.lstat().st_ctime_ns for path in (tmp_path / "private").glob("*/*") if path.is_symlink()}
+
+    first = open_store(shelf.uri)
+    assert len(runs_of(first)) == 1
+    before = links()
+    shutil.rmtree(mlruns / other)
+    (tmp_path / "new").rename(mlruns / new)
+    assert runs_of(open_store(shelf.uri), "new") == []
+
+    after = links()
+    assert {*before} - {*after} == {other}
+    assert {*after} - {*before} == {new}
+    assert {name: after[name] for name in {*before} & {*after}} == {name: before[name] for name in {*before} - {other}}
+    assert len(runs_of(first)) == 1
 
 
 def test_a_store_of_a_newer_mlflow_is_said_so(shelf, open_store):

@@ -1,3 +1,4 @@
+import os
 import sqlite3
 from contextlib import closing
 
@@ -173,6 +174,15 @@ def test_known_finished_runs_are_not_listed_again_over_http(tmp_path):
 
         scene.config["recheck_artifacts"] = True
         assert listed_by(scene.standing) > running_alone + 2
+
+
+def test_a_listing_that_is_remembered_leads_to_the_same_choice(shelf, scene):
+    run_id = shelf.run("a", "a.pth", "b.pth")
+    os.utime(shelf.stored(run_id, "b.pth"), (1, 1))
+
+    for _ in range(2):
+        assert scene.look(recheck_artifacts=False) == ["a"]
+        assert scene.chosen() == ["a.pth"]
 
 
 def test_a_listing_that_failed_over_http_is_tried_by_every_invocation(tmp_path):

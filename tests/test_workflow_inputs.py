@@ -182,6 +182,7 @@ def test_a_disk_that_is_too_small_is_one_sentence_before_anything_is_rendered(sm
     assert "Traceback" not in output
     assert not jobs(output, "download")
     assert told in small_disk.snakemake("-n", expect=1)
+    assert "weights 0.0 MB, flow 0.3 MB)" in small_disk.snakemake("-n", "metrics", expect=1)
 
     small_disk.snakemake("--config", "check_disk=false")
 

@@ -5,7 +5,6 @@
 
 import hashlib
 import logging
-import os
 import re
 import secrets
 from collections.abc import Iterable
@@ -73,7 +72,6 @@ class ModelCache:
         if found == sha256:
             return True
         log.warning("model cache: %s is damaged and is fetched again", source)
-        target.unlink()
         self._remove(source)
         return False
 
@@ -100,8 +98,6 @@ class ModelCache:
                 else:
                     with content.open("rb") as read:
                         _copy(read, write)
-                write.flush()
-                os.fsync(write.fileno())
             temporary.chmod(mode & 0o666)
             temporary.replace(place)
         except BaseException:

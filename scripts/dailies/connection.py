@@ -59,7 +59,15 @@ STATUS = re.compile(r"error code (\d{3}) !=|\b(\d{3}) (?:Client|Server) Error")
 BODY = re.compile(r"Response (?:body|text): ['\"]?(.*)", re.DOTALL)
 """The answer itself in what MLflow says of it."""
 
-KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+AZURE = "AZURE_STORAGE_CONNECTION_STRING, or what else Azure's packages read"
+
+KEYS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "wasbs": AZURE,
+    "abfss": AZURE,
+}
+"""By the scheme of an artifact location, the variables that hold a user's keys."""
 
 ARTIFACT_STORE = (
     (
@@ -67,7 +75,7 @@ ARTIFACT_STORE = (
         None,
         StoreUnreachable,
         "the certificate of the artifact store {store} is not accepted; if your studio has an authority of its own, "
-        "set AWS_CA_BUNDLE to the file of its certificate (.pem) ({text})",
+        "set {authority} to the file of its certificate (.pem) ({text})",
     ),
     (
         r"Could not connect to the endpoint|Connect timeout on endpoint|Read timeout on endpoint|"
@@ -80,21 +88,20 @@ ARTIFACT_STORE = (
         r"Unable to locate credentials|Partial credentials|config profile .* could not be found",
         None,
         AccessRefused,
-        f"the artifact store {{store}} asks for keys, and there are none here; set {KEYS}",
+        "the artifact store {store} asks for keys, and there are none here; set {keys}",
     ),
     (
         r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|InvalidClientTokenId|"
-        r"does not exist in our records|signature we calculated|token .*(?:expired|invalid)",
+        r"does not exist in our records|signature we calculated|token .*(?:expired|invalid)|SSO (?:session|token)",
         "UNAUTHENTICATED",
         AccessRefused,
-        f"the artifact store {{store}} refuses the keys sent to it: they are wrong, or no longer valid; correct {KEYS}",
+        "the artifact store {store} refuses the keys sent to it: they are wrong, or no longer valid; correct {keys}",
     ),
     (
         r"NoSuchBucket|bucket does not exist",
         None,
         StoreError,
-        "the artifact store {store} does not exist; if the files were moved, set artifact_remap; if it is not "
-        "Amazon's, set MLFLOW_S3_ENDPOINT_URL",
+        "the artifact store {store} does not exist; if the files were moved, set artifact_remap{endpoint}",
     ),
     (
         r"AccessDenied|Access Denied|\(403\)|is not authorized to perform|Forbidden",
@@ -132,7 +139,7 @@ def knock(uri: str, name: str) -> None:
     """Ask a server for its health. Raises StoreUnreachable, saying why, when nothing useful answers.
 
     A server that hangs up, or answers with an error of its own, is asked again for two seconds. Any other answer is a
-    sign of life, also a refusal: only MLflow's questions carry a login.
+    sign of life, also a refusal: a login is for MLflow's questions.
     """
     for pause in (*KNOCKS, None):
         reason = _health(uri, name)
@@ -341,7 +348,14 @@ def _login_refused(uri: str, name: str) -> str:
 
 
 def _of_artifacts(error: Exception, text: str, place: str) -> StoreError:
-    known = {"store": _store_of(place), "place": redacted(clean(place))[:200]}
+    scheme = urlsplit(place).scheme
+    known = {
+        "store": _store_of(place),
+        "place": redacted(clean(place))[:200],
+        "keys": KEYS.get(scheme, "them"),
+        "authority": "AWS_CA_BUNDLE" if scheme == "s3" else "REQUESTS_CA_BUNDLE",
+        "endpoint": "; if it is not Amazon's, set MLFLOW_S3_ENDPOINT_URL" if scheme == "s3" else "",
+    }
     found = getattr(error, "error_code", None)
     kind, sentence = next(
         (kind, sentence)

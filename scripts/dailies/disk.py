@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dailies import estimates, files, manifest, metrics
+from dailies import estimates, files, manifest
+from dailies.download import WHOLE
 from dailies.errors import DiskError
 from dailies.sequence import Frame, Sequence
 
@@ -21,13 +22,14 @@ THUMBNAIL_BYTES = 12_000
 
 
 def refuse_shortage(
-    output_dir: Path, state: Path, models: Iterable[str], shot: Sequence, config: Mapping[str, Any]
+    output_dir: Path, state: Path, models: Iterable[str], shot: Sequence, config: Mapping[str, Any], *, flows: bool
 ) -> None:
     """Raise DiskError, with numbers, when what is to be rendered does not fit on the disk of ``output_dir``.
 
-    That is the frames that ``models`` lack, their weights, as many at once as there may be, what the comparison page
-    makes of frames, and the flows of the source, where an ordinary invocation measures flicker along them. A frame
-    that is rendered again takes the place of the old one. Folders are listed, no frame is looked at.
+    That is the frames that ``models`` lack, their weights, as many at once as there may be and unless they were
+    downloaded before, what the comparison page makes of frames, and the ``flows`` of the source, if flicker is to be
+    measured along them. A frame that is rendered again takes the place of the old one. Folders are listed, no frame is
+    looked at.
     """
     sizes = {frame.output: _size(frame, config["output_format"]) for frame in shot.frames}
     missing, frames, weights, page = 0, 0.0, [], 0.0
@@ -37,7 +39,8 @@ def refuse_shortage(
             scale = _scale(state / "attempts" / model) ** 2
             missing += len(lacking)
             frames += sum(sizes[output] for output in lacking) * scale
-            weights.append(estimates.artifact_size(state / "models" / f"{model}.json"))
+            there = (state / "weights" / model / WHOLE).is_dir()
+            weights.append(0.0 if there else estimates.artifact_size(state / "models" / f"{model}.json"))
             page += sum(_shown_size(frame, config["output_format"]) for frame in shot.frames if frame.output in lacking)
     if not missing:
         return
@@ -46,7 +49,7 @@ def refuse_shortage(
     page += sum(size + THUMBNAIL_BYTES for size in copies)
     parts = {"frames": frames, "weights": sum(sorted(weights)[-config["models_on_disk"] :])}
     parts |= {"page": page} if config["compare"] else {}
-    parts |= {"flow": _flow_size(shot, state)} if _is_followed(config) else {}
+    parts |= {"flow": _flow_size(shot, state)} if flows else {}
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free
     if sum(parts.values()) > free:
         several = ", ".join(f"{name} {_shown(size)}" for name, size in parts.items())
@@ -66,10 +69,6 @@ def _shown_size(frame: Frame, output_format: str) -> float:
 
 def _is_copied(frame: Frame, folder: Path) -> bool:
     return f"{Path(frame.output).stem}.png" in manifest.names(folder)
-
-
-def _is_followed(config: Mapping[str, Any]) -> bool:
-    return metrics.automatic(config) and "flicker" in metrics.measured(config)
 
 
 def _flow_size(shot: Sequence, state: Path) -> float:

@@ -1,7 +1,6 @@
 """Download: a model's artifact, whole and verified, or a record of why not."""
 
 import logging
-import os
 import secrets
 import shutil
 import time
@@ -22,7 +21,7 @@ from dailies.text import clean, redacted
 log = logging.getLogger(__name__)
 
 PAUSES = (1, 4, 15)
-"""Seconds before the second, third and fourth try at a file that comes over a network."""
+"""Seconds before the second, third and fourth try at a file."""
 
 LONGEST_PATH, LONGEST_ERROR = 1000, 1000
 """Characters of an artifact's path, and of the reason of a failure."""
@@ -51,8 +50,9 @@ def receive(store: TrackingStore, artifact: Artifact, folder: Path, cache: Model
                 _verify(_fetched(store, artifact.uri, file, draft), clean(file.path))
             if key:
                 cache.keep(key, stored, draft)
+        files.persist(draft / file.path for file in stored)
     except BaseException:
-        shutil.rmtree(draft)
+        shutil.rmtree(draft, ignore_errors=True)  # what was wrong is what is said
         raise
     draft.replace(whole)
     paths = [file.path for file in stored]
@@ -90,8 +90,7 @@ def _wanted(store: TrackingStore, artifact: Artifact) -> list[StoredFile]:
 
 def _fetched(store: TrackingStore, uri: str, file: StoredFile, draft: Path) -> Path:
     """Fetch one file, again when the network fails or cuts it short; its size is that of the listing."""
-    pauses = PAUSES if store.local_folder(uri) is None else ()
-    for pause in (*pauses, None):
+    for pause in (*PAUSES, None):
         try:
             path = store.fetch(uri, file.path, draft)
             size = path.stat().st_size
@@ -103,8 +102,6 @@ def _fetched(store: TrackingStore, uri: str, file: StoredFile, draft: Path) -> P
                 raise
             log.warning("%s; trying again in %d s", error, pause)
             time.sleep(pause)
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
     return path
 
 
@@ -199,7 +196,7 @@ def _take_place(folder: Path, state: Path, most: int) -> None:
         shutil.rmtree(folder)
         if last is None:
             log.info("%d models are on the disk; waiting for one of them to be rendered", len(present) - 1)
-        signs = sorted((model.name, _written(state / "frames" / model.name)) for model in present - {folder})
+        signs = sorted((model.name, _written(state / "frames" / model.name)) for model in present)
         quiet, last = 0.0 if signs != last else quiet, signs
         pause = LOOK * (1 + secrets.randbelow(1000) / 1000)
         time.sleep(pause)

@@ -7,12 +7,16 @@ import os
 import re
 import secrets
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 LARGEST_DOUBLE = 1.797e308
 """MLflow stores an infinite metric as ±1.8e308, the largest double; anything beyond this is infinite."""
 
+SYNCERS = 8
+"""Files that the disk is asked for at once: 500 small ones took 0.2 s, and 1.2 s one after the other."""
 
 SLACK, INFLATION = 64 * 2**20, 8
 """Bytes that any archive may declare to hold, and how many times its own size: weights do not shrink, code does."""
@@ -23,19 +27,39 @@ def most_unpacked(size: int) -> int:
     return SLACK + INFLATION * size
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Put ``data`` at ``path`` in one step: a reader sees the old file or the new one, never a part.
 
+    One that is not ``lasting`` may be empty after a power failure; of many, ``persist`` costs less than each by itself.
     Raises OSError, and leaves no temporary file behind, when the disk is full or not writable.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(data)
+        if lasting:
+            _sync(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def persist(paths: Iterable[Path]) -> None:
+    """Return when files that were written are on the disk, and outlast a power failure; what is gone is no error."""
+
+    def synced(path: Path) -> None:
+        with suppress(FileNotFoundError):
+            _sync(path)
+
+    with ThreadPoolExecutor(SYNCERS) as pool:
+        for _ in pool.map(synced, paths):
+            pass
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def reason(error: OSError, place: Path) -> str:
@@ -87,12 +111,12 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, dump_json(value))
 
 
-def write_json_if_changed(path: Path, value: Any) -> bool:
+def write_json_if_changed(path: Path, value: Any, *, lasting: bool = True) -> bool:
     """Write ``value`` unless the file holds it already; return whether it was written."""
     data = dump_json(value)
     if path.is_file() and path.read_bytes() == data:
         return False
-    write_bytes(path, data)
+    write_bytes(path, data, lasting=lasting)
     return True
 
 

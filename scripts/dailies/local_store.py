@@ -2,12 +2,12 @@
 
 import logging
 import os
-import shutil
+import secrets
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,7 +145,10 @@ def _refuse_newer(path: Path, revision: str) -> None:
 
 
 def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
-    """Copy a sqlite file and let MLflow upgrade the copy; a copy that is up to date with the original is kept."""
+    """Copy a sqlite file and let MLflow upgrade the copy; a copy that is up to date with the original is kept.
+
+    Several invocations may do so at once.
+    """
     _refuse_newer(path, revision)
     stats = [place.stat() for place in (path, _write_ahead_log(path)) if place.exists()]
     state = [[stat.st_size, stat.st_mtime_ns] for stat in stats]
@@ -154,28 +157,38 @@ def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
         return copy
     log.warning("%s is of an older MLflow: a copy of it is upgraded and read, the file itself is not touched", path)
     private.mkdir(parents=True, exist_ok=True)
-    draft = copy.with_suffix(".draft")
-    draft.unlink(missing_ok=True)
-    with (
-        closing(sqlite3.connect(_read_only(path), uri=True)) as source,
-        closing(sqlite3.connect(draft)) as target,
-    ):
-        source.backup(target)
-    # by its bare name: MLflow takes a "%" or a "?" in a path for something else
-    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{draft.name}"]
-    done = subprocess.run(command, cwd=private, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise StoreError(f"the copy of {path} cannot be upgraded to this MLflow: {clean(done.stderr[-300:])}")
-    for old in private.glob("*.db"):
-        old.unlink()
-    return draft.replace(copy)
+    draft = private / f"{secrets.token_hex(8)}.draft"
+    try:
+        with (
+            closing(sqlite3.connect(_read_only(path), uri=True)) as source,
+            closing(sqlite3.connect(draft)) as target,
+        ):
+            source.backup(target)
+        # by its bare name: MLflow takes a "%" or a "?" in a path for something else
+        command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{draft.name}"]
+        done = subprocess.run(command, cwd=private, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise StoreError(f"the copy of {path} cannot be upgraded to this MLflow: {clean(done.stderr[-300:])}")
+        draft.replace(copy)
+    finally:
+        draft.unlink(missing_ok=True)
+    for old in set(private.glob("*.db")) - {copy}:
+        old.unlink(missing_ok=True)
+    return copy
 
 
 def _with_trash(path: Path, private: Path) -> Path:
-    """Link everything in a folder store into a folder of our own, where MLflow may make what it misses."""
+    """Link everything in a folder store into a folder of our own, where MLflow may make what it misses.
+
+    Another invocation may be reading through these links: those that are right stay.
+    """
     links = private.absolute() / files.digest(str(path))[:16]
-    shutil.rmtree(links, ignore_errors=True)
-    (links / TRASH).mkdir(parents=True)
-    for entry in path.iterdir():
-        (links / entry.name).symlink_to(entry)
+    (links / TRASH).mkdir(parents=True, exist_ok=True)
+    names = {entry.name for entry in path.iterdir()} | {TRASH}
+    for link in links.iterdir():
+        if link.name not in names:
+            link.unlink(missing_ok=True)
+    for name in names:
+        with suppress(FileExistsError):
+            (links / name).symlink_to(path / name)
     return links

@@ -48,7 +48,7 @@ class Manifest:
     """
 
     def __init__(self, path: Path, *, folder: Path, keys: Mapping[str, str]) -> None:
-        self._path = path
+        self.path = path
         self._folder = folder
         """Where the frames are."""
         self._keys = keys
@@ -60,7 +60,7 @@ class Manifest:
 
         Where several shards' files tell of one frame, the digest of its bytes decides.
         """
-        fitting = _fitting(self._path.parent, self._folder, self._keys)
+        fitting = _fitting(self.path.parent, self._folder, self._keys)
         right = ((name, [entry for entry in fitting[name] if entry.key == self._keys[name]]) for name in fitting)
         return {name: entries[0] for name, entries in right if entries}
 
@@ -71,21 +71,21 @@ class Manifest:
         its line, its bytes are compared.
         """
         done = self.done()
-        kept = {name: entry for name, entry in _read(self._path).items() if name not in self._keys}
-        elsewhere = {name for path in self._files() if path != self._path for name in _read(path)}
+        kept = {name: entry for name, entry in _read(self.path).items() if name not in self._keys}
+        elsewhere = {name for path in self._files() if path != self.path for name in _read(path)}
         pending = [replace(PENDING, output=name) for name in self._keys if name in elsewhere and name not in done]
         entries = [*kept.values(), *done.values(), *pending]
-        files.write_bytes(self._path, "".join(map(_line, entries)).encode())
+        files.write_bytes(self.path, "".join(map(_line, entries)).encode())
 
     def add(self, output: str, data: bytes, *, seconds: float, device: str, tiled: bool) -> None:
         """Note that a frame was written with these bytes; may be called from several threads."""
         digest = hashlib.sha256(data).hexdigest()
         entry = Entry(output, self._keys[output], len(data), digest, round(seconds, 4), device, tiled)
-        with self._lock, self._path.open("a") as file:
+        with self._lock, self.path.open("a") as file:
             file.write(_line(entry))
 
     def _files(self) -> list[Path]:
-        return sorted(self._path.parent.glob("*.jsonl"))
+        return sorted(self.path.parent.glob("*.jsonl"))
 
 
 PENDING = Entry(output="", key="", size=-1, sha256="", seconds=0.0, device="", tiled=False)
@@ -127,12 +127,23 @@ def in_place(manifests: Path, folder: Path, names: Collection[str]) -> dict[str,
     return {name: entries[-1] for name, entries in _fitting(manifests, folder, names).items() if entries}
 
 
-def prune(folder: Path, names: Iterable[str]) -> None:
-    """Delete the manifests in ``folder`` of shards that are not among ``names``; these know all frames by now."""
-    kept = {f"{name}.jsonl" for name in names}
-    for path in folder.glob("*.jsonl"):
-        if path.name not in kept:
-            path.unlink(missing_ok=True)
+def prune(manifests: Path, folder: Path, names: Iterable[str]) -> None:
+    """Delete the manifests of shards that are not among ``names``; these know all frames of the sequence by now.
+
+    What they tell of frames that have left it, which are still in ``folder``, may be older than what the others tell:
+    that is taken out of them.
+    """
+    kept = {manifests / f"{name}.jsonl" for name in names}
+    others = [path for path in manifests.glob("*.jsonl") if path not in kept]
+    told = {name for path in others for name in _read(path)}
+    true = _fitting(manifests, folder, told)
+    for path in kept:
+        entries = _read(path)
+        right = [entry for name, entry in entries.items() if name not in told or entry in true.get(name, ())]
+        if len(right) < len(entries):
+            files.write_bytes(path, "".join(map(_line, right)).encode())
+    for path in others:
+        path.unlink(missing_ok=True)
 
 
 def _line(entry: Entry) -> str:

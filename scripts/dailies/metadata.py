@@ -38,7 +38,7 @@ def describe(
     about, went = files.read_json(run), merged([files.read_json(path) for path in outcomes])
     shot = load_sequence(sequence)
     if went["status"] == "success":
-        manifest.prune(manifests, [path.stem for path in outcomes])
+        manifest.prune(manifests, output.parent, [path.stem for path in outcomes])
     about |= {key: went["model"][key] for key in FROM_CHECKPOINT if went["model"].get(key) is not None}
     files.write_json(
         output,

@@ -105,7 +105,7 @@ def render_frames(
             pixels = rendering.result()
         seconds = progress.lap()
         data = frames.encode(pixels, picture, route.output_format, route.png_compression)
-        files.write_bytes(route.folder / frame.output, data)
+        files.write_bytes(route.folder / frame.output, data, lasting=False)
         manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=rendering.tiled)
 
     manifest.restart()
@@ -124,6 +124,8 @@ def render_frames(
             settled(pending, most=0)
         finally:
             reading.shutdown(wait=False, cancel_futures=True)
+    # of a render that is done nobody looks at more than the frames' names
+    files.persist([*(route.folder / frame.output for frame in todo), manifest.path])
 
 
 def grouped(decoded: Iterable[tuple[Frame, Picture]], engine: "Engine") -> Iterator[list[tuple[Frame, Picture]]]:

@@ -66,6 +66,7 @@ def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
                 "artifact": asdict(choice.artifact),
                 "hints": catalog.hints(run),
             },
+            lasting=False,
         )
         files.write_json_if_changed(
             state / "runs" / f"{name}.json",
@@ -84,7 +85,9 @@ def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
                 "datasets": [dict(dataset) for dataset in run.datasets],
                 "not_chosen": list(choice.others),
             },
+            lasting=False,
         )
+    files.persist(state / kind / f"{name}.json" for kind in ("models", "runs") for name in names)
     return names
 
 

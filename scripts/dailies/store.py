@@ -3,6 +3,7 @@
 Only this module, local_store, which opens the stores on disk, and what writes (ledger, evaluation) import mlflow.
 """
 
+import errno
 import logging
 import os
 import re
@@ -45,6 +46,9 @@ LISTERS = 16
 NAMED = 20
 """How many experiments an error lists."""
 
+FULL = re.compile(rf"(?:.*#####\s+)?\[Errno ({errno.ENOSPC}|{errno.EDQUOT})\]", re.DOTALL)
+"""What MLflow says of a download for which our own disk, or what we may use of it, is too small."""
+
 PAUSES = (1, 3)
 """Seconds before the second and third try at a question whose answer was cut short."""
 
@@ -71,12 +75,15 @@ class TrackingStore:
         self._uri = uri
         self._private = private
         self._experiments: dict[str, Experiment] = {}
-        self._remote = urlsplit(uri).scheme in {"http", "https"}
-        self.locations = Locations(uri if self._remote else None, allowed_schemes, dict(artifact_remap or {}))
         connection.set_out()
-        if self._remote:
-            connection.knock(uri, self.name)
-        else:
+        try:
+            self._remote = urlsplit(uri).scheme in {"http", "https"}
+            if self._remote:
+                connection.knock(uri, self.name)
+        except ValueError as error:  # urllib's, or urllib3's, which requests lets through
+            raise StoreError(f"{self.name} is no address ({error}); correct mlflow_uri") from None
+        self.locations = Locations(uri if self._remote else None, allowed_schemes, dict(artifact_remap or {}))
+        if not self._remote:
             _refuse_missing(uri)
 
     @cached_property
@@ -277,20 +284,27 @@ class TrackingStore:
         self._refuse_foreign(artifact_uri)
         source = self.local_folder(artifact_uri)
         if source is None:
-            repository = self._repository(artifact_uri)
-            return Path(
-                self._ask(
-                    lambda: repository.download_artifacts(path, dst_path=str(folder)),
-                    what="a run's artifacts",
-                    place=self._elsewhere(artifact_uri),
-                    pauses=(),
-                )
-            )
+            return self._fetch_remote(artifact_uri, path, folder)
         if link := next((part for part in _steps(source, path) if part.is_symlink()), None):
             raise StoreError(f"{clean(str(link))} is a symbolic link, which is not followed; log the file itself")
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copyfile(source / path, target, follow_symlinks=False))
+
+    def _fetch_remote(self, artifact_uri: str, path: str, folder: Path) -> Path:
+        repository = self._repository(artifact_uri)
+        try:
+            fetched = self._ask(
+                lambda: repository.download_artifacts(path, dst_path=str(folder)),
+                what="a run's artifacts",
+                place=self._elsewhere(artifact_uri),
+                pauses=(),
+            )
+        except StoreError as error:
+            if full := FULL.match(str(error.__cause__)):
+                raise OSError(int(full[1]), os.strerror(int(full[1])), str(folder)) from error
+            raise
+        return Path(fetched)
 
     def local_folder(self, artifact_uri: str) -> Path | None:
         """Give the folder of an artifact location on this machine's disks, remapped; None for any other place."""

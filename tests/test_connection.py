@@ -18,7 +18,7 @@ NO_KEYS = f"the artifact store s3://bucket asks for keys, and there are none her
 OTHER_KEYS = f"refuses the keys sent to it: they are wrong, or no longer valid; correct {KEYS}"
 SILENT = "the artifact store s3://bucket does not answer ({}); check MLFLOW_S3_ENDPOINT_URL and the network"
 NOT_THESE = "the artifact store s3://bucket does not let these keys list or read s3://bucket/1/run"
-README = Path(__file__).parents[1] / "README.md"
+SERVERS = Path(__file__).parents[1] / "docs" / "servers.md"
 
 
 def of_s3(code: str, message: str, operation: str = "ListObjectsV2") -> Exception:
@@ -227,9 +227,9 @@ def test_what_a_library_says_is_shortened():
     assert len(str(explained(Exception("x" * 10_000), place=None))) < 600
 
 
-def test_the_readme_says_how_long_is_waited():
+def test_the_page_on_servers_says_how_long_is_waited():
     tries = {3: "three", 4: "four"}[1 + int(connection.ENVIRONMENT["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])]
-    said = re.sub(r"\s+", " ", README.read_text())
+    said = re.sub(r"\s+", " ", SERVERS.read_text())
 
     assert (
         f"{connection.CONNECT_SECONDS} s for the first connection, and {tries} tries a question; a busy server (429, "

@@ -159,14 +159,14 @@ def test_a_new_file_in_a_run_changes_its_record_and_no_other(shelf, scene):
 
 
 def test_the_table_shows_what_would_be_rendered(shelf, scene):
-    shelf.run("a", BEST, params={"arch": "unet", "epoch": "7"}, metrics={"train/loss": 0.5})
+    shelf.run("a", BEST, params={"arch": "unet", "epoch": "7"}, metrics={"train/loss": 0.112691104})
     shelf.run("b")
     scene.look()
 
     assert table(scene.index).splitlines() == [
         "model  architecture  epoch  train loss  val loss  artifact                         size",
         "-" * 89,
-        "a      unet          7      0.5         -         checkpoints/best_model_unet.pth  0.0 MB",
+        "a      unet          7      0.1127      -         checkpoints/best_model_unet.pth  0.0 kB",
     ]
 
 

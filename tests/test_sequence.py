@@ -141,7 +141,7 @@ def test_many_other_files_are_counted(shot, caplog):
     with caplog.at_level(logging.INFO):
         read(shot)
 
-    assert caplog.messages == ["not frames, ignored: 00.txt, 01.txt, 02.txt, 03.txt, 04.txt, and 15 more"]
+    assert caplog.messages == ["not frames, ignored: 00.txt, 01.txt, 02.txt, 03.txt, 04.txt and 15 more"]
 
 
 def test_only_frames_need_no_note(shot, caplog):
@@ -440,7 +440,7 @@ def test_what_is_not_rendered_is_said_once_for_all_frames(shot, caplog):
     read(shot)
     again = read(shot)
 
-    named = "frame_003.exr, frame_004.exr, frame_005.exr, frame_006.exr, frame_007.exr, and 2 more"
+    named = "frame_003.exr, frame_004.exr, frame_005.exr, frame_006.exr, frame_007.exr and 2 more"
     assert caplog.messages == [f"{named}: channels Z are kept in EXR only"] * 2
     save(again, shot.parent / "sequence.json")
     assert load(shot.parent / "sequence.json") == again

@@ -1,5 +1,5 @@
 import pytest
-from dailies.text import clean, redacted
+from dailies.text import clean, few, in_bytes, redacted
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,3 +44,20 @@ def test_clean_text_stays_clean(text):
 
     assert once.isprintable()
     assert clean(once) == once
+
+
+@pytest.mark.parametrize(
+    ("texts", "listed"),
+    [("", "none"), ("abcde", "a, b, c, d, e"), ("abcdefg", "a, b, c, d, e and 2 more")],
+)
+def test_the_first_few_are_listed_and_the_rest_is_counted(texts, listed):
+    assert few(texts) == listed
+    assert few(iter("abc"), 2, separator="; ") == "a; b; and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0.0 kB"), (999, "1.0 kB"), (123_456, "123.5 kB"), (1e6, "1.0 MB"), (2.34e9, "2.3 GB"), (5e12, "5000.0 GB")],
+)
+def test_bytes_are_written_for_people(size, text):
+    assert in_bytes(size) == text

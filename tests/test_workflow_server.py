@@ -78,6 +78,8 @@ def test_a_changed_run_of_a_server_is_noticed(server, tmp_path):
     growing = studio.add_run("growing", grey_checkpoint(0.3), path="checkpoints/epoch_1.pth", status="RUNNING")
 
     studio.snakemake()
+    for log in studio.output.glob("logs/download_*.log"):
+        assert len(log.read_text().splitlines()) == 1, log.read_text()  # no progress bars
 
     assert [line["status"] for line in studio.summary()] == ["success"] * 3
     assert [studio.levels(run)[0] for run in (done, again, growing)] == [grey(0.1), grey(0.2), grey(0.3)]

@@ -18,12 +18,9 @@ from torch import Tensor, nn
 
 from dailies.catalog import number, whole, word
 from dailies.errors import LoadError, UnknownKind
-from dailies.text import clean
+from dailies.text import clean, few
 
 log = logging.getLogger(__name__)
-
-NAMED = 5
-"""How many keys of each kind an error spells out."""
 
 LONGEST = 100
 """Characters of a file name or key that an error shows."""
@@ -253,7 +250,7 @@ def unpickled(path: Path, *, trusted: bool = False) -> Any:
         names = _refused(path, error)
         if not names:
             raise UnknownKind(f"{file} is damaged or not a checkpoint that torch wrote{seen(path)}") from error
-        needed, cause = f"{file} needs {few(names)} to be loaded, which can run code", error
+        needed, cause = f"{file} needs {listed(names)} to be loaded, which can run code", error
     if not trusted:
         raise LoadError(f"{needed}; {TRUST}") from cause
     log.warning("%s; trust_pickle allows it", needed)
@@ -302,7 +299,7 @@ def seen(path: Path) -> str:
 def described(found: Any) -> str:
     """Say in a few words what an object from a file is."""
     if isinstance(found, Mapping):
-        return f"a dict with the keys {few(map(repr, map(str, found)))}" if found else "an empty dict"
+        return f"a dict with the keys {listed(map(repr, map(str, found)))}" if found else "an empty dict"
     return f"an object of type {type(found).__name__}"
 
 
@@ -323,7 +320,7 @@ def fitted(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> Checkpoint
         ],
         "without values": [key for key in expected if getattr(best.get(key), "is_meta", False)],
     }
-    counts = [f"{len(keys)} {kind} ({few(keys)})" for kind, keys in misfits.items() if keys]
+    counts = [f"{len(keys)} {kind} ({listed(keys)})" for kind, keys in misfits.items() if keys]
     if counts:
         raise LoadError(f"the weights in {checkpoint.file} do not fit the network: {'; '.join(counts)}")
     return replace(checkpoint, state=best, notes=checkpoint.notes + _averaged(checkpoint.state, best))
@@ -357,10 +354,9 @@ def _shape(value: Any) -> str:
     return "×".join(map(str, value.shape)) or "scalar" if isinstance(value, Tensor) else type(value).__name__
 
 
-def few(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """List the first few names of the store, safe to show, and count the rest."""
-    texts = [shown(name) for name in names]
-    return ", ".join(texts[:NAMED]) + (f" and {len(texts) - NAMED} more" if len(texts) > NAMED else "")
+    return few(map(shown, names))
 
 
 def shown(text: str) -> str:

@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # in a log it is a line of escapes for every step
     # a server before S3 would send us there for the bytes; where S3 cannot be reached, MLflow tries for ten minutes
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
     "AWS_MAX_ATTEMPTS": "3",

@@ -10,6 +10,7 @@ from dailies import estimates, files, manifest
 from dailies.download import WHOLE
 from dailies.errors import DiskError
 from dailies.sequence import Frame, Sequence
+from dailies.text import in_bytes
 
 BYTES = {(".png", 8): 0.7, (".png", 16): 1.9, (".exr", 16): 1.4, (".tif", 8): 0.7, (".tif", 16): 1.9, (".tif", 32): 3.0}
 """Bytes that one value of a frame with light grain takes in a file, by ending and bits (benchmarks/estimates.py)."""
@@ -52,11 +53,11 @@ def refuse_shortage(
     parts |= {"flow": _flow_size(shot, state)} if flows else {}
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free
     if sum(parts.values()) > free:
-        several = ", ".join(f"{name} {_shown(size)}" for name, size in parts.items())
+        several = ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items())
         raise DiskError(
             f"{missing} frames of {len(weights)} model{'s' if len(weights) > 1 else ''} are still to be rendered and "
-            f"need about {_shown(sum(parts.values()))} ({several}), but the disk of output_dir {output_dir} has "
-            f"{_shown(free)} free; make room, set output_dir to another disk, or set check_disk to false to render "
+            f"need about {in_bytes(sum(parts.values()))} ({several}), but the disk of output_dir {output_dir} has "
+            f"{in_bytes(free)} free; make room, set output_dir to another disk, or set check_disk to false to render "
             "what fits"
         )
 
@@ -97,8 +98,3 @@ def _scale(attempts: Path) -> int:
     records: Iterable[Mapping[str, Any]] = (files.read_json(path) for path in attempts.glob("*.json"))
     signatures = (record["model"].get("signature") or {} for record in records)
     return max((signature.get("scale") or 1 for signature in signatures), default=1)
-
-
-def _shown(size: float) -> str:
-    """Write a number of bytes for people: in MB, or GB from a thousand of them."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dailies.architectures import ARCHITECTURES, build, settings_of
-from dailies.checkpoints import Checkpoint, few, fitted, shown, strippings
+from dailies.checkpoints import Checkpoint, fitted, listed, shown, strippings
 from dailies.errors import LoadError
 from dailies.signatures import Signature
 
@@ -79,7 +79,7 @@ class Factories:
             return found
         stated = f"is of architecture {name!r}" if name else "does not say of which architecture it is"
         raise LoadError(
-            f"{checkpoint.file} {stated}, and its weights ({few(checkpoint.state)}) are not recognised; known "
+            f"{checkpoint.file} {stated}, and its weights ({listed(checkpoint.state)}) are not recognised; known "
             f"architectures: {self.known()}; for others set model_factory, or default_architecture where none is named"
         )
 

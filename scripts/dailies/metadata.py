@@ -7,16 +7,13 @@ from typing import Any
 from dailies import files, leaderboard, manifest
 from dailies.sequence import load as load_sequence
 from dailies.tables import columns
-from dailies.text import clean
+from dailies.text import clean, few
 
 FROM_CHECKPOINT = ("architecture", "epoch", "train_loss", "val_loss")
 """What the checkpoint knows better than its run: the run ends later than its best epoch."""
 
 STAGES = ("download_failed", "load_failed", "error", "success")
 """How far a shard may have come, the worst first."""
-
-NAMED = 5
-"""How many failures are spelled out before the rest is counted."""
 
 
 def describe(
@@ -134,11 +131,11 @@ def failures(summary: Path) -> str | None:
     failed = [line for line in lines if line["status"] != "success"]
     if not failed:
         return None
-    reasons = "; ".join(
-        f"{line['run_name']} ({line['run_id'][:8]}) {line['status']}: {clean(line['error'])}" for line in failed[:NAMED]
+    reasons = few(
+        (f"{line['run_name']} ({line['run_id'][:8]}) {line['status']}: {clean(line['error'])}" for line in failed),
+        separator="; ",
     )
-    more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-    return f"{len(failed)} of {len(lines)} models failed: {reasons}{more}. The next invocation tries them again"
+    return f"{len(failed)} of {len(lines)} models failed: {reasons}. The next invocation tries them again"
 
 
 def left_behind(output_dir: Path, index: Path) -> list[str]:

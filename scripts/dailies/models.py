@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from dailies.catalog import MLMODEL, WEIGHTS
-from dailies.checkpoints import Checkpoint, few, read_checkpoint, shown
+from dailies.checkpoints import Checkpoint, listed, read_checkpoint, shown
 from dailies.errors import LoadError, UnknownKind
 from dailies.factories import Factories, channels_of
 from dailies.programs import is_program, open_program
@@ -191,13 +191,13 @@ def _flavored(folder: Path) -> tuple[Path, list[Path]]:
         raise LoadError(f"{name} is no MLflow model: its {MLMODEL} file cannot be read") from error
     if found is None:
         known = " and ".join(FLAVORS)
-        raise LoadError(f"{name} is an MLflow model of flavour {few(map(str, flavors))}; {known} can be loaded")
+        raise LoadError(f"{name} is an MLflow model of flavour {listed(map(str, flavors))}; {known} can be loaded")
     flavor, about = found
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     data = folder / str(about.get(FLAVORS[flavor]) or "data")
     inside = [path for path in files if path.is_relative_to(data)]
     weights = [path for path in inside if path.suffix.lower() in WEIGHTS]
     if not weights:
-        there = few(path.name for path in inside) or "none"
+        there = listed(path.name for path in inside)
         raise LoadError(f"{name}, an MLflow model of flavour {flavor}, holds no file of a model; its files: {there}")
     return weights[0], [folder / str(about["code"])] if about.get("code") else []

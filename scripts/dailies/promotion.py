@@ -4,7 +4,7 @@ import getpass
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from dailies.errors import DailiesError, PromotionError, StoreError, StoreUnreac
 from dailies.ledger import Ledger, open_ledger
 from dailies.registry import MISSING
 from dailies.store import error_code
-from dailies.text import clean
+from dailies.text import clean, few
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def decided(config: Mapping[str, Any], output_dir: Path) -> Decision:
     there = sorted(path.parent.name for path in output_dir.glob("*/metadata.json") if _is_render(path))
     missing = [key for key in ("model", "registered_model", "alias") if config[key] is None]
     if missing:
-        raise PromotionError(f"promote needs {' and '.join(missing)}: {HOW}; the models here: {_several(there)}")
+        raise PromotionError(f"promote needs {' and '.join(missing)}: {HOW}; the models here: {few(there, NAMED)}")
     _refuse_names(config["registered_model"], config["alias"])
     model = _chosen(config["model"], there, output_dir)
     about = files.read_json(output_dir / model / "metadata.json")
@@ -120,11 +120,12 @@ def _chosen(asked: str, there: list[str], output_dir: Path) -> str:
         return fitting[0]
     if fitting and name:
         raise PromotionError(
-            f"model is {clean(asked)}, and {len(fitting)} folders begin so: {_several(fitting)}; write more of its name"
+            f"model is {clean(asked)}, and {len(fitting)} folders begin so: {few(fitting, NAMED)}; "
+            "write more of its name"
         )
     raise PromotionError(
         f"model is {clean(asked)[:200]}, which is no rendered model in {output_dir}; "
-        f"the models there: {_several(there)}"
+        f"the models there: {few(there, NAMED)}"
     )
 
 
@@ -281,9 +282,3 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name
         return "unknown"
-
-
-def _several(names: Iterable[str]) -> str:
-    short = list(names)
-    more = f" and {len(short) - NAMED} more" if len(short) > NAMED else ""
-    return (", ".join(short[:NAMED]) or "none") + more

@@ -8,7 +8,7 @@ from dailies import catalog, files, naming
 from dailies.catalog import Artifact
 from dailies.survey import Found
 from dailies.tables import columns
-from dailies.text import clean
+from dailies.text import clean, in_bytes
 
 
 class _Folders:
@@ -98,8 +98,8 @@ def table(index: Path) -> str:
     for name in files.read_json(index)["models"]:
         run = files.read_json(state / "runs" / f"{name}.json")
         artifact = Artifact.from_json(files.read_json(state / "models" / f"{name}.json")["artifact"])
-        size = None if artifact.size is None else f"{artifact.size / 1e6:.1f} MB"
-        facts = (run["architecture"], run["epoch"], run["train_loss"], run["val_loss"])
-        values = (name, *facts, clean(artifact.label), size)
+        size = None if artifact.size is None else in_bytes(artifact.size)
+        losses = (None if loss is None else f"{loss:.4g}" for loss in (run["train_loss"], run["val_loss"]))
+        values = (name, run["architecture"], run["epoch"], *losses, clean(artifact.label), size)
         rows.append(tuple("-" if value is None else str(value) for value in values))
     return columns(rows)

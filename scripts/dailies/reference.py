@@ -9,9 +9,7 @@ from pathlib import Path
 from dailies import files
 from dailies.errors import SequenceError
 from dailies.sequence import EXTENSIONS, Frame, natural
-
-NAMED = 5
-"""How many names an error spells out before it counts the rest."""
+from dailies.text import few
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def matched(frames: Iterable[Frame], folder: Path) -> Reference:
     if not paths:
         raise SequenceError(
             f"no frame of reference_dir {folder} belongs to a frame of the sequence: there are "
-            f"{_few([path.name for path in found])}, and wanted are {_few([frame.name for frame in frames])}; "
+            f"{few([path.name for path in found])}, and wanted are {few([frame.name for frame in frames])}; "
             "names or numbers have to agree, or set reference_dir to none"
         )
     return Reference(paths, tuple(frame.name for frame in frames if frame.output not in paths))
@@ -71,7 +69,7 @@ def number(stem: str) -> int | None:
 def told_missing(missing: Iterable[str]) -> str | None:
     """Say which frames have no reference; None when all do."""
     names = list(missing)
-    return f"{len(names)} frames have no reference and are not compared with one: {_few(names)}" if names else None
+    return f"{len(names)} frames have no reference and are not compared with one: {few(names)}" if names else None
 
 
 def _single(paths: Iterable[Path], key) -> dict:
@@ -96,8 +94,3 @@ def _listed(folder: Path) -> list[Path]:
     if not names:
         raise SequenceError(f"reference_dir {folder} holds no frame; frames end in {' '.join(EXTENSIONS)}")
     return [folder / name for name in sorted(names, key=natural) if not name.startswith(".")]
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

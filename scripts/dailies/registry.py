@@ -9,7 +9,7 @@ from dailies.entities import LONGEST_NAME, Run
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.locations import path_of
 from dailies.store import NAMED, TrackingStore, error_code
-from dailies.text import clean
+from dailies.text import clean, few
 
 ASKED = re.compile(r"(?:models:/)?([^/:]+)(?:@([^/:@]+)|/([0-9]+))")
 """How a user names a version: ``name@alias`` or ``name/3``, with or without MLflow's ``models:/``."""
@@ -185,6 +185,4 @@ def versions_of(store: TrackingStore, name: str) -> Iterator[Any]:
 
 
 def _several(texts: Iterable[str]) -> str:
-    short = [clean(text)[:LONGEST_NAME] for text in texts]
-    more = f" and {len(short) - NAMED} more" if len(short) > NAMED else ""
-    return (", ".join(short[:NAMED]) or "none") + more
+    return few((clean(text)[:LONGEST_NAME] for text in texts), NAMED)

@@ -14,6 +14,7 @@ from typing import Any
 
 from dailies import files
 from dailies.errors import SequenceError
+from dailies.text import few
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,6 @@ SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
 
 WHOLE = "all"
 """The name of the one shard of a sequence that is not split."""
-
-NAMED = 5
-"""How many names an error or a note spells out before it counts the rest."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,7 @@ def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, output_format: str 
     files.write_json(cache, {stamp: asdict(frame) for stamp, frame in good.items()})
     if bad and (on_bad_frame == "error" or not good):
         advice = "Replace them, or set on_bad_frame to skip to leave them out" if good else "Check input_dir"
-        reasons = _few([each["reason"] for each in bad], separator="; ")
+        reasons = few([each["reason"] for each in bad], separator="; ")
         raise SequenceError(f"{len(bad)} of {len(entries)} frames cannot be used: {reasons}. {advice}")
     for each in bad:
         log.warning("skipped: %s", each["reason"])
@@ -261,14 +259,14 @@ def _report_others(input_dir: Path, entries: list[os.DirEntry]) -> None:
     frames = {entry.name for entry in entries}
     others = sorted(path.name for path in input_dir.iterdir() if path.name not in frames)
     if others:
-        log.info("not frames, ignored: %s", _few(others))
+        log.info("not frames, ignored: %s", few(others))
 
 
 def _report_notes(found: Iterable[Frame]) -> None:
     """Say what of the frames is not rendered, once and not for each of them."""
     noted = {note: [frame.name for frame in found if note in frame.notes] for frame in found for note in frame.notes}
     for note, named in noted.items():
-        log.warning("%s: %s", _few(named), note)
+        log.warning("%s: %s", few(named), note)
 
 
 def _refuse_clashes(names: list[str]) -> None:
@@ -277,13 +275,8 @@ def _refuse_clashes(names: list[str]) -> None:
     clashes = [name for name in names if counts[Path(name).stem] > 1]
     if clashes:
         raise SequenceError(
-            f"several frames would be rendered to one name: {_few(clashes)}. Rename or remove all but one of each"
+            f"several frames would be rendered to one name: {few(clashes)}. Rename or remove all but one of each"
         )
-
-
-def _few(items: list[str], separator: str = ", ") -> str:
-    more = f"{separator}and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return separator.join(items[:NAMED]) + more
 
 
 def save(sequence: Sequence, path: Path) -> None:

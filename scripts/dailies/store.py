@@ -20,7 +20,7 @@ from dailies import connection, local_store
 from dailies.entities import LONGEST_NAME, Experiment, LoggedModel, Run, StoredFile, read_run
 from dailies.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable, TransferBroken
 from dailies.locations import Locations, path_of
-from dailies.text import clean, redacted
+from dailies.text import clean, few, redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -116,9 +116,7 @@ class TrackingStore:
 
     def _experiment_names(self) -> str:
         pages = self.pages(lambda client, token: client.search_experiments(max_results=1000, page_token=token))
-        names = sorted(clean(experiment.name)[:LONGEST_NAME] for experiment in pages)
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return (", ".join(names[:NAMED]) or "none") + more
+        return few(sorted(clean(experiment.name)[:LONGEST_NAME] for experiment in pages), NAMED)
 
     def runs(
         self,

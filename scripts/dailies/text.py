@@ -1,6 +1,10 @@
 """Text that others wrote, made fit to show: in an error, a log, a table."""
 
 import re
+from collections.abc import Iterable
+
+FEW = 5
+"""How many of several things an error or a note spells out before it counts the rest."""
 
 
 def redacted(text: str) -> str:
@@ -22,3 +26,16 @@ def plain(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     return match[0] if match[0].isprintable() else match[0].encode("unicode_escape").decode()
+
+
+def few(texts: Iterable[str], most: int = FEW, separator: str = ", ") -> str:
+    """List the first of several texts and count the rest; "none" where there is none."""
+    listed = list(texts)
+    rest = f"{separator.rstrip(', ')} and {len(listed) - most} more" if len(listed) > most else ""
+    return (separator.join(listed[:most]) or "none") + rest
+
+
+def in_bytes(size: float) -> str:
+    """Write a number of bytes for people: in kB, MB or GB, each a thousand of the one before."""
+    scale, unit = next(((scale, unit) for scale, unit in ((1e9, "GB"), (1e6, "MB")) if size >= scale), (1e3, "kB"))
+    return f"{size / scale:.1f} {unit}"

@@ -56,7 +56,7 @@ def test_a_record_outlasts_a_power_failure_and_many_frames_do_so_together(tmp_pa
         files.write_bytes(path, b"pixels", lasting=False)
     assert synced == [(tmp_path / "record.json").stat().st_ino]
 
-    files.persist([*frames, tmp_path / "gone.png"])
+    files.persist_all([*frames, tmp_path / "gone.png"])
     assert sorted(synced[1:]) == sorted(path.stat().st_ino for path in frames)
 
 

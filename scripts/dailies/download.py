@@ -50,7 +50,7 @@ def receive(store: TrackingStore, artifact: Artifact, folder: Path, cache: Model
                 _verify(_fetched(store, artifact.uri, file, draft), clean(file.path))
             if key:
                 cache.keep(key, stored, draft)
-        files.persist(draft / file.path for file in stored)
+        files.persist_all(draft / file.path for file in stored)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)  # what was wrong is what is said
         raise

@@ -30,7 +30,7 @@ def most_unpacked(size: int) -> int:
 def write_bytes(path: Path, data: bytes, *, lasting: bool = True) -> None:
     """Put ``data`` at ``path`` in one step: a reader sees the old file or the new one, never a part.
 
-    One that is not ``lasting`` may be empty after a power failure; of many, ``persist`` costs less than each by itself.
+    One that is not ``lasting`` may be empty after a power failure, until ``persist`` was called for it.
     Raises OSError, and leaves no temporary file behind, when the disk is full or not writable.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,28 +38,24 @@ def write_bytes(path: Path, data: bytes, *, lasting: bool = True) -> None:
     try:
         temporary.write_bytes(data)
         if lasting:
-            _sync(temporary)
+            persist(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def persist(paths: Iterable[Path]) -> None:
-    """Return when files that were written are on the disk, and outlast a power failure; what is gone is no error."""
-
-    def synced(path: Path) -> None:
-        with suppress(FileNotFoundError):
-            _sync(path)
-
-    with ThreadPoolExecutor(SYNCERS) as pool:
-        for _ in pool.map(synced, paths):
-            pass
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
+def persist(path: Path) -> None:
+    """Return when a file that was written is on the disk, and outlasts a power failure; what is gone is no error."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def persist_all(paths: Iterable[Path]) -> None:
+    """Return when files that were written are on the disk: for many, sooner than one after the other."""
+    with ThreadPoolExecutor(SYNCERS) as pool:
+        for _ in pool.map(persist, paths):
+            pass
 
 
 def reason(error: OSError, place: Path) -> str:

@@ -106,14 +106,20 @@ def render_frames(
         seconds = progress.lap()
         data = frames.encode(pixels, picture, route.output_format, route.png_compression)
         files.write_bytes(route.folder / frame.output, data, lasting=False)
+        lasting.append(persisting.submit(files.persist, route.folder / frame.output))
         manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=rendering.tiled)
 
     manifest.restart()
     writers, readers = max(1, route.threads), min(max(1, route.threads), READERS)
     progress = _Progress(route.folder.name, len(todo))
     pending: set[Future] = set()
+    lasting: list[Future] = []
     together = 1
-    with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(writers) as writing:
+    with (
+        ThreadPoolExecutor(files.SYNCERS) as persisting,
+        ThreadPoolExecutor(readers) as reading,
+        ThreadPoolExecutor(writers) as writing,
+    ):
         try:
             decoded = ahead(todo, picture_of, reading, most=lambda: readers + together)
             for group in grouped(decoded, engine):
@@ -124,8 +130,9 @@ def render_frames(
             settled(pending, most=0)
         finally:
             reading.shutdown(wait=False, cancel_futures=True)
-    # of a render that is done nobody looks at more than the frames' names
-    files.persist([*(route.folder / frame.output for frame in todo), manifest.path])
+        # of a render that is done nobody looks at more than the frames' names
+        settled({*lasting}, most=0)
+    files.persist(manifest.path)
 
 
 def grouped(decoded: Iterable[tuple[Frame, Picture]], engine: "Engine") -> Iterator[list[tuple[Frame, Picture]]]:

@@ -87,7 +87,7 @@ def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
             },
             lasting=False,
         )
-    files.persist(state / kind / f"{name}.json" for kind in ("models", "runs") for name in names)
+    files.persist_all(state / kind / f"{name}.json" for kind in ("models", "runs") for name in names)
     return names
 
 

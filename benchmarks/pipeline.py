@@ -31,7 +31,7 @@ from dailies.manifest import Manifest, keys_of  # noqa: E402
 from dailies.pipeline import Route, render_frames  # noqa: E402
 from estimates import photograph  # noqa: E402
 
-DEVICE_SECONDS, COUNT, COUNT_OF_LOOPS, THREADS, REPEATS = 0.033, 200, 6, 2, 3
+DEVICE_SECONDS, COUNT, COUNT_OF_OTHERS, THREADS, REPEATS = 0.033, 200, 6, 2, 3
 
 
 class Device:
@@ -138,7 +138,7 @@ def main() -> None:
                 target = root / f"{name} {repeat}"
                 target.mkdir()
                 os.sync()  # each way writes what it leaves, not what the one before left
-                count = COUNT_OF_LOOPS if name.startswith("loop") else COUNT
+                count = COUNT if name == "pipeline" else COUNT_OF_OTHERS
                 start, used = time.perf_counter(), time.process_time()
                 way(replace(shot, frames=shot.frames[:count]), root / "shot", target)
                 times[name].append((time.perf_counter() - start) / count * 1000)

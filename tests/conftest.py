@@ -280,6 +280,12 @@ class Studio:
         return found
 
 
+def pytest_configure() -> None:
+    """Hear Ctrl-C, and let the programs that tests start hear it, also where a shell started all in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let what mostly waits begin first, then whole workflows: short files at the end keep every worker busy."""
     items.sort(key=lambda item: ("slurm" not in item.keywords, not item.path.stem.startswith("test_workflow")))

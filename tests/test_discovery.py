@@ -14,7 +14,7 @@ def test_no_model_at_all_says_how_many_runs_were_seen_and_why(shelf, scene):
     assert scene.look() == []
     reason = scene.read("discovery")["reason"]
     assert "no run with a model was found in exp of sqlite:///" in reason
-    assert "4 runs were seen: 3 with another status, 1 without a model" in reason
+    assert "among 4 runs: 3 with another status, 1 without a model" in reason
     assert reason.endswith("Each with its reason is in .dailies/skipped.json")
 
 
@@ -195,7 +195,7 @@ def test_no_registered_model_with_files_says_which_were_asked(shelf, scene):
     assert scene.look(models=["net/1"], experiment_name=None) == []
     reason = scene.read("discovery")["reason"]
     assert "no run with a model was found in net/1 of sqlite:///" in reason
-    assert "1 runs were seen: 1 without a model" in reason
+    assert "among 1 run: 1 without a model" in reason
 
 
 def test_known_registered_models_cost_few_requests(tmp_path):

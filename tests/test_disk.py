@@ -49,7 +49,7 @@ def test_a_shortage_is_refused_with_numbers(free, refused, tmp_path):
     free(45)
 
     assert refused(["a", "b"], shot()) == (
-        "20 frames of 2 models are still to be rendered and need about 46.0 MB (frames 42.0 MB, weights 4.0 MB), but "
+        "20 frames of 2 models, still to be rendered, would take about 46.0 MB (frames 42.0 MB, weights 4.0 MB), but "
         f"the disk of output_dir {tmp_path}/out has 45.0 MB free; make room, set output_dir to another disk, or set "
         "check_disk to false to render what fits"
     )
@@ -70,7 +70,7 @@ def test_weights_that_were_downloaded_before_need_no_room(free, refused, tmp_pat
 
     assert refused(["a", "b"], shot()) is None
     free(0)
-    assert "20 frames of 2 models " in refused(["a", "b"], shot())
+    assert "20 frames of 2 models, " in refused(["a", "b"], shot())
     assert "(frames 42.0 MB, weights 1.0 MB)" in refused(["a", "b"], shot())
 
 
@@ -125,7 +125,7 @@ def test_many_bytes_are_told_in_gb(free, refused):
     free(2000)
 
     assert (
-        "1000 frames of 1 model are still to be rendered and need about 2.1 GB (frames 2.1 GB, weights 1.0 MB)"
+        "1000 frames of 1 model, still to be rendered, would take about 2.1 GB (frames 2.1 GB, weights 1.0 MB)"
         in refused(["a"], shot(1000))
     )
 
@@ -137,7 +137,7 @@ def test_frames_that_are_there_need_nothing(free, refused, tmp_path):
         (tmp_path / "out" / "a" / f"{number}.png").touch()
 
     assert refused(["a"], shot()) is None
-    assert refused(["a"], shot(11)).startswith("3 frames of 1 model ")
+    assert refused(["a"], shot(11)).startswith("3 frames of 1 model, ")
     assert "(frames 6.3 MB, weights 1.0 MB, page 23.3 MB)" in refused(["a"], shot(11), compare=True)
     for number in (8, 9):
         (tmp_path / "out" / "a" / f"{number}.png").touch()

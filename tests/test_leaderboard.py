@@ -214,7 +214,7 @@ def test_few_frames_are_too_few_to_tell(board):
 
     board.tabulate()
 
-    assert board.told() == ["a is the first by PSNR on 3 frames: a tie, for 3 frames are too few to tell."]
+    assert board.told() == ["a is the first by PSNR on 3 frames: a tie, for 3 frames cannot tell them apart."]
     assert [line["verdict"] for line in board.lines()] == ["first", "tie", ""]
 
 
@@ -238,7 +238,7 @@ def test_missing_frames_of_the_reference_are_listed(board, tmp_path):
 
     board.tabulate(reference_dir=tmp_path / "clean")
 
-    assert board.told()[1] == "2 frames have no reference and are not compared with one: f_0038.jpg, f_0039.jpg"
+    assert board.told()[1] == "2 frames without a reference cannot be compared with one: f_0038.jpg, f_0039.jpg"
 
 
 def test_the_consensus_joins_the_other_metrics(board, tmp_path):

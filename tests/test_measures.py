@@ -183,7 +183,7 @@ def test_a_reference_that_cannot_be_read_is_said_and_the_others_count(shot):
     assert found["frames"][NAMES[1]]["detail"] > 0
     assert found["frames"][NAMES[0]]["psnr"] > 10
     assert found["notes"] == [
-        "1 frames from f_1.png on: the reference cannot be read: frame f_1.png cannot be read: "
+        "1 frame from f_1.png on: the reference cannot be read: frame f_1.png cannot be read: "
         "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"
     ]
 
@@ -257,4 +257,4 @@ def test_a_reference_that_is_not_finite_gives_no_value_and_says_so(shot):
     assert found["frames"][NAMES[1]]["psnr"] is found["frames"][NAMES[1]]["ssim"] is None
     assert found["frames"][NAMES[1]]["detail"] is not None
     assert found["frames"][NAMES[0]]["psnr"] is not None
-    assert found["notes"] == [f"1 frames from {NAMES[1]} on: the reference holds values that are not finite"]
+    assert found["notes"] == [f"1 frame from {NAMES[1]} on: the reference holds values that are not finite"]

@@ -97,7 +97,7 @@ def test_the_fingerprint_follows_every_frame_and_nothing_else(folder):
 
 def test_missing_frames_are_listed_and_counted():
     assert told_missing([]) is None
-    assert told_missing(["a", "b"]) == "2 frames have no reference and are not compared with one: a, b"
+    assert told_missing(["a", "b"]) == "2 frames without a reference cannot be compared with one: a, b"
     assert told_missing("abcdefg").endswith(": a, b, c, d, e and 2 more")
 
 

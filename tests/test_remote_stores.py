@@ -537,7 +537,7 @@ def test_runs_whose_artifacts_cannot_be_read_are_told_of(shelves, as_user, tmp_p
     )
     assert (none["models"], none["warning"]) == ([], None)
     assert none["reason"].endswith(
-        f"1 runs were seen: 1 with artifacts that cannot be read. For the first of them, {why}install boto3"
+        f"among 1 run: 1 with artifacts that cannot be read. For the first of them, {why}install boto3"
     )
 
 

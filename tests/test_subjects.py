@@ -30,7 +30,7 @@ def test_what_fails_is_recorded_and_tried_again(shot):
 
     found = shot.measure("model")
     assert (found["status"], "frames" in found) == ("error", False)
-    assert found["error"] == "model lacks 1 frames, the first of them f_3.png; render them again"
+    assert found["error"] == "model lacks 1 frame, the first of them f_3.png; render them again"
     assert attempt_after(state) == 2
 
     shot.add("model", blur)

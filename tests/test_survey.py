@@ -84,8 +84,8 @@ def test_every_run_passed_over_has_its_reason(shelf, scene):
         "killed": "its status is KILLED, filter_status asks for FINISHED",
         "running": "its status is RUNNING, filter_status asks for FINISHED",
         "gone": "it was deleted",
-        "good": "beyond the first 1 models",
-        "late": "beyond the first 1 models",
+        "good": "beyond the first 1 model",
+        "late": "beyond the first 1 model",
     }
     assert scene.look(filter="params.kind = 'a'", max_runs=None) == ["good", "late"]
     assert scene.reasons()["other"] == "the filter params.kind = 'a' leaves it out"
@@ -123,7 +123,7 @@ def test_a_moved_store_is_said_and_found_through_artifact_remap(tmp_path):
 
     assert scene.look() == []
     reason = scene.read("discovery")["reason"]
-    assert "2 runs were seen: 2 whose artifacts are lost" in reason or "3 runs were seen" in reason
+    assert "among 2 runs: 2 whose artifacts are lost" in reason or "among 3 runs" in reason
     assert "For the first of them, its artifacts were at /tmp/dailies-mlflow2/mlruns/" in reason
     assert "set artifact_remap, for example {/tmp/dailies-mlflow2/mlruns/" in reason
     assert scene.look(artifact_remap={"/tmp/dailies-mlflow2": str(root)}) == ["pickled", "weights"]
@@ -305,7 +305,7 @@ def test_the_users_own_word_makes_a_place_readable(tmp_path):
 
     assert scene.look() == []
     reason = scene.read("discovery")["reason"]
-    assert "1 runs were seen: 1 whose artifacts are at a place that is not asked. For the first of them, " in reason
+    assert "among 1 run: 1 whose artifacts are at a place that is not asked. For the first of them, " in reason
     assert reason.endswith("if your files are there, set artifact_remap, for example {/mnt/mlruns: /mnt/mlruns}")
     assert scene.look(artifact_remap={f"{tmp_path}/nas": f"{tmp_path}/nas"}) == ["a"]
 
@@ -346,7 +346,7 @@ def test_registered_models_alone_or_before_the_runs(shelf, scene):
     assert scene.run(names[2])["registered_model"] is None
     assert scene.reasons() == {
         "a": "its status is KILLED, filter_status asks for FINISHED",
-        "c": "beyond the first 1 models",
+        "c": "beyond the first 1 model",
     }
 
 

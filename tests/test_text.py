@@ -1,5 +1,5 @@
 import pytest
-from dailies.text import clean, few, in_bytes, redacted
+from dailies.text import clean, counted, few, in_bytes, redacted
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +53,11 @@ def test_clean_text_stays_clean(text):
 def test_the_first_few_are_listed_and_the_rest_is_counted(texts, listed):
     assert few(texts) == listed
     assert few(iter("abc"), 2, separator="; ") == "a; b; and 1 more"
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 frames"), (1, "1 frame"), (2, "2 frames")])
+def test_one_thing_is_no_plural(number, text):
+    assert counted(number, "frame") == text
 
 
 @pytest.mark.parametrize(

@@ -331,6 +331,14 @@ def test_a_video_that_begins_between_two_whole_frames_is_refused(tmp_path):
     )
 
 
+def test_a_coding_that_nobody_knows_is_named(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, pictures(), codec="mpeg4", kind="yuv420p")
+    path.write_bytes(path.read_bytes().replace(b"mp4v", b"zzzz").replace(b"esds", b"free"))
+
+    assert refused(path) == "video a.mp4 cannot be read: FFmpeg does not know how it is coded"
+
+
 def test_interlaced_frames_stay_woven(tmp_path, caplog):
     # flag 0x20000: both fields of a frame are coded together
     write_video(

@@ -104,7 +104,7 @@ def test_no_run_with_a_model_is_one_sentence_that_counts_the_reasons(studio):
 
     reasons = "1 with another status, 1 without a model, 1 deleted"
     sentence = (
-        f"no run with a model was found in exp of {studio.uri}; 3 runs were seen: {reasons}. "
+        f"no run with a model was found in exp of {studio.uri}, among 3 runs: {reasons}. "
         "Each with its reason is in .dailies/skipped.json"
     )
     check_one_sentence(output, sentence)
@@ -178,7 +178,7 @@ def test_a_disk_that_is_too_small_is_one_sentence_before_anything_is_rendered(sm
 
     output = small_disk.snakemake(expect=1)
 
-    told = "dailies: 10 frames of 1 model are still to be rendered and need about 2.6 MB (frames 2.5 MB, weights "
+    told = "dailies: 10 frames of 1 model, still to be rendered, would take about 2.6 MB (frames 2.5 MB, weights "
     assert told in output
     assert "Traceback" not in output
     assert not jobs(output, "download")

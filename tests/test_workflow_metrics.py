@@ -49,7 +49,9 @@ def test_a_reference_measures_every_model_and_renders_nothing(rendered: Studio):
     assert ranked[0]["model"] == rendered.folder(rendered.runs[best]).name
     assert ranked[-1]["model"] == "(source)"
     assert len(lines(rendered.output / "compare" / "metrics.csv")) == 4 * 4
-    assert f"{ranked[0]['model']} is the first by PSNR on 4 frames: a tie, for 4 frames are too few to tell." in output
+    assert (
+        f"{ranked[0]['model']} is the first by PSNR on 4 frames: a tie, for 4 frames cannot tell them apart." in output
+    )
     assert [line["measured"]["psnr"] for line in rendered.summary()] == [
         rendered.metadata(rendered.runs[name])["measured"]["mean"]["psnr"] for name in LEVELS
     ]
@@ -136,7 +138,7 @@ def test_shards_are_measured_as_jobs_of_their_own_and_a_failed_model_is_left_out
 
     folder = studio.folder(good).name
     assert [job for job in jobs(output, "measure") if job.startswith(folder)] == [f"{folder}/{n}" for n in "123"]
-    assert "1 frames have no reference and are not compared with one: frame_000004.png" in output
+    assert "1 frame without a reference cannot be compared with one: frame_000004.png" in output
     assert "1 of 2 models failed: junk " in output
     ranked, broken, source = lines(studio.output / "compare" / "leaderboard.csv")
     assert (ranked["run_name"], ranked["rank"], ranked["frames"]) == ("good", "1", "4")

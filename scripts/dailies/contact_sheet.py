@@ -14,6 +14,7 @@ from dailies.errors import DailiesError
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 from dailies.shelves import Shelf, fitted, gather, labels, picture
+from dailies.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def chosen_frames(shot: FrameSequence, chosen: Sequence[str] | None) -> list[int
         numbers |= dict.fromkeys((frame.name, frame.output, Path(frame.name).stem), number)
     if unknown := [name for name in chosen if name not in numbers]:
         raise UnknownFrame(
-            f"contact_frames names {', '.join(unknown)}, but the sequence has {len(shot.frames)} frames, "
+            f"contact_frames names {', '.join(unknown)}, but the sequence has {counted(last + 1, 'frame')}, "
             f"{shot.frames[0].name} to {shot.frames[last].name}; correct contact_frames, or leave it out"
         )
     return [numbers[name] for name in chosen]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dailies.errors import ConfigError, RenderError
+from dailies.text import counted
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -44,7 +45,7 @@ def refuse_missing(device: str) -> None:
         return
     count = _cuda_devices()
     if count <= int(index or 0):
-        found = f"{count} CUDA device{'s' if count > 1 else ''}" if count else "no CUDA device"
+        found = counted(count, "CUDA device") if count else "no CUDA device"
         raise ConfigError(f"device is {device}, but this machine has {found}; set device to auto or cpu")
     if _torch_build() == "cpu":
         raise ConfigError(

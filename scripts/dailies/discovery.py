@@ -23,7 +23,7 @@ from dailies.survey import (
     survey,
     unseen,
 )
-from dailies.text import clean, redacted
+from dailies.text import clean, counted, redacted
 
 log = logging.getLogger(__name__)
 
@@ -196,6 +196,7 @@ def _nothing_found(store: TrackingStore, selection: Selection, passed_over: Sequ
     counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
     first = next((run.reason for run in passed_over if run.kind in AMENDABLE), None)
     why = f": {counts}" if counts else ""
-    return f"no run with a model was found in {where} of {store.name}; {len(passed_over)} runs were seen{why}. " + (
+    seen = counted(len(passed_over), "run")
+    return f"no run with a model was found in {where} of {store.name}, among {seen}{why}. " + (
         f"For the first of them, {first}" if first else "Each with its reason is in .dailies/skipped.json"
     )

@@ -10,7 +10,7 @@ from dailies import estimates, files, manifest
 from dailies.download import WHOLE
 from dailies.errors import DiskError
 from dailies.sequence import Frame, Sequence
-from dailies.text import in_bytes
+from dailies.text import counted, in_bytes
 
 BYTES = {(".png", 8): 0.7, (".png", 16): 1.9, (".exr", 16): 1.4, (".tif", 8): 0.7, (".tif", 16): 1.9, (".tif", 32): 3.0}
 """Bytes that one value of a frame with light grain takes in a file, by ending and bits (benchmarks/estimates.py)."""
@@ -55,8 +55,8 @@ def refuse_shortage(
     if sum(parts.values()) > free:
         several = ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items())
         raise DiskError(
-            f"{missing} frames of {len(weights)} model{'s' if len(weights) > 1 else ''} are still to be rendered and "
-            f"need about {in_bytes(sum(parts.values()))} ({several}), but the disk of output_dir {output_dir} has "
+            f"{counted(missing, 'frame')} of {counted(len(weights), 'model')}, still to be rendered, would take "
+            f"about {in_bytes(sum(parts.values()))} ({several}), but the disk of output_dir {output_dir} has "
             f"{in_bytes(free)} free; make room, set output_dir to another disk, or set check_disk to false to render "
             "what fits"
         )

@@ -14,7 +14,7 @@ from dailies.metrics import BY_NAME
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 from dailies.subjects import SOURCE
-from dailies.text import clean
+from dailies.text import clean, counted
 
 if TYPE_CHECKING:
     from dailies.page import FrameMetric
@@ -235,7 +235,8 @@ def _verdict(
 ) -> str:
     about = BY_NAME[metric]
     trained = " (models were trained on some)" if seen else ""
-    where = f"by {about.label} on {len(frames)} frames{trained}"
+    measured = counted(len(frames), "frame")
+    where = f"by {about.label} on {measured}{trained}"
     first = f"{order[0]} is the first {where}"
     if len(order) == 1:
         return f"{first}: it is the only one."
@@ -243,7 +244,7 @@ def _verdict(
     nearest = comparisons[order[1]]
     unit = f" {about.unit}" if about.unit else ""
     if nearest.low is None:
-        return f"{first}: a tie, for {len(frames)} frames are too few to tell."
+        return f"{first}: a tie, for {measured} cannot tell them apart."
     together = f" for {len(comparisons)} comparisons at once" if len(comparisons) > 1 else ""
     interval = f"95 % interval {-nearest.high:z.3g} to {-nearest.low:z.3g}{together}"
     span = f"{-nearest.difference:z.3g}{unit} ahead of {order[1]}, {interval}"

@@ -13,6 +13,7 @@ from dailies.errors import SequenceError
 from dailies.metrics import LPIPS, of_group
 from dailies.sequence import Frame
 from dailies.subjects import Measurement, Subject, alike, model_of, read_frame, record
+from dailies.text import counted
 from dailies.values import MEASURING, Kept, Values, rounded
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _notes(kept: Kept, plans: Sequence[_Plan]) -> list[str]:
         for key, _ in plan.groups:
             for note in kept.get(key).get("notes", ()):
                 said.setdefault(note, {})[plan.frame.output] = None
-    return [f"{len(names)} frames from {next(iter(names))} on: {note}" for note, names in said.items()]
+    return [f"{counted(len(names), 'frame')} from {next(iter(names))} on: {note}" for note, names in said.items()]
 
 
 def _stretch(job: Measurement, subject: Subject, against: Subject | None, kept: Kept, stretch: Sequence[_Plan]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from dailies import files, manifest
 from dailies.evaluation import measured
 from dailies.sequence import load as load_sequence
+from dailies.text import counted
 
 INKS = ("#1f6fb4", "#d1495b", "#2a9134", "#8e44ad", "#d98200", "#00838f", "#6d4c41", "#c2185b", "#5c6b73", "#827717")
 """Colours of lines; with more models they begin again, dashed."""
@@ -84,7 +85,8 @@ def _page(models: Mapping[str, Mapping[str, Any]], words: Iterable[str], *, shot
         + [about["render"][figure] for figure in FIGURES]
         for name, about in models.items()
     ]
-    told = f"{len(models)} models over the {frames} frames of {shot}; {len(failed) or 'none'} failed."
+    shown = f"{counted(len(models), 'model')} over the {counted(frames, 'frame')} of {shot}"
+    told = f"{shown}; {len(failed) or 'none'} failed."
     said = "".join(f"<p>{escape(text)}</p>" for text in (told, *words))
     parts = [f"<h1>Models</h1>{said}", _table(heads, rows)]
     if failed:

@@ -9,7 +9,7 @@ from pathlib import Path
 from dailies import files
 from dailies.errors import SequenceError
 from dailies.sequence import EXTENSIONS, Frame, natural
-from dailies.text import few
+from dailies.text import counted, few
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def number(stem: str) -> int | None:
 def told_missing(missing: Iterable[str]) -> str | None:
     """Say which frames have no reference; None when all do."""
     names = list(missing)
-    return f"{len(names)} frames have no reference and are not compared with one: {few(names)}" if names else None
+    frames = counted(len(names), "frame")
+    return f"{frames} without a reference cannot be compared with one: {few(names)}" if names else None
 
 
 def _single(paths: Iterable[Path], key) -> dict:

@@ -13,6 +13,7 @@ from dailies.metrics import LPIPS, measured
 from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
+from dailies.text import counted
 from dailies.values import MEASURING
 
 if TYPE_CHECKING:
@@ -136,7 +137,9 @@ def model_of(job: Measurement, folder: Path) -> Subject:
     there = [name for name in names if (folder / name).is_file()]
     digests = {name: written[name].sha256 if name in written else files.sha256_of(folder / name) for name in there}
     if lost := sorted(names - digests.keys()):
-        raise SequenceError(f"{folder.name} lacks {len(lost)} frames, the first of them {lost[0]}; render them again")
+        raise SequenceError(
+            f"{folder.name} lacks {counted(len(lost), 'frame')}, the first of them {lost[0]}; render them again"
+        )
     return Subject(folder.name, {name: folder / name for name in names}, digests)
 
 

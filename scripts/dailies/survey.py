@@ -11,7 +11,7 @@ from dailies.entities import EVALUATION, LoggedModel, Run, StoredFile
 from dailies.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable
 from dailies.registry import Registered, Version
 from dailies.store import TrackingStore
-from dailies.text import clean
+from dailies.text import clean, counted
 
 STEP = 64
 """Runs whose artifacts are listed together while looking for the first ``max_runs`` models."""
@@ -167,7 +167,7 @@ def survey(store: TrackingStore, selection: Selection, listings: Listings) -> Su
             listings.prepare({model.artifact_uri: [model.updated] for _, models in group for model in models[:1]})
         for run, models in group:
             if len(found) >= limit:
-                reason = f"beyond the first {selection.max_runs} models"
+                reason = f"beyond the first {counted(selection.max_runs, 'model')}"
                 skipped.append(_skip(run, reason, "beyond max_runs"))
                 continue
             choice = _choice(store, run, models, selection, listings)

@@ -35,6 +35,11 @@ def few(texts: Iterable[str], most: int = FEW, separator: str = ", ") -> str:
     return (separator.join(listed[:most]) or "none") + rest
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: "1 frame", "2 frames"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def in_bytes(size: float) -> str:
     """Write a number of bytes for people: in kB, MB or GB, each a thousand of the one before."""
     scale, unit = next(((scale, unit) for scale, unit in ((1e9, "GB"), (1e6, "MB")) if size >= scale), (1e3, "kB"))

@@ -214,7 +214,7 @@ def test_few_frames_are_too_few_to_tell(board):
 
     board.tabulate()
 
-    assert board.told() == ["a is the first by PSNR on 3 frames: a tie, for 3 frames cannot tell them apart."]
+    assert board.told() == ["a is the first by PSNR on 3 frames: a tie, too few to tell."]
     assert [line["verdict"] for line in board.lines()] == ["first", "tie", ""]
 
 

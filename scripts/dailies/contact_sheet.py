@@ -68,7 +68,7 @@ def chosen_frames(shot: FrameSequence, chosen: Sequence[str] | None) -> list[int
         numbers |= dict.fromkeys((frame.name, frame.output, Path(frame.name).stem), number)
     if unknown := [name for name in chosen if name not in numbers]:
         raise UnknownFrame(
-            f"contact_frames names {', '.join(unknown)}, but the sequence has {counted(last + 1, 'frame')}, "
+            f"contact_frames names {', '.join(unknown)}, but the sequence has {counted(len(shot.frames), 'frame')}, "
             f"{shot.frames[0].name} to {shot.frames[last].name}; correct contact_frames, or leave it out"
         )
     return [numbers[name] for name in chosen]

@@ -235,8 +235,7 @@ def _verdict(
 ) -> str:
     about = BY_NAME[metric]
     trained = " (models were trained on some)" if seen else ""
-    measured = counted(len(frames), "frame")
-    where = f"by {about.label} on {measured}{trained}"
+    where = f"by {about.label} on {counted(len(frames), 'frame')}{trained}"
     first = f"{order[0]} is the first {where}"
     if len(order) == 1:
         return f"{first}: it is the only one."
@@ -244,7 +243,7 @@ def _verdict(
     nearest = comparisons[order[1]]
     unit = f" {about.unit}" if about.unit else ""
     if nearest.low is None:
-        return f"{first}: a tie, for {measured} cannot tell them apart."
+        return f"{first}: a tie, too few to tell."
     together = f" for {len(comparisons)} comparisons at once" if len(comparisons) > 1 else ""
     interval = f"95 % interval {-nearest.high:z.3g} to {-nearest.low:z.3g}{together}"
     span = f"{-nearest.difference:z.3g}{unit} ahead of {order[1]}, {interval}"

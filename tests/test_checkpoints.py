@@ -1,19 +1,18 @@
 import json
 import struct
 import zipfile
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from dailies.checkpoints import Checkpoint, fitted, read_checkpoint
+from dailies.checkpoints import read_checkpoint
 from dailies.errors import LoadError
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
 STATE = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 3, 1)).state_dict()
-OTHER = {key: values + 1 for key, values in STATE.items()}
 OPTIMIZER = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
 
 
@@ -33,107 +32,105 @@ def same(one, other):
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("beside", "config", "source", "architecture"),
     [
-        STATE,
-        {**STATE, "epoch": 3},
-        {"model_state_dict": STATE, "optimizer_state_dict": OPTIMIZER},
-        {"state_dict": STATE, "optimizer_states": [OPTIMIZER]},
-        {"model": STATE, "optimizer": OPTIMIZER, "epoch": 3},
-        {"model": {"state_dict": STATE}},
-        {"params": STATE},
-        {"network": STATE},
-        {"optimizer": OPTIMIZER, "weights": STATE},
+        ({"model_config": {"width": 8}, "architecture": "UNet"}, {"width": 8}, "model_config", "UNet"),
+        (
+            {"model_config": {"architecture": "a", "model": {"width": 8}}, "args": {"b": 1}},
+            {"architecture": "a", "model": {"width": 8}},
+            "model_config",
+            "a",
+        ),
+        (
+            {"hyper_parameters": {"width": 8, "arch": "nafnet"}},
+            {"width": 8, "arch": "nafnet"},
+            "hyper_parameters",
+            "nafnet",
+        ),
+        (
+            {"hyper_parameters": {"lr": 0.1, "model": {"width": 8, "architecture": "a"}}},
+            {"width": 8, "architecture": "a"},
+            "hyper_parameters.model",
+            "a",
+        ),
+        ({"config": {"architecture": "a", "model": {"width": 8}}}, {"width": 8}, "config.model", "a"),
+        ({"args": Namespace(width=8, inner=Namespace(a=[1]))}, {"width": 8, "inner": {"a": [1]}}, "args", None),
+        ({"opt": {"width": 8}, "cfg": {"width": 9}}, {"width": 8}, "opt", None),
+        ({"cfg": SimpleNamespace(width=8)}, {"width": 8}, "cfg", None),
+        ({"hparams": {"width": 8}}, {"width": 8}, "hparams", None),
+        ({"options": {"width": 8}}, {"width": 8}, "options", None),
+        (
+            {"width": 8, "blocks": [1, 2], "epoch": 3, "best_psnr": 30.0, "lr": 0.1, "optimizer": OPTIMIZER},
+            {"width": 8, "blocks": [1, 2]},
+            "the values beside the weights",
+            None,
+        ),
+        ({"arch": "a", "epoch": 3}, {}, "", "a"),
+        ({"model_config": None}, {}, "", None),
+        ({}, {}, "", None),
     ],
-    ids=["bare", "bare with an epoch", "tutorial", "lightning", "timm", "nested", "basicsr", "network", "weights"],
 )
-def test_weights_are_found_wherever_trainers_put_them(read, content):
-    assert same(read(content).state, STATE)
-
-
-@pytest.mark.parametrize("key", ["params_ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema"])
-def test_averaged_weights_are_preferred_and_it_is_said(read, key):
-    checkpoint = read({"params": OTHER, "model": OTHER, key: STATE})
-
-    assert same(checkpoint.state, STATE)
-    assert checkpoint.notes == (f"averaged weights ({key}) are used",)
-
-
-@pytest.mark.parametrize(
-    ("beside", "config", "architecture"),
-    [
-        ({"model_config": {"width": 8}, "architecture": "UNet"}, {"width": 8}, "UNet"),
-        ({"hyper_parameters": {"width": 8, "arch": "nafnet"}}, {"width": 8}, "nafnet"),
-        ({"hyper_parameters": {"lr": 0.1, "model": {"width": 8, "architecture": "a"}}}, {"width": 8}, "a"),
-        ({"config": {"architecture": "a", "model": {"width": 8}}}, {"width": 8}, "a"),
-        ({"arch": "a"}, {}, "a"),
-        ({"model_config": None}, {}, None),
-        ({}, {}, None),
-    ],
-)
-def test_what_the_network_is_built_from(read, beside, config, architecture):
+def test_what_the_network_is_built_from(read, beside, config, source, architecture):
     checkpoint = read({"state_dict": STATE, **beside})
 
-    assert checkpoint.config == config
+    assert (checkpoint.config, checkpoint.config_from) == (config, source)
     assert checkpoint.architecture == architecture
 
 
-@pytest.mark.parametrize(
-    ("beside", "guessed"),
-    [
-        ({"model_config": {"width": 8}}, False),
-        ({"hyper_parameters": {"width": 8, "lr": 0.1}}, True),
-        ({"config": {"lr": 0.1, "model": {"width": 8}}}, False),
-    ],
-)
-def test_hyperparameters_may_hold_more_than_the_network_is_built_from(read, beside, guessed):
-    assert read({"state_dict": STATE, **beside}).is_config_guessed == guessed
+def test_what_the_network_is_built_from_may_stand_in_config_json_beside_the_weights(tmp_path):
+    (tmp_path / "config.json").write_text('{"width": 8}')
+    torch.save(STATE, tmp_path / "pytorch_model.bin")
+
+    checkpoint = read_checkpoint(tmp_path / "pytorch_model.bin")
+
+    assert (checkpoint.config, checkpoint.config_from) == ({"width": 8}, "config.json")
 
 
 def test_a_checkpoint_speaks_of_its_signature(read):
     assert read({"state_dict": STATE, "dailies": {"scale": 2}}).said == {"scale": 2}
 
 
-def fit(state, expected=STATE):
-    return fitted(Checkpoint("a.pth", state), expected)
+def sharded(folder, ending, save):
+    """Save weights in two files with an index, as Hugging Face's libraries do."""
+    parts = [f"model-0000{number}-of-00002.{ending}" for number in (1, 2)]
+    halves = [{key: values for key, values in STATE.items() if key.startswith(head)} for head in ("0.", "1.")]
+    for half, part in zip(halves, parts, strict=True):
+        save(half, folder / part)
+    index = {"weight_map": {key: part for half, part in zip(halves, parts, strict=True) for key in half}}
+    path = folder / f"model.{ending}.index.json"
+    path.write_text(json.dumps(index))
+    return path
 
 
-@pytest.mark.parametrize(
-    "prefix",
-    ["", "module.", "model.", "net.", "generator.", "_orig_mod.", "model._orig_mod.", "module.module.", "model.net."],
-)
-def test_the_prefixes_of_wrappers_are_stripped(prefix):
-    assert same(fit({prefix + key: values for key, values in STATE.items()}).state, STATE)
+@pytest.mark.parametrize(("ending", "save"), [("safetensors", save_file), ("bin", torch.save)])
+def test_weights_in_several_files_are_one_model(tmp_path, ending, save):
+    (group,) = read_checkpoint(sharded(tmp_path, ending, save)).groups
+
+    assert same(group.tensors, STATE)
 
 
-def test_what_lies_beside_the_network_is_left_out():
-    state = {"generator." + key: values for key, values in STATE.items()}
-    state |= {"discriminator.0.weight": torch.zeros(3), "loss.weight": torch.zeros(2)}
+def test_a_missing_file_of_several_is_named(tmp_path):
+    path = sharded(tmp_path, "bin", torch.save)
+    (tmp_path / "model-00002-of-00002.bin").unlink()
 
-    assert same(fit(state).state, STATE)
-
-
-def test_a_network_whose_own_names_begin_like_a_wrapper_is_left_alone():
-    state = {"model." + key: values for key, values in STATE.items()} | {"head.weight": torch.zeros(2)}
-
-    assert same(fit(state, expected=state).state, state)
+    with pytest.raises(LoadError, match=r"names 2 files, of which 1 are missing: model-00002-of-00002\.bin$"):
+        read_checkpoint(path)
 
 
-@pytest.mark.parametrize("prefix", ["ema.", "model_ema.", "ema_model.module."])
-def test_averaged_weights_beside_the_others_are_preferred_and_it_is_said(prefix):
-    state = {"model." + key: values for key, values in OTHER.items()}
-    state |= {prefix + key: values for key, values in STATE.items()}
+def test_an_index_reaches_no_file_outside_of_its_folder(tmp_path):
+    (tmp_path / "model.bin.index.json").write_text('{"weight_map": {"a": "../secret.bin"}}')
 
-    checkpoint = fit(state)
-
-    assert same(checkpoint.state, STATE)
-    assert checkpoint.notes == (f"averaged weights ({prefix}*) are used",)
+    with pytest.raises(LoadError, match="names files outside of its folder"):
+        read_checkpoint(tmp_path / "model.bin.index.json")
 
 
-@given(st.dictionaries(st.text(st.sampled_from("modelnt.e"), max_size=12), st.just(torch.zeros(1)), max_size=8))
-def test_any_names_are_fitted_or_refused(names):
-    with pytest.raises(LoadError, match=r"^the weights in a\.pth do not fit the network: "):
-        fit(names)
+def test_the_content_decides_what_kind_of_file_it_is(tmp_path):
+    save_file(STATE, tmp_path / "weights.pth")
+    torch.save({"state_dict": STATE}, tmp_path / "model_best")
+
+    assert all(
+        same(read_checkpoint(tmp_path / name).groups[0].tensors, STATE) for name in ("weights.pth", "model_best")
+    )
 
 
 def test_tensors_that_claim_more_than_the_file_holds_are_refused(read, tmp_path):
@@ -153,7 +150,7 @@ def test_safetensors_bring_their_config_along(tmp_path):
 
     checkpoint = read_checkpoint(path)
 
-    assert same(checkpoint.state, STATE)
+    assert same(checkpoint.groups[0].tensors, STATE)
     assert (checkpoint.config, checkpoint.architecture) == ({"width": 8}, "nafnet")
     assert (checkpoint.facts, checkpoint.said) == ({"epoch": 7}, {"scale": "2"})
 
@@ -163,7 +160,7 @@ def test_safetensors_may_say_nothing(tmp_path):
 
     checkpoint = read_checkpoint(tmp_path / "model.safetensors")
 
-    assert same(checkpoint.state, STATE)
+    assert same(checkpoint.groups[0].tensors, STATE)
     assert (checkpoint.config, checkpoint.architecture) == ({}, None)
 
 
@@ -193,7 +190,7 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path, data, text):
 def test_a_config_that_is_not_json_is_refused(tmp_path):
     save_file(STATE, tmp_path / "m.safetensors", {"model_config": "{'width': 8}"})
 
-    with pytest.raises(LoadError, match=r"^the model_config in the metadata of m\.safetensors is not JSON: "):
+    with pytest.raises(LoadError, match=r"^the model_config in the metadata of m\.safetensors is not a dict in JSON: "):
         read_checkpoint(tmp_path / "m.safetensors")
 
 
@@ -212,7 +209,7 @@ def test_an_archive_that_torch_did_not_write_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "m.pth", "w") as archive:
         archive.writestr("readme.txt", "hello")
 
-    with pytest.raises(LoadError, match=r"^m\.pth is damaged or not a checkpoint that torch wrote$"):
+    with pytest.raises(LoadError, match=r"^m\.pth is not a checkpoint that torch wrote$"):
         read_checkpoint(tmp_path / "m.pth")
 
 
@@ -228,11 +225,11 @@ def test_weights_are_used_where_they_lie_in_the_file(tmp_path):
     path = tmp_path / "best.pth"
     torch.save(STATE, path)
 
-    read = read_checkpoint(path).state
+    read = read_checkpoint(path).groups[0].tensors
 
     assert all(lies_in_file(values, path) for values in read.values())
     next(iter(read.values())).add_(1)
-    assert same(read_checkpoint(path).state, STATE)
+    assert same(read_checkpoint(path).groups[0].tensors, STATE)
 
 
 def test_weights_that_are_packed_are_unpacked(tmp_path):
@@ -244,7 +241,7 @@ def test_weights_that_are_packed_are_unpacked(tmp_path):
         for name in plain.namelist():
             packed.writestr(name, plain.read(name))
 
-    assert same(read_checkpoint(tmp_path / "best.pth").state, STATE)
+    assert same(read_checkpoint(tmp_path / "best.pth").groups[0].tensors, STATE)
 
 
 def test_weights_of_fewer_bytes_than_they_claim_are_refused(tmp_path):
@@ -256,5 +253,5 @@ def test_weights_of_fewer_bytes_than_they_claim_are_refused(tmp_path):
         for name in whole.namelist():
             cut.writestr(name, whole.read(name)[: 40 if name.endswith("data/0") else None])
 
-    with pytest.raises(LoadError, match=r"^best\.pth is damaged or not a checkpoint that torch wrote"):
+    with pytest.raises(LoadError, match=r"^best\.pth is damaged: .*data/0 holds 40 bytes instead of 4000"):
         read_checkpoint(tmp_path / "best.pth")

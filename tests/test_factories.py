@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from dailies.architectures import ARCHITECTURES
 from dailies.checkpoints import Checkpoint
 from dailies.errors import LoadError
 from dailies.factories import Factories, channels_of
+from dailies.weights import groups
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -27,6 +29,24 @@ def build(config):
 def number(config):
     return 3
 
+def dispatch(config):
+    if config.get("architecture", "").lower() != "wide":
+        built = Restorer(config["width"])
+    else:
+        built = Restorer(config["width"] * 10)
+        if "inner" not in config:
+            built.wide = built.__dict__["_modules"].pop("out")
+    built.given = config
+    return built
+
+def curious(config, params, state_dict):
+    built = Restorer()
+    built.given, built.names = params, list(state_dict)
+    return built
+
+def needy(config):
+    import not_installed
+
 def fail(config):
     raise KeyError("depth\\n\\x1b[31m")
 """
@@ -46,7 +66,12 @@ def factories(tmp_path, monkeypatch):
 
 
 def saved(network, **about):
-    return Checkpoint("a.pth", network.state_dict(), **about)
+    return held(network.state_dict(), **about)
+
+
+def held(state, config=None, **about):
+    """A checkpoint as it is read from a file that holds these weights and this config."""
+    return Checkpoint("a.pth", tuple(groups(state)), config or {}, "model_config" if config else "", **about)
 
 
 def weights():
@@ -55,7 +80,7 @@ def weights():
 
 @pytest.mark.parametrize("architecture", ["", "restorer", "unet"])
 def test_a_users_function_builds_every_architecture(factories, architecture):
-    built = factories().build(Checkpoint("a.pth", weights(), config={"width": 7}), architecture)
+    built = factories().build(held(weights(), {"width": 7}), architecture)
 
     assert built.network.width == 7
     assert built.architecture == (architecture or "restorer")
@@ -68,7 +93,7 @@ def test_a_users_function_builds_the_architecture_that_it_is_for(factories):
     unet = ARCHITECTURES["unet"](base_channels=2)
     ours = factories(architecture="restorer")
 
-    assert ours.build(Checkpoint("a.pth", weights()), "Restorer").builder.endswith(":build")
+    assert ours.build(held(weights()), "Restorer").builder.endswith(":build")
     assert ours.build(saved(unet, config={"base_channels": 2}), "unet").builder == "dailies"
 
 
@@ -76,27 +101,83 @@ def test_a_users_function_builds_the_architecture_that_it_is_for(factories):
     ("function", "text"),
     [
         ("number", r"^model_factory ours_\d+:number returned a int, not a torch\.nn\.Module$"),
-        ("fail", r"^model_factory ours_\d+:fail failed for a\.pth with KeyError: 'depth\\n\\x1b\[31m'$"),
+        (
+            "fail",
+            r"^model_factory ours_\d+:fail failed for a\.pth with KeyError: 'depth\\n\\x1b\[31m'; it was given \{\}$",
+        ),
         ("missing", r"^model_factory ours_\d+:missing cannot be imported \(AttributeError: .*\); see python_path$"),
     ],
 )
 def test_what_a_users_function_does_wrong_is_said(factories, function, text):
     with pytest.raises(LoadError, match=text):
-        factories(function).build(Checkpoint("a.pth", weights()), "")
+        factories(function).build(held(weights()), "")
 
 
 def test_weights_that_do_not_fit_a_users_network_are_named(factories):
     with pytest.raises(LoadError, match=r"^the weights in a\.pth do not fit the network: 2 missing \(out\.weight, out"):
-        factories().build(Checkpoint("a.pth", {"in.weight": torch.zeros(1)}), "")
+        factories().build(held({"in.weight": torch.zeros(1)}), "")
 
 
-def test_settings_that_the_network_does_not_know_are_refused_or_passed_over_when_guessed():
+def test_the_configuration_that_a_users_function_was_given_is_in_the_error(factories):
+    with pytest.raises(LoadError) as misfit:
+        factories().build(held({"in.weight": torch.zeros(1)}, {"width": 3}), "")
+    with pytest.raises(LoadError) as failure:
+        factories("fail").build(held(weights(), {"width": 3, "lr": 0.1}), "")
+
+    assert str(misfit.value).endswith(":build, and it was given {'width': 3}")
+    assert str(failure.value).endswith("it was given {'width': 3, 'lr': 0.1}")
+
+
+def test_a_users_function_receives_what_the_trainer_saved(factories):
+    saved_config = {"architecture": "Wide", "width": 3, "inner": {"a": [1, 2]}}
+
+    built = factories("dispatch").build(held(weights(), saved_config), "Wide")
+
+    assert built.network.given == saved_config
+    assert built.network.width == 30
+
+
+def test_the_architecture_is_added_only_where_the_network_does_not_fit_without_it(factories):
+    other = {"wide.weight": torch.ones(3, 3, 1, 1), "wide.bias": torch.zeros(3)}
+
+    plain = factories("dispatch").build(held(weights(), {"width": 3}), "Wide")
+    added = factories("dispatch").build(held(other, {"width": 3}, architecture="Wide"), "Wide")
+
+    assert plain.network.given == {"width": 3}
+    assert added.network.given == {"width": 3, "architecture": "Wide"}
+    assert len(added.notes) == 1
+    assert "'architecture': 'Wide', which is not in model_config" in added.notes[0]
+
+
+def test_a_users_function_may_ask_for_the_runs_params_and_the_weights(factories):
+    built = factories("curious").build(held({"state_dict": weights()}), "", params={"lr": "0.1"})
+
+    assert built.network.given == {"lr": "0.1"}
+    assert built.network.names == ["out.weight", "out.bias"]
+
+
+def test_what_cannot_be_imported_names_the_package(factories):
+    with pytest.raises(LoadError, match=r"No module named 'not_installed'; pip install not_installed, or name"):
+        factories("needy").build(held(weights()), "")
+
+
+def test_settings_that_the_network_does_not_know_are_ignored_and_it_is_said():
     network = ARCHITECTURES["unet"](base_channels=2)
     config = {"base_channels": 2, "parameters": "31M"}
 
-    with pytest.raises(LoadError, match="unet does not know parameters"):
-        Factories().build(saved(network, config=config), "unet")
-    assert Factories().build(saved(network, config=config, is_config_guessed=True), "unet").architecture == "unet"
+    exact = Factories().build(saved(network, config=config), "unet")
+    guessed = Factories().build(replace(saved(network, config=config), config_from="args"), "unet")
+
+    assert exact.notes == ("settings in model_config that unet does not use are ignored: parameters",)
+    assert guessed.notes == ()
+
+
+def test_frames_keys_depend_on_the_settings_that_the_network_knows():
+    network = ARCHITECTURES["unet"](base_channels=2)
+
+    built = Factories().build(saved(network, config={"base_channels": 2, "architecture": "unet", "x": 1}), "unet")
+
+    assert built.config == {"base_channels": 2}
 
 
 def test_a_network_of_the_restoration_world_is_recognised_by_its_weights():
@@ -120,7 +201,7 @@ def test_an_upscaler_tells_its_scale():
     network = RRDBNet(in_nc=3, out_nc=3, num_filters=4, num_blocks=1, scale=4)
 
     built = Factories().build(
-        Checkpoint("a.pth", {f"module.{key}": values for key, values in network.state_dict().items()}), ""
+        held({"model": {f"generator.module.{key}": values for key, values in network.state_dict().items()}}), ""
     )
 
     assert (built.architecture, built.signature.scale) == ("esrgan", 4)
@@ -130,10 +211,19 @@ def test_without_spandrel_its_networks_are_unknown(monkeypatch):
     from spandrel.architectures.NAFNet import NAFNet
 
     network = NAFNet(img_channel=3, width=4, middle_blk_num=1, enc_blk_nums=[1], dec_blk_nums=[1])
-    monkeypatch.setitem(sys.modules, "spandrel", None)
+    monkeypatch.setattr("dailies.factories._spandrel", lambda: (None, ""))
 
     with pytest.raises(LoadError, match=r"are not recognised; known architectures: nafnet, unet; for others set"):
         Factories().build(saved(network), "")
+
+
+def test_a_spandrel_that_is_broken_is_said_and_hides_no_reason(monkeypatch):
+    monkeypatch.setattr("dailies.factories._spandrel", lambda: (None, "RuntimeError: operator does not exist"))
+
+    with pytest.raises(LoadError, match=r"is installed but cannot be imported: RuntimeError: operator does not exist"):
+        Factories().build(held({"body.weight": torch.zeros(3, 3, 1, 1)}), "")
+    with pytest.raises(LoadError, match=r"^the weights in a\.pth do not fit the network: .*missing"):
+        Factories().build(held({"inc.weight": torch.zeros(3, 3, 1, 1)}), "unet")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +231,10 @@ def test_without_spandrel_its_networks_are_unknown(monkeypatch):
     [
         (nn.Conv2d(1, 8, 3), 1),
         (nn.Sequential(nn.Identity(), nn.Conv2d(4, 8, 3)), 4),
+        (nn.Conv2d(6, 8, 3), 6),
+        (nn.Conv2d(64, 8, 3), 3),
         (nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 8, 3)), 3),
+        (nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4, 8, 3)), 3),
         (nn.Identity(), 3),
     ],
 )
@@ -165,7 +258,7 @@ def test_no_random_weights_are_made_for_a_network_that_gets_others():
     with Watched() as plain:
         state = ARCHITECTURES["unet"](base_channels=2).state_dict()
     with Watched() as watched:
-        Factories().build(Checkpoint("best.pth", state, {"base_channels": 2}), "unet")
+        Factories().build(held(state, {"base_channels": 2}), "unet")
 
     assert nn.init.kaiming_uniform_ in plain.asked
     assert nn.init.kaiming_uniform_ not in watched.asked

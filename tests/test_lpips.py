@@ -105,7 +105,7 @@ def refused(path: Path) -> str:
 def test_a_file_that_holds_no_backbone_is_refused_with_the_reason(backbone, tmp_path):
     path = tmp_path / "file.pth"
     path.write_bytes(backbone.read_bytes()[:-1000])
-    assert refused(path) == "file.pth is damaged or not a checkpoint that torch wrote: it is cut short"
+    assert refused(path) == "file.pth is damaged: it is cut short"
 
     state = torch.load(backbone)
     torch.save({"net.weight": torch.zeros(3)}, path)

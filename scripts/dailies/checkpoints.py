@@ -3,12 +3,11 @@
 import json
 import logging
 import pathlib
-import pickle
 import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dailies import inert
 from dailies.catalog import number, whole, word
 from dailies.errors import LoadError, UnknownKind
-from dailies.text import clean, few
+from dailies.inert import Inert
+from dailies.text import clean, few, reason
+from dailies.weights import Group, groups, preference
 
 log = logging.getLogger(__name__)
 
@@ -56,22 +58,39 @@ HOLLOW = 64 * 2**20
 TRUST = "set trust_pickle, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
 """What to do about a file whose loading can run code."""
 
-EMA_KEYS = ("params_ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema")
-STATE_KEYS = ("model_state_dict", "state_dict", "model", "params", "network", "net", "generator", "weights")
-"""Where trainers put the weights, in the order in which they are looked for; averaged (EMA) weights come first."""
+CONFIG_KEYS = (
+    "model_config",
+    "model_args",
+    "hyper_parameters",
+    "args",
+    "opt",
+    "cfg",
+    "config",
+    "hparams",
+    "options",
+    "model_kwargs",
+)
+"""Where trainers put what the network is built from, in the order in which it is looked for."""
 
-CONFIG_KEYS = ("model_config", "hyper_parameters", "model_args", "config")
-"""Where trainers put what the network is built from."""
+RUN_PARAMS = "the run's params model.*"
+"""Where the configuration comes from if the file says nothing and the run has a section for it."""
+
+EXACT = "model_config"
+"""The key under which trainers keep the settings of the network alone."""
 
 ARCHITECTURE_KEYS = ("architecture", "arch")
 """Where trainers name the architecture, beside the weights or in what the network is built from."""
 
-EMA_PREFIXES = ("ema_model.", "model_ema.", "ema.")
-PREFIXES = (*EMA_PREFIXES, "_orig_mod.", "module.", "model.", "net.", "network.", "generator.")
-"""What wrappers (torch.compile, DataParallel, Lightning, GAN trainers) put before every name of a weight.
+BOOKKEEPING = re.compile(
+    r"(?<![a-z])(epochs?|(global_|n_)?steps?|iters?|iterations?|loss(es)?|psnr|ssim|lpips|lr|best|versions?|date|time(stamp)?"
+    r"|scores?|metrics?|seed|optim(izer)?|sched(uler)?|lr_schedulers?|scaler|rng|callbacks?|loops|hparams_name|commit|git"
+    r"|history|states?|format|criterion|dailies|ema|decay)(?![a-z])",
+    re.IGNORECASE,
+)
+"""What trainers keep beside the weights that says nothing of the network, as a word of a key."""
 
-Averaged weights come first: where several would fit, they are taken.
-"""
+INDEX = ".index.json"
+"""How the name of a file ends that lists the weights of several others."""
 
 BEGINNINGS = {
     b"<": "a web page or XML",
@@ -82,21 +101,19 @@ BEGINNINGS = {
 }
 """What files are that trainers, proxies and version control leave in the place of a model, by their first bytes."""
 
-WRAPPERS = 3
-"""How many wrappers around each other are looked through."""
-
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights of a network, and what is said of it beside them."""
+    """What a file of weights holds."""
 
     file: str
     """Its name, safe to show."""
-    state: Mapping[str, Tensor]
-    config: Mapping[str, Any] = field(default_factory=dict)
-    """What to build the network from; empty where the checkpoint does not say."""
-    is_config_guessed: bool = False
-    """Whether ``config`` may hold more than the network's own settings, such as a learning rate."""
+    groups: tuple[Group, ...]
+    """Every set of tensors in it."""
+    config: Any = field(default_factory=dict)
+    """What to build the network from, as the trainer saved it, usually a dict; empty where the file does not say."""
+    config_from: str = ""
+    """Where ``config`` comes from: a key of the file, or in words."""
     architecture: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Epoch and losses; only those that it tells."""
@@ -104,87 +121,118 @@ class Checkpoint:
     """What it says of its signature, under ``dailies``."""
     notes: tuple[str, ...] = ()
     """What a user may want to know of how it was read."""
+    needs: tuple[str, ...] = ()
+    """What its author's code would have to provide, where it holds a whole network that was pickled."""
 
 
 def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint | nn.Module:
-    """Read a file of weights: a torch checkpoint of any common layout, or safetensors.
+    """Read a file of weights: a torch checkpoint of any layout and age, safetensors, or the index of several of them.
 
-    ``trusted`` allows files whose loading can run code of their author; such a file may hold a whole network, which
-    is given as it is. Raises LoadError, saying what was found.
+    The content decides which it is. ``trusted`` allows files whose loading can run code of their author; such a file
+    may hold a whole network, which is returned as it is. Raises LoadError, saying what was found.
     """
-    if path.suffix.lower() == ".safetensors":
+    if path.name.endswith(INDEX):
+        return _sharded(path, trusted=trusted)
+    if _is_safetensors(path):
         return _safetensors(path)
-    found = unpickled(path, trusted=trusted)
     file = shown(path.name)
+    found, names = unpickled(path, trusted=trusted)
     if network := _whole(found):
         return network
-    state, key = _weights(found)
-    if state is None:
-        raise UnknownKind(
-            f"{file} holds {described(found)}, and no weights: a dict of tensors, by itself or as one of "
-            f"{', '.join(STATE_KEYS)}"
-        )
-    _refuse_hollow(state, file)
-    outer = found if key else {}
-    config = _config(outer, file)
-    built_from = config["model"] if isinstance(config.get("model"), Mapping) else config
+    held = groups(found)
+    if not held:
+        if names:
+            raise LoadError(f"{file} needs {listed(names)} to be loaded, which can run code; {TRUST}")
+        raise UnknownKind(f"{file} holds {described(found)}, and no weights: no dict of tensors at any depth")
+    _refuse_hollow(held, file)
+    outer = inert.plain({key: value for key, value in _entries(found).items() if not _is_state(value)})
+    config, config_from = _config(outer, _beside(path))
     return Checkpoint(
         file=file,
-        state=state,
-        config={str(name): value for name, value in built_from.items() if name not in ARCHITECTURE_KEYS},
-        is_config_guessed="model_config" not in outer and built_from is config,
-        architecture=_architecture(outer) or _architecture(built_from) or _architecture(config),
+        groups=tuple(held),
+        config=config,
+        config_from=config_from,
+        architecture=_architecture(outer) or _architecture(config) or _architecture(_any_config(outer)),
         facts=_facts(outer),
         said=outer["dailies"] if isinstance(outer.get("dailies"), Mapping) else {},
-        notes=(f"averaged weights ({key}) are used",) if key in EMA_KEYS else (),
+        needs=tuple(names) if any(isinstance(each, Inert) and each.is_module for each in _shallow(found)) else (),
     )
+
+
+def _shallow(found: Any) -> list[Any]:
+    """Return an object and what it holds one level below, averaged networks and the usual keys first."""
+    inside = sorted(_entries(found).items(), key=lambda item: preference(item[0]))
+    return [found, *(value for _, value in inside)]
+
+
+def _entries(found: Any) -> Mapping[str, Any]:
+    return {str(key): value for key, value in found.items()} if isinstance(found, Mapping) else {}
 
 
 def _whole(found: Any) -> nn.Module | None:
     """Find the whole network that a trusted file may hold instead of weights."""
-    inside = [found, *(found.get(key) for key in (*EMA_KEYS, *STATE_KEYS))] if isinstance(found, Mapping) else [found]
-    return next((each for each in inside if isinstance(each, nn.Module)), None)
+    return next((each for each in _shallow(found) if isinstance(each, nn.Module)), None)
 
 
-def _config(outer: Mapping[str, Any], file: str) -> Mapping[str, Any]:
-    given = outer.get("model_config") or {}
-    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-        raise LoadError(f"the model_config of {file} must be a dict with names as keys, not {described(given)}")
-    return next((outer[name] for name in CONFIG_KEYS if isinstance(outer.get(name), Mapping)), {})
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values())
 
 
-def _architecture(said: Mapping[str, Any]) -> str | None:
+def _config(outer: Mapping[str, Any], beside: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return what the network is built from, and where it was found: under a usual key, in ``config.json`` beside the
+    weights, or as plain values beside them."""
+    if outer.get(EXACT):
+        return outer[EXACT], EXACT
+    for key in CONFIG_KEYS:
+        if isinstance(outer.get(key), Mapping) and outer[key]:
+            given = outer[key]
+            return (given["model"], f"{key}.model") if isinstance(given.get("model"), Mapping) else (given, key)
+    if beside:
+        return beside, "config.json"
+    values = {key: value for key, value in outer.items() if key not in CONFIG_KEYS and _is_setting(key, value)}
+    return (values, "the values beside the weights") if values.keys() - {*ARCHITECTURE_KEYS} else ({}, "")
+
+
+def _any_config(outer: Mapping[str, Any]) -> Any:
+    return next((outer[key] for key in CONFIG_KEYS if isinstance(outer.get(key), Mapping)), {})
+
+
+def _is_setting(key: str, value: Any) -> bool:
+    """Whether an entry beside the weights may say how the network is built: a plain value, and no bookkeeping."""
+    return not BOOKKEEPING.search(re.sub(r"(?<=[a-z])(?=[A-Z])|-", "_", key)) and _is_plain(value)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value) and all(isinstance(key, str) and _is_plain(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _beside(path: Path) -> Mapping[str, Any]:
+    """Read ``config.json`` beside the weights, as Hugging Face's libraries write it; nothing where there is none."""
+    try:
+        found = json.loads((path.parent / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _architecture(said: Any) -> str | None:
+    if not isinstance(said, Mapping):
+        return None
     return next(filter(None, (_told(word, said.get(key)) for key in ARCHITECTURE_KEYS)), None)
 
 
-def _refuse_hollow(state: Mapping[str, Tensor], file: str) -> None:
+def _refuse_hollow(held: Iterable[Group], file: str) -> None:
     """Raise LoadError for tensors that claim far more values than the file holds: the same few, repeated."""
-    for name, values in state.items():
-        if not isinstance(values, Tensor) or values.is_meta:
+    for name, values in ((name, values) for group in held for name, values in group.tensors.items()):
+        if values.is_meta:
             continue
         claimed = values.numel() * values.element_size()
         if claimed > values.untyped_storage().nbytes() + HOLLOW:
             raise LoadError(f"{file} claims {claimed / 1e9:.1f} GB for {shown(name)}, far more than it holds")
-
-
-def _weights(found: Any) -> tuple[Mapping[str, Any] | None, str | None]:
-    """Find the dict of tensors, and the key it was under; no key when the whole file is one."""
-    if not isinstance(found, Mapping):
-        return None, None
-    for key in (*EMA_KEYS, *STATE_KEYS):
-        inner = found.get(key)
-        state = inner["state_dict"] if isinstance(inner, Mapping) and "state_dict" in inner else inner
-        if _is_state(state):
-            return state, key
-    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
-    return (tensors, None) if _is_state(found) else (None, None)
-
-
-def _is_state(value: Any) -> bool:
-    """Tell weights from an optimizer's or a scheduler's state: those hold few tensors, or numbers as keys."""
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        return False
-    return sum(isinstance(each, Tensor) for each in value.values()) * 2 > len(value)
 
 
 def _facts(outer: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,7 +251,33 @@ def _told(read: Callable[[Any], Any], value: Any) -> Any:
         return None
 
 
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is of safetensors by its first bytes, or by its name: then what is wrong with it is said."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return path.suffix.lower() == ".safetensors" or (start[8:] == b"{" and not start.startswith(b"PK"))
+
+
 def _safetensors(path: Path) -> Checkpoint:
+    file = shown(path.name)
+    state, about = _safe_tensors(path)
+    outer = {key: _from_text(text) for key, text in about.items() if not key.startswith("dailies.")}
+    if EXACT in about and not isinstance(outer[EXACT], Mapping):
+        raise LoadError(f"the model_config in the metadata of {file} is not a dict in JSON: {shown(about[EXACT])}")
+    config, config_from = _config(outer, _beside(path))
+    return Checkpoint(
+        file=file,
+        groups=tuple(groups(state)),
+        config=config,
+        config_from=config_from,
+        architecture=_architecture(outer) or _architecture(config),
+        facts=_facts(outer),
+        said={key.removeprefix("dailies."): text for key, text in about.items() if key.startswith("dailies.")},
+    )
+
+
+def _safe_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a file of safetensors."""
     from safetensors import SafetensorError, safe_open
 
     file = shown(path.name)
@@ -211,22 +285,42 @@ def _safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as archive:
             state = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118, it is no dict
-            about = dict(archive.metadata() or {})
+            return state, dict(archive.metadata() or {})
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise LoadError(f"{file} is damaged or not a safetensors file: {shown(str(error))}") from error
+
+
+def _from_text(text: str) -> Any:
+    """Read a value of safetensors' metadata, which holds texts only: JSON where it is some."""
     try:
-        config = json.loads(next((about[key] for key in CONFIG_KEYS if key in about), "{}"))
-    except ValueError as error:
-        raise LoadError(f"the model_config in the metadata of {file} is not JSON: {shown(str(error))}") from error
-    built_from = config if isinstance(config, dict) else {}
-    return Checkpoint(
-        file=file,
-        state=state,
-        config={name: value for name, value in built_from.items() if name not in ARCHITECTURE_KEYS},
-        architecture=_architecture(about) or _architecture(built_from),
-        facts=_facts(about),
-        said={key.removeprefix("dailies."): text for key, text in about.items() if key.startswith("dailies.")},
-    )
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _sharded(path: Path, *, trusted: bool) -> Checkpoint:
+    """Read the weights that an index says are in several files beside it.
+
+    Raises LoadError that names the files that are missing.
+    """
+    file = shown(path.name)
+    try:
+        index = json.loads(path.read_bytes())
+        parts = sorted({str(part) for part in index["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LoadError(f"{file} is not an index of weights: it has no weight_map of names to files") from error
+    if outside := [part for part in parts if Path(part).name != part]:
+        raise LoadError(f"{file} names files outside of its folder: {listed(outside)}")
+    if missing := [part for part in parts if not (path.parent / part).is_file()]:
+        raise LoadError(f"{file} names {len(parts)} files, of which {len(missing)} are missing: {listed(missing)}")
+    state: dict[str, Tensor] = {}
+    for part in parts:
+        read = read_checkpoint(path.parent / part, trusted=trusted)
+        if not isinstance(read, Checkpoint):
+            raise LoadError(f"{shown(part)}, which {file} names, holds a whole network and no weights")
+        state |= read.groups[0].tensors if read.groups else {}
+    config, config_from = _config(_entries(index.get("metadata")), _beside(path))
+    return Checkpoint(file, tuple(groups(state)), config, config_from, _architecture(config))
 
 
 def _refuse_long_header(path: Path, file: str) -> None:
@@ -237,29 +331,42 @@ def _refuse_long_header(path: Path, file: str) -> None:
         raise LoadError(f"{file} is damaged or not a safetensors file{seen(path)}")
 
 
-def unpickled(path: Path, *, trusted: bool = False) -> Any:
-    """Load what ``torch.save`` wrote, onto the CPU; only tensors and harmless values unless ``trusted``.
+def unpickled(path: Path, *, trusted: bool = False) -> tuple[Any, tuple[str, ...]]:
+    """Load what ``torch.save`` wrote, onto the CPU, and what it names that is neither a tensor nor plain data.
 
-    Raises LoadError, naming what the file wants to call, when loading it could run code.
+    torch's restricted reader comes first. What it refuses is read with inert stand-ins in the place of everything
+    foreign. Only a ``trusted`` file that holds a whole network, no weights, or what no checkpoint has a reason to name
+    is loaded as its author meant it, which runs code. Raises LoadError, naming what the file wants to call, where a
+    file needs that and is not trusted.
     """
     file = shown(path.name)
     try:
         with torch.serialization.safe_globals(HARMLESS):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_stored(path))
-    except Exception as error:  # damaged files make torch raise nearly anything
-        names = _refused(path, error)
-        if not names:
-            raise UnknownKind(f"{file} is damaged or not a checkpoint that torch wrote{seen(path)}") from error
-        needed, cause = f"{file} needs {listed(names)} to be loaded, which can run code", error
-    if not trusted:
-        raise LoadError(f"{needed}; {TRUST}") from cause
-    log.warning("%s; trust_pickle allows it", needed)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_stored(path)), ()
+    except Exception:  # damaged files make torch raise nearly anything
+        log.debug("torch's restricted reader refuses %s", file, exc_info=True)
     try:
-        return torch.load(path, map_location="cpu", weights_only=False)
+        reading = inert.read(path)
+    except inert.NotWrittenByTorch as error:
+        damage = seen(path)
+        kind = "damaged" if damage in {EMPTY, CUT_SHORT} else "not a checkpoint that torch wrote"
+        raise UnknownKind(f"{file} is {kind}{damage}") from error
+    except inert.Damaged as error:
+        raise UnknownKind(f"{file} is damaged{seen(path) or f': {shown(str(error))}'}") from error
+    if not trusted:
+        if reading.blocked:
+            raise LoadError(f"{file} needs {listed(reading.blocked)} to be loaded, which can run code; {TRUST}")
+        return reading.content, reading.names
+    whole = any(isinstance(each, Inert) and each.is_module for each in _shallow(reading.content))
+    if not (reading.blocked or whole or not groups(reading.content)):
+        return reading.content, reading.names
+    named = reading.blocked or reading.names
+    log.warning("%s needs %s to be loaded, which can run code; trust_pickle allows it", file, listed(named))
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False), ()
     except Exception as error:  # the author's own code
         log.exception("%s cannot be loaded", file)
-        advice = "; name the folder of its code in python_path" if isinstance(error, ImportError) else ""
-        raise LoadError(f"{file} cannot be loaded: {shown(f'{type(error).__name__}: {error}')}{advice}") from error
+        raise LoadError(f"{file} cannot be loaded: {reason(error)}") from error
 
 
 def _is_stored(path: Path) -> bool:
@@ -271,15 +378,7 @@ def _is_stored(path: Path) -> bool:
         return False
 
 
-def _refused(path: Path, error: Exception) -> list[str]:
-    """Name what a file wants to call that is not allowed; nothing when that is not why it cannot be loaded."""
-    if not isinstance(error, pickle.UnpicklingError):
-        return []
-    try:
-        with torch.serialization.safe_globals(HARMLESS):
-            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # only zip archives can be asked; of older files torch's message names the first
-        return re.findall(r"GLOBAL (\S+) w", str(error))
+EMPTY, CUT_SHORT = ": it is empty", ": it is cut short"
 
 
 def seen(path: Path) -> str:
@@ -287,9 +386,9 @@ def seen(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(40)
     if not start:
-        return ": it is empty"
+        return EMPTY
     if start.startswith(b"PK") and not zipfile.is_zipfile(path):
-        return ": it is cut short"
+        return CUT_SHORT
     if meaning := next((text for beginning, text in BEGINNINGS.items() if start.lstrip().startswith(beginning)), None):
         return f": it is {meaning}"
     text = start[:20].decode("latin-1")
@@ -301,57 +400,6 @@ def described(found: Any) -> str:
     if isinstance(found, Mapping):
         return f"a dict with the keys {listed(map(repr, map(str, found)))}" if found else "an empty dict"
     return f"an object of type {type(found).__name__}"
-
-
-def fitted(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> Checkpoint:
-    """Strip the prefixes of wrappers from the weights' names, where that makes them fit a network's own.
-
-    ``expected`` is the network's state dict, on any device. Raises LoadError that counts and names what is missing,
-    unexpected, of another shape, or without values.
-    """
-    best = max(strippings(checkpoint.state), key=lambda state: _closeness(state, expected))
-    misfits = {
-        "missing": [key for key in expected if key not in best],
-        "unexpected": [key for key in best if key not in expected],
-        "of another shape": [
-            f"{key} {_shape(best[key])} instead of {_shape(like)}"
-            for key, like in expected.items()
-            if key in best and _shape(best[key]) != _shape(like)
-        ],
-        "without values": [key for key in expected if getattr(best.get(key), "is_meta", False)],
-    }
-    counts = [f"{len(keys)} {kind} ({listed(keys)})" for kind, keys in misfits.items() if keys]
-    if counts:
-        raise LoadError(f"the weights in {checkpoint.file} do not fit the network: {'; '.join(counts)}")
-    return replace(checkpoint, state=best, notes=checkpoint.notes + _averaged(checkpoint.state, best))
-
-
-def _closeness(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Weigh how well names fit: those in common, then how few are left over."""
-    common = len(expected.keys() & state.keys())
-    return common, common - len(state)
-
-
-def _averaged(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> tuple[str, ...]:
-    some = next(iter(after), "")
-    prefix = next((name[: len(name) - len(some)] for name, values in before.items() if values is after.get(some)), "")
-    return (f"averaged weights ({prefix}*) are used",) if any(each in prefix for each in EMA_PREFIXES) else ()
-
-
-def strippings(state: Mapping[str, Any], depth: int = WRAPPERS) -> list[Mapping[str, Any]]:
-    """Give the weights as they are, and what lies under each prefix, and under each prefix below that.
-
-    A generator's weights may lie beside a discriminator's or a loss's: what has not the prefix is left out.
-    """
-    found = [state]
-    for prefix in PREFIXES if depth else ():
-        if inner := {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}:
-            found += strippings(inner, depth - 1)
-    return found
-
-
-def _shape(value: Any) -> str:
-    return "×".join(map(str, value.shape)) or "scalar" if isinstance(value, Tensor) else type(value).__name__
 
 
 def listed(names: Iterable[str]) -> str:

@@ -1,11 +1,16 @@
 """Factories: from an architecture's name, or from the weights alone, to a network."""
 
+import copy
 import importlib
+import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +18,17 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dailies.architectures import ARCHITECTURES, build, settings_of
-from dailies.checkpoints import Checkpoint, fitted, listed, shown, strippings
+from dailies.architectures import ARCHITECTURES, build, settings_in, settings_of
+from dailies.checkpoints import ARCHITECTURE_KEYS, EXACT, RUN_PARAMS, Checkpoint, listed
 from dailies.errors import LoadError
 from dailies.signatures import Signature
+from dailies.text import clean, few, reason
+from dailies.weights import bare, fill, preferred
 
 log = logging.getLogger(__name__)
+
+LONGEST_CONFIG = 600
+"""Characters of a configuration that an error shows."""
 
 ANY = "*"
 """The name under which a user's factory stands for every architecture."""
@@ -32,8 +42,10 @@ class Built:
     architecture: str
     builder: str
     """Who built it: dailies, spandrel, or the user's ``package.module:function``."""
-    checkpoint: Checkpoint
-    """The weights as they were used, with what is to be said of them."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What it was built from, as far as its pixels depend on it: part of the frames' keys."""
+    notes: tuple[str, ...] = ()
+    """What a user may want to know of how it was built."""
     signature: Signature = field(default_factory=Signature)
 
 
@@ -54,46 +66,85 @@ class Factories:
         folders = tuple(Path(folder) for folder in settings["python_path"])
         return cls({name.lower(): function for name, function in own.items()}, folders)
 
+    def is_for(self, architecture: str) -> bool:
+        """Whether a user's function builds an architecture."""
+        return bool(self.own.get(architecture.lower(), self.own.get(ANY)))
+
     def known(self) -> str:
         """Name the architectures that can be built by name, and those that can be recognised."""
         names = ", ".join(sorted({*ARCHITECTURES, *self.own} - {ANY}))
-        return f"{names}, and those that spandrel recognises" if _spandrel() else names
+        package, broken = _spandrel()
+        if broken:
+            return f"{names} (spandrel, which recognises more of them, is installed but cannot be imported: {broken})"
+        return f"{names}, and those that spandrel recognises" if package else names
 
-    def build(self, checkpoint: Checkpoint, architecture: str) -> Built:
-        """Build a network for a checkpoint's weights; one without a known name is recognised by its weights.
+    def build(self, checkpoint: Checkpoint, architecture: str, *, params: Mapping[str, Any] | None = None) -> Built:
+        """Build a network for a checkpoint's weights.
 
+        A user's function comes first; without one the weights decide: a network that Dailies knows and that they fit
+        key by key and shape by shape is the right one, else one that spandrel recognises. ``params`` are the run's.
         Raises LoadError that says what is known, what does not fit, or what a user's function did.
         """
         name = architecture.lower()
         if function := self.own.get(name, self.own.get(ANY)):
-            return self._by_user(checkpoint, name, function)
-        if name in ARCHITECTURES:
+            return self._by_user(checkpoint, architecture, function, params or {})
+        misfit: LoadError | None = None
+        for known in sorted(ARCHITECTURES, key=lambda each: each != name):
             try:
-                return _by_name(checkpoint, name)
-            except LoadError:
-                # trainers name a network after its paper and take another implementation of it than ours
-                if found := _recognised(checkpoint):
-                    return found
-                raise
+                if built := _by_weights(checkpoint, known, named=name):
+                    return built
+            except LoadError as error:
+                misfit = error if known == name else misfit
+        # trainers name a network after its paper and take another implementation of it than ours
         if found := _recognised(checkpoint):
             return found
+        if misfit:
+            raise misfit
         stated = f"is of architecture {name!r}" if name else "does not say of which architecture it is"
+        some = listed(next((group.tensors for group in preferred(checkpoint.groups)), ()))
         raise LoadError(
-            f"{checkpoint.file} {stated}, and its weights ({listed(checkpoint.state)}) are not recognised; known "
+            f"{checkpoint.file} {stated}, and its weights ({some}) are not recognised; known "
             f"architectures: {self.known()}; for others set model_factory, or default_architecture where none is named"
         )
 
-    def _by_user(self, checkpoint: Checkpoint, name: str, function: str) -> Built:
+    def _by_user(self, checkpoint: Checkpoint, architecture: str, function: str, params: Mapping[str, Any]) -> Built:
+        """Call the user's function with what the trainer saved, and once more with the architecture's name added where
+        that is saved in another place and the network does not fit."""
+        config, notes = copy.deepcopy(checkpoint.config), ()
+        named = isinstance(config, Mapping) and _is_named(config)
+        attempts = [(config, notes)]
+        if isinstance(config, Mapping) and not named and architecture:
+            note = f"{function} was given 'architecture': {architecture!r}, which is not in {checkpoint.config_from}"
+            attempts.append(({**config, "architecture": architecture}, (note,)))
+        reasons = []
+        for given, added in attempts:
+            try:
+                built = self._called(checkpoint, architecture, function, given, params)
+                return replace(built, notes=(*added, *built.notes))
+            except LoadError as error:
+                reasons.append(error)
+        raise reasons[0]
+
+    def _called(
+        self, checkpoint: Checkpoint, architecture: str, function: str, config: Any, params: Mapping[str, Any]
+    ) -> Built:
         factory = self._function(function)
+        shown_config = f"it was given {shown_value(config)}"
+        extra = _extras(factory, checkpoint, params)
         try:
-            network = factory(dict(checkpoint.config))
+            network = factory(copy.deepcopy(config), **extra)
         except Exception as error:  # the user's own code
             log.exception("model_factory %s failed", function)
-            reason = shown(f"{type(error).__name__}: {error}")
-            raise LoadError(f"model_factory {function} failed for {checkpoint.file} with {reason}") from error
+            raise LoadError(
+                f"model_factory {function} failed for {checkpoint.file} with {reason(error)}; {shown_config}"
+            ) from error
         if not isinstance(network, nn.Module):
             raise LoadError(f"model_factory {function} returned a {type(network).__name__}, not a torch.nn.Module")
-        return _filled(network, checkpoint, name or type(network).__name__.lower(), function)
+        identity = _identity(checkpoint.config_from, config) | ({"params": dict(params)} if "params" in extra else {})
+        try:
+            return _filled(network, checkpoint, architecture or type(network).__name__, function, identity)
+        except LoadError as error:
+            raise LoadError(f"{error}; it was built by {function}, and {shown_config}") from error
 
     def _function(self, name: str) -> Callable[[Mapping[str, Any]], Any]:
         self.make_importable(*self.python_path)
@@ -102,8 +153,7 @@ class Factories:
             return getattr(importlib.import_module(module), attribute)
         except Exception as error:  # importing runs the user's own code
             log.exception("model_factory %s cannot be imported", name)
-            reason = shown(f"{type(error).__name__}: {error}")
-            raise LoadError(f"model_factory {name} cannot be imported ({reason}); see python_path") from error
+            raise LoadError(f"model_factory {name} cannot be imported ({reason(error)}); see python_path") from error
 
     @staticmethod
     def make_importable(*folders: Path) -> None:
@@ -111,14 +161,93 @@ class Factories:
         sys.path[:0] = [str(folder.absolute()) for folder in folders if str(folder.absolute()) not in sys.path]
 
 
-def _by_name(checkpoint: Checkpoint, name: str) -> Built:
-    if checkpoint.is_config_guessed:
-        known = settings_of(ARCHITECTURES[name])
-        kept = {key: value for key, value in checkpoint.config.items() if key in known}
-        checkpoint = replace(checkpoint, config=kept)
-    with torch.device("meta"), _Unfilled():  # the checkpoint's weights take the place of random ones
-        network = build(name, checkpoint.config)
-    return _filled(network, checkpoint, name, "dailies")
+def shown_value(value: Any) -> str:
+    """Write a configuration for an error: one line, not long."""
+    text = clean(repr(value))
+    return text if len(text) <= LONGEST_CONFIG else f"{text[:LONGEST_CONFIG]}…"
+
+
+KEYED = {
+    "model_config",
+    "model_args",
+    "hyper_parameters",
+    "hyper_parameters.model",
+    "config",
+    "config.model",
+    RUN_PARAMS,
+}
+"""Where configurations come from that are part of the frames' keys. Those from elsewhere say nothing that the file's
+digest and the run do not."""
+
+
+def _identity(source: str, config: Any) -> dict[str, Any]:
+    """Return what of a configuration is part of the frames' keys; where the architecture's name stands is not."""
+    given = config if isinstance(config, Mapping) else {"config": config}
+    return {str(k): v for k, v in given.items() if k not in ARCHITECTURE_KEYS} if source in {*KEYED, RUN_PARAMS} else {}
+
+
+def _is_named(config: Mapping[str, Any]) -> bool:
+    return any(key in config for key in ARCHITECTURE_KEYS)
+
+
+def _extras(factory: Callable, checkpoint: Checkpoint, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a user's function asks for beside the configuration, by the names of its further parameters."""
+    try:
+        further = list(inspect.signature(factory).parameters)[1:]
+    except (TypeError, ValueError):  # of a function that is no Python
+        further = []
+    extra: dict[str, Any] = {}
+    if "params" in further:
+        extra["params"] = dict(params)
+    if "state_dict" in further:
+        extra["state_dict"] = dict(next((group.tensors for group in preferred(checkpoint.groups)), {}))
+    return extra
+
+
+def _by_weights(checkpoint: Checkpoint, name: str, *, named: str) -> Built | None:
+    """Build one of our networks with the sizes that the weights have; None where they are of another network.
+
+    Raises LoadError where the file says that it is this network, and the weights do not fit.
+    """
+    config = checkpoint.config if isinstance(checkpoint.config, Mapping) else {}
+    known = {str(key): value for key, value in config.items() if key in settings_of(ARCHITECTURES[name])}
+    misfit: LoadError | None = None
+    for settings in settings_in(name, checkpoint.groups) or ([known] if name == named else []):
+        try:
+            with torch.device("meta"), _Unfilled():  # the checkpoint's weights take the place of random ones
+                network = build(name, settings)
+            built = _filled(network, checkpoint, name, "dailies", _identity(checkpoint.config_from, known))
+        except LoadError as error:
+            misfit = misfit or error
+            continue
+        return replace(built, notes=(*_differences(checkpoint, name, named, known, settings), *built.notes))
+    if misfit:
+        raise misfit
+    return None
+
+
+def _differences(
+    checkpoint: Checkpoint, name: str, named: str, known: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield what the file says of its network and the weights do not."""
+    if named and named != name:
+        yield f"the architecture {clean(named)} is not known; the weights fit {name}, which is used"
+    other = [
+        f"{key} {clean(str(known[key]))} instead of {settings[key]}" for key in known if _differs(known, settings, key)
+    ]
+    if other:
+        yield f"{checkpoint.config_from} and the weights disagree, and the weights are right: {few(other)}"
+    if checkpoint.config_from == EXACT and isinstance(checkpoint.config, Mapping):
+        unknown = sorted({str(key) for key in checkpoint.config} - {*known, *ARCHITECTURE_KEYS})
+        if unknown:
+            yield f"settings in {EXACT} that {name} does not use are ignored: {clean(', '.join(unknown))}"
+    elif checkpoint.config_from == EXACT:
+        yield f"{EXACT} is no dict and is ignored: {shown_value(checkpoint.config)}"
+
+
+def _differs(known: Mapping[str, Any], settings: Mapping[str, Any], key: str) -> bool:
+    value = known[key]
+    return isinstance(value, int) and not isinstance(value, bool) and settings.get(key, value) != value
 
 
 class _Unfilled(TorchFunctionMode):
@@ -133,23 +262,27 @@ class _Unfilled(TorchFunctionMode):
         return function(*args, **given)
 
 
-def _filled(network: nn.Module, checkpoint: Checkpoint, architecture: str, builder: str) -> Built:
+def _filled(
+    network: nn.Module, checkpoint: Checkpoint, architecture: str, builder: str, config: Mapping[str, Any]
+) -> Built:
     """Give a network the weights of a checkpoint, as float32, ready to render."""
-    expected = network.state_dict()
-    used = fitted(checkpoint, expected)
-    network.load_state_dict({key: _like(used.state[key], like) for key, like in expected.items()}, assign=True)
+    filled = fill(network, checkpoint.groups, checkpoint.file)
     ready = network.float().eval().requires_grad_(False)
-    return Built(ready, architecture, builder, used, Signature(channels=channels_of(ready)))
-
-
-def _like(values: Tensor, like: Tensor) -> Tensor:
-    return values.to(torch.float32 if like.is_floating_point() else like.dtype)
+    known = Signature(channels=channels_of(ready))
+    return Built(ready, architecture.lower(), builder, config, (*checkpoint.notes, *filled.notes), known)
 
 
 def channels_of(network: nn.Module) -> int:
     """Tell from its first convolution how many channels a network takes; 3 where that tells nothing."""
     first = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
-    return first.in_channels if first is not None and first.in_channels in {1, 3, 4} else Signature.channels
+    folds = any(isinstance(each, nn.PixelUnshuffle) for each in network.modules())
+    if first is None or first.in_channels > MOST_CHANNELS or (folds and first.in_channels not in {1, 3}):
+        return Signature.channels
+    return first.in_channels
+
+
+MOST_CHANNELS = 8
+"""More channels than a network takes from outside: its first convolution is behind something that makes them."""
 
 
 class Described(nn.Module):
@@ -165,25 +298,49 @@ class Described(nn.Module):
         return self._call(pixels)
 
 
-def _spandrel() -> Any | None:
-    """Give the package that recognises the networks of the restoration world, where it is installed."""
+@cache
+def _spandrel() -> tuple[Any | None, str]:
+    """Return the package that recognises the networks of the restoration world, and why it cannot be imported."""
     try:
         import spandrel
-    except ImportError:
-        return None
-    return spandrel
+    except ModuleNotFoundError as error:
+        if error.name == "spandrel":
+            return None, ""
+        return None, reason(error)
+    except Exception as error:  # torchvision of another build than torch raises RuntimeError
+        log.warning("spandrel is installed but cannot be imported: %s", reason(error))
+        return None, reason(error)
+    return spandrel, ""
+
+
+def _variants(checkpoint: Checkpoint) -> Iterator[dict[str, Tensor]]:
+    """Yield the weights as they are, and what lies under each first piece of their names, and so on."""
+    waiting = [(group.tensors, 0) for group in preferred(checkpoint.groups)]
+    while waiting:
+        state, depth = waiting.pop(0)
+        yield {bare(name): values for name, values in state.items()}
+        heads = Counter(name.partition(".")[0] for name in state if "." in name)
+        for head, count in heads.items() if depth < DEPTH else ():
+            if count >= LEAST_WEIGHTS:
+                inside = {n.partition(".")[2]: v for n, v in state.items() if n.partition(".")[0] == head}
+                waiting.append((inside, depth + 1))
+
+
+DEPTH, LEAST_WEIGHTS, MOST_VARIANTS = 3, 4, 40
+"""How many pieces of names may be prefixes, how many weights are a network, and how often spandrel is asked."""
 
 
 def _recognised(checkpoint: Checkpoint) -> Built | None:
     """Ask spandrel which network has these weights; None when it is not installed or knows none."""
-    if not (spandrel := _spandrel()):
+    spandrel, _ = _spandrel()
+    if not spandrel:
         return None
     descriptor = None
     loader = spandrel.ModelLoader(device="cpu")
-    for state in strippings(checkpoint.state):
+    for state in islice(_variants(checkpoint), MOST_VARIANTS):
         # what an unfit state makes it raise: UnsupportedModelError, KeyError, RuntimeError of load_state_dict, …
         with suppress(Exception):
-            descriptor = loader.load_from_state_dict(dict(state))
+            descriptor = loader.load_from_state_dict(state)
             break
     if descriptor is None:
         return None
@@ -195,8 +352,8 @@ def _recognised(checkpoint: Checkpoint) -> Built | None:
         Described(descriptor),
         descriptor.architecture.id.lower(),
         "spandrel",
-        replace(checkpoint, config={}),
-        Signature(
+        notes=checkpoint.notes,
+        signature=Signature(
             channels=descriptor.input_channels,
             output_channels=descriptor.output_channels,
             value_range=(0.0, 1.0),

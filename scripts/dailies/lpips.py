@@ -4,6 +4,7 @@ Frames are ``(height, width, 3)``, float32, RGB, 0 to 1, as in ``quality``. They
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from dailies.backbone import ADVICE, linear
-from dailies.checkpoints import TRUST, fitted, read_checkpoint
+from dailies.checkpoints import TRUST, read_checkpoint
 from dailies.errors import ConfigError, LoadError
+from dailies.weights import fill
 
 torch.set_num_threads(1)  # frames are measured side by side, and a value is the same whatever the count of threads
 
@@ -37,7 +39,7 @@ class Lpips:
         """
         network = _alexnet(backbone).to(memory_format=torch.channels_last)
         self._layers = [network[start:end] for start, end in LAYERS]
-        state = read_checkpoint(linear()).state
+        state = read_checkpoint(linear()).groups[0].tensors
         self._linear = [state[f"lin{number}.model.1.weight"].view(-1, 1, 1) for number in range(len(LAYERS))]
 
     @torch.inference_mode()
@@ -67,6 +69,10 @@ def _normalised(features: Tensor) -> Tensor:
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
 
 
+def _features(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: values for name, values in tensors.items() if "classifier." not in name}
+
+
 def _alexnet(path: Path) -> nn.Sequential:
     """Build the convolutions of Krizhevsky (2014) under torchvision's names, with the weights in a file."""
     network = nn.Sequential(
@@ -86,8 +92,8 @@ def _alexnet(path: Path) -> nn.Sequential:
     whole = nn.Sequential(OrderedDict(features=network))
     try:
         checkpoint = read_checkpoint(path)
-        state = {name: values for name, values in checkpoint.state.items() if "classifier." not in name}
-        whole.load_state_dict(fitted(replace(checkpoint, state=state), whole.state_dict()).state)
+        held = [replace(group, tensors=_features(group.tensors)) for group in checkpoint.groups]
+        fill(whole, held, checkpoint.file)
     except LoadError as error:
         reason = str(error).removesuffix(f"; {TRUST}")
         raise ConfigError(f"lpips_backbone {path} cannot be used: {reason}; {ADVICE}") from error

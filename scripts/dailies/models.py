@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from dailies.catalog import MLMODEL, WEIGHTS
-from dailies.checkpoints import Checkpoint, listed, read_checkpoint, shown
+from dailies.checkpoints import RUN_PARAMS, TRUST, Checkpoint, listed, read_checkpoint, shown
 from dailies.errors import LoadError, UnknownKind
 from dailies.factories import Factories, channels_of
 from dailies.programs import is_program, open_program
@@ -33,22 +33,34 @@ class Hints:
     architecture: str | None = None
     """What the run says, else the configuration's ``default_architecture``; the checkpoint's own word comes first."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """What the run's ``model.…`` params say to build the network from; used where the checkpoint says nothing."""
+    """What the run's params say to build the network from, used where the checkpoint says nothing: those that begin
+    with ``model.``, as nested dicts; all of them where none does."""
+    config_from: str = RUN_PARAMS
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """All of the run's params."""
     run: Mapping[str, Any] = field(default_factory=dict)
     """What the run's ``dailies.…`` params and tags say of the signature."""
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the configuration says of signatures, by architecture or folder name."""
 
     @classmethod
-    def gather(cls, folder: str, record: Mapping[str, Any], settings: Mapping[str, Any]) -> "Hints":
-        """Take a model's discovery record, and the configuration's settings of loading."""
-        named = {name.removeprefix(MODEL) for name in settings["architecture_from"] if name.startswith(MODEL)}
+    def gather(
+        cls,
+        folder: str,
+        record: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        params: Mapping[str, str] | None = None,
+    ) -> "Hints":
+        """Take a model's discovery record, the configuration's settings of loading, and the run's ``params``."""
         said = record["hints"]
-        config = nested({name.removeprefix(MODEL): text for name, text in said.items() if name.startswith(MODEL)})
+        params = params or {}
+        section = {key: text for key, text in {**params, **said}.items() if key.startswith(MODEL)}
         return cls(
             folder=folder,
             architecture=record["architecture"] or settings["default_architecture"],
-            config={key: value for key, value in config.items() if key not in named},
+            config=nested({name.removeprefix(MODEL): text for name, text in section.items()} or params),
+            config_from=RUN_PARAMS if section or not params else "the run's params",
+            params=params,
             run=told_by(said),
             overrides=settings["signatures"],
         )
@@ -133,9 +145,18 @@ def load_model(
     if isinstance(read, nn.Module):
         return _whole(read, hints)
     if not read.config:
-        read = replace(read, config=hints.config, is_config_guessed=True)
-    built = factories.build(read, read.architecture or hints.architecture or "")
-    for note in built.checkpoint.notes:
+        read = replace(read, config=hints.config, config_from=hints.config_from)
+    name = read.architecture or hints.architecture or ""
+    try:
+        built = factories.build(read, name, params=hints.params)
+    except LoadError as error:
+        if not read.needs or factories.is_for(name):
+            raise
+        raise LoadError(
+            f"{read.file} needs {listed(read.needs)} to be loaded, which can run code; {TRUST}; or set model_factory "
+            "to a function that builds the network for its weights"
+        ) from error
+    for note in built.notes:
         log.info("%s: %s", read.file, note)
     return Model(
         network=built.network,
@@ -143,8 +164,8 @@ def load_model(
         signature=_signature(built.signature, built.architecture, hints, read),
         facts=read.facts,
         builder=built.builder,
-        config=built.checkpoint.config,
-        notes=built.checkpoint.notes,
+        config=built.config,
+        notes=built.notes,
     )
 
 

@@ -164,7 +164,7 @@ def _attempt(
     device = find_device(job.device)
     trusted = _is_trusted(job.trust_pickle, record)
     try:
-        hints = Hints.gather(job.folder.name, record, job.loading)
+        hints = Hints.gather(job.folder.name, record, job.loading, _params(job.record))
         factories = Factories.from_settings(job.loading)
         model = load_model(path, hints=hints, factories=factories, trust_pickle=trusted)
         settings = {each.name: job.settings[each.name] for each in fields(Settings) if each.name in job.settings}
@@ -190,6 +190,12 @@ def _attempt(
     except Exception as error:  # a network is foreign code
         status, reason = "error", _reason(error, "rendering", job.folder)
     return Ending(status, reason, about | _found(model, engine), manifest.done())
+
+
+def _params(record: Path) -> Mapping[str, str]:
+    """Return the params of a model's run, which lie beside its discovery record."""
+    about = record.parent.parent / "runs" / record.name
+    return files.read_json(about)["params"] if about.is_file() else {}
 
 
 def _due(sequence: FrameSequence, folder: Path) -> Frame:

@@ -44,3 +44,22 @@ def in_bytes(size: float) -> str:
     """Write a number of bytes for people: in kB, MB or GB, each a thousand of the one before."""
     scale, unit = next(((scale, unit) for scale, unit in ((1e9, "GB"), (1e6, "MB")) if size >= scale), (1e3, "kB"))
     return f"{size / scale:.1f} {unit}"
+
+
+def reason(error: BaseException) -> str:
+    """Return the informative line of an exception, safe to show: what kind it is and what it says.
+
+    That is the last line of what TorchScript and torch's compiler raise, which begin with the code that failed, and
+    the first line of everything else. A package that is missing is named with the way to get it.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    is_traceback = any(line.startswith(("Traceback", "The following operation failed")) for line in lines)
+    text = clean(f"{type(error).__name__}: {lines[-1] if is_traceback else lines[0]}"[:400])
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.split(".")[0]
+        text += f"; pip install {PACKAGES.get(package, package)}, or name the folder of its code in python_path"
+    return text
+
+
+PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+"""What is installed under another name than it is imported by."""

@@ -1,7 +1,7 @@
 """The networks that Dailies can build from a checkpoint's ``model_config``."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -9,6 +9,7 @@ from torch import nn
 from dailies.architectures.nafnet import NAFNet
 from dailies.architectures.unet import UNet
 from dailies.errors import LoadError
+from dailies.weights import Group, under
 
 
 def settings_of(network: type[nn.Module]) -> list[str]:
@@ -16,24 +17,35 @@ def settings_of(network: type[nn.Module]) -> list[str]:
     return list(inspect.signature(network).parameters)
 
 
-def build(name: str, model_config: Mapping[str, Any]) -> nn.Module:
-    """Construct a network from a checkpoint's ``model_config``, with random weights.
+def build(name: str, settings: Mapping[str, Any]) -> nn.Module:
+    """Construct a network from those of the settings that it knows, with random weights.
 
     Raises:
-        LoadError: a keyword or a value that the network does not know.
+        LoadError: a value that the network cannot be built from.
     """
     network = ARCHITECTURES[name]
-    known = settings_of(network)
-    unknown = sorted(set(model_config) - set(known))
-    if unknown:
-        raise LoadError(f"{name} does not know {', '.join(unknown)}; it knows {', '.join(known)}")
+    known = {key: settings[key] for key in settings_of(network) if key in settings}
     try:
-        return network(**model_config)
+        return network(**known)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise LoadError(f"cannot build {name} from model_config {model_config}: {error}") from error
+        raise LoadError(f"cannot build {name} from {known}: {error}") from error
+
+
+def settings_in(name: str, found: Sequence[Group]) -> list[dict[str, Any]]:
+    """Return what a network has to be built from so that weights fit it, read from their names and shapes.
+
+    There is one dict for each different set of weights that looks like this network's; none where nothing does.
+    """
+    network = ARCHITECTURES[name]
+    read = (network.settings_in(state) for state in under(found, network.ANCHOR))
+    settings: list[dict[str, Any]] = []
+    for each in read:
+        if each is not None and each not in settings:
+            settings.append(each)
+    return settings
 
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"unet": UNet, "nafnet": NAFNet}
 """Networks by the name that a checkpoint or a run gives."""
 
-__all__ = ["ARCHITECTURES", "NAFNet", "UNet", "build", "settings_of"]
+__all__ = ["ARCHITECTURES", "NAFNet", "UNet", "build", "settings_in", "settings_of"]

@@ -4,8 +4,10 @@ Three things differ from the paper: the block does not widen before the depthwis
 not added to the output, and the output goes through tanh.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +50,26 @@ class NAFNet(nn.Module):
     Raises:
         LoadError: an unknown size, or numbers that do not fit together.
     """
+
+    ANCHOR = "intro.weight"
+    """A weight that every size of it has."""
+
+    @staticmethod
+    def settings_in(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """Read from weights what the network was built from; None where they are of another network."""
+        first, last = state["intro.weight"], state.get("ending.weight")
+        if last is None or first.dim() != 4 or last.dim() != 4:
+            return None
+        down, up = (_blocks(state, part) for part in ("encoders", "decoders"))
+        middle = {name.split(".")[1] for name in state if name.startswith("middle_blks.")}
+        return {
+            "in_channels": first.shape[1],
+            "out_channels": last.shape[0],
+            "width": first.shape[0],
+            "encoder_blocks": down,
+            "middle_blocks": len(middle),
+            "decoder_blocks": up,
+        }
 
     def __init__(
         self,
@@ -106,6 +128,13 @@ class NAFNet(nn.Module):
         for up, decoder in zip(self.ups, self.decoders, strict=True):
             x = decoder(up(x) + skips.pop())
         return torch.tanh(self.ending(x))[..., :height, :width]
+
+
+def _blocks(state: Mapping[str, Tensor], part: str) -> list[int]:
+    """Count the blocks of each level: ``encoders.{level}.{block}.…``."""
+    found = {tuple(name.split(".")[1:3]) for name in state if name.startswith(f"{part}.") and name.count(".") > 2}
+    counts = Counter(level for level, _ in found)
+    return [counts[level] for level in sorted(counts, key=lambda text: (len(text), text))]
 
 
 class Block(nn.Module):

@@ -4,6 +4,8 @@ Four things differ from the paper: the convolutions are padded, so that the size
 batch norm, the way up is bilinear, and the output goes through tanh.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +31,17 @@ class DoubleConv(nn.Module):
 
 class UNet(nn.Module):
     """Three halvings and back, with ``base_channels`` features at full size; images in [-1, 1] both ways."""
+
+    ANCHOR = "inc.conv.0.weight"
+    """A weight that every size of it has."""
+
+    @staticmethod
+    def settings_in(state: Mapping[str, Tensor]) -> dict[str, int] | None:
+        """Read from weights what the network was built from; None where they are of another network."""
+        first, last = state["inc.conv.0.weight"], state.get("outc.weight")
+        if last is None or first.dim() != 4 or last.dim() != 4:
+            return None
+        return {"in_channels": first.shape[1], "out_channels": last.shape[0], "base_channels": first.shape[0]}
 
     def __init__(self, in_channels: int = 3, out_channels: int = 3, base_channels: int = 64) -> None:
         super().__init__()

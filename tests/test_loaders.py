@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 CODE = """
+import os
 import sys
 
 import numpy as np
@@ -66,6 +67,12 @@ def traced(path):
 
 def needs_a_package(path):
     import no_such_package.inner
+
+def settle_in(path):
+    os.chdir("/")
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    return Gain(2.0).to_empty(device="cpu").apply(lambda each: each.gain.data.fill_(2))
 
 def two_paths(path, weights):
     return Gain(1.0)
@@ -214,19 +221,21 @@ def test_a_function_of_an_installed_package_is_found(tmp_path):
         ("the_class", "returned the class Gain for weights.xyz; it must return a torch.nn.Module"),
         ("weights", "returned an object of type dict for weights.xyz; it must return a torch.nn.Module"),
         (
-            "missing",
-            "cannot be imported: AttributeError: module '{module}' has no attribute 'missing'",
+            "laod",
+            "does not exist: {place} has no laod; it has Gain, load, load_folder, load_with_params, params_first "
+            "and 14 more",
         ),
         ("SETTINGS", "is an object of type dict, not a function"),
     ],
 )
 def test_what_a_users_function_does_wrong_is_said(ours, artifact, function, text):
-    line = CODE.splitlines().index("    assert path is None") + 1
+    name, line = ours[0], CODE.splitlines().index("    assert path is None") + 1
+    place = ours[1] / f"{name}.py"
 
     with pytest.raises(LoadError) as error:
         loaded(ours, artifact, function)
 
-    assert str(error.value) == f"model_loader {ours[0]}:{function} {text.format(module=ours[0], line=line)}"
+    assert str(error.value) == f"model_loader {name}:{function} {text.format(module=name, line=line, place=place)}"
 
 
 def test_of_torchscripts_traceback_the_last_line_is_said(ours, artifact):
@@ -260,6 +269,15 @@ def test_a_module_that_cannot_be_imported_is_one_sentence(tmp_path, monkeypatch,
         Loaders(python_path=(tmp_path,)).load(f"{name}:load", artifact, {})
 
     assert str(error.value) == f"model_loader {name}:load cannot be imported: {text}"
+
+
+def test_what_a_users_code_changes_for_the_whole_process_is_undone(ours, artifact):
+    before = Path.cwd(), torch.get_default_dtype(), torch.get_default_device()
+
+    network, _ = loaded(ours, artifact, "settle_in")
+
+    assert network.gain == 2
+    assert (Path.cwd(), torch.get_default_dtype(), torch.get_default_device()) == before
 
 
 def test_a_reason_is_not_long():

@@ -3,8 +3,8 @@
 import importlib
 import inspect
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import nn
 from dailies.errors import LoadError
 from dailies.factories import Factories, channels_of
 from dailies.signatures import Signature
-from dailies.text import clean
+from dailies.text import clean, few
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class Loaders:
         name = (architecture or "").lower()
         matching = [key for key in self.own if fnmatchcase(name, key.lower()) or fnmatchcase(folder, key)]
         special = [key for key in matching if key != ANY]
+        if self.own and not matching:
+            log.info("model_loader has no function for %s, architecture %s", folder, name or "unknown")
         return self.own[(special or matching)[-1]] if matching else None
 
     def load(self, function: str, path: Path, params: Mapping[str, str]) -> tuple[nn.Module, Mapping[str, str]]:
@@ -68,7 +70,8 @@ class Loaders:
         called, file = self._function(function), clean(path.name)
         given = {PARAMS: dict(params)} if _takes_params(called) else {}
         try:
-            network = called(path.absolute(), **given)
+            with _contained():
+                network = called(path.absolute(), **given)
         except (Exception, SystemExit) as error:  # the user's own code
             log.exception("model_loader %s failed", function)
             raise LoadError(f"model_loader {function} failed for {file} with {reason(error)}") from error
@@ -82,13 +85,35 @@ class Loaders:
         Factories.make_importable(*self.python_path)
         module, _, attribute = name.partition(":")
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            with _contained():
+                imported = importlib.import_module(module)
         except (Exception, SystemExit) as error:  # importing runs the user's own code
             log.exception("model_loader %s cannot be imported", name)
             raise LoadError(f"model_loader {name} cannot be imported: {reason(error)}") from error
+        if attribute not in dir(imported):
+            place, there = getattr(imported, "__file__", None) or module, few(_functions_of(imported))
+            raise LoadError(f"model_loader {name} does not exist: {clean(place)} has no {attribute}; it has {there}")
+        found = getattr(imported, attribute)
         if not callable(found):
             raise LoadError(f"model_loader {name} is {_described(found)}, not a function")
         return found
+
+
+@contextmanager
+def _contained() -> Iterator[None]:
+    """Undo what a user's code changes for the whole process: the current folder, the default type and device."""
+    dtype = torch.get_default_dtype()
+    with chdir("."):
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            torch.set_default_device(None)
+
+
+def _functions_of(module: Any) -> list[str]:
+    """Return the names of the functions and classes that a module defines itself."""
+    return [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
 
 
 def input_channels(network: nn.Module) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dailies.config import allowed, pixel_settings, validated
+from dailies.config import allowed, loading_settings, pixel_settings, validated
 from dailies.errors import ConfigError
 from jsonschema import Draft202012Validator
 from snakemake.cli import parse_config
@@ -20,6 +20,7 @@ DEFAULTS = {key: rule["default"] for key, rule in RULES.items()} | {
 }
 TEXT_HINT = "not as text; write it in quotes in the configuration file."
 PARITY = "parity_tolerance is {}; allowed: two numbers of at least 0, in brackets."
+LOADER = "text such as loaders:load, a mapping such as {'restorer_*': 'loaders:load'} or none"
 LIST_HINT = "not as text; write it in brackets on the command line, '{}=[...]', or in quotes in the configuration file."
 
 
@@ -117,6 +118,9 @@ def test_the_given_configuration_is_not_changed():
         ("folder_name={run_id:.8}", "{run_id:.8}"),
         ("folder_name={run_name}_{run_id:.8}", "{run_name}_{run_id:.8}"),
         ("checkpoint_pattern=checkpoints/last*.pth", "checkpoints/last*.pth"),
+        ("model_loader=torch.jit:load", "torch.jit:load"),
+        ("model_loader={swinir_*: torch.jit:load}", {"swinir_*": "torch.jit:load"}),
+        ("model_loader=none", None),
     ],
 )
 def test_values_from_the_command_line(entry, value):
@@ -230,6 +234,22 @@ def test_a_wrong_key_names_the_right_one(key, message):
             "artifact_remap",
             {"/a": 1},
             "artifact_remap is {'/a': 1}; allowed: a mapping such as {/old/mlruns: /new/mlruns}.",
+        ),
+        ("model_loader", "loaders.load", f"model_loader is 'loaders.load'; allowed: {LOADER}."),
+        ("model_loader", "/code/loaders.py:load", f"model_loader is '/code/loaders.py:load'; allowed: {LOADER}."),
+        ("model_loader", "loaders:", f"model_loader is 'loaders:'; allowed: {LOADER}."),
+        ("model_loader", ["loaders:load"], f"model_loader is ['loaders:load']; allowed: {LOADER}."),
+        ("model_loader", 3, f"model_loader is 3; allowed: {LOADER}."),
+        ("model_loader", {"": "loaders:load"}, f"model_loader is {{'': 'loaders:load'}}; allowed: {LOADER}."),
+        (
+            "model_loader",
+            {"unet": "loaders:load", "swinir_*": "loaders"},
+            f"model_loader is {{'swinir_*': 'loaders'}}; allowed: {LOADER}.",
+        ),
+        (
+            "artifact_remap",
+            {f"/old/{number}": f"/new/{number}" for number in range(20)} | {7: 1},
+            "artifact_remap is {7: 1}; allowed: a mapping such as {/old/mlruns: /new/mlruns}.",
         ),
         ("compare", "x" * 200, f"compare is '{'x' * 76}...; allowed: true or false."),
     ],
@@ -416,6 +436,75 @@ def test_only_what_changes_pixels_is_a_pixel_setting():
     assert pixel_settings(accepted(batch=4)) == pixel_settings(accepted())
     assert pixel_settings(accepted(parity_tolerance=[9, 9])) == pixel_settings(accepted())
     assert pixel_settings(accepted(device="cpu", max_runs=3, png_compression="small")) == pixel_settings(accepted())
+
+
+LOADING = {"default_architecture", "model_factory", "python_path", "signatures", "architecture_from", "code"}
+
+
+@pytest.fixture
+def code(tmp_path):
+    """A folder with the user's modules."""
+    (tmp_path / "program" / "inner").mkdir(parents=True)
+    for name in ("loaders.py", "factories.py", "program/inner/networks.py"):
+        (tmp_path / name).write_text("")
+    return tmp_path
+
+
+def test_no_loader_leaves_what_decides_on_a_network_as_it_was(code):
+    config = accepted(model_factory="factories:build", python_path=str(code))
+
+    assert loading_settings(config).keys() == LOADING
+    assert loading_settings(accepted(python_path=str(code), model_loader={})).keys() == LOADING
+
+
+def test_a_loader_changes_nothing_for_the_networks_of_a_factory(code):
+    before = loading_settings(accepted(model_factory="factories:build", python_path=str(code)))
+
+    both = {"model_factory": "factories:build", "model_loader": {"a": "loaders:load", "b": "torch.jit:load"}}
+    after = loading_settings(accepted(**both, python_path=str(code)))
+
+    assert {key: after[key] for key in LOADING} == before
+    assert after["model_loader"] == both["model_loader"]
+    assert after["loader_code"].keys() == {"loaders:load", "torch.jit:load"}
+    assert after["loader_code"]["torch.jit:load"] is None
+
+
+def test_editing_a_loaders_package_changes_its_digest_alone(code):
+    config = accepted(model_loader={"a": "loaders:load", "b": "program.inner.networks:load"}, python_path=str(code))
+    before = loading_settings(config)
+    assert loading_settings(config) == before
+
+    (code / "program" / "inner" / "others.py").write_text("another = 1")
+    after = loading_settings(config)
+
+    assert after["loader_code"]["loaders:load"] == before["loader_code"]["loaders:load"] is not None
+    assert after["loader_code"]["program.inner.networks:load"] != before["loader_code"]["program.inner.networks:load"]
+    assert after | {"loader_code": None} == before | {"loader_code": None}
+
+
+@pytest.mark.parametrize("key", ["model_factory", "model_loader"])
+@pytest.mark.parametrize(
+    ("function", "module", "advice"),
+    [
+        ("nowhere:load", "nowhere", ""),
+        ("loaders.inner:load", "loaders.inner", ""),
+        ("loaders.py:load", "loaders.py", "; write it without .py"),
+        ("program.networks:load", "program.networks", ""),
+    ],
+)
+def test_the_module_of_a_users_function_must_be_there(code, key, function, module, advice):
+    message = f"{key} names the module {module}, which is neither in python_path ({code}) nor installed{advice}."
+
+    assert refused(**{key: function, "python_path": str(code)}) == message
+    assert refused(**{key: {"a": function, "b": "torch.jit:load"}, "python_path": str(code)}) == message
+    for found in ("loaders", "program", "program.inner", "program.inner.networks", "torch.jit"):
+        accepted(**{key: f"{found}:load", "python_path": str(code)})
+
+
+def test_a_folder_of_python_path_must_be_there(tmp_path):
+    message = f"python_path names '{tmp_path}/typo', which is no folder; allowed: folders that hold Python modules."
+
+    assert refused(model_loader="torch.jit:load", python_path=f"{tmp_path}/typo") == message
 
 
 def test_validation_imports_nothing_heavy():

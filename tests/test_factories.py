@@ -100,12 +100,15 @@ def test_a_users_function_builds_the_architecture_that_it_is_for(factories):
 @pytest.mark.parametrize(
     ("function", "text"),
     [
-        ("number", r"^model_factory ours_\d+:number returned a int, not a torch\.nn\.Module$"),
+        ("number", r"^model_factory ours_\d+:number returned an object of type int, not a torch\.nn\.Module$"),
         (
             "fail",
             r"^model_factory ours_\d+:fail failed for a\.pth with KeyError: 'depth\\n\\x1b\[31m'; it was given \{\}$",
         ),
-        ("missing", r"^model_factory ours_\d+:missing cannot be imported \(AttributeError: .*\); see python_path$"),
+        (
+            "missing",
+            r"^model_factory ours_\d+:missing does not exist: .*\.py has no missing; it has Restorer",
+        ),
     ],
 )
 def test_what_a_users_function_does_wrong_is_said(factories, function, text):

@@ -682,7 +682,7 @@ def test_without_a_section_for_the_network_all_params_of_the_run_are_what_it_is_
     settings = {"default_architecture": None, "signatures": {}}
     record = {"architecture": None, "hints": {}}
 
-    hints = Hints.gather("folder", record, settings, {"width": "8", "optim.lr": "1e-4"})
+    hints = Hints.gather("folder", record, settings, params={"width": "8", "optim.lr": "1e-4"})
 
     assert hints.config == {"width": 8, "optim": {"lr": 0.0001}}
     assert hints.params == {"width": "8", "optim.lr": "1e-4"}

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import types
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -995,6 +996,78 @@ def test_frames_are_rendered_again_when_the_network_is_fed_otherwise(site, netwo
 
     assert outcome["status"] == "success"
     assert site.rendered_again(before) == (NAMES if again else [])
+
+
+def by_loader(code="first", **own):
+    """What decides on the network when the user's function loads it: the inverse, under the name ``loaded``."""
+    own = own or {"model": "test_render_loaders:inverse"}
+    return LOADING | {"model_loader": own, "loader_code": dict.fromkeys(own.values(), code)}
+
+
+@pytest.fixture
+def loaders(monkeypatch):
+    """The module of the user's functions."""
+
+    def inverse(path):
+        return Network()
+
+    def with_params(path, params):
+        return Network() if params == {"gain": "1"} else None
+
+    module = types.ModuleType("test_render_loaders")
+    module.inverse, module.with_params = inverse, with_params
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def test_a_loader_renders_what_its_network_answers_and_is_recorded(site, loaders):
+    site.record(architecture=None)
+    site.download({"no": "weights"})
+
+    outcome = site.render(loading=by_loader())
+
+    np.testing.assert_array_equal(list(site.pixels().values()), inverted(site))
+    assert (outcome["model"]["builder"], outcome["model"]["architecture"]) == ("test_render_loaders:inverse", "network")
+    assert outcome["model"]["network"]["code"] == "first"
+
+
+@pytest.mark.parametrize(
+    ("loading", "again"),
+    [
+        (by_loader(), False),
+        (by_loader(another="other:load", model="test_render_loaders:inverse"), False),
+        (by_loader() | {"code": "of a factory"}, False),
+        (by_loader("edited"), True),
+        (LOADING, True),
+    ],
+)
+def test_frames_of_a_loader_are_rendered_again_when_its_code_is_edited(site, network, loaders, loading, again):
+    site.render(loading=by_loader())
+    before = site.written()
+
+    outcome = site.render(loading=loading)
+
+    assert outcome["status"] == "success"
+    assert site.rendered_again(before) == (NAMES if again else [])
+
+
+def test_a_loader_for_other_models_renders_nothing_again(site, network, loaders):
+    site.render()
+    before = site.written()
+
+    outcome = site.render(loading=by_loader(another="test_render_loaders:inverse"))
+
+    assert (outcome["model"]["builder"], outcome["model"]["network"]["code"]) == ("dailies", None)
+    assert site.rendered_again(before) == []
+
+
+def test_a_loader_that_declares_params_gets_those_of_the_run(site, loaders):
+    loading = by_loader(model="test_render_loaders:with_params")
+    error = "model_loader test_render_loaders:with_params returned None for best.pth; it must return a torch.nn.Module"
+    assert site.render(loading=loading)["error"] == error
+
+    files.write_json(site.job.record.parents[1] / "runs" / "model.json", {"params": {"gain": "1"}})
+
+    assert site.render(loading=loading)["status"] == "success"
 
 
 def test_a_run_says_how_its_model_is_fed(site, network):

@@ -267,6 +267,43 @@ def test_a_setting_that_changes_pixels_renders_again(rendered):
     assert (after["dark"], after["light"]) == (before["dark"], before["light"])
 
 
+LOADER = """
+import torch
+from dailies.architectures import ARCHITECTURES
+
+def load(path):
+    network = ARCHITECTURES["unet"](base_channels=1)
+    for weights in network.parameters():
+        weights.data.zero_()
+    network.outc.bias.data.fill_({factor} * float(path.read_text()))
+    return network
+"""
+
+
+def test_editing_a_loaders_code_renders_its_models_alone_again(studio):
+    studio.add_frames(2)
+    plain = studio.add_run("plain", grey_checkpoint(0.3))
+    exotic = studio.add_run("exotic", b"0.25", path="exotic.ckpt", params={})
+    studio.config |= {"compare": False, "python_path": [str(studio.root)]}
+    (studio.root / "loaders.py").write_text(LOADER.format(factor=1))
+
+    studio.snakemake(expect=1)
+    before = studio.written(plain)
+    assert studio.metadata(exotic)["render"]["status"] == "load_failed"
+
+    studio.config["model_loader"] = {"exotic_*": "loaders:load"}
+    studio.snakemake()
+    assert studio.levels(exotic) == [grey(0.25)] * 2
+    about = studio.metadata(exotic)
+    assert (about["network"]["builder"], about["architecture"]) == ("loaders:load", "unet")
+    assert "Nothing to be done" in studio.snakemake("-n")
+
+    (studio.root / "loaders.py").write_text(LOADER.format(factor=2))
+    studio.snakemake()
+    assert studio.levels(exotic) == [grey(0.5)] * 2
+    assert studio.written(plain) == before
+
+
 def test_broken_models_fail_alone_and_are_retried(studio):
     studio.add_frames(2)
     good = studio.add_run("good", grey_checkpoint(0.3))

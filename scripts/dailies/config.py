@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,22 +90,33 @@ def pixel_settings(config: Mapping) -> dict[str, Any]:
 
 
 def loading_settings(config: Mapping) -> dict[str, Any]:
-    """Return what decides which network an artifact becomes, the code of the user's own factories included."""
+    """Return what decides which network an artifact becomes, the code of the user's own functions included.
+
+    ``loader_code`` maps each function of ``model_loader`` to the digest of its code. Without ``model_loader`` both are
+    left out: what was rendered before the key existed stays as it is.
+    """
     keys = ("default_architecture", "model_factory", "python_path", "signatures", "architecture_from")
-    return {key: config[key] for key in keys} | {"code": _code_digest(config)}
+    folders, loaders = config["python_path"], _functions(config["model_loader"])
+    settings = {key: config[key] for key in keys} | {"code": _code_digest(_functions(config["model_factory"]), folders)}
+    if loaders:
+        code = {function: _code_digest([function], folders) for function in loaders}
+        settings |= {"model_loader": config["model_loader"], "loader_code": code}
+    return settings
 
 
-def _code_digest(config: Mapping) -> str | None:
-    """Give a digest of the user's packages that ``model_factory`` names; None where ``python_path`` holds none."""
-    found = {
-        path for package in _packages(config["model_factory"]) for path in _sources(config["python_path"], package)
-    }
+def _code_digest(functions: Iterable[str], python_path: Iterable[str]) -> str | None:
+    """Return a digest of the packages that the user's functions are in; None if ``python_path`` holds none of them."""
+    found = {path for package in _packages(functions) for path in _sources(python_path, package)}
     return files.digest([[str(path), files.sha256_of(path)] for path in sorted(found)]) if found else None
 
 
-def _packages(model_factory: str | Mapping[str, str] | None) -> set[str]:
-    functions = model_factory.values() if isinstance(model_factory, Mapping) else [model_factory or ""]
-    return {re.split(r"[.:]", function)[0] for function in functions} - {""}
+def _functions(given: str | Mapping[str, str] | None) -> list[str]:
+    """Return the functions that ``model_factory`` or ``model_loader`` names, sorted."""
+    return sorted(set(given.values() if isinstance(given, Mapping) else [given] if given else []))
+
+
+def _packages(functions: Iterable[str]) -> set[str]:
+    return {re.split(r"[.:]", function)[0] for function in functions}
 
 
 def _sources(python_path: Iterable[str], package: str) -> Iterator[Path]:
@@ -223,6 +234,9 @@ def _refusal(key: str, given: Any, rule: Mapping) -> str:
                 f"{key} was read as {_misread(misread[0])}, not as text; "
                 f"write it {brackets}in quotes in the configuration file."
             )
+    if "object" in types and isinstance(given, Mapping):
+        wrong = {str(error.path[0]) for error in Draft202012Validator(rule).iter_errors(given) if error.path}
+        given = {name: value for name, value in given.items() if str(name) in wrong} or given
     text = f"{key} is {_shown(given)}; allowed: {allowed(rule)}"
     number = _number(given)
     if {"boolean", "array"} <= types and number in (0, 1):
@@ -309,16 +323,30 @@ def _loading_problems(config: Mapping) -> Iterator[str]:
             signature(Signature(), (f"signatures of {pattern}", said))
         except LoadError as error:
             yield f"{error}."
-    if {"model_factory", "python_path"} <= config.keys():
-        for folder in config["python_path"]:
-            if not Path(folder).is_dir():
-                yield f"python_path names {folder!r}, which is no folder; allowed: folders that hold Python modules."
-        for package in sorted(_packages(config["model_factory"])):
-            if not any(_sources(config["python_path"], package)) and find_spec(package) is None:
-                yield (
-                    f"model_factory names the module {package}, which is neither in python_path "
-                    f"({', '.join(config['python_path']) or 'empty'}) nor installed."
-                )
+    for folder in config.get("python_path", ()):
+        if not Path(folder).is_dir():
+            yield f"python_path names {folder!r}, which is no folder; allowed: folders that hold Python modules."
+    for key in ("model_factory", "model_loader"):
+        if {key, "python_path"} <= config.keys():
+            yield from _missing_modules(key, config[key], config["python_path"])
+
+
+def _missing_modules(key: str, given: str | Mapping[str, str] | None, python_path: Sequence[str]) -> Iterator[str]:
+    """Name the modules of the user's functions that cannot be imported, as far as that shows without importing."""
+    for module in sorted({function.partition(":")[0] for function in _functions(given)}):
+        package = module.partition(".")[0]
+        if not any(_is_module(Path(folder), module) for folder in python_path) and find_spec(package) is None:
+            ending = "; write it without .py" if module.endswith(".py") else ""
+            yield (
+                f"{key} names the module {module}, which is neither in python_path "
+                f"({', '.join(python_path) or 'empty'}) nor installed{ending}."
+            )
+
+
+def _is_module(folder: Path, module: str) -> bool:
+    *parents, name = module.split(".")
+    place = folder.joinpath(*parents)
+    return (place / name).is_dir() or any(place.glob(f"{name}.*"))
 
 
 def _credentials_refusal(uri: str) -> str:

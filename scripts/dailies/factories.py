@@ -1,10 +1,7 @@
 """Factories: from an architecture's name, or from the weights alone, to a network."""
 
 import copy
-import importlib
-import inspect
 import logging
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -18,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from dailies import user_code
 from dailies.architectures import ARCHITECTURES, build, settings_in, settings_of
 from dailies.checkpoints import ARCHITECTURE_KEYS, EXACT, RUN_PARAMS, Checkpoint, listed
 from dailies.errors import LoadError
@@ -128,37 +126,24 @@ class Factories:
     def _called(
         self, checkpoint: Checkpoint, architecture: str, function: str, config: Any, params: Mapping[str, Any]
     ) -> Built:
-        factory = self._function(function)
+        factory = user_code.function("model_factory", function, self.python_path)
         shown_config = f"it was given {shown_value(config)}"
         extra = _extras(factory, checkpoint, params)
         try:
-            network = factory(copy.deepcopy(config), **extra)
-        except Exception as error:  # the user's own code
+            with user_code.contained():
+                network = factory(copy.deepcopy(config), **extra)
+        except (Exception, SystemExit) as error:  # the user's own code
             log.exception("model_factory %s failed", function)
             raise LoadError(
                 f"model_factory {function} failed for {checkpoint.file} with {reason(error)}; {shown_config}"
             ) from error
         if not isinstance(network, nn.Module):
-            raise LoadError(f"model_factory {function} returned a {type(network).__name__}, not a torch.nn.Module")
+            raise LoadError(f"model_factory {function} returned {user_code.described(network)}, not a torch.nn.Module")
         identity = _identity(checkpoint.config_from, config) | ({"params": dict(params)} if "params" in extra else {})
         try:
             return _filled(network, checkpoint, architecture or type(network).__name__, function, identity)
         except LoadError as error:
             raise LoadError(f"{error}; it was built by {function}, and {shown_config}") from error
-
-    def _function(self, name: str) -> Callable[[Mapping[str, Any]], Any]:
-        self.make_importable(*self.python_path)
-        module, _, attribute = name.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # importing runs the user's own code
-            log.exception("model_factory %s cannot be imported", name)
-            raise LoadError(f"model_factory {name} cannot be imported ({reason(error)}); see python_path") from error
-
-    @staticmethod
-    def make_importable(*folders: Path) -> None:
-        """Let Python find modules in these folders, before all others."""
-        sys.path[:0] = [str(folder.absolute()) for folder in folders if str(folder.absolute()) not in sys.path]
 
 
 def shown_value(value: Any) -> str:
@@ -192,14 +177,10 @@ def _is_named(config: Mapping[str, Any]) -> bool:
 
 def _extras(factory: Callable, checkpoint: Checkpoint, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a user's function asks for beside the configuration, by the names of its further parameters."""
-    try:
-        further = list(inspect.signature(factory).parameters)[1:]
-    except (TypeError, ValueError):  # of a function that is no Python
-        further = []
     extra: dict[str, Any] = {}
-    if "params" in further:
+    if user_code.declares(factory, "params"):
         extra["params"] = dict(params)
-    if "state_dict" in further:
+    if user_code.declares(factory, "state_dict"):
         extra["state_dict"] = dict(next((group.tensors for group in preferred(checkpoint.groups)), {}))
     return extra
 

@@ -15,8 +15,10 @@ from dailies.catalog import MLMODEL, WEIGHTS
 from dailies.checkpoints import RUN_PARAMS, TRUST, Checkpoint, listed, read_checkpoint, shown
 from dailies.errors import LoadError, UnknownKind
 from dailies.factories import Factories, channels_of
+from dailies.loaders import Loaders, input_channels
 from dailies.programs import is_program, open_program
 from dailies.signatures import Signature, overrides, signature, told_by
+from dailies.user_code import make_importable
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +38,12 @@ class Hints:
     """What the run's params say to build the network from, used where the checkpoint says nothing: those that begin
     with ``model.``, as nested dicts; all of them where none does."""
     config_from: str = RUN_PARAMS
-    params: Mapping[str, Any] = field(default_factory=dict)
-    """All of the run's params."""
     run: Mapping[str, Any] = field(default_factory=dict)
     """What the run's ``dailies.…`` params and tags say of the signature."""
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the configuration says of signatures, by architecture or folder name."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """All params of the run, for a user's function that declares them."""
 
     @classmethod
     def gather(
@@ -49,9 +51,10 @@ class Hints:
         folder: str,
         record: Mapping[str, Any],
         settings: Mapping[str, Any],
+        *,
         params: Mapping[str, str] | None = None,
     ) -> "Hints":
-        """Take a model's discovery record, the configuration's settings of loading, and the run's ``params``."""
+        """Take a model's discovery record, the configuration's settings of loading, and all params of the run."""
         said = record["hints"]
         params = params or {}
         section = {key: text for key, text in {**params, **said}.items() if key.startswith(MODEL)}
@@ -109,15 +112,21 @@ class Model:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Epoch and losses as the checkpoint tells them; only those that it tells."""
     builder: str = "dailies"
-    """Who built the network: dailies, spandrel, a user's function, or the kind of program that the artifact is."""
+    """Who built the network: dailies, spandrel, a user's function (``model_factory`` or ``model_loader``), or the kind
+    of program that the artifact is."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """What the network was built from; empty where it came whole."""
+    """What the network was built from, or the run's params that a loader was given; empty where it came whole."""
     notes: tuple[str, ...] = ()
     """What a user may want to know of how it was loaded."""
 
 
 def load_model(
-    path: Path, *, hints: Hints | None = None, factories: Factories | None = None, trust_pickle: bool = False
+    path: Path,
+    *,
+    hints: Hints | None = None,
+    factories: Factories | None = None,
+    loaders: Loaders | None = None,
+    trust_pickle: bool = False,
 ) -> Model:
     """Build the network that a downloaded artifact holds, on the CPU, with float32 weights.
 
@@ -125,17 +134,21 @@ def load_model(
         path: a file of weights, a program (TorchScript, torch.export, ONNX), or the folder of an MLflow model.
         hints: what is known beside the artifact.
         factories: who builds which network.
+        loaders: the user's functions that load artifacts themselves; where one is named, nothing else is tried.
         trust_pickle: load files whose loading can run code of their author.
 
     Raises:
         LoadError: saying what was found and what was expected.
     """
-    hints, factories = hints or Hints(), factories or Factories()
+    hints, factories, loaders = hints or Hints(), factories or Factories(), loaders or Loaders()
+    artifact = path
+    if function := loaders.named(architecture=hints.architecture, folder=hints.folder):
+        return _loaded(artifact, function, loaders, hints)
     code: list[Path] = []
     if path.is_dir():
         path, code = _flavored(path)
     if trust_pickle:
-        factories.make_importable(*code, *factories.python_path)
+        make_importable(*code, *factories.python_path)
     if is_program(path):
         return _program(path, hints, trust_pickle)
     try:
@@ -144,6 +157,8 @@ def load_model(
         raise LoadError(f"{error}; known architectures: {factories.known()}") from error
     if isinstance(read, nn.Module):
         return _whole(read, hints)
+    if read.architecture and (function := loaders.named(architecture=read.architecture, folder=hints.folder)):
+        return _loaded(artifact, function, loaders, replace(hints, architecture=read.architecture))
     if not read.config:
         read = replace(read, config=hints.config, config_from=hints.config_from)
     name = read.architecture or hints.architecture or ""
@@ -176,6 +191,14 @@ def _signature(known: Signature, architecture: str, hints: Hints, read: Checkpoi
         ("the run", hints.run),
         ("the checkpoint", read.said if read else {}),
     )
+
+
+def _loaded(path: Path, function: str, loaders: Loaders, hints: Hints) -> Model:
+    """Take the network that the user's ``model_loader`` makes of an artifact."""
+    network, params = loaders.load(function, path, hints.params)
+    name = (hints.architecture or type(network).__name__).lower()
+    known = Signature(channels=input_channels(network))
+    return Model(network, name, _signature(known, name, hints), builder=function, config=params)
 
 
 def _program(path: Path, hints: Hints, trust_pickle: bool) -> Model:

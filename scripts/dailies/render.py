@@ -47,7 +47,7 @@ class Job:
     settings: Mapping[str, Any]
     """Precision, compile, autotune, tiled, tile_size, overlap, output_format, transfer: what changes pixels."""
     loading: Mapping[str, Any]
-    """Architectures, factories and signatures: what decides which network the artifact becomes."""
+    """Architectures, factories, loaders and signatures: what decides which network the artifact becomes."""
     png_compression: str
     batch: int | str
     """How many frames go through the network together, or "auto"."""
@@ -158,15 +158,16 @@ def _attempt(
 
     from dailies.engine import Engine, Settings, find_device
     from dailies.factories import Factories
+    from dailies.loaders import Loaders
     from dailies.models import Hints, load_model
 
     torch.set_num_threads(job.threads)
     device = find_device(job.device)
     trusted = _is_trusted(job.trust_pickle, record)
     try:
-        hints = Hints.gather(job.folder.name, record, job.loading, _params(job.record))
-        factories = Factories.from_settings(job.loading)
-        model = load_model(path, hints=hints, factories=factories, trust_pickle=trusted)
+        hints = Hints.gather(job.folder.name, record, job.loading, params=_params(job))
+        factories, loaders = Factories.from_settings(job.loading), Loaders.from_settings(job.loading)
+        model = load_model(path, hints=hints, factories=factories, loaders=loaders, trust_pickle=trusted)
         settings = {each.name: job.settings[each.name] for each in fields(Settings) if each.name in job.settings}
         engine = Engine(model, device=device, settings=Settings(**settings, batch=job.batch))
         engine.probe()
@@ -192,12 +193,6 @@ def _attempt(
     return Ending(status, reason, about | _found(model, engine), manifest.done())
 
 
-def _params(record: Path) -> Mapping[str, str]:
-    """Return the params of a model's run, which lie beside its discovery record."""
-    about = record.parent.parent / "runs" / record.name
-    return files.read_json(about)["params"] if about.is_file() else {}
-
-
 def _due(sequence: FrameSequence, folder: Path) -> Frame:
     """Guess which frame comes first, before the model is loaded, of which alone it depends whether all are due."""
     return next((frame for frame in sequence.frames if not (folder / frame.output).exists()), sequence.frames[0])
@@ -212,6 +207,12 @@ def _route(job: Job, sequence: FrameSequence) -> Route:
         png_compression=job.png_compression,
         threads=job.threads,
     )
+
+
+def _params(job: Job) -> Mapping[str, str]:
+    """Return all params of the model's run, which its discovery record does not hold."""
+    run = job.record.parents[1] / "runs" / job.record.name
+    return files.read_json(run)["params"] if run.is_file() else {}
 
 
 def _is_trusted(trust: bool | Sequence[str], record: Mapping[str, Any]) -> bool:
@@ -246,7 +247,7 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity:
         "network": {
             "builder": model.builder,
             "config": files.digest(repr(sorted(model.config.items()))),
-            "code": job.loading["code"] if ":" in model.builder else None,
+            "code": _code(model.builder, job.loading),
             "part": engine.part,
             # the one used, of which one asked for may fall short: frames of both never mix in a sequence
             "precision": engine.precision,
@@ -261,6 +262,12 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity:
         "trust_pickle": trusted,
         "signature": asdict(engine.signature),
     }
+
+
+def _code(builder: str, loading: Mapping[str, Any]) -> str | None:
+    """Return the digest of the user's code that a network came from; None if it is not the user's."""
+    loaders = loading.get("loader_code", {})
+    return loaders[builder] if builder in loaders else loading["code"] if ":" in builder else None
 
 
 def _found(model: "Model", engine: "Engine") -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Text that others wrote, made fit to show: in an error, a log, a table."""
 
+import inspect
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 FEW = 5
 """How many of several things an error or a note spells out before it counts the rest."""
@@ -46,20 +48,36 @@ def in_bytes(size: float) -> str:
     return f"{size / scale:.1f} {unit}"
 
 
-def reason(error: BaseException) -> str:
-    """Return the informative line of an exception, safe to show: what kind it is and what it says.
+LONGEST_REASON = 300
+"""Characters of an exception's text that an error shows."""
 
-    That is the last line of what TorchScript and torch's compiler raise, which begin with the code that failed, and
-    the first line of everything else. A package that is missing is named with the way to get it.
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    is_traceback = any(line.startswith(("Traceback", "The following operation failed")) for line in lines)
-    text = clean(f"{type(error).__name__}: {lines[-1] if is_traceback else lines[0]}"[:400])
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.split(".")[0]
-        text += f"; pip install {PACKAGES.get(package, package)}, or name the folder of its code in python_path"
-    return text
-
+TRACEBACKS = ("Traceback", "The following operation failed")
+"""How the text of an exception begins that brings the traceback of something else along."""
 
 PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 """What is installed under another name than it is imported by."""
+
+
+def reason(error: BaseException) -> str:
+    """Return the type and the informative part of an exception's text, on one line and safe to show.
+
+    TorchScript and others put a traceback before the message, which then is the last line. A missing package comes
+    with the way to get it.
+    """
+    lines = [line for line in map(clean, str(error).splitlines()) if line]
+    text = lines[-1] if any(line.startswith(TRACEBACKS) for line in lines) else " ".join(lines)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = clean(error.name).split(".")[0]
+        text += f"; pip install {PACKAGES.get(package, package)}, or name the folder of its code in python_path"
+    elif isinstance(error, SystemExit):
+        text += "; the code calls sys.exit, as scripts do that parse arguments"
+    elif not text and error.__traceback__:
+        text = _place(error)
+    name = type(error).__name__
+    return (text if text.startswith(f"{name}:") else f"{name}: {text}")[:LONGEST_REASON]
+
+
+def _place(error: BaseException) -> str:
+    """Return where an exception was raised, for one that carries no text, such as that of ``assert``."""
+    last = inspect.getinnerframes(error.__traceback__, context=0)[-1]
+    return f"in {last.function}, line {last.lineno} of {Path(last.filename).name}"

@@ -214,6 +214,14 @@ def test_what_does_not_fit_is_counted_and_named():
     )
 
 
+def test_weights_are_found_behind_any_number_of_others():
+    optimizer = {"state": {number: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3)} for number in range(3000)}}
+
+    state, _ = filled({"optimizer": optimizer, "other": {f"{n}.w": torch.zeros(1) for n in range(3000)}, "net": STATE})
+
+    assert same(state, STATE)
+
+
 def test_an_optimizers_state_fits_no_network():
     with pytest.raises(LoadError, match="do not fit the network: 8 missing"):
         filled(OPTIMIZER)

@@ -87,16 +87,21 @@ def groups(content: Any) -> list[Group]:
         if sum(isinstance(each, Mapping) for each in inner.values()) > 1:
             joined.append(Group(path, dict(_flat(inner, DEPTH)), joined=True))
         if depth < DEPTH:
-            waiting += [(f"{path}.{key}".lstrip("."), each, depth + 1) for key, each in inner.items()]
+            holders = [(key, each) for key, each in inner.items() if isinstance(each, HOLDERS)]
+            waiting += [(f"{path}.{key}".lstrip("."), each, depth + 1) for key, each in holders]
     return [group for group in found + joined if group.tensors]
+
+
+HOLDERS = (Mapping, list, tuple, Inert, nn.Module)
+"""What may hold tensors."""
 
 
 def _direct(path: str, value: Any, inner: Mapping[Any, Any]) -> Iterator[Group]:
     """Yield the tensors that lie in a container itself."""
     tensors = {str(key): each for key, each in inner.items() if isinstance(each, Tensor)}
-    if isinstance(value, list | tuple):
+    if tensors and isinstance(value, list | tuple | Inert) and inner.keys() == set(range(len(inner))):
         yield Group(path, tensors, ordered=True)
-    elif all(isinstance(key, str) for key in inner):
+    elif tensors and all(isinstance(key, str) for key in inner):
         others = {key: each for key, each in inner.items() if not isinstance(each, Tensor)}
         yield Group(path, tensors, others, getattr(value, "_metadata", None))
 
@@ -262,8 +267,10 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
     shape, or without values in the closest of them.
     """
     expected = network.state_dict()
+    least = len(list(network.parameters())) / 2  # an optimizer keeps a few tensors for each weight
+    large = [group for group in found if len(group.tensors) >= least] or found
     ranked = sorted(
-        (match for group in found for match in matches(group, network, expected)), key=lambda match: -match.common
+        (match for group in large for match in matches(group, network, expected)), key=lambda match: -match.common
     )
     if not ranked:
         raise LoadError(f"{file} holds no weights")

@@ -324,6 +324,12 @@ def test_a_loader_is_the_way_in_for_a_file_of_no_known_kind(ours, artifact):
         load_model(artifact, hints=hints, loaders=Loaders({"unet": f"{name}:load"}, (folder,)))
 
 
+def test_a_script_goes_by_the_name_of_its_class(ours, artifact):
+    name, folder = ours
+
+    assert load_model(artifact, loaders=Loaders({"*": f"{name}:scripted"}, (folder,))).architecture == "conv2d"
+
+
 def test_the_params_that_a_loader_is_given_are_what_its_network_is_built_from(ours, artifact):
     name, folder = ours
     hints = Hints(architecture="Restorer", params={"gain": "7"})

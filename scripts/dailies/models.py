@@ -8,6 +8,7 @@ from math import lcm
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import nn
 
@@ -196,7 +197,8 @@ def _signature(known: Signature, architecture: str, hints: Hints, read: Checkpoi
 def _loaded(path: Path, function: str, loaders: Loaders, hints: Hints) -> Model:
     """Take the network that the user's ``model_loader`` makes of an artifact."""
     network, params = loaders.load(function, path, hints.params)
-    name = (hints.architecture or type(network).__name__).lower()
+    kind = network.original_name if isinstance(network, torch.jit.ScriptModule) else type(network).__name__
+    name = (hints.architecture or kind).lower()
     known = Signature(channels=input_channels(network))
     return Model(network, name, _signature(known, name, hints), builder=function, config=params)
 

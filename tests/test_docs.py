@@ -13,6 +13,7 @@ from dailies.checkpoints import Checkpoint
 from dailies.factories import Factories
 from dailies.loaders import Loaders
 from dailies.signatures import FIELDS, overrides
+from dailies.weights import groups
 from jsonschema import Draft202012Validator
 
 DOCUMENTS = (
@@ -156,7 +157,7 @@ def test_the_functions_in_the_readme_load_what_it_says(tmp_path, monkeypatch):
     torch.save({"generator": state, "discriminator": {}}, tmp_path / "best.pth")
     function = loaders.named(architecture="gan", folder="restorer_24ep_loss0.1")
     loaded, _ = loaders.load(function, tmp_path / "best.pth", {})
-    built = factories.build(Checkpoint("best.pth", state, {"width": 32}), "gan")
+    built = factories.build(Checkpoint("best.pth", tuple(groups(state)), {"width": 32}), "gan")
 
     pixels = torch.rand(1, 3, 4, 5)
     assert torch.equal(loaded(pixels), built.network(pixels))

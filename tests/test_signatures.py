@@ -60,7 +60,9 @@ def test_a_field_is_read_from_text_or_value(field, value, read):
     ("fields", "text"),
     [
         ({"colour": "bgr"}, f"the run says colour, which is no part of a signature; there are: {', '.join(FIELDS)}"),
-        ({"channels": 2}, "the run says that channels is '2'; allowed: 1 or 3 or 4"),
+        ({"channels": 0}, "the run says that channels is '0'; allowed: a number from 1 to 64"),
+        ({"channels": "65"}, "the run says that channels is '65'; allowed: a number from 1 to 64"),
+        ({"output_channels": 2}, "the run says that output_channels is '2'; allowed: 1 or 3 or 4"),
         ({"scale": "1.5"}, "the run says that scale is '1.5'; allowed: 1 or 2 or 3 or 4 or 8"),
         (
             {"value_range": "[1, 0]"},

@@ -14,16 +14,31 @@ import torch
 from torch import Tensor
 
 from dailies.batches import Batches, even
-from dailies.errors import RenderError
+from dailies.errors import LoadError, RenderError
 from dailies.levels import fed, levels, pad, padded_length, white
 from dailies.memory import Fit, TooMuch, is_out_of_memory, meter
 from dailies.models import Model
-from dailies.network import AUTOCAST, PLAIN, Network
+from dailies.network import AUTOCAST, PLAIN, Network, Part, SeveralImages
 from dailies.signatures import Signature
+from dailies.text import clean, few
 from dailies.tiling import fixed_spans, spans, window
 from dailies.transfers import Download, Transfers
 
 log = logging.getLogger(__name__)
+
+KNOWN_RANGE = frozenset({"dailies", "spandrel"})
+"""Builders that know what black and white are to their networks."""
+
+RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
+"""What black and white are to most networks."""
+
+RANGE = "set value_range in signatures, or the run's tag dailies.value_range"
+
+CROP = 256
+"""Pixels along each side of what is looked at of the first frame."""
+
+FARTHER, MARGIN = 3, 10 / 255
+"""How many times as far from the source, and by how much more, an answer has to be for its range to be doubted."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,7 @@ class Engine:
     def __init__(self, model: Model, *, device: torch.device, settings: Settings) -> None:
         self.settings = settings
         self.device = device
+        self._builder = model.builder
         self._network = Network(model, device, precision=settings.precision, autotune=settings.autotune)
         self._batches = Batches(settings.batch, self._network, meter(device))
         if settings.precision in AUTOCAST and not model.signature.half:
@@ -105,12 +121,90 @@ class Engine:
         self._fit = Fit(tiled=settings.tiled is True, tile=self._tile_sizes()[0], home=device)
 
     @torch.inference_mode()
-    def probe(self) -> None:
-        """Run a small tensor through the network and learn, or confirm, its scale and output channels.
+    def probe(self, first: Callable[[], np.ndarray] | None = None) -> None:
+        """Run a small tensor through the network and learn, or confirm, its scale, output channels and ``multiple``.
 
-        Raises LoadError that says what was expected and what came.
+        ``first`` reads the first frame, which is needed only where something is not known: which of several images
+        is the frame, what black and white are, which sizes the network takes. Raises LoadError that says what was
+        expected and what came.
         """
-        self._network.probe()
+        given = first and (lambda: self._given(*first().shape[:2]))
+        try:
+            self._network.probe(given)
+        except SeveralImages as error:
+            raise LoadError(f"{error}{self._nearest(error.images, first)}") from None
+        self._fit = replace(self._fit, tile=self._tile_sizes()[0])
+        if self._assumes_range:
+            self._doubt_range(first)
+
+    def _nearest(self, images: Sequence[Part], first: Callable[[], np.ndarray] | None) -> str:
+        """Say which of several images is the nearest to the first frame; nothing where that cannot be told."""
+        try:
+            crop = self._crop(first()) if first else None
+            if crop is None:
+                return ""
+            found = {part.path: part for part in self._network.images(self._padded(crop))}
+            far = {part.name: self._distance(found[part.path].tensor.float(), crop) for part in images}
+        except Exception as error:  # of the network, of whoever reads the frame
+            log.info("the images cannot be compared with the first frame", exc_info=error)
+            return ""
+        shown = {clean(name)[:60]: distance * 255 for name, distance in far.items()}
+        nearest = min(shown, key=shown.__getitem__)
+        differences = few(f"{name} by {distance:.1f}" for name, distance in shown.items())
+        return (
+            f". Of the first frame, {nearest} is the nearest to the input; their mean differences from it, of 255: "
+            f"{differences}"
+        )
+
+    def _doubt_range(self, first: Callable[[], np.ndarray] | None) -> None:
+        """Note that the range of values was assumed, and whether another leaves the first frame far nearer as it is."""
+        network, assumed = self._network, self.signature
+        network.note(f"value_range {_written(assumed.value_range)} was assumed; {RANGE}, if it is another")
+        try:
+            crop = self._crop(first()) if first else None
+            if crop is None:
+                return
+            with network.plain():
+                far = {each: self._distance_in(each, crop) for each in {*RANGES, assumed.value_range}}
+        except Exception as error:  # of the network, of whoever reads the frame
+            log.info("the first frame cannot be tried in other ranges", exc_info=error)
+            return
+        finally:
+            network.signature = assumed
+        best, own = min(far, key=far.__getitem__), far[assumed.value_range]
+        if own > FARTHER * far[best] and own - far[best] > MARGIN:
+            network.note(
+                f"with value_range {_written(best)} the network would leave the first frame far nearer to the source: "
+                f"{far[best] * 255:.1f} code values of 255 on average instead of {own * 255:.1f} with the assumed "
+                f"{_written(assumed.value_range)}; if it was trained on {_written(best)}, {RANGE}"
+            )
+
+    def _distance_in(self, value_range: tuple[float, float], crop: np.ndarray) -> float:
+        self._network.signature = replace(self._network.signature, value_range=value_range)
+        return self._distance(self._network(self._padded(crop)), crop)
+
+    @property
+    def _assumes_range(self) -> bool:
+        return not self.signature.tells_range and self._builder not in KNOWN_RANGE
+
+    def _crop(self, frame: np.ndarray) -> np.ndarray:
+        """Cut the middle out of a frame: as much as is tried, and no more than the network takes."""
+        limits = (min(CROP, most or CROP) for most in self.signature.tile or self.signature.most)
+        rows, columns = (
+            slice(start := max(0, (side - limit) // 2), start + limit)
+            for side, limit in zip(frame.shape[:2], limits, strict=True)
+        )
+        return np.ascontiguousarray(frame[rows, columns])
+
+    def _distance(self, answer: Tensor, crop: np.ndarray) -> float:
+        """Return the mean difference between a crop and an answer to it, both from black, 0, to white, 1."""
+        signature = replace(self.signature, output_channels=answer.shape[1])
+        source = torch.from_numpy(crop.astype(np.float32) / white(crop.dtype)).permute(2, 0, 1)[None].clamp(0, 1)
+        got = levels(answer, signature, FLOAT).cpu().permute(2, 0, 1)[None, :3].clamp(0, 1)
+        scale = answer.shape[2] // self._shape(*crop.shape[:2])[2]
+        if scale > 1:
+            source = torch.nn.functional.interpolate(source, scale_factor=scale, mode="bilinear")
+        return float((got[:, :, : source.shape[2], : source.shape[3]] - source).abs().mean())
 
     @property
     def signature(self) -> Signature:
@@ -141,6 +235,16 @@ class Engine:
     def part(self) -> str | None:
         """Which part of the network's answer is used, when it answers several tensors."""
         return self._network.part
+
+    @property
+    def keyed_part(self) -> str | None:
+        """``part`` as the key of a frame has it."""
+        return self._network.keyed_part
+
+    @property
+    def told_multiple(self) -> int:
+        """What both sides were multiples of before ``probe`` found that the network needs more."""
+        return self._network.told_multiple
 
     @property
     def tiled(self) -> bool:
@@ -265,14 +369,11 @@ class Engine:
         return parity
 
     def _compile(self, frame: np.ndarray) -> None:
-        height, width = frame.shape[:2]
-        shape = self._shape(height, width)
-        if self.tiled:
-            rows, columns = (self._spans(shape[axis], axis - 2) for axis in (2, 3))
-            shape = (*shape[:2], *(each[0][1] - each[0][0] for each in (rows, columns)))
+        height, width = self._given(*frame.shape[:2])
+        shape = (*self._shape(*frame.shape[:2])[:2], height, width)
         self.compile_seconds = self._network.compile(shape)
         if self.compile_seconds is not None:
-            size = f"{shape[3]}×{shape[2]}"
+            size = f"{width}×{height}"
             log.info("the network was compiled for %s pixels in %g s", size, self.compile_seconds)
 
     def _shape(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -283,6 +384,14 @@ class Engine:
             for side, least in zip((height, width), signature.tile or signature.least, strict=True)
         )
         return (3 if signature.is_per_colour else 1, signature.channels, *sides)
+
+    def _given(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width of what the network gets at a time of a frame: all of it, or a tile."""
+        sides = self._shape(height, width)[2:]
+        if not self.tiled:
+            return sides
+        rows, columns = (self._spans(side, axis)[0] for axis, side in enumerate(sides))
+        return rows[1] - rows[0], columns[1] - columns[0]
 
     def _one(self, frame: np.ndarray, dtype: np.dtype) -> Download:
         return self._fitted([frame], [dtype])[0][0]
@@ -438,3 +547,7 @@ def _parity(exact: np.ndarray, other: np.ndarray | None) -> Parity:
         return Parity(math.inf, math.inf)
     difference = np.abs(np.clip(exact, 0, 1) - np.clip(other, 0, 1)) * 255
     return Parity(round(float(difference.max()), 4), round(float(difference.mean(dtype=np.float64)), 4))
+
+
+def _written(ends: tuple[float, float]) -> str:
+    return f"[{ends[0]:g}, {ends[1]:g}]"

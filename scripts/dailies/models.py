@@ -159,8 +159,6 @@ def _signature(known: Signature, architecture: str, hints: Hints, read: Checkpoi
 
 def _program(path: Path, hints: Hints, trust_pickle: bool) -> Model:
     program = open_program(path, trusted=trust_pickle)
-    if program.channels not in {None, 1, 3, 4}:
-        raise LoadError(f"{shown(path.name)} takes {program.channels} channels; a frame has 1, 3 or 4")
     known = Signature(
         channels=program.channels or Signature.channels,
         multiple=lcm(Signature.multiple, program.multiple),

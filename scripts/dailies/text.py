@@ -3,6 +3,9 @@
 import re
 from collections.abc import Iterable
 
+TYPED = re.compile(r"[\w.]*(Error|Exception): ")
+"""How a line begins that tells the reason at the end of a traceback."""
+
 FEW = 5
 """How many of several things an error or a note spells out before it counts the rest."""
 
@@ -17,6 +20,21 @@ def clean(text: str) -> str:
     """Make a text from the store safe to show: one line, no control characters or escape codes."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def cause(error: BaseException, most: int = 300) -> str:
+    """Return, on one line, the type of an exception and the line of its text that tells the reason.
+
+    That is the first one. Of a traceback, which TorchScript puts into the text, it is the last one; a first line that
+    announces others, as that of ``load_state_dict`` or onnxruntime, is shown with them.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if any(line.startswith("Traceback ") for line in lines):
+        lines = ([line for line in lines if TYPED.match(line)] or lines)[-1:]
+    elif lines and not (lines[0].endswith(":") or lines[0].startswith("[ONNXRuntimeError]")):
+        lines = lines[:1]
+    text = clean(" ".join(lines)).removeprefix("builtins.")[:most]
+    return text if TYPED.match(text) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def plain(text: str) -> str:

@@ -861,7 +861,7 @@ def test_frames_may_come_back_deeper(dtype, top):
             nn.Conv2d(1, 1, 1),
             {},
             r"the network does not take 3 channels of 160×96 pixels \(RuntimeError: Given groups=1, .* to have 1 "
-            r"channels, but got 3 channels instead\); set channels in signatures, and extra_channels where some are not",
+            r"channels, but got 3 channels instead\); set channels in signatures, and extra_channels where some are",
         ),
         (
             Do(lambda x: x[:, :2]),

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from dailies.batches import Batches, even
-from dailies.errors import LoadError, RenderError
+from dailies.errors import DailiesError, LoadError, RenderError
 from dailies.levels import fed, levels, pad, padded_length, white
 from dailies.memory import Fit, TooMuch, is_out_of_memory, meter
 from dailies.models import Model
 from dailies.network import AUTOCAST, PLAIN, Network, Part, SeveralImages
-from dailies.signatures import Signature
+from dailies.signatures import Signature, written
 from dailies.text import clean, few
 from dailies.tiling import fixed_spans, spans, window
 from dailies.transfers import Download, Transfers
@@ -39,6 +39,10 @@ CROP = 256
 
 FARTHER, MARGIN = 3, 10 / 255
 """How many times as far from the source, and by how much more, an answer has to be for its range to be doubted."""
+
+DARK = 0.2
+"""The mean, from black, 0, to white, 1, below which a frame tells nothing of the range: all answers are near to it, and
+a network that brightens is the farthest in its own range."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +132,21 @@ class Engine:
         is the frame, what black and white are, which sizes the network takes. Raises LoadError that says what was
         expected and what came.
         """
-        given = first and (lambda: self._given(*first().shape[:2]))
         try:
-            self._network.probe(given)
+            self._network.probe(lambda: self._size_given(first))
         except SeveralImages as error:
             raise LoadError(f"{error}{self._nearest(error.images, first)}") from None
         self._fit = replace(self._fit, tile=self._tile_sizes()[0])
         if self._assumes_range:
             self._doubt_range(first)
+
+    def _size_given(self, first: Callable[[], np.ndarray] | None) -> tuple[int, int] | None:
+        """Return the height and width of what the network gets at a time of the first frame, if that can be read."""
+        try:
+            return self._given(*first().shape[:2]) if first else None
+        except (DailiesError, OSError) as error:
+            log.info("the first frame cannot be read", exc_info=error)
+            return None
 
     def _nearest(self, images: Sequence[Part], first: Callable[[], np.ndarray] | None) -> str:
         """Say which of several images is the nearest to the first frame; nothing where that cannot be told."""
@@ -143,29 +154,28 @@ class Engine:
             crop = self._crop(first()) if first else None
             if crop is None:
                 return ""
-            found = {part.path: part for part in self._network.images(self._padded(crop))}
-            far = {part.name: self._distance(found[part.path].tensor.float(), crop) for part in images}
+            found = {part.path: part.tensor.float() for part in self._network.images(self._padded(crop))}
+            far = {clean(part.name)[:60]: self._distance(found[part.path], crop) for part in images}
         except Exception as error:  # of the network, of whoever reads the frame
             log.info("the images cannot be compared with the first frame", exc_info=error)
             return ""
-        shown = {clean(name)[:60]: distance * 255 for name, distance in far.items()}
-        nearest = min(shown, key=shown.__getitem__)
-        differences = few(f"{name} by {distance:.1f}" for name, distance in shown.items())
+        nearest = min(far, key=lambda name: far[name] if math.isfinite(far[name]) else math.inf)
+        differences = few(f"{name} by {distance * 255:.1f}" for name, distance in far.items())
         return (
-            f". Of the first frame, {nearest} is the nearest to the input; their mean differences from it, of 255: "
+            f". Of the first frame, {nearest} is the nearest to the input; the mean differences from it, of 255: "
             f"{differences}"
         )
 
     def _doubt_range(self, first: Callable[[], np.ndarray] | None) -> None:
         """Note that the range of values was assumed, and whether another leaves the first frame far nearer as it is."""
         network, assumed = self._network, self.signature
-        network.note(f"value_range {_written(assumed.value_range)} was assumed; {RANGE}, if it is another")
+        network.note(f"value_range {written(assumed.value_range)} was assumed; {RANGE}, if it is another")
         try:
             crop = self._crop(first()) if first else None
-            if crop is None:
+            if crop is None or crop.mean() < DARK * white(crop.dtype):
                 return
             with network.plain():
-                far = {each: self._distance_in(each, crop) for each in {*RANGES, assumed.value_range}}
+                far = {each: self._distance_in(each, crop) for each in (assumed.value_range, *RANGES)}
         except Exception as error:  # of the network, of whoever reads the frame
             log.info("the first frame cannot be tried in other ranges", exc_info=error)
             return
@@ -174,9 +184,9 @@ class Engine:
         best, own = min(far, key=far.__getitem__), far[assumed.value_range]
         if own > FARTHER * far[best] and own - far[best] > MARGIN:
             network.note(
-                f"with value_range {_written(best)} the network would leave the first frame far nearer to the source: "
+                f"with value_range {written(best)} the network would leave the first frame far nearer to the source: "
                 f"{far[best] * 255:.1f} code values of 255 on average instead of {own * 255:.1f} with the assumed "
-                f"{_written(assumed.value_range)}; if it was trained on {_written(best)}, {RANGE}"
+                f"{written(assumed.value_range)}; if it was trained on {written(best)}, {RANGE}"
             )
 
     def _distance_in(self, value_range: tuple[float, float], crop: np.ndarray) -> float:
@@ -547,7 +557,3 @@ def _parity(exact: np.ndarray, other: np.ndarray | None) -> Parity:
         return Parity(math.inf, math.inf)
     difference = np.abs(np.clip(exact, 0, 1) - np.clip(other, 0, 1)) * 255
     return Parity(round(float(difference.max()), 4), round(float(difference.mean(dtype=np.float64)), 4))
-
-
-def _written(ends: tuple[float, float]) -> str:
-    return f"[{ends[0]:g}, {ends[1]:g}]"

@@ -163,17 +163,20 @@ class Network:
         self._compiled = tuple(shape), compiled
         return round(time.monotonic() - start, 2)
 
-    def probe(self, given: Callable[[], tuple[int, int]] | None = None) -> None:
+    def probe(self, given: Callable[[], tuple[int, int] | None]) -> None:
         """Run a small tensor through the network and learn, or confirm, its scale, output channels and ``multiple``.
 
-        ``given`` returns the height and width of what the network will be given; they are tried where nothing smaller
-        works. Raises LoadError that says what was expected and what came, SeveralImages when a choice is due.
+        ``given`` returns the height and width of what the network will be given, if known; they are tried where nothing
+        smaller works. Raises LoadError that says what was expected and what came, SeveralImages when a choice is due.
         """
         self._refuse_channels()
         failures: list[Unfit] = []
         for multiple, size in self._tries():
             try:
                 answer = self._tried(size)
+            except SeveralImages:
+                self.signature = replace(self.signature, multiple=multiple)
+                raise
             except Unfit as error:
                 log.info("%s", error)
                 failures.append(error)
@@ -183,8 +186,7 @@ class Network:
         first = failures[0]
         if first.cure is None:
             raise first
-        if given and self.signature.tile is None:
-            size = given()
+        if self.signature.tile is None and (size := given()):
             try:
                 self._learn(self._tried(size), size, self.signature.multiple)
             except Unfit as error:
@@ -465,4 +467,4 @@ def _inside(result: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape))
+    return "×".join(map(str, tensor.shape)) or "scalar"

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+RENDERING = "rendering"
+
+ABOUT_SIZES = "if frames are of a size that the network does not take, set multiple, most or tile in signatures"
+
+
 @dataclass(frozen=True)
 class Job:
     """What one render needs to know: of one shard of the sequence."""
@@ -190,7 +195,7 @@ def _attempt(
         parity = _settle(first, pixels, engine)
     except Exception as error:  # a network is foreign code
         about = _about(model, engine, job, trusted=trusted, parity=None)
-        return Ending("error", _reason(error, "rendering", job.folder), about)
+        return Ending("error", _reason(error, RENDERING, job.folder), about)
     pixels.cache_clear()
     about = _about(model, engine, job, trusted=trusted, parity=parity)
     manifest = _manifest(job, receipt, sequence, about)
@@ -203,7 +208,7 @@ def _attempt(
     try:
         render_frames(todo, route, engine, manifest, begun)
     except Exception as error:  # a network is foreign code
-        status, reason = "error", _reason(error, "rendering", job.folder)
+        status, reason = "error", _reason(error, RENDERING, job.folder)
     return Ending(status, reason, about | _found(model, engine), manifest.done())
 
 
@@ -234,7 +239,10 @@ def _reason(error: Exception, doing: str, place: Path) -> str:
     if isinstance(error, OSError):
         return files.reason(error, place)
     log.error("%s failed", doing, exc_info=error)
-    return f"{doing} failed with {cause(error)}"
+    from dailies.network import SIZES
+
+    reason = f"{doing} failed with {cause(error)}"
+    return f"{reason}; {ABOUT_SIZES}" if doing == RENDERING and SIZES.search(reason) else reason
 
 
 def _settle(first: Frame, pixels: "Callable[[], np.ndarray]", engine: "Engine") -> "Parity | None":

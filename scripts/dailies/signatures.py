@@ -18,6 +18,12 @@ PREFIX = "dailies."
 COLOURS = frozenset({1, 3, 4})
 """How many channels a picture may have: grey, RGB, or RGB and alpha."""
 
+BUILT_IN = frozenset({"unet", "nafnet"})
+"""The architectures that come with this program, whose range of values is the default; named here without torch."""
+
+ASSUMED = "assumed"
+"""What is said of a value range that nobody says."""
+
 MOST_CHANNELS = 64
 """How many channels a network's input may have."""
 
@@ -117,6 +123,28 @@ def as_record(signature: Signature) -> dict[str, Any]:
     record = asdict(signature)
     del record["told"]
     return {name: value for name, value in record.items() if name not in ADDED or value is not None}
+
+
+def range_of(architecture: str | None, folder: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Return in a few words which value range is known before a model is loaded: its own, or that it is assumed.
+
+    ``run`` is what the run's params and tags say, ``config`` the configuration. The checkpoint may say more.
+    """
+    name = (architecture or config["default_architecture"] or "").lower()
+    said = overrides(config["signatures"], architecture=name, folder=folder)
+    try:
+        found = signature(Signature(), ("signatures in the configuration", said), ("the run", run))
+    except LoadError:
+        return "not valid"
+    if not found.tells_range:
+        factories = config["model_factory"] or {}
+        is_users = isinstance(factories, str) or not {name, "*"}.isdisjoint(map(str.lower, factories))
+        return ASSUMED if is_users or name not in BUILT_IN else written(found.value_range)
+    return written(found.value_range) if found.mean is None else "mean and std"
+
+
+def written(value_range: tuple[float, float]) -> str:
+    return f"[{value_range[0]:g}, {value_range[1]:g}]"
 
 
 def told_by(texts: Mapping[str, str]) -> dict[str, str]:

@@ -459,3 +459,23 @@ def test_a_part_that_is_missing_later_is_an_error_of_the_render():
 
     with pytest.raises(RenderError, match=r"answer to an input of 1×3×32×32 lacks \['image'\]"):
         renderer.render(pixels())
+
+
+def test_a_network_that_makes_other_channels_of_the_colours_gets_these():
+    network = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 12, 1, bias=False), nn.PixelShuffle(2))
+    network[1].weight.data = torch.eye(12)[:, :, None, None]
+    frame = pixels(40, 50)
+
+    renderer = probed(network, channels=12)
+
+    assert renderer.signature.channels == 3
+    np.testing.assert_array_equal(renderer.render(frame), frame)
+
+
+def test_memory_that_runs_out_at_coarser_sizes_does_not_hide_the_reason():
+    def run(x):
+        if x.shape[3] > 192:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        raise ValueError("this size is not for me")
+
+    assert "ValueError: this size is not for me" in refusal(Do(run), first=pixels(400, 400))

@@ -181,6 +181,10 @@ class Network:
                 log.info("%s", error)
                 failures.append(error)
                 continue
+            except RuntimeError:  # out of memory, which tells less than what failed first
+                if failures:
+                    break
+                raise
             self._learn(answer, size, multiple)
             return
         first = failures[0]
@@ -189,7 +193,7 @@ class Network:
         if self.signature.tile is None and (size := given()):
             try:
                 self._learn(self._tried(size), size, self.signature.multiple)
-            except Unfit as error:
+            except (Unfit, RuntimeError) as error:
                 log.info("%s", error)
             else:
                 self.note(f"{first}, but takes {size[1]}×{size[0]}; should another size fail, {first.cure}")
@@ -199,7 +203,7 @@ class Network:
 
     def _refuse_channels(self) -> None:
         signature = self.signature
-        if signature.colours in COLOURS:
+        if signature.colours in COLOURS or self._takes_colours():
             return
         more = signature.channels - (1 if signature.channels == 2 else 3)
         raise LoadError(
@@ -207,6 +211,22 @@ class Network:
             f"signatures, or the run's tag dailies.extra_channels, to a list of the {more} "
             f"constant{'s' if more > 1 else ''} that it is to get after the colours"
         )
+
+    def _takes_colours(self) -> bool:
+        """Try whether a network takes RGB whose first convolution takes other channels, which it may make of RGB."""
+        known = self.signature
+        if "channels" in known.told:
+            return False
+        self.signature = replace(known, channels=Signature.channels, extra_channels=None)
+        try:
+            self._tried(probe_size(self.signature))
+        except SeveralImages:
+            return True
+        except (LoadError, RuntimeError) as error:
+            log.info("%s", error)
+            self.signature = known
+            return False
+        return True
 
     def _tries(self) -> Iterator[tuple[int, tuple[int, int]]]:
         """Yield sizes to try, (height, width), each with what both sides are multiples of."""

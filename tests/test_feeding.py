@@ -216,9 +216,9 @@ def test_tiles_and_batches_have_their_constants():
     [
         (Do(lambda x: x[:, :3]), 4, "the network takes 4 channels and answers 3, so its fourth is hardly alpha; set"),
         (Do(lambda x: x[:, :1]), 4, "the network takes 4 channels and answers 1, so its fourth is hardly alpha; set"),
-        (Do(lambda x: x[:, :1]), 2, "the network takes 2 channels, and a frame has 1, 3 or 4; set extra_channels in"),
-        (Do(lambda x: x[:, :3]), 5, "the network takes 5 channels, and a frame has 1, 3 or 4; set extra_channels in"),
-        (Do(lambda x: x[:, :3]), 6, "the network takes 6 channels, and a frame has 1, 3 or 4; set extra_channels in"),
+        (nn.Conv2d(2, 1, 1), 2, "the network takes 2 channels, and a frame has 1, 3 or 4; set extra_channels in"),
+        (nn.Conv2d(5, 3, 1), 5, "the network takes 5 channels, and a frame has 1, 3 or 4; set extra_channels in"),
+        (nn.Conv2d(6, 3, 1), 6, "the network takes 6 channels, and a frame has 1, 3 or 4; set extra_channels in"),
     ],
 )
 def test_channels_that_are_not_of_the_frame_are_asked_for(network, channels, text):
@@ -229,8 +229,8 @@ def test_channels_that_are_not_of_the_frame_are_asked_for(network, channels, tex
 
 
 def test_how_many_constants_are_asked_for():
-    assert "a list of the 1 constant that" in refusal(nn.Identity(), channels=2)
-    assert "a list of the 3 constants that" in refusal(nn.Identity(), channels=6)
+    assert "a list of the 1 constant that" in refusal(nn.Conv2d(2, 1, 1), channels=2)
+    assert "a list of the 3 constants that" in refusal(nn.Identity(), said={"channels": 6})
 
 
 def squashed(x):

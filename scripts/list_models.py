@@ -7,5 +7,5 @@ from dailies.records import table
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        text = table(Path(snakemake.input.index))
+        text = table(Path(snakemake.input.index), snakemake.config)
     print(text)

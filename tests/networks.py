@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from dailies.engine import Engine, Settings
 from dailies.models import Model
-from dailies.signatures import Signature
+from dailies.signatures import Signature, signature
 from torch import nn
 
 CPU = torch.device("cpu")
@@ -19,10 +19,11 @@ def engine(network, *, value_range=(-1.0, 1.0), **settings):
     return Engine(model, device=CPU, settings=Settings(**settings))
 
 
-def probed(network, *, tiles=None, **signature):
-    """An engine whose network was tried; ``tiles`` are settings."""
-    built = Engine(Model(network.eval(), "test", Signature(**signature)), device=CPU, settings=Settings(**tiles or {}))
-    built.probe()
+def probed(network, *, tiles=None, first=None, builder="dailies", said=None, **known):
+    """An engine whose network was tried; ``tiles`` are settings, ``said`` is what a run says of its signature."""
+    model = Model(network.eval(), "test", signature(Signature(**known), ("the run", said or {})), builder=builder)
+    built = Engine(model, device=CPU, settings=Settings(**tiles or {}))
+    built.probe(None if first is None else lambda: first)
     return built
 
 

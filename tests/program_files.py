@@ -160,3 +160,22 @@ def onnx_model(path: Path, shape: list, *nodes: bytes, kind: int = 1, weight: by
     extra = more.get("extra", [])
     path.write_bytes(proto((1, 8), (7, proto(*content)), (8, proto((1, ""), (2, 17))), *domains, *extra))
     return path
+
+
+def onnx_images(path: Path, outputs: dict[str, float | None]) -> Path:
+    """Write an ONNX program with named outputs: its input times a number each, or its mean."""
+    nodes, numbers, values = [], [], []
+    for name, number in outputs.items():
+        if number is None:
+            keepdims = proto((1, "keepdims"), (3, 0), (20, 2))
+            nodes.append(proto((1, "image"), (2, name), (4, "ReduceMean"), (5, keepdims)))
+            values.append(onnx_value(name, []))
+            continue
+        raw = torch.tensor([number], dtype=torch.float32).numpy().tobytes()
+        numbers.append(proto((1, 1), (2, 1), (8, f"{name}_number"), (9, raw)))
+        nodes.append(proto((1, "image"), (1, f"{name}_number"), (2, name), (4, "Mul")))
+        values.append(onnx_value(name, ["batch", 3, "height", "width"]))
+    content = [(1, node) for node in nodes] + [(2, "graph")] + [(5, number) for number in numbers]
+    content += [(11, onnx_value("image", ["batch", 3, "height", "width"]))] + [(12, value) for value in values]
+    path.write_bytes(proto((1, 8), (7, proto(*content)), (8, proto((1, ""), (2, 17)))))
+    return path

@@ -188,6 +188,14 @@ def test_the_data_describe_frames_and_models(show):
     assert dark["metrics"] == {"val/psnr": 31.5}
     assert dark["facts"]["architecture"] == "unet"
     assert dark["facts"]["device"] == "cpu"
+    assert dark["notes"] == []
+
+
+def test_the_data_hold_what_is_noted_of_a_model(show):
+    path = show.models[1] / "metadata.json"
+    files.write_json(path, files.read_json(path) | {"network": {"notes": ["value_range [-1, 1] was assumed"]}})
+
+    assert [model["notes"] for model in show.build()["models"]] == [[], ["value_range [-1, 1] was assumed"]]
 
 
 def test_models_come_in_the_summarys_order_whatever_the_order_of_their_files(show):

@@ -29,13 +29,16 @@ def test_onnx_gives_twice_its_input(tmp_path, onnxruntime):
     assert torch.allclose(program.network(image()).float(), image() * 2, atol=2e-3)
 
 
-def test_the_first_image_among_the_outputs_of_onnx_is_given(tmp_path, onnxruntime):
+def test_the_outputs_of_onnx_are_given_by_name(tmp_path, onnxruntime):
     path = onnx_model(tmp_path / "model.onnx", [1, 3, 8, 12])
     mean = proto((1, "image"), (2, "mean"), (4, "ReduceMean"), (5, proto((1, "keepdims"), (3, 0), (20, 2))))
     more = proto((7, proto((1, mean), (12, onnx_value("mean", [])))))
     head, rest = path.read_bytes()[:2], path.read_bytes()[2:]
     path.write_bytes(head + more + rest)  # protobuf joins messages that come twice: the mean is the first output
-    assert torch.equal(open_program(path).network(image()), image() * 2)
+    answer = open_program(path).network(image())
+    assert list(answer) == ["mean", "result"]
+    assert torch.equal(answer["result"], image() * 2)
+    torch.testing.assert_close(answer["mean"], image().mean())
 
 
 def test_onnx_on_cuda_gives_every_job_the_same_bits(tmp_path, onnxruntime, monkeypatch):

@@ -3,7 +3,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from dailies.records import table
+import pytest
+from dailies.records import ABOUT_ASSUMED, table
 from stores import BEST, snapshot
 
 
@@ -168,6 +169,38 @@ def test_the_table_shows_what_would_be_rendered(shelf, scene):
         "-" * 89,
         "a      unet          7      0.1127      -         checkpoints/best_model_unet.pth  0.0 kB",
     ]
+
+
+SETTINGS = {"default_architecture": None, "signatures": {}, "model_factory": None}
+
+
+@pytest.mark.parametrize(
+    ("settings", "ranges"),
+    [
+        ({}, ["[-1, 1]", "assumed", "[0, 255]", "mean and std", "not valid"]),
+        ({"model_factory": "nets:build"}, ["assumed", "assumed", "[0, 255]", "mean and std", "not valid"]),
+        ({"model_factory": {"UNet": "nets:build"}}, ["assumed", "assumed", "[0, 255]", "mean and std", "not valid"]),
+        (
+            {"signatures": {"unet": {"value_range": [0, 1]}, "[ab]": {"value_range": [0, 0.5]}}},
+            ["[0, 0.5]", "[0, 0.5]", "[0, 255]", "mean and std", "not valid"],
+        ),
+        ({"default_architecture": "nafnet"}, ["[-1, 1]", "assumed", "[0, 255]", "mean and std", "not valid"]),
+    ],
+)
+def test_the_table_shows_the_range_of_values_as_far_as_it_is_known(shelf, scene, settings, ranges):
+    shelf.run("a", BEST, params={"arch": "unet"})
+    shelf.run("b", BEST, params={"arch": "swinir"})
+    shelf.run("c", BEST, tags={"dailies.value_range": "[0, 255]"})
+    shelf.run("d", BEST, params={"dailies.mean": "[0, 0, 0]", "dailies.std": "[1, 1, 1]"})
+    shelf.run("e", BEST, tags={"dailies.value_range": "[1, 0]"})
+    scene.look()
+
+    head, _, *lines = table(scene.index, SETTINGS | settings).splitlines()
+
+    assert head.endswith("  value range")
+    found = {line.split()[0]: line.split("kB", 1)[1].strip() for line in lines[:5]}
+    assert [found[name] for name in "abcde"] == ranges
+    assert lines[5:] == ([ABOUT_ASSUMED] if "assumed" in ranges else [])
 
 
 def test_models_of_one_run_keep_their_folders(shelf, scene):

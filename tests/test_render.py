@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import types
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,12 @@ from dailies import files, frames, models, pipeline, sequence
 from dailies.architectures import ARCHITECTURES
 from dailies.errors import RenderError
 from dailies.models import load_model
-from dailies.network import PROBE
+from dailies.network import probe_size
 from dailies.pipeline import read
-from dailies.render import Job, render
-from dailies.signatures import Signature
+from dailies.render import Job, _manifest, render
+from dailies.signatures import Signature, as_record
 from PIL import Image
+from program_files import onnx_images
 from torch import nn
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -42,6 +43,7 @@ LOADING = {
     "architecture_from": ["model.architecture"],
     "code": None,
 }
+PROBE = probe_size(Signature())
 NAMES = [f"frame_{number:06d}.png" for number in range(6)]
 
 
@@ -56,7 +58,7 @@ class Network(nn.Module):
         """What to do, by the number of the call."""
 
     def forward(self, x):
-        if x.shape[2] != PROBE:
+        if x.shape[2:] != PROBE:
             self.calls += 1
             self.before.get(self.calls, lambda: None)()
         return -x
@@ -66,7 +68,7 @@ class Limited(Network):
     """The inverse, for which more pixels than a first try has do not fit into memory."""
 
     def forward(self, x):
-        if x[0, 0].numel() > PROBE**2:
+        if x.shape[2:] != PROBE and x[0, 0].numel() > 64**2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return -x
 
@@ -265,7 +267,7 @@ def test_the_record_says_what_was_rendered_with_what(site):
         "overlap": 32,
         "trust_pickle": False,
         "notes": [],
-        "signature": json.loads(json.dumps(asdict(Signature(output_channels=3, scale=1)))),
+        "signature": json.loads(json.dumps(as_record(Signature(output_channels=3, scale=1)))),
     }
     figures = outcome["render"]
     assert figures | {"seconds": None, "fps": None, "versions": None} == {
@@ -1171,3 +1173,174 @@ def test_weights_that_someone_deleted_are_a_failure_of_the_download_unless_nothi
     outcome = site.render(attempt=2)
     assert (outcome["status"], outcome["attempt"]) == ("download_failed", 2)
     assert outcome["error"] == f"{site.weights / 'artifact'} was deleted; the next invocation fetches it again"
+
+
+def keys(site, outcome, **changes):
+    """Give the key that the frames of a render have whose input and artifact are of known digests."""
+    shot = sequence.load(site.job.sequence)
+    shot = replace(shot, frames=tuple(replace(frame, sha256="0" * 64) for frame in shot.frames))
+    manifest = _manifest(replace(site.job, **changes), {"sha256": "1" * 64}, shot, outcome["model"])
+    (key,) = set(manifest._keys.values())
+    return key
+
+
+class Pair(Network):
+    def forward(self, x):
+        return x.mean(), -x
+
+
+class Deep(Network):
+    """The inverse, for sizes that 64 divides."""
+
+    def forward(self, x):
+        return -x + 0 * nn.functional.interpolate(x[:, :, ::64, ::64], scale_factor=64.0)
+
+
+@pytest.mark.parametrize(
+    ("network", "signature", "key"),
+    [
+        (Network, {}, "867b9f51"),
+        (Pair, {}, "694b561c"),
+        (Network, {"channels": 4}, "60806e16"),
+        (Network, {"multiple": 8}, "2afce667"),
+        (Deep, {}, "867b9f51"),
+    ],
+    ids=["plain", "part", "alpha", "multiple", "deep"],
+)
+def test_keys_of_frames_are_those_of_earlier_versions(site, use, network, signature, key):
+    """Computed by the version before outputs, constant channels and found multiples: such frames stay as they are."""
+    for name in NAMES:
+        Image.new("RGB", (64, 64), (9, 9, 9)).save(site.shot / name)
+    site.read_sequence()
+    use(network)
+    loading = LOADING | {"signatures": {"test": signature}}
+
+    outcome = site.render(loading=loading)
+
+    assert outcome["status"] == "success"
+    assert keys(site, outcome, loading=loading).startswith(key)
+
+
+def test_a_multiple_that_was_found_is_in_the_record_and_in_the_key_of_tiles(site, use):
+    use(Deep)
+
+    whole = site.render()
+    tiles = site.render(settings=SETTINGS | {"tiled": True})
+
+    for outcome in (whole, tiles):
+        assert outcome["model"]["signature"]["multiple"] == 64
+        assert outcome["model"]["told_multiple"] == 32
+        assert outcome["model"]["notes"][0].endswith("multiple 64 is used")
+    as_told = tiles | {"model": tiles["model"] | {"signature": tiles["model"]["signature"] | {"multiple": 32}}}
+    tiled = {"settings": SETTINGS | {"tiled": True}}
+    as_told["model"]["told_multiple"] = 32
+    assert keys(site, tiles, **tiled) != keys(site, as_told, **tiled)
+    np.testing.assert_array_equal(list(site.pixels().values()), inverted(site))
+
+
+def test_another_output_renders_all_frames_again(site, use):
+    class Stages(Network):
+        def forward(self, x):
+            return x, -x
+
+    use(Stages)
+    site.render(loading=LOADING | {"signatures": {"test": {"output": 0}}})
+    before = site.written()
+
+    refused = site.render()
+    site.record(**{"dailies.output": "1"})
+    chosen = site.render()
+
+    assert refused["status"] == "load_failed"
+    assert refused["error"].startswith("the network answers 2 images, 0 (1×3×96×160), 1 (1×3×96×160); set output in")
+    assert (
+        "Of the first frame, 0 is the nearest to the input; the mean differences from it, of 255: 0 by 0.0"
+        in (refused["error"])
+    )
+    assert (chosen["status"], chosen["model"]["signature"]["output"]) == ("success", "1")
+    assert site.rendered_again(before) == NAMES
+    np.testing.assert_array_equal(list(site.pixels().values()), inverted(site))
+
+
+def test_constants_are_in_the_record_and_other_ones_render_all_frames_again(site, use):
+    class Conditioned(Network):
+        def forward(self, x):
+            return x[:, 3:] - x[:, :3]
+
+    use(Conditioned)
+
+    def loading(*constants):
+        return LOADING | {"signatures": {"test": {"channels": 4, "extra_channels": list(constants)}}}
+
+    outcome = site.render(loading=loading(0.0))
+    assert outcome["model"]["signature"]["extra_channels"] == [0.0]
+    np.testing.assert_array_equal(list(site.pixels().values()), inverted(site))
+    before = site.written()
+
+    assert site.render(loading=loading(0.5))["status"] == "success"
+    assert site.rendered_again(before) == NAMES
+
+
+def write_onnx(site, *outputs):
+    """Put an ONNX program in the place of the model: each output is the image, times a number."""
+    pytest.importorskip("onnxruntime")
+    path = site.weights / "artifact" / "model.onnx"
+    shutil.rmtree(path.parent)
+    path.parent.mkdir()
+    onnx_images(path, dict(outputs))
+    site.receive("success", path=path.name, sha256=files.sha256_of(path), size=path.stat().st_size)
+
+
+def test_the_outputs_of_onnx_are_chosen_by_name(site):
+    write_onnx(site, ("stage", 1), ("final", -1))
+
+    refused = site.render()
+    chosen = site.render(loading=LOADING | {"signatures": {"model": {"output": "final"}}})
+
+    assert refused["error"].startswith("the network answers 2 images, stage (1×3×96×160), final (1×3×96×160); set")
+    assert "stage is the nearest to the input" in refused["error"]
+    assert chosen["status"] == "success"
+    assert "part ['final'] of the network's answer is used" in chosen["model"]["notes"]
+    np.testing.assert_array_equal(list(site.pixels().values()), inverted(site))
+
+
+def test_the_only_image_of_an_onnx_program_keeps_the_key_of_its_frames(site):
+    write_onnx(site, ("final", -1))
+    one = site.render()
+    write_onnx(site, ("final", -1), ("mean", None))
+    two = site.render()
+
+    assert (one["status"], two["status"]) == ("success", "success")
+    for outcome in (one, two):
+        assert keys(site, outcome).startswith("1a9c677f")  # of the version that took the first image without a word
+    assert two["model"]["notes"][0] == "part ['final'] of the network's answer is used"
+
+
+def test_a_range_that_was_assumed_is_in_the_log_and_in_the_record(site, caplog):
+    write_onnx(site, ("final", -1))
+    note = (
+        "value_range [-1, 1] was assumed; set value_range in signatures, or the run's tag dailies.value_range, if it "
+        "is another"
+    )
+
+    assert site.render()["model"]["notes"] == [note]
+    assert note in caplog.messages
+
+    site.record(**{"dailies.value_range": "[-1, 1]"})
+    assert site.render()["model"]["notes"] == []
+
+
+def test_a_size_that_a_network_does_not_take_names_the_settings(site, use):
+    class Short(Network):
+        def forward(self, x):
+            return x + torch.zeros(1, 1, 96, 160)[:, :, : x.shape[2], : x.shape[3]]
+
+    use(Short)
+    Image.new("RGB", (7, 200)).save(site.shot / NAMES[0])
+    site.read_sequence()
+
+    assert site.render()["error"] == (
+        "rendering failed with RuntimeError: The size of tensor a (224) must match the size of tensor b (96) at "
+        "non-singleton dimension 2; if frames are of a size that the network does not take, set multiple, most or tile "
+        "in signatures"
+    )

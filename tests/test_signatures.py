@@ -1,8 +1,9 @@
 import math
 
 import pytest
+from dailies.architectures import ARCHITECTURES
 from dailies.errors import LoadError
-from dailies.signatures import FIELDS, Signature, overrides, signature, told_by
+from dailies.signatures import BUILT_IN, FIELDS, Signature, as_record, overrides, signature, told_by
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +47,15 @@ def test_the_first_that_speaks_of_a_field_is_heard():
         ("tile", [128, 256], (128, 256)),
         ("half", "false", False),
         ("half", "yes", True),
+        ("channels", 6, 6),
+        ("output", "1.0", "1.0"),
+        ("output", 1.0, "1.0"),
+        ("output", "007", "007"),
+        ("output", " final ", "final"),
+        ("output", -1, "-1"),
+        ("extra_channels", "[0.06]", (0.06,)),
+        ("extra_channels", 0.06, (0.06,)),
+        ("extra_channels", [1, 2, 3], (1, 2, 3)),
     ],
 )
 def test_a_field_is_read_from_text_or_value(field, value, read):
@@ -60,7 +70,9 @@ def test_a_field_is_read_from_text_or_value(field, value, read):
     ("fields", "text"),
     [
         ({"colour": "bgr"}, f"the run says colour, which is no part of a signature; there are: {', '.join(FIELDS)}"),
-        ({"channels": 2}, "the run says that channels is '2'; allowed: 1 or 3 or 4"),
+        ({"channels": 0}, "the run says that channels is '0'; allowed: a number from 1 to 64"),
+        ({"channels": "65"}, "the run says that channels is '65'; allowed: a number from 1 to 64"),
+        ({"output_channels": 2}, "the run says that output_channels is '2'; allowed: 1 or 3 or 4"),
         ({"scale": "1.5"}, "the run says that scale is '1.5'; allowed: 1 or 2 or 3 or 4 or 8"),
         (
             {"value_range": "[1, 0]"},
@@ -77,6 +89,19 @@ def test_a_field_is_read_from_text_or_value(field, value, read):
         ({"multiple": True}, "the run says that multiple is 'True'; allowed: a number of pixels from 1 to 8192"),
         ({"least": [float("inf"), 1]}, "the run says that least is '[inf, 1]'; allowed: a number of pixels from 1 to"),
         ({"tile": [1, 2, 3]}, "the run says that tile is '[1, 2, 3]'; allowed: a number of pixels from 1 to 8192, or"),
+        ({"output": ""}, "the run says that output is ''; allowed: an index or a name, such as 1, final or stages.0"),
+        ({"output": [1, 0]}, "the run says that output is '[1, 0]'; allowed: an index or a name"),
+        ({"output": True}, "the run says that output is 'True'; allowed: an index or a name"),
+        ({"extra_channels": []}, "the run says that extra_channels is '[]'; allowed: a list of numbers, one for each"),
+        ({"extra_channels": "noise"}, "the run says that extra_channels is 'noise'; allowed: a list of numbers"),
+        (
+            {"channels": 4, "extra_channels": [0, 0]},
+            "channels is 4 and extra_channels has 2 numbers, which leaves 2 channels for the picture; allowed: 1, 3 or",
+        ),
+        (
+            {"channels": 4, "extra_channels": [0], "mean": [0] * 4, "std": [1] * 4},
+            "mean has 4 and std 4 numbers, the network 3 channels",
+        ),
         ({"half": "perhaps"}, "the run says that half is 'perhaps'; allowed: True or False"),
     ],
 )
@@ -133,3 +158,50 @@ def test_black_and_white_on_both_sides(fields, black, white, answer):
 
     assert found.ends == (black, white)
     assert found.answer_range == answer
+
+
+@pytest.mark.parametrize(
+    ("known", "constants", "channels"),
+    [(3, [0.1], 4), (4, [0.1], 4), (2, [0.1], 2), (5, [0.1, 0.2], 5), (3, [1, 2, 3], 6), (7, [1] * 3, 7)],
+)
+def test_constants_are_beside_the_channels_of_the_picture(known, constants, channels):
+    found = signature(Signature(channels=known), ("the run", {"extra_channels": constants}))
+
+    assert found.channels == channels
+    assert found.colours == channels - len(constants)
+
+
+def test_a_signature_remembers_what_was_told():
+    found = signature(
+        Signature(multiple=8),
+        ("the run", {"scale": 2}),
+        ("the checkpoint", {"mean": [0], "std": [1]} | {"channels": 1}),
+    )
+
+    assert found.told == {"scale", "mean", "std", "channels"}
+    assert found.tells_range
+    assert not signature(Signature(), ("the run", {"output_range": [0, 1]})).tells_range
+
+
+def test_a_record_holds_later_fields_only_where_they_say_something():
+    assert list(as_record(Signature())) == [
+        "channels",
+        "output_channels",
+        "value_range",
+        "output_range",
+        "mean",
+        "std",
+        "channel_order",
+        "scale",
+        "multiple",
+        "least",
+        "most",
+        "tile",
+        "half",
+    ]
+    record = as_record(said(output="1", extra_channels=[0.5]))
+    assert (record["output"], record["extra_channels"], record["channels"]) == ("1", (0.5,), 4)
+
+
+def test_the_built_in_architectures_are_those_whose_range_is_known():
+    assert ARCHITECTURES.keys() == BUILT_IN

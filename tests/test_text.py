@@ -1,5 +1,5 @@
 import pytest
-from dailies.text import clean, counted, few, in_bytes, redacted
+from dailies.text import cause, clean, counted, few, in_bytes, redacted
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,3 +66,40 @@ def test_one_thing_is_no_plural(number, text):
 )
 def test_bytes_are_written_for_people(size, text):
     assert in_bytes(size) == text
+
+
+SCRIPT = """The following operation failed in the TorchScript interpreter.
+Traceback of TorchScript, serialized code (most recent call last):
+  File "code/nets.py", line 7, in forward
+    return torch.add(x, y)
+           ~~~~~~~~~ <--- HERE
+RuntimeError: The size of tensor a (96) must match the size of tensor b (64)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("too\nmany"), "ValueError: too"),
+        (ValueError(), "ValueError"),
+        (KeyError("a"), "KeyError: 'a'"),
+        (RuntimeError(SCRIPT), "RuntimeError: The size of tensor a (96) must match the size of tensor b (64)"),
+        (
+            RuntimeError(SCRIPT + "at dimension 2\n"),
+            "RuntimeError: The size of tensor a (96) must match the size of te",
+        ),
+        (
+            RuntimeError('Error(s) in loading state_dict for Net:\n\tMissing key(s) in state_dict: "a".'),
+            'RuntimeError: Error(s) in loading state_dict for Net: Missing key(s) in state_dict: "a".',
+        ),
+        (
+            RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid\n index: 2 Got: 96 Expected: 64\n"),
+            "RuntimeError: [ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid index: 2 Got: 96 Expected: 64",
+        ),
+        (RuntimeError("\x1b[31mred\x07"), "RuntimeError: red"),
+        (RuntimeError("x" * 999), "RuntimeError: " + "x" * 300),
+    ],
+)
+def test_the_cause_is_the_line_that_tells_the_reason(error, text):
+    assert cause(error).startswith(text)
+    assert len(cause(error)) <= 330

@@ -116,9 +116,11 @@ class Batches:
 
     def _noise(self, pixels: Tensor) -> Tensor:
         """Give an input of other content, which shows whether a network mixes what is in a batch."""
-        low, high = self._network.signature.value_range
+        signature = self._network.signature
+        low, high = signature.value_range
         noise = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(0))
-        return (noise * (high - low) + low).to(pixels.device)
+        content = (noise * (high - low) + low).to(pixels.device)
+        return torch.cat([content[:, : signature.colours], pixels[:, signature.colours :]], dim=1)
 
 
 def even(count: int, most: int) -> int:

@@ -14,16 +14,35 @@ import torch
 from torch import Tensor
 
 from dailies.batches import Batches, even
-from dailies.errors import RenderError
+from dailies.errors import DailiesError, LoadError, RenderError
 from dailies.levels import fed, levels, pad, padded_length, white
 from dailies.memory import Fit, TooMuch, is_out_of_memory, meter
 from dailies.models import Model
-from dailies.network import AUTOCAST, PLAIN, Network
-from dailies.signatures import Signature
+from dailies.network import AUTOCAST, PLAIN, Network, Part, SeveralImages
+from dailies.signatures import Signature, written
+from dailies.text import clean, few
 from dailies.tiling import fixed_spans, spans, window
 from dailies.transfers import Download, Transfers
 
 log = logging.getLogger(__name__)
+
+KNOWN_RANGE = frozenset({"dailies", "spandrel"})
+"""Builders that know what black and white are to their networks."""
+
+RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
+"""What black and white are to most networks."""
+
+RANGE = "set value_range in signatures, or the run's tag dailies.value_range"
+
+CROP = 256
+"""Pixels along each side of what is looked at of the first frame."""
+
+FARTHER, MARGIN = 3, 10 / 255
+"""How many times as far from the source, and by how much more, an answer has to be for its range to be doubted."""
+
+DARK = 0.2
+"""The mean, from black, 0, to white, 1, below which a frame tells nothing of the range: all answers are near to it, and
+a network that brightens is the farthest in its own range."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,7 @@ class Engine:
     def __init__(self, model: Model, *, device: torch.device, settings: Settings) -> None:
         self.settings = settings
         self.device = device
+        self._builder = model.builder
         self._network = Network(model, device, precision=settings.precision, autotune=settings.autotune)
         self._batches = Batches(settings.batch, self._network, meter(device))
         if settings.precision in AUTOCAST and not model.signature.half:
@@ -105,12 +125,96 @@ class Engine:
         self._fit = Fit(tiled=settings.tiled is True, tile=self._tile_sizes()[0], home=device)
 
     @torch.inference_mode()
-    def probe(self) -> None:
-        """Run a small tensor through the network and learn, or confirm, its scale and output channels.
+    def probe(self, first: Callable[[], np.ndarray] | None = None) -> None:
+        """Run a small tensor through the network and learn, or confirm, its scale, output channels and ``multiple``.
 
-        Raises LoadError that says what was expected and what came.
+        ``first`` reads the first frame, which is needed only where something is not known: which of several images
+        is the frame, what black and white are, which sizes the network takes. Raises LoadError that says what was
+        expected and what came.
         """
-        self._network.probe()
+        try:
+            self._network.probe(lambda: self._size_given(first))
+        except SeveralImages as error:
+            raise LoadError(f"{error}{self._nearest(error.images, first)}") from None
+        self._fit = replace(self._fit, tile=self._tile_sizes()[0])
+        if self._assumes_range:
+            self._doubt_range(first)
+
+    def _size_given(self, first: Callable[[], np.ndarray] | None) -> tuple[int, int] | None:
+        """Return the height and width of what the network gets at a time of the first frame, if that can be read."""
+        try:
+            return self._given(*first().shape[:2]) if first else None
+        except (DailiesError, OSError) as error:
+            log.info("the first frame cannot be read", exc_info=error)
+            return None
+
+    def _nearest(self, images: Sequence[Part], first: Callable[[], np.ndarray] | None) -> str:
+        """Say which of several images is the nearest to the first frame; nothing where that cannot be told."""
+        try:
+            crop = self._crop(first()) if first else None
+            if crop is None:
+                return ""
+            found = {part.path: part.tensor.float() for part in self._network.images(self._padded(crop))}
+            far = {clean(part.name)[:60]: self._distance(found[part.path], crop) for part in images}
+        except Exception as error:  # of the network, of whoever reads the frame
+            log.info("the images cannot be compared with the first frame", exc_info=error)
+            return ""
+        nearest = min(far, key=lambda name: far[name] if math.isfinite(far[name]) else math.inf)
+        differences = few(f"{name} by {distance * 255:.1f}" for name, distance in far.items())
+        return (
+            f". Of the first frame, {nearest} is the nearest to the input; the mean differences from it, of 255: "
+            f"{differences}"
+        )
+
+    def _doubt_range(self, first: Callable[[], np.ndarray] | None) -> None:
+        """Note that the range of values was assumed, and whether another leaves the first frame far nearer as it is."""
+        network, assumed = self._network, self.signature
+        network.note(f"value_range {written(assumed.value_range)} was assumed; {RANGE}, if it is another")
+        try:
+            crop = self._crop(first()) if first else None
+            if crop is None or crop.mean() < DARK * white(crop.dtype):
+                return
+            with network.plain():
+                far = {each: self._distance_in(each, crop) for each in (assumed.value_range, *RANGES)}
+        except Exception as error:  # of the network, of whoever reads the frame
+            log.info("the first frame cannot be tried in other ranges", exc_info=error)
+            return
+        finally:
+            network.signature = assumed
+        best, own = min(far, key=far.__getitem__), far[assumed.value_range]
+        if own > FARTHER * far[best] and own - far[best] > MARGIN:
+            network.note(
+                f"with value_range {written(best)} the network would leave the first frame far nearer to the source: "
+                f"{far[best] * 255:.1f} code values of 255 on average instead of {own * 255:.1f} with the assumed "
+                f"{written(assumed.value_range)}; if it was trained on {written(best)}, {RANGE}"
+            )
+
+    def _distance_in(self, value_range: tuple[float, float], crop: np.ndarray) -> float:
+        self._network.signature = replace(self._network.signature, value_range=value_range)
+        return self._distance(self._network(self._padded(crop)), crop)
+
+    @property
+    def _assumes_range(self) -> bool:
+        return not self.signature.tells_range and self._builder not in KNOWN_RANGE
+
+    def _crop(self, frame: np.ndarray) -> np.ndarray:
+        """Cut the middle out of a frame: as much as is tried, and no more than the network takes."""
+        limits = (min(CROP, most or CROP) for most in self.signature.tile or self.signature.most)
+        rows, columns = (
+            slice(start := max(0, (side - limit) // 2), start + limit)
+            for side, limit in zip(frame.shape[:2], limits, strict=True)
+        )
+        return np.ascontiguousarray(frame[rows, columns])
+
+    def _distance(self, answer: Tensor, crop: np.ndarray) -> float:
+        """Return the mean difference between a crop and an answer to it, both from black, 0, to white, 1."""
+        signature = replace(self.signature, output_channels=answer.shape[1])
+        source = torch.from_numpy(crop.astype(np.float32) / white(crop.dtype)).permute(2, 0, 1)[None].clamp(0, 1)
+        got = levels(answer, signature, FLOAT).cpu().permute(2, 0, 1)[None, :3].clamp(0, 1)
+        scale = answer.shape[2] // self._shape(*crop.shape[:2])[2]
+        if scale > 1:
+            source = torch.nn.functional.interpolate(source, scale_factor=scale, mode="bilinear")
+        return float((got[:, :, : source.shape[2], : source.shape[3]] - source).abs().mean())
 
     @property
     def signature(self) -> Signature:
@@ -141,6 +245,16 @@ class Engine:
     def part(self) -> str | None:
         """Which part of the network's answer is used, when it answers several tensors."""
         return self._network.part
+
+    @property
+    def keyed_part(self) -> str | None:
+        """``part`` as the key of a frame has it."""
+        return self._network.keyed_part
+
+    @property
+    def told_multiple(self) -> int:
+        """What both sides were multiples of before ``probe`` found that the network needs more."""
+        return self._network.told_multiple
 
     @property
     def tiled(self) -> bool:
@@ -265,14 +379,11 @@ class Engine:
         return parity
 
     def _compile(self, frame: np.ndarray) -> None:
-        height, width = frame.shape[:2]
-        shape = self._shape(height, width)
-        if self.tiled:
-            rows, columns = (self._spans(shape[axis], axis - 2) for axis in (2, 3))
-            shape = (*shape[:2], *(each[0][1] - each[0][0] for each in (rows, columns)))
+        height, width = self._given(*frame.shape[:2])
+        shape = (*self._shape(*frame.shape[:2])[:2], height, width)
         self.compile_seconds = self._network.compile(shape)
         if self.compile_seconds is not None:
-            size = f"{shape[3]}×{shape[2]}"
+            size = f"{width}×{height}"
             log.info("the network was compiled for %s pixels in %g s", size, self.compile_seconds)
 
     def _shape(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -283,6 +394,14 @@ class Engine:
             for side, least in zip((height, width), signature.tile or signature.least, strict=True)
         )
         return (3 if signature.is_per_colour else 1, signature.channels, *sides)
+
+    def _given(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width of what the network gets at a time of a frame: all of it, or a tile."""
+        sides = self._shape(height, width)[2:]
+        if not self.tiled:
+            return sides
+        rows, columns = (self._spans(side, axis)[0] for axis, side in enumerate(sides))
+        return rows[1] - rows[0], columns[1] - columns[0]
 
     def _one(self, frame: np.ndarray, dtype: np.dtype) -> Download:
         return self._fitted([frame], [dtype])[0][0]

@@ -21,17 +21,21 @@ def fed(unit: Tensor, signature: Signature) -> Tensor:
     """Turn ``(1, 3, height, width)``, black 0 and white 1, into what the network takes.
 
     A network of one channel gets the three colours one by one, as a batch, or the luminance (BT.709) where it
-    answers colours; one of four gets an opaque alpha.
+    answers colours; one of four gets an opaque alpha. Constant channels come after these, as the signature says.
     """
     if signature.channel_order == "bgr":
         unit = unit.flip(1)
-    if signature.channels == 1:
+    if signature.colours == 1:
         weights = _constant(LUMINANCE, unit.device)
         unit = unit.transpose(0, 1) if signature.is_per_colour else (unit * weights).sum(1, keepdim=True)
-    elif signature.channels == 4:
+    elif signature.colours == 4:
         unit = torch.cat([unit, torch.ones_like(unit[:, :1])], dim=1)
     low, high = (_constant(each, unit.device) for each in signature.ends)
-    return unit * (high - low) + low
+    values = unit * (high - low) + low
+    if not signature.extra_channels:
+        return values
+    extra = _constant(signature.extra_channels, unit.device).expand(len(values), -1, *values.shape[2:])
+    return torch.cat([values, extra], dim=1)
 
 
 def levels(answer: Tensor, signature: Signature, dtype: np.dtype) -> Tensor:

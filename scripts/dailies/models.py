@@ -205,8 +205,6 @@ def _loaded(path: Path, function: str, loaders: Loaders, hints: Hints) -> Model:
 
 def _program(path: Path, hints: Hints, trust_pickle: bool) -> Model:
     program = open_program(path, trusted=trust_pickle)
-    if program.channels not in {None, 1, 3, 4}:
-        raise LoadError(f"{shown(path.name)} takes {program.channels} channels; a frame has 1, 3 or 4")
     known = Signature(
         channels=program.channels or Signature.channels,
         multiple=lcm(Signature.multiple, program.multiple),

@@ -366,6 +366,7 @@ def _described(folder: Path, about: Mapping[str, Any], *, output: Path, tracking
         "error": render["error"],
         "link": run_link(tracking_uri, about["run_id"]),
         "scale": scale_of(about),
+        "notes": (about.get("network") or {}).get("notes") or [],
         "facts": {key: about[key] for key in HEADLINE} | {key: render.get(key) for key in RENDERED},
         "means": (about.get("measured") or {}).get("mean_unseen", {}),
         "metrics": about["metrics"],

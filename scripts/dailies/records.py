@@ -1,14 +1,22 @@
 """Records: what is known of each model, one file of what rendering depends on and one of the rest, and its folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from dailies import catalog, files, naming
 from dailies.catalog import Artifact
+from dailies.signatures import ASSUMED, range_of, told_by
 from dailies.survey import Found
 from dailies.tables import columns
 from dailies.text import clean, in_bytes
+
+ABOUT_ASSUMED = (
+    f"{ASSUMED}: neither configuration nor run says which values are black and white to these networks. Unless the "
+    "checkpoint does, they get [-1, 1]; set value_range in signatures, or the run's tag dailies.value_range, if it is "
+    "another."
+)
 
 
 class _Folders:
@@ -91,15 +99,25 @@ def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
     return names
 
 
-def table(index: Path) -> str:
-    """Lay out what would be rendered: one line per model, in order."""
+def table(index: Path, config: Mapping[str, Any] | None = None) -> str:
+    """Lay out what would be rendered: one line per model, in order.
+
+    With the configuration it also shows the range of values that each network is given, as far as it is known.
+    """
     state = index.parent
+    ranges: list[str] = []
     rows = [("model", "architecture", "epoch", "train loss", "val loss", "artifact", "size")]
     for name in files.read_json(index)["models"]:
         run = files.read_json(state / "runs" / f"{name}.json")
-        artifact = Artifact.from_json(files.read_json(state / "models" / f"{name}.json")["artifact"])
+        record = files.read_json(state / "models" / f"{name}.json")
+        artifact = Artifact.from_json(record["artifact"])
         size = None if artifact.size is None else in_bytes(artifact.size)
         losses = (None if loss is None else f"{loss:.4g}" for loss in (run["train_loss"], run["val_loss"]))
         values = (name, run["architecture"], run["epoch"], *losses, clean(artifact.label), size)
         rows.append(tuple("-" if value is None else str(value) for value in values))
-    return columns(rows)
+        if config:
+            ranges.append(range_of(record["architecture"], name, told_by(record["hints"]), config))
+    if not config:
+        return columns(rows)
+    text = columns([(*row, found) for row, found in zip(rows, ["value range", *ranges], strict=True)])
+    return f"{text}\n{ABOUT_ASSUMED}" if ASSUMED in ranges else text

@@ -2,9 +2,10 @@
 
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,21 @@ from dailies.pipeline import Route, begin, naming, read, render_frames
 from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
+from dailies.signatures import as_record
+from dailies.text import cause
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from dailies.engine import Engine, Parity
     from dailies.models import Model
 
 log = logging.getLogger(__name__)
+
+
+RENDERING = "rendering"
+
+ABOUT_SIZES = "if frames are of a size that the network does not take, set multiple, most or tile in signatures"
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,11 @@ def _nothing_to_do(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence
 
 def _manifest(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, model: Mapping[str, Any]) -> Manifest:
     """Open the manifest of the frames that this very network renders with these settings."""
-    depends_on = [dict(job.settings), model["network"], model["signature"]]
+    signature = dict(model["signature"])
+    if "told_multiple" in model and job.settings["tiled"] is not True:
+        # frames that were rendered before the multiple was found could only be those of sizes that it divides
+        signature["multiple"] = model["told_multiple"]
+    depends_on = [dict(job.settings), model["network"], signature]
     return Manifest(job.manifest, folder=job.folder, keys=keys_of(sequence, receipt["sha256"], depends_on))
 
 
@@ -164,20 +178,26 @@ def _attempt(
     torch.set_num_threads(job.threads)
     device = find_device(job.device)
     trusted = _is_trusted(job.trust_pickle, record)
+
+    @cache
+    def pixels() -> "np.ndarray":
+        return read(first, route).pixels
+
     try:
         hints = Hints.gather(job.folder.name, record, job.loading, params=_params(job))
         factories, loaders = Factories.from_settings(job.loading), Loaders.from_settings(job.loading)
         model = load_model(path, hints=hints, factories=factories, loaders=loaders, trust_pickle=trusted)
         settings = {each.name: job.settings[each.name] for each in fields(Settings) if each.name in job.settings}
         engine = Engine(model, device=device, settings=Settings(**settings, batch=job.batch))
-        engine.probe()
+        engine.probe(pixels)
     except Exception as error:  # an artifact is foreign data: whatever comes of it is its own failure, not the job's
         return Ending("load_failed", _reason(error, "loading", path))
     try:
-        parity = _settle(first, route, engine)
+        parity = _settle(first, pixels, engine)
     except Exception as error:  # a network is foreign code
         about = _about(model, engine, job, trusted=trusted, parity=None)
-        return Ending("error", _reason(error, "rendering", job.folder), about)
+        return Ending("error", _reason(error, RENDERING, job.folder), about)
+    pixels.cache_clear()
     about = _about(model, engine, job, trusted=trusted, parity=parity)
     manifest = _manifest(job, receipt, sequence, about)
     done = manifest.done()
@@ -189,7 +209,7 @@ def _attempt(
     try:
         render_frames(todo, route, engine, manifest, begun)
     except Exception as error:  # a network is foreign code
-        status, reason = "error", _reason(error, "rendering", job.folder)
+        status, reason = "error", _reason(error, RENDERING, job.folder)
     return Ending(status, reason, about | _found(model, engine), manifest.done())
 
 
@@ -226,16 +246,18 @@ def _reason(error: Exception, doing: str, place: Path) -> str:
     if isinstance(error, OSError):
         return files.reason(error, place)
     log.error("%s failed", doing, exc_info=error)
-    first = (str(error).strip().splitlines() or [""])[0][:300]
-    return f"{doing} failed with {type(error).__name__}: {first}"
+    from dailies.network import SIZES
+
+    reason = f"{doing} failed with {cause(error)}"
+    return f"{reason}; {ABOUT_SIZES}" if doing == RENDERING and SIZES.search(reason) else reason
 
 
-def _settle(first: Frame, route: Route, engine: "Engine") -> "Parity | None":
+def _settle(first: Frame, pixels: "Callable[[], np.ndarray]", engine: "Engine") -> "Parity | None":
     """Let the first frame of the whole sequence decide, not of the shard: every attempt and every job decides alike."""
     if engine.is_plain:
         return None
     with naming(first):
-        return engine.settle(read(first, route).pixels)
+        return engine.settle(pixels())
 
 
 def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity: "Parity | None") -> dict[str, Any]:
@@ -248,7 +270,7 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity:
             "builder": model.builder,
             "config": files.digest(repr(sorted(model.config.items()))),
             "code": _code(model.builder, job.loading),
-            "part": engine.part,
+            "part": engine.keyed_part,
             # the one used, of which one asked for may fall short: frames of both never mix in a sequence
             "precision": engine.precision,
             **({} if engine.compile_seconds is None else {"compiled": True}),
@@ -260,7 +282,8 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity:
         "parity": asdict(parity) if parity else None,
         **_found(model, engine),
         "trust_pickle": trusted,
-        "signature": asdict(engine.signature),
+        "signature": as_record(engine.signature),
+        **({"told_multiple": told} if (told := engine.told_multiple) != engine.signature.multiple else {}),
     }
 
 

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import yaml
@@ -14,13 +15,25 @@ from dailies.text import clean
 PREFIX = "dailies."
 """Run params and tags that begin with it speak of the signature: ``dailies.value_range`` = ``[0, 1]``."""
 
+COLOURS = frozenset({1, 3, 4})
+"""How many channels a picture may have: grey, RGB, or RGB and alpha."""
+
+BUILT_IN = frozenset({"unet", "nafnet"})
+"""The architectures that come with this program, whose range of values is the default; named here without torch."""
+
+ASSUMED = "assumed"
+"""What is said of a value range that nobody says."""
+
+MOST_CHANNELS = 64
+"""How many channels a network's input may have."""
+
 
 @dataclass(frozen=True)
 class Signature:
     """How a network wants to be fed, and what it answers."""
 
     channels: int = 3
-    """Channels of its input: 1, 3 or 4."""
+    """Channels of its input: 1, 3 or 4 of a picture, and those of ``extra_channels``."""
     output_channels: int | None = None
     """Channels of its output: 1, 3 or 4; None: what a first try shows."""
     value_range: tuple[float, float] = (-1.0, 1.0)
@@ -45,11 +58,27 @@ class Signature:
     """Height and width, in pixels, of the one size that the network is given; None: any within the bounds."""
     half: bool = True
     """Whether it may run in half precision."""
+    output: str | None = None
+    """Which of its outputs is the frame, where it answers several: an index or a name, such as ``1`` or ``final``."""
+    extra_channels: tuple[float, ...] | None = None
+    """Constants that the network gets after the channels of the picture, one channel each, as its own numbers."""
+    told: frozenset[str] = field(default=frozenset(), compare=False)
+    """Names of the fields that the configuration, the run or the checkpoint sets; all others are known or assumed."""
+
+    @property
+    def colours(self) -> int:
+        """The channels of a picture among the network's: 1, 3 or 4 in a signature that can be used."""
+        return self.channels - len(self.extra_channels or ())
+
+    @property
+    def tells_range(self) -> bool:
+        """Whether the configuration, the run or the checkpoint says what black and white are to the network."""
+        return not self.told.isdisjoint({"value_range", "mean"})
 
     @property
     def is_per_colour(self) -> bool:
         """Whether a frame's three colours go through the network one by one."""
-        return self.channels == 1 and self.output_channels in {None, 1}
+        return self.colours == 1 and self.output_channels in {None, 1}
 
     @property
     def ends(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -74,12 +103,48 @@ def signature(known: Signature, *sources: tuple[str, Mapping[str, Any]]) -> Sign
     merged = known
     for where, said in reversed(sources):
         merged = replace(merged, **{key: _read(key, value, where) for key, value in said.items()})
+    told = known.told.union(*(said for _, said in sources))
+    merged = replace(merged, told=told)
+    if merged.extra_channels and "channels" not in told and merged.colours not in COLOURS:
+        merged = replace(merged, channels=Signature.channels + len(merged.extra_channels))
     _check(merged)
     if merged.tile is None:
         return merged
     # tiles start on multiples of it: at least four places in a tile, so that neighbours can overlap
     quarter = max(1, min(merged.tile) // 4)
     return replace(merged, multiple=math.gcd(merged.multiple, *merged.tile, 2 ** (quarter.bit_length() - 1)))
+
+
+def as_record(signature: Signature) -> dict[str, Any]:
+    """Return a signature as records hold it: a field that came later than they did only where it says something.
+
+    The key of a frame depends on it, so a new field must not change the record of a network that does not use it.
+    """
+    record = asdict(signature)
+    del record["told"]
+    return {name: value for name, value in record.items() if name not in ADDED or value is not None}
+
+
+def range_of(architecture: str | None, folder: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Return in a few words which value range is known before a model is loaded: its own, or that it is assumed.
+
+    ``run`` is what the run's params and tags say, ``config`` the configuration. The checkpoint may say more.
+    """
+    name = (architecture or config["default_architecture"] or "").lower()
+    said = overrides(config["signatures"], architecture=name, folder=folder)
+    try:
+        found = signature(Signature(), ("signatures in the configuration", said), ("the run", run))
+    except LoadError:
+        return "not valid"
+    if not found.tells_range:
+        factories = config["model_factory"] or {}
+        is_users = isinstance(factories, str) or not {name, "*"}.isdisjoint(map(str.lower, factories))
+        return ASSUMED if is_users or name not in BUILT_IN else written(found.value_range)
+    return written(found.value_range) if found.mean is None else "mean and std"
+
+
+def written(value_range: tuple[float, float]) -> str:
+    return f"[{value_range[0]:g}, {value_range[1]:g}]"
 
 
 def told_by(texts: Mapping[str, str]) -> dict[str, str]:
@@ -106,7 +171,7 @@ def _read(key: str, value: Any, where: str) -> Any:
         )
     allowed, read = FIELDS[key]
     try:
-        return read(yaml.safe_load(value) if isinstance(value, str) else value)
+        return read(yaml.safe_load(value) if isinstance(value, str) and key not in TEXTS else value)
     except (TypeError, ValueError, KeyError, OverflowError, yaml.YAMLError):
         raise LoadError(f"{where} says that {key} is '{clean(str(value))[:60]}'; allowed: {allowed}") from None
 
@@ -130,8 +195,25 @@ def _numbers(value: Any) -> tuple[float, ...]:
     return numbers
 
 
-def _positive(value: Any) -> int:
-    if isinstance(value, bool) or int(value) != value or not 1 <= value <= 8192:
+def _constants(value: Any) -> tuple[float, ...]:
+    numbers = _numbers(value if isinstance(value, list | tuple) else [value])
+    if not 1 <= len(numbers) < MOST_CHANNELS:
+        raise ValueError
+    return numbers
+
+
+def _output(value: Any) -> str:
+    """Read an index or a name as text; YAML takes ``1.0``, the first image of the second output, for a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    text = str(value).strip()
+    if not (0 < len(text) <= 200 and text.isprintable()):
+        raise ValueError
+    return text
+
+
+def _positive(value: Any, most: int = 8192) -> int:
+    if isinstance(value, bool) or int(value) != value or not 1 <= value <= most:
         raise ValueError
     return int(value)
 
@@ -146,8 +228,11 @@ NUMBERS = "a list of one number per channel"
 PIXELS = "a number of pixels from 1 to 8192"
 SIZE = f"{PIXELS}, or a list of two, height and width"
 
+CONSTANTS = "a list of numbers, one for each channel after those of the picture, such as [0.06]"
+OUTPUT = "an index or a name, such as 1, final or stages.0"
+
 FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "channels": _one_of(1, 3, 4),
+    "channels": (f"a number from 1 to {MOST_CHANNELS}", partial(_positive, most=MOST_CHANNELS)),
     "output_channels": _one_of(1, 3, 4),
     "value_range": (RANGE, _range),
     "output_range": (RANGE, _range),
@@ -160,17 +245,30 @@ FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "most": (SIZE, _size),
     "tile": (SIZE, _size),
     "half": _one_of(True, False),
+    "output": (OUTPUT, _output),
+    "extra_channels": (CONSTANTS, _constants),
 }
 """What each field of a signature may be, in words, and how it is read."""
 
+TEXTS = frozenset({"output"})
+"""Fields whose text means itself and is not read as YAML."""
+
+ADDED = frozenset({"output", "extra_channels"})
+"""Fields that earlier records lack; None stands for how a network was fed then."""
+
 
 def _check(merged: Signature) -> None:
+    if merged.extra_channels and merged.colours not in COLOURS:
+        raise LoadError(
+            f"channels is {merged.channels} and extra_channels has {len(merged.extra_channels)} numbers, which leaves "
+            f"{merged.colours} channels for the picture; allowed: 1, 3 or 4"
+        )
     if (merged.mean is None) != (merged.std is None):
         raise LoadError("mean and std belong together; give both or neither")
     if merged.mean is not None and merged.std is not None:
-        if not len(merged.mean) == len(merged.std) == merged.channels:
+        if merged.colours in COLOURS and not len(merged.mean) == len(merged.std) == merged.colours:
             raise LoadError(
-                f"mean has {len(merged.mean)} and std {len(merged.std)} numbers, the network {merged.channels} channels"
+                f"mean has {len(merged.mean)} and std {len(merged.std)} numbers, the network {merged.colours} channels"
             )
         if min(merged.std) <= 0:
             raise LoadError("std must be above 0 in every channel")

@@ -5,6 +5,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+TYPED = re.compile(r"[\w.]*(Error|Exception): ")
+"""How a line begins that tells the reason at the end of a traceback."""
+
 FEW = 5
 """How many of several things an error or a note spells out before it counts the rest."""
 
@@ -19,6 +22,21 @@ def clean(text: str) -> str:
     """Make a text from the store safe to show: one line, no control characters or escape codes."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def cause(error: BaseException, most: int = 300) -> str:
+    """Return, on one line, the type of an exception and the line of its text that tells the reason.
+
+    That is the first one. Of a traceback, which TorchScript puts into the text, it is the last one; a first line that
+    announces others, as that of ``load_state_dict`` or onnxruntime, is shown with them.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if any(line.startswith("Traceback ") for line in lines):
+        lines = ([line for line in lines if TYPED.match(line)] or lines)[-1:]
+    elif lines and not (lines[0].endswith(":") or lines[0].startswith("[ONNXRuntimeError]")):
+        lines = lines[:1]
+    text = clean(" ".join(lines)).removeprefix("builtins.")[:most]
+    return text if TYPED.match(text) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def plain(text: str) -> str:
@@ -51,30 +69,21 @@ def in_bytes(size: float) -> str:
 LONGEST_REASON = 300
 """Characters of an exception's text that an error shows."""
 
-TRACEBACKS = ("Traceback", "The following operation failed")
-"""How the text of an exception begins that brings the traceback of something else along."""
-
 PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 """What is installed under another name than it is imported by."""
 
 
 def reason(error: BaseException) -> str:
-    """Return the type and the informative part of an exception's text, on one line and safe to show.
-
-    TorchScript and others put a traceback before the message, which then is the last line. A missing package comes
-    with the way to get it.
-    """
-    lines = [line for line in map(clean, str(error).splitlines()) if line]
-    text = lines[-1] if any(line.startswith(TRACEBACKS) for line in lines) else " ".join(lines)
+    """Return the cause of an exception in a user's code, and what to do about it: the package to install, for one."""
+    text = cause(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = clean(error.name).split(".")[0]
         text += f"; pip install {PACKAGES.get(package, package)}, or name the folder of its code in python_path"
     elif isinstance(error, SystemExit):
         text += "; the code calls sys.exit, as scripts do that parse arguments"
-    elif not text and error.__traceback__:
-        text = _place(error)
-    name = type(error).__name__
-    return (text if text.startswith(f"{name}:") else f"{name}: {text}")[:LONGEST_REASON]
+    elif not str(error).strip() and error.__traceback__:
+        text += f": {_place(error)}"
+    return text[:LONGEST_REASON]
 
 
 def _place(error: BaseException) -> str:

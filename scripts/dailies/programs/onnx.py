@@ -6,6 +6,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -80,8 +81,7 @@ class _Session(nn.Module):
         self.shape = shape
         self._input = inputs[0].name
         self._dtype = NUMBERS[inputs[0].type]
-        images = [output.name for output in outputs if len(output.shape or []) == 4]
-        self._output = (images or [outputs[0].name])[0]
+        self._outputs = [output.name for output in outputs]
 
     def _session(self, device: str) -> Any:
         if device not in self._sessions:
@@ -104,7 +104,13 @@ class _Session(nn.Module):
         options.add_session_config_entry("session.load_model_format", "ONNX")
         return onnxruntime.InferenceSession(str(self._path), options, providers=[CUDA, CPU] if on_cuda else [CPU])
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> Tensor | dict[str, Tensor]:
+        """Return the program's output, or all that are tensors by their names."""
         array = pixels.detach().to("cpu", self._dtype).contiguous().numpy()
-        (result,) = self._session(pixels.device.type).run([self._output], {self._input: array})
-        return torch.from_numpy(result).to(pixels.device)
+        results = self._session(pixels.device.type).run(self._outputs, {self._input: array})
+        tensors = {
+            name: torch.from_numpy(result).to(pixels.device)
+            for name, result in zip(self._outputs, results, strict=True)
+            if isinstance(result, np.ndarray) and result.dtype.kind in "fiub"
+        }
+        return tensors if len(results) > 1 else next(iter(tensors.values()))

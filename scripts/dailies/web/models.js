@@ -29,7 +29,7 @@ const Models = (() => {
     name.dataset.id = id;
     name.append(element("bdi", "", Catalog.name(id)));
     const model = Catalog.models.get(id);
-    if (model && !State.values.blind) name.title = `${model.name}\n${model.id}`;
+    if (model && !State.values.blind) name.title = [model.name, model.id, ...model.notes].join("\n");
     item.append(element("span", "digit", digit), name, element("span", "figure"), Panel.chips(id));
     return item;
   }
@@ -190,6 +190,7 @@ const Models = (() => {
       made.append(element("small", "run", model.run_id.slice(0, 8)));
     }
     if (Catalog.shelves.has(model.id)) made.append(Panel.chips(model.id));
+    made.append(...model.notes.map((note) => element("small", "note", note)));
     return made;
   }
 

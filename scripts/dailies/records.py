@@ -64,6 +64,7 @@ def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
                 "experiment_id": run.experiment_id,
                 "architecture": facts.architecture,
                 "artifact": asdict(choice.artifact),
+                **({"alternatives": [asdict(each) for each in choice.alternatives]} if choice.alternatives else {}),
                 "hints": catalog.hints(run),
             },
             lasting=False,

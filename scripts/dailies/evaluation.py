@@ -11,6 +11,7 @@ from typing import Any
 
 import dailies
 from dailies import files, manifest
+from dailies.catalog import rendered
 from dailies.entities import EVALUATION
 from dailies.errors import StoreError
 from dailies.ledger import Ledger, open_ledger
@@ -158,7 +159,7 @@ class _Book:
     def _fill(self, run_id: str, found: Mapping[str, Any], about: Mapping[str, Any], *, digest: str, shot: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, LoggedModelInput
 
-        model_id = logged_model(self._ledger, self._models_of, found["run_id"], found["artifact"]["uri"])
+        model_id = logged_model(self._ledger, self._models_of, found["run_id"], rendered(found, about["artifact"]).uri)
         dataset = Dataset(
             name=shot, digest=digest, source_type="local", source=files.dump_json({"shot": shot}).decode()
         )

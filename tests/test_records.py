@@ -20,7 +20,7 @@ def test_a_model_is_recorded_in_two_files(shelf, scene):
 
     (name,) = scene.look(folder_name="{run_name}_{epoch}ep_loss{train_loss:.4f}_{run_id:.8}")
 
-    path = shelf.stored(run_id, BEST)
+    path, last = shelf.stored(run_id, BEST), shelf.stored(run_id, "checkpoints/last.pth")
     assert name == f"unet_adamw_2000ep_loss0.2500_{run_id[:8]}"
     assert scene.model(name) == {
         "run_id": run_id,
@@ -31,6 +31,15 @@ def test_a_model_is_recorded_in_two_files(shelf, scene):
             "path": BEST,
             "files": [{"path": BEST, "size": path.stat().st_size, "modified": path.stat().st_mtime_ns}],
         },
+        "alternatives": [
+            {
+                "uri": path.parents[1].as_uri(),
+                "path": "checkpoints/last.pth",
+                "files": [
+                    {"path": "checkpoints/last.pth", "size": last.stat().st_size, "modified": last.stat().st_mtime_ns}
+                ],
+            }
+        ],
         "hints": {"model.architecture": "UNet"},
     }
     assert scene.run(name) == {
@@ -115,6 +124,13 @@ def test_the_values_of_real_stores_break_nothing(shelf, scene):
     assert scene.run("n" * 60)["run_name"] == "n" * 200
     assert scene.read("skipped") == []
     assert all(ord(character) >= 32 for line in table(scene.index).splitlines() for character in line)
+
+
+def test_a_record_without_alternatives_does_not_name_any(shelf, scene):
+    shelf.run("a", BEST)
+    scene.look()
+
+    assert list(scene.model("a")) == ["run_id", "experiment_id", "architecture", "artifact", "hints"]
 
 
 def test_a_name_is_given_once(shelf, scene):

@@ -585,6 +585,40 @@ def test_a_failed_download_is_a_result(site):
     assert outcome["artifact"] == {"uri": "store", "path": None, "sha256": None, "size": None}
 
 
+TRIED = [{"path": "last.pth", "reason": "it holds an optimizer"}]
+
+
+def test_what_else_was_tried_is_in_the_outcome_and_in_the_reason_of_a_failure(site):
+    receipt = files.read_json(site.weights / "download.json")
+    files.write_json(site.weights / "download.json", receipt | {"tried": TRIED})
+
+    outcome = site.render()
+
+    assert (outcome["status"], outcome["error"]) == ("success", None)
+    assert outcome["artifact"]["tried"] == TRIED
+
+    site.download({"model_state_dict": {}})
+    receipt = files.read_json(site.weights / "download.json")
+    files.write_json(site.weights / "download.json", receipt | {"tried": TRIED})
+
+    outcome = site.render()
+
+    assert outcome["status"] == "load_failed"
+    assert outcome["error"].endswith(". Also tried: last.pth (it holds an optimizer)")
+
+
+def test_another_config_beside_the_same_weights_is_looked_at(site, network):
+    site.render()
+    receipt = files.read_json(site.weights / "download.json")
+    before = site.written()
+    files.write_json(site.weights / "download.json", receipt | {"config_sha256": "ab"})
+
+    outcome = site.render()
+
+    assert outcome["artifact"]["config_sha256"] == "ab"
+    assert site.rendered_again(before) == []  # it made no other network
+
+
 def test_frames_outlive_a_failed_download(site, network):
     site.render()
     before = site.written()

@@ -209,7 +209,7 @@ def is_due(
     if not (last.is_file() and (state / "renders" / model / f"{shard}.json").is_file()):
         return True
     known = files.read_json(last)
-    record, others = state / "models" / f"{model}.json", bool(known["artifact"].get("tried"))
+    record, others = state / "models" / f"{model}.json", bool(known.get("artifact", {}).get("tried"))
     now = basis(record, frames, settings, loading, alternatives=others)
     return known["attempt"] != attempt or known.get("basis") != now
 

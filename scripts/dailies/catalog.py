@@ -146,13 +146,13 @@ def candidates(
     groups = _Groups(best, looks)
     groups.add(run.artifact_uri, [file for file in listing if not file.path.startswith(prefixes)])
     inner = _Groups(best, looks)
-    inner.add(run.artifact_uri, _not_own([file for file in listing if file.path.startswith(prefixes)], folders))
     models = []
     for model in logged:
         files_of = tuple((inside or {}).get(model.artifact_uri, ()))
         models.append(Artifact(model.artifact_uri, "", files_of))
         inner.add(model.artifact_uri, _not_own(files_of, ["."]))
     models += [_folder(run, folder, listing) for folder in folders]
+    inner.add(run.artifact_uri, _not_own([file for file in listing if file.path.startswith(prefixes)], folders))
     return [
         *groups.known,
         *models,

@@ -129,7 +129,8 @@ def _named_files(artifact: Artifact, draft: Path, listed: Sequence[StoredFile]) 
         missing = sorted(name for name in names if _beside(folder, name) not in there)
         if missing:
             raise ArtifactDamaged(
-                f"{clean(artifact.path)} names {few(map(clean, missing))}, not among the files of its run"
+                f"{clean(artifact.path)} is the index of a model in several files, of which the store does not hold "
+                f"{few(map(clean, missing))}; log them beside it"
             )
     else:
         names = {name for name in _external(path) if _beside(folder, name) in there}

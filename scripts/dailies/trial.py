@@ -21,6 +21,15 @@ log = logging.getLogger(__name__)
 PATIENCE = 600
 """Seconds after which a trial is given up."""
 
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.append(sys.argv[1])
+from dailies.trial import main
+main(*map(Path, sys.argv[2:]))
+"""
+"""What the other process runs; as in a render, this package is the last place where modules are looked for."""
+
 LONGEST_REASON = 300
 """Characters of the reason why a file holds no network."""
 
@@ -53,18 +62,13 @@ def tried(path: Path, *, model: str, record: Mapping[str, Any], loading: Mapping
     if importlib.util.find_spec("torch") is None:
         return Verdict(unknown="torch is not installed here")
     asked = {"path": str(path), "model": model, "record": dict(record), "loading": dict(loading), "trusted": trusted}
-    here = str(Path(__file__).parents[1])
-    kept = without_credentials(os.environ)
-    environment = kept | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (here, kept.get("PYTHONPATH")))),
-        "CUDA_VISIBLE_DEVICES": "",  # the device is the renders'
-    }
+    environment = without_credentials(os.environ) | {"CUDA_VISIBLE_DEVICES": ""}  # the device is the renders'
     with tempfile.TemporaryDirectory(prefix="dailies-") as folder:
         question, answer = Path(folder) / "question.json", Path(folder) / "answer.json"
         question.write_text(json.dumps(asked))
         try:
             process = subprocess.run(
-                [sys.executable, "-P", "-m", "dailies.trial", str(question), str(answer)],
+                [sys.executable, "-P", "-c", PROGRAM, str(Path(__file__).parents[1]), str(question), str(answer)],
                 check=False,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -118,7 +122,3 @@ def _answer(asked: Mapping[str, Any]) -> dict[str, str | None]:
 
         return {"reason": clean(_reason(error, "loading", path))[:LONGEST_REASON]}
     return {"reason": None}
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

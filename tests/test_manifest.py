@@ -325,28 +325,6 @@ def test_a_shard_of_which_something_has_changed_is_due(known, tmp_path, change):
     assert is_due(tmp_path, "model", "1", **known | change)
 
 
-@pytest.mark.parametrize(("tried", "due"), [(None, False), ([{"path": "best.pth", "reason": "damaged"}], True)])
-def test_another_checkpoint_beside_a_rendered_one_matters_where_that_was_not_the_first(known, tmp_path, tried, due):
-    record = tmp_path / "models" / "model.json"
-    last = tmp_path / "attempts" / "model" / "1.json"
-    others = [{"path": "epoch_1.pth"}]
-    files.write_json(record, {"artifact": "a", "alternatives": others})
-    about = {"artifact": {"tried": tried} if tried else {}, "attempt": 1}
-    about["basis"] = basis(record, "digest", known["settings"], known["loading"], alternatives=bool(tried))
-    files.write_json(last, about)
-    assert not is_due(tmp_path, "model", "1", **known)
-
-    files.write_json(record, {"artifact": "a", "alternatives": [{"path": "epoch_2.pth"}, *others]})
-
-    assert is_due(tmp_path, "model", "1", **known) == due
-
-
-def test_alternatives_of_a_model_that_was_rendered_before_they_were_recorded_make_nothing_due(known, tmp_path):
-    files.write_json(tmp_path / "models" / "model.json", {"artifact": "a", "alternatives": [{"path": "last.pth"}]})
-
-    assert not is_due(tmp_path, "model", "1", **known)
-
-
 def test_a_shard_that_was_never_rendered_or_lost_its_record_is_due(known, tmp_path):
     assert is_due(tmp_path, "model", "2", **known)
     (tmp_path / "renders" / "model" / "1.json").unlink()

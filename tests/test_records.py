@@ -3,6 +3,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from dailies import files
 from dailies.records import table
 from stores import BEST, snapshot
 
@@ -31,15 +32,6 @@ def test_a_model_is_recorded_in_two_files(shelf, scene):
             "path": BEST,
             "files": [{"path": BEST, "size": path.stat().st_size, "modified": path.stat().st_mtime_ns}],
         },
-        "alternatives": [
-            {
-                "uri": path.parents[1].as_uri(),
-                "path": "checkpoints/last.pth",
-                "files": [
-                    {"path": "checkpoints/last.pth", "size": last.stat().st_size, "modified": last.stat().st_mtime_ns}
-                ],
-            }
-        ],
         "hints": {"model.architecture": "UNet"},
     }
     assert scene.run(name) == {
@@ -58,6 +50,15 @@ def test_a_model_is_recorded_in_two_files(shelf, scene):
         "tags": {"mine": "x"},
         "datasets": [],
         "not_chosen": ["checkpoints/last.pth"],
+        "alternatives": [
+            {
+                "uri": path.parents[1].as_uri(),
+                "path": "checkpoints/last.pth",
+                "files": [
+                    {"path": "checkpoints/last.pth", "size": last.stat().st_size, "modified": last.stat().st_mtime_ns}
+                ],
+            }
+        ],
     }
     assert scene.read("discovery")["reason"] is None
     assert scene.read("skipped") == []
@@ -126,11 +127,24 @@ def test_the_values_of_real_stores_break_nothing(shelf, scene):
     assert all(ord(character) >= 32 for line in table(scene.index).splitlines() for character in line)
 
 
-def test_a_record_without_alternatives_does_not_name_any(shelf, scene):
-    shelf.run("a", BEST)
+def test_alternatives_matter_for_rendering_only_where_the_first_file_held_no_network(shelf, scene):
+    run_id = shelf.run("a", BEST, "epoch_1.pth")
+    scene.look()
+    before = snapshot(scene.state / "models")
+    attempt = scene.state / "attempts" / "a" / "all.json"
+    files.write_json(attempt, {"artifact": {"path": BEST}})
+    shelf.log(run_id, "other.pth")
+
     scene.look()
 
-    assert list(scene.model("a")) == ["run_id", "experiment_id", "architecture", "artifact", "hints"]
+    assert snapshot(scene.state / "models") == before
+    assert [each["path"] for each in scene.run("a")["alternatives"]] == ["other.pth", "epoch_1.pth"]
+
+    files.write_json(attempt, {"artifact": {"path": "epoch_1.pth", "tried": [{"path": BEST, "reason": "damaged"}]}})
+    scene.look()
+
+    assert scene.model("a")["alternatives"] == scene.run("a")["alternatives"]
+    assert list(scene.model("a")) == ["run_id", "experiment_id", "architecture", "artifact", "alternatives", "hints"]
 
 
 def test_a_name_is_given_once(shelf, scene):

@@ -471,7 +471,7 @@ def test_a_record_lists_what_to_try_next(shelf, scene):
 
     scene.look()
 
-    found = [(each["uri"].split("/")[-2], each["path"]) for each in scene.model("a")["alternatives"]]
+    found = [(each["uri"].split("/")[-2], each["path"]) for each in scene.run("a")["alternatives"]]
     assert found == [
         (run_id, "checkpoints/last.pth"),
         (logged, ""),
@@ -481,7 +481,7 @@ def test_a_record_lists_what_to_try_next(shelf, scene):
         (run_id, "optimizer.pt"),
     ]
     assert scene.look(checkpoint_pattern="*.ckpt") == ["a"]
-    assert "alternatives" not in scene.model("a")
+    assert "alternatives" not in scene.run("a")
 
 
 def test_a_registered_folder_has_alternatives_inside(shelf, scene):
@@ -491,7 +491,7 @@ def test_a_registered_folder_has_alternatives_inside(shelf, scene):
 
     assert scene.look(models=["net/1", "net/2"], experiment_name=None) == ["a", "a_net-2"]
     assert scene.chosen() == ["model", BEST]
-    assert [each["path"] for each in scene.model("a")["alternatives"]] == ["model/artifacts/net.pth"]
+    assert [each["path"] for each in scene.run("a")["alternatives"]] == ["model/artifacts/net.pth"]
 
 
 def test_a_logged_model_that_is_refused_does_not_hide_the_runs_own_files(tmp_path):
@@ -505,4 +505,4 @@ def test_a_logged_model_that_is_refused_does_not_hide_the_runs_own_files(tmp_pat
 
     assert scene.look() == ["a"]
     assert scene.chosen() == [BEST]
-    assert "alternatives" not in scene.model("a")
+    assert "alternatives" not in scene.run("a")

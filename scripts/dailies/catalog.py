@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from dailies import files, roles
@@ -283,12 +283,17 @@ def _family(artifact: Artifact) -> str:
     return roles.family(artifact.path) if artifact.path else ""
 
 
-def recorded(record: Mapping[str, Any]) -> list[Artifact]:
-    """Read the artifacts of a model's discovery record, in the order in which they are tried."""
-    return [Artifact.from_json(value) for value in (record["artifact"], *record.get("alternatives", ()))]
+def recorded(record: Path) -> list[Artifact]:
+    """Read a model's artifacts in the order in which they are tried, from its two discovery records.
+
+    ``record`` is the one that rendering depends on. While alternatives do not matter for that, they are in the other.
+    """
+    first, about = files.read_json(record), record.parents[1] / "runs" / record.name
+    others = (files.read_json(about) if about.is_file() else {}).get("alternatives", ())
+    return [Artifact.from_json(value) for value in (first["artifact"], *(first.get("alternatives") or others))]
 
 
-def rendered(record: Mapping[str, Any], told: Mapping[str, Any]) -> Artifact:
+def rendered(record: Path, told: Mapping[str, Any]) -> Artifact:
     """Return that artifact of a discovery record which a model's ``metadata.json`` says was rendered."""
     found = recorded(record)
     place = (told.get("uri"), told.get("path"))

@@ -262,7 +262,7 @@ class _Candidates:
         self._state = state
         self._folder = folder
         self._loading = loading
-        self._artifacts = recorded(self._record)
+        self._artifacts = recorded(record)
 
     def first_that_loads(self) -> dict[str, Any]:
         """Return the receipt of the first artifact that holds a network, or of the very first where none does.

@@ -88,7 +88,7 @@ def render_minutes(record: str | Path, shard: Sequence) -> int:
 
 def download_memory(record: str | Path) -> int:
     """Give the MB of a download; where the record names alternatives, files are loaded to see which is a network."""
-    sizes = [MODEL_BYTES if each.size is None else each.size for each in recorded(files.read_json(Path(record)))]
+    sizes = [MODEL_BYTES if each.size is None else each.size for each in recorded(Path(record))]
     return DOWNLOAD_MEMORY + (math.ceil(TORCH + COPIES * sizes[0] / 1e6) if len(sizes) > 1 else 0)
 
 
@@ -97,7 +97,7 @@ def download_minutes(record: str | Path) -> int:
 
     Where the record names alternatives a second file may be fetched, and each is loaded.
     """
-    several = len(recorded(files.read_json(Path(record)))) > 1
+    several = len(recorded(Path(record))) > 1
     return math.ceil(START + artifact_size(record) / BANDWIDTH / 60 * (2 if several else 1) + (TRIAL if several else 0))
 
 

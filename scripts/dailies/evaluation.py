@@ -87,7 +87,8 @@ def write_back(config: Mapping[str, Any], metadata: Sequence[Path], *, output: P
     records = []
     for path in metadata:
         model, about = path.parent.name, files.read_json(path)
-        found = files.read_json(state / "models" / f"{model}.json")
+        place = state / "models" / f"{model}.json"
+        found = files.read_json(place) | {"artifact": {"uri": rendered(place, about["artifact"]).uri}}
         status = about["render"]["status"]
         frames = frames_judged(model, about, output_dir) if status == "success" else None
         record = {"model": model, "run_id": found["run_id"], "evaluation": None, "reason": None}
@@ -159,7 +160,7 @@ class _Book:
     def _fill(self, run_id: str, found: Mapping[str, Any], about: Mapping[str, Any], *, digest: str, shot: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, LoggedModelInput
 
-        model_id = logged_model(self._ledger, self._models_of, found["run_id"], rendered(found, about["artifact"]).uri)
+        model_id = logged_model(self._ledger, self._models_of, found["run_id"], found["artifact"]["uri"])
         dataset = Dataset(
             name=shot, digest=digest, source_type="local", source=files.dump_json({"shot": shot}).decode()
         )

@@ -179,23 +179,15 @@ def attempt_after(state: Path) -> int:
     return last["attempt"] + (last["status"] != "success")
 
 
-def basis(record: Path, frames: str, settings: Any, loading: Any, *, alternatives: bool = False) -> str:
-    """Give the digest of what makes a render of a shard due when it changes: the model's record, frames, settings.
-
-    What else might be tried of the model's run counts only with ``alternatives``: where the first artifact was
-    rendered, another checkpoint that is logged beside it changes nothing.
-    """
-    return files.digest([_record(record, record.stat().st_mtime_ns, alternatives), frames, settings, loading])
+def basis(record: Path, frames: str, settings: Any, loading: Any) -> str:
+    """Give the digest of what makes a render of a shard due when it changes: the model's record, frames, settings."""
+    return files.digest([_record(record, record.stat().st_mtime_ns), frames, settings, loading])
 
 
 @lru_cache(maxsize=4)
-def _record(path: Path, modified: int, alternatives: bool) -> str:
+def _record(path: Path, modified: int) -> str:
     del modified  # part of the cache's key
-    known = files.read_json(path)
-    if alternatives or "alternatives" not in known:
-        return files.sha256_of(path)
-    first = {key: value for key, value in known.items() if key != "alternatives"}
-    return hashlib.sha256(files.dump_json(first)).hexdigest()
+    return files.sha256_of(path)
 
 
 def is_due(
@@ -209,9 +201,8 @@ def is_due(
     if not (last.is_file() and (state / "renders" / model / f"{shard}.json").is_file()):
         return True
     known = files.read_json(last)
-    record, others = state / "models" / f"{model}.json", bool(known.get("artifact", {}).get("tried"))
-    now = basis(record, frames, settings, loading, alternatives=others)
-    return known["attempt"] != attempt or known.get("basis") != now
+    record = state / "models" / f"{model}.json"
+    return known["attempt"] != attempt or known.get("basis") != basis(record, frames, settings, loading)
 
 
 def names(folder: Path) -> frozenset[str]:

@@ -86,7 +86,7 @@ def decided(config: Mapping[str, Any], output_dir: Path) -> Decision:
         alias=config["alias"],
         run_id=found["run_id"],
         experiment_id=found["experiment_id"],
-        artifact=rendered(found, about["artifact"]),
+        artifact=rendered(record, about["artifact"]),
         sha256=about["artifact"]["sha256"],
         tags=evaluation.grounds(model, about) | _frames_tags(model, about, output_dir),
     )

@@ -109,7 +109,7 @@ def render(job: Job, *, result: Path) -> None:
         "render": _figures(ending, job),
         "model": ending.model,
         "loading": loading,
-        "basis": basis(job.record, sequence.digest, job.settings, job.loading, alternatives=bool(receipt.get("tried"))),
+        "basis": basis(job.record, sequence.digest, job.settings, job.loading),
         "artifact": {key: receipt.get(key) for key in ("uri", "path", "sha256", "size")}
         | {key: receipt[key] for key in OPTIONAL if receipt.get(key)},
         "input": {"digest": sequence.digest, "frames": len(sequence.frames), "skipped": len(sequence.skipped)},

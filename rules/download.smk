@@ -18,7 +18,7 @@ rule download:
     threads: lambda wildcards: 0 if workflow.local_exec else 1  # it waits for the network, beside a render that has all the cores
     resources:
         downloads=1,
-        mem_mb=lambda wc, attempt: attempt * estimates.DOWNLOAD_MEMORY,
+        mem_mb=lambda wc, input, attempt: attempt * estimates.download_memory(input.record),
         runtime=lambda wc, input, attempt: attempt * estimates.download_minutes(input.record),
     params:  # what makes a render due
         **SETTINGS,

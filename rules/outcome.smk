@@ -19,6 +19,8 @@ def tell_outcome():
         logger.warning(f"dailies: {warning}")
     if gone := metadata.left_behind(Path(OUT), Path(f"{STATE}/discovery.json")):
         logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
+    if substituted := metadata.substituted(SUMMARY):
+        logger.warning(f"dailies: {substituted}")
     if failures := metadata.failures(SUMMARY):
         end_with(failures)
 

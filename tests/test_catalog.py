@@ -1,5 +1,23 @@
+from dataclasses import asdict
+
 import pytest
-from dailies.catalog import Artifact, Facts, Names, candidates, facts, fitting, hints, number, whole, word
+from dailies import files
+from dailies.catalog import (
+    Artifact,
+    Facts,
+    Names,
+    alternatives,
+    asked_for,
+    candidates,
+    facts,
+    fitting,
+    hints,
+    number,
+    recorded,
+    rendered,
+    whole,
+    word,
+)
 from dailies.entities import LoggedModel, Run, StoredFile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +31,8 @@ NAMES = Names(
 
 
 def a_run(**values):
-    empty = {"params": {}, "metrics": {}, "tags": {}}
-    return Run("id", "name", "exp", "1", "FINISHED", None, None, "s3://bucket/1/id/artifacts", **(empty | values))
+    known = {"params": {}, "metrics": {}, "tags": {}, "artifact_uri": "s3://bucket/1/id/artifacts"}
+    return Run("id", "name", "exp", "1", "FINISHED", None, None, **(known | values))
 
 
 def listing(*paths):
@@ -38,6 +56,12 @@ def a_model(model_id):
         ["best.ckpt", "final.ckpt", "model.ckpt", "optimizer.ckpt"],
         ["epoch_010.pth", "epoch_9.pth", "epoch_1.pth"],
         ["last.pth", "optimizer_best.pt"],
+        ["40000_E.pth", "40000_G.pth", "40000_optimizerG.pth"],
+        ["net_g_latest.pth", "net_d_latest.pth"],
+        ["G_12.pth", "D_12.pth"],
+        ["epoch_3.pth", "best_discriminator.pt", "latest_discriminator.pt"],
+        ["model.pth", "vgg19.pth"],
+        ["model.safetensors", "checkpoint"],
         ["model.pt", "best_optimizer.pt"],
         ["unet.pth", "lr_scheduler.pt"],
         ["unet.pth", "grad_scaler.pt"],
@@ -65,17 +89,137 @@ def test_the_newest_comes_first_among_equals():
 
 
 def test_other_files_are_no_models():
-    assert found("notes.txt", "checkpoints/best.pth.txt", "pth", "MLmodel.yaml") == []
+    assert found("notes.txt", "checkpoints/best.pth.txt", "log", "MLmodel.yaml", "config.json") == []
+
+
+def test_files_of_any_other_ending_come_last_and_only_where_their_content_may_be_a_model():
+    files = listing("checkpoint", "model_best.pth.tar", "net.onnx", "MLmodel", "optimizer.bin", "b.pth")
+
+    def asked(looks):
+        return [artifact.label for artifact in candidates(a_run(), files, looks=looks)]
+
+    everything = ["b.pth", "id", "net.onnx", "model_best.pth.tar", "checkpoint", "optimizer.bin"]
+    assert asked(lambda file: True) == everything
+    assert asked(lambda file: file.path == "checkpoint") == ["b.pth", "id", "net.onnx", "checkpoint"]
+    assert candidates(a_run(), (StoredFile("checkpoint", 0),)) == []
+
+
+def test_what_the_trainer_calls_the_best_comes_first():
+    files = listing("best.ckpt", "a/a.ckpt", "b/b.ckpt")
+
+    artifacts = candidates(a_run(), files, best={"a/a.ckpt"})
+
+    assert [artifact.path for artifact in artifacts] == ["a/a.ckpt", "best.ckpt", "b/b.ckpt"]
 
 
 def test_files_of_an_mlflow_model_are_not_weights_of_their_own():
     inside = ["model/MLmodel", "model/data/model.pth", "model/extra_files/best.pth"]
 
-    (only,) = candidates(a_run(), listing(*inside, "model.txt", "models/notes.txt"))
+    whole, inner = candidates(a_run(), listing(*inside, "model.txt", "models/notes.txt"))
 
-    assert (only.path, only.label, only.is_weights) == ("model", "model", False)
-    assert [file.path for file in only.files] == inside
-    assert found(*inside, "model_2/best.pth") == ["model_2/best.pth", "model"]
+    assert (whole.path, whole.label, whole.is_weights) == ("model", "model", False)
+    assert [file.path for file in whole.files] == inside
+    assert (inner.path, inner.is_weights) == ("model/extra_files/best.pth", True)
+    assert found(*inside, "model_2/best.pth") == ["model_2/best.pth", "model", "model/extra_files/best.pth"]
+
+
+def test_files_that_a_flavour_loads_itself_are_no_candidates():
+    own = ["m/MLmodel", "m/data/model.pth", "m/data/pickle_module_info.txt", "m/python_model.pkl", "m/model.onnx"]
+
+    assert found(*own, "m/artifacts/net.pth", "m/checkpoints/last.pth.tar") == [
+        *("m", "m/artifacts/net.pth", "m/checkpoints/last.pth.tar"),
+    ]
+
+
+def test_files_in_logged_models_come_after_all_models():
+    inside = {a_model("m-1").artifact_uri: listing("MLmodel", "artifacts/net.pth", "data/model.pth")}
+
+    artifacts = candidates(a_run(), listing("a/MLmodel"), [a_model("m-1"), a_model("m-2")], inside=inside)
+
+    assert [(artifact.label, bool(artifact.files)) for artifact in artifacts] == [
+        *(("m-1", True), ("m-2", False), ("a", True), ("artifacts/net.pth", True)),
+    ]
+    assert artifacts[3].uri == a_model("m-1").artifact_uri
+
+
+SHARDS = ["m/model-00001-of-00002.safetensors", "m/model-00002-of-00002.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("index", "parts"),
+    [
+        ("m/model.safetensors.index.json", SHARDS),
+        ("m/pytorch_model.bin.index.json", [f"m/pytorch_model-0000{n}-of-00002.bin" for n in (1, 2)]),
+        (
+            "m/diffusion_pytorch_model.safetensors.index.fp16.json",
+            [f"m/diffusion_pytorch_model.fp16-0000{n}-of-00002.safetensors" for n in (1, 2)],
+        ),
+        ("m/model.safetensors.index.fp16.json", [f"m/model-0000{n}-of-00002.fp16.safetensors" for n in (1, 2)]),
+    ],
+)
+def test_a_model_in_several_files_is_one_artifact(index, parts):
+    (only,) = candidates(a_run(), listing(index, *parts, "m/config.json", "m/notes.json", "config.json"))
+
+    assert (only.path, only.is_weights, only.config) == (index, True, "m/config.json")
+    assert [file.path for file in only.files] == [index, *parts, "m/config.json"]
+    assert list(fitting([only], parts[0].partition("/")[2])) == [only]
+
+
+def test_parts_without_an_index_are_one_artifact_too():
+    (only,) = candidates(a_run(), listing(*SHARDS))
+
+    assert only.path == SHARDS[0]
+    assert [file.path for file in only.files] == SHARDS
+
+
+def test_a_single_part_is_a_file_like_any_other():
+    assert found("model-00001-of-00001.safetensors") == ["model-00001-of-00001.safetensors"]
+
+
+def test_a_config_beside_weights_comes_with_them_and_is_no_part_of_them():
+    large = StoredFile("b/config.json", 2**21)
+
+    artifacts = candidates(a_run(), (*listing("a/best.pth", "a/config.json", "b/last.pth"), large))
+
+    assert [[file.path for file in artifact.files] for artifact in artifacts] == [
+        *(["a/best.pth", "a/config.json"], ["b/last.pth"]),
+    ]
+    assert [artifact.config for artifact in artifacts] == ["a/config.json", None]
+
+
+def test_alternatives_are_few_and_of_several_families():
+    epochs = [f"epoch_{number}.pth" for number in range(20)]
+    others = [f"{letter}.pth" for letter in "abcdefghij"]
+
+    first, *rest = candidates(a_run(), listing("best.pth", *epochs, *others))
+
+    kept = [artifact.path for artifact in alternatives(first, rest)]
+    assert kept == ["j.pth", "i.pth", "h.pth", "g.pth", "f.pth", "epoch_19.pth", "epoch_18.pth", "e.pth"]
+    newest, *older = candidates(a_run(), listing(*epochs))
+    assert [artifact.path for artifact in alternatives(newest, older)] == ["epoch_18.pth"]
+
+
+def test_the_rendered_artifact_is_found_again_in_the_records(tmp_path):
+    first, second = candidates(a_run(artifact_uri="s3://me:secret@bucket/1"), listing("best.pth", "last.pth"))
+    record, about = tmp_path / "models" / "a.json", tmp_path / "runs" / "a.json"
+    files.write_json(record, {"artifact": asdict(first)})
+    assert recorded(record) == [first]
+    files.write_json(about, {"alternatives": [asdict(second)]})
+
+    assert recorded(record) == [first, second]
+    assert rendered(record, {"uri": "s3://***@bucket/1", "path": "last.pth"}) == second
+    assert rendered(record, {"uri": None, "path": None}) == first
+    files.write_json(record, {"artifact": asdict(first), "alternatives": [asdict(second)] * 2})
+    assert recorded(record) == [first, second, second]
+
+
+def test_a_pattern_may_ask_for_a_file_of_any_name():
+    files = listing("a/notes.txt", "m/MLmodel", "m/net.json", "m/best.json", "m/config.json")
+
+    assert [artifact.path for artifact in asked_for("uri", files, "m/*.json")] == [
+        *("m/best.json", "m/config.json", "m/net.json"),
+    ]
+    assert asked_for("uri", files, "*.pth") == []
 
 
 def test_an_mlflow_model_may_lie_at_the_root():

@@ -291,7 +291,7 @@ def test_an_interrupted_download_leaves_nothing(shelf, tmp_path, monkeypatch):
     store = TrackingStore(shelf.uri, private=tmp_path)
     artifact = Artifact(uri, BEST, (StoredFile(BEST, len(WEIGHTS)),))
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **named):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "_verify", interrupted)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from conftest import strict_json
 from dailies import files
-from dailies.metadata import describe, failures, left_behind, summarize, table
+from dailies.metadata import describe, failures, left_behind, substituted, summarize, table
 from dailies.sequence import Frame, Sequence, save
 
 RUN = {
@@ -96,7 +96,7 @@ def test_metadata_has_the_promised_fields_in_order(described):
 
     assert list(about) == [
         *("run_id", "run_name", "architecture", "epoch", "train_loss", "val_loss", "status", "start_time"),
-        *("experiment", "registered_model", "params", "metrics", "tags", "datasets", "not_chosen"),
+        *("checkpoint", "experiment", "registered_model", "params", "metrics", "tags", "datasets", "not_chosen"),
         *("render", "artifact", "input", "network", "signature", "measured"),
     ]
     assert list(about["render"]) == [
@@ -119,21 +119,52 @@ def test_metadata_has_the_promised_fields_in_order(described):
     )
 
 
-def test_the_checkpoint_knows_better_than_the_run(described):
+def test_epoch_and_losses_are_the_runs_as_in_the_folder_name_and_the_checkpoints_are_labelled(described):
     about = strict_json(described())
 
-    assert (about["architecture"], about["epoch"], about["train_loss"], about["val_loss"]) == (
-        "unet",
-        1800,
-        0.125,
-        0.25,
-    )
+    assert (about["architecture"], about["epoch"], about["train_loss"], about["val_loss"]) == ("unet", 2500, 0.5, 0.25)
+    assert about["checkpoint"] == {"epoch": 1800, "train_loss": 0.125, "val_loss": None}
 
 
-def test_the_run_tells_what_the_checkpoint_does_not(described):
+def test_the_checkpoint_tells_what_the_run_does_not(described):
+    about = strict_json(described(run={"epoch": None, "train_loss": float("nan")}))
+
+    assert (about["epoch"], about["train_loss"], about["val_loss"]) == (1800, 0.125, 0.25)
+    assert about["checkpoint"]["epoch"] == 1800
+
+
+def test_a_checkpoint_may_tell_nothing(described):
     about = strict_json(described(outcome=OUTCOME | {"model": {"epoch": None, "signature": None}}))
 
     assert (about["architecture"], about["epoch"], about["train_loss"]) == ("UNet", 2500, 0.5)
+    assert about["checkpoint"] is None
+
+
+TRIED = [{"path": "checkpoints/best.pth", "reason": "it is cut short"}]
+
+
+def test_files_that_were_passed_over_are_told(described, summary):
+    artifact = OUTCOME["artifact"] | {"path": "checkpoints/last.pth", "tried": TRIED}
+
+    path = described(outcome=OUTCOME | {"artifact": artifact}, run={"not_chosen": ["checkpoints/last.pth", "e_1.pth"]})
+
+    about = strict_json(path)
+    assert about["artifact"] == artifact
+    assert about["not_chosen"] == ["checkpoints/best.pth", "e_1.pth"]
+    told = "checkpoints/best.pth was passed over: it is cut short"
+    assert about["network"]["notes"] == ["averaged weights (ema) are used", told]
+    assert strict_json(summary(path))[0]["tried"] == TRIED
+    assert substituted(summary(path)) == (
+        f"1 model rendered from another file than the preferred one: night shift (01234567): {told}"
+    )
+
+
+def test_nothing_is_said_to_be_passed_over_where_nothing_was_or_nothing_loads(described, summary):
+    artifact = OUTCOME["artifact"] | {"tried": [{"path": "checkpoints/last.pth", "reason": "it is empty"}]}
+    failed = described("failed", outcome=FAILED | {"artifact": artifact})
+
+    assert substituted(summary(described(), failed)) is None
+    assert strict_json(failed)["not_chosen"] == ["checkpoints/last.pth"]
 
 
 def test_what_was_measured_is_summed_up_and_the_summary_has_the_unseen_means(described, summary, tmp_path):
@@ -163,7 +194,8 @@ def test_models_may_come_in_the_order_of_a_metric_and_those_without_it_last(desc
 
 
 def test_an_epoch_of_0_counts_as_told(described):
-    assert strict_json(described(outcome=OUTCOME | {"model": {"epoch": 0}}))["epoch"] == 0
+    assert strict_json(described(run={"epoch": None}, outcome=OUTCOME | {"model": {"epoch": 0}}))["epoch"] == 0
+    assert strict_json(described(run={"epoch": 0}))["epoch"] == 0
 
 
 def test_a_failed_model_has_metadata_too(described):
@@ -199,8 +231,8 @@ def test_a_success_has_an_output_dir_and_no_error(described, summary, tmp_path):
         "architecture": "unet",
         "status": "success",
         "output_dir": str(tmp_path / "out" / "night"),
-        "epoch": 1800,
-        "train_loss": 0.125,
+        "epoch": 2500,
+        "train_loss": 0.5,
         "val_loss": 0.25,
         "frames": 201,
         "seconds": 20.1,

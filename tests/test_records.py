@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from dailies import files
 from dailies.records import ABOUT_ASSUMED, table
 from stores import BEST, snapshot
 
@@ -21,7 +22,7 @@ def test_a_model_is_recorded_in_two_files(shelf, scene):
 
     (name,) = scene.look(folder_name="{run_name}_{epoch}ep_loss{train_loss:.4f}_{run_id:.8}")
 
-    path = shelf.stored(run_id, BEST)
+    path, last = shelf.stored(run_id, BEST), shelf.stored(run_id, "checkpoints/last.pth")
     assert name == f"unet_adamw_2000ep_loss0.2500_{run_id[:8]}"
     assert scene.model(name) == {
         "run_id": run_id,
@@ -50,6 +51,15 @@ def test_a_model_is_recorded_in_two_files(shelf, scene):
         "tags": {"mine": "x"},
         "datasets": [],
         "not_chosen": ["checkpoints/last.pth"],
+        "alternatives": [
+            {
+                "uri": path.parents[1].as_uri(),
+                "path": "checkpoints/last.pth",
+                "files": [
+                    {"path": "checkpoints/last.pth", "size": last.stat().st_size, "modified": last.stat().st_mtime_ns}
+                ],
+            }
+        ],
     }
     assert scene.read("discovery")["reason"] is None
     assert scene.read("skipped") == []
@@ -116,6 +126,26 @@ def test_the_values_of_real_stores_break_nothing(shelf, scene):
     assert scene.run("n" * 60)["run_name"] == "n" * 200
     assert scene.read("skipped") == []
     assert all(ord(character) >= 32 for line in table(scene.index).splitlines() for character in line)
+
+
+def test_alternatives_matter_for_rendering_only_where_the_first_file_held_no_network(shelf, scene):
+    run_id = shelf.run("a", BEST, "epoch_1.pth")
+    scene.look()
+    before = snapshot(scene.state / "models")
+    attempt = scene.state / "attempts" / "a" / "all.json"
+    files.write_json(attempt, {"artifact": {"path": BEST}})
+    shelf.log(run_id, "other.pth")
+
+    scene.look()
+
+    assert snapshot(scene.state / "models") == before
+    assert [each["path"] for each in scene.run("a")["alternatives"]] == ["other.pth", "epoch_1.pth"]
+
+    files.write_json(attempt, {"artifact": {"path": "epoch_1.pth", "tried": [{"path": BEST, "reason": "damaged"}]}})
+    scene.look()
+
+    assert scene.model("a")["alternatives"] == scene.run("a")["alternatives"]
+    assert list(scene.model("a")) == ["run_id", "experiment_id", "architecture", "artifact", "alternatives", "hints"]
 
 
 def test_a_name_is_given_once(shelf, scene):

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import resource
 import shutil
 import subprocess
@@ -588,6 +589,40 @@ def test_a_failed_download_is_a_result(site):
     assert outcome["artifact"] == {"uri": "store", "path": None, "sha256": None, "size": None}
 
 
+TRIED = [{"path": "last.pth", "reason": "it holds an optimizer"}]
+
+
+def test_what_else_was_tried_is_in_the_outcome_and_in_the_reason_of_a_failure(site):
+    receipt = files.read_json(site.weights / "download.json")
+    files.write_json(site.weights / "download.json", receipt | {"tried": TRIED})
+
+    outcome = site.render()
+
+    assert (outcome["status"], outcome["error"]) == ("success", None)
+    assert outcome["artifact"]["tried"] == TRIED
+
+    site.download({"model_state_dict": {}})
+    receipt = files.read_json(site.weights / "download.json")
+    files.write_json(site.weights / "download.json", receipt | {"tried": TRIED})
+
+    outcome = site.render()
+
+    assert outcome["status"] == "load_failed"
+    assert outcome["error"].endswith(". Also tried: last.pth (it holds an optimizer)")
+
+
+def test_another_config_beside_the_same_weights_is_looked_at(site, network):
+    site.render()
+    receipt = files.read_json(site.weights / "download.json")
+    before = site.written()
+    files.write_json(site.weights / "download.json", receipt | {"config_sha256": "ab"})
+
+    outcome = site.render()
+
+    assert outcome["artifact"]["config_sha256"] == "ab"
+    assert site.rendered_again(before) == []  # it made no other network
+
+
 def test_frames_outlive_a_failed_download(site, network):
     site.render()
     before = site.written()
@@ -1093,13 +1128,13 @@ def test_a_pickle_loads_for_those_who_are_trusted(site, trust):
 
 @pytest.mark.parametrize("trust", [False, [], ["another"]])
 def test_a_pickle_does_not_load_for_others(site, trust):
-    site.download(grey_checkpoint(0.5) | {"optimizer": np.random.default_rng})
+    site.download(grey_checkpoint(0.5) | {"folder": os.getcwd})
 
     outcome = site.render(trust_pickle=trust)
 
     assert outcome["status"] == "load_failed"
     assert outcome["error"] == (
-        "best.pth needs numpy.random.default_rng to be loaded, which can run code; "
+        f"best.pth needs {os.getcwd.__module__}.getcwd to be loaded, which can run code; "
         "set trust_pickle, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
     )
 
@@ -1113,12 +1148,13 @@ def test_a_run_tells_what_its_network_is_built_from(site):
     assert site.render()["status"] == "success"
 
 
-def test_a_default_architecture_stands_in_where_none_is_named(site):
+def test_a_default_architecture_stands_in_where_none_is_named(site, use):
+    use(Network)
     site.record(architecture=None)
-    site.download({"state_dict": ARCHITECTURES["unet"]().state_dict()})
+    site.download({"state_dict": Network().state_dict()})
 
     assert "does not say of which architecture it is" in site.render()["error"]
-    assert site.render(loading=LOADING | {"default_architecture": "unet"})["status"] == "success"
+    assert site.render(loading=LOADING | {"default_architecture": "test"})["status"] == "success"
 
 
 def test_a_network_with_a_scale_writes_larger_frames(site, use):

@@ -401,3 +401,108 @@ def test_a_registered_model_that_a_server_puts_elsewhere_is_passed_over(tmp_path
     assert scene.reasons()["bad"].startswith(f"version 1 of registered model {name}: {shelf.uri} says that its artif")
     assert "another host than the store's own" in scene.reasons()["bad"]
     assert other.requests == []
+
+
+def in_listing(shelf, run_id: str, *names: str, best: str = "") -> None:
+    """Log checkpoints as MLFlowLogger of Lightning does, in the order of their names."""
+    for name in names:
+        shelf.log(run_id, f"{name}/{name}.ckpt")
+        aliases = ["latest", "best"] if name in best.split() else ["latest"]
+        shelf.log(run_id, f"{name}/aliases.txt", str(aliases).encode())
+        shelf.log(run_id, f"{name}/metadata.yaml", b"score: 1")
+
+
+def test_lightnings_aliases_say_which_checkpoint_is_the_best(shelf, scene):
+    in_listing(shelf, shelf.run("a"), "epoch=0", "epoch=1", "epoch=2", best="epoch=1")
+    in_listing(shelf, shelf.run("none"), "epoch=0", "epoch=1")
+    in_listing(shelf, shelf.run("every best was one"), "epoch=0", "epoch=1", "epoch=2", best="epoch=0 epoch=1")
+
+    scene.look()
+
+    assert scene.chosen() == ["epoch=1/epoch=1.ckpt", "epoch=1/epoch=1.ckpt", "epoch=1/epoch=1.ckpt"]
+    assert scene.run("a")["not_chosen"] == ["epoch=2/epoch=2.ckpt", "epoch=0/epoch=0.ckpt"]
+
+
+def test_aliases_are_read_once_from_a_server(tmp_path):
+    shelf = server_shelf(tmp_path)
+    in_listing(shelf, shelf.run("a"), "epoch=0", "epoch=1", best="epoch=0")
+    in_listing(shelf, shelf.run("alone"), "epoch=3", best="epoch=3")
+    with proxied() as proxy:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
+
+        scene.look()
+        assert scene.chosen() == ["epoch=0/epoch=0.ckpt", "epoch=3/epoch=3.ckpt"]
+        assert proxy.count("aliases.txt") == 2 * 2  # MLflow asks first whether it is a folder
+        known, before = scene.standing(), snapshot(scene.state / "models")
+        proxy.requests.clear()
+        scene.look()
+
+        assert proxy.count("aliases.txt") == 0
+        assert snapshot(scene.state / "models") == before
+        assert scene.standing() == known
+
+
+def test_files_without_an_ending_are_models_where_their_content_says_so(shelf, scene):
+    run_id = shelf.run("a", "notes", "checkpoints/words")
+    shelf.log(run_id, "checkpoints/epoch_12", b"PK\x03\x04 and so on")
+    shelf.run("b", "notes", "checkpoints/words")
+
+    assert scene.look() == ["a"]
+    assert scene.chosen() == ["checkpoints/epoch_12"]
+    assert scene.reasons()["b"] == "it holds no model; its artifacts: checkpoints/words, notes"
+
+
+def test_a_pattern_finds_files_in_model_folders_and_in_logged_models_and_of_any_ending(shelf, scene):
+    shelf.run("folder", "model/MLmodel", "model/data/model.pth", "model/artifacts/net.json")
+    older = shelf.logged_model(run_id := shelf.run("logged"), "MLmodel", "net.json", name="older")
+    shelf.logged_model(run_id, "MLmodel", name="newer")
+    shelf.run("root", "best.pth", "net.json")
+
+    assert scene.look(checkpoint_pattern="net.json") == ["folder", "logged", "root"]
+    assert scene.chosen() == ["model/artifacts/net.json", "net.json", "net.json"]
+    assert older in scene.model("logged")["artifact"]["uri"]
+    assert scene.look(checkpoint_pattern="model.pth") == ["folder"]
+    assert scene.chosen() == ["model/data/model.pth"]
+
+
+def test_a_record_lists_what_to_try_next(shelf, scene):
+    run_id = shelf.run("a", BEST, "checkpoints/last.pth", "model/MLmodel", "model/artifacts/net.pth", "optimizer.pt")
+    logged = shelf.logged_model(run_id, "MLmodel", "inner.ckpt")
+
+    scene.look()
+
+    found = [(each["uri"].split("/")[-2], each["path"]) for each in scene.run("a")["alternatives"]]
+    assert found == [
+        (run_id, "checkpoints/last.pth"),
+        (logged, ""),
+        (run_id, "model"),
+        (logged, "inner.ckpt"),
+        (run_id, "model/artifacts/net.pth"),
+        (run_id, "optimizer.pt"),
+    ]
+    assert scene.look(checkpoint_pattern="*.ckpt") == ["a"]
+    assert "alternatives" not in scene.run("a")
+
+
+def test_a_registered_folder_has_alternatives_inside(shelf, scene):
+    run_id = shelf.run("a", "model/MLmodel", "model/artifacts/net.pth", BEST)
+    shelf.register("net", f"runs:/{run_id}/model", run_id=run_id)
+    shelf.register("net", f"runs:/{run_id}/checkpoints", run_id=run_id)
+
+    assert scene.look(models=["net/1", "net/2"], experiment_name=None) == ["a", "a_net-2"]
+    assert scene.chosen() == ["model", BEST]
+    assert [each["path"] for each in scene.run("a")["alternatives"]] == ["model/artifacts/net.pth"]
+
+
+def test_a_logged_model_that_is_refused_does_not_hide_the_runs_own_files(tmp_path):
+    shelf = server_shelf(tmp_path)
+    run_id = shelf.run("a", BEST)
+    model = shelf.logged_model(run_id, "MLmodel")
+    with closing(sqlite3.connect(server_folder() / "mlflow.db")) as connection:
+        connection.execute("UPDATE logged_models SET artifact_location = 'ftp://x/y' WHERE model_id = ?", [model])
+        connection.commit()
+    scene = scene_of(shelf, tmp_path)
+
+    assert scene.look() == ["a"]
+    assert scene.chosen() == [BEST]
+    assert "alternatives" not in scene.run("a")

@@ -82,3 +82,42 @@ def test_a_newer_script_of_the_download_fetches_nothing(rendered: Studio, tmp_pa
             "nothing to render, nothing is fetched" in (rendered.output / "logs" / f"download_{name}.log").read_text()
         )
     assert not list(rendered.state.glob("weights/*/artifact"))
+
+
+def test_the_next_file_is_rendered_where_the_first_holds_no_network(studio: Studio):
+    studio.add_frames(2)
+    run_id = studio.add_run("gan", {"state": {}, "param_groups": []}, path="best.pth")
+    studio.log_checkpoint(run_id, grey_checkpoint(0.3), path="checkpoints/epoch_2.pth")
+
+    output = studio.snakemake("--cores", "1", compare=False)
+
+    assert studio.levels(run_id) == [grey(0.3)] * 2
+    about = studio.metadata(run_id)
+    assert about["artifact"]["path"] == "checkpoints/epoch_2.pth"
+    assert [each["path"] for each in about["artifact"]["tried"]] == ["best.pth"]
+    assert about["not_chosen"] == ["best.pth"]
+    assert f"1 model rendered from another file than the preferred one: gan ({run_id[:8]}): best.pth was" in output
+    assert "Nothing to be done" in studio.snakemake("-n", compare=False)
+    before = studio.written(run_id)
+
+    studio.log_checkpoint(run_id, grey_checkpoint(0.1), path="optimizer.pth")
+    studio.add_frames(3)
+    studio.snakemake("--cores", "1", compare=False)
+
+    assert studio.levels(run_id) == [grey(0.3)] * 3
+    assert {name: studio.written(run_id)[name] for name in before} == before
+
+
+def test_another_checkpoint_beside_the_rendered_one_fetches_nothing(studio: Studio):
+    studio.add_frames(2)
+    run_id = studio.add_run("growing", grey_checkpoint(0.3), path="best.pth")
+    studio.snakemake("--cores", "1", compare=False)
+    before = studio.written(run_id)
+
+    studio.log_checkpoint(run_id, grey_checkpoint(0.5), path="epoch_9.pth")
+    output = studio.snakemake("--cores", "1", compare=False)
+
+    assert jobs(output, "download") == jobs(output, "infer") == []
+    assert studio.written(run_id) == before
+    assert studio.metadata(run_id)["not_chosen"] == ["epoch_9.pth"]
+    assert "Nothing to be done" in studio.snakemake("-n", compare=False)

@@ -19,6 +19,7 @@ from dailies import inert
 from dailies.catalog import number, whole, word
 from dailies.errors import LoadError, UnknownKind
 from dailies.inert import Inert
+from dailies.progress import finished_epochs
 from dailies.text import clean, few, reason
 from dailies.weights import Group, groups, preference
 
@@ -237,7 +238,7 @@ def _refuse_hollow(held: Iterable[Group], file: str) -> None:
 
 def _facts(outer: Mapping[str, Any]) -> dict[str, Any]:
     told = {
-        "epoch": _told(whole, outer.get("epoch")),
+        "epoch": finished if (finished := finished_epochs(outer)) is not None else _told(whole, outer.get("epoch")),
         "train_loss": _told(number, outer.get("train_loss")),
         "val_loss": _told(number, outer.get("val_loss")),
     }

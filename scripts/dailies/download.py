@@ -1,22 +1,24 @@
 """Download: a model's artifact, whole and verified, or a record of why not."""
 
 import logging
+import mmap
+import re
 import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dailies import files
+from dailies import files, trial
 from dailies.cache import ModelCache
-from dailies.catalog import WEIGHTS, Artifact
+from dailies.catalog import INDEX, WEIGHTS, Artifact, recorded
 from dailies.entities import StoredFile
-from dailies.errors import AccessRefused, DailiesError, DownloadError
+from dailies.errors import AccessRefused, ArtifactDamaged, ArtifactGone, DailiesError, DownloadError
 from dailies.manifest import is_due
 from dailies.store import TrackingStore, open_store
-from dailies.text import clean, redacted
+from dailies.text import clean, counted, few, redacted
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +28,17 @@ PAUSES = (1, 4, 15)
 LONGEST_PATH, LONGEST_ERROR = 1000, 1000
 """Characters of an artifact's path, and of the reason of a failure."""
 
+LARGEST_INDEX, MOST_EXTERNAL = 64 * 2**20, 10_000
+"""Bytes of an index of a model in several files, and how many files an ONNX file may keep its weights in."""
+
+ARCHIVES = (".zip", ".npz", ".whl", ".jar", ".egg", ".xlsx", ".docx", ".pptx")
+"""Endings of zips that hold no network."""
+
 RECEIPT, DRAFT, WHOLE = "download.json", "draft", "artifact"
 """What lies in a model's folder of weights: how its download went, files that are on their way, files that arrived."""
+
+FIRST = "first"
+"""Where the files of the first candidate wait while others are tried."""
 
 PATIENCE, LOOK = 300, 1
 """Seconds without a sign of life from any render until a download no longer waits for one, and between two looks."""
@@ -36,46 +47,63 @@ PATIENCE, LOOK = 300, 1
 def receive(store: TrackingStore, artifact: Artifact, folder: Path, cache: ModelCache | None = None) -> dict[str, Any]:
     """Fetch an artifact into ``folder / "artifact"`` and give its sha256, size and files.
 
-    The files appear all together, after their sizes and checksums were verified. The store is asked what there is
-    also where the ``cache`` has it: a model that was deleted, or may not be read, is not served from there. Raises
-    StoreError, DownloadError or OSError, and leaves no file, when one of them cannot be fetched whole.
+    The files appear all together, after their sizes and checksums were verified, with those that an index or an ONNX
+    file among them names. The store is asked what there is also where the ``cache`` has it: a model that was deleted,
+    or may not be read, is not served from there. The sha256 is that of the weights; a ``config.json`` beside them has
+    its own.
+    Raises StoreError, DownloadError or OSError, and leaves no file, when one of them cannot be fetched whole.
     """
     draft, whole = folder / DRAFT, folder / WHOLE
     draft.mkdir(parents=True, exist_ok=True)
     try:
-        stored = _wanted(store, artifact)
+        listed = store.files(artifact.uri)
+        stored = _wanted(store, artifact, listed)
         key = cache and store.local_folder(artifact.uri) is None and cache.key(store.name, artifact.uri, stored)
-        if not (key and cache.fetch(key, stored, draft)):
-            for file in stored:
-                _verify(_fetched(store, artifact.uri, file, draft), clean(file.path))
-            if key:
-                cache.keep(key, stored, draft)
+
+        def bring(wanted: list[StoredFile]) -> None:
+            if wanted and not (key and cache.fetch(key, wanted, draft)):
+                for file in wanted:
+                    is_model = file.path == artifact.path or file.path.lower().endswith(WEIGHTS)
+                    _verify(_fetched(store, artifact.uri, file, draft), clean(file.path), is_model=is_model)
+                if key:
+                    cache.keep(key, wanted if wanted is stored else [*stored, *wanted], draft)
+
+        bring(stored)
+        named = _named_files(artifact, draft, listed)
+        bring(named)
+        stored += named
         files.persist_all(draft / file.path for file in stored)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)  # what was wrong is what is said
         raise
     draft.replace(whole)
     paths = [file.path for file in stored]
+    weights = [path for path in paths if path != artifact.config]
     return {
-        "sha256": files.sha256_of(whole / paths[0])
-        if paths == [artifact.path]
-        else files.sha256_of_files(whole, paths),
+        "sha256": files.sha256_of(whole / weights[0])
+        if weights == [artifact.path]
+        else files.sha256_of_files(whole, weights),
         "size": sum((whole / path).stat().st_size for path in paths),
         "files": paths,
+        **({"config_sha256": files.sha256_of(whole / artifact.config)} if artifact.config in paths else {}),
     }
 
 
-def _wanted(store: TrackingStore, artifact: Artifact) -> list[StoredFile]:
-    listed = store.files(artifact.uri)
+def _wanted(store: TrackingStore, artifact: Artifact, listed: Sequence[StoredFile]) -> list[StoredFile]:
     if artifact.is_weights:
         paths = {file.path for file in artifact.files}
         stored = [file for file in listed if file.path in paths]
     else:
         stored = [file for file in listed if not artifact.path or file.path.startswith(f"{artifact.path}/")]
-    if not stored:
+    if not stored or (artifact.is_weights and artifact.path not in {file.path for file in stored}):
         there = ", ".join(clean(file.path) for file in listed[:5]) or "nothing"
         moved = store.moved(artifact.uri)
-        raise DownloadError(moved or f"{clean(artifact.label)[:200]} is no longer in the store; found there: {there}")
+        raise ArtifactGone(moved or f"{clean(artifact.label)[:200]} is no longer in the store; found there: {there}")
+    _refuse_names(stored)
+    return stored
+
+
+def _refuse_names(stored: Iterable[StoredFile]) -> None:
     for file in stored:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or "\0" in file.path:
@@ -85,7 +113,62 @@ def _wanted(store: TrackingStore, artifact: Artifact) -> list[StoredFile]:
                 f"the name of an artifact is too long or holds control characters: {clean(file.path)[:100]}; "
                 "log it under another name"
             )
-    return stored
+
+
+def _named_files(artifact: Artifact, draft: Path, listed: Sequence[StoredFile]) -> list[StoredFile]:
+    """Find the files that an index, or an ONNX file, says its weights are in, beside it and not fetched yet.
+
+    Raises ArtifactDamaged where the index cannot be read, or names a file that the store does not list.
+    """
+    if not artifact.is_weights:
+        return []
+    path, folder = draft / artifact.path, artifact.path.rpartition("/")[0]
+    there = {file.path: file for file in listed}
+    if INDEX.search(artifact.path):
+        names = _indexed(path, clean(artifact.path))
+        missing = sorted(name for name in names if _beside(folder, name) not in there)
+        if missing:
+            raise ArtifactDamaged(
+                f"{clean(artifact.path)} is the index of a model in several files, of which the store does not hold "
+                f"{few(map(clean, missing))}; log them beside it"
+            )
+    else:
+        names = {name for name in _external(path) if _beside(folder, name) in there}
+    wanted = [there[_beside(folder, name)] for name in sorted(names)]
+    _refuse_names(wanted)
+    return [file for file in wanted if not (draft / file.path).exists()]
+
+
+def _beside(folder: str, name: str) -> str:
+    return f"{folder}/{name}".lstrip("/")
+
+
+def _indexed(path: Path, shown: str) -> set[str]:
+    try:
+        parts = files.read_json(path)["weight_map"].values() if path.stat().st_size <= LARGEST_INDEX else None
+        names = {name for name in parts if isinstance(name, str)}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        names = set()
+    if not names:
+        raise ArtifactDamaged(f"{shown} is no index of a model in several files: it has no weight_map of names")
+    return names
+
+
+def _external(path: Path) -> set[str]:
+    """Find the names in an ONNX file of the files that hold its weights, without building any of its messages."""
+    with path.open("rb") as file:
+        if not re.match(rb"\x08[\x01-\x1f]", file.read(2)):
+            return set()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            # a message of two texts, the first of them "location", the second up to 127 bytes long, or longer
+            found = re.finditer(rb"\x0a\x08location\x12(?:([\x00-\x7f])|([\x80-\xff])([\x01-\x7f]))", data)
+            names = set()
+            for match in found:
+                length = match[1][0] if match[1] else (match[2][0] & 0x7F) | match[3][0] << 7
+                names.add(data[match.end() : match.end() + min(length, LONGEST_PATH)].decode("utf-8", "replace"))
+                if len(names) > MOST_EXTERNAL:
+                    break
+            return names
 
 
 def _fetched(store: TrackingStore, uri: str, file: StoredFile, draft: Path) -> Path:
@@ -105,16 +188,20 @@ def _fetched(store: TrackingStore, uri: str, file: StoredFile, draft: Path) -> P
     return path
 
 
-def _verify(path: Path, name: str) -> None:
-    """Check the zip that torch writes: torch.load does not notice damage in it. Raises DownloadError."""
-    if not path.name.lower().endswith(WEIGHTS):
+def _verify(path: Path, name: str, *, is_model: bool = True) -> None:
+    """Check the zip that torch writes: torch.load does not notice damage in it. Raises ArtifactDamaged.
+
+    Whether a file is such a zip its content says; other archives beside a model are left alone.
+    """
+    if not is_model and path.name.lower().endswith(ARCHIVES):
         return
     with path.open("rb") as handle:
         start = handle.read(4)
-    if not start:
-        raise DownloadError(f"{name} is empty in the store")
-    if (start == b"PK\x03\x04" or zipfile.is_zipfile(path)) and (damage := _zip_damage(path)):
-        raise DownloadError(f"{name} is damaged in the store: {damage}")
+    if not start and is_model:
+        raise ArtifactDamaged(f"{name} is empty in the store")
+    is_zip = start == b"PK\x03\x04" or (is_model and zipfile.is_zipfile(path))
+    if is_zip and (damage := _zip_damage(path)):
+        raise ArtifactDamaged(f"{name} is damaged in the store: {damage}")
 
 
 def _zip_damage(path: Path) -> str | None:
@@ -156,24 +243,122 @@ def download(
         log.info("nothing to render, nothing is fetched")
         return
     _take_place(folder, state, config["models_on_disk"])
-    artifact = Artifact.from_json(files.read_json(record)["artifact"])
-    origin = {"uri": redacted(artifact.uri), "path": artifact.path}
-    try:
-        cache = ModelCache(Path(config["model_cache"])) if config["model_cache"] else None
-        received = receive(open_store(config, state), artifact, folder, cache)
+    candidates = _Candidates(config, record, state=state, folder=folder, loading=loading or {})
+    files.write_json(folder / RECEIPT, candidates.first_that_loads())
+
+
+class _Candidates:
+    """The artifacts of a model's discovery record, which are fetched one by one until one of them holds a network.
+
+    Where the record names a single one it is taken as it is.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], record: Path, *, state: Path, folder: Path, loading: Mapping[str, Any]
+    ) -> None:
+        self._config = config
+        self._model = record.stem
+        self._record = files.read_json(record)
+        self._state = state
+        self._folder = folder
+        self._loading = loading
+        self._artifacts = recorded(record)
+
+    def first_that_loads(self) -> dict[str, Any]:
+        """Return the receipt of the first artifact that holds a network, or of the very first where none does.
+
+        Its ``tried`` names the other artifacts that were tried, if any, and why each of them holds no network. Their
+        files are deleted.
+        """
+        receipts: list[dict[str, Any]] = []
+        tried: list[dict[str, str]] = []
+        for artifact in self._artifacts:
+            receipt, reason = self._tried(artifact)
+            if reason is None:
+                shutil.rmtree(self._folder / FIRST, ignore_errors=True)
+                return _with_tried(receipt, tried)
+            log.warning("%s is passed over: %s", clean(artifact.label)[:LONGEST_PATH], reason)
+            receipts.append(receipt)
+            tried.append({"path": clean(artifact.label)[:LONGEST_PATH], "reason": reason})
+            self._put_aside(is_first=len(receipts) == 1)
+        log.error("none of %s holds a network that can be built", counted(len(tried), "file"))
+        first = self._folder / FIRST
+        if first.is_dir():
+            first.replace(self._folder / WHOLE)
+        shutil.rmtree(self._folder / DRAFT, ignore_errors=True)
+        return _with_tried(receipts[0], tried[1:])
+
+    def _tried(self, artifact: Artifact) -> tuple[dict[str, Any], str | None]:
+        """Fetch an artifact; return its receipt, and why another one is to be tried, if so."""
+        origin = {"uri": redacted(artifact.uri), "path": artifact.path}
+        try:
+            cache = ModelCache(Path(self._config["model_cache"])) if self._config["model_cache"] else None
+            received = receive(open_store(self._config, self._state), artifact, self._folder, cache)
+        except (DailiesError, OSError) as error:
+            reason = files.reason(error, self._folder) if isinstance(error, OSError) else str(error)
+            receipt = {"status": "download_failed", "error": redacted(clean(reason))[:LONGEST_ERROR], **origin}
+            log.error("%s", receipt["error"])
+            for name in (DRAFT, WHOLE):
+                shutil.rmtree(self._folder / name, ignore_errors=True)
+            is_own = isinstance(error, ArtifactDamaged) or (
+                isinstance(error, ArtifactGone) and artifact is not self._artifacts[0]
+            )
+            return receipt, receipt["error"] if is_own and len(self._artifacts) > 1 else None
+        log.info("%s: %d bytes", clean(artifact.label)[:LONGEST_PATH], received["size"])
         receipt = {"status": "success", "error": None, **origin, **received}
-        log.info("%s: %d bytes", clean(artifact.label)[:LONGEST_PATH], receipt["size"])
-    except (DailiesError, OSError) as error:
-        reason = files.reason(error, folder) if isinstance(error, OSError) else str(error)
-        receipt = {"status": "download_failed", "error": redacted(clean(reason))[:LONGEST_ERROR], **origin}
-        log.error("%s", receipt["error"])
-        discard(folder)
-    files.write_json(folder / RECEIPT, receipt)
+        if len(self._artifacts) == 1 or self._is_known(receipt):
+            return receipt, None
+        verdict = trial.tried(
+            self._folder / WHOLE / artifact.path,
+            model=self._model,
+            record=self._record,
+            loading=self._loading,
+            trusted=trial.is_trusted(self._config["trust_pickle"], self._record),
+            params=trial.run_params(self._state, self._model),
+        )
+        if verdict.unknown:
+            log.warning(
+                "%s is taken without knowing that it holds a network, for it could not be tried: %s",
+                clean(artifact.label)[:LONGEST_PATH],
+                verdict.unknown,
+            )
+        return receipt, verdict.reason
+
+    def _is_known(self, receipt: Mapping[str, Any]) -> bool:
+        """Tell whether an earlier render loaded these very files with the same settings."""
+        loading = loading_digest(self._record, self._loading)
+        attempts = map(files.read_json, (self._state / "attempts" / self._model).glob("*.json"))
+        return any(
+            last["model"] and last["loading"] == loading and is_same_artifact(last["artifact"], receipt)
+            for last in attempts
+        )
+
+    def _put_aside(self, *, is_first: bool) -> None:
+        """Keep the files of the first artifact until all are tried, delete those of any other."""
+        whole = self._folder / WHOLE
+        (self._folder / DRAFT).mkdir(exist_ok=True)  # what other downloads count as a model on the disk
+        if is_first and whole.is_dir():
+            whole.replace(self._folder / FIRST)
+        shutil.rmtree(whole, ignore_errors=True)
+
+
+def _with_tried(receipt: dict[str, Any], tried: list[dict[str, str]]) -> dict[str, Any]:
+    return receipt | ({"tried": tried} if tried else {})
+
+
+def is_same_artifact(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two receipts are of the same bytes."""
+    return all(one.get(key) == other.get(key) for key in ("sha256", "config_sha256"))
+
+
+def loading_digest(record: Mapping[str, Any], loading: Mapping[str, Any]) -> str:
+    """Return the digest of all but the files that decides which network an artifact becomes."""
+    return files.digest([record.get("architecture"), record.get("hints"), loading])
 
 
 def discard(folder: Path) -> None:
     """Delete a model's files, which are rendered; the receipt stays, for other shards of the model depend on it."""
-    for name in (DRAFT, WHOLE):
+    for name in (DRAFT, WHOLE, FIRST):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 

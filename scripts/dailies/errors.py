@@ -37,6 +37,14 @@ class DownloadError(DailiesError):
     """A model's artifact cannot be fetched whole."""
 
 
+class ArtifactDamaged(DownloadError):
+    """The store holds a model's artifact, and it is damaged there."""
+
+
+class ArtifactGone(DownloadError):
+    """The store no longer holds a model's artifact."""
+
+
 class LoadError(DailiesError):
     """An artifact cannot be turned into a network."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dailies import files
-from dailies.catalog import Artifact
+from dailies.catalog import Artifact, recorded
 from dailies.metrics import LPIPS
 from dailies.sequence import Sequence, load
 
@@ -56,6 +56,9 @@ AS_8_BITS = 12
 BANDWIDTH = 5e6
 """Bytes a second of a slow network."""
 
+TRIAL = 5
+"""Minutes of loading downloaded files to see which is a network."""
+
 START = 10
 """Minutes that every job may take before its work begins: its node, Python and torch on a slow shared disk."""
 
@@ -83,9 +86,19 @@ def render_minutes(record: str | Path, shard: Sequence) -> int:
     return math.ceil(START + (artifact_size(record) / BANDWIDTH + shard.pixels / 1e6 * SECONDS_PER_MEGAPIXEL) / 60)
 
 
+def download_memory(record: str | Path) -> int:
+    """Give the MB of a download; where the record names alternatives, files are loaded to see which is a network."""
+    sizes = [MODEL_BYTES if each.size is None else each.size for each in recorded(Path(record))]
+    return DOWNLOAD_MEMORY + (math.ceil(TORCH + COPIES * sizes[0] / 1e6) if len(sizes) > 1 else 0)
+
+
 def download_minutes(record: str | Path) -> int:
-    """Give the minutes of a download: its start, its tries again, and a slow network."""
-    return math.ceil(START + artifact_size(record) / BANDWIDTH / 60)
+    """Give the minutes of a download: its start, its tries again, and a slow network.
+
+    Where the record names alternatives a second file may be fetched, and each is loaded.
+    """
+    several = len(recorded(Path(record))) > 1
+    return math.ceil(START + artifact_size(record) / BANDWIDTH / 60 * (2 if several else 1) + (TRIAL if several else 0))
 
 
 def measure_memory(shard: Sequence, metrics: Collection[str]) -> int:

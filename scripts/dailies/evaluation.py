@@ -11,6 +11,7 @@ from typing import Any
 
 import dailies
 from dailies import files, manifest
+from dailies.catalog import rendered
 from dailies.entities import EVALUATION
 from dailies.errors import StoreError
 from dailies.ledger import Ledger, open_ledger
@@ -86,7 +87,8 @@ def write_back(config: Mapping[str, Any], metadata: Sequence[Path], *, output: P
     records = []
     for path in metadata:
         model, about = path.parent.name, files.read_json(path)
-        found = files.read_json(state / "models" / f"{model}.json")
+        place = state / "models" / f"{model}.json"
+        found = files.read_json(place) | {"artifact": {"uri": rendered(place, about["artifact"]).uri}}
         status = about["render"]["status"]
         frames = frames_judged(model, about, output_dir) if status == "success" else None
         record = {"model": model, "run_id": found["run_id"], "evaluation": None, "reason": None}

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from dailies import files, leaderboard, manifest
+from dailies.catalog import Artifact
 from dailies.sequence import load as load_sequence
 from dailies.tables import columns
-from dailies.text import clean, few
+from dailies.text import clean, counted, few
 
-FROM_CHECKPOINT = ("architecture", "epoch", "train_loss", "val_loss")
-"""What the checkpoint knows better than its run: the run ends later than its best epoch."""
+PROGRESS = ("epoch", "train_loss", "val_loss")
+"""What the run says, as the model's folder is named, else the checkpoint; what that says is under ``checkpoint``, too.
+
+They differ where the run ended later than its best epoch.
+"""
 
 STAGES = ("download_failed", "load_failed", "error", "success")
 """How far a shard may have come, the worst first."""
@@ -36,28 +40,49 @@ def describe(
     shot = load_sequence(sequence)
     if went["status"] == "success":
         manifest.prune(manifests, output.parent, [path.stem for path in outcomes])
-    about |= {key: went["model"][key] for key in FROM_CHECKPOINT if went["model"].get(key) is not None}
+    model, tried = went["model"], went["artifact"].get("tried", [])
+    checkpoint = {key: files.strict(model.get(key)) for key in PROGRESS}
+    about |= {"architecture": model.get("architecture") or about["architecture"]}
+    about |= {key: checkpoint[key] for key in PROGRESS if files.strict(about[key]) is None}
     files.write_json(
         output,
         {
-            **{key: about[key] for key in ("run_id", "run_name", *FROM_CHECKPOINT, "status", "start_time")},
+            **{key: about[key] for key in ("run_id", "run_name", "architecture", *PROGRESS, "status", "start_time")},
+            "checkpoint": checkpoint if any(value is not None for value in checkpoint.values()) else None,
             "experiment": about["experiment"],
             "registered_model": about.get("registered_model"),
             "params": about["params"],
             "metrics": about["metrics"],
             "tags": about["tags"],
             "datasets": about.get("datasets", []),
-            "not_chosen": about["not_chosen"],
+            "not_chosen": _not_chosen(about["not_chosen"], went["artifact"]),
             "render": {key: went[key] for key in ("status", "error", "attempt")} | went["render"],
             "artifact": went["artifact"],
             "input": {"digest": shot.digest, "frames": len(shot.frames), "skipped": len(shot.skipped)},
-            "network": {key: went["model"].get(key) for key in ("builder", "trust_pickle", "notes")},
-            "signature": went["model"].get("signature"),
+            "network": {
+                "builder": model.get("builder"),
+                "trust_pickle": model.get("trust_pickle"),
+                "notes": [*model["notes"], *map(_passed_over, tried)] if "notes" in model else None,
+            },
+            "signature": model.get("signature"),
             "measured": leaderboard.summed_up(measures, about, shot, names=training_frames_from, input_dir=input_dir)
             if measures
             else None,
         },
     )
+
+
+def _not_chosen(others: Sequence[str], artifact: Mapping[str, Any]) -> list[str]:
+    """Return which files of the run are not the model, where another than discovery's first choice is."""
+    label = Artifact(artifact["uri"] or "", artifact["path"] or "", ()).label
+    if label not in others:
+        return list(others)
+    passed_over = (each["path"] for each in artifact.get("tried", ()))
+    return [other for other in dict.fromkeys([*passed_over, *others]) if other != label]
+
+
+def _passed_over(tried: Mapping[str, str]) -> str:
+    return f"{tried['path']} was passed over: {tried['reason']}"
 
 
 def merged(outcomes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -107,11 +132,12 @@ def _line(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
         "architecture": about["architecture"],
         "status": render["status"],
         **({"output_dir": str(folder)} if succeeded else {"error": render["error"]}),
-        **{key: about[key] for key in ("epoch", "train_loss", "val_loss")},
+        **{key: about[key] for key in PROGRESS},
         "frames": render["frames"],
         "seconds": render["seconds"],
         "fps": render["fps"],
         **({"measured": measured["mean_unseen"]} if (measured := about.get("measured")) else {}),
+        **({"tried": tried} if (tried := about["artifact"].get("tried")) else {}),
     }
 
 
@@ -136,6 +162,17 @@ def failures(summary: Path) -> str | None:
         separator="; ",
     )
     return f"{len(failed)} of {len(lines)} models failed: {reasons}. The next invocation tries them again"
+
+
+def substituted(summary: Path) -> str | None:
+    """Say in one line of which models another file than the preferred one was rendered, and why; None if of none."""
+    found = [line for line in files.read_json(summary) if line["status"] == "success" and "tried" in line]
+    if not found:
+        return None
+    told = (f"{line['run_name']} ({line['run_id'][:8]}): {_passed_over(line['tried'][0])}" for line in found)
+    return (
+        f"{counted(len(found), 'model')} rendered from another file than the preferred one: {few(told, separator='; ')}"
+    )
 
 
 def left_behind(output_dir: Path, index: Path) -> list[str]:

@@ -367,11 +367,27 @@ def _described(folder: Path, about: Mapping[str, Any], *, output: Path, tracking
         "link": run_link(tracking_uri, about["run_id"]),
         "scale": scale_of(about),
         "notes": (about.get("network") or {}).get("notes") or [],
-        "facts": {key: about[key] for key in HEADLINE} | {key: render.get(key) for key in RENDERED},
+        "facts": {key: about[key] for key in HEADLINE}
+        | _of_checkpoint(about)
+        | {key: render.get(key) for key in RENDERED}
+        | _of_artifact(about),
         "means": (about.get("measured") or {}).get("mean_unseen", {}),
         "metrics": about["metrics"],
         "params": about["params"],
     }
+
+
+def _of_checkpoint(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the checkpoint says otherwise than the run, under names that say so."""
+    told = about.get("checkpoint") or {}
+    return {f"checkpoint_{key}": value for key, value in told.items() if value not in {None, about[key]}}
+
+
+def _of_artifact(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the file that was rendered, and those that were passed over, where there are any."""
+    tried = about["artifact"].get("tried", ())
+    passed_over = "; ".join(f"{each['path']}: {each['reason']}" for each in tried)
+    return {"file": about["artifact"]["path"], "passed_over": passed_over} if tried else {}
 
 
 def _values(metrics: Sequence[FrameMetric]) -> dict[str, dict[str, list[float | None]]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dailies import evaluation, files, registry
-from dailies.catalog import Artifact
+from dailies.catalog import Artifact, rendered
 from dailies.download import receive
 from dailies.errors import DailiesError, PromotionError, StoreError, StoreUnreachable
 from dailies.ledger import Ledger, open_ledger
@@ -86,7 +86,7 @@ def decided(config: Mapping[str, Any], output_dir: Path) -> Decision:
         alias=config["alias"],
         run_id=found["run_id"],
         experiment_id=found["experiment_id"],
-        artifact=Artifact.from_json(found["artifact"]),
+        artifact=rendered(record, about["artifact"]),
         sha256=about["artifact"]["sha256"],
         tags=evaluation.grounds(model, about) | _frames_tags(model, about, output_dir),
     )

@@ -54,17 +54,28 @@ class _Folders:
         )
 
 
+def _substituted(state: Path) -> set[str]:
+    """Name the models whose preferred file holds no network, as their last render knows.
+
+    Which other files their runs hold matters for rendering. Of any other model it does not: a checkpoint that is logged
+    beside the one that is rendered must not make a download due.
+    """
+    records = (state / "attempts").glob("*/*.json")
+    return {path.parent.name for path in records if (files.read_json(path).get("artifact") or {}).get("tried")}
+
+
 def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
     """Write the two records of every model below ``state`` and give the models' names, in order.
 
     ``template`` is how a new folder is named. A record that says the same as before is not touched.
     """
-    folders = _Folders(state)
+    folders, substituted = _Folders(state), _substituted(state)
     names = []
     for model in found:
         run, facts, choice, version = model.run, model.facts, model.choice, model.version
         name = folders.of(model, template)
         names.append(name)
+        others = {"alternatives": [asdict(each) for each in choice.alternatives]} if choice.alternatives else {}
         files.write_json_if_changed(
             state / "models" / f"{name}.json",
             {
@@ -72,6 +83,7 @@ def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
                 "experiment_id": run.experiment_id,
                 "architecture": facts.architecture,
                 "artifact": asdict(choice.artifact),
+                **(others if name in substituted else {}),
                 "hints": catalog.hints(run),
             },
             lasting=False,
@@ -92,6 +104,7 @@ def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
                 "tags": dict(sorted(run.tags.items())),
                 "datasets": [dict(dataset) for dataset in run.datasets],
                 "not_chosen": list(choice.others),
+                **others,
             },
             lasting=False,
         )

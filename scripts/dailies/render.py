@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import dailies
 from dailies import devices, files
-from dailies.download import RECEIPT, WHOLE
+from dailies.download import RECEIPT, WHOLE, is_same_artifact, loading_digest
 from dailies.errors import DailiesError
 from dailies.manifest import Entry, Manifest, basis, keys_of
 from dailies.pipeline import Route, begin, naming, read, render_frames
@@ -20,7 +20,8 @@ from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 from dailies.signatures import as_record
-from dailies.text import cause
+from dailies.text import cause, few
+from dailies.trial import is_trusted, run_params
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from dailies.models import Model
 
 log = logging.getLogger(__name__)
+
+OPTIONAL = ("config_sha256", "tried")
+"""What a receipt holds only where it matters: the digest of a ``config.json`` beside weights, and files passed over."""
+
+OTHERS, LONGEST_REASON = 3, 120
+"""How many of the other files that were tried an error names, and characters of the reason of each."""
 
 
 RENDERING = "rendering"
@@ -92,7 +99,7 @@ def render(job: Job, *, result: Path) -> None:
     plan = split(whole, job.shard_frames)
     sequence = plan[job.shard]
     _forget_others(result.parent, plan)
-    loading = files.digest([record["architecture"], record["hints"], job.loading])
+    loading = loading_digest(record, job.loading)
     if receipt["status"] == "success":
         ending = _nothing_to_do(job, receipt, sequence, loading)
         if ending is None and not (job.weights / WHOLE).is_dir():
@@ -103,6 +110,7 @@ def render(job: Job, *, result: Path) -> None:
                 ending = _attempt(replace(job, device=device), receipt, sequence, record, first=whole.frames[0])
     else:
         ending = Ending(receipt["status"], receipt["error"])
+    ending = replace(ending, error=ending.error and ending.error + _others_tried(ending.status, receipt))
     outcome = {
         "status": ending.status,
         "error": ending.error,
@@ -111,7 +119,8 @@ def render(job: Job, *, result: Path) -> None:
         "model": ending.model,
         "loading": loading,
         "basis": basis(job.record, sequence.digest, job.settings, job.loading),
-        "artifact": {key: receipt.get(key) for key in ("uri", "path", "sha256", "size")},
+        "artifact": {key: receipt.get(key) for key in ("uri", "path", "sha256", "size")}
+        | {key: receipt[key] for key in OPTIONAL if receipt.get(key)},
         "input": {"digest": sequence.digest, "frames": len(sequence.frames), "skipped": len(sequence.skipped)},
     }
     files.write_json(job.state, outcome)
@@ -120,6 +129,15 @@ def render(job: Job, *, result: Path) -> None:
         log.error("%s: %s", ending.status, ending.error)
     else:
         log.info("success")
+
+
+def _others_tried(status: str, receipt: Mapping[str, Any]) -> str:
+    """Say of a model that cannot be loaded which other files of its run were tried, and why they hold no network."""
+    others = receipt.get("tried", ())
+    if status not in {"load_failed", "download_failed"} or not others:
+        return ""
+    told = (f"{each['path']} ({each['reason'][:LONGEST_REASON].rstrip()})" for each in others)
+    return f". Also tried: {few(told, OTHERS)}"
 
 
 def _forget_others(records: Path, plan: Mapping[str, FrameSequence]) -> None:
@@ -138,7 +156,7 @@ def _nothing_to_do(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence
     """
     attempts = (files.read_json(path) for path in sorted(job.state.parent.glob("*.json"), key=lambda p: p != job.state))
     for last in attempts:
-        if last["model"] and last["artifact"]["sha256"] == receipt["sha256"] and last["loading"] == loading:
+        if last["model"] and is_same_artifact(last["artifact"], receipt) and last["loading"] == loading:
             manifest = _manifest(job, receipt, sequence, last["model"])
             done = manifest.done()
             if len(done) == len(sequence.frames):
@@ -177,14 +195,16 @@ def _attempt(
 
     torch.set_num_threads(job.threads)
     device = find_device(job.device)
-    trusted = _is_trusted(job.trust_pickle, record)
+    trusted = is_trusted(job.trust_pickle, record)
 
     @cache
     def pixels() -> "np.ndarray":
         return read(first, route).pixels
 
     try:
-        hints = Hints.gather(job.folder.name, record, job.loading, params=_params(job))
+        hints = Hints.gather(
+            job.folder.name, record, job.loading, params=run_params(job.record.parents[1], job.record.stem)
+        )
         factories, loaders = Factories.from_settings(job.loading), Loaders.from_settings(job.loading)
         model = load_model(path, hints=hints, factories=factories, loaders=loaders, trust_pickle=trusted)
         settings = {each.name: job.settings[each.name] for each in fields(Settings) if each.name in job.settings}
@@ -227,16 +247,6 @@ def _route(job: Job, sequence: FrameSequence) -> Route:
         png_compression=job.png_compression,
         threads=job.threads,
     )
-
-
-def _params(job: Job) -> Mapping[str, str]:
-    """Return all params of the model's run, which its discovery record does not hold."""
-    run = job.record.parents[1] / "runs" / job.record.name
-    return files.read_json(run)["params"] if run.is_file() else {}
-
-
-def _is_trusted(trust: bool | Sequence[str], record: Mapping[str, Any]) -> bool:
-    return trust if isinstance(trust, bool) else bool({record["run_id"], record["experiment_id"]} & {*trust})
 
 
 def _reason(error: Exception, doing: str, place: Path) -> str:

@@ -289,6 +289,17 @@ class TrackingStore:
         target.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copyfile(source / path, target, follow_symlinks=False))
 
+    def beginning(self, artifact_uri: str, path: str, size: int) -> bytes | None:
+        """Return the first bytes of an artifact file on this machine's disks; None for one in any other place."""
+        folder = self.local_folder(artifact_uri)
+        if folder is None:
+            return None
+        try:
+            with (folder / path).open("rb") as file:
+                return file.read(size)
+        except OSError:
+            return b""
+
     def _fetch_remote(self, artifact_uri: str, path: str, folder: Path) -> Path:
         repository = self._repository(artifact_uri)
         try:

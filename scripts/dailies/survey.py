@@ -1,17 +1,23 @@
 """The survey: which runs of a store hold a model, which of their artifacts it is, and why others are passed over."""
 
+import logging
+import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from dailies import catalog, metrics, registry
+from dailies import catalog, metrics, registry, roles
 from dailies.catalog import Artifact, Choice, Facts, Names
 from dailies.entities import EVALUATION, LoggedModel, Run, StoredFile
 from dailies.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable
 from dailies.registry import Registered, Version
 from dailies.store import TrackingStore
 from dailies.text import clean, counted
+
+log = logging.getLogger(__name__)
 
 STEP = 64
 """Runs whose artifacts are listed together while looking for the first ``max_runs`` models."""
@@ -26,6 +32,18 @@ LOST, FOREIGN = "whose artifacts are lost", "whose artifacts are at a place that
 UNREAD = "with artifacts that cannot be read"
 AMENDABLE = frozenset({LOST, FOREIGN, UNREAD})
 """Why runs are passed over that a setting, or a right, would bring back."""
+
+ALIASES, BEST = "aliases.txt", re.compile(r"\bbest\b")
+"""The file that MLFlowLogger of PyTorch Lightning writes beside a checkpoint, and the word in it for the best one."""
+
+LONGEST_ALIASES, MOST_ALIASES = 10_000, 64
+"""Bytes of such a file, and how many of a run's are read, the newest first."""
+
+START = 512
+"""Bytes of a file that are read to tell whether it can be a model."""
+
+MOST_LOGGED = 20
+"""Logged models of a run that are listed for a checkpoint_pattern, the newest first."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +132,13 @@ class Listings:
         self._recheck = recheck
         self._remembered = remembered
         self._listed: dict[str, tuple[StoredFile, ...] | StoreError] = {"": ()}
+        self._recalled: set[str] = set()
+        """Locations whose files are remembered, not listed anew."""
         self.memory: dict[str, Any] = {}
-        """What to remember for the next time: location -> stamp and files; no stamp where listing it failed."""
+        """What to remember for the next time: location -> stamp and files; no stamp where listing it failed.
+
+        And, where a trainer says which checkpoints are the best, their paths.
+        """
 
     def is_watched(self, uri: str, run: Run) -> bool:
         """Tell whether a location of a run is listed anew by every invocation: it may change, or it costs nothing."""
@@ -132,6 +155,7 @@ class Listings:
             entry = self._remembered.get(self._store.locations.place(uri))
             if entry and entry["stamp"] == stamp and not self._store.locations.refusal(uri):
                 self._listed[uri] = tuple(StoredFile(*file) for file in entry["files"])
+                self._recalled.add(uri)
         self._listed |= self._store.listings([uri for uri in stamps if uri not in self._listed])
         for uri, stamp in lasting.items():
             listed = self._listed[uri]
@@ -145,6 +169,52 @@ class Listings:
         if isinstance(listed, StoreError):
             raise listed
         return listed
+
+    def best(self, uri: str) -> frozenset[str]:
+        """Return the checkpoints of a prepared listing that Lightning's MLFlowLogger calls the best.
+
+        It is asked only where there are several. More than one may have been the best when it was saved.
+        """
+        by_alias = _aliased(self.of(uri))
+        if len(by_alias) < 2:
+            return frozenset()
+        place = self._store.locations.place(uri)
+        if uri in self._recalled and "best" in self._remembered[place]:
+            found = self._remembered[place]["best"]
+        else:
+            found = [path for alias, paths in by_alias.items() if self._says_best(uri, alias) for path in paths]
+        if place in self.memory:
+            self.memory[place]["best"] = found
+        return frozenset(found)
+
+    def _says_best(self, uri: str, path: str) -> bool:
+        try:
+            with tempfile.TemporaryDirectory(prefix="dailies-") as folder:
+                return BEST.search(self._store.fetch(uri, path, Path(folder)).read_text(errors="replace")) is not None
+        except (StoreUnreachable, AccessRefused):
+            raise
+        except (StoreError, OSError) as error:
+            log.warning("%s cannot be read, so it does not count: %s", clean(path)[:LONGEST_LABEL], error)
+            return False
+
+    def looks(self, uri: str, file: StoredFile) -> bool:
+        """Tell by its first bytes whether a file may be a model; of a store that is not on disk they are not known."""
+        start = self._store.beginning(uri, file.path, START)
+        return start is None or roles.begins_like_model(start)
+
+
+def _aliased(listing: Sequence[StoredFile]) -> dict[str, list[str]]:
+    """Return the newest files of aliases that are not too large, each with the checkpoints beside it."""
+    found = [file for file in listing if file.path.rpartition("/")[2] == ALIASES]
+    small = [file for file in found if file.size is None or file.size <= LONGEST_ALIASES]
+    newest = sorted(small, key=lambda file: -(file.modified or 0))[:MOST_ALIASES]
+    by_alias: dict[str, list[str]] = {}
+    for alias in newest:
+        folder = alias.path.removesuffix(ALIASES)
+        beside = (file.path for file in listing if file.path.startswith(folder))
+        if weights := [path for path in beside if path.lower().endswith(catalog.WEIGHTS)]:
+            by_alias[alias.path] = weights
+    return by_alias
 
 
 def survey(store: TrackingStore, selection: Selection, listings: Listings) -> Survey:
@@ -204,8 +274,16 @@ def _named_choice(store: TrackingStore, item: Registered, listings: Listings) ->
         listing = listings.of(item.uri)
     except StoreError as error:
         return _skip(item.run, f"{item.version}: {error}", _kind(error))
-    if artifact := catalog.named(item.run, item.uri, item.path, listing):
-        return Choice(artifact)
+    found = catalog.named(
+        item.run,
+        item.uri,
+        item.path,
+        listing,
+        best=listings.best(item.uri),
+        looks=lambda file: listings.looks(item.uri, file),
+    )
+    if found:
+        return Choice(found[0], alternatives=catalog.alternatives(found[0], found[1:]))
     if moved := store.moved(item.uri):
         return _skip(item.run, f"{item.version}: {moved}", LOST)
     return _skip(item.run, f"{item.version} holds no model; its artifacts: {_listed(listing)}", "without a model")
@@ -251,21 +329,57 @@ def _stamp(run: Run) -> list[Any] | None:
 def _choice(
     store: TrackingStore, run: Run, logged: Sequence[LoggedModel], selection: Selection, listings: Listings
 ) -> Choice | Skipped:
-    stamps = {model.artifact_uri: [model.updated] for model in logged}
+    pattern = selection.checkpoint_pattern
     try:
-        found = catalog.candidates(run, listings.of(run.artifact_uri), logged)
-        for artifact in catalog.fitting(found, selection.checkpoint_pattern):
-            whole = artifact
-            if not artifact.files and artifact.uri in stamps:
-                listings.prepare({artifact.uri: stamps[artifact.uri]})
-                whole = replace(artifact, files=listings.of(artifact.uri))
-            if whole.files:
-                return Choice(whole, _shown(other for other in found if other is not artifact))
+        listing = listings.of(run.artifact_uri)
+        inside, unread = _inside(logged, listings, every=pattern is not None)
+        found = catalog.candidates(
+            run,
+            listing,
+            [model for model in logged if inside.get(model.artifact_uri) != ()],
+            inside=inside,
+            best=listings.best(run.artifact_uri),
+            looks=lambda file: listings.looks(run.artifact_uri, file),
+        )
+        fitting = list(catalog.fitting(found, pattern))
+        if pattern and not fitting:
+            places = {run.artifact_uri: listing} | inside
+            fitting = [each for uri, files in places.items() for each in catalog.asked_for(uri, files, pattern)]
+        # an artifact without files is a logged model that was not listed: all before it were empty or refused
+        chosen = next((artifact for artifact in fitting if artifact.files), None)
+        if chosen:
+            others = [artifact for artifact in fitting if artifact is not chosen]
+            shown = _shown(other for other in found if other != chosen)
+            return Choice(chosen, shown, catalog.alternatives(chosen, others))
+        if unread:
+            raise unread
     except (StoreUnreachable, AccessRefused):
         raise
     except StoreError as error:
         return _skip(run, str(error), _kind(error))
-    return _skip(run, *_why_none(store, run, found, listings, selection.checkpoint_pattern))
+    places = [run.artifact_uri, *(model.artifact_uri for model in logged)]
+    return _skip(run, *_why_none(store, places, found, listings.of(run.artifact_uri), pattern))
+
+
+def _inside(
+    logged: Sequence[LoggedModel], listings: Listings, *, every: bool
+) -> tuple[dict[str, tuple[StoredFile, ...]], StoreError | None]:
+    """List logged models by their location: the newest that holds files, or ``every`` one; and what was refused."""
+    found: dict[str, tuple[StoredFile, ...]] = {}
+    refused: StoreError | None = None
+    for model in logged[:MOST_LOGGED] if every else logged:
+        uri = model.artifact_uri
+        try:
+            listings.prepare({uri: [model.updated]})
+            found[uri] = listings.of(uri)
+        except (StoreUnreachable, AccessRefused):
+            raise
+        except StoreError as error:
+            found[uri], refused = (), refused or error
+            log.warning("a logged model of run %s is left out: %s", model.run_id, error)
+        if found[uri] and not every:
+            break
+    return found, refused
 
 
 def _shown(others: Iterable[Artifact]) -> tuple[str, ...]:
@@ -274,16 +388,20 @@ def _shown(others: Iterable[Artifact]) -> tuple[str, ...]:
 
 
 def _why_none(
-    store: TrackingStore, run: Run, found: Sequence[Artifact], listings: Listings, pattern: str | None
+    store: TrackingStore,
+    places: Iterable[str],
+    found: Sequence[Artifact],
+    listing: Sequence[StoredFile],
+    pattern: str | None,
 ) -> tuple[str, str]:
     """Say why no artifact of a run was chosen: the reason, and its kind."""
-    for uri in (run.artifact_uri, *(artifact.uri for artifact in found)):
+    for uri in places:
         if moved := store.moved(uri):
             return moved, LOST
     if found and pattern:
         labels = ", ".join(clean(artifact.label) for artifact in found[:5])
         return f"checkpoint_pattern {pattern} matches none of {labels}", "that match no checkpoint_pattern"
-    return f"it holds no model; its artifacts: {_listed(listings.of(run.artifact_uri))}", "without a model"
+    return f"it holds no model; its artifacts: {_listed(listing)}", "without a model"
 
 
 def unseen(store: TrackingStore, selection: Selection, seen: Survey) -> list[Skipped]:

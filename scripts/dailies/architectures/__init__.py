@@ -37,6 +37,8 @@ def settings_in(name: str, found: Sequence[Group]) -> list[dict[str, Any]]:
     There is one dict for each different set of weights that looks like this network's; none where nothing does.
     """
     network = ARCHITECTURES[name]
+    if not hasattr(network, "ANCHOR"):  # its sizes cannot be read from weights
+        return []
     read = (network.settings_in(state) for state in under(found, network.ANCHOR))
     settings: list[dict[str, Any]] = []
     for each in read:

@@ -1,0 +1,142 @@
+"""Trial: whether a downloaded file holds a network, found out in a process without credentials, on the CPU."""
+
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dailies import files
+from dailies.environment import without_credentials
+from dailies.text import clean
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 600
+"""Seconds after which a trial is given up."""
+
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.append(sys.argv[1])
+from dailies.trial import main
+main(*map(Path, sys.argv[2:]))
+"""
+"""What the other process runs; as in a render, this package is the last place where modules are looked for."""
+
+LONGEST_REASON = 300
+"""Characters of the reason why a file holds no network."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a trial found out."""
+
+    reason: str | None = None
+    """Why the file holds no network that can be built and run; None where it does, or where that is not known."""
+    unknown: str | None = None
+    """Why it could not be tried."""
+
+
+def is_trusted(trust: bool | Sequence[str], record: Mapping[str, Any]) -> bool:
+    """Tell whether loading a model may run code that it brings along; ``trust`` is the setting ``trust_pickle``."""
+    return trust if isinstance(trust, bool) else bool({record["run_id"], record["experiment_id"]} & {*trust})
+
+
+def run_params(state: Path, model: str) -> Mapping[str, str]:
+    """Return all params of a model's run, which its discovery record does not hold."""
+    about = state / "runs" / f"{model}.json"
+    return files.read_json(about).get("params", {}) if about.is_file() else {}
+
+
+def tried(
+    path: Path,
+    *,
+    model: str,
+    record: Mapping[str, Any],
+    loading: Mapping[str, Any],
+    trusted: bool,
+    params: Mapping[str, str] | None = None,
+) -> Verdict:
+    """Build the network that a file or an MLflow folder holds, and run a small tensor through it.
+
+    Args:
+        path: the downloaded file or folder.
+        model: the model's folder name.
+        record: its discovery record.
+        loading: the settings of loading.
+        trusted: whether loading may run code of the file's author.
+        params: the run's params.
+    """
+    if importlib.util.find_spec("torch") is None:
+        return Verdict(unknown="torch is not installed here")
+    asked = {"path": str(path), "model": model, "record": dict(record), "loading": dict(loading), "trusted": trusted}
+    asked["params"] = dict(params or {})
+    environment = without_credentials(os.environ) | {"CUDA_VISIBLE_DEVICES": ""}  # the device is the renders'
+    with tempfile.TemporaryDirectory(prefix="dailies-") as folder:
+        question, answer = Path(folder) / "question.json", Path(folder) / "answer.json"
+        question.write_text(json.dumps(asked))
+        try:
+            process = subprocess.run(
+                [sys.executable, "-P", "-c", PROGRAM, str(Path(__file__).parents[1]), str(question), str(answer)],
+                check=False,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            return Verdict(unknown=f"it was not loaded within {PATIENCE} s")
+        if answer.is_file():
+            return Verdict(**files.read_json(answer))
+        last = (process.stderr.strip().splitlines() or [""])[-1]
+        return Verdict(
+            unknown=clean(f"the process that loads it ended with {process.returncode}: {last}")[:LONGEST_REASON]
+        )
+
+
+def main(question: Path, answer: Path) -> None:
+    """Answer the question in a file by another file."""
+    asked = files.read_json(question)
+    try:
+        import torch
+    except Exception as error:  # a damaged installation
+        files.write_json(answer, {"unknown": f"torch cannot be imported ({type(error).__name__}: {clean(str(error))})"})
+        return
+    torch.set_num_threads(1)  # beside renders
+    files.write_json(answer, _answer(asked))
+
+
+def _answer(asked: Mapping[str, Any]) -> dict[str, str | None]:
+    import torch
+
+    from dailies.engine import Engine, Settings
+    from dailies.factories import Factories
+    from dailies.loaders import Loaders
+    from dailies.models import Hints, load_model
+
+    path = Path(asked["path"])
+    try:
+        model = load_model(
+            path,
+            hints=Hints.gather(asked["model"], asked["record"], asked["loading"], params=asked["params"]),
+            factories=Factories.from_settings(asked["loading"]),
+            loaders=Loaders.from_settings(asked["loading"]),
+            trust_pickle=asked["trusted"],
+        )
+        Engine(model, device=torch.device("cpu"), settings=Settings()).probe()
+    except MemoryError:
+        return {"unknown": "there is not enough memory here to load it"}
+    except Exception as error:  # an artifact is foreign data, and its network foreign code
+        from dailies.render import _reason
+
+        return {"reason": clean(_reason(error, "loading", path))[:LONGEST_REASON]}
+    return {"reason": None}

@@ -665,7 +665,8 @@ def test_what_the_checkpoint_says_otherwise_is_labelled_and_what_was_passed_over
     checkpoint = {"epoch": 18, "train_loss": 0.5, "val_loss": None}
     artifact = {"uri": "store", "path": "last.pth", "sha256": "ab", "size": 3}
     render = RENDER | {"status": "success", "error": None}
-    about = RUN | {"run_id": "ab12", "run_name": "a", "render": render, "artifact": artifact, "checkpoint": checkpoint}
+    about = RUN | {"run_id": "ab12", "run_name": "a", "render": render, "signature": None}
+    about |= {"artifact": artifact, "checkpoint": checkpoint}
 
     def facts(**changes):
         return page._described(tmp_path, about | changes, output=tmp_path / "index.html", tracking_uri=None)["facts"]

@@ -304,7 +304,7 @@ def test_an_interrupted_download_leaves_nothing(shelf, tmp_path, monkeypatch):
 def test_the_reason_of_a_failure_is_said_where_another_invocation_has_taken_the_folder(shelf, tmp_path, monkeypatch):
     uri, _ = local_run(shelf, tmp_path, WEIGHTS)
 
-    def damaged(path, name):
+    def damaged(path, name, **about):
         module.shutil.rmtree(tmp_path / "weights" / "model")
         raise DownloadError(f"{name} is damaged")
 

@@ -32,6 +32,20 @@ def test_a_models_size_is_that_of_its_files_or_a_large_one(record):
     assert estimates.artifact_size(record(None)) == estimates.MODEL_BYTES
 
 
+def test_a_download_that_may_load_several_files_asks_for_more(record, tmp_path):
+    place = tmp_path / "models" / "model.json"
+    place.parent.mkdir()
+    record(100_000_000).rename(place)
+    least = estimates.download_memory(place), estimates.download_minutes(place)
+    assert least == (estimates.DOWNLOAD_MEMORY, 11)
+
+    alternative = {"uri": "store", "path": "last.pth", "files": []}
+    files.write_json(tmp_path / "runs" / "model.json", {"alternatives": [alternative]})
+
+    assert estimates.download_memory(place) == estimates.DOWNLOAD_MEMORY + estimates.TORCH + 300
+    assert estimates.download_minutes(place) == 16
+
+
 def test_memory_grows_with_frame_model_depth_and_batch(record):
     least = estimates.render_memory(record(1_000_000), shot(7, 5), CONFIG)
     usual = estimates.render_memory(record(1_000_000), shot(), CONFIG)

@@ -666,3 +666,21 @@ def test_the_output_folder_can_be_moved(show, tmp_path):
 
     for model in data["models"]:
         assert (moved / "compare" / model["folder"] / "frame_000.png").is_file()
+
+
+def test_what_the_checkpoint_says_otherwise_is_labelled_and_what_was_passed_over_is_named(tmp_path):
+    tried = [{"path": "best.pth", "reason": "it is empty"}]
+    checkpoint = {"epoch": 18, "train_loss": 0.5, "val_loss": None}
+    artifact = {"uri": "store", "path": "last.pth", "sha256": "ab", "size": 3}
+    render = RENDER | {"status": "success", "error": None}
+    about = RUN | {"run_id": "ab12", "run_name": "a", "render": render, "signature": None}
+    about |= {"artifact": artifact, "checkpoint": checkpoint}
+
+    def facts(**changes):
+        return page._described(tmp_path, about | changes, output=tmp_path / "index.html", tracking_uri=None)["facts"]
+
+    assert (facts()["epoch"], facts()["checkpoint_epoch"]) == (20, 18)
+    assert not {"checkpoint_train_loss", "checkpoint_val_loss", "file", "passed_over"} & facts().keys()
+    told = facts(artifact=artifact | {"tried": tried}, checkpoint=None)
+    assert (told["file"], told["passed_over"]) == ("last.pth", "best.pth: it is empty")
+    assert "checkpoint_epoch" not in told

@@ -81,8 +81,12 @@ def _not_chosen(others: Sequence[str], artifact: Mapping[str, Any]) -> list[str]
     return [other for other in dict.fromkeys([*passed_over, *others]) if other != label]
 
 
-def _passed_over(tried: Mapping[str, str]) -> str:
-    return f"{tried['path']} was passed over: {tried['reason']}"
+LONGEST_REASON = 120
+"""Characters of the reason why a file was passed over, in a terminal."""
+
+
+def _passed_over(tried: Mapping[str, str], longest: int | None = None) -> str:
+    return f"{tried['path']} was passed over: {tried['reason'][:longest].rstrip()}"
 
 
 def merged(outcomes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -169,7 +173,9 @@ def substituted(summary: Path) -> str | None:
     found = [line for line in files.read_json(summary) if line["status"] == "success" and "tried" in line]
     if not found:
         return None
-    told = (f"{line['run_name']} ({line['run_id'][:8]}): {_passed_over(line['tried'][0])}" for line in found)
+    told = (
+        f"{line['run_name']} ({line['run_id'][:8]}): {_passed_over(line['tried'][0], LONGEST_REASON)}" for line in found
+    )
     return (
         f"{counted(len(found), 'model')} rendered from another file than the preferred one: {few(told, separator='; ')}"
     )

@@ -3,6 +3,7 @@
 import re
 import struct
 import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +12,55 @@ import OpenImageIO as oiio  # noqa: N813
 from dailies import png
 from dailies.channels import Channels, is_float
 
-PASSING = ("oiio:", "png:", "jpeg:", "bmp:", "webp:", "tiff:", "openexr:", "ICCProfile:", "Exif:", "GPS:")
-"""Metadata that is true of a file and not of the frame in it, by the beginning of its name."""
+PASSING = ("oiio:", "png:", "jpeg:", "bmp:", "webp:", "tiff:", "openexr:", "iccprofile:", "exif:", "gps:")
+"""Metadata that describes a file and not the frame in it, by the beginning of its name in lower case."""
 
-DROPPED = ("compression", "planarconfig", "Orientation")
-"""More of it; an Orientation would turn rendered frames over in some viewers and not in others."""
+DROPPED = ("compression", "planarconfig", "orientation")
+"""More of the same; an Orientation would turn rendered frames in some viewers and not in others."""
 
-EXR_OWN = ("version", "preview", "envmap")
-"""What OpenEXR means by these is no text: with one of a PNG's under such a name it could not read the file again."""
+TEXT, NUMBER = oiio.TypeString, oiio.TypeFloat
+
+STANDARD: Mapping[str, oiio.TypeDesc] = {
+    name.lower(): kind
+    for names, kind in (
+        ("chromaticities", oiio.TypeDesc("float[8]")),
+        ("adoptedNeutral cameraColorBalance screenWindowCenter", oiio.TypeVector2),
+        ("sensorCenterOffset sensorOverallDimensions sensorAcquisitionRectangle", oiio.TypeVector2),
+        ("worldToCamera worldToNDC worldToScreen", oiio.TypeMatrix44),
+        ("smpte:TimeCode timeCode", oiio.TypeTimeCode),
+        ("smpte:KeyCode keyCode", oiio.TypeKeyCode),
+        ("FramesPerSecond captureRate", oiio.TypeRational),
+        ("originalDataWindow", oiio.TypeBox2i),
+        ("imageCounter", oiio.TypeInt),
+        ("PixelAspectRatio XResolution YResolution xDensity ExposureTime expTime FNumber aperture", NUMBER),
+        ("whiteLuminance utcOffset longitude latitude altitude focus isoSpeed screenWindowWidth", NUMBER),
+        ("nominalFocalLength pinholeFocalLength effectiveFocalLength entrancePupilOffset tStop", NUMBER),
+        ("cameraCCTSetting cameraTintSetting sensorPhotositePitch shutterAngle", NUMBER),
+        ("DateTime capDate ImageDescription description comments Copyright owner Artist Software", TEXT),
+        ("DocumentName ResolutionUnit renderingTransform lookModTransform reelName", TEXT),
+        ("ascFramingDecisionList cameraMake cameraModel cameraSerialNumber cameraFirmwareVersion", TEXT),
+        ("cameraUuid cameraLabel lensMake lensModel lensSerialNumber lensFirmwareVersion colorInteropID", TEXT),
+    )
+    for name in names.split()
+}
+"""Attributes that OpenEXR or OpenImageIO know and that describe the shot: the type that they must have.
+
+https://openexr.com/en/latest/StandardAttributes.html
+"""
+
+STRUCTURE = frozenset(
+    name.lower()
+    for name in (
+        *("channels", "compression", "dataWindow", "displayWindow", "lineOrder", "tiles", "type", "version", "chunkCount"),
+        *("name", "view", "multiView", "envmap", "wrapmodes", "preview", "deepImageState", "maxSamplesPerPixel"),
+        *("dwaCompressionLevel", "zipCompressionLevel", "idManifest", "acesImageContainerFlag", "ICCProfile"),
+        *("textureformat", "levelmode", "roundingmode", "fovcot", "averagecolor", "constantcolor", "miplevels"),
+    )
+)
+"""Attributes that describe how a file is laid out: they steer its writer, or readers believe them and not the file."""
+
+PIXEL_ASPECTS = (1e-6, 1e6)
+"""What OpenEXR takes for the ratio of a pixel's sides."""
 
 TIFF_HOLDS = (
     *("ICCProfile", "XResolution", "YResolution", "ResolutionUnit", "PixelAspectRatio"),
@@ -55,13 +97,62 @@ def attributes_of(data: bytes, file: oiio.ImageInput, spec: oiio.ImageSpec, chan
         values=tuple(
             (each.name, _parts(each.type), _readable(each.value))
             for each in spec.extra_attribs
-            if not each.name.startswith(PASSING) and each.name not in DROPPED
+            if not each.name.lower().startswith(PASSING) and each.name.lower() not in DROPPED
         ),
         chunks=tuple(png.chunk(kind, content) for kind, content in chunks if kind in png.CARRIED),
         window=window if exr and window != (0, 0, 0, 0, spec.width, spec.height) else None,
         associated=channels.alpha is not None and multiplied,
         alpha_type="float" if exr and channels.alpha is not None and is_float(spec, channels.alpha) else "half",
     )
+
+
+def exr_attributes(attributes: Attributes) -> Iterator[tuple[str, oiio.TypeDesc, Any]]:
+    """Yield name, type and value of what an EXR is given of its source: none can change how it is laid out.
+
+    Of the names that OpenEXR and OpenImageIO know, those of ``STANDARD`` pass where their type is right; other names
+    are a user's own and mean nothing to either.
+    """
+    for name, kind, value in _sound(attributes):
+        if name.lower() not in STRUCTURE and _is_of_its_type(name, kind):
+            yield name, kind, value
+
+
+def tiff_attributes(attributes: Attributes, channels: int) -> Iterator[tuple[str, oiio.TypeDesc, Any]]:
+    """Yield name, type and value of what a TIFF of ``channels`` is given of its source."""
+    for name, kind, value in _sound(attributes):
+        fits = profile_fits(value, channels) if name == "ICCProfile" else _is_of_its_type(name, kind)
+        if name in TIFF_HOLDS and fits:
+            yield name, kind, value
+
+
+def _is_of_its_type(name: str, kind: oiio.TypeDesc) -> bool:
+    """Tell whether the value of an attribute is of the type that its name asks for; a user's own may be of any."""
+    known = STANDARD.get(name.lower(), kind)
+    return known.equivalent(kind) or (known == NUMBER and kind == oiio.TypeInt)
+
+
+def _sound(attributes: Attributes) -> Iterator[tuple[str, oiio.TypeDesc, Any]]:
+    """Yield attributes with their types, without sides of a pixel that no writer accepts."""
+    values = {name: value for name, _, value in attributes.values}
+    across, down = values.get("XResolution"), values.get("YResolution")
+    uneven = bool(across and down) and not _is_aspect(_ratio(across, down))
+    for name, kind, value in attributes.values:
+        aspect = name.lower() in {"pixelaspectratio", "screenwindowwidth"}
+        if (aspect and not _is_aspect(value)) or (uneven and name in {"XResolution", "YResolution"}):
+            continue
+        yield name, oiio.TypeDesc(*kind), value
+
+
+def _ratio(across: Any, down: Any) -> Any:
+    try:
+        return across / down
+    except TypeError:
+        return None
+
+
+def _is_aspect(value: Any) -> bool:
+    smallest, largest = PIXEL_ASPECTS
+    return isinstance(value, int | float) and smallest <= value <= largest
 
 
 def png_chunks(attributes: Attributes, channels: int) -> list[bytes]:

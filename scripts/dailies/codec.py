@@ -14,7 +14,7 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
 from dailies import png
-from dailies.errors import SequenceError
+from dailies.errors import RenderError, SequenceError
 
 SIGNATURES = {
     png.SIGNATURE: ".png",
@@ -143,8 +143,12 @@ def read_quickly(data: bytes, storage: str, name: str) -> np.ndarray:
             return read(file, data, storage, name)
 
 
-def written(layers: np.ndarray, spec: oiio.ImageSpec, suffix: str) -> bytes:
-    """Give the file of ``layers``, ``(height, width, channels)``, as ``spec`` says; raise OSError when it cannot be."""
+def written(layers: np.ndarray, spec: oiio.ImageSpec, suffix: str, *, whole: bool = False) -> bytes:
+    """Return the file of ``layers``, ``(height, width, channels)``, as ``spec`` says.
+
+    The file is opened again: its size and its channels must be those of ``spec``, and with ``whole`` its values those
+    of ``layers``. Raises RenderError when they are not, OSError when the file cannot be written.
+    """
     if not spec.get_string_attribute("DateTime"):
         spec.attribute("DateTime", "")  # else the time of writing: the same frame would never give the same bytes
     with _scratch() as folder:
@@ -153,7 +157,63 @@ def written(layers: np.ndarray, spec: oiio.ImageSpec, suffix: str) -> bytes:
         done = file.open(str(path), spec) and file.write_image(np.ascontiguousarray(layers)) and file.close()
         if not done or file.has_error:
             raise OSError(0, _complaint(file))
+        _verify(path, layers, spec, whole=whole)
         return path.read_bytes()
+
+
+def _verify(path: Path, layers: np.ndarray, spec: oiio.ImageSpec, *, whole: bool) -> None:
+    """Raise RenderError where a file does not hold what it was written from."""
+    config = oiio.ImageSpec()
+    config.attribute("oiio:UnassociatedAlpha", 1)
+    file = oiio.ImageInput.open(str(path), config)
+    if file is None:
+        raise RenderError(f"the {path.suffix[1:]} file that was written cannot be read again: {_complaint(oiio)}")
+    try:
+        found, wanted = _contents(file.spec()), _contents(spec)
+        if found != wanted:
+            raise RenderError(
+                f"the {path.suffix[1:]} file that was written holds {_in_words(found)}, and not {_in_words(wanted)}"
+            )
+        if file.seek_subimage(0, 1) or file.seek_subimage(1, 0):
+            raise RenderError(f"the {path.suffix[1:]} file that was written holds several pictures, and not one")
+        if whole:
+            file.seek_subimage(0, 0)
+            _verify_values(file, layers, spec)
+    finally:
+        file.close()
+
+
+def _contents(spec: oiio.ImageSpec) -> tuple[tuple[int, ...], dict[str, str]]:
+    """Return width and height of a picture, where it lies, and the type of each channel by name."""
+    formats = spec.channelformats or (spec.format,) * spec.nchannels
+    channels = dict(zip(spec.channelnames, map(str, formats), strict=True))
+    return (spec.width, spec.height, spec.x, spec.y), dict(sorted(channels.items()))
+
+
+def _in_words(contents: tuple[tuple[int, ...], dict[str, str]]) -> str:
+    (width, height, *_), channels = contents
+    return f"{width}×{height} of " + ", ".join(f"{name} ({kind})" for name, kind in channels.items())
+
+
+def _verify_values(file: oiio.ImageInput, layers: np.ndarray, spec: oiio.ImageSpec) -> None:
+    """Raise RenderError where the values of an open file are not ``layers`` in the types of ``spec``."""
+    formats = spec.channelformats or (spec.format,) * spec.nchannels
+    again, order = file.read_image("float" if layers.dtype.kind == "f" else "unknown"), file.spec().channelnames
+    if again is None or file.has_error:
+        raise RenderError(f"the {file.format_name()} file that was written cannot be read again: {_complaint(file)}")
+    again = again.reshape(layers.shape)
+    for index, (name, kind) in enumerate(zip(spec.channelnames, formats, strict=True)):
+        plane, found = layers[:, :, index], again[:, :, order.index(name)]
+        meant = plane.astype(np.float16).astype(np.float32) if str(kind) == "half" else plane
+        wrong = meant != found
+        if meant.dtype.kind == "f":
+            wrong &= ~(np.isnan(meant) & np.isnan(found))
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise RenderError(
+                f"the {file.format_name()} file that was written holds other values than were rendered: channel {name} "
+                f"is {found[row, column]} and not {meant[row, column]} at {column}, {row}"
+            )
 
 
 def _seek_picture(file: oiio.ImageInput) -> None:

@@ -1,5 +1,6 @@
 """Frames between files and arrays: every common depth, RGB, shape (height, width, 3), no conversion of colour."""
 
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -7,8 +8,9 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
 from dailies import codec, png
-from dailies.attributes import EXR_OWN, TIFF_HOLDS, Attributes, attributes_of, png_chunks, profile_fits
+from dailies.attributes import Attributes, attributes_of, exr_attributes, png_chunks, tiff_attributes
 from dailies.channels import Channels, depth_of, find_channels, float_type, narrowest, storage_of
+from dailies.errors import RenderError
 
 OUTPUT_DEPTHS = {"png": np.dtype("uint8"), "png16": np.dtype("uint16"), "exr": np.dtype("float32")}
 """The depth that an ``output_format`` asks for; the others keep the frame's own."""
@@ -124,13 +126,23 @@ def converted(pixels: np.ndarray, dtype: np.dtype | str) -> np.ndarray:
     return ((pixels.astype(np.uint32) + 128) // 257).astype(dtype)
 
 
-def encode(pixels: np.ndarray, picture: Picture, output_format: str = "auto", png_compression: str = "fast") -> bytes:
+def encode(
+    pixels: np.ndarray,
+    picture: Picture,
+    output_format: str = "auto",
+    png_compression: str = "fast",
+    *,
+    whole: bool = False,
+) -> bytes:
     """Give the file of a rendered frame: lossless, of the depth and with the metadata of ``picture``, its source.
 
     ``pixels`` is ``(height, width, 3)``, or with a fourth channel that replaces the source's alpha; height and width
     may be a multiple of the source's. Alpha and further channels then repeat their values. A grey source comes back
     grey if all three channels agree. ``output_format``: ``auto`` (PNG of 8 or 16 bits, EXR of half floats), ``png``,
     ``png16``, ``exr``, or ``tiff`` of the source's depth.
+
+    The header of the file is read again, and with ``whole`` the values of an EXR or TIFF, too. Raises RenderError where
+    it does not hold what was to be written.
     """
     dtype = output_dtype(picture, output_format)
     kind = output_format if output_format in {"exr", "tiff"} else "exr" if dtype.kind == "f" else "png"
@@ -147,8 +159,21 @@ def encode(pixels: np.ndarray, picture: Picture, output_format: str = "auto", pn
     layers = colour if alpha is None else np.dstack([colour, converted(alpha, dtype)])
     if kind == "png":
         carried = png_chunks(picture.attributes, channels=layers.shape[2])
-        return png.encode(layers, compression=png_compression, carried=carried)
-    return (_exr if kind == "exr" else _tiff)(layers, picture)
+        data = png.encode(layers, compression=png_compression, carried=carried)
+        _verify_png(data, layers)
+        return data
+    return (_exr if kind == "exr" else _tiff)(layers, picture, whole=whole)
+
+
+def _verify_png(data: bytes, layers: np.ndarray) -> None:
+    """Raise RenderError where a PNG does not say that it holds ``layers``, or has no end."""
+    height, width, channels = layers.shape
+    wanted = (width, height, 8 * layers.dtype.itemsize, png.COLOUR_TYPES[channels])
+    found = struct.unpack_from(">IIBB", data, 16) if data.startswith(png.SIGNATURE) and len(data) > 26 else None
+    if found != wanted or not data.endswith(png.chunk("IEND")):
+        raise RenderError(
+            f"the png file that was written holds {found}, and not {wanted} (width, height, bits, colour type)"
+        )
 
 
 def shown_as_it_is(data: bytes) -> bool:
@@ -189,7 +214,7 @@ def reassociated(colour: np.ndarray, alpha: np.ndarray, *, associate: bool) -> n
     return colour * alpha if associate else np.divide(colour, alpha, out=colour.copy(), where=alpha > 0)
 
 
-def _exr(layers: np.ndarray, picture: Picture) -> bytes:
+def _exr(layers: np.ndarray, picture: Picture, *, whole: bool) -> bytes:
     """Give an EXR of half floats, with the further channels of its source in their own types."""
     height, width, count = layers.shape
     names = ("Y", "A")[:count] if count < 3 else ("R", "G", "B", "A")[:count]
@@ -209,23 +234,21 @@ def _exr(layers: np.ndarray, picture: Picture) -> bytes:
         scale = width / picture.pixels.shape[1]
         spec.x, spec.y, *display = (round(each * scale) for each in picture.attributes.window)
         spec.full_x, spec.full_y, spec.full_width, spec.full_height = display
-    for name, kind, value in picture.attributes.values:
-        if not (name in EXR_OWN and isinstance(value, str)):
-            spec.attribute(name, oiio.TypeDesc(*kind), value)
+    for name, kind, value in exr_attributes(picture.attributes):
+        spec.attribute(name, kind, value)
     spec.attribute("compression", "zip:1")
-    return codec.written(layers, spec, ".exr")
+    return codec.written(layers, spec, ".exr", whole=whole)
 
 
-def _tiff(layers: np.ndarray, picture: Picture) -> bytes:
+def _tiff(layers: np.ndarray, picture: Picture, *, whole: bool) -> bytes:
     """Give a TIFF of the depth of ``layers``."""
     height, width, count = layers.shape
     spec = oiio.ImageSpec(width, height, count, "float" if layers.dtype.kind == "f" else str(layers.dtype))
     if count in {2, 4}:
         spec.alpha_channel = count - 1
-    for name, kind, value in picture.attributes.values:
-        if name in TIFF_HOLDS and (name != "ICCProfile" or profile_fits(value, count)):
-            spec.attribute(name, oiio.TypeDesc(*kind), value)
+    for name, kind, value in tiff_attributes(picture.attributes, count):
+        spec.attribute(name, kind, value)
     spec.attribute("compression", "zip")
     spec.attribute("tiff:write_exif", 0)  # OpenImageIO 3.2.2 fails to write an empty one
     spec.attribute("oiio:UnassociatedAlpha", int(not picture.attributes.associated))
-    return codec.written(layers, spec, ".tif")
+    return codec.written(layers, spec, ".tif", whole=whole)

@@ -171,7 +171,7 @@ def test_a_full_disk_for_scratch_files_is_named(monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
 
     with pytest.raises(OSError, match=r"No space left on device: '.*dailies-") as error:
-        decode(file_of("BMP"), "a.bmp")
+        decode(file_of("TIFF"), "a.tif")
     assert error.value.errno == errno.ENOSPC
 
 

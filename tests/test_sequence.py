@@ -517,6 +517,7 @@ def test_a_jpeg_is_described_by_its_own_bytes(shot):
         "bit_depth": 8,
         "floating": False,
         "notes": (),
+        "revision": "",
         "size": len(buffer.getvalue()),
         "sha256": None,
     }

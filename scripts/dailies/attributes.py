@@ -51,7 +51,17 @@ https://openexr.com/en/latest/StandardAttributes.html
 STRUCTURE = frozenset(
     name.lower()
     for name in (
-        *("channels", "compression", "dataWindow", "displayWindow", "lineOrder", "tiles", "type", "version", "chunkCount"),
+        *(
+            "channels",
+            "compression",
+            "dataWindow",
+            "displayWindow",
+            "lineOrder",
+            "tiles",
+            "type",
+            "version",
+            "chunkCount",
+        ),
         *("name", "view", "multiView", "envmap", "wrapmodes", "preview", "deepImageState", "maxSamplesPerPixel"),
         *("dwaCompressionLevel", "zipCompressionLevel", "idManifest", "acesImageContainerFlag", "ICCProfile"),
         *("textureformat", "levelmode", "roundingmode", "fovcot", "averagecolor", "constantcolor", "miplevels"),
@@ -104,6 +114,18 @@ def attributes_of(data: bytes, file: oiio.ImageInput, spec: oiio.ImageSpec, chan
         associated=channels.alpha is not None and multiplied,
         alpha_type="float" if exr and channels.alpha is not None and is_float(spec, channels.alpha) else "half",
     )
+
+
+def density(across: int, down: int) -> Attributes:
+    """Return the attributes of a file that says how many pixels there are per metre; 0 where it does not."""
+    if not (across and down):
+        return Attributes()
+    values = (
+        ("XResolution", NUMBER, float(across)),
+        ("YResolution", NUMBER, float(down)),
+        ("ResolutionUnit", TEXT, "m"),
+    )
+    return Attributes(values=tuple((name, _parts(kind), value) for name, kind, value in values))
 
 
 def exr_attributes(attributes: Attributes) -> Iterator[tuple[str, oiio.TypeDesc, Any]]:

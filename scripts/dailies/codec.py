@@ -2,7 +2,6 @@
 
 import io
 import re
-import struct
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
-from dailies import png
+from dailies import dpx, png
 from dailies.errors import RenderError, SequenceError
 
 SIGNATURES = {
@@ -30,12 +29,6 @@ SIGNATURES = {
     b"RIFF": ".webp",
 }
 """How a frame's file begins, whatever its name ends in -> what OpenImageIO knows its format by."""
-
-DPX_HEADER = 2048
-"""Bytes of it."""
-
-DPX_COLOURS = {50: 3, 51: 4, 52: 4}
-"""What a DPX calls its channels -> how many they are, where they are not one."""
 
 SCRATCH = "dailies-"
 SCRATCH_NAME = re.compile(rf'\(?"?[^\s"(]*{SCRATCH}\w+/frame\.\w+"?\)?')
@@ -63,7 +56,7 @@ def opened(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.Imag
         except ValueError as error:
             raise SequenceError(f"frame {name} cannot be read: {error}") from error
     if suffix == ".dpx":
-        data = _with_padding_told(data)
+        data = dpx.corrected(data, name)
     config = oiio.ImageSpec()
     config.attribute("oiio:UnassociatedAlpha", 1)  # without it colours are multiplied by alpha on the way
     # OpenImageIO reads memory in C++ only
@@ -121,19 +114,6 @@ def _in_colours(data: bytes, name: str) -> np.ndarray:
         raise SequenceError(f"frame {name} cannot be read: {reason}") from error
 
 
-def _with_padding_told(data: bytes) -> bytes:
-    """Give a DPX whose header says that its rows are padded to 4 bytes where they are: FFmpeg does not say it."""
-    if len(data) < DPX_HEADER:
-        return data
-    order = ">" if data.startswith(b"SDPX") else "<"
-    (start,), (width, height) = struct.unpack_from(f"{order}I", data, 4), struct.unpack_from(f"{order}2I", data, 772)
-    colours, bits = DPX_COLOURS.get(data[800], 1), data[803]
-    row = width * colours * (1 if bits == 8 else 2)
-    if bits == 10 or not row % 4 or len(data) - start != (row + -row % 4) * height:
-        return data
-    return data[:812] + struct.pack(f"{order}I", -row % 4) + data[816:]
-
-
 def read_quickly(data: bytes, storage: str, name: str) -> np.ndarray:
     """Give what ``read`` gives of an ordinary PNG, in half the time."""
     try:
@@ -174,11 +154,10 @@ def _verify(path: Path, layers: np.ndarray, spec: oiio.ImageSpec, *, whole: bool
             raise RenderError(
                 f"the {path.suffix[1:]} file that was written holds {_in_words(found)}, and not {_in_words(wanted)}"
             )
+        if whole:
+            _verify_values(file, layers, spec)
         if file.seek_subimage(0, 1) or file.seek_subimage(1, 0):
             raise RenderError(f"the {path.suffix[1:]} file that was written holds several pictures, and not one")
-        if whole:
-            file.seek_subimage(0, 0)
-            _verify_values(file, layers, spec)
     finally:
         file.close()
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
-from dailies import codec, png
-from dailies.attributes import Attributes, attributes_of, exr_attributes, png_chunks, tiff_attributes
+from dailies import bmp, codec, dpx, png
+from dailies.attributes import Attributes, attributes_of, density, exr_attributes, png_chunks, tiff_attributes
 from dailies.channels import Channels, depth_of, find_channels, float_type, narrowest, storage_of
-from dailies.errors import RenderError
+from dailies.errors import RenderError, SequenceError
+from dailies.plain import Plain
 
 OUTPUT_DEPTHS = {"png": np.dtype("uint8"), "png16": np.dtype("uint16"), "exr": np.dtype("float32")}
 """The depth that an ``output_format`` asks for; the others keep the frame's own."""
@@ -32,6 +33,8 @@ class Header:
     """Whether the values are floating-point numbers, which may lie outside 0 to 1."""
     notes: tuple[str, ...] = ()
     """What of the frame is not rendered, in words."""
+    revision: str = ""
+    """What was changed about reading such a file since frames were first rendered from it: part of a frame's key."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,9 @@ def inspect(data: bytes, name: str) -> Header:
     Raises SequenceError, naming the frame, when it cannot be decoded, is truncated or damaged, as far as its format
     lets one see that, or holds what is no colour.
     """
+    if plain := _plain(data, name):
+        height, width = plain.values.shape[:2]
+        return Header(width, height, plain.mode, plain.bits, floating=False, notes=plain.notes, revision=plain.revision)
     with codec.opened(data, name) as file:
         spec = file.spec()
         channels = find_channels(spec, name)
@@ -80,6 +86,8 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
     to 0; ``None`` leaves them as they are. Palettes are expanded, CMYK is converted. Raises SequenceError as
     ``inspect`` does.
     """
+    if plain := _plain(data, name):
+        return _picture_of(plain, data, name)
     quick = png.is_ordinary(data)
     with codec.opened(data, name, pixels=not quick) as file:
         spec = file.spec()
@@ -104,6 +112,36 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
                 for index in channels.extra
             },
         )
+
+
+def _plain(data: bytes, name: str) -> Plain | None:
+    """Return the picture of a kind that is read without OpenImageIO; None for the others."""
+    if data.startswith(b"BM"):
+        return bmp.read(data, name)
+    if data.startswith((b"SDPX", b"XPDS")):
+        return dpx.read(data, name)
+    return None
+
+
+def _picture_of(plain: Plain, data: bytes, name: str) -> Picture:
+    colours = plain.values[:, :, : plain.values.shape[2] - plain.has_alpha]
+    return Picture(
+        pixels=np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3))),
+        alpha=plain.values[:, :, -1] if plain.has_alpha else None,
+        grey=colours.shape[2] == 1,
+        attributes=_attributes_of_plain(data, name),
+    )
+
+
+def _attributes_of_plain(data: bytes, name: str) -> Attributes:
+    """Return what the header says of a picture that is read without OpenImageIO, which may not even open it."""
+    if data.startswith(b"BM"):
+        return density(*bmp.layout_of(data, name).resolution)
+    try:
+        with codec.opened(data, name) as file:
+            return attributes_of(data, file, file.spec(), Channels((0,), None, (), ()))
+    except SequenceError:
+        return Attributes()
 
 
 def output_dtype(picture: Picture, output_format: str) -> np.dtype:

@@ -13,6 +13,7 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
 from dailies import dpx, png
+from dailies.channels import INTEGERS
 from dailies.errors import RenderError, SequenceError
 
 SIGNATURES = {
@@ -29,6 +30,12 @@ SIGNATURES = {
     b"RIFF": ".webp",
 }
 """How a frame's file begins, whatever its name ends in -> what OpenImageIO knows its format by."""
+
+APP2, START_OF_SCAN = 0xE2, 0xDA
+"""Markers in a JPEG."""
+
+REDUCED, MASK = 1, 4
+"""Bits of a TIFF page's NewSubfileType: it is a smaller copy of another page, or says which of its pixels are seen."""
 
 SCRATCH = "dailies-"
 SCRATCH_NAME = re.compile(rf'\(?"?[^\s"(]*{SCRATCH}\w+/frame\.\w+"?\)?')
@@ -80,36 +87,76 @@ def read(file: oiio.ImageInput, data: bytes, storage: str, name: str) -> np.ndar
 
     ``data`` are its bytes. Raises SequenceError when they are damaged.
     """
+    return _meant(_raw(file, storage, name), file, data, name)
+
+
+def has_negatives(file: oiio.ImageInput, storage: str, name: str) -> bool:
+    """Tell whether a file of signed integers holds some below 0."""
+    return storage in {"int8", "int16", "int"} and bool((_raw(file, storage, name) < 0).any())
+
+
+def further_pictures(data: bytes) -> bool:
+    """Tell whether a PNG is animated, or a JPEG holds several pictures: OpenImageIO opens the first and does not say.
+
+    https://www.w3.org/TR/png-3/#apng-frame-based-animation; CIPA DC-007, Multi-Picture Format
+    """
+    if data.startswith(png.SIGNATURE):
+        return any(kind == "acTL" for kind, _ in png.chunks(data))
+    return any(content.startswith(b"MPF\0") for marker, content in _segments(data) if marker == APP2)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and content of the segments of a JPEG before its picture; none of another format."""
+    place = 2
+    while data.startswith(b"\xff\xd8") and data[place : place + 1] == b"\xff":
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == START_OF_SCAN or length < 2:
+            break
+        yield marker, data[place + 4 : place + 2 + length]
+        place += 2 + length
+
+
+def _raw(file: oiio.ImageInput, storage: str, name: str) -> np.ndarray:
     values = file.read_image(storage)
     # of a damaged file it may give pixels and an error
     if file.has_error or values is None:
         raise SequenceError(f"frame {name} cannot be read: {_complaint(file)}")
-    return _meant(values, file, data, name)
+    return values
 
 
 def _meant(values: np.ndarray, file: oiio.ImageInput, data: bytes, name: str) -> np.ndarray:
     """Give what a file stands for, where OpenImageIO 3.2.2 gives something else."""
     kind, spec = file.format_name(), file.spec()
-    if kind == "bmp" and spec.nchannels == 4 and not values[:, :, 3].any():
-        values[:, :, 3] = 255  # a fourth byte that is not used, and no alpha
+    inverted = spec.get_int_attribute("tiff:PhotometricInterpretation", 1) == 0 and values.dtype != np.uint8
+    if str(spec.format) in INTEGERS and not spec.channelformats:
+        values = _scaled(values, INTEGERS[str(spec.format)])
     if kind == "dpx" and spec.get_int_attribute("oiio:BitsPerSample") == 12:
         values = values & 0xFFF0 | values >> 12  # some whites come as 0xFFF0
-    if spec.get_int_attribute("tiff:PhotometricInterpretation", 1) == 0 and values.dtype == np.uint16:
+    if inverted and values.dtype.kind == "u":
         values[:, :, 0] = ~values[:, :, 0]  # 0 is white, which it knows of 8 bits only
     if spec.get_string_attribute("tiff:ColorSpace") == "palette":
-        values[:, :, :3] = _in_colours(data, name)  # some of its own are one code value too dark
+        values[:, :, :3] = _in_colours(
+            data, file.current_subimage(), name
+        )  # some of its own are one code value too dark
     return values
 
 
-def _in_colours(data: bytes, name: str) -> np.ndarray:
-    """Give the colours of a TIFF with a palette, not turned as it may be tagged."""
+def _scaled(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return integers of any type in all of the range of ``dtype``: their largest becomes its largest, negatives 0."""
+    largest, target = np.iinfo(values.dtype).max, np.iinfo(dtype).max
+    return np.rint(np.maximum(values, 0) * (target / largest)).astype(dtype)
+
+
+def _in_colours(data: bytes, page: int, name: str) -> np.ndarray:
+    """Return the colours of a page of a TIFF with a palette, not turned as it may be tagged."""
     from PIL import ExifTags, Image
 
     try:
         image = Image.open(io.BytesIO(data))
+        image.seek(page)
         image.getexif()[ExifTags.Base.Orientation] = 1
         return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, EOFError, ValueError, Image.DecompressionBombError) as error:
         reason = "its colours cannot be looked up in its palette; convert it to RGB first"
         raise SequenceError(f"frame {name} cannot be read: {reason}") from error
 
@@ -196,13 +243,33 @@ def _verify_values(file: oiio.ImageInput, layers: np.ndarray, spec: oiio.ImageSp
 
 
 def _seek_picture(file: oiio.ImageInput) -> None:
+    """Go to the part of an EXR, or the page of a TIFF, that is the picture."""
+    if file.format_name() == "openexr":
+        _seek_colours(file)
+    elif file.format_name() == "tiff":
+        _seek_whole(file)
+
+
+def _seek_colours(file: oiio.ImageInput) -> None:
     """Go to the first part of an EXR that has channels R, G and B; without one, stay at the first."""
     part = 0
-    while file.format_name() == "openexr" and not set("rgb") <= {each.lower() for each in file.spec().channelnames}:
+    while not set("rgb") <= {each.lower() for each in file.spec().channelnames}:
         part += 1
         if not file.seek_subimage(part, 0):
             file.seek_subimage(0, 0)
             break
+
+
+def _seek_whole(file: oiio.ImageInput) -> None:
+    """Go to the largest page of a TIFF that is no smaller copy and no mask, to the first of several as large."""
+    pages = []
+    while file.seek_subimage(len(pages), 0):
+        spec = file.spec()
+        kind = spec.get_int_attribute("tiff:subfiletype")
+        is_mask = bool(kind & MASK) or spec.get_int_attribute("tiff:PhotometricInterpretation") == MASK
+        pages.append((not is_mask, not kind & REDUCED, spec.width * spec.height))
+    file.geterror()  # that there is no further page
+    file.seek_subimage(pages.index(max(pages)), 0)
 
 
 @contextmanager

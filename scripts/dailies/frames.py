@@ -16,6 +16,9 @@ from dailies.plain import Plain
 OUTPUT_DEPTHS = {"png": np.dtype("uint8"), "png16": np.dtype("uint16"), "exr": np.dtype("float32")}
 """The depth that an ``output_format`` asks for; the others keep the frame's own."""
 
+FLOATS = {"half", "float", "double"}
+"""How OpenImageIO calls floating-point numbers."""
+
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -74,7 +77,8 @@ def inspect(data: bytes, name: str) -> Header:
             mode=("L" if len(channels.colour) == 1 else "RGB") + alpha,
             bit_depth=bits or 8 * narrowest(spec, channels),
             floating=depth.kind == "f",
-            notes=tuple(_notes(file, spec, channels)),
+            notes=tuple(_notes(file, data, spec, channels, name)),
+            revision=_revision(file, data, spec),
         )
 
 
@@ -225,7 +229,18 @@ def shown_as_it_is(data: bytes) -> bool:
     return not any(kind in {*png.COLOUR, "tRNS", "acTL", "eXIf"} for kind, _ in png.chunks(data))
 
 
-def _notes(file: oiio.ImageInput, spec: oiio.ImageSpec, channels: Channels) -> Iterator[str]:
+def _revision(file: oiio.ImageInput, data: bytes, spec: oiio.ImageSpec) -> str:
+    """Return what was changed about reading or writing such a frame since frames were first rendered from it."""
+    kind = file.format_name()
+    if kind == "dpx":
+        return dpx.revision(data)
+    if kind == "tiff" and file.current_subimage():
+        return "page"
+    # was written to EXRs, which nobody could read
+    return "texture" if kind == "openexr" and spec.get_string_attribute("textureformat") else ""
+
+
+def _notes(file: oiio.ImageInput, data: bytes, spec: oiio.ImageSpec, channels: Channels, name: str) -> Iterator[str]:
     if channels.extra:
         listed = ", ".join(spec.channelnames[index] for index in channels.extra)
         yield f"channels {listed} are kept in EXR only"
@@ -233,9 +248,14 @@ def _notes(file: oiio.ImageInput, spec: oiio.ImageSpec, channels: Channels) -> I
         yield f"channels {', '.join(spec.channelnames[index] for index in channels.lost)} are not kept"
     if spec.get_int_attribute("Orientation", 1) != 1:
         yield "tagged as turned or mirrored, rendered as stored"
-    part = file.current_subimage()
-    if part or file.seek_subimage(1, 0):
-        yield f"of several images in one file only {f'number {part + 1}' if part else 'the first'} is rendered"
+    if codec.has_negatives(file, storage_of(spec), name):
+        yield "values below 0 are black"
+    kind, part = file.format_name(), file.current_subimage()
+    if spec.get_int_attribute("tiff:PhotometricInterpretation", 1) == 0 and str(spec.format) in FLOATS:
+        yield "tagged as white where it is 0, which is done for integers only"
+    if part or file.seek_subimage(1, 0) or codec.further_pictures(data):
+        which = f"number {part + 1}{', the largest,' * (kind == 'tiff')}" if part else "the first"
+        yield f"of several images in one file only {which} is rendered"
 
 
 def _enlarged(plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

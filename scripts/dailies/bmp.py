@@ -125,7 +125,7 @@ def _refusal(size: int, bits: int, compression: int) -> str | None:
         return other
     fits = {PLAIN: {1, 2, 4, 8, 16, 24, 32}, RLE8: {8}, RLE4: {4}, FIELDS: {16, 32}, ALPHA_FIELDS: {16, 32}}
     if compression not in fits:
-        return f"a compression that is not known (code {compression})"
+        return f"a compression of unknown code {compression}"
     return None if bits in fits[compression] else f"pixels of {bits} bits (compression code {compression})"
 
 

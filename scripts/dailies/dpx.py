@@ -207,7 +207,7 @@ def _is_unpadded(layout: Layout, data: bytes, size: int) -> bool:
     padded = (_row_bytes(layout) + layout.padding) * layout.height
     unpadded = -(-layout.samples * layout.height // 3) * 4
     told = any(data[place:].startswith(scanner) for place, scanner in SCANNERS)
-    return size >= unpadded and (size < padded or (told and size != padded))
+    return size != padded and (size == unpadded or (told and size > unpadded))
 
 
 def _unpacked(rows: np.ndarray, layout: Layout) -> np.ndarray:

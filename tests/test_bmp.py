@@ -272,7 +272,7 @@ def test_run_lengths_without_an_end_are_refused(cut):
         (info(24, 4, size=64), "frame a.bmp is a BMP that holds run lengths of 24 bits; convert it to PNG first"),
         (
             info(8, 9),
-            "frame a.bmp is a BMP that holds a compression that is not known (code 9); convert it to PNG first",
+            "frame a.bmp is a BMP that holds a compression of unknown code 9; convert it to PNG first",
         ),
         (b"\x99\0\0\0" + bytes(200), "frame a.bmp cannot be read: its header of 153 bytes is of no known version"),
         (info(24, height=0), "frame a.bmp cannot be read: its size is 9×0"),

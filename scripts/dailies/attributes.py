@@ -49,23 +49,14 @@ https://openexr.com/en/latest/StandardAttributes.html
 """
 
 STRUCTURE = frozenset(
-    name.lower()
-    for name in (
-        *(
-            "channels",
-            "compression",
-            "dataWindow",
-            "displayWindow",
-            "lineOrder",
-            "tiles",
-            "type",
-            "version",
-            "chunkCount",
-        ),
-        *("name", "view", "multiView", "envmap", "wrapmodes", "preview", "deepImageState", "maxSamplesPerPixel"),
-        *("dwaCompressionLevel", "zipCompressionLevel", "idManifest", "acesImageContainerFlag", "ICCProfile"),
-        *("textureformat", "levelmode", "roundingmode", "fovcot", "averagecolor", "constantcolor", "miplevels"),
+    name
+    for names in (
+        "acesimagecontainerflag averagecolor channels chunkcount compression constantcolor datawindow deepimagestate",
+        "displaywindow dwacompressionlevel envmap fovcot iccprofile idmanifest levelmode lineorder miplevels multiview",
+        "maxsamplesperpixel name preview roundingmode textureformat tiles type version view wrapmodes",
+        "zipcompressionlevel",
     )
+    for name in names.split()
 )
 """Attributes that describe how a file is laid out: they steer its writer, or readers believe them and not the file."""
 
@@ -120,12 +111,8 @@ def density(across: int, down: int) -> Attributes:
     """Return the attributes of a file that says how many pixels there are per metre; 0 where it does not."""
     if not (across and down):
         return Attributes()
-    values = (
-        ("XResolution", NUMBER, float(across)),
-        ("YResolution", NUMBER, float(down)),
-        ("ResolutionUnit", TEXT, "m"),
-    )
-    return Attributes(values=tuple((name, _parts(kind), value) for name, kind, value in values))
+    values = {"XResolution": across / 100, "YResolution": down / 100, "ResolutionUnit": "cm"}
+    return Attributes(values=tuple((name, _parts(STANDARD[name.lower()]), value) for name, value in values.items()))
 
 
 def exr_attributes(attributes: Attributes) -> Iterator[tuple[str, oiio.TypeDesc, Any]]:
@@ -180,7 +167,7 @@ def _is_aspect(value: Any) -> bool:
 def png_chunks(attributes: Attributes, channels: int) -> list[bytes]:
     """Give the chunks of a PNG's source, or those that say the same as the metadata of another format."""
     values = {name: value for name, _, value in attributes.values if not isinstance(value, str)}
-    profile = bytes(values.get("ICCProfile", b""))
+    profile = _profile(values.get("ICCProfile"))
     fits = profile_fits(profile, channels)
     if attributes.chunks:
         return [each for each in attributes.chunks if fits or each[4:8] != b"iCCP"]
@@ -191,7 +178,7 @@ def png_chunks(attributes: Attributes, channels: int) -> list[bytes]:
         red, green, blue, white = (values["chromaticities"][i : i + 2] for i in range(0, 8, 2))
         points = [round(each * 100_000) for point in (white, red, green, blue) for each in point]
         found.append(png.chunk("cHRM", struct.pack(">8i", *points)))
-    if values.get("PixelAspectRatio", 1) not in {0, 1}:
+    if values.get("PixelAspectRatio", 1) != 1 and png.has_aspect(values["PixelAspectRatio"]):
         found.append(png.chunk("pHYs", png.aspect(values["PixelAspectRatio"])))
     if "smpte:TimeCode" in values:
         digits = f"{values['smpte:TimeCode'][0] & 0x3F7F7F3F:08x}"  # what is masked are flags
@@ -202,7 +189,15 @@ def png_chunks(attributes: Attributes, channels: int) -> list[bytes]:
 
 def profile_fits(profile: Any, channels: int) -> bool:
     """Tell whether an ICC profile is for this many channels: one for CMYK or grey is not for RGB."""
-    return not isinstance(profile, str) and bytes(profile)[16:20] == (b"GRAY" if channels < 3 else b"RGB ")
+    return _profile(profile)[16:20] == (b"GRAY" if channels < 3 else b"RGB ")
+
+
+def _profile(value: Any) -> bytes:
+    """Return the bytes of an ICC profile; none where something else has its name."""
+    try:
+        return b"" if value is None or isinstance(value, str | int) else bytes(value)
+    except (TypeError, ValueError):
+        return b""
 
 
 def _parts(kind: oiio.TypeDesc) -> tuple:

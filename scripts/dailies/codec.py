@@ -173,8 +173,8 @@ def read_quickly(data: bytes, storage: str, name: str) -> np.ndarray:
 def written(layers: np.ndarray, spec: oiio.ImageSpec, suffix: str, *, whole: bool = False) -> bytes:
     """Return the file of ``layers``, ``(height, width, channels)``, as ``spec`` says.
 
-    The file is opened again: its size and its channels must be those of ``spec``, and with ``whole`` its values those
-    of ``layers``. Raises RenderError when they are not, OSError when the file cannot be written.
+    The file is opened again: its size and its channels must be those of ``spec``, its last row that of ``layers``, and
+    with ``whole`` all of them. Raises RenderError when they are not, OSError when the file cannot be written.
     """
     if not spec.get_string_attribute("DateTime"):
         spec.attribute("DateTime", "")  # else the time of writing: the same frame would never give the same bytes
@@ -199,12 +199,11 @@ def _verify(path: Path, layers: np.ndarray, spec: oiio.ImageSpec, *, whole: bool
         found, wanted = _contents(file.spec()), _contents(spec)
         if found != wanted:
             raise RenderError(
-                f"the {path.suffix[1:]} file that was written holds {_in_words(found)}, and not {_in_words(wanted)}"
+                f"the {file.format_name()} file that was written holds {_in_words(found)}, and not {_in_words(wanted)}"
             )
-        if whole:
-            _verify_values(file, layers, spec)
+        _verify_values(file, layers, spec, start=0 if whole else len(layers) - 1)
         if file.seek_subimage(0, 1) or file.seek_subimage(1, 0):
-            raise RenderError(f"the {path.suffix[1:]} file that was written holds several pictures, and not one")
+            raise RenderError(f"the {file.format_name()} file that was written holds several pictures, and not one")
     finally:
         file.close()
 
@@ -221,10 +220,12 @@ def _in_words(contents: tuple[tuple[int, ...], dict[str, str]]) -> str:
     return f"{width}×{height} of " + ", ".join(f"{name} ({kind})" for name, kind in channels.items())
 
 
-def _verify_values(file: oiio.ImageInput, layers: np.ndarray, spec: oiio.ImageSpec) -> None:
-    """Raise RenderError where the values of an open file are not ``layers`` in the types of ``spec``."""
+def _verify_values(file: oiio.ImageInput, layers: np.ndarray, spec: oiio.ImageSpec, *, start: int) -> None:
+    """Raise RenderError where the rows of an open file from ``start`` on are not those of ``layers``."""
     formats = spec.channelformats or (spec.format,) * spec.nchannels
-    again, order = file.read_image("float" if layers.dtype.kind == "f" else "unknown"), file.spec().channelnames
+    order, layers, top = file.spec().channelnames, layers[start:], spec.y + start
+    storage = "float" if layers.dtype.kind == "f" else str(layers.dtype)
+    again = file.read_scanlines(0, 0, top, top + len(layers), 0, 0, spec.nchannels, storage)
     if again is None or file.has_error:
         raise RenderError(f"the {file.format_name()} file that was written cannot be read again: {_complaint(file)}")
     again = again.reshape(layers.shape)
@@ -238,7 +239,7 @@ def _verify_values(file: oiio.ImageInput, layers: np.ndarray, spec: oiio.ImageSp
             row, column = np.argwhere(wrong)[0]
             raise RenderError(
                 f"the {file.format_name()} file that was written holds other values than were rendered: channel {name} "
-                f"is {found[row, column]} and not {meant[row, column]} at {column}, {row}"
+                f"is {found[row, column]} and not {meant[row, column]} at {column}, {start + row}"
             )
 
 

@@ -69,6 +69,7 @@ def inspect(data: bytes, name: str) -> Header:
         channels = find_channels(spec, name)
         depth = depth_of(spec, channels, name)
         codec.read(file, data, storage_of(spec), name)
+        revision = _revision(file, data, spec)
         alpha = "A" if channels.alpha is not None else ""
         bits = data[24] if data.startswith(png.SIGNATURE) else spec.get_int_attribute("oiio:BitsPerSample")
         return Header(
@@ -78,7 +79,7 @@ def inspect(data: bytes, name: str) -> Header:
             bit_depth=bits or 8 * narrowest(spec, channels),
             floating=depth.kind == "f",
             notes=tuple(_notes(file, data, spec, channels, name)),
-            revision=_revision(file, data, spec),
+            revision=revision,
         )
 
 
@@ -183,8 +184,8 @@ def encode(
     grey if all three channels agree. ``output_format``: ``auto`` (PNG of 8 or 16 bits, EXR of half floats), ``png``,
     ``png16``, ``exr``, or ``tiff`` of the source's depth.
 
-    The header of the file is read again, and with ``whole`` the values of an EXR or TIFF, too. Raises RenderError where
-    it does not hold what was to be written.
+    The header of the file is read again, of an EXR or TIFF its last row, too, and with ``whole`` all of it. Raises
+    RenderError where it does not hold what was to be written.
     """
     dtype = output_dtype(picture, output_format)
     kind = output_format if output_format in {"exr", "tiff"} else "exr" if dtype.kind == "f" else "png"

@@ -209,15 +209,15 @@ HALVES = colours(32, 64, 3).astype(np.float16).astype(np.float32)
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        (spec_of(textureformat="LatLong Environment"), "the openexr file that was written cannot be read again: "),
+        (spec_of(textureformat="LatLong Environment"), "the exr file that was written cannot be read again: "),
         (
             spec_of("double"),
-            "the openexr file that was written holds 64×32 of B (float), G (float), R (float), and not "
+            "the exr file that was written holds 64×32 of B (float), G (float), R (float), and not "
             "64×32 of B (double), G (double), R (double)",
         ),
         (
             spec_of(channels=("R", "G", "G")),
-            "the openexr file that was written holds 64×32 of G (half), R (half), channel2 (half), and not ",
+            "the exr file that was written holds 64×32 of G (half), R (half), channel2 (half), and not ",
         ),
     ],
     ids=["layout", "depth", "channels"],

@@ -190,20 +190,19 @@ def written(layers: np.ndarray, spec: oiio.ImageSpec, suffix: str, *, whole: boo
 
 def _verify(path: Path, layers: np.ndarray, spec: oiio.ImageSpec, *, whole: bool) -> None:
     """Raise RenderError where a file does not hold what it was written from."""
+    written = f"the {path.suffix[1:]} file that was written"
     config = oiio.ImageSpec()
     config.attribute("oiio:UnassociatedAlpha", 1)
     file = oiio.ImageInput.open(str(path), config)
     if file is None:
-        raise RenderError(f"the {path.suffix[1:]} file that was written cannot be read again: {_complaint(oiio)}")
+        raise RenderError(f"{written} cannot be read again: {_complaint(oiio)}")
     try:
         found, wanted = _contents(file.spec()), _contents(spec)
         if found != wanted:
-            raise RenderError(
-                f"the {file.format_name()} file that was written holds {_in_words(found)}, and not {_in_words(wanted)}"
-            )
-        _verify_values(file, layers, spec, start=0 if whole else len(layers) - 1)
+            raise RenderError(f"{written} holds {_in_words(found)}, and not {_in_words(wanted)}")
+        _verify_values(file, layers, spec, start=0 if whole else len(layers) - 1, written=written)
         if file.seek_subimage(0, 1) or file.seek_subimage(1, 0):
-            raise RenderError(f"the {file.format_name()} file that was written holds several pictures, and not one")
+            raise RenderError(f"{written} holds several pictures, and not one")
     finally:
         file.close()
 
@@ -220,14 +219,16 @@ def _in_words(contents: tuple[tuple[int, ...], dict[str, str]]) -> str:
     return f"{width}×{height} of " + ", ".join(f"{name} ({kind})" for name, kind in channels.items())
 
 
-def _verify_values(file: oiio.ImageInput, layers: np.ndarray, spec: oiio.ImageSpec, *, start: int) -> None:
+def _verify_values(
+    file: oiio.ImageInput, layers: np.ndarray, spec: oiio.ImageSpec, *, start: int, written: str
+) -> None:
     """Raise RenderError where the rows of an open file from ``start`` on are not those of ``layers``."""
     formats = spec.channelformats or (spec.format,) * spec.nchannels
     order, layers, top = file.spec().channelnames, layers[start:], spec.y + start
     storage = "float" if layers.dtype.kind == "f" else str(layers.dtype)
     again = file.read_scanlines(0, 0, top, top + len(layers), 0, 0, spec.nchannels, storage)
     if again is None or file.has_error:
-        raise RenderError(f"the {file.format_name()} file that was written cannot be read again: {_complaint(file)}")
+        raise RenderError(f"{written} cannot be read again: {_complaint(file)}")
     again = again.reshape(layers.shape)
     for index, (name, kind) in enumerate(zip(spec.channelnames, formats, strict=True)):
         plane, found = layers[:, :, index], again[:, :, order.index(name)]
@@ -238,7 +239,7 @@ def _verify_values(file: oiio.ImageInput, layers: np.ndarray, spec: oiio.ImageSp
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise RenderError(
-                f"the {file.format_name()} file that was written holds other values than were rendered: channel {name} "
+                f"{written} holds other values than were rendered: channel {name} "
                 f"is {found[row, column]} and not {meant[row, column]} at {column}, {start + row}"
             )
 

@@ -16,8 +16,8 @@ from dailies.plain import Plain, expanded
 if TYPE_CHECKING:
     import av
 
-HEADER = 2048
-"""Bytes of it."""
+HEADER, NEEDED = 2048, 820
+"""Bytes of it, and of what is looked at."""
 
 REVISION = "dpx-1"
 """Part of the key of frames that are read otherwise than at first: raise it when they are once more."""
@@ -92,7 +92,7 @@ class Layout:
 
 def layout_of(data: bytes, name: str) -> Layout:
     """Read the header; raise SequenceError, naming what it is, for a kind that nobody reads right."""
-    if len(data) < HEADER:
+    if len(data) < NEEDED:
         raise SequenceError(f"frame {name} cannot be read: it is truncated")
     order = ">" if data.startswith(b"SDPX") else "<"
     (generic,) = struct.unpack_from(f"{order}I", data, 4)

@@ -589,3 +589,26 @@ def test_pillow_sees_the_same_colours_in_ycbcr():
     theirs = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
 
     assert abs(decode(data, "a.tif").pixels - theirs).max() <= 1
+
+
+SOURCES = {
+    "film": film()[1],
+    "rgba": saved(Image.fromarray(rgba()), "PNG"),
+    "grey and alpha": saved(Image.fromarray(rgba()[:, :, :2], "LA"), "PNG"),
+    "tiff": saved(Image.fromarray(rgba()), "TIFF"),
+    "float tiff": written(colours(5, 7, 4), ".tif", depth="float"),
+    "grey exr": written(colours(5, 7, 1), ".exr", depth="half", channels=["Y"]),
+    "rgba exr": written(colours(5, 7, 4), ".exr", depth="half"),
+    "window": written(colours(5, 7, 3), ".exr", depth="half", window=(-3, -2, 0, 0, 7, 5)),
+}
+
+
+@pytest.mark.parametrize("output_format", ["auto", "png", "png16", "exr", "tiff"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_whatever_is_written_is_what_was_meant(source, output_format):
+    for transfer in ("clip", None):
+        picture = decode(SOURCES[source], "a", transfer=transfer)
+        for scale in (1, 2):
+            larger = picture.pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+            for rendered in (larger, np.dstack([larger, larger[:, :, 0]])):
+                assert encode(rendered, picture, output_format, whole=True)

@@ -303,6 +303,7 @@ def _tiff(layers: np.ndarray, picture: Picture, *, whole: bool) -> bytes:
     """Give a TIFF of the depth of ``layers``."""
     height, width, count = layers.shape
     spec = oiio.ImageSpec(width, height, count, "float" if layers.dtype.kind == "f" else str(layers.dtype))
+    spec.channelnames = ("Y", "A") if count == 2 else spec.channelnames
     if count in {2, 4}:
         spec.alpha_channel = count - 1
     for name, kind, value in tiff_attributes(picture.attributes, count):

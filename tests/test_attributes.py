@@ -2,11 +2,14 @@ import io
 import pickle
 import struct
 
+import cv2
 import numpy as np
+import OpenEXR
 import OpenImageIO as oiio  # noqa: N813
 import pytest
 from dailies import frames, png
-from dailies.frames import decode, encode, inspect
+from dailies.attributes import STANDARD, STRUCTURE, TIFF_HOLDS, Attributes
+from dailies.frames import Picture, decode, encode, inspect
 from frame_files import CHANNELS, colours, film, pixels, read_again, saved, written
 from PIL import Image, ImageCms
 
@@ -156,3 +159,138 @@ def test_the_colour_chunks_of_a_png_are_carried_over_as_they_are():
     found = list(png.chunks(encode(picture.pixels, picture)))
 
     assert found[1:-2] == labels[:-1]
+
+
+def by_openexr(data, tmp_path):
+    """Return header and channels of an EXR as OpenEXR's own library reads them."""
+    path = tmp_path / "second.exr"
+    path.write_bytes(data)
+    file = OpenEXR.File(str(path), separate_channels=True)
+    return file.header(), {name: channel.pixels for name, channel in file.channels().items()}
+
+
+def with_attribute(values, tmp_path, **header):
+    """Return an EXR as OpenEXR's own library writes it."""
+    path = tmp_path / "first.exr"
+    channels = {name: values[:, :, index].astype(np.float16) for index, name in enumerate("RGB")}
+    about = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(about | header, channels).write(str(path))
+    return path.read_bytes()
+
+
+VALUES = {
+    "string": "x",
+    "int": 1,
+    "float": 1.0,
+    "vector2": (1.0, 2.0),
+    "box2i": (0, 0, 3, 3),
+    "float[8]": (0.64, 0.33, 0.3, 0.6, 0.15, 0.06, 0.3127, 0.329),
+    "string[2]": ("left", "right"),
+    "matrix": tuple(map(float, range(16))),
+}
+"""A value of each type that an attribute may be of."""
+
+
+def test_no_attribute_changes_what_is_written(tmp_path):
+    frame = colours(5, 7, 3).astype(np.float16).astype(np.float32)
+    for name in sorted({*STRUCTURE, *STANDARD, "Compression", "TextureFormat", "oiio:x", "some", "studio:shot"}):
+        for kind, value in VALUES.items():
+            described = oiio.TypeBox2i if kind == "box2i" else oiio.TypeDesc(kind)
+            parts = (described.basetype, described.aggregate, described.vecsemantics, described.arraylen)
+            picture = Picture(frame, attributes=Attributes(values=((name, parts, value),)))
+
+            _, found = by_openexr(encode(frame, picture, whole=True), tmp_path)
+            assert set(found) == set("RGB"), (name, kind)
+            np.testing.assert_array_equal(np.dstack([found[each] for each in "RGB"]), frame, err_msg=f"{name} {kind}")
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("name", TIFF_HOLDS)
+def test_no_attribute_changes_what_is_written_to_a_tiff(name, kind):
+    described = oiio.TypeBox2i if kind == "box2i" else oiio.TypeDesc(kind)
+    parts = (described.basetype, described.aggregate, described.vecsemantics, described.arraylen)
+    frame = colours(5, 7, 3)
+    picture = Picture(frame, attributes=Attributes(values=((name, parts, VALUES[kind]),)))
+
+    found = cv2.imdecode(np.frombuffer(encode(frame, picture, "tiff", whole=True), np.uint8), cv2.IMREAD_UNCHANGED)
+
+    np.testing.assert_array_equal(found[:, :, ::-1], frame)
+
+
+@pytest.mark.parametrize("kind", ["LatLong Environment", "CubeFace Environment", "Plain Texture"])
+@pytest.mark.parametrize("levels", [0, 1, 2])
+def test_panoramas_and_textures_are_written_as_pictures(kind, levels, tmp_path):
+    frame = colours(32, 64, 3).astype(np.float16).astype(np.float32)
+    spec = oiio.ImageSpec(64, 32, 3, "half")
+    spec.tile_width = spec.tile_height = 16
+    spec.attribute("textureformat", kind)
+    spec.attribute("openexr:levelmode", 0)
+    path = str(tmp_path / "texture.exr")
+    if levels:
+        spec.attribute("maketx:filtername", "box")
+        mode = oiio.MakeTxTexture if levels == 1 else oiio.MakeTxEnvLatl
+        assert oiio.ImageBufAlgo.make_texture(mode, oiio.ImageBuf(frame), path, spec)
+    else:
+        file = oiio.ImageOutput.create(path)
+        assert file.open(path, spec)
+        assert file.write_image(frame)
+        assert file.close()
+    data = (tmp_path / "texture.exr").read_bytes()
+    picture = decode(data, "a.exr", transfer=None)
+
+    header, found = by_openexr(encode(picture.pixels, picture, whole=True), tmp_path)
+
+    assert not {"envmap", "tiles"} & set(header)
+    np.testing.assert_array_equal(np.dstack([found[name] for name in "RGB"]), picture.pixels)
+    if levels < 2:
+        np.testing.assert_array_equal(picture.pixels, frame)
+    assert inspect(data, "a.exr").revision == "texture"
+
+
+def test_an_aces_container_is_written_as_an_exr(tmp_path):
+    frame = colours(5, 7, 3).astype(np.float16).astype(np.float32)
+    data = with_attribute(frame, tmp_path, acesImageContainerFlag=1, compression=OpenEXR.NO_COMPRESSION)
+    picture = decode(data, "a.exr", transfer=None)
+
+    header, found = by_openexr(encode(picture.pixels, picture, whole=True), tmp_path)
+
+    assert "acesImageContainerFlag" not in header
+    np.testing.assert_array_equal(np.dstack([found[name] for name in "RGB"]), frame)
+
+
+def test_what_a_camera_says_of_a_shot_is_kept(tmp_path):
+    about = {
+        "cameraModel": "ALEXA 35",
+        "reelName": "A001",
+        "isoSpeed": 800.0,
+        "imageCounter": 12,
+        "whiteLuminance": 100.0,
+        "owner": "me",
+        "comments": "take 3",
+        "studio": "north",
+    }
+    picture = decode(with_attribute(colours(5, 7, 3), tmp_path, **about), "a.exr", transfer=None)
+
+    header, _ = by_openexr(encode(picture.pixels, picture), tmp_path)
+
+    for name in (
+        "cameraModel",
+        "reelName",
+        "isoSpeed",
+        "imageCounter",
+        "whiteLuminance",
+        "owner",
+        "comments",
+        "studio",
+    ):
+        assert header[name] == about[name]
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0, 1e-9, 1e9, np.inf, np.nan])
+@pytest.mark.parametrize("output_format", ["exr", "tiff", "png"])
+def test_sides_of_a_pixel_that_cannot_be_do_no_harm(output_format, ratio):
+    number = (oiio.BASETYPE.FLOAT, oiio.AGGREGATE.SCALAR, oiio.VECSEMANTICS.NOXFORM, 0)
+    values = (("PixelAspectRatio", number, ratio), ("XResolution", number, 1e30), ("YResolution", number, 1e-30))
+    picture = Picture(pixels(), attributes=Attributes(values=values))
+
+    assert inspect(encode(pixels(), picture, output_format, whole=True), "a").width == 7

@@ -6,10 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import OpenEXR
 import OpenImageIO as oiio  # noqa: N813
 import pytest
-from dailies import png
-from dailies.errors import SequenceError
+import tifffile
+from dailies import codec, png
+from dailies.errors import RenderError, SequenceError
 from dailies.frames import decode, encode, inspect
 from frame_files import colours, pixels, plain, read_again, saved, written
 from hypothesis import assume, given, settings
@@ -171,7 +173,7 @@ def test_a_full_disk_for_scratch_files_is_named(monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
 
     with pytest.raises(OSError, match=r"No space left on device: '.*dailies-") as error:
-        decode(file_of("BMP"), "a.bmp")
+        decode(file_of("TIFF"), "a.tif")
     assert error.value.errno == errno.ENOSPC
 
 
@@ -191,3 +193,166 @@ def test_a_damaged_frame_is_read_or_refused(kind, flips):
 
 
 FILES = {kind: file_of(kind) for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", ".exr", ".dpx")}
+
+
+def spec_of(kind="half", *, channels=("R", "G", "B"), **attributes):
+    spec = oiio.ImageSpec(64, 32, len(channels), kind)
+    spec.channelnames = channels
+    for name, value in attributes.items():
+        spec.attribute(name, value)
+    return spec
+
+
+HALVES = colours(32, 64, 3).astype(np.float16).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (spec_of(textureformat="LatLong Environment"), "the exr file that was written cannot be read again: "),
+        (
+            spec_of("double"),
+            "the exr file that was written holds 64×32 of B (float), G (float), R (float), and not "
+            "64×32 of B (double), G (double), R (double)",
+        ),
+        (
+            spec_of(channels=("R", "G", "G")),
+            "the exr file that was written holds 64×32 of G (half), R (half), channel2 (half), and not ",
+        ),
+    ],
+    ids=["layout", "depth", "channels"],
+)
+def test_a_file_that_is_not_what_was_to_be_written_is_an_error(spec, reason):
+    with pytest.raises(RenderError) as error:
+        codec.written(HALVES, spec, ".exr")
+    assert str(error.value).startswith(reason)
+
+
+def test_values_that_are_not_what_was_to_be_written_are_an_error():
+    frame, lossy = HALVES.copy(), {"compression": "b44"}
+    frame[-4:] = 0.5  # which this compression keeps
+    reason = "holds other values than were rendered: channel R is .* and not .* at "
+
+    assert codec.written(frame, spec_of(**lossy), ".exr")
+    with pytest.raises(RenderError, match=reason):
+        codec.written(frame, spec_of(**lossy), ".exr", whole=True)
+    with pytest.raises(RenderError, match=rf"{reason}\d+, 31$"):
+        codec.written(HALVES, spec_of(**lossy), ".exr")
+
+
+@pytest.mark.parametrize("output_format", ["auto", "exr", "tiff"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_every_value_is_as_it_was_meant_to_be_written(dtype, output_format):
+    if dtype == "float32":
+        halves = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)
+        halves = halves[np.isfinite(halves)]
+        ties = np.nextafter(halves, np.float32(0)), (halves + np.roll(halves, 1)) / 2
+        values = np.concatenate([halves, *ties, [np.nan, np.inf, -np.inf, 1e9, 1e-30, 65519, 65520]], dtype=np.float32)
+    else:
+        values = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
+    frame = np.resize(values, (-(-len(values) // 64), 64, 3))
+
+    assert encode(frame, plain(frame), output_format, whole=True)
+
+
+def test_a_png_that_says_otherwise_is_an_error(monkeypatch):
+    monkeypatch.setattr(png, "encode", lambda layers, **_: PNG_OF_OTHER_SIZE)
+
+    with pytest.raises(
+        RenderError, match=r"the png file that was written holds \(40, 40, 8, 2\), and not \(7, 5, 8, 2\)"
+    ):
+        encode(pixels(), plain(pixels()))
+
+
+PNG_OF_OTHER_SIZE = encode(pixels(40, 40), plain(pixels(40, 40)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("WEBP", {"lossless": True}), ("MPO", {}), ("TIFF", {})],
+)
+def test_further_pictures_in_a_file_are_said(kind, options):
+    first, second = Image.fromarray(pixels(40, 40)), Image.fromarray(pixels(40, 40, seed=1))
+    data = saved(first, kind, save_all=True, append_images=[second], **options)
+
+    assert inspect(data, "a").notes == ("of several images in one file only the first is rendered",)
+    np.testing.assert_array_equal(decode(data, "a").pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    assert not inspect(saved(first, kind.replace("MPO", "JPEG"), **options), "a").notes
+
+
+def pages(*shapes):
+    """Return a TIFF of pages, (height, width, NewSubfileType), and their pixels."""
+    buffer = io.BytesIO()
+    shown = [pixels(height, width, seed=index) for index, (height, width, _) in enumerate(shapes)]
+    with tifffile.TiffWriter(buffer) as file:
+        for page, (_, _, kind) in zip(shown, shapes, strict=True):
+            file.write(page, photometric="rgb", subfiletype=kind, metadata=None)
+    return buffer.getvalue(), shown
+
+
+@pytest.mark.parametrize(
+    ("shapes", "number"),
+    [
+        ([(10, 16, 1), (40, 64, 0)], 1),
+        ([(10, 16, 0), (40, 64, 0)], 1),
+        ([(40, 64, 0), (10, 16, 1)], 0),
+        ([(40, 64, 0), (40, 64, 0)], 0),
+        ([(80, 128, 1), (40, 64, 0)], 1),
+        ([(10, 16, 1), (20, 32, 1)], 1),
+        ([(10, 16, 1), (40, 64, 2), (80, 128, 2)], 2),
+    ],
+)
+def test_a_smaller_copy_is_not_taken_for_the_picture(shapes, number):
+    data, shown = pages(*shapes)
+
+    header, picture = inspect(data, "a.tif"), decode(data, "a.tif")
+
+    np.testing.assert_array_equal(picture.pixels, shown[number])
+    assert (header.width, header.height) == shown[number].shape[1::-1]
+    which = f"number {number + 1}, the largest," if number else "the first"
+    assert header.notes == (f"of several images in one file only {which} is rendered",)
+    assert header.revision == ("page" if number else "")
+
+
+def test_a_smaller_copy_with_a_palette_is_not_taken_for_the_picture():
+    shown = Image.fromarray(pixels(40, 64)).convert("P")
+    data = saved(Image.new("P", (16, 10)), "TIFF", save_all=True, append_images=[shown])
+
+    np.testing.assert_array_equal(decode(data, "a.tif").pixels, np.asarray(shown.convert("RGB")))
+
+
+@pytest.mark.parametrize("options", [{"quality": 90}, {"progressive": True}, {"subsampling": 2}, {"optimize": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_pillow_sees_the_same_jpeg(mode, options):
+    smooth = np.add.outer(np.arange(40) * 3, np.arange(64) * 2).astype(np.uint8)
+    data = saved(Image.fromarray(np.dstack([smooth, 255 - smooth, smooth // 2])).convert(mode), "JPEG", **options)
+
+    theirs = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    assert abs(decode(data, "a.jpg").pixels - theirs).max() <= (2 if mode == "CMYK" else 0)
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_pillow_sees_the_same_webp(mode, options):
+    alpha = pixels(40, 64, seed=3)[:, :, :1]
+    image = Image.fromarray(np.dstack([pixels(40, 64), alpha])).convert(mode)
+    picture = decode(saved(image, "WEBP", exact=True, **options), "a.webp")
+
+    theirs = np.asarray(Image.open(io.BytesIO(saved(image, "WEBP", exact=True, **options))))
+
+    np.testing.assert_array_equal(picture.pixels, theirs[:, :, :3])
+    if mode == "RGBA":
+        np.testing.assert_array_equal(picture.alpha, theirs[:, :, 3])
+
+
+@pytest.mark.parametrize("compression", [OpenEXR.NO_COMPRESSION, OpenEXR.PIZ_COMPRESSION, OpenEXR.DWAA_COMPRESSION])
+def test_openexr_sees_the_same_exr(compression, tmp_path):
+    path = tmp_path / "a.exr"
+    channels = {name: colours(32, 48, seed=index).astype(np.float16) for index, name in enumerate("RGB")}
+    OpenEXR.File({"compression": compression, "type": OpenEXR.scanlineimage}, channels).write(str(path))
+
+    theirs = OpenEXR.File(str(path), separate_channels=True).channels()
+
+    ours = decode(path.read_bytes(), "a.exr", transfer=None).pixels
+    np.testing.assert_array_equal(ours, np.dstack([theirs[name].pixels for name in "RGB"]))

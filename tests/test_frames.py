@@ -526,3 +526,89 @@ def test_a_16_bit_bmp_has_less_than_8_bits_per_channel():
     data = struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(rows), 0, 0, 14 + len(header)) + header + rows
 
     np.testing.assert_array_equal(decode(data, "a.bmp").pixels, np.full((5, 8, 3), (255, 0, 0)))
+
+
+def meant(values):
+    """Give what integers of any type stand for: 0 is black, the largest white."""
+    return np.clip(values / np.iinfo(values.dtype).max, 0, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}, {"compression": "zlib"}, {"byteorder": ">"}], ids=str)
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack", "miniswhite"])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint32"])
+def test_signed_and_long_integers_of_a_tiff_are_read(dtype, photometric, options):
+    largest, smallest = np.iinfo(dtype).max, np.iinfo(dtype).min
+    values = np.random.default_rng(0).integers(smallest, largest, (40, 48, 3), dtype, endpoint=True)
+    values[0, :3], values[1, :3] = smallest, largest
+    stored = values if photometric == "rgb" else values[:, :, 0]
+    data = tifffile_of(stored, photometric=photometric, **options)
+
+    header, picture = inspect(data, "a.tif"), decode(data, "a.tif")
+
+    found = picture.pixels / np.iinfo(picture.pixels.dtype).max
+    expected = meant(values if photometric == "rgb" else values[:, :, :1])
+    expected = 1 - expected if photometric == "miniswhite" else expected
+    assert abs(found - expected).max() <= 0.501 / np.iinfo(picture.pixels.dtype).max
+    assert picture.pixels.dtype == ("uint8" if dtype == "int8" else "uint16")
+    assert (header.bit_depth, header.floating) == (8 * np.dtype(dtype).itemsize, False)
+    assert header.notes == (("values below 0 are black",) if dtype != "uint32" else ())
+
+
+def test_signed_integers_that_are_not_negative_need_no_word():
+    assert not inspect(tifffile_of(np.ones((5, 7), np.int16)), "a.tif").notes
+
+
+@pytest.mark.parametrize(
+    ("photometric", "what"), [(32803, "the mosaic of a camera's sensor"), ("mask", "a mask")], ids=["mosaic", "mask"]
+)
+def test_a_tiff_that_is_no_picture_is_refused(photometric, what):
+    data = tifffile_of(np.zeros((5, 7), np.uint8), photometric=photometric)
+
+    with pytest.raises(SequenceError, match=f"^frame a.tif is a TIFF that holds {what}, which is no picture$"):
+        inspect(data, "a.tif")
+
+
+def test_integers_of_another_width_are_refused():
+    data = bytearray(tiff16(pixels().astype(np.uint16)))
+    place = data.index(struct.pack("<3H", 16, 16, 16))
+    data[place : place + 6] = struct.pack("<3H", 24, 24, 24)
+
+    with pytest.raises(SequenceError, match=r"^frame a\.tif "):
+        inspect(bytes(data), "a.tif")
+
+
+def test_floats_that_are_white_at_0_are_not_turned_and_that_is_said():
+    data = tifffile_of(np.ones((5, 7), np.float32), photometric="miniswhite")
+
+    assert inspect(data, "a.tif").notes == ("tagged as white where it is 0, which is done for integers only",)
+
+
+def test_pillow_sees_the_same_colours_in_ycbcr():
+    data = tifffile_of(pixels(16, 16), photometric="ycbcr")
+
+    theirs = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    assert abs(decode(data, "a.tif").pixels - theirs).max() <= 1
+
+
+SOURCES = {
+    "film": film()[1],
+    "rgba": saved(Image.fromarray(rgba()), "PNG"),
+    "grey and alpha": saved(Image.fromarray(rgba()[:, :, :2], "LA"), "PNG"),
+    "tiff": saved(Image.fromarray(rgba()), "TIFF"),
+    "float tiff": written(colours(5, 7, 4), ".tif", depth="float"),
+    "grey exr": written(colours(5, 7, 1), ".exr", depth="half", channels=["Y"]),
+    "rgba exr": written(colours(5, 7, 4), ".exr", depth="half"),
+    "window": written(colours(5, 7, 3), ".exr", depth="half", window=(-3, -2, 0, 0, 7, 5)),
+}
+
+
+@pytest.mark.parametrize("output_format", ["auto", "png", "png16", "exr", "tiff"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_whatever_is_written_is_what_was_meant(source, output_format):
+    for transfer in ("clip", None):
+        picture = decode(SOURCES[source], "a", transfer=transfer)
+        for scale in (1, 2):
+            larger = picture.pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+            for rendered in (larger, np.dstack([larger, larger[:, :, 0]])):
+                assert encode(rendered, picture, output_format, whole=True)

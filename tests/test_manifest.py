@@ -119,6 +119,21 @@ def test_keys_do_not_depend_on_the_order_of_settings_nor_on_file_details():
     assert frame_key(replace(FRAMES[0], size=1, mode="L"), "weights", SETTINGS) == KEYS["a.png"]
 
 
+def test_only_a_frame_that_is_read_otherwise_than_at_first_has_another_key():
+    # as it was before frames had a revision: what is rendered stays rendered
+    assert KEYS["a.png"] == files.digest([2, "digest of a", "weights", SETTINGS])
+
+    revised = replace(FRAMES[0], revision="bmp-1")
+    keys = keys_of(Sequence((revised, *FRAMES[1:])), "weights", SETTINGS)
+
+    assert [name for name in KEYS if keys[name] != KEYS[name]] == ["a.png"]
+    assert (
+        Sequence((revised, *FRAMES[1:])).digest
+        != SEQUENCE.digest
+        == files.digest([[frame.output, frame.sha256] for frame in FRAMES])
+    )
+
+
 @pytest.mark.parametrize("rest", ['{"output": "c.png", "key": "', "\0\0\0\0", "[]", "{}", '{"output": 1}', "\udcff"])
 def test_a_line_cut_short_by_a_crash_is_passed_over(manifest, folder, rest):
     path = folder.parent / "model.jsonl"

@@ -6,14 +6,17 @@ import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import OpenImageIO as oiio  # noqa: N813
 import pytest
 import torch
 from conftest import read_frame, write_frame
-from dailies import files, pipeline
+from dailies import codec, files, frames, pipeline
 from dailies.engine import Engine, Rendering, Settings
 from dailies.errors import RenderError, SequenceError
 from dailies.manifest import Manifest
@@ -142,6 +145,35 @@ def test_frames_are_on_the_disk_before_a_render_is_said_to_be_done(line, monkeyp
 
     assert {(line.folder / name).stat().st_ino for name in line.names} <= {*synced}
     assert synced.count(line.manifest.path.stat().st_ino) == 2  # before the first frame and after the last
+
+
+def test_the_values_of_the_first_frame_of_each_format_are_read_again(line, monkeypatch):
+    line.frames = [replace(frame, output=f"{Path(frame.name).stem}.exr") for frame in line.frames]
+    line.manifest = Manifest(
+        line.manifest.path, folder=line.folder, keys=dict.fromkeys([frame.output for frame in line.frames], "key")
+    )
+    line.route = replace(line.route, output_format="exr")
+    starts, verify = [], codec._verify_values
+    monkeypatch.setattr(
+        codec,
+        "_verify_values",
+        lambda *args, start, **more: (starts.append(start), verify(*args, start=start, **more))[1],
+    )
+
+    line.run()
+
+    assert sorted(starts) == [0] + [4] * (COUNT - 1)
+
+
+def test_a_file_that_is_not_what_was_rendered_is_never_in_place(line, monkeypatch):
+    steered = ("textureformat", oiio.TypeString, "LatLong Environment")
+    monkeypatch.setattr(frames, "exr_attributes", lambda attributes: [steered])
+    line.route = replace(line.route, output_format="exr")
+
+    with pytest.raises(RenderError, match=r"^the exr file that was written cannot be read again: .* at frame \d+.png"):
+        line.run()
+
+    line.assert_whole([])
 
 
 def test_nothing_to_render_is_no_error(line):

@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 import pytest
+import tifffile
+from bmp_files import with_fields
 from conftest import read_frame, write_frame, write_video
+from dailies import files
+from dailies import sequence as module
 from dailies.errors import SequenceError
 from dailies.sequence import (
     Frame,
@@ -186,7 +190,7 @@ def break_frames(shot):
     whole = (shot / "frame_001.png").read_bytes()
     (shot / "frame_001.png").write_bytes(whole[: len(whole) // 2])
     (shot / "frame_003.png").write_bytes(b"")
-    Image.fromarray(np.zeros((5, 7), np.int32)).save(shot / "frame_004.tif")
+    tifffile.imwrite(shot / "frame_004.tif", np.zeros((5, 7), np.uint8), photometric=32803)
     (shot / "frame_005.png").symlink_to(shot / "moved.png")
 
 
@@ -196,7 +200,7 @@ def test_bad_frames_are_named_together_with_their_reasons(shot):
     text = refused(shot)
 
     assert text.startswith("4 of 6 frames cannot be used: frame frame_001.png cannot be read: ")
-    assert "; frame frame_003.png cannot be read: it is empty; frame frame_004.tif holds values of type int;" in text
+    assert "; frame frame_003.png cannot be read: it is empty; frame frame_004.tif is a TIFF that holds" in text
     assert "; frame frame_005.png cannot be read: No such file or directory. " in text
     assert text.endswith("Replace them, or set on_bad_frame to skip to leave them out")
 
@@ -333,6 +337,32 @@ def test_a_known_frame_is_not_read_again(shot):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
     assert read(shot) == before
+
+
+def test_a_revision_is_recorded_where_there_is_one(shot, tmp_path):
+    Image.new("RGB", (8, 8)).save(shot / "frame_003.bmp")
+    (shot / "frame_004.bmp").write_bytes(with_fields(32, ((0, 8), (8, 8), (16, 8)))[0])
+
+    sequence = read(shot)
+    save(sequence, tmp_path / "sequence.json")
+
+    recorded = files.read_json(tmp_path / "sequence.json")["frames"]
+    assert [frame.get("revision") for frame in recorded] == [None, None, None, None, "bmp-1"]
+    assert load(tmp_path / "sequence.json") == sequence
+    assert read(shot) == sequence
+
+
+def test_frames_are_described_again_by_a_later_version(shot, monkeypatch):
+    before = fingerprint(shot, shot.parent / "state")
+    read(shot)
+    monkeypatch.setattr(module, "READER", module.READER + 1)
+    described, describe = [], module._read
+    monkeypatch.setattr(module, "_read", lambda path: (described.append(path.name), describe(path))[1])
+
+    read(shot)
+
+    assert sorted(described) == ["frame_000.png", "frame_001.png", "frame_002.png"]
+    assert fingerprint(shot, shot.parent / "state") != before
 
 
 def test_a_frame_that_was_written_again_is_read_again(shot):
@@ -517,6 +547,7 @@ def test_a_jpeg_is_described_by_its_own_bytes(shot):
         "bit_depth": 8,
         "floating": False,
         "notes": (),
+        "revision": "",
         "size": len(buffer.getvalue()),
         "sha256": None,
     }

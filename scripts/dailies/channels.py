@@ -16,6 +16,17 @@ DEPTHS = {
 }
 """How OpenImageIO calls the values of a file -> how they are handed to a network."""
 
+INTEGERS = {
+    "int8": np.dtype("uint8"),
+    "int16": np.dtype("uint16"),
+    "int": np.dtype("uint16"),
+    "uint": np.dtype("uint16"),
+}
+"""The same for more values of a TIFF: 0 is black, the largest is white, and what is negative is black, too."""
+
+RAW = {32803: "the mosaic of a camera's sensor", 4: "a mask"}
+"""What a TIFF may hold that is no picture, by its photometric interpretation."""
+
 
 @dataclass(frozen=True)
 class Channels:
@@ -58,13 +69,18 @@ def find_channels(spec: oiio.ImageSpec, name: str) -> Channels:
 def depth_of(spec: oiio.ImageSpec, channels: Channels, name: str) -> np.dtype:
     """Give the type of values that a network is handed; raise SequenceError where those of a file are no picture's."""
     kinds = {str(_format(spec, index)) for index in (*channels.colour, channels.alpha) if index is not None}
-    if others := sorted(kinds - DEPTHS.keys()):
+    photometric = spec.get_int_attribute("tiff:PhotometricInterpretation", -1)
+    if photometric in RAW:
+        raise SequenceError(f"frame {name} is a TIFF that holds {RAW[photometric]}, which is no picture")
+    bits, whole = spec.get_int_attribute("oiio:BitsPerSample"), 8 * spec.format.basesize()
+    depths = DEPTHS | INTEGERS if photometric >= 0 and bits == whole else DEPTHS
+    if others := sorted(kinds - depths.keys()):
         raise SequenceError(
             f"frame {name} holds values of type {others[0]}; allowed are 8 and 16 bits and floating-point numbers"
         )
     if "double" in kinds and spec.tile_width:  # OpenImageIO 3.2.2 gives what was in memory before
         raise SequenceError(f"frame {name} holds tiles of 64-bit numbers; convert it to 32 bits first")
-    return DEPTHS[min(kinds)]
+    return depths[min(kinds)]
 
 
 def storage_of(spec: oiio.ImageSpec) -> str:

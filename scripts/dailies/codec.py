@@ -2,7 +2,6 @@
 
 import io
 import re
-import struct
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
-from dailies import png
-from dailies.errors import SequenceError
+from dailies import dpx, png
+from dailies.channels import INTEGERS
+from dailies.errors import RenderError, SequenceError
 
 SIGNATURES = {
     png.SIGNATURE: ".png",
@@ -31,11 +31,11 @@ SIGNATURES = {
 }
 """How a frame's file begins, whatever its name ends in -> what OpenImageIO knows its format by."""
 
-DPX_HEADER = 2048
-"""Bytes of it."""
+APP2, START_OF_SCAN = 0xE2, 0xDA
+"""Markers in a JPEG."""
 
-DPX_COLOURS = {50: 3, 51: 4, 52: 4}
-"""What a DPX calls its channels -> how many they are, where they are not one."""
+REDUCED, MASK = 1, 4
+"""Bits of a TIFF page's NewSubfileType: it is a smaller copy of another page, or says which of its pixels are seen."""
 
 SCRATCH = "dailies-"
 SCRATCH_NAME = re.compile(rf'\(?"?[^\s"(]*{SCRATCH}\w+/frame\.\w+"?\)?')
@@ -63,7 +63,7 @@ def opened(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.Imag
         except ValueError as error:
             raise SequenceError(f"frame {name} cannot be read: {error}") from error
     if suffix == ".dpx":
-        data = _with_padding_told(data)
+        data = dpx.corrected(data, name)
     config = oiio.ImageSpec()
     config.attribute("oiio:UnassociatedAlpha", 1)  # without it colours are multiplied by alpha on the way
     # OpenImageIO reads memory in C++ only
@@ -87,51 +87,78 @@ def read(file: oiio.ImageInput, data: bytes, storage: str, name: str) -> np.ndar
 
     ``data`` are its bytes. Raises SequenceError when they are damaged.
     """
+    return _meant(_raw(file, storage, name), file, data, name)
+
+
+def has_negatives(file: oiio.ImageInput, storage: str, name: str) -> bool:
+    """Tell whether a file of signed integers holds some below 0."""
+    return storage in {"int8", "int16", "int"} and bool((_raw(file, storage, name) < 0).any())
+
+
+def further_pictures(data: bytes) -> bool:
+    """Tell whether a PNG is animated, or a JPEG holds several pictures: OpenImageIO opens the first and does not say.
+
+    https://www.w3.org/TR/png-3/#apng-frame-based-animation; CIPA DC-007, Multi-Picture Format
+    """
+    if data.startswith(png.SIGNATURE):
+        return any(kind == "acTL" for kind, _ in png.chunks(data))
+    return any(content.startswith(b"MPF\0") for marker, content in _segments(data) if marker == APP2)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and content of the segments of a JPEG before its picture; none of another format."""
+    place = 2
+    while data.startswith(b"\xff\xd8") and data[place : place + 1] == b"\xff":
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == START_OF_SCAN or length < 2:
+            break
+        yield marker, data[place + 4 : place + 2 + length]
+        place += 2 + length
+
+
+def _raw(file: oiio.ImageInput, storage: str, name: str) -> np.ndarray:
     values = file.read_image(storage)
     # of a damaged file it may give pixels and an error
     if file.has_error or values is None:
         raise SequenceError(f"frame {name} cannot be read: {_complaint(file)}")
-    return _meant(values, file, data, name)
+    return values
 
 
 def _meant(values: np.ndarray, file: oiio.ImageInput, data: bytes, name: str) -> np.ndarray:
     """Give what a file stands for, where OpenImageIO 3.2.2 gives something else."""
     kind, spec = file.format_name(), file.spec()
-    if kind == "bmp" and spec.nchannels == 4 and not values[:, :, 3].any():
-        values[:, :, 3] = 255  # a fourth byte that is not used, and no alpha
+    inverted = spec.get_int_attribute("tiff:PhotometricInterpretation", 1) == 0 and values.dtype != np.uint8
+    if str(spec.format) in INTEGERS and not spec.channelformats:
+        values = _scaled(values, INTEGERS[str(spec.format)])
     if kind == "dpx" and spec.get_int_attribute("oiio:BitsPerSample") == 12:
         values = values & 0xFFF0 | values >> 12  # some whites come as 0xFFF0
-    if spec.get_int_attribute("tiff:PhotometricInterpretation", 1) == 0 and values.dtype == np.uint16:
+    if inverted and values.dtype.kind == "u":
         values[:, :, 0] = ~values[:, :, 0]  # 0 is white, which it knows of 8 bits only
     if spec.get_string_attribute("tiff:ColorSpace") == "palette":
-        values[:, :, :3] = _in_colours(data, name)  # some of its own are one code value too dark
+        values[:, :, :3] = _in_colours(
+            data, file.current_subimage(), name
+        )  # some of its own are one code value too dark
     return values
 
 
-def _in_colours(data: bytes, name: str) -> np.ndarray:
-    """Give the colours of a TIFF with a palette, not turned as it may be tagged."""
+def _scaled(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return integers of any type in all of the range of ``dtype``: their largest becomes its largest, negatives 0."""
+    largest, target = np.iinfo(values.dtype).max, np.iinfo(dtype).max
+    return np.rint(np.maximum(values, 0) * (target / largest)).astype(dtype)
+
+
+def _in_colours(data: bytes, page: int, name: str) -> np.ndarray:
+    """Return the colours of a page of a TIFF with a palette, not turned as it may be tagged."""
     from PIL import ExifTags, Image
 
     try:
         image = Image.open(io.BytesIO(data))
+        image.seek(page)
         image.getexif()[ExifTags.Base.Orientation] = 1
         return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, EOFError, ValueError, Image.DecompressionBombError) as error:
         reason = "its colours cannot be looked up in its palette; convert it to RGB first"
         raise SequenceError(f"frame {name} cannot be read: {reason}") from error
-
-
-def _with_padding_told(data: bytes) -> bytes:
-    """Give a DPX whose header says that its rows are padded to 4 bytes where they are: FFmpeg does not say it."""
-    if len(data) < DPX_HEADER:
-        return data
-    order = ">" if data.startswith(b"SDPX") else "<"
-    (start,), (width, height) = struct.unpack_from(f"{order}I", data, 4), struct.unpack_from(f"{order}2I", data, 772)
-    colours, bits = DPX_COLOURS.get(data[800], 1), data[803]
-    row = width * colours * (1 if bits == 8 else 2)
-    if bits == 10 or not row % 4 or len(data) - start != (row + -row % 4) * height:
-        return data
-    return data[:812] + struct.pack(f"{order}I", -row % 4) + data[816:]
 
 
 def read_quickly(data: bytes, storage: str, name: str) -> np.ndarray:
@@ -143,8 +170,12 @@ def read_quickly(data: bytes, storage: str, name: str) -> np.ndarray:
             return read(file, data, storage, name)
 
 
-def written(layers: np.ndarray, spec: oiio.ImageSpec, suffix: str) -> bytes:
-    """Give the file of ``layers``, ``(height, width, channels)``, as ``spec`` says; raise OSError when it cannot be."""
+def written(layers: np.ndarray, spec: oiio.ImageSpec, suffix: str, *, whole: bool = False) -> bytes:
+    """Return the file of ``layers``, ``(height, width, channels)``, as ``spec`` says.
+
+    The file is opened again: its size and its channels must be those of ``spec``, its last row that of ``layers``, and
+    with ``whole`` all of them. Raises RenderError when they are not, OSError when the file cannot be written.
+    """
     if not spec.get_string_attribute("DateTime"):
         spec.attribute("DateTime", "")  # else the time of writing: the same frame would never give the same bytes
     with _scratch() as folder:
@@ -153,17 +184,94 @@ def written(layers: np.ndarray, spec: oiio.ImageSpec, suffix: str) -> bytes:
         done = file.open(str(path), spec) and file.write_image(np.ascontiguousarray(layers)) and file.close()
         if not done or file.has_error:
             raise OSError(0, _complaint(file))
+        _verify(path, layers, spec, whole=whole)
         return path.read_bytes()
 
 
+def _verify(path: Path, layers: np.ndarray, spec: oiio.ImageSpec, *, whole: bool) -> None:
+    """Raise RenderError where a file does not hold what it was written from."""
+    written = f"the {path.suffix[1:]} file that was written"
+    config = oiio.ImageSpec()
+    config.attribute("oiio:UnassociatedAlpha", 1)
+    file = oiio.ImageInput.open(str(path), config)
+    if file is None:
+        raise RenderError(f"{written} cannot be read again: {_complaint(oiio)}")
+    try:
+        found, wanted = _contents(file.spec()), _contents(spec)
+        if found != wanted:
+            raise RenderError(f"{written} holds {_in_words(found)}, and not {_in_words(wanted)}")
+        _verify_values(file, layers, spec, start=0 if whole else len(layers) - 1, written=written)
+        if file.seek_subimage(0, 1) or file.seek_subimage(1, 0):
+            raise RenderError(f"{written} holds several pictures, and not one")
+    finally:
+        file.close()
+
+
+def _contents(spec: oiio.ImageSpec) -> tuple[tuple[int, ...], dict[str, str]]:
+    """Return width and height of a picture, where it lies, and the type of each channel by name."""
+    formats = spec.channelformats or (spec.format,) * spec.nchannels
+    channels = dict(zip(spec.channelnames, map(str, formats), strict=True))
+    return (spec.width, spec.height, spec.x, spec.y), dict(sorted(channels.items()))
+
+
+def _in_words(contents: tuple[tuple[int, ...], dict[str, str]]) -> str:
+    (width, height, *_), channels = contents
+    return f"{width}×{height} of " + ", ".join(f"{name} ({kind})" for name, kind in channels.items())
+
+
+def _verify_values(
+    file: oiio.ImageInput, layers: np.ndarray, spec: oiio.ImageSpec, *, start: int, written: str
+) -> None:
+    """Raise RenderError where the rows of an open file from ``start`` on are not those of ``layers``."""
+    formats = spec.channelformats or (spec.format,) * spec.nchannels
+    order, layers, top = file.spec().channelnames, layers[start:], spec.y + start
+    storage = "float" if layers.dtype.kind == "f" else str(layers.dtype)
+    again = file.read_scanlines(0, 0, top, top + len(layers), 0, 0, spec.nchannels, storage)
+    if again is None or file.has_error:
+        raise RenderError(f"{written} cannot be read again: {_complaint(file)}")
+    again = again.reshape(layers.shape)
+    for index, (name, kind) in enumerate(zip(spec.channelnames, formats, strict=True)):
+        plane, found = layers[:, :, index], again[:, :, order.index(name)]
+        meant = plane.astype(np.float16).astype(np.float32) if str(kind) == "half" else plane
+        wrong = meant != found
+        if meant.dtype.kind == "f":
+            wrong &= ~(np.isnan(meant) & np.isnan(found))
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise RenderError(
+                f"{written} holds other values than were rendered: channel {name} "
+                f"is {found[row, column]} and not {meant[row, column]} at {column}, {start + row}"
+            )
+
+
 def _seek_picture(file: oiio.ImageInput) -> None:
+    """Go to the part of an EXR, or the page of a TIFF, that is the picture."""
+    if file.format_name() == "openexr":
+        _seek_colours(file)
+    elif file.format_name() == "tiff":
+        _seek_whole(file)
+
+
+def _seek_colours(file: oiio.ImageInput) -> None:
     """Go to the first part of an EXR that has channels R, G and B; without one, stay at the first."""
     part = 0
-    while file.format_name() == "openexr" and not set("rgb") <= {each.lower() for each in file.spec().channelnames}:
+    while not set("rgb") <= {each.lower() for each in file.spec().channelnames}:
         part += 1
         if not file.seek_subimage(part, 0):
             file.seek_subimage(0, 0)
             break
+
+
+def _seek_whole(file: oiio.ImageInput) -> None:
+    """Go to the largest page of a TIFF that is no smaller copy and no mask, to the first of several as large."""
+    pages = []
+    while file.seek_subimage(len(pages), 0):
+        spec = file.spec()
+        kind = spec.get_int_attribute("tiff:subfiletype")
+        is_mask = bool(kind & MASK) or spec.get_int_attribute("tiff:PhotometricInterpretation") == MASK
+        pages.append((not is_mask, not kind & REDUCED, spec.width * spec.height))
+    file.geterror()  # that there is no further page
+    file.seek_subimage(pages.index(max(pages)), 0)
 
 
 @contextmanager

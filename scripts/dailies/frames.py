@@ -1,17 +1,23 @@
 """Frames between files and arrays: every common depth, RGB, shape (height, width, 3), no conversion of colour."""
 
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
-from dailies import codec, png
-from dailies.attributes import EXR_OWN, TIFF_HOLDS, Attributes, attributes_of, png_chunks, profile_fits
+from dailies import bmp, codec, dpx, png
+from dailies.attributes import Attributes, attributes_of, density, exr_attributes, png_chunks, tiff_attributes
 from dailies.channels import Channels, depth_of, find_channels, float_type, narrowest, storage_of
+from dailies.errors import RenderError, SequenceError
+from dailies.plain import Plain
 
 OUTPUT_DEPTHS = {"png": np.dtype("uint8"), "png16": np.dtype("uint16"), "exr": np.dtype("float32")}
 """The depth that an ``output_format`` asks for; the others keep the frame's own."""
+
+FLOATS = {"half", "float", "double"}
+"""How OpenImageIO calls floating-point numbers."""
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
@@ -30,6 +36,8 @@ class Header:
     """Whether the values are floating-point numbers, which may lie outside 0 to 1."""
     notes: tuple[str, ...] = ()
     """What of the frame is not rendered, in words."""
+    revision: str = ""
+    """What was changed about reading such a file since frames were first rendered from it: part of a frame's key."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +61,15 @@ def inspect(data: bytes, name: str) -> Header:
     Raises SequenceError, naming the frame, when it cannot be decoded, is truncated or damaged, as far as its format
     lets one see that, or holds what is no colour.
     """
+    if plain := _plain(data, name):
+        height, width = plain.values.shape[:2]
+        return Header(width, height, plain.mode, plain.bits, floating=False, notes=plain.notes, revision=plain.revision)
     with codec.opened(data, name) as file:
         spec = file.spec()
         channels = find_channels(spec, name)
         depth = depth_of(spec, channels, name)
         codec.read(file, data, storage_of(spec), name)
+        revision = _revision(file, data, spec)
         alpha = "A" if channels.alpha is not None else ""
         bits = data[24] if data.startswith(png.SIGNATURE) else spec.get_int_attribute("oiio:BitsPerSample")
         return Header(
@@ -66,7 +78,8 @@ def inspect(data: bytes, name: str) -> Header:
             mode=("L" if len(channels.colour) == 1 else "RGB") + alpha,
             bit_depth=bits or 8 * narrowest(spec, channels),
             floating=depth.kind == "f",
-            notes=tuple(_notes(file, spec, channels)),
+            notes=tuple(_notes(file, data, spec, channels, name)),
+            revision=revision,
         )
 
 
@@ -78,6 +91,8 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
     to 0; ``None`` leaves them as they are. Palettes are expanded, CMYK is converted. Raises SequenceError as
     ``inspect`` does.
     """
+    if plain := _plain(data, name):
+        return _picture_of(plain, data, name)
     quick = png.is_ordinary(data)
     with codec.opened(data, name, pixels=not quick) as file:
         spec = file.spec()
@@ -104,6 +119,36 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
         )
 
 
+def _plain(data: bytes, name: str) -> Plain | None:
+    """Return the picture of a kind that is read without OpenImageIO; None for the others."""
+    if data.startswith(b"BM"):
+        return bmp.read(data, name)
+    if data.startswith((b"SDPX", b"XPDS")):
+        return dpx.read(data, name)
+    return None
+
+
+def _picture_of(plain: Plain, data: bytes, name: str) -> Picture:
+    colours = plain.values[:, :, : plain.values.shape[2] - plain.has_alpha]
+    return Picture(
+        pixels=np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3))),
+        alpha=plain.values[:, :, -1] if plain.has_alpha else None,
+        grey=colours.shape[2] == 1,
+        attributes=_attributes_of_plain(data, name),
+    )
+
+
+def _attributes_of_plain(data: bytes, name: str) -> Attributes:
+    """Return what the header says of a picture that is read without OpenImageIO, which may not even open it."""
+    if data.startswith(b"BM"):
+        return density(*bmp.layout_of(data, name).resolution)
+    try:
+        with codec.opened(data, name) as file:
+            return attributes_of(data, file, file.spec(), Channels((0,), None, (), ()))
+    except SequenceError:
+        return Attributes()
+
+
 def output_dtype(picture: Picture, output_format: str) -> np.dtype:
     """Give the type of values that a rendered frame is written with: uint8, uint16 or float32."""
     return OUTPUT_DEPTHS.get(output_format, picture.pixels.dtype)
@@ -124,13 +169,23 @@ def converted(pixels: np.ndarray, dtype: np.dtype | str) -> np.ndarray:
     return ((pixels.astype(np.uint32) + 128) // 257).astype(dtype)
 
 
-def encode(pixels: np.ndarray, picture: Picture, output_format: str = "auto", png_compression: str = "fast") -> bytes:
+def encode(
+    pixels: np.ndarray,
+    picture: Picture,
+    output_format: str = "auto",
+    png_compression: str = "fast",
+    *,
+    whole: bool = False,
+) -> bytes:
     """Give the file of a rendered frame: lossless, of the depth and with the metadata of ``picture``, its source.
 
     ``pixels`` is ``(height, width, 3)``, or with a fourth channel that replaces the source's alpha; height and width
     may be a multiple of the source's. Alpha and further channels then repeat their values. A grey source comes back
     grey if all three channels agree. ``output_format``: ``auto`` (PNG of 8 or 16 bits, EXR of half floats), ``png``,
     ``png16``, ``exr``, or ``tiff`` of the source's depth.
+
+    The header of the file is read again, of an EXR or TIFF its last row, too, and with ``whole`` all of it. Raises
+    RenderError where it does not hold what was to be written.
     """
     dtype = output_dtype(picture, output_format)
     kind = output_format if output_format in {"exr", "tiff"} else "exr" if dtype.kind == "f" else "png"
@@ -147,8 +202,21 @@ def encode(pixels: np.ndarray, picture: Picture, output_format: str = "auto", pn
     layers = colour if alpha is None else np.dstack([colour, converted(alpha, dtype)])
     if kind == "png":
         carried = png_chunks(picture.attributes, channels=layers.shape[2])
-        return png.encode(layers, compression=png_compression, carried=carried)
-    return (_exr if kind == "exr" else _tiff)(layers, picture)
+        data = png.encode(layers, compression=png_compression, carried=carried)
+        _verify_png(data, layers)
+        return data
+    return (_exr if kind == "exr" else _tiff)(layers, picture, whole=whole)
+
+
+def _verify_png(data: bytes, layers: np.ndarray) -> None:
+    """Raise RenderError where a PNG does not say that it holds ``layers``, or has no end."""
+    height, width, channels = layers.shape
+    wanted = (width, height, 8 * layers.dtype.itemsize, png.COLOUR_TYPES[channels])
+    found = struct.unpack_from(">IIBB", data, 16) if data.startswith(png.SIGNATURE) and len(data) > 26 else None
+    if found != wanted or not data.endswith(png.chunk("IEND")):
+        raise RenderError(
+            f"the png file that was written holds {found}, and not {wanted} (width, height, bits, colour type)"
+        )
 
 
 def shown_as_it_is(data: bytes) -> bool:
@@ -162,7 +230,18 @@ def shown_as_it_is(data: bytes) -> bool:
     return not any(kind in {*png.COLOUR, "tRNS", "acTL", "eXIf"} for kind, _ in png.chunks(data))
 
 
-def _notes(file: oiio.ImageInput, spec: oiio.ImageSpec, channels: Channels) -> Iterator[str]:
+def _revision(file: oiio.ImageInput, data: bytes, spec: oiio.ImageSpec) -> str:
+    """Return what was changed about reading or writing such a frame since frames were first rendered from it."""
+    kind = file.format_name()
+    if kind == "dpx":
+        return dpx.revision(data)
+    if kind == "tiff" and file.current_subimage():
+        return "page"
+    # was written to EXRs, which nobody could read
+    return "texture" if kind == "openexr" and spec.get_string_attribute("textureformat") else ""
+
+
+def _notes(file: oiio.ImageInput, data: bytes, spec: oiio.ImageSpec, channels: Channels, name: str) -> Iterator[str]:
     if channels.extra:
         listed = ", ".join(spec.channelnames[index] for index in channels.extra)
         yield f"channels {listed} are kept in EXR only"
@@ -170,9 +249,14 @@ def _notes(file: oiio.ImageInput, spec: oiio.ImageSpec, channels: Channels) -> I
         yield f"channels {', '.join(spec.channelnames[index] for index in channels.lost)} are not kept"
     if spec.get_int_attribute("Orientation", 1) != 1:
         yield "tagged as turned or mirrored, rendered as stored"
-    part = file.current_subimage()
-    if part or file.seek_subimage(1, 0):
-        yield f"of several images in one file only {f'number {part + 1}' if part else 'the first'} is rendered"
+    if codec.has_negatives(file, storage_of(spec), name):
+        yield "values below 0 are black"
+    kind, part = file.format_name(), file.current_subimage()
+    if spec.get_int_attribute("tiff:PhotometricInterpretation", 1) == 0 and str(spec.format) in FLOATS:
+        yield "tagged as white where it is 0, which is done for integers only"
+    if part or file.seek_subimage(1, 0) or codec.further_pictures(data):
+        which = f"number {part + 1}{', the largest,' * (kind == 'tiff')}" if part else "the first"
+        yield f"of several images in one file only {which} is rendered"
 
 
 def _enlarged(plane: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -189,7 +273,7 @@ def reassociated(colour: np.ndarray, alpha: np.ndarray, *, associate: bool) -> n
     return colour * alpha if associate else np.divide(colour, alpha, out=colour.copy(), where=alpha > 0)
 
 
-def _exr(layers: np.ndarray, picture: Picture) -> bytes:
+def _exr(layers: np.ndarray, picture: Picture, *, whole: bool) -> bytes:
     """Give an EXR of half floats, with the further channels of its source in their own types."""
     height, width, count = layers.shape
     names = ("Y", "A")[:count] if count < 3 else ("R", "G", "B", "A")[:count]
@@ -209,23 +293,22 @@ def _exr(layers: np.ndarray, picture: Picture) -> bytes:
         scale = width / picture.pixels.shape[1]
         spec.x, spec.y, *display = (round(each * scale) for each in picture.attributes.window)
         spec.full_x, spec.full_y, spec.full_width, spec.full_height = display
-    for name, kind, value in picture.attributes.values:
-        if not (name in EXR_OWN and isinstance(value, str)):
-            spec.attribute(name, oiio.TypeDesc(*kind), value)
+    for name, kind, value in exr_attributes(picture.attributes):
+        spec.attribute(name, kind, value)
     spec.attribute("compression", "zip:1")
-    return codec.written(layers, spec, ".exr")
+    return codec.written(layers, spec, ".exr", whole=whole)
 
 
-def _tiff(layers: np.ndarray, picture: Picture) -> bytes:
+def _tiff(layers: np.ndarray, picture: Picture, *, whole: bool) -> bytes:
     """Give a TIFF of the depth of ``layers``."""
     height, width, count = layers.shape
     spec = oiio.ImageSpec(width, height, count, "float" if layers.dtype.kind == "f" else str(layers.dtype))
+    spec.channelnames = ("Y", "A") if count == 2 else spec.channelnames
     if count in {2, 4}:
         spec.alpha_channel = count - 1
-    for name, kind, value in picture.attributes.values:
-        if name in TIFF_HOLDS and (name != "ICCProfile" or profile_fits(value, count)):
-            spec.attribute(name, oiio.TypeDesc(*kind), value)
+    for name, kind, value in tiff_attributes(picture.attributes, count):
+        spec.attribute(name, kind, value)
     spec.attribute("compression", "zip")
     spec.attribute("tiff:write_exif", 0)  # OpenImageIO 3.2.2 fails to write an empty one
     spec.attribute("oiio:UnassociatedAlpha", int(not picture.attributes.associated))
-    return codec.written(layers, spec, ".tif")
+    return codec.written(layers, spec, ".tif", whole=whole)

@@ -94,7 +94,7 @@ def render_frames(
 
     What ``begin`` reads is taken out of ``begun`` when it is its turn. Frames of one size go to the engine together, as
     many as it wants at a time. The first error of any thread ends it: frames that were rendered by then are still
-    written, no other is begun.
+    written, no other is begun. Of the first frame of each format the values are read again before it counts as done.
     """
 
     def picture_of(frame: Frame) -> Picture:
@@ -104,12 +104,15 @@ def render_frames(
         with naming(frame):
             pixels = rendering.result()
         seconds = progress.lap()
-        data = frames.encode(pixels, picture, route.output_format, route.png_compression)
+        whole = frame in looked_at
+        with naming(frame):
+            data = frames.encode(pixels, picture, route.output_format, route.png_compression, whole=whole)
         files.write_bytes(route.folder / frame.output, data, lasting=False)
         lasting.append(persisting.submit(files.persist, route.folder / frame.output))
         manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=rendering.tiled)
 
     manifest.restart()
+    looked_at = {*{Path(frame.output).suffix: frame for frame in reversed(todo)}.values()}
     writers, readers = max(1, route.threads), min(max(1, route.threads), READERS)
     progress = _Progress(route.folder.name, len(todo))
     pending: set[Future] = set()

@@ -57,6 +57,11 @@ def _pieces(kind: str, *parts: bytes | memoryview) -> list[bytes | memoryview]:
     return [struct.pack(">I", length), kind.encode("ascii"), *parts, struct.pack(">I", checksum)]
 
 
+def has_aspect(ratio: float) -> bool:
+    """Tell whether a pHYs chunk can hold that pixels are ``ratio`` times as wide as high."""
+    return 0.5e-4 < ratio < 2**31 / 10_000
+
+
 def aspect(ratio: float) -> bytes:
     """Give the content of a pHYs chunk for pixels that are ``ratio`` times as wide as high."""
     return struct.pack(">IIB", 10_000, round(10_000 * ratio), 0)

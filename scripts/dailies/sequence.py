@@ -27,6 +27,9 @@ VIDEOS = (".mov", ".mp4", ".mkv", ".avi", ".mxf")
 DECODER = 2
 """Version of the code that decodes videos: raise it when it would decode them differently."""
 
+READER = 2
+"""Version of the code that describes frames: raise it when it would describe or refuse some differently."""
+
 SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
 """How rendered frames of an ``output_format`` end; with ``auto`` that is EXR for floating-point numbers, else PNG."""
 
@@ -56,6 +59,13 @@ class Frame:
     """Whether the values are floating-point numbers."""
     notes: tuple[str, ...] = ()
     """What of the frame is not rendered, in words."""
+    revision: str = ""
+    """What was changed about reading such a file since frames were first rendered from it; empty: nothing."""
+
+    @property
+    def contents(self) -> list[str]:
+        """What the pixels that are read depend on."""
+        return [self.sha256, self.revision] if self.revision else [self.sha256]
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ class Sequence:
     @cached_property
     def digest(self) -> str:
         """A sha256 over the frames' output names and contents."""
-        return files.digest([[frame.output, frame.sha256] for frame in self.frames])
+        return files.digest([[frame.output, *frame.contents] for frame in self.frames])
 
     @cached_property
     def outputs(self) -> frozenset[str]:
@@ -147,7 +157,7 @@ def fingerprint(input_dir: Path, state: Path) -> str:
     if is_video(input_dir):
         lost = _record(state).is_file() and not _decoded(state).is_dir()
         return files.digest([_stamp(input_dir), lost])
-    return files.digest([_stamp(entry) for entry in listing(input_dir)])
+    return files.digest([READER, *(_stamp(entry) for entry in listing(input_dir))])
 
 
 def _stamp(entry: os.DirEntry | Path) -> str:
@@ -178,7 +188,7 @@ def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, output_format: str 
     known = _known(cache)
 
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
-        stamp = _stamp(entry)
+        stamp = f"{READER}|{_stamp(entry)}"
         try:
             frame = known.get(stamp) or _read(Path(entry.path))
             output = output_name(frame.name, floating=frame.floating, output_format=output_format)
@@ -194,7 +204,7 @@ def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, output_format: str 
         for entry, (_, error) in zip(entries, described, strict=True)
         if isinstance(error, SequenceError)
     ]
-    files.write_json(cache, {stamp: asdict(frame) for stamp, frame in good.items()})
+    files.write_json(cache, {stamp: _record_of(frame) for stamp, frame in good.items()})
     if bad and (on_bad_frame == "error" or not good):
         advice = "Replace them, or set on_bad_frame to skip to leave them out" if good else "Check input_dir"
         reasons = few([each["reason"] for each in bad], separator="; ")
@@ -233,6 +243,14 @@ def _known(cache: Path) -> dict[str, Frame]:
         return {stamp: _frame(frame) for stamp, frame in files.read_json(cache).items()}
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return {}
+
+
+def _record_of(frame: Frame) -> dict[str, Any]:
+    """Return a frame as it is written: what most do not have is left out, so that their records stay as they were."""
+    record = asdict(frame)
+    if not frame.revision:
+        del record["revision"]
+    return record
 
 
 def _frame(data: dict[str, Any]) -> Frame:
@@ -288,7 +306,7 @@ def save(sequence: Sequence, path: Path) -> None:
             "folder": None if sequence.folder is None else sequence.folder.name,
             "fps": sequence.fps,
             "skipped": list(sequence.skipped),
-            "frames": [asdict(frame) for frame in sequence.frames],
+            "frames": [_record_of(frame) for frame in sequence.frames],
         },
     )
 

@@ -98,7 +98,7 @@ class Measurement:
         return Subject(
             SOURCE,
             {frame.output: folder / frame.name for frame in self.shot.frames},
-            {frame.output: frame.sha256 for frame in self.shot.frames},
+            {frame.output: "".join(frame.contents) for frame in self.shot.frames},
         )
 
     @cached_property
@@ -115,7 +115,7 @@ class Measurement:
 
     def flow_of(self, before: Frame, frame: Frame) -> Path:
         """Say where the flow between two frames of the source is kept."""
-        name = files.digest([MEASURING, before.sha256, frame.sha256, self.transfer])[:32]
+        name = files.digest([MEASURING, *before.contents, *frame.contents, self.transfer])[:32]
         return self.state / "flow" / f"{name}.npy"
 
 

@@ -17,9 +17,11 @@ from dailies.sequence import (
     Frame,
     Sequence,
     fingerprint,
+    in_order,
     listing,
     load,
     natural,
+    numbers,
     output_name,
     save,
     scan,
@@ -80,6 +82,28 @@ def test_any_names_have_one_order(found):
     shuffled = random.Random(0).sample(found, len(found))
 
     assert sorted(shuffled, key=natural) == sorted(found, key=natural)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["shot.-0010.exr", "shot.-0002.exr", "shot.0000.exr", "shot.0001.exr"], [-10, -2, 0, 1]),
+        (["a_-2.beauty.exr", "a_-1.beauty.exr", "a_0.beauty.exr"], [-2, -1, 0]),
+        (["-12.png", "-3.png", "4.png"], [-12, -3, 4]),
+        (["shot-0001.png", "shot-0002.png", "shot-0010.png"], [1, 2, 10]),
+        (["shot-2.png", "shot-1.png", "shot0.png"], [-2, -1, 0]),
+        (["shot--0002.png", "shot--0001.png", "shot-0000.png"], [-2, -1, 0]),
+        (["2024-05-01_001.png", "2024-05-01_002.png"], [1, 2]),
+        (["2024-05-01.png", "2024-05-02.png"], [1, 2]),
+        (["shot_010_v2.0042.png"], [42]),
+        (["clean.png"], [None]),
+    ],
+)
+def test_frames_of_negative_number_come_first_in_order(names, wanted):
+    shuffled = random.Random(0).sample(names, len(names))
+
+    assert in_order(shuffled) == names
+    assert numbers(shuffled) == dict(zip(names, wanted, strict=True))
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))

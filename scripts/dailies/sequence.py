@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,9 @@ DECODER = 2
 
 SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
 """How rendered frames of an ``output_format`` end; with ``auto`` that is EXR for floating-point numbers, else PNG."""
+
+NUMBER = re.compile(r"((?:(?<![^._])-)?\d+)")
+"""A number in a name; a minus belongs to it at the start of the name and after a dot or underscore."""
 
 WHOLE = "all"
 """The name of the one shard of a sequence that is not split."""
@@ -91,10 +95,54 @@ class Sequence:
         return max(frame.width * frame.height for frame in self.frames)
 
 
-def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Give a sort key that puts frame before frame_2, and frame_2 before frame_10."""
-    parts = re.split(r"(\d+)", Path(name).stem.casefold())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
+def normal_form(name: str) -> str:
+    """Return the NFC form of a name: macOS writes an accented letter as two characters, Linux and Windows as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def numbers(names: Iterable[str]) -> dict[str, int | None]:
+    """Return the frame number of each file of a folder, by file name: the last number before its ending, or None.
+
+    A minus is a sign at the start of a name and after a dot or underscore: ``shot.-0002.exr`` is frame -2, as Maya and
+    Houdini write it. Elsewhere it separates, ``shot-0002.exr`` is frame 2, unless other files of the folder are
+    numbered without it: beside ``shot0000.exr``, ``shot-0002.exr`` is frame -2.
+    """
+    names = list(names)
+    negative = _negative(names)
+    return {name: int(parts[-2]) if len(parts := _parts(name, name in negative)) > 1 else None for name in names}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sort the files of a folder by name, with numbers as ``numbers`` reads them: frame_-1, frame_2, frame_10."""
+    names = list(names)
+    negative = _negative(names)
+    return sorted(names, key=lambda name: natural(name, negative=name in negative))
+
+
+def natural(name: str, *, negative: bool = False) -> tuple[list[tuple[int, int, str]], str]:
+    """Give a sort key that puts frame before frame_2, and frame_2 before frame_10.
+
+    With ``negative`` the dash before the last number is a minus sign, whatever precedes it.
+    """
+    parts = _parts(name.casefold(), negative)
+    return [(1, 0, part) if index % 2 == 0 else (0, int(part), "") for index, part in enumerate(parts) if part], name
+
+
+def _parts(name: str, negative: bool = False) -> list[str]:
+    """Split a file name before its ending into text and numbers, which take turns: the first and last are text."""
+    parts = NUMBER.split(Path(name).stem)
+    return [*parts[:-3], parts[-3][:-1], f"-{parts[-2]}", parts[-1]] if negative else parts
+
+
+def _negative(names: Iterable[str]) -> set[str]:
+    """Return the names in which a dash is a minus only because other names are numbered without it."""
+    split = {name: parts for name in names if len(parts := _parts(name)) > 1}
+    around = {(*parts[:-2], parts[-1]) for parts in split.values()}
+    return {
+        name
+        for name, parts in split.items()
+        if parts[-3].endswith("-") and (*parts[:-3], parts[-3][:-1], parts[-1]) in around
+    }
 
 
 def output_name(name: str, *, floating: bool = False, output_format: str = "auto") -> str:
@@ -126,7 +174,8 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
         raise SequenceError(
             f"input_dir {input_dir} holds no frame ({len(entries)} other entries); frames end in {' '.join(EXTENSIONS)}"
         )
-    return sorted(found, key=lambda entry: natural(entry.name))
+    by_name = {entry.name: entry for entry in found}
+    return [by_name[name] for name in in_order(by_name)]
 
 
 def _is_frame(entry: os.DirEntry) -> bool:

@@ -56,7 +56,7 @@ def input_fingerprint():
         return None
     if workflow.local_exec and workflow.is_main_process and not workflow.dryrun:
         told(refuse_missing, config["device"])
-    return told(sequence.fingerprint, Path(config["input_dir"]), Path(STATE))
+    return told(sequence.fingerprint, Path(config["input_dir"]), Path(STATE), config["layer"])
 
 
 @cache

@@ -12,6 +12,7 @@ if __name__ == "__main__":
             on_bad_frame=snakemake.params.on_bad_frame,
             cache=Path(snakemake.output.sequence).parent / "frames_read.json",
             output_format=snakemake.params.output_format,
+            layer=snakemake.config["layer"],
             threads=snakemake.threads,
         )
         sequence.save(frames, Path(snakemake.output.sequence))

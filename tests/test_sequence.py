@@ -433,6 +433,47 @@ def write_float(path, channels=("R", "G", "B")):
     file.close()
 
 
+LAYERS = tuple(f"{layer}.{c}" for layer in ("beauty", "specular") for c in "RGB")
+
+
+def test_a_layer_is_part_of_what_a_frame_is(shot):
+    write_float(shot / "frame_003.exr", LAYERS)
+    plain = read(shot)
+
+    other = scan(shot, on_bad_frame="skip", cache=shot.parent / "cache.json", layer="spec*")
+    again = read(shot)
+
+    assert [frame.layer for frame in plain.frames] == ["", "", "", "beauty"]
+    assert (names(other), other.frames[0].layer, other.layer) == (["frame_003.exr"], "specular", "spec*")
+    assert "frame frame_000.png has no layer 'spec*'" in other.skipped[0]["reason"]
+    assert other.frames[0].content != plain.frames[3].content
+    assert plain.frames[0].content == plain.frames[0].sha256
+    assert again == plain
+    assert Sequence(plain.frames[3:]).digest != Sequence(other.frames).digest
+    for sequence in (plain, other):
+        save(sequence, shot.parent / "sequence.json")
+        assert load(shot.parent / "sequence.json") == sequence
+
+
+def test_a_layer_is_written_down_only_where_there_is_one(shot):
+    save(read(shot), shot.parent / "sequence.json")
+
+    assert "layer" not in (shot.parent / "sequence.json").read_text()
+
+
+def test_another_layer_reads_the_sequence_again(shot):
+    state = shot.parent / "state"
+
+    assert len({fingerprint(shot, state), fingerprint(shot, state, "a"), fingerprint(shot, state, "b")}) == 3
+
+
+def test_a_video_has_no_layers(clip):
+    with pytest.raises(
+        SequenceError, match=r"^layer is 'beauty', but video clip\.mkv has no layers; set layer to none$"
+    ):
+        scan(clip, on_bad_frame="error", cache=clip.parent / "cache.json", layer="beauty")
+
+
 def test_floats_are_rendered_to_exr_whatever_their_name(shot):
     write_float(shot / "frame_003.exr")
     Image.fromarray(np.zeros((5, 7), np.float32)).save(shot / "frame_004.tif")
@@ -541,6 +582,7 @@ def test_a_jpeg_is_described_by_its_own_bytes(shot):
         "bit_depth": 8,
         "floating": False,
         "notes": (),
+        "layer": "",
         "size": len(buffer.getvalue()),
         "sha256": None,
     }

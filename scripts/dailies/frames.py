@@ -9,6 +9,7 @@ import OpenImageIO as oiio  # noqa: N813
 from dailies import codec, png
 from dailies.attributes import EXR_OWN, TIFF_HOLDS, Attributes, attributes_of, png_chunks, profile_fits
 from dailies.channels import Channels, depth_of, find_channels, float_type, narrowest, storage_of
+from dailies.errors import SequenceError
 
 OUTPUT_DEPTHS = {"png": np.dtype("uint8"), "png16": np.dtype("uint16"), "exr": np.dtype("float32")}
 """The depth that an ``output_format`` asks for; the others keep the frame's own."""
@@ -30,6 +31,8 @@ class Header:
     """Whether the values are floating-point numbers, which may lie outside 0 to 1."""
     notes: tuple[str, ...] = ()
     """What of the frame is not rendered, in words."""
+    layer: str = ""
+    """Of an EXR: which of its layers it is; empty where that is the one that is taken without asking."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,15 +50,16 @@ class Picture:
     """Of an EXR: further channels by name, float16 or float32."""
 
 
-def inspect(data: bytes, name: str) -> Header:
+def inspect(data: bytes, name: str, *, layer: str | None = None) -> Header:
     """Decode a whole frame to be sure that it can be rendered, and describe it.
 
+    ``layer`` names the layer of an EXR that is its picture, or is a glob, as ``channels.find_channels`` takes it.
     Raises SequenceError, naming the frame, when it cannot be decoded, is truncated or damaged, as far as its format
     lets one see that, or holds what is no colour.
     """
     with codec.opened(data, name) as file:
+        channels = find_channels(file, name, layer)
         spec = file.spec()
-        channels = find_channels(spec, name)
         depth = depth_of(spec, channels, name)
         codec.read(file, data, storage_of(spec), name)
         alpha = "A" if channels.alpha is not None else ""
@@ -67,11 +71,22 @@ def inspect(data: bytes, name: str) -> Header:
             bit_depth=bits or 8 * narrowest(spec, channels),
             floating=depth.kind == "f",
             notes=tuple(_notes(file, spec, channels)),
+            layer=channels.layer,
         )
 
 
-def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
-    """Give a frame with all that has to be written again.
+def has_layer(data: bytes, name: str, layer: str) -> bool:
+    """Tell whether a file holds a layer of that name, or that a glob is true of."""
+    with codec.opened(data, name, pixels=False) as file:
+        try:
+            find_channels(file, name, layer)
+        except SequenceError:
+            return False
+        return True
+
+
+def decode(data: bytes, name: str, *, transfer: str | None = "clip", layer: str | None = None) -> Picture:
+    """Give a frame with all that has to be written again; ``layer`` is what ``inspect`` is given, or has found.
 
     Values are those of the file: of 8 bits uint8; of 10, 12 and 16 bits uint16, expanded to 0 to 65535; of
     floating-point numbers float32. Of these, ``transfer`` ``clip`` clamps what a network is given to 0 to 1, and NaN
@@ -80,8 +95,8 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
     """
     quick = png.is_ordinary(data)
     with codec.opened(data, name, pixels=not quick) as file:
+        channels = find_channels(file, name, layer)
         spec = file.spec()
-        channels = find_channels(spec, name)
         depth = depth_of(spec, channels, name)
         storage = storage_of(spec)
         values = codec.read_quickly(data, storage, name) if quick else codec.read(file, data, storage, name)
@@ -163,6 +178,8 @@ def shown_as_it_is(data: bytes) -> bool:
 
 
 def _notes(file: oiio.ImageInput, spec: oiio.ImageSpec, channels: Channels) -> Iterator[str]:
+    if channels.note:
+        yield channels.note
     if channels.extra:
         listed = ", ".join(spec.channelnames[index] for index in channels.extra)
         yield f"channels {listed} are kept in EXR only"

@@ -28,6 +28,9 @@ VIDEOS = (".mov", ".mp4", ".mkv", ".avi", ".mxf")
 DECODER = 2
 """Version of the code that decodes videos: raise it when it would decode them differently."""
 
+LAYER_CHOICE = 2
+"""Version of the code that chooses the layer of an EXR: raise it, and they are looked at again."""
+
 SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
 """How rendered frames of an ``output_format`` end; with ``auto`` that is EXR for floating-point numbers, else PNG."""
 
@@ -60,6 +63,13 @@ class Frame:
     """Whether the values are floating-point numbers."""
     notes: tuple[str, ...] = ()
     """What of the frame is not rendered, in words."""
+    layer: str = ""
+    """Of an EXR: the layer that is its picture; empty where that is the one that is taken without asking."""
+
+    @property
+    def content(self) -> str:
+        """A digest of what its pixels are decoded from."""
+        return files.digest([self.sha256, self.layer]) if self.layer else self.sha256
 
 
 @dataclass(frozen=True)
@@ -73,11 +83,13 @@ class Sequence:
     """Where the frames of a video are; without one they are in ``input_dir``."""
     fps: float | None = None
     """A video's own rate."""
+    layer: str | None = None
+    """The layer of EXR frames that the user asked for."""
 
     @cached_property
     def digest(self) -> str:
         """A sha256 over the frames' output names and contents."""
-        return files.digest([[frame.output, frame.sha256] for frame in self.frames])
+        return files.digest([[frame.output, frame.content] for frame in self.frames])
 
     @cached_property
     def outputs(self) -> frozenset[str]:
@@ -188,15 +200,16 @@ def is_video(input_dir: Path) -> bool:
     return input_dir.is_file() and input_dir.suffix.lower() in VIDEOS
 
 
-def fingerprint(input_dir: Path, state: Path) -> str:
-    """Give a digest that changes when a frame comes, goes or is written again; nothing is opened.
+def fingerprint(input_dir: Path, state: Path, layer: str | None = None) -> str:
+    """Give a digest that changes when a frame comes, goes or is written again, or with ``layer``; nothing is opened.
 
     Of a video it also changes when its decoded frames in ``state`` were lost. Raises SequenceError as ``listing`` does.
     """
+    asked = [layer] if layer else []
     if is_video(input_dir):
         lost = _record(state).is_file() and not _decoded(state).is_dir()
-        return files.digest([_stamp(input_dir), lost])
-    return files.digest([_stamp(entry) for entry in listing(input_dir)])
+        return files.digest([_stamp(input_dir), lost, *asked])
+    return files.digest([_stamp(entry) for entry in listing(input_dir)] + asked)
 
 
 def _stamp(entry: os.DirEntry | Path) -> str:
@@ -205,18 +218,30 @@ def _stamp(entry: os.DirEntry | Path) -> str:
         stat = entry.stat()
     except OSError:  # a link that leads nowhere, or a file that was there a moment ago
         return f"{entry.name}|gone"
-    return f"{entry.name}|{stat.st_size}|{stat.st_mtime_ns}"
+    choice = f"|{LAYER_CHOICE}" if entry.name.lower().endswith(".exr") else ""
+    return f"{entry.name}|{stat.st_size}|{stat.st_mtime_ns}{choice}"
 
 
-def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, output_format: str = "auto", threads: int = 4) -> Sequence:
+def scan(
+    input_dir: Path,
+    *,
+    on_bad_frame: str,
+    cache: Path,
+    output_format: str = "auto",
+    layer: str | None = None,
+    threads: int = 4,
+) -> Sequence:
     """Read every frame of a folder once and describe it; frames already in ``cache`` are not read again.
 
     ``cache`` is a JSON file that maps the name, size and modification time of a frame's file to its description.
     ``on_bad_frame`` is ``error`` (an unreadable frame raises SequenceError, naming the first few) or ``skip``
     (it is left out: the sequence keeps a gap, no name shifts). Two frames that would render to one name raise
-    SequenceError. A video is decoded beside ``cache``, once.
+    SequenceError. ``layer`` is the name of the layer of EXR frames that is their picture, or a glob. A video is decoded
+    beside ``cache``, once.
     """
     if is_video(input_dir):
+        if layer:
+            raise SequenceError(f"layer is '{layer}', but video {input_dir.name} has no layers; set layer to none")
         clip = _clip(input_dir, cache.parent, threads)
         decoded = _decoded(cache.parent)
         found = scan(decoded, on_bad_frame="error", cache=cache, output_format=output_format, threads=threads)
@@ -227,9 +252,9 @@ def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, output_format: str 
     known = _known(cache)
 
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
-        stamp = _stamp(entry)
+        stamp = _stamp(entry) + (f"|{layer}" if layer else "")
         try:
-            frame = known.get(stamp) or _read(Path(entry.path))
+            frame = known.get(stamp) or _read(Path(entry.path), layer)
             output = output_name(frame.name, floating=frame.floating, output_format=output_format)
             return stamp, replace(frame, output=output)
         except SequenceError as error:
@@ -251,7 +276,7 @@ def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, output_format: str 
     for each in bad:
         log.warning("skipped: %s", each["reason"])
     _report_notes(good.values())
-    return Sequence(tuple(good.values()), tuple(bad))
+    return Sequence(tuple(good.values()), tuple(bad), layer=layer)
 
 
 def _decoded(state: Path) -> Path:
@@ -288,7 +313,7 @@ def _frame(data: dict[str, Any]) -> Frame:
     return Frame(**data | {"notes": tuple(data["notes"])})
 
 
-def _read(path: Path) -> Frame:
+def _read(path: Path, layer: str | None) -> Frame:
     from dailies import frames
 
     try:
@@ -300,7 +325,7 @@ def _read(path: Path) -> Frame:
         output=path.name,
         size=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        **asdict(frames.inspect(data, path.name)),
+        **asdict(frames.inspect(data, path.name, layer=layer)),
     )
 
 
@@ -337,9 +362,15 @@ def save(sequence: Sequence, path: Path) -> None:
             "folder": None if sequence.folder is None else sequence.folder.name,
             "fps": sequence.fps,
             "skipped": list(sequence.skipped),
-            "frames": [asdict(frame) for frame in sequence.frames],
+            "frames": [_described(frame) for frame in sequence.frames],
+            **({"layer": sequence.layer} if sequence.layer else {}),
         },
     )
+
+
+def _described(frame: Frame) -> dict[str, Any]:
+    """Give what is written of a frame; a layer only where there is one, so that other files keep their bytes."""
+    return {name: value for name, value in asdict(frame).items() if value or name != "layer"}
 
 
 def load(path: Path) -> Sequence:
@@ -350,6 +381,7 @@ def load(path: Path) -> Sequence:
         skipped=tuple(data["skipped"]),
         folder=None if data["folder"] is None else path.parent / data["folder"],
         fps=data["fps"],
+        layer=data.get("layer"),
     )
 
 

@@ -27,6 +27,14 @@ SEQUENCE = Sequence(FRAMES)
 KEYS = keys_of(SEQUENCE, "weights", SETTINGS)
 
 
+def test_a_layer_is_part_of_the_key_and_none_leaves_it_as_it_was():
+    plain = FRAMES[0]
+
+    assert frame_key(plain, "weights", SETTINGS) == files.digest([2, plain.sha256, "weights", SETTINGS])
+    keys = {frame_key(replace(plain, layer=layer), "weights", SETTINGS) for layer in ("", "beauty", "specular")}
+    assert len(keys) == 3
+
+
 @pytest.fixture
 def folder(tmp_path):
     """The folder of a model, with its three frames."""

@@ -77,7 +77,7 @@ def inspect(data: bytes, name: str, *, layer: str | None = None) -> Header:
 
 def has_layer(data: bytes, name: str, layer: str) -> bool:
     """Tell whether a file holds a layer of that name, or that a glob is true of."""
-    with codec.opened(data, name, pixels=False) as file:
+    with codec.opened(data, name) as file:
         try:
             find_channels(file, name, layer)
         except SequenceError:

@@ -307,6 +307,17 @@ def test_an_unusable_folder_is_named_with_what_to_do(tmp_path, look):
     ]
 
 
+def test_a_name_that_yaml_cut_at_a_hash_is_found(tmp_path):
+    (tmp_path / "take #2").mkdir()
+
+    with pytest.raises(SequenceError) as error:
+        listing(tmp_path / "take")
+
+    assert str(error.value) == (
+        f"input_dir {tmp_path}/take does not exist; there is '{tmp_path}/take #2': put it in quotes"
+    )
+
+
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     loop = tmp_path / "loop"
     loop.symlink_to(loop)

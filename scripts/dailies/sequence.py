@@ -171,9 +171,9 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
     try:
         entries = list(os.scandir(input_dir))
     except FileNotFoundError:
-        raise SequenceError(
-            f"input_dir {input_dir} does not exist; set input_dir to the folder of your frames"
-        ) from None
+        whole = cut_short(input_dir)
+        advice = f"there is '{whole}': put it in quotes" if whole else "set input_dir to the folder of your frames"
+        raise SequenceError(f"input_dir {input_dir} does not exist; {advice}") from None
     except NotADirectoryError:
         raise SequenceError(
             f"input_dir {input_dir} is a file and no video ({' '.join(VIDEOS)}); "
@@ -188,6 +188,14 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
         )
     by_name = {entry.name: entry for entry in found}
     return [by_name[name] for name in in_order(by_name)]
+
+
+def cut_short(path: Path) -> Path | None:
+    """Return the neighbour of a missing path of which YAML would make it: in a file, `` #`` begins a comment."""
+    try:
+        return next((other for other in sorted(path.parent.iterdir()) if other.name.startswith(f"{path.name} #")), None)
+    except OSError:
+        return None
 
 
 def _is_frame(entry: os.DirEntry) -> bool:

@@ -74,6 +74,7 @@ def opened(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.Imag
         if file is None:
             raise SequenceError(f"frame {name} cannot be read: {_complaint(oiio)}")
         try:
+            _seek_picture(file)
             yield file
         except (RuntimeError, MemoryError, UnicodeDecodeError, ValueError) as error:
             raise SequenceError(f"frame {name} cannot be read: {error or type(error).__name__}") from error
@@ -153,6 +154,16 @@ def written(layers: np.ndarray, spec: oiio.ImageSpec, suffix: str) -> bytes:
         if not done or file.has_error:
             raise OSError(0, _complaint(file))
         return path.read_bytes()
+
+
+def _seek_picture(file: oiio.ImageInput) -> None:
+    """Go to the first part of an EXR that has channels R, G and B; without one, stay at the first."""
+    part = 0
+    while file.format_name() == "openexr" and not set("rgb") <= {each.lower() for each in file.spec().channelnames}:
+        part += 1
+        if not file.seek_subimage(part, 0):
+            file.seek_subimage(0, 0)
+            break
 
 
 @contextmanager

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".exr", ".dpx", ".webp")
 """What counts as a frame, whatever the case of the letters."""
 
-VIDEOS = (".mov", ".mp4", ".mkv", ".avi", ".mxf")
+VIDEOS = (".mov", ".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mxf", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg")
 """What counts as a video, whatever the case of the letters."""
 
 DECODER = 2

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 from dailies import backbone, files, quality
+from dailies.codec import FORMATS
 from dailies.lpips import Lpips
 from dailies.manifest import attempt_after
 from dailies.subjects import SOURCE
@@ -212,8 +213,7 @@ def test_a_reference_that_cannot_be_read_is_said_and_the_others_count(shot):
     assert found["frames"][NAMES[1]]["detail"] > 0
     assert found["frames"][NAMES[0]]["psnr"] > 10
     assert found["notes"] == [
-        "1 frame from f_1.png on: the reference cannot be read: frame f_1.png cannot be read: "
-        "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"
+        f"1 frame from f_1.png on: the reference cannot be read: frame f_1.png cannot be read: it is not {FORMATS}"
     ]
 
 

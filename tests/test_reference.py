@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_used_says_why(tmp_path):
     for place, reason in (
         ("gone", f"does not exist; {advice}"),
         ("file", f"is no folder; {advice}"),
-        ("empty", "holds no frame; frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp"),
+        ("empty", "holds no frame; frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp .tga .hdr .jp2 .cin"),
     ):
         with pytest.raises(SequenceError) as error:
             fingerprint(tmp_path / place)

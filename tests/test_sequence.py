@@ -300,10 +300,10 @@ def test_an_unusable_folder_is_named_with_what_to_do(tmp_path, look):
 
     assert reasons == [
         f"input_dir {missing} does not exist; set input_dir to the folder of your frames",
-        f"input_dir {file} is a file and no video (.mov .mp4 .mkv .avi .mxf); "
+        f"input_dir {file} is a file and no video (.mov .mp4 .m4v .mkv .webm .avi .mxf .ts .mts .m2ts .mpg .mpeg); "
         "set input_dir to the folder of your frames, or to a video",
         f"input_dir {empty} holds no frame (1 other entries); "
-        "frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp",
+        "frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp .tga .hdr .jp2 .cin",
     ]
 
 

@@ -127,7 +127,10 @@ def find_channels(file: oiio.ImageInput, name: str, layer: str | None = None) ->
 def _parts(file: oiio.ImageInput) -> Iterator[oiio.ImageSpec]:
     """Give what is said of each part of an EXR, or of the picture of another file that is open."""
     if file.format_name() != "openexr":
-        yield oiio.ImageSpec(file.spec())
+        spec = oiio.ImageSpec(file.spec())
+        if file.format_name() == "targa" and spec.nchannels == 2:
+            spec.channelnames = ("Y", "A")  # which it calls R and G
+        yield spec
         return
     part = 0
     while file.seek_subimage(part, 0):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
-from dailies import png
+from dailies import png, stills
 from dailies.errors import SequenceError
 
 SIGNATURES = {
@@ -30,6 +30,8 @@ SIGNATURES = {
     b"RIFF": ".webp",
 }
 """How a frame's file begins, whatever its name ends in -> what OpenImageIO knows its format by."""
+
+FORMATS = "a PNG, TIFF, EXR, DPX, JPEG, BMP, WebP, TGA, Radiance HDR, JPEG 2000 or Cineon image"
 
 DPX_HEADER = 2048
 """Bytes of it."""
@@ -54,9 +56,11 @@ def opened(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.Imag
     Of a PNG whose ``pixels`` are not asked for it is given what stands before them.
     """
     suffix = next((suffix for start, suffix in SIGNATURES.items() if data.startswith(start)), None)
+    suffix = suffix or stills.suffix_of(data)
     if suffix is None or (suffix == ".webp" and data[8:12] != b"WEBP"):
-        reason = "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image" if data else "it is empty"
+        reason = f"it is not {FORMATS}" if data else "it is empty"
         raise SequenceError(f"frame {name} cannot be read: {reason}")
+    stills.refuse_misread(data, suffix, name)
     if suffix == ".png":
         try:
             deque(png.chunks(data), maxlen=0)

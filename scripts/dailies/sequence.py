@@ -19,7 +19,10 @@ from dailies.text import few
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".exr", ".dpx", ".webp")
+EXTENSIONS = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".exr", ".dpx", ".webp"),
+    *(".tga", ".hdr", ".jp2", ".cin"),
+)
 """What counts as a frame, whatever the case of the letters."""
 
 VIDEOS = (".mov", ".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mxf", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg")

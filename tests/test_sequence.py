@@ -314,8 +314,50 @@ def test_a_name_that_yaml_cut_at_a_hash_is_found(tmp_path):
         listing(tmp_path / "take")
 
     assert str(error.value) == (
-        f"input_dir {tmp_path}/take does not exist; there is '{tmp_path}/take #2': put it in quotes"
+        f"input_dir {tmp_path}/take does not exist; there is '{tmp_path}/take #2': put it in quotes, "
+        'for in a file " #" begins a comment'
     )
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_a_folder_whose_name_is_there_in_another_unicode_form_is_found(tmp_path):
+    (tmp_path / DECOMPOSED).mkdir()
+
+    with pytest.raises(
+        SequenceError, match=r"its name is there in another Unicode form, 'cafe\\u0301': rename it, or copy"
+    ):
+        listing(tmp_path / COMPOSED)
+
+
+def test_two_frames_whose_names_differ_in_their_unicode_form_alone_are_refused(tmp_path):
+    (tmp_path / "shot").mkdir()
+    for name in (COMPOSED, DECOMPOSED):
+        write_frame(tmp_path / "shot" / f"{name}.png", seed=0)
+
+    assert refused(tmp_path / "shot") == (
+        "several frames would be rendered to one name: 'cafe\\u0301.png', 'caf\\xe9.png' "
+        "(names that differ in their Unicode form alone). Rename or remove all but one of each"
+    )
+
+
+@pytest.mark.parametrize(("before", "after"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_frames_that_come_back_in_another_unicode_form_are_the_same(tmp_path, before, after):
+    shot = tmp_path / "shot"
+    shot.mkdir()
+    write_frame(shot / f"{before}_1.png", seed=1)
+    first = read(shot)
+    (shot / f"{before}_1.png").rename(shot / f"{after}_1.png")
+    write_frame(shot / f"{after}_2.png", seed=2)
+
+    second = read(shot)
+    third = scan(shot, on_bad_frame="error", cache=shot.parent / "cache.json", output_format="exr")
+
+    assert [frame.name for frame in second.frames] == [f"{after}_1.png", f"{after}_2.png"]
+    assert [frame.output for frame in second.frames] == [f"{before}_1.png", f"{after}_2.png"]
+    assert first.digest == Sequence(second.frames[:1]).digest
+    assert [frame.output for frame in third.frames] == [f"{before}_1.exr", f"{after}_2.exr"]
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):

@@ -174,8 +174,7 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
     try:
         entries = list(os.scandir(input_dir))
     except FileNotFoundError:
-        whole = cut_short(input_dir)
-        advice = f"there is '{whole}': put it in quotes" if whole else "set input_dir to the folder of your frames"
+        advice = misnamed(input_dir) or "set input_dir to the folder of your frames"
         raise SequenceError(f"input_dir {input_dir} does not exist; {advice}") from None
     except NotADirectoryError:
         raise SequenceError(
@@ -193,12 +192,18 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
     return [by_name[name] for name in in_order(by_name)]
 
 
-def cut_short(path: Path) -> Path | None:
-    """Return the neighbour of a missing path of which YAML would make it: in a file, `` #`` begins a comment."""
+def misnamed(path: Path) -> str | None:
+    """Say what a path that is not there should have been called, where a neighbour tells."""
     try:
-        return next((other for other in sorted(path.parent.iterdir()) if other.name.startswith(f"{path.name} #")), None)
+        names = sorted(other.name for other in path.parent.iterdir())
     except OSError:
         return None
+    for name in names:
+        if name.startswith(f"{path.name} #"):
+            return f"there is '{path.with_name(name)}': put it in quotes, for in a file \" #\" begins a comment"
+        if normal_form(name) == normal_form(path.name):
+            return f"its name is there in another Unicode form, {name!a}: rename it, or copy its name"
+    return None
 
 
 def _is_frame(entry: os.DirEntry) -> bool:
@@ -247,7 +252,8 @@ def scan(
     ``cache`` is a JSON file that maps the name, size and modification time of a frame's file to its description.
     ``on_bad_frame`` is ``error`` (an unreadable frame raises SequenceError, naming the first few) or ``skip``
     (it is left out: the sequence keeps a gap, no name shifts). Two frames that would render to one name raise
-    SequenceError. ``layer`` is the name of the layer of EXR frames that is their picture, or a glob. A video is decoded
+    SequenceError. A frame that came back with its name in another Unicode form renders to the name that it had.
+    ``layer`` is the name of the layer of EXR frames that is their picture, or a glob. A video is decoded
     beside ``cache``, once.
     """
     if is_video(input_dir):
@@ -261,13 +267,15 @@ def scan(
     _report_others(input_dir, entries)
     _refuse_clashes([entry.name for entry in entries])
     known = _known(cache)
+    stems = _stems_before(known.values())
 
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
         stamp = _stamp(entry) + (f"|{layer}" if layer else "")
         try:
             frame = known.get(stamp) or _read(Path(entry.path), layer)
             output = output_name(frame.name, floating=frame.floating, output_format=output_format)
-            return stamp, replace(frame, output=output)
+            stem = stems.get(normal_form(Path(output).stem), Path(output).stem)
+            return stamp, replace(frame, output=stem + Path(output).suffix)
         except SequenceError as error:
             return stamp, error
 
@@ -324,6 +332,12 @@ def _frame(data: dict[str, Any]) -> Frame:
     return Frame(**data | {"notes": tuple(data["notes"])})
 
 
+def _stems_before(frames: Iterable[Frame]) -> dict[str, str]:
+    """Return how the rendered frames were named, by normal form, where that is not the only form of the name."""
+    stems = (Path(frame.output).stem for frame in frames)
+    return {normal_form(stem): stem for stem in stems if not stem.isascii()}
+
+
 def _read(path: Path, layer: str | None) -> Frame:
     from dailies import frames
 
@@ -356,11 +370,16 @@ def _report_notes(found: Iterable[Frame]) -> None:
 
 def _refuse_clashes(names: list[str]) -> None:
     # whatever they end in: the page, too, knows a frame by its name alone
-    counts = Counter(Path(name).stem for name in names)
-    clashes = [name for name in names if counts[Path(name).stem] > 1]
+    stems = {name: normal_form(Path(name).stem) for name in names}
+    counts = Counter(stems.values())
+    clashes = [name for name in names if counts[stems[name]] > 1]
     if clashes:
+        by_form = len({Path(name).stem for name in clashes}) > len({stems[name] for name in clashes})
+        listed = (
+            few(map(ascii, clashes)) + " (names that differ in their Unicode form alone)" if by_form else few(clashes)
+        )
         raise SequenceError(
-            f"several frames would be rendered to one name: {few(clashes)}. Rename or remove all but one of each"
+            f"several frames would be rendered to one name: {listed}. Rename or remove all but one of each"
         )
 
 

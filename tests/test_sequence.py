@@ -499,8 +499,8 @@ def test_a_layer_is_part_of_what_a_frame_is(shot):
     assert [frame.layer for frame in plain.frames] == ["", "", "", "beauty"]
     assert (names(other), other.frames[0].layer, other.layer) == (["frame_003.exr"], "specular", "spec*")
     assert "frame frame_000.png has no layer 'spec*'" in other.skipped[0]["reason"]
-    assert other.frames[0].content != plain.frames[3].content
-    assert plain.frames[0].content == plain.frames[0].sha256
+    assert other.frames[0].contents != plain.frames[3].contents
+    assert plain.frames[0].contents == [plain.frames[0].sha256]
     assert again == plain
     assert Sequence(plain.frames[3:]).digest != Sequence(other.frames).digest
     for sequence in (plain, other):

@@ -38,7 +38,7 @@ class Entry:
 
 def frame_key(frame: Frame, artifact: str, settings: Any) -> str:
     """Give the digest of what a rendered frame depends on: input, artifact (both sha256), settings and code."""
-    return files.digest([PIXELS, frame.content, artifact, settings])
+    return files.digest([PIXELS, *frame.contents, artifact, settings])
 
 
 class Manifest:

@@ -89,13 +89,13 @@ class _Plan:
 
 def _plan(job: Measurement, subject: Subject, against: Subject | None, before: Frame | None, frame: Frame) -> _Plan:
     own, name = subject.digests[frame.output], frame.output
-    depends = {"still": [own, frame.content]}
+    depends = {"still": [own, *frame.contents]}
     if against and name in against.digests:
         depends["reference"] = [own, against.digests[name]]
         if LPIPS in job.metrics:
             depends[LPIPS] = [*depends["reference"], *job.weights]
     if before:
-        depends["motion"] = [own, frame.content, subject.digests[before.output], before.content]
+        depends["motion"] = [own, *frame.contents, subject.digests[before.output], *before.contents]
     found = ((group, _kept_together(job.metrics, group), each) for group, each in depends.items())
     return _Plan(
         before,

@@ -31,8 +31,8 @@ VIDEOS = (".mov", ".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mxf", ".ts", ".mts"
 DECODER = 2
 """Version of the code that decodes videos: raise it when it would decode them differently."""
 
-LAYER_CHOICE = 2
-"""Version of the code that chooses the layer of an EXR: raise it, and they are looked at again."""
+READER = 2
+"""Version of the code that describes frames: raise it when it would describe or refuse some differently."""
 
 SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
 """How rendered frames of an ``output_format`` end; with ``auto`` that is EXR for floating-point numbers, else PNG."""
@@ -70,9 +70,9 @@ class Frame:
     """Of an EXR: the layer that is its picture; empty where that is the one that is taken without asking."""
 
     @property
-    def content(self) -> str:
-        """A digest of what its pixels are decoded from."""
-        return files.digest([self.sha256, self.layer]) if self.layer else self.sha256
+    def contents(self) -> list[str]:
+        """What the pixels that are read depend on."""
+        return [self.sha256, *([f"layer {self.layer}"] if self.layer else [])]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Sequence:
     @cached_property
     def digest(self) -> str:
         """A sha256 over the frames' output names and contents."""
-        return files.digest([[frame.output, frame.content] for frame in self.frames])
+        return files.digest([[frame.output, *frame.contents] for frame in self.frames])
 
     @cached_property
     def outputs(self) -> frozenset[str]:
@@ -225,7 +225,7 @@ def fingerprint(input_dir: Path, state: Path, layer: str | None = None) -> str:
     if is_video(input_dir):
         lost = _record(state).is_file() and not _decoded(state).is_dir()
         return files.digest([_stamp(input_dir), lost, *asked])
-    return files.digest([_stamp(entry) for entry in listing(input_dir)] + asked)
+    return files.digest([READER, *(_stamp(entry) for entry in listing(input_dir)), *asked])
 
 
 def _stamp(entry: os.DirEntry | Path) -> str:
@@ -234,8 +234,7 @@ def _stamp(entry: os.DirEntry | Path) -> str:
         stat = entry.stat()
     except OSError:  # a link that leads nowhere, or a file that was there a moment ago
         return f"{entry.name}|gone"
-    choice = f"|{LAYER_CHOICE}" if entry.name.lower().endswith(".exr") else ""
-    return f"{entry.name}|{stat.st_size}|{stat.st_mtime_ns}{choice}"
+    return f"{entry.name}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def scan(
@@ -270,7 +269,7 @@ def scan(
     stems = _stems_before(known.values())
 
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
-        stamp = _stamp(entry) + (f"|{layer}" if layer else "")
+        stamp = f"{READER}|{_stamp(entry)}" + (f"|{layer}" if layer else "")
         try:
             frame = known.get(stamp) or _read(Path(entry.path), layer)
             output = output_name(frame.name, floating=frame.floating, output_format=output_format)
@@ -287,7 +286,7 @@ def scan(
         for entry, (_, error) in zip(entries, described, strict=True)
         if isinstance(error, SequenceError)
     ]
-    files.write_json(cache, {stamp: asdict(frame) for stamp, frame in good.items()})
+    files.write_json(cache, {stamp: _record_of(frame) for stamp, frame in good.items()})
     if bad and (on_bad_frame == "error" or not good):
         advice = "Replace them, or set on_bad_frame to skip to leave them out" if good else "Check input_dir"
         reasons = few([each["reason"] for each in bad], separator="; ")
@@ -326,6 +325,14 @@ def _known(cache: Path) -> dict[str, Frame]:
         return {stamp: _frame(frame) for stamp, frame in files.read_json(cache).items()}
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return {}
+
+
+def _record_of(frame: Frame) -> dict[str, Any]:
+    """Return a frame as it is written: what most do not have is left out, so that their records stay as they were."""
+    record = asdict(frame)
+    if not frame.layer:
+        del record["layer"]
+    return record
 
 
 def _frame(data: dict[str, Any]) -> Frame:
@@ -392,15 +399,10 @@ def save(sequence: Sequence, path: Path) -> None:
             "folder": None if sequence.folder is None else sequence.folder.name,
             "fps": sequence.fps,
             "skipped": list(sequence.skipped),
-            "frames": [_described(frame) for frame in sequence.frames],
+            "frames": [_record_of(frame) for frame in sequence.frames],
             **({"layer": sequence.layer} if sequence.layer else {}),
         },
     )
-
-
-def _described(frame: Frame) -> dict[str, Any]:
-    """Give what is written of a frame; a layer only where there is one, so that other files keep their bytes."""
-    return {name: value for name, value in asdict(frame).items() if value or name != "layer"}
 
 
 def load(path: Path) -> Sequence:

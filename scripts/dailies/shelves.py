@@ -146,13 +146,18 @@ def _source(shot: FrameSequence, input_dir: Path) -> Shelf:
 def _reference(shot: FrameSequence, reference_dir: Path) -> Shelf:
     originals = reference.matched(shot.frames, reference_dir).paths
     depth, _ = _first(originals.values())
-    layers = {}
-    if shot.layer:
-        for name, path in originals.items():
-            with suppress(SequenceError, OSError):  # one that cannot be read is found later
-                if frames.has_layer(path.read_bytes(), path.name, shot.layer):
-                    layers[name] = shot.layer
+    layers = _layers_asked_for(shot, originals)
     return Shelf(REFERENCE, "Reference", originals, bit_depth=depth, as_it_is=False, layers=layers)
+
+
+def _layers_asked_for(shot: FrameSequence, originals: Mapping[str, Path]) -> dict[str, str]:
+    """Return the layer that the sequence is rendered from, for those of the reference's frames that have it, too."""
+    found = {}
+    for name, path in originals.items() if shot.layer else ():
+        with suppress(SequenceError, OSError):  # one that cannot be read is found later
+            if frames.has_layer(path.read_bytes(), path.name, shot.layer):
+                found[name] = shot.layer
+    return found
 
 
 def _model(shot: FrameSequence, folder: Path, about: Mapping[str, Any]) -> Shelf:

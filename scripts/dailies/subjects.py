@@ -98,7 +98,7 @@ class Measurement:
         return Subject(
             SOURCE,
             {frame.output: folder / frame.name for frame in self.shot.frames},
-            {frame.output: frame.content for frame in self.shot.frames},
+            {frame.output: "".join(frame.contents) for frame in self.shot.frames},
             {frame.output: frame.layer for frame in self.shot.frames if frame.layer},
         )
 
@@ -116,7 +116,7 @@ class Measurement:
 
     def flow_of(self, before: Frame, frame: Frame) -> Path:
         """Say where the flow between two frames of the source is kept."""
-        name = files.digest([MEASURING, before.content, frame.content, self.transfer])[:32]
+        name = files.digest([MEASURING, *before.contents, *frame.contents, self.transfer])[:32]
         return self.state / "flow" / f"{name}.npy"
 
 

@@ -1,9 +1,11 @@
 """Adapter of rule sequence."""
 
+import sys
 from pathlib import Path
 
 from dailies import sequence
 from dailies.logs import job_log
+from dailies.text import plain
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
@@ -16,3 +18,5 @@ if __name__ == "__main__":
             threads=snakemake.threads,
         )
         sequence.save(frames, Path(snakemake.output.sequence))
+        for line in sequence.notes(frames.frames):  # on the terminal, too: the user may have meant another layer
+            print(f"dailies: {plain(line)}", file=sys.__stderr__, flush=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from dailies import files, leaderboard, manifest
 from dailies.sequence import load as load_sequence
+from dailies.sequence import notes
 from dailies.tables import columns
 from dailies.text import clean, few
 
@@ -50,7 +51,10 @@ def describe(
             "not_chosen": about["not_chosen"],
             "render": {key: went[key] for key in ("status", "error", "attempt")} | went["render"],
             "artifact": went["artifact"],
-            "input": {"digest": shot.digest, "frames": len(shot.frames), "skipped": len(shot.skipped)},
+            "input": {
+                **{"digest": shot.digest, "frames": len(shot.frames), "skipped": len(shot.skipped)},
+                **({"notes": noted} if (noted := notes(shot.frames)) else {}),
+            },
             "network": {key: went["model"].get(key) for key in ("builder", "trust_pickle", "notes")},
             "signature": went["model"].get("signature"),
             "measured": leaderboard.summed_up(measures, about, shot, names=training_frames_from, input_dir=input_dir)

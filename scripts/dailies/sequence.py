@@ -293,7 +293,8 @@ def scan(
         raise SequenceError(f"{len(bad)} of {len(entries)} frames cannot be used: {reasons}. {advice}")
     for each in bad:
         log.warning("skipped: %s", each["reason"])
-    _report_notes(good.values())
+    for line in notes(good.values()):
+        log.warning("%s", line)
     return Sequence(tuple(good.values()), tuple(bad), layer=layer)
 
 
@@ -368,11 +369,13 @@ def _report_others(input_dir: Path, entries: list[os.DirEntry]) -> None:
         log.info("not frames, ignored: %s", few(others))
 
 
-def _report_notes(found: Iterable[Frame]) -> None:
-    """Say what of the frames is not rendered, once and not for each of them."""
-    noted = {note: [frame.name for frame in found if note in frame.notes] for frame in found for note in frame.notes}
-    for note, named in noted.items():
-        log.warning("%s: %s", few(named), note)
+def notes(found: Iterable[Frame]) -> list[str]:
+    """Say what of the frames is not rendered, or is a choice, once and not for each of them."""
+    named: dict[str, list[str]] = {}
+    for frame in found:
+        for note in frame.notes:
+            named.setdefault(note, []).append(frame.name)
+    return [f"{few(names)}: {note}" for note, names in named.items()]
 
 
 def _refuse_clashes(names: list[str]) -> None:

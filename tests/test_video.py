@@ -236,7 +236,7 @@ def test_a_name_that_ffmpeg_would_take_for_an_address_is_a_name(tmp_path, monkey
     assert (tmp_path / "frames" / f"{Path(name).stem}_000001.png").is_file()
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+@pytest.mark.parametrize("suffix", [".mkv", ".ts"])
 def test_what_an_hdr_video_says_of_its_light_is_said_in_the_frames(tmp_path, suffix):
     mastering = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
     tags = {"color_primaries": 9, "color_trc": 16, "colorspace": 9}
@@ -427,6 +427,27 @@ def test_a_video_that_begins_between_two_whole_frames_is_refused(tmp_path):
     assert refused(tmp_path / "b.mkv") == (
         "video b.mkv lacks its beginning: 8 of its 21 frames need one that is not there"
     )
+
+
+def test_frames_at_the_beginning_that_need_what_was_cut_off_are_said_to_be_left_out(tmp_path, caplog):
+    tags = {"gop_size": 12, "options": {"bf": "2"}}
+    write_video(tmp_path / "a.ts", smooth(40), codec="mpeg2video", kind="yuv420p", rate=25, tags=tags)
+    copied(tmp_path / "a.ts", tmp_path / "b.ts", lambda number: number >= 10)
+
+    assert decoded(tmp_path / "a.ts")[0].frames == 40
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]
+    assert decoded(tmp_path / "b.ts")[0].frames == 28
+    lost = "2 of its 30 frames need one before its beginning, and are left out"
+    assert f"b.ts begins within what it was cut from: {lost}" in caplog.messages
+
+
+def test_a_stream_without_a_count_says_so(tmp_path, caplog):
+    write_video(tmp_path / "a.ts", smooth(4), codec="libx264", kind="yuv420p", rate=25)
+
+    with caplog.at_level(logging.INFO):
+        decoded(tmp_path / "a.ts")
+
+    assert caplog.messages[-1] == "a.ts does not say how many frames it has: were its end missing, nobody could tell"
 
 
 def test_a_coding_that_nobody_knows_is_named(tmp_path):

@@ -43,6 +43,9 @@ ORDINARY = {1, 2, 4, 5, 6, 13, 14, 15}
 MATTES = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Codecs whose alpha is a second picture in the container -> the decoder that reads it; FFmpeg's own does not."""
 
+LEADING = {"mpeg1video", "mpeg2video", "hevc"}
+"""Codecs in which frames at the beginning may need one that was cut off, and that FFmpeg then leaves out in silence."""
+
 MASTERING = struct.Struct("20i2i")
 """FFmpeg's AVMasteringDisplayMetadata: x and y of red, green, blue and white, least and most light; what is known."""
 
@@ -327,6 +330,9 @@ def _frames(
     if not begins and count < packets:
         lost = f"{packets - count} of its {packets} frames need one that is not there"
         raise SequenceError(f"video {path.name} lacks its beginning: {lost}")
+    if 0 < packets - count < count and stream.codec_context.name in LEADING:
+        lost = f"{packets - count} of its {packets} frames need one before its beginning"
+        log.warning("%s begins within what it was cut from: %s, and are left out", path.name, lost)
     due, found = _due(container, stream, packets=packets, end=end)
     if found < due:
         raise SequenceError(f"video {path.name} is truncated: it ends after {count} of {due} frames")

@@ -12,6 +12,8 @@ from conftest import read_frame, write_frame, write_video
 from dailies import files, frames, page, sequence
 from dailies.metadata import describe, summarize
 from dailies.page import FrameMetric, run_link, script
+from dailies.shelves import gather
+from dailies.shelves import picture as shown
 from frame_files import written
 from PIL import Image, ImageCms
 
@@ -269,6 +271,10 @@ def test_the_source_and_the_reference_are_shown_in_the_layer_that_is_rendered(sh
     (show.reference / "a.exr").write_bytes(written(np.full((5, 7, 3), 0.75, np.float32), ".exr", depth="half"))
     show.build(reference_dir=show.reference, layer="matte")
     assert int(show.copy("@reference/a.png")[0, 0, 0]) == 191
+    source, reference = gather(
+        sequence.load(show.state / "sequence.json"), [], input_dir=show.input, reference_dir=show.reference
+    )
+    assert [int(np.asarray(shown(shelf, "a.exr"))[0, 0, 0]) for shelf in (source, reference)] == [255, 191]
 
 
 def test_small_frames_get_no_thumbnails(show):

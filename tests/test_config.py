@@ -274,6 +274,7 @@ def test_a_text_that_the_command_line_lost_is_refused(entry, message):
         ("input_dir=- a", "- a"),
         ("input_dir=&a b", "&a b"),
         ("input_dir=O'Neil", "O'Neil"),
+        ("input_dir='O'Neil'", "O'Neil"),
         ("input_dir=shots/caf\u00e9\u00a0#1", "shots/caf\u00e9\u00a0#1"),
         ("layer=*.Combined", "*.Combined"),
         ("layer=[ab]", "[ab]"),

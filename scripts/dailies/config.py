@@ -114,9 +114,7 @@ def _as_snakemake_reads(text: str) -> Any:
 
 def _unquoted(text: str) -> str:
     """Remove one pair of quotes around a text."""
-    quote = text[:1]
-    paired = len(text) > 1 and quote in "'\"" and text.endswith(quote) and quote not in text[1:-1]
-    return text[1:-1] if paired else text
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def pixel_settings(config: Mapping) -> dict[str, Any]:

@@ -77,12 +77,12 @@ def inspect(data: bytes, name: str, *, layer: str | None = None) -> Header:
 
 def has_layer(data: bytes, name: str, layer: str) -> bool:
     """Tell whether a file holds a layer of that name, or that a glob is true of."""
-    with codec.opened(data, name) as file:
-        try:
+    try:
+        with codec.opened(data, name) as file:
             find_channels(file, name, layer)
-        except SequenceError:
-            return False
-        return True
+    except SequenceError:
+        return False
+    return True
 
 
 def decode(data: bytes, name: str, *, transfer: str | None = "clip", layer: str | None = None) -> Picture:

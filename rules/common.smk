@@ -10,7 +10,7 @@ HERE = Path(str(workflow.current_basedir)).parent
 sys.path.append(str(HERE / "scripts"))
 
 from dailies import discovery, disk, estimates, files, manifest, metadata, sequence
-from dailies.config import loading_settings, pixel_settings, validated
+from dailies.config import as_written, loading_settings, pixel_settings, validated
 from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
 
@@ -33,7 +33,8 @@ def told(function, *args, **kwargs):
         end_with(str(error))
 
 
-config.update(told(validated, config, HERE / "config" / "config.schema.yaml"))
+SCHEMA = HERE / "config" / "config.schema.yaml"
+config.update(told(validated, as_written(config, workflow.config_settings.config_args or (), SCHEMA), SCHEMA))
 
 if "downloads" not in workflow.global_resources:  # else --resources gpu=1 would let all models be downloaded at once
     workflow.register_resource("downloads", 4)
@@ -56,7 +57,7 @@ def input_fingerprint():
         return None
     if workflow.local_exec and workflow.is_main_process and not workflow.dryrun:
         told(refuse_missing, config["device"])
-    return told(sequence.fingerprint, Path(config["input_dir"]), Path(STATE))
+    return told(sequence.fingerprint, Path(config["input_dir"]), Path(STATE), config["layer"])
 
 
 @cache

@@ -1,9 +1,11 @@
 """Adapter of rule sequence."""
 
+import sys
 from pathlib import Path
 
 from dailies import sequence
 from dailies.logs import job_log
+from dailies.text import plain
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
@@ -12,6 +14,9 @@ if __name__ == "__main__":
             on_bad_frame=snakemake.params.on_bad_frame,
             cache=Path(snakemake.output.sequence).parent / "frames_read.json",
             output_format=snakemake.params.output_format,
+            layer=snakemake.config["layer"],
             threads=snakemake.threads,
         )
         sequence.save(frames, Path(snakemake.output.sequence))
+        for line in sequence.notes(frames.frames):  # on the terminal, too: the user may have meant another layer
+            print(f"dailies: {plain(line)}", file=sys.__stderr__, flush=True)

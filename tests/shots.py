@@ -50,9 +50,9 @@ class Shot:
             attempt=1,
         )
 
-    def scan(self) -> None:
+    def scan(self, **options) -> None:
         state = self.root / "state"
-        found = sequence.scan(self.root / "shot", on_bad_frame="error", cache=state / "read.json")
+        found = sequence.scan(self.root / "shot", on_bad_frame="error", cache=state / "read.json", **options)
         sequence.save(found, state / "sequence.json")
 
     def add(self, model: str, make, status: str = "success") -> Path:

@@ -109,11 +109,19 @@ def test_weights_in_several_files_are_one_model(tmp_path, ending, save):
     assert same(group.tensors, STATE)
 
 
+def test_parts_without_an_index_are_one_model(tmp_path):
+    sharded(tmp_path, "safetensors", save_file).unlink()
+
+    (group,) = read_checkpoint(tmp_path / "model-00001-of-00002.safetensors").groups
+
+    assert same(group.tensors, STATE)
+
+
 def test_a_missing_file_of_several_is_named(tmp_path):
     path = sharded(tmp_path, "bin", torch.save)
     (tmp_path / "model-00002-of-00002.bin").unlink()
 
-    with pytest.raises(LoadError, match=r"names 2 files, of which 1 are missing: model-00002-of-00002\.bin$"):
+    with pytest.raises(LoadError, match=r"is of 2 files, of which 1 are missing: model-00002-of-00002\.bin$"):
         read_checkpoint(path)
 
 

@@ -11,6 +11,7 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 import tifffile
 from dailies import codec, png
+from dailies.codec import FORMATS
 from dailies.errors import RenderError, SequenceError
 from dailies.frames import decode, encode, inspect
 from frame_files import colours, pixels, plain, read_again, saved, written
@@ -47,9 +48,18 @@ def test_the_picture_of_an_exr_may_be_in_any_part(tmp_path):
     ("data", "reason"),
     [
         (b"", "it is empty"),
-        (b"<!DOCTYPE html>", "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"),
-        (saved(Image.fromarray(pixels()), "GIF"), "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"),
-        (b"RIFF\0\0\0\0WAVEfmt ", "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"),
+        (
+            b"<!DOCTYPE html>",
+            f"it is not {FORMATS}",
+        ),
+        (
+            saved(Image.fromarray(pixels()), "GIF"),
+            f"it is not {FORMATS}",
+        ),
+        (
+            b"RIFF\0\0\0\0WAVEfmt ",
+            f"it is not {FORMATS}",
+        ),
     ],
     ids=["empty", "html", "gif", "sound"],
 )

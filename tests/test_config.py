@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dailies.config import allowed, loading_settings, pixel_settings, validated
+from dailies.config import allowed, as_written, loading_settings, pixel_settings, validated
 from dailies.errors import ConfigError
 from jsonschema import Draft202012Validator
 from snakemake.cli import parse_config
@@ -274,8 +274,74 @@ def test_a_text_that_the_command_line_lost_is_refused(entry, message):
 
 
 @pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("input_dir=shots/take #2", "shots/take #2"),
+        ("input_dir='shots/take #2'", "shots/take #2"),
+        ("output_dir=a: b", "a: b"),
+        ("output_dir=a:", "a:"),
+        ("reference_dir=[clean]", "[clean]"),
+        ("reference_dir={clean}", "{clean}"),
+        ("reference_dir=none", None),
+        ("reference_dir=", None),
+        ("input_dir=0123", "0123"),
+        ("input_dir=1_000", "1_000"),
+        ("input_dir=1e5", "1e5"),
+        ("input_dir=inf", "inf"),
+        ("input_dir=True", "True"),
+        ("input_dir=yes", "yes"),
+        ("input_dir=2024-05-01", "2024-05-01"),
+        ("input_dir=- a", "- a"),
+        ("input_dir=&a b", "&a b"),
+        ("input_dir=O'Neil", "O'Neil"),
+        ("input_dir='O'Neil'", "O'Neil"),
+        ("input_dir=shots/caf\u00e9\u00a0#1", "shots/caf\u00e9\u00a0#1"),
+        ("layer=*.Combined", "*.Combined"),
+        ("layer=[ab]", "[ab]"),
+        ("model_cache=/a #b", "/a #b"),
+        ("mlflow_uri=/mlruns #2", "/mlruns #2"),
+        ("run_ids=00123", ["00123"]),
+        ("experiment_name=unet #3", ["unet #3"]),
+        ("filter=tags.a = 'b: c'", "tags.a = 'b: c'"),
+        ("filter=params.a = 'b'", "params.a = 'b'"),
+        ("max_runs=5", 5),
+        ("batch=4", 4),
+        ("tiled=yes", True),
+        ("precision=bf16", "bf16"),
+        ("folder_name={run_id}", "{run_id}"),
+    ],
+)
+def test_a_text_on_the_command_line_is_what_was_written(entry, value, tmp_path):
+    key = entry.partition("=")[0]
+
+    given = as_written(parse_config([entry]), [entry], SCHEMA)
+    found = validated(given, SCHEMA, {"MLFLOW_TRACKING_URI": str(tmp_path)})
+
+    assert found[key] == value
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("python_path=/a #b", "/a #b"),
+        ("python_path=[/a, /b]", ["/a", "/b"]),
+        ("model_factory={unet: 'a:b'}", {"unet": "a:b"}),
+        ("signatures={unet: {channels: 1}}", {"unet": {"channels": "1"}}),
+    ],
+)
+def test_a_list_or_mapping_on_the_command_line_stays_one_where_the_key_takes_it(entry, value):
+    assert as_written(parse_config([entry]), [entry], SCHEMA) == {entry.partition("=")[0]: value}
+
+
+def test_a_value_that_is_not_the_command_lines_is_left_alone():
+    assert as_written({"input_dir": "of a module"}, ["input_dir=take #2"], SCHEMA) == {"input_dir": "of a module"}
+    assert as_written({"input_dir": "a"}, ["unknown=b #c", "no entry"], SCHEMA) == {"input_dir": "a"}
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("input_dir: {a: b}", f"input_dir was read as a mapping, {TEXT_HINT}"),
         ("experiment_name: yes", f"experiment_name was read as true, {LIST_HINT.format('experiment_name')}"),
         ("run_ids: [abc, 2024-01-02]", f"run_ids was read as 2024-01-02, {LIST_HINT.format('run_ids')}"),
         ("output_dir: 2024-01-02", f"output_dir was read as 2024-01-02, {TEXT_HINT}"),

@@ -16,6 +16,7 @@ from dailies.manifest import (
     keys_of,
     next_attempt,
     prune,
+    restore_names,
 )
 from dailies.sequence import Frame, Sequence, save
 
@@ -25,6 +26,37 @@ FRAMES = tuple(
 )
 SEQUENCE = Sequence(FRAMES)
 KEYS = keys_of(SEQUENCE, "weights", SETTINGS)
+
+
+@pytest.mark.parametrize(("name", "listed"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_frames_that_a_copy_renamed_to_another_unicode_form_are_lost_until_they_have_their_names_again(
+    tmp_path, name, listed
+):
+    frames = Sequence((Frame(f"{name}.jpg", f"{name}.png", 7, 5, "RGB", 8, 100, sha256="a"), FRAMES[0]))
+    save(frames, tmp_path / "sequence.json")
+    files.write_json(tmp_path / "state.json", {"status": "success", "attempt": 1})
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for each in (listed, "a", "other"):
+        (folder / f"{each}.png").write_bytes(each.encode())
+
+    def attempt():
+        places = (tmp_path / "state.json", tmp_path / "sequence.json", folder)
+        return next_attempt(*places, shard="all", shard_frames=0)
+
+    assert attempt() == 2
+    restore_names(folder, frames.outputs)
+    assert (folder / f"{name}.png").read_bytes() == listed.encode()
+    assert sorted(path.name for path in folder.iterdir()) == sorted([f"{name}.png", "a.png", "other.png"])
+    assert attempt() == 1
+
+
+def test_a_layer_is_part_of_the_key_and_none_leaves_it_as_it_was():
+    plain = FRAMES[0]
+
+    assert frame_key(plain, "weights", SETTINGS) == files.digest([2, plain.sha256, "weights", SETTINGS])
+    keys = {frame_key(replace(plain, layer=layer), "weights", SETTINGS) for layer in ("", "beauty", "specular")}
+    assert len(keys) == 3
 
 
 @pytest.fixture

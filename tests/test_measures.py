@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 from dailies import backbone, files, quality
+from dailies.codec import FORMATS
 from dailies.lpips import Lpips
 from dailies.manifest import attempt_after
 from dailies.subjects import SOURCE
+from frame_files import written
 from networks import write_alexnet
 from shots import COUNT, EVERYTHING, NAMES, Shot, blur, doubled, read, write
 from test_quality import wang
@@ -70,6 +72,34 @@ def test_a_changed_reference_measures_its_frame_against_it(shot, counted):
     shot.measure("model")
 
     assert counted == [NAMES[0]]
+
+
+def test_the_reference_is_compared_in_the_layer_that_is_rendered_where_it_has_that(shot):
+    def write_layers(folder, level, *layers):
+        names = [f"{layer}.{c}" if layer else c for layer in layers for c in "RGB"]
+        values = np.repeat(np.float32(level), 3) * np.ones((40, 48, 3 * len(layers)), np.float32)
+        for name in NAMES:
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).with_suffix(".exr").write_bytes(written(values, ".exr", depth="half", channels=names))
+
+    sources, clean = shot.root / "shot", shot.root / "clean"
+    write_layers(sources, (0.5, 0.25), "beauty", "matte")
+    write_layers(clean, (1, 0.5), "beauty", "matte")
+    shot.scan(layer="mat*", output_format="png")
+    for name in NAMES:
+        write(shot.out / "model" / name, np.full((40, 48, 3), 0.6, np.float32))
+    files.write_json(shot.record("model"), {"status": "success", "error": None})
+    expected = quality.psnr(np.full((40, 48, 3), 0.6, np.float32), np.full((40, 48, 3), 0.5, np.float32))
+
+    found = shot.measure("model", metrics=("psnr", "clipping"))
+    assert [each["psnr"] for each in found["frames"].values()] == [pytest.approx(expected, abs=0.01)] * COUNT
+    assert found["notes"] == []
+    write_layers(clean, (0.5,), "")
+    found = shot.measure("model", metrics=("psnr",))
+    assert [each["psnr"] for each in found["frames"].values()] == [pytest.approx(expected, abs=0.01)] * COUNT
+    assert found["notes"] == [
+        "5 frames from f_0.png on: the reference has no layer 'mat*'; the picture that it holds is compared"
+    ]
 
 
 def test_another_metric_measures_just_itself(shot, counted):
@@ -183,8 +213,7 @@ def test_a_reference_that_cannot_be_read_is_said_and_the_others_count(shot):
     assert found["frames"][NAMES[1]]["detail"] > 0
     assert found["frames"][NAMES[0]]["psnr"] > 10
     assert found["notes"] == [
-        "1 frame from f_1.png on: the reference cannot be read: frame f_1.png cannot be read: "
-        "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image"
+        f"1 frame from f_1.png on: the reference cannot be read: frame f_1.png cannot be read: it is not {FORMATS}"
     ]
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,9 @@ FAILED["render"] = OUTCOME["render"] | {"frames": 0, "seconds": 0, "fps": None, 
 def described(tmp_path):
     """Describe a model in a folder, and give the path of its metadata.json."""
 
-    def write(name="night", run=None, outcome=None, outcomes=None, **measured):
+    def write(name="night", run=None, outcome=None, outcomes=None, sequence=SEQUENCE, **measured):
         files.write_json(tmp_path / "run.json", RUN | (run or {}))
-        save(SEQUENCE, tmp_path / "sequence.json")
+        save(sequence, tmp_path / "sequence.json")
         records = {}
         for number, each in enumerate(outcomes or [outcome or OUTCOME], start=1):
             records[tmp_path / "renders" / f"{number}.json"] = each
@@ -105,6 +106,14 @@ def test_metadata_has_the_promised_fields_in_order(described):
     ]
     assert about["artifact"] == OUTCOME["artifact"]
     assert about["input"] == {"digest": SEQUENCE.digest, "frames": 1, "skipped": 1}
+
+
+def test_what_is_noted_of_the_frames_is_in_the_metadata(described):
+    frames = tuple(replace(SEQUENCE.frames[0], name=f"{name}.exr", notes=("layer b is rendered",)) for name in "xy")
+
+    about = strict_json(described(sequence=Sequence(frames)))
+
+    assert about["input"]["notes"] == ["x.exr, y.exr: layer b is rendered"]
     assert about["network"] == {
         "builder": "dailies",
         "trust_pickle": False,

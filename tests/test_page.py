@@ -12,6 +12,9 @@ from conftest import read_frame, write_frame, write_video
 from dailies import files, frames, page, sequence
 from dailies.metadata import describe, summarize
 from dailies.page import FrameMetric, run_link, script
+from dailies.shelves import gather
+from dailies.shelves import picture as shown
+from frame_files import written
 from PIL import Image, ImageCms
 
 RUN = {
@@ -103,6 +106,7 @@ class Show:
             on_bad_frame="error",
             cache=self.state / "frames.json",
             output_format=output_format,
+            layer=changes.pop("layer", None),
             threads=1,
         )
         sequence.save(shot, self.state / "sequence.json")
@@ -257,6 +261,28 @@ def test_a_copy_holds_the_values_that_networks_are_given_and_no_colour_profile(s
     np.testing.assert_array_equal(show.copy("@source/frame_000.png"), transparent[..., :3])
     with Image.open(show.page.parent / "page" / "copies" / "@source" / "frame_000.png") as image:
         assert "icc_profile" not in image.info
+
+
+def test_the_source_and_the_reference_are_shown_in_the_layer_that_is_rendered(show):
+    for path in show.input.iterdir():
+        path.unlink()
+    for folder, level in ((show.input, 0.5), (show.reference, 0.25)):
+        folder.mkdir(exist_ok=True)
+        values = np.float32([level] * 3 + [1] * 3) * np.ones((5, 7, 6), np.float32)
+        names = [f"{layer}.{c}" for layer in ("beauty", "matte") for c in "RGB"]
+        (folder / "a.exr").write_bytes(written(values, ".exr", depth="half", channels=names))
+
+    show.build(reference_dir=show.reference)
+    assert [int(show.copy(f"{key}/a.png")[0, 0, 0]) for key in ("@source", "@reference")] == [128, 64]
+    show.build(reference_dir=show.reference, layer="matte")
+    assert [int(show.copy(f"{key}/a.png")[0, 0, 0]) for key in ("@source", "@reference")] == [255, 255]
+    (show.reference / "a.exr").write_bytes(written(np.full((5, 7, 3), 0.75, np.float32), ".exr", depth="half"))
+    show.build(reference_dir=show.reference, layer="matte")
+    assert int(show.copy("@reference/a.png")[0, 0, 0]) == 191
+    source, reference = gather(
+        sequence.load(show.state / "sequence.json"), [], input_dir=show.input, reference_dir=show.reference
+    )
+    assert [int(np.asarray(shown(shelf, "a.exr"))[0, 0, 0]) for shelf in (source, reference)] == [255, 191]
 
 
 def test_small_frames_get_no_thumbnails(show):

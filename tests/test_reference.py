@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from dailies.errors import SequenceError
-from dailies.reference import fingerprint, matched, number, told_missing
+from dailies.reference import fingerprint, matched, told_missing
 from dailies.sequence import Frame
 
 
@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_used_says_why(tmp_path):
     for place, reason in (
         ("gone", f"does not exist; {advice}"),
         ("file", f"is no folder; {advice}"),
-        ("empty", "holds no frame; frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp"),
+        ("empty", "holds no frame; frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp .tga .hdr .jp2 .cin"),
     ):
         with pytest.raises(SequenceError) as error:
             fingerprint(tmp_path / place)
@@ -101,5 +101,18 @@ def test_missing_frames_are_listed_and_counted():
     assert told_missing("abcdefg").endswith(": a, b, c, d, e and 2 more")
 
 
-def test_the_number_of_a_frame_is_its_last():
-    assert [number(stem) for stem in ("shot_010_v2.0042", "clean", "7")] == [42, None, 7]
+def test_frames_before_zero_have_references_of_their_own_number(folder):
+    found = matched(frames("shot.-0001.png", "shot.00001.png"), folder("clean.-1.exr", "clean.1.exr"))
+
+    assert {name: path.name for name, path in found.paths.items()} == {
+        "shot.-0001.png": "clean.-1.exr",
+        "shot.00001.png": "clean.1.exr",
+    }
+
+
+def test_names_match_in_either_normal_form(folder):
+    composed, decomposed = "caf\u00e9.png", "cafe\u0301.png"
+
+    found = matched(frames(composed), folder(decomposed))
+
+    assert found.paths["caf\u00e9.png"].name == decomposed

@@ -23,6 +23,7 @@ from dailies.network import probe_size
 from dailies.pipeline import read
 from dailies.render import Job, _manifest, render
 from dailies.signatures import Signature, as_record
+from frame_files import written
 from PIL import Image
 from program_files import onnx_images
 from torch import nn
@@ -109,8 +110,8 @@ class Site:
         about = {"run_id": "ab12", "experiment_id": "7", "architecture": architecture, "hints": hints}
         files.write_json(self.job.record, about)
 
-    def read_sequence(self):
-        found = sequence.scan(self.shot, on_bad_frame="error", cache=self.shot.parent / "cache.json")
+    def read_sequence(self, **options):
+        found = sequence.scan(self.shot, on_bad_frame="error", cache=self.shot.parent / "cache.json", **options)
         sequence.save(found, self.job.sequence)
 
     def download(self, checkpoint):
@@ -235,6 +236,30 @@ def test_compression_is_no_reason_to_render_again(site, network):
     site.render(png_compression="small")
 
     assert site.rendered_again(before) == []
+
+
+def test_another_layer_renders_its_frames_again_and_the_same_one_does_not(site, network):
+    for path in site.shot.iterdir():
+        path.unlink()
+    for number, levels in enumerate([(0.25, 0.5), (0.75, 0.125)]):
+        values = np.repeat(np.float32(levels), 3) * np.ones((5, 7, 6), np.float32)
+        names = [f"{layer}.{c}" for layer in ("beauty", "matte") for c in "RGB"]
+        (site.shot / f"f_{number}.exr").write_bytes(written(values, ".exr", depth="half", channels=names))
+
+    def levels(**options):
+        site.read_sequence(**options)
+        assert site.render()["status"] == "success"
+        paths = sorted(site.folder.glob("*.exr"))
+        pictures = [frames.decode(path.read_bytes(), path.name).pixels for path in paths]
+        return [1 - float(picture[0, 0, 0]) for picture in pictures], [path.stat().st_mtime_ns for path in paths]
+
+    plain, first = levels()
+    matte, second = levels(layer="matte")
+    named, third = levels(layer="beau*")
+    again, fourth = levels()
+
+    assert (plain, matte, named, again) == ([0.25, 0.75], [0.5, 0.125], [0.25, 0.75], [0.25, 0.75])
+    assert first != second != third == fourth
 
 
 def test_a_video_is_rendered_from_its_decoded_frames(site, network):

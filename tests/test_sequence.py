@@ -21,9 +21,11 @@ from dailies.sequence import (
     Frame,
     Sequence,
     fingerprint,
+    in_order,
     listing,
     load,
     natural,
+    numbers,
     output_name,
     save,
     scan,
@@ -84,6 +86,31 @@ def test_any_names_have_one_order(found):
     shuffled = random.Random(0).sample(found, len(found))
 
     assert sorted(shuffled, key=natural) == sorted(found, key=natural)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["shot.-0010.exr", "shot.-0002.exr", "shot.0000.exr", "shot.0001.exr"], [-10, -2, 0, 1]),
+        (["a_-2.beauty.exr", "a_-1.beauty.exr", "a_0.beauty.exr"], [-2, -1, 0]),
+        (["-12.png", "-3.png", "4.png"], [-12, -3, 4]),
+        (["-12.png", "-3.png"], [-12, -3]),
+        (["shot.-0003.exr", "shot.-0001.exr"], [-3, -1]),
+        (["shot_-3.exr", "shot_-1.exr"], [-3, -1]),
+        (["shot-0001.png", "shot-0002.png", "shot-0010.png"], [1, 2, 10]),
+        (["shot-2.png", "shot-1.png", "shot0.png"], [-2, -1, 0]),
+        (["shot--0002.png", "shot--0001.png", "shot-0000.png"], [-2, -1, 0]),
+        (["2024-05-01_001.png", "2024-05-01_002.png"], [1, 2]),
+        (["2024-05-01.png", "2024-05-02.png"], [1, 2]),
+        (["shot_010_v2.0042.png"], [42]),
+        (["clean.png"], [None]),
+    ],
+)
+def test_frames_of_negative_number_come_first_in_order(names, wanted):
+    shuffled = random.Random(0).sample(names, len(names))
+
+    assert in_order(shuffled) == names
+    assert numbers(shuffled) == dict(zip(names, wanted, strict=True))
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
@@ -280,11 +307,64 @@ def test_an_unusable_folder_is_named_with_what_to_do(tmp_path, look):
 
     assert reasons == [
         f"input_dir {missing} does not exist; set input_dir to the folder of your frames",
-        f"input_dir {file} is a file and no video (.mov .mp4 .mkv .avi .mxf); "
+        f"input_dir {file} is a file and no video (.mov .mp4 .m4v .mkv .webm .avi .mxf .ts .mts .m2ts .mpg .mpeg); "
         "set input_dir to the folder of your frames, or to a video",
         f"input_dir {empty} holds no frame (1 other entries); "
-        "frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp",
+        "frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp .tga .hdr .jp2 .cin",
     ]
+
+
+def test_a_name_that_yaml_cut_at_a_hash_is_found(tmp_path):
+    (tmp_path / "take #2").mkdir()
+
+    with pytest.raises(SequenceError) as error:
+        listing(tmp_path / "take")
+
+    assert str(error.value) == (
+        f"input_dir {tmp_path}/take does not exist; there is '{tmp_path}/take #2': put it in quotes, "
+        'for in a file " #" begins a comment'
+    )
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_a_folder_whose_name_is_there_in_another_unicode_form_is_found(tmp_path):
+    (tmp_path / DECOMPOSED).mkdir()
+
+    with pytest.raises(
+        SequenceError, match=r"its name is there in another Unicode form, 'cafe\\u0301': rename it, or copy"
+    ):
+        listing(tmp_path / COMPOSED)
+
+
+def test_two_frames_whose_names_differ_in_their_unicode_form_alone_are_refused(tmp_path):
+    (tmp_path / "shot").mkdir()
+    for name in (COMPOSED, DECOMPOSED):
+        write_frame(tmp_path / "shot" / f"{name}.png", seed=0)
+
+    assert refused(tmp_path / "shot") == (
+        "several frames would be rendered to one name: 'cafe\\u0301.png', 'caf\\xe9.png' "
+        "(names that differ in their Unicode form alone). Rename or remove all but one of each"
+    )
+
+
+@pytest.mark.parametrize(("before", "after"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_frames_that_come_back_in_another_unicode_form_are_the_same(tmp_path, before, after):
+    shot = tmp_path / "shot"
+    shot.mkdir()
+    write_frame(shot / f"{before}_1.png", seed=1)
+    first = read(shot)
+    (shot / f"{before}_1.png").rename(shot / f"{after}_1.png")
+    write_frame(shot / f"{after}_2.png", seed=2)
+
+    second = read(shot)
+    third = scan(shot, on_bad_frame="error", cache=shot.parent / "cache.json", output_format="exr")
+
+    assert [frame.name for frame in second.frames] == [f"{after}_1.png", f"{after}_2.png"]
+    assert [frame.output for frame in second.frames] == [f"{before}_1.png", f"{after}_2.png"]
+    assert first.digest == Sequence(second.frames[:1]).digest
+    assert [frame.output for frame in third.frames] == [f"{before}_1.exr", f"{after}_2.exr"]
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
@@ -357,7 +437,7 @@ def test_frames_are_described_again_by_a_later_version(shot, monkeypatch):
     read(shot)
     monkeypatch.setattr(module, "READER", module.READER + 1)
     described, describe = [], module._read
-    monkeypatch.setattr(module, "_read", lambda path: (described.append(path.name), describe(path))[1])
+    monkeypatch.setattr(module, "_read", lambda path, layer: (described.append(path.name), describe(path, layer))[1])
 
     read(shot)
 
@@ -437,6 +517,47 @@ def write_float(path, channels=("R", "G", "B")):
     file.open(str(path), spec)
     assert file.write_image(frame)
     file.close()
+
+
+LAYERS = tuple(f"{layer}.{c}" for layer in ("beauty", "specular") for c in "RGB")
+
+
+def test_a_layer_is_part_of_what_a_frame_is(shot):
+    write_float(shot / "frame_003.exr", LAYERS)
+    plain = read(shot)
+
+    other = scan(shot, on_bad_frame="skip", cache=shot.parent / "cache.json", layer="spec*")
+    again = read(shot)
+
+    assert [frame.layer for frame in plain.frames] == ["", "", "", "beauty"]
+    assert (names(other), other.frames[0].layer, other.layer) == (["frame_003.exr"], "specular", "spec*")
+    assert "frame frame_000.png has no layer 'spec*'" in other.skipped[0]["reason"]
+    assert other.frames[0].contents != plain.frames[3].contents
+    assert plain.frames[0].contents == [plain.frames[0].sha256]
+    assert again == plain
+    assert Sequence(plain.frames[3:]).digest != Sequence(other.frames).digest
+    for sequence in (plain, other):
+        save(sequence, shot.parent / "sequence.json")
+        assert load(shot.parent / "sequence.json") == sequence
+
+
+def test_a_layer_is_written_down_only_where_there_is_one(shot):
+    save(read(shot), shot.parent / "sequence.json")
+
+    assert "layer" not in (shot.parent / "sequence.json").read_text()
+
+
+def test_another_layer_reads_the_sequence_again(shot):
+    state = shot.parent / "state"
+
+    assert len({fingerprint(shot, state), fingerprint(shot, state, "a"), fingerprint(shot, state, "b")}) == 3
+
+
+def test_a_video_has_no_layers(clip):
+    with pytest.raises(
+        SequenceError, match=r"^layer is 'beauty', but video clip\.mkv has no layers; set layer to none$"
+    ):
+        scan(clip, on_bad_frame="error", cache=clip.parent / "cache.json", layer="beauty")
 
 
 def test_floats_are_rendered_to_exr_whatever_their_name(shot):
@@ -548,6 +669,7 @@ def test_a_jpeg_is_described_by_its_own_bytes(shot):
         "floating": False,
         "notes": (),
         "revision": "",
+        "layer": "",
         "size": len(buffer.getvalue()),
         "sha256": None,
     }

@@ -91,6 +91,16 @@ def test_missing_numbers_are_gaps_and_a_frame_keeps_its_place(tmp_path: Path):
     assert clip.source_range.start_time == otio.opentime.RationalTime(1005, 25)
 
 
+@pytest.mark.parametrize("prefix", ["shot.", "shot", "shot_"])
+def test_frames_before_zero_keep_their_places(tmp_path: Path, prefix: str):
+    names = [f"{prefix}{number:05d}.png" for number in (-4, -2, -1, 0, 1)]
+    read = write(tmp_path, names)
+
+    shot = tmp_path / "shot"
+    assert laid_out(read.tracks[0]) == [shot / names[0], None, *(shot / name for name in names[1:])]
+    assert read.global_start_time.value == -4
+
+
 def test_files_that_are_missing_are_gaps_in_their_own_track(tmp_path: Path):
     names = [f"f_{number}.png" for number in (8, 9, 10, 11)]
     reference = tmp_path / "reference"

@@ -48,6 +48,14 @@ def test_a_sequence_without_numbers_has_names_only():
     assert listed("0-100, left.tif", frames) == {"left.png"}
 
 
+def test_frames_before_zero_are_listed_by_their_numbers():
+    frames = [Frame(f"f.{n:05d}.jpg", f"f.{n:05d}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(-3, 3)]
+
+    assert listed("[-2, 1]", frames) == {"f.-0002.png", "f.00001.png"}
+    assert listed("-3--2", frames) == {"f.-0003.png", "f.-0002.png"}
+    assert listed("-1..1", frames) == {"f.-0001.png", "f.00000.png", "f.00001.png"}
+
+
 def test_tags_and_params_count_together_and_others_do_not():
     assert seen(tags={"a": "10", "c": "19"}, params={"a": "11", "b": "12:14"}) == [10, 11, 12, 13]
 

@@ -3,6 +3,7 @@ import logging
 import shutil
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -84,6 +85,14 @@ def test_a_lossless_video_gives_its_frames_bit_for_bit(tmp_path, threads):
         (".avi", "mjpeg", "yuvj422p"),
         (".mxf", "mpeg2video", "yuv420p"),
         (".mov", "qtrle", "rgb24"),
+        (".m4v", "libx264", "yuv420p"),
+        (".webm", "libvpx", "yuv420p"),
+        (".webm", "libvpx-vp9", "yuv420p"),
+        (".ts", "libx264", "yuv420p"),
+        (".mts", "libx264", "yuv420p"),
+        (".m2ts", "mpeg2video", "yuv422p"),
+        (".mpg", "mpeg1video", "yuv420p"),
+        (".mpeg", "mpeg2video", "yuv420p"),
     ],
 )
 def test_the_videos_of_every_day_are_read(tmp_path, suffix, codec, kind):
@@ -162,6 +171,95 @@ def test_alpha_of_a_video_is_kept():
     assert found.shape == (12, 16, 4)
     assert found.min() == 65535
     assert video.rgb(raw("yuva420p", (235, 128, 128, 7), matrix=1))[0, 0].tolist() == [255, 255, 255, 7]
+
+
+def write_matte(path, codec, count=3, kind="yuva420p", **tags):
+    """Write grey frames behind a ramp of alpha, as browsers record them; give the alpha."""
+    ramp = np.broadcast_to(np.arange(64, dtype=np.uint8) * 4, (48, 64))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=24)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, kind
+        stream.options = {"auto-alt-ref": "0", "lossless": "1"} if codec == "libvpx-vp9" else {"auto-alt-ref": "0"}
+        for name, value in tags.items():
+            setattr(stream.codec_context, name, value)
+        for number in range(count):
+            pixels = np.dstack([np.full((48, 64, 3), 50 + 10 * number, np.uint8), ramp])
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=kind)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return ramp
+
+
+@pytest.mark.parametrize(("codec", "off"), [("libvpx-vp9", 1), ("libvpx", 8)])
+@pytest.mark.parametrize("suffix", [".webm", ".mkv"])
+def test_alpha_that_is_a_second_picture_in_the_container_is_kept(tmp_path, suffix, codec, off, caplog):
+    alpha = write_matte(tmp_path / f"a{suffix}", codec, count=12)
+
+    clip, found = decoded(tmp_path / f"a{suffix}")
+
+    assert clip.frames == 12
+    for number, picture in enumerate(found):
+        np.testing.assert_allclose(picture.alpha.astype(int), alpha, atol=off)
+        np.testing.assert_allclose(picture.pixels.astype(int), 50 + 10 * number, atol=3 * off)
+    assert "alpha" not in caplog.text
+
+
+def test_alpha_that_cannot_be_decoded_is_said_to_be_dropped(tmp_path, monkeypatch, caplog):
+    write_matte(tmp_path / "a.webm", "libvpx-vp9")
+    monkeypatch.setattr(video, "MATTES", {"vp9": "no such decoder"})
+
+    _, found = decoded(tmp_path / "a.webm")
+
+    assert found[0].alpha is None
+    assert "a.webm has alpha, which cannot be decoded here: its frames are rendered without" in caplog.messages
+
+
+def test_a_hole_in_a_video_with_alpha_is_refused(tmp_path):
+    write_matte(tmp_path / "a.webm", "libvpx-vp9", count=20)
+    data = bytearray((tmp_path / "a.webm").read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 300] = bytes(300)
+    (tmp_path / "a.webm").write_bytes(bytes(data))
+
+    assert refused(tmp_path / "a.webm").startswith("video a.webm is ")
+
+
+@pytest.mark.parametrize(
+    "name", ["take:2.mkv", "http:x.mkv", "concat:a|b.mkv", "pipe:.mkv", "a%03d.mkv", "-i.mkv", "a #2?.mkv"]
+)
+def test_a_name_that_ffmpeg_would_take_for_an_address_is_a_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mkv", pictures(2))
+    (tmp_path / "a.mkv").rename(tmp_path / name)
+
+    assert video.decode(Path(name), Path("frames")).frames == 2
+    assert (tmp_path / "frames" / f"{Path(name).stem}_000001.png").is_file()
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".ts"])
+def test_what_an_hdr_video_says_of_its_light_is_said_in_the_frames(tmp_path, suffix):
+    mastering = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    tags = {"color_primaries": 9, "color_trc": 16, "colorspace": 9}
+    tags["options"] = {"x265-params": f"log-level=none:hdr10=1:master-display={mastering}:max-cll=1000,400"}
+    write_video(tmp_path / f"a{suffix}", pictures(2), codec="libx265", kind="yuv420p10le", tags=tags)
+
+    decoded(tmp_path / f"a{suffix}")
+
+    found = dict(png.chunks((tmp_path / "frames" / "a_000001.png").read_bytes()))
+    points = (34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450)  # red, green, blue, white, in 0.00002
+    assert found["cICP"] == bytes([9, 16, 0, 1])
+    assert found["mDCV"] == struct.pack(">8H2I", *points, 1000 * 10_000, 50)
+    assert found["cLLI"] == struct.pack(">2I", 1000 * 10_000, 400 * 10_000)
+
+
+def test_an_hdr_video_without_such_words_says_its_colours_only(tmp_path):
+    tags = {"color_primaries": 9, "color_trc": 16, "colorspace": 9}
+    write_video(tmp_path / "a.mkv", pictures(1), kind="yuv444p10le", tags=tags)
+
+    decoded(tmp_path / "a.mkv")
+
+    kinds = [kind for kind, _ in png.chunks((tmp_path / "frames" / "a_000000.png").read_bytes())]
+    assert kinds == ["IHDR", "cICP", "IDAT", "IEND"]
 
 
 @pytest.mark.parametrize(
@@ -329,6 +427,27 @@ def test_a_video_that_begins_between_two_whole_frames_is_refused(tmp_path):
     assert refused(tmp_path / "b.mkv") == (
         "video b.mkv lacks its beginning: 8 of its 21 frames need one that is not there"
     )
+
+
+def test_frames_at_the_beginning_that_need_what_was_cut_off_are_said_to_be_left_out(tmp_path, caplog):
+    tags = {"gop_size": 12, "options": {"bf": "2"}}
+    write_video(tmp_path / "a.ts", smooth(40), codec="mpeg2video", kind="yuv420p", rate=25, tags=tags)
+    copied(tmp_path / "a.ts", tmp_path / "b.ts", lambda number: number >= 10)
+
+    assert decoded(tmp_path / "a.ts")[0].frames == 40
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]
+    assert decoded(tmp_path / "b.ts")[0].frames == 28
+    lost = "2 of its 30 frames need one before its beginning, and are left out"
+    assert f"b.ts begins within what it was cut from: {lost}" in caplog.messages
+
+
+def test_a_stream_without_a_count_says_so(tmp_path, caplog):
+    write_video(tmp_path / "a.ts", smooth(4), codec="libx264", kind="yuv420p", rate=25)
+
+    with caplog.at_level(logging.INFO):
+        decoded(tmp_path / "a.ts")
+
+    assert caplog.messages[-1] == "a.ts does not say how many frames it has: were its end missing, nobody could tell"
 
 
 def test_a_coding_that_nobody_knows_is_named(tmp_path):

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from conftest import Studio, grey, grey_checkpoint, jobs, strict_json
+from frame_files import written
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def check_one_sentence(output: str, sentence: str) -> None:
             0,
             {},
             "input_dir {0} holds no frame (1 other entries); "
-            "frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp",
+            "frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp .tga .hdr .jp2 .cin",
         ),
         (1, {"input_dir": "typo"}, "input_dir typo does not exist; set input_dir to the folder of your frames"),
         (
@@ -133,6 +135,27 @@ def test_an_unreadable_frame_stops_before_rendering_or_leaves_a_gap(studio):
     assert list(studio.written(run_id)) == ["frame_000000.png", "frame_000002.png", "frame_000003.png"]
     assert studio.levels(run_id) == [grey(0.2)] * 3
     assert studio.metadata(run_id)["input"]["skipped"] == 1
+
+
+def test_a_layer_in_a_folder_that_yaml_would_cut_short_is_rendered_and_noted(studio):
+    shot = studio.root / "take: 1 #2"
+    shot.mkdir()
+    values = np.repeat(np.float32([0.25, 0.5]), 3) * np.ones((5, 7, 6), np.float32)
+    names = [f"{layer}.{c}" for layer in ("matte", "beauty") for c in "RGB"]
+    for number in (-1, 0):
+        (shot / f"a:b.{number:05d}.exr").write_bytes(written(values, ".exr", depth="half", channels=names))
+    run_id = studio.add_run("a", grey_checkpoint(0.2))
+    chosen = ("--config", f"input_dir={shot}", f"output_dir={studio.output}: 2 #3")
+
+    output = studio.snakemake(*chosen)
+
+    studio.config["output_dir"] += ": 2 #3"
+    noted = "a:b.-0001.exr, a:b.00000.exr: layer beauty is rendered, not matte; set layer to choose another"
+    assert f"dailies: {noted}" in output.splitlines()
+    assert studio.metadata(run_id)["input"]["notes"][0] == noted
+    assert sorted(path.name for path in studio.folder(run_id).glob("*.exr")) == ["a:b.-0001.exr", "a:b.00000.exr"]
+    assert "Nothing to be done" in studio.snakemake(*chosen, "-n")
+    assert jobs(studio.snakemake(*chosen, "layer=mat*", "-n"), "sequence") == [""]
 
 
 def test_list_models_prints_a_table_and_renders_nothing(studio):

@@ -39,7 +39,7 @@ def _find_motion(job: Measurement) -> None:
 
         read = lru_cache(maxsize=2)(partial(read_frame, transfer=job.transfer))
         for path in paths:
-            before, frame = (read(job.source.paths[each.output]).pixels for each in wanted[path])
+            before, frame = (read(*job.source.place(each.output)).pixels for each in wanted[path])
             found = motion.flow(frame, before)
             if found is not None:
                 data = io.BytesIO()

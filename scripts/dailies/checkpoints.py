@@ -6,7 +6,7 @@ import pathlib
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dailies import inert
-from dailies.catalog import number, whole, word
+from dailies.catalog import INDEX, PART, number, whole, word
 from dailies.errors import LoadError, UnknownKind
 from dailies.inert import Inert
 from dailies.progress import finished_epochs
@@ -90,9 +90,6 @@ BOOKKEEPING = re.compile(
 )
 """What trainers keep beside the weights that says nothing of the network, as a word of a key."""
 
-INDEX = ".index.json"
-"""How the name of a file ends that lists the weights of several others."""
-
 BEGINNINGS = {
     b"<": "a web page or XML",
     b"version https://git-lfs": "a pointer of Git LFS, not the file that it stands for",
@@ -132,8 +129,14 @@ def read_checkpoint(path: Path, *, trusted: bool = False) -> Checkpoint | nn.Mod
     The content decides which it is. ``trusted`` allows files whose loading can run code of their author; such a file
     may hold a whole network, which is returned as it is. Raises LoadError, saying what was found.
     """
-    if path.name.endswith(INDEX):
-        return _sharded(path, trusted=trusted)
+    if INDEX.search(path.name):
+        return _sharded(path, _indexed(path), trusted=trusted)
+    if (part := PART.search(path.name)) and int(part[2]) > 1:
+        return _sharded(path, _all_parts(path, part), trusted=trusted)
+    return _read_file(path, trusted=trusted)
+
+
+def _read_file(path: Path, *, trusted: bool) -> Checkpoint | nn.Module:
     if _is_safetensors(path):
         return _safetensors(path)
     file = shown(path.name)
@@ -299,28 +302,46 @@ def _from_text(text: str) -> Any:
         return text
 
 
-def _sharded(path: Path, *, trusted: bool) -> Checkpoint:
-    """Read the weights that an index says are in several files beside it.
-
-    Raises LoadError that names the files that are missing.
-    """
+def _indexed(path: Path) -> list[str]:
+    """Return the names of the files that an index says a model's weights are in."""
     file = shown(path.name)
     try:
-        index = json.loads(path.read_bytes())
-        parts = sorted({str(part) for part in index["weight_map"].values()})
+        parts = sorted({str(part) for part in json.loads(path.read_bytes())["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LoadError(f"{file} is not an index of weights: it has no weight_map of names to files") from error
     if outside := [part for part in parts if Path(part).name != part]:
         raise LoadError(f"{file} names files outside of its folder: {listed(outside)}")
+    return parts
+
+
+def _all_parts(path: Path, part: re.Match[str]) -> list[str]:
+    """Return the names of all files of a model that is kept in several, of which one is given."""
+    count, digits = int(part[2]), len(part[1])
+    if count > MOST_PARTS:
+        raise LoadError(f"{shown(path.name)} is one of {count} files; a model of more than {MOST_PARTS} is not read")
+    before, after = path.name[: part.start(1)], path.name[part.end(1) :]
+    return [f"{before}{number:0{digits}}{after}" for number in range(1, count + 1)]
+
+
+MOST_PARTS = 1000
+"""Files that a model may be kept in."""
+
+
+def _sharded(path: Path, parts: Sequence[str], *, trusted: bool) -> Checkpoint:
+    """Read the weights of a model that are in several files beside each other.
+
+    Raises LoadError that names the files that are missing.
+    """
+    file = shown(path.name)
     if missing := [part for part in parts if not (path.parent / part).is_file()]:
-        raise LoadError(f"{file} names {len(parts)} files, of which {len(missing)} are missing: {listed(missing)}")
+        raise LoadError(f"{file} is of {len(parts)} files, of which {len(missing)} are missing: {listed(missing)}")
     state: dict[str, Tensor] = {}
     for part in parts:
-        read = read_checkpoint(path.parent / part, trusted=trusted)
+        read = _read_file(path.parent / part, trusted=trusted)
         if not isinstance(read, Checkpoint):
-            raise LoadError(f"{shown(part)}, which {file} names, holds a whole network and no weights")
+            raise LoadError(f"{shown(part)}, one of several files, holds a whole network and no weights")
         state |= read.groups[0].tensors if read.groups else {}
-    config, config_from = _config(_entries(index.get("metadata")), _beside(path))
+    config, config_from = _config({}, _beside(path))
     return Checkpoint(file, tuple(groups(state)), config, config_from, _architecture(config))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
-from dailies import dpx, png
+from dailies import dpx, png, stills
 from dailies.channels import INTEGERS
 from dailies.errors import RenderError, SequenceError
 
@@ -30,6 +30,8 @@ SIGNATURES = {
     b"RIFF": ".webp",
 }
 """How a frame's file begins, whatever its name ends in -> what OpenImageIO knows its format by."""
+
+FORMATS = "a PNG, TIFF, EXR, DPX, JPEG, BMP, WebP, TGA, Radiance HDR, JPEG 2000 or Cineon image"
 
 APP2, START_OF_SCAN = 0xE2, 0xDA
 """Markers in a JPEG."""
@@ -54,9 +56,11 @@ def opened(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.Imag
     Of a PNG whose ``pixels`` are not asked for it is given what stands before them.
     """
     suffix = next((suffix for start, suffix in SIGNATURES.items() if data.startswith(start)), None)
+    suffix = suffix or stills.suffix_of(data)
     if suffix is None or (suffix == ".webp" and data[8:12] != b"WEBP"):
-        reason = "it is not a PNG, TIFF, EXR, DPX, JPEG, BMP or WebP image" if data else "it is empty"
+        reason = f"it is not {FORMATS}" if data else "it is empty"
         raise SequenceError(f"frame {name} cannot be read: {reason}")
+    stills.refuse_misread(data, suffix, name)
     if suffix == ".png":
         try:
             deque(png.chunks(data), maxlen=0)
@@ -74,7 +78,8 @@ def opened(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.Imag
         if file is None:
             raise SequenceError(f"frame {name} cannot be read: {_complaint(oiio)}")
         try:
-            _seek_picture(file)
+            if file.format_name() == "tiff":
+                _seek_whole(file)
             yield file
         except (RuntimeError, MemoryError, UnicodeDecodeError, ValueError) as error:
             raise SequenceError(f"frame {name} cannot be read: {error or type(error).__name__}") from error
@@ -242,24 +247,6 @@ def _verify_values(
                 f"{written} holds other values than were rendered: channel {name} "
                 f"is {found[row, column]} and not {meant[row, column]} at {column}, {start + row}"
             )
-
-
-def _seek_picture(file: oiio.ImageInput) -> None:
-    """Go to the part of an EXR, or the page of a TIFF, that is the picture."""
-    if file.format_name() == "openexr":
-        _seek_colours(file)
-    elif file.format_name() == "tiff":
-        _seek_whole(file)
-
-
-def _seek_colours(file: oiio.ImageInput) -> None:
-    """Go to the first part of an EXR that has channels R, G and B; without one, stay at the first."""
-    part = 0
-    while not set("rgb") <= {each.lower() for each in file.spec().channelnames}:
-        part += 1
-        if not file.seek_subimage(part, 0):
-            file.seek_subimage(0, 0)
-            break
 
 
 def _seek_whole(file: oiio.ImageInput) -> None:

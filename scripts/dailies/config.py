@@ -79,6 +79,44 @@ def validated(config: Mapping, schema: Path, environ: Mapping[str, str] = os.env
     return complete
 
 
+def as_written(config: Mapping, entries: Iterable[str], schema: Path) -> dict[str, Any]:
+    """Return ``config`` with the texts of ``snakemake --config``, whose ``entries`` these are, as the user wrote them.
+
+    Snakemake reads every value as a number or as YAML, where `` #`` begins a comment, ``a: b`` is a mapping, ``[a]`` a
+    list and 0123 a number. For a key that accepts text, that is what it is, unless the key accepts a list or mapping,
+    too, and the value is one.
+    """
+    rules = yaml.safe_load(schema.read_text(encoding="utf-8"))["properties"]
+    complete = dict(config)
+    for entry in entries:
+        key, _, text = entry.partition("=")
+        value, types = config.get(key), _types(rules.get(key, {}))
+        is_meant = (isinstance(value, list) and "array" in types) or (isinstance(value, Mapping) and "object" in types)
+        if "string" in types and not is_meant and value == _as_snakemake_reads(text):
+            complete[key] = _unquoted(text)
+    return complete
+
+
+def _as_snakemake_reads(text: str) -> Any:
+    """Return what Snakemake 9.27 makes of the value of a ``--config`` entry."""
+    text = text.strip("'\"")
+    if not text:
+        return None
+    if text in ("True", "False"):
+        return text == "True"
+    for read in (int, float, partial(yaml.load, Loader=yaml.BaseLoader)):
+        try:
+            return read(text)
+        except (ValueError, yaml.YAMLError):
+            continue
+    return text
+
+
+def _unquoted(text: str) -> str:
+    """Remove one pair of quotes around a text."""
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
 def pixel_settings(config: Mapping) -> dict[str, Any]:
     """Return the part of a validated configuration that changes the pixels of a frame."""
     keys = ["precision", "tiled", "output_format", "transfer"] + (

@@ -13,6 +13,7 @@ from dailies import captions, files
 from dailies.errors import DailiesError
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
+from dailies.sequence import normal_form
 from dailies.shelves import Shelf, fitted, gather, labels, picture
 from dailies.text import counted
 
@@ -65,13 +66,13 @@ def chosen_frames(shot: FrameSequence, chosen: Sequence[str] | None) -> list[int
         return sorted({0, last // 2, last})
     numbers = {}
     for number, frame in enumerate(shot.frames):
-        numbers |= dict.fromkeys((frame.name, frame.output, Path(frame.name).stem), number)
-    if unknown := [name for name in chosen if name not in numbers]:
+        numbers |= dict.fromkeys(map(normal_form, (frame.name, frame.output, Path(frame.name).stem)), number)
+    if unknown := [name for name in chosen if normal_form(name) not in numbers]:
         raise UnknownFrame(
             f"contact_frames names {', '.join(unknown)}, but the sequence has {counted(len(shot.frames), 'frame')}, "
             f"{shot.frames[0].name} to {shot.frames[last].name}; correct contact_frames, or leave it out"
         )
-    return [numbers[name] for name in chosen]
+    return [numbers[normal_form(name)] for name in chosen]
 
 
 def _drawn(shot: FrameSequence, shelves: Sequence[Shelf], numbers: Sequence[int], *, threads: int) -> Image.Image:

@@ -3,13 +3,14 @@
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
 from dailies import bmp, codec, dpx, png
 from dailies.attributes import Attributes, attributes_of, density, exr_attributes, png_chunks, tiff_attributes
-from dailies.channels import Channels, depth_of, find_channels, float_type, narrowest, storage_of
+from dailies.channels import PLAIN, Channels, depth_of, find_channels, float_type, narrowest, storage_of
 from dailies.errors import RenderError, SequenceError
 from dailies.plain import Plain
 
@@ -38,6 +39,8 @@ class Header:
     """What of the frame is not rendered, in words."""
     revision: str = ""
     """What was changed about reading such a file since frames were first rendered from it: part of a frame's key."""
+    layer: str = ""
+    """Of an EXR: which of its layers it is; empty where that is the one that is taken without asking."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +58,19 @@ class Picture:
     """Of an EXR: further channels by name, float16 or float32."""
 
 
-def inspect(data: bytes, name: str) -> Header:
+def inspect(data: bytes, name: str, *, layer: str | None = None) -> Header:
     """Decode a whole frame to be sure that it can be rendered, and describe it.
 
+    ``layer`` names the layer of an EXR that is its picture, or is a glob, as ``channels.find_channels`` takes it.
     Raises SequenceError, naming the frame, when it cannot be decoded, is truncated or damaged, as far as its format
     lets one see that, or holds what is no colour.
     """
-    if plain := _plain(data, name):
+    if plain := _plain(data, name, layer):
         height, width = plain.values.shape[:2]
         return Header(width, height, plain.mode, plain.bits, floating=False, notes=plain.notes, revision=plain.revision)
     with codec.opened(data, name) as file:
+        channels = find_channels(file, name, layer)
         spec = file.spec()
-        channels = find_channels(spec, name)
         depth = depth_of(spec, channels, name)
         codec.read(file, data, storage_of(spec), name)
         revision = _revision(file, data, spec)
@@ -80,23 +84,34 @@ def inspect(data: bytes, name: str) -> Header:
             floating=depth.kind == "f",
             notes=tuple(_notes(file, data, spec, channels, name)),
             revision=revision,
+            layer=channels.layer,
         )
 
 
-def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
-    """Give a frame with all that has to be written again.
+def has_layer(data: bytes, name: str, layer: str) -> bool:
+    """Tell whether a file holds a layer of that name, or that a glob is true of."""
+    try:
+        with codec.opened(data, name) as file:
+            find_channels(file, name, layer)
+    except SequenceError:
+        return False
+    return True
+
+
+def decode(data: bytes, name: str, *, transfer: str | None = "clip", layer: str | None = None) -> Picture:
+    """Give a frame with all that has to be written again; ``layer`` is what ``inspect`` is given, or has found.
 
     Values are those of the file: of 8 bits uint8; of 10, 12 and 16 bits uint16, expanded to 0 to 65535; of
     floating-point numbers float32. Of these, ``transfer`` ``clip`` clamps what a network is given to 0 to 1, and NaN
     to 0; ``None`` leaves them as they are. Palettes are expanded, CMYK is converted. Raises SequenceError as
     ``inspect`` does.
     """
-    if plain := _plain(data, name):
+    if plain := _plain(data, name, layer):
         return _picture_of(plain, data, name)
     quick = png.is_ordinary(data)
     with codec.opened(data, name, pixels=not quick) as file:
+        channels = find_channels(file, name, layer)
         spec = file.spec()
-        channels = find_channels(spec, name)
         depth = depth_of(spec, channels, name)
         storage = storage_of(spec)
         values = codec.read_quickly(data, storage, name) if quick else codec.read(file, data, storage, name)
@@ -119,13 +134,15 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip") -> Picture:
         )
 
 
-def _plain(data: bytes, name: str) -> Plain | None:
-    """Return the picture of a kind that is read without OpenImageIO; None for the others."""
-    if data.startswith(b"BM"):
-        return bmp.read(data, name)
-    if data.startswith((b"SDPX", b"XPDS")):
-        return dpx.read(data, name)
-    return None
+def _plain(data: bytes, name: str, layer: str | None) -> Plain | None:
+    """Return the picture of a kind that is read without OpenImageIO; None for the others. It has no layers."""
+    reader = bmp.read if data.startswith(b"BM") else dpx.read if data.startswith((b"SDPX", b"XPDS")) else None
+    picture = reader(data, name) if reader else None
+    if picture and layer and not fnmatchcase(PLAIN, layer.casefold()):
+        raise SequenceError(
+            f"frame {name} has no layer '{layer}'; its layers: {PLAIN}. Set layer to one of them or to none"
+        )
+    return picture
 
 
 def _picture_of(plain: Plain, data: bytes, name: str) -> Picture:
@@ -242,6 +259,8 @@ def _revision(file: oiio.ImageInput, data: bytes, spec: oiio.ImageSpec) -> str:
 
 
 def _notes(file: oiio.ImageInput, data: bytes, spec: oiio.ImageSpec, channels: Channels, name: str) -> Iterator[str]:
+    if channels.note:
+        yield channels.note
     if channels.extra:
         listed = ", ".join(spec.channelnames[index] for index in channels.extra)
         yield f"channels {listed} are kept in EXR only"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dailies import files
-from dailies.sequence import Frame, Sequence, shards
+from dailies.sequence import Frame, Sequence, normal_form, shards
 
 PIXELS = 2
 """Version of the code that makes pixels: raise it when the same frame and model would render differently."""
@@ -167,7 +167,8 @@ def next_attempt(state: Path, sequence: Path, folder: Path, *, shard: str, shard
     due = attempt_after(state)
     if not state.is_file() or files.read_json(state)["status"] != "success":
         return due
-    lost = sequence.is_file() and not shards(sequence, shard_frames)[shard].outputs <= names(folder)
+    missing = shards(sequence, shard_frames)[shard].outputs - names(folder) if sequence.is_file() else ()
+    lost = any(not (folder / name).exists() for name in missing)  # macOS lists a name in another Unicode form
     return due + 1 if lost else due
 
 
@@ -217,6 +218,16 @@ def names(folder: Path) -> frozenset[str]:
 def _names(folder: Path, modified: int) -> frozenset[str]:
     del modified  # part of the cache's key
     return frozenset(entry.name for entry in folder.iterdir())
+
+
+def restore_names(folder: Path, outputs: Collection[str]) -> None:
+    """Rename those of the frames ``outputs`` in a folder whose names came back from a copy in another Unicode form."""
+    there = names(folder)
+    missing = {normal_form(name): name for name in outputs if name not in there and not name.isascii()}
+    for name in there if missing else ():
+        wanted = missing.get(normal_form(name))
+        if wanted and not (folder / wanted).exists():
+            (folder / name).rename(folder / wanted)
 
 
 def keys_of(sequence: Sequence, artifact: str, settings: Any) -> dict[str, str]:

@@ -70,7 +70,11 @@ def _reference(job: Measurement) -> Subject | None:
         return None
     paths = reference.matched(job.shot.frames, job.reference_dir).paths
     mine = {frame.output: paths[frame.output] for _, frame in job.places if frame.output in paths}
-    return Subject("reference", mine, {name: files.sha256_of(path) for name, path in mine.items()})
+    asked = [job.shot.layer] if job.shot.layer else []
+    digests = {name: files.sha256_of(path) for name, path in mine.items()}
+    return Subject(
+        "reference", mine, {name: files.digest([own, *asked]) if asked else own for name, own in digests.items()}
+    )
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,13 @@ class _Plan:
 
 def _plan(job: Measurement, subject: Subject, against: Subject | None, before: Frame | None, frame: Frame) -> _Plan:
     own, name = subject.digests[frame.output], frame.output
-    depends = {"still": [own, frame.sha256]}
+    depends = {"still": [own, *frame.contents]}
     if against and name in against.digests:
         depends["reference"] = [own, against.digests[name]]
         if LPIPS in job.metrics:
             depends[LPIPS] = [*depends["reference"], *job.weights]
     if before:
-        depends["motion"] = [own, frame.sha256, subject.digests[before.output], before.sha256]
+        depends["motion"] = [own, *frame.contents, subject.digests[before.output], *before.contents]
     found = ((group, _kept_together(job.metrics, group), each) for group, each in depends.items())
     return _Plan(
         before,
@@ -151,40 +155,44 @@ def _of_frame(
     against: Subject | None,
     plan: _Plan,
     metrics: Sequence[str],
-    read: Callable[[Path], "Picture"],
+    read: Callable[..., "Picture"],
 ) -> tuple[Values, list[str]]:
     """Measure the metrics of one group, and say why where one cannot be."""
     name = plan.frame.output
     try:
         if of_group(metrics, "reference"):
-            found = _compared(job, read(subject.paths[name]), against.paths[name], metrics)
-        else:
-            found = _beside_source(job, subject, plan, metrics, read)
-        return rounded(found), []
+            return _compared(job, read(*subject.place(name)), against.paths[name], metrics)
+        return rounded(_beside_source(job, subject, plan, metrics, read)), []
     except _Unfit as reason:
         return dict.fromkeys(metrics), [str(reason)]
 
 
-def _compared(job: Measurement, picture: "Picture", path: Path, metrics: Sequence[str]) -> Mapping[str, float | None]:
-    from dailies import quality
+def _compared(job: Measurement, picture: "Picture", path: Path, metrics: Sequence[str]) -> tuple[Values, list[str]]:
+    """Compare with the reference, in the layer that the sequence is rendered from where the reference has that, too."""
+    from dailies import frames, quality
 
+    layer, notes = job.shot.layer, []
     try:
-        image, truth = alike(picture, read_frame(path, transfer=job.transfer))
+        if layer and not frames.has_layer(path.read_bytes(), path.name, layer):
+            notes.append(f"the reference has no layer '{layer}'; the picture that it holds is compared")
+            layer = None
+        image, truth = alike(picture, read_frame(path, layer, transfer=job.transfer))
     except (SequenceError, OSError) as error:
         raise _Unfit(f"the reference cannot be read: {error}") from error
     if truth.shape != image.shape:
         raise _Unfit(f"the frame is {_size(image)} pixels and its reference {_size(truth)}")
     _refuse_infinite(frame=image, reference=truth)
-    return {LPIPS: job.lpips(image, truth)} if LPIPS in metrics else quality.compared(image, truth, metrics)
+    found = {LPIPS: job.lpips(image, truth)} if LPIPS in metrics else quality.compared(image, truth, metrics)
+    return rounded(found), notes
 
 
 def _beside_source(
-    job: Measurement, subject: Subject, plan: _Plan, metrics: Sequence[str], read: Callable[[Path], "Picture"]
+    job: Measurement, subject: Subject, plan: _Plan, metrics: Sequence[str], read: Callable[..., "Picture"]
 ) -> Mapping[str, float | None]:
     from dailies import quality
 
     def pair(name: str) -> tuple["np.ndarray", "np.ndarray"]:
-        return alike(read(subject.paths[name]), read(job.source.paths[name]))
+        return alike(read(*subject.place(name)), read(*job.source.place(name)))
 
     image, source = pair(plan.frame.output)
     _refuse_infinite(frame=image, source=source)

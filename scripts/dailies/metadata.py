@@ -7,6 +7,7 @@ from typing import Any
 from dailies import files, leaderboard, manifest
 from dailies.catalog import Artifact
 from dailies.sequence import load as load_sequence
+from dailies.sequence import notes
 from dailies.tables import columns
 from dailies.text import clean, counted, few
 
@@ -58,7 +59,10 @@ def describe(
             "not_chosen": _not_chosen(about["not_chosen"], went["artifact"]),
             "render": {key: went[key] for key in ("status", "error", "attempt")} | went["render"],
             "artifact": went["artifact"],
-            "input": {"digest": shot.digest, "frames": len(shot.frames), "skipped": len(shot.skipped)},
+            "input": {
+                **{"digest": shot.digest, "frames": len(shot.frames), "skipped": len(shot.skipped)},
+                **({"notes": noted} if (noted := notes(shot.frames)) else {}),
+            },
             "network": {
                 "builder": model.get("builder"),
                 "trust_pickle": model.get("trust_pickle"),

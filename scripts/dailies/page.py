@@ -267,7 +267,8 @@ def _made(
     """Bring the copies of some frames and their sheet up to date, by digest; give the records of both."""
     originals = {name: strip.shelf.originals[name] for name in strip.names if name in strip.shelf.originals}
     before = {name: known["frames"].get(strip.key(name), {}) for name in originals}
-    records = {name: _looked_at(path, before[name]) for name, path in originals.items()}
+    layers = strip.shelf.layers
+    records = {name: _looked_at(path, before[name], layers.get(name)) for name, path in originals.items()}
     sheet = strip.sheet(folder)
     number = strip.key(str(strip.number))
     again = sheet and not (known["sheets"].get(number) == _made_of(strip, records) and sheet.is_file())
@@ -278,7 +279,7 @@ def _made(
         if "error" in records[name] or not (stale or again):
             continue
         try:
-            image = eight_bit(path.read_bytes(), name)
+            image = eight_bit(path.read_bytes(), name, layers.get(name))
         except (SequenceError, OSError) as error:
             records[name] = _error(error)
             continue
@@ -298,14 +299,16 @@ def _made_of(strip: _Strip, records: Mapping[str, Mapping[str, Any]]) -> str:
     return files.digest([strip.size, [records.get(name, {}).get("sha256") for name in strip.names]])
 
 
-def _looked_at(original: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+def _looked_at(original: Path, before: Mapping[str, Any], layer: str | None) -> dict[str, Any]:
     """Give a frame's digest, which is not computed again while size and time stay the same; or its error."""
+    asked = [layer] if layer else []
     try:
         stat = original.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
+        stamp = [stat.st_size, stat.st_mtime_ns, *asked]
         if before.get("stamp") == stamp:
             return dict(before)
-        return {"stamp": stamp, "sha256": hashlib.sha256(original.read_bytes()).hexdigest()}
+        digest = hashlib.sha256(original.read_bytes()).hexdigest()
+        return {"stamp": stamp, "sha256": files.digest([digest, *asked]) if asked else digest}
     except OSError as error:
         return _error(error)
 

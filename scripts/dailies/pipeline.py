@@ -63,7 +63,7 @@ def read(frame: Frame, route: Route) -> Picture:
             f"frame {frame.name} has changed since the sequence was read; run again "
             "(touch the file first if its size and date are still the same)"
         )
-    return frames.decode(data, frame.name, transfer=route.transfer)
+    return frames.decode(data, frame.name, transfer=route.transfer, layer=frame.layer or None)
 
 
 def begin(frame: Frame, route: Route) -> dict[Frame, "Future[Picture]"]:

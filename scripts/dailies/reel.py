@@ -171,7 +171,8 @@ def _encode(
     threads: int,
 ) -> None:
     options = {"fflags": "+bitexact"} if lossless else {"movflags": "+faststart"}  # else Matroska draws an identity
-    with av.open(str(path), "w", format="matroska" if lossless else "mp4", options=options) as container:
+    # a bare name with a colon would be taken for an address
+    with av.open(f"file:{path}", "w", format="matroska" if lossless else "mp4", options=options) as container:
         stream = container.add_stream("ffv1" if lossless else "libx264", rate=rate)
         stream.width, stream.height = size
         codec = stream.codec_context

@@ -1,14 +1,13 @@
 """The reference: ground-truth frames, matched to those of the sequence by name and number."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from dailies import files
 from dailies.errors import SequenceError
-from dailies.sequence import EXTENSIONS, Frame, natural
+from dailies.sequence import EXTENSIONS, Frame, in_order, normal_form, numbers
 from dailies.text import counted, few
 
 
@@ -40,15 +39,14 @@ def matched(frames: Iterable[Frame], folder: Path) -> Reference:
     Raises SequenceError when the folder is none or holds no frame, and when none belongs to any of the sequence.
     """
     frames, found = list(frames), _listed(folder)
-    by_stem, by_number = _single(found, lambda path: path.stem), _single(found, lambda path: number(path.stem))
-    own = _single([Path(frame.name) for frame in frames], lambda path: number(path.stem))
+    theirs, ours = numbers(path.name for path in found), numbers(frame.name for frame in frames)
+    by_stem, by_number = _single(found, lambda path: _stem(path.name)), _single(found, lambda path: theirs[path.name])
+    own = _single([Path(frame.name) for frame in frames], lambda path: ours[path.name])
     paths = {}
     for frame in frames:
-        stem = Path(frame.name).stem
-        digits = number(stem)
-        path = by_stem.get(stem)
-        if path is None and digits in own:
-            path = by_number.get(digits)
+        path = by_stem.get(_stem(frame.name))
+        if path is None and ours[frame.name] in own:
+            path = by_number.get(ours[frame.name])
         if path is not None:
             paths[frame.output] = path
     if not paths:
@@ -60,10 +58,9 @@ def matched(frames: Iterable[Frame], folder: Path) -> Reference:
     return Reference(paths, tuple(frame.name for frame in frames if frame.output not in paths))
 
 
-def number(stem: str) -> int | None:
-    """Give the last number in a frame's name; None where there is none."""
-    digits = re.findall(r"\d+", stem)
-    return int(digits[-1]) if digits else None
+def _stem(name: str) -> str:
+    """Return a file name without its ending, in the form in which names are compared."""
+    return normal_form(Path(name).stem)
 
 
 def told_missing(missing: Iterable[str]) -> str | None:
@@ -94,4 +91,4 @@ def _listed(folder: Path) -> list[Path]:
     names = [entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS) and entry.is_file()]
     if not names:
         raise SequenceError(f"reference_dir {folder} holds no frame; frames end in {' '.join(EXTENSIONS)}")
-    return [folder / name for name in sorted(names, key=natural) if not name.startswith(".")]
+    return [folder / name for name in in_order(names) if not name.startswith(".")]

@@ -14,7 +14,7 @@ import dailies
 from dailies import devices, files
 from dailies.download import RECEIPT, WHOLE, is_same_artifact, loading_digest
 from dailies.errors import DailiesError
-from dailies.manifest import Entry, Manifest, basis, keys_of
+from dailies.manifest import Entry, Manifest, basis, keys_of, restore_names
 from dailies.pipeline import Route, begin, naming, read, render_frames
 from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
@@ -98,6 +98,7 @@ def render(job: Job, *, result: Path) -> None:
     whole, record = load_sequence(job.sequence), files.read_json(job.record)
     plan = split(whole, job.shard_frames)
     sequence = plan[job.shard]
+    restore_names(job.folder, sequence.outputs)
     _forget_others(result.parent, plan)
     loading = loading_digest(record, job.loading)
     if receipt["status"] == "success":

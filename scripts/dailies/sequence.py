@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,13 @@ from dailies.text import few
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".exr", ".dpx", ".webp")
+EXTENSIONS = (
+    *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".exr", ".dpx", ".webp"),
+    *(".tga", ".hdr", ".jp2", ".cin"),
+)
 """What counts as a frame, whatever the case of the letters."""
 
-VIDEOS = (".mov", ".mp4", ".mkv", ".avi", ".mxf")
+VIDEOS = (".mov", ".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mxf", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg")
 """What counts as a video, whatever the case of the letters."""
 
 DECODER = 2
@@ -32,6 +36,9 @@ READER = 2
 
 SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
 """How rendered frames of an ``output_format`` end; with ``auto`` that is EXR for floating-point numbers, else PNG."""
+
+NUMBER = re.compile(r"((?:(?<![^._])-)?\d+)")
+"""A number in a name; a minus belongs to it at the start of the name and after a dot or underscore."""
 
 WHOLE = "all"
 """The name of the one shard of a sequence that is not split."""
@@ -61,11 +68,14 @@ class Frame:
     """What of the frame is not rendered, in words."""
     revision: str = ""
     """What was changed about reading such a file since frames were first rendered from it; empty: nothing."""
+    layer: str = ""
+    """Of an EXR: the layer that is its picture; empty where that is the one that is taken without asking."""
 
     @property
     def contents(self) -> list[str]:
         """What the pixels that are read depend on."""
-        return [self.sha256, self.revision] if self.revision else [self.sha256]
+        layer = f"layer {self.layer}" if self.layer else ""
+        return [self.sha256, *filter(None, (self.revision, layer))]
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,8 @@ class Sequence:
     """Where the frames of a video are; without one they are in ``input_dir``."""
     fps: float | None = None
     """A video's own rate."""
+    layer: str | None = None
+    """The layer of EXR frames that the user asked for."""
 
     @cached_property
     def digest(self) -> str:
@@ -101,10 +113,54 @@ class Sequence:
         return max(frame.width * frame.height for frame in self.frames)
 
 
-def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Give a sort key that puts frame before frame_2, and frame_2 before frame_10."""
-    parts = re.split(r"(\d+)", Path(name).stem.casefold())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
+def normal_form(name: str) -> str:
+    """Return the NFC form of a name: macOS writes an accented letter as two characters, Linux and Windows as one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def numbers(names: Iterable[str]) -> dict[str, int | None]:
+    """Return the frame number of each file of a folder, by file name: the last number before its ending, or None.
+
+    A minus is a sign at the start of a name and after a dot or underscore: ``shot.-0002.exr`` is frame -2, as Maya and
+    Houdini write it. Elsewhere it separates, ``shot-0002.exr`` is frame 2, unless other files of the folder are
+    numbered without it: beside ``shot0000.exr``, ``shot-0002.exr`` is frame -2.
+    """
+    names = list(names)
+    negative = _negative(names)
+    return {name: int(parts[-2]) if len(parts := _parts(name, name in negative)) > 1 else None for name in names}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sort the files of a folder by name, with numbers as ``numbers`` reads them: frame_-1, frame_2, frame_10."""
+    names = list(names)
+    negative = _negative(names)
+    return sorted(names, key=lambda name: natural(name, negative=name in negative))
+
+
+def natural(name: str, *, negative: bool = False) -> tuple[list[tuple[int, int, str]], str]:
+    """Give a sort key that puts frame before frame_2, and frame_2 before frame_10.
+
+    With ``negative`` the dash before the last number is a minus sign, whatever precedes it.
+    """
+    parts = _parts(name.casefold(), negative)
+    return [(1, 0, part) if index % 2 == 0 else (0, int(part), "") for index, part in enumerate(parts) if part], name
+
+
+def _parts(name: str, negative: bool = False) -> list[str]:
+    """Split a file name before its ending into text and numbers, which take turns: the first and last are text."""
+    parts = NUMBER.split(Path(name).stem)
+    return [*parts[:-3], parts[-3][:-1], f"-{parts[-2]}", parts[-1]] if negative else parts
+
+
+def _negative(names: Iterable[str]) -> set[str]:
+    """Return the names in which a dash is a minus only because other names are numbered without it."""
+    split = {name: parts for name in names if len(parts := _parts(name)) > 1}
+    around = {(*parts[:-2], parts[-1]) for parts in split.values()}
+    return {
+        name
+        for name, parts in split.items()
+        if parts[-3].endswith("-") and (*parts[:-3], parts[-3][:-1], parts[-1]) in around
+    }
 
 
 def output_name(name: str, *, floating: bool = False, output_format: str = "auto") -> str:
@@ -121,9 +177,8 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
     try:
         entries = list(os.scandir(input_dir))
     except FileNotFoundError:
-        raise SequenceError(
-            f"input_dir {input_dir} does not exist; set input_dir to the folder of your frames"
-        ) from None
+        advice = misnamed(input_dir) or "set input_dir to the folder of your frames"
+        raise SequenceError(f"input_dir {input_dir} does not exist; {advice}") from None
     except NotADirectoryError:
         raise SequenceError(
             f"input_dir {input_dir} is a file and no video ({' '.join(VIDEOS)}); "
@@ -136,7 +191,22 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
         raise SequenceError(
             f"input_dir {input_dir} holds no frame ({len(entries)} other entries); frames end in {' '.join(EXTENSIONS)}"
         )
-    return sorted(found, key=lambda entry: natural(entry.name))
+    by_name = {entry.name: entry for entry in found}
+    return [by_name[name] for name in in_order(by_name)]
+
+
+def misnamed(path: Path) -> str | None:
+    """Say what a path that is not there should have been called, where a neighbour tells."""
+    try:
+        names = sorted(other.name for other in path.parent.iterdir())
+    except OSError:
+        return None
+    for name in names:
+        if name.startswith(f"{path.name} #"):
+            return f"there is '{path.with_name(name)}': put it in quotes, for in a file \" #\" begins a comment"
+        if normal_form(name) == normal_form(path.name):
+            return f"its name is there in another Unicode form, {name!a}: rename it, or copy its name"
+    return None
 
 
 def _is_frame(entry: os.DirEntry) -> bool:
@@ -149,15 +219,16 @@ def is_video(input_dir: Path) -> bool:
     return input_dir.is_file() and input_dir.suffix.lower() in VIDEOS
 
 
-def fingerprint(input_dir: Path, state: Path) -> str:
-    """Give a digest that changes when a frame comes, goes or is written again; nothing is opened.
+def fingerprint(input_dir: Path, state: Path, layer: str | None = None) -> str:
+    """Give a digest that changes when a frame comes, goes or is written again, or with ``layer``; nothing is opened.
 
     Of a video it also changes when its decoded frames in ``state`` were lost. Raises SequenceError as ``listing`` does.
     """
+    asked = [layer] if layer else []
     if is_video(input_dir):
         lost = _record(state).is_file() and not _decoded(state).is_dir()
-        return files.digest([_stamp(input_dir), lost])
-    return files.digest([READER, *(_stamp(entry) for entry in listing(input_dir))])
+        return files.digest([_stamp(input_dir), lost, *asked])
+    return files.digest([READER, *(_stamp(entry) for entry in listing(input_dir)), *asked])
 
 
 def _stamp(entry: os.DirEntry | Path) -> str:
@@ -169,15 +240,27 @@ def _stamp(entry: os.DirEntry | Path) -> str:
     return f"{entry.name}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
-def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, output_format: str = "auto", threads: int = 4) -> Sequence:
+def scan(
+    input_dir: Path,
+    *,
+    on_bad_frame: str,
+    cache: Path,
+    output_format: str = "auto",
+    layer: str | None = None,
+    threads: int = 4,
+) -> Sequence:
     """Read every frame of a folder once and describe it; frames already in ``cache`` are not read again.
 
     ``cache`` is a JSON file that maps the name, size and modification time of a frame's file to its description.
     ``on_bad_frame`` is ``error`` (an unreadable frame raises SequenceError, naming the first few) or ``skip``
     (it is left out: the sequence keeps a gap, no name shifts). Two frames that would render to one name raise
-    SequenceError. A video is decoded beside ``cache``, once.
+    SequenceError. A frame that came back with its name in another Unicode form renders to the name that it had.
+    ``layer`` is the name of the layer of EXR frames that is their picture, or a glob. A video is decoded
+    beside ``cache``, once.
     """
     if is_video(input_dir):
+        if layer:
+            raise SequenceError(f"layer is '{layer}', but video {input_dir.name} has no layers; set layer to none")
         clip = _clip(input_dir, cache.parent, threads)
         decoded = _decoded(cache.parent)
         found = scan(decoded, on_bad_frame="error", cache=cache, output_format=output_format, threads=threads)
@@ -186,13 +269,15 @@ def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, output_format: str 
     _report_others(input_dir, entries)
     _refuse_clashes([entry.name for entry in entries])
     known = _known(cache)
+    stems = _stems_before(known.values())
 
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
-        stamp = f"{READER}|{_stamp(entry)}"
+        stamp = f"{READER}|{_stamp(entry)}" + (f"|{layer}" if layer else "")
         try:
-            frame = known.get(stamp) or _read(Path(entry.path))
+            frame = known.get(stamp) or _read(Path(entry.path), layer)
             output = output_name(frame.name, floating=frame.floating, output_format=output_format)
-            return stamp, replace(frame, output=output)
+            stem = stems.get(normal_form(Path(output).stem), Path(output).stem)
+            return stamp, replace(frame, output=stem + Path(output).suffix)
         except SequenceError as error:
             return stamp, error
 
@@ -211,8 +296,9 @@ def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, output_format: str 
         raise SequenceError(f"{len(bad)} of {len(entries)} frames cannot be used: {reasons}. {advice}")
     for each in bad:
         log.warning("skipped: %s", each["reason"])
-    _report_notes(good.values())
-    return Sequence(tuple(good.values()), tuple(bad))
+    for line in notes(good.values()):
+        log.warning("%s", line)
+    return Sequence(tuple(good.values()), tuple(bad), layer=layer)
 
 
 def _decoded(state: Path) -> Path:
@@ -248,8 +334,9 @@ def _known(cache: Path) -> dict[str, Frame]:
 def _record_of(frame: Frame) -> dict[str, Any]:
     """Return a frame as it is written: what most do not have is left out, so that their records stay as they were."""
     record = asdict(frame)
-    if not frame.revision:
-        del record["revision"]
+    for name in ("revision", "layer"):
+        if not record[name]:
+            del record[name]
     return record
 
 
@@ -257,7 +344,13 @@ def _frame(data: dict[str, Any]) -> Frame:
     return Frame(**data | {"notes": tuple(data["notes"])})
 
 
-def _read(path: Path) -> Frame:
+def _stems_before(frames: Iterable[Frame]) -> dict[str, str]:
+    """Return how the rendered frames were named, by normal form, where that is not the only form of the name."""
+    stems = (Path(frame.output).stem for frame in frames)
+    return {normal_form(stem): stem for stem in stems if not stem.isascii()}
+
+
+def _read(path: Path, layer: str | None) -> Frame:
     from dailies import frames
 
     try:
@@ -269,7 +362,7 @@ def _read(path: Path) -> Frame:
         output=path.name,
         size=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
-        **asdict(frames.inspect(data, path.name)),
+        **asdict(frames.inspect(data, path.name, layer=layer)),
     )
 
 
@@ -280,20 +373,27 @@ def _report_others(input_dir: Path, entries: list[os.DirEntry]) -> None:
         log.info("not frames, ignored: %s", few(others))
 
 
-def _report_notes(found: Iterable[Frame]) -> None:
-    """Say what of the frames is not rendered, once and not for each of them."""
-    noted = {note: [frame.name for frame in found if note in frame.notes] for frame in found for note in frame.notes}
-    for note, named in noted.items():
-        log.warning("%s: %s", few(named), note)
+def notes(found: Iterable[Frame]) -> list[str]:
+    """Say what of the frames is not rendered, or is a choice, once and not for each of them."""
+    named: dict[str, list[str]] = {}
+    for frame in found:
+        for note in frame.notes:
+            named.setdefault(note, []).append(frame.name)
+    return [f"{few(names)}: {note}" for note, names in named.items()]
 
 
 def _refuse_clashes(names: list[str]) -> None:
     # whatever they end in: the page, too, knows a frame by its name alone
-    counts = Counter(Path(name).stem for name in names)
-    clashes = [name for name in names if counts[Path(name).stem] > 1]
+    stems = {name: normal_form(Path(name).stem) for name in names}
+    counts = Counter(stems.values())
+    clashes = [name for name in names if counts[stems[name]] > 1]
     if clashes:
+        by_form = len({Path(name).stem for name in clashes}) > len({stems[name] for name in clashes})
+        listed = (
+            few(map(ascii, clashes)) + " (names that differ in their Unicode form alone)" if by_form else few(clashes)
+        )
         raise SequenceError(
-            f"several frames would be rendered to one name: {few(clashes)}. Rename or remove all but one of each"
+            f"several frames would be rendered to one name: {listed}. Rename or remove all but one of each"
         )
 
 
@@ -307,6 +407,7 @@ def save(sequence: Sequence, path: Path) -> None:
             "fps": sequence.fps,
             "skipped": list(sequence.skipped),
             "frames": [_record_of(frame) for frame in sequence.frames],
+            **({"layer": sequence.layer} if sequence.layer else {}),
         },
     )
 
@@ -319,6 +420,7 @@ def load(path: Path) -> Sequence:
         skipped=tuple(data["skipped"]),
         folder=None if data["folder"] is None else path.parent / data["folder"],
         fps=data["fps"],
+        layer=data.get("layer"),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Shelf:
     """Whether a browser can reach the originals and shows their values as they are."""
     scale: float = 1
     """How many times wider and higher than the source's its frames are."""
+    layers: Mapping[str, str] = field(default_factory=dict)
+    """Output name of a frame -> the layer of an EXR that is its picture, or a glob, where that is not plain."""
 
 
 def in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -93,12 +95,13 @@ def labels(shelves: Sequence[Shelf]) -> list[str]:
     return [f"{models.index(shelf.key) + 1} {shelf.title}" if shelf.key in models else shelf.title for shelf in shelves]
 
 
-def eight_bit(data: bytes, name: str) -> Image.Image:
+def eight_bit(data: bytes, name: str, layer: str | None = None) -> Image.Image:
     """Give a frame as 8-bit RGB without colour profile, the values that a network is given, from 0 to 1.
 
-    Raises SequenceError when it cannot be decoded.
+    ``layer`` is the one of an EXR that is its picture. Raises SequenceError when it cannot be decoded.
     """
-    return Image.fromarray(np.ascontiguousarray(frames.converted(frames.decode(data, name).pixels, "uint8")))
+    picture = frames.decode(data, name, layer=layer)
+    return Image.fromarray(np.ascontiguousarray(frames.converted(picture.pixels, "uint8")))
 
 
 def picture(shelf: Shelf, name: str) -> Image.Image | None:
@@ -106,7 +109,7 @@ def picture(shelf: Shelf, name: str) -> Image.Image | None:
     if name not in shelf.originals:
         return None
     with suppress(SequenceError, OSError):
-        return eight_bit(shelf.originals[name].read_bytes(), name)
+        return eight_bit(shelf.originals[name].read_bytes(), name, shelf.layers.get(name))
     return None
 
 
@@ -136,13 +139,25 @@ def _source(shot: FrameSequence, input_dir: Path) -> Shelf:
         originals={frame.output: input_dir / frame.name for frame in shot.frames},
         bit_depth=max(frame.bit_depth for frame in shot.frames),
         as_it_is=False,
+        layers={frame.output: frame.layer for frame in shot.frames if frame.layer},
     )
 
 
 def _reference(shot: FrameSequence, reference_dir: Path) -> Shelf:
     originals = reference.matched(shot.frames, reference_dir).paths
     depth, _ = _first(originals.values())
-    return Shelf(REFERENCE, "Reference", originals, bit_depth=depth, as_it_is=False)
+    layers = _layers_asked_for(shot, originals)
+    return Shelf(REFERENCE, "Reference", originals, bit_depth=depth, as_it_is=False, layers=layers)
+
+
+def _layers_asked_for(shot: FrameSequence, originals: Mapping[str, Path]) -> dict[str, str]:
+    """Return the layer that the sequence is rendered from, for those of the reference's frames that have it, too."""
+    found = {}
+    for name, path in originals.items() if shot.layer else ():
+        with suppress(SequenceError, OSError):  # one that cannot be read is found later
+            if frames.has_layer(path.read_bytes(), path.name, shot.layer):
+                found[name] = shot.layer
+    return found
 
 
 def _model(shot: FrameSequence, folder: Path, about: Mapping[str, Any]) -> Shelf:

@@ -99,6 +99,7 @@ class Measurement:
             SOURCE,
             {frame.output: folder / frame.name for frame in self.shot.frames},
             {frame.output: "".join(frame.contents) for frame in self.shot.frames},
+            {frame.output: frame.layer for frame in self.shot.frames if frame.layer},
         )
 
     @cached_property
@@ -127,7 +128,13 @@ class Subject:
     paths: Mapping[str, Path] = field(repr=False)
     """By the name of the rendered frame."""
     digests: Mapping[str, str] = field(repr=False)
-    """The sha256 of each of them."""
+    """The sha256 of each of them, or a digest of it and its layer."""
+    layers: Mapping[str, str] = field(repr=False, default_factory=dict)
+    """Of those that are EXRs: the layer that is their picture, where that is not plain."""
+
+    def place(self, name: str) -> tuple[Path, str | None]:
+        """Say where a frame is: its file, and the layer in it."""
+        return self.paths[name], self.layers.get(name)
 
 
 def model_of(job: Measurement, folder: Path) -> Subject:
@@ -159,11 +166,14 @@ def record(job: Measurement, work: Callable[[], dict[str, Any]]) -> None:
     files.write_json(job.output, ending)
 
 
-def read_frame(path: Path, *, transfer: str | None) -> "Picture":
-    """Read a frame as float32 from 0 to 1: integers over their largest, floating-point numbers as ``transfer`` says."""
+def read_frame(path: Path, layer: str | None = None, *, transfer: str | None) -> "Picture":
+    """Read a frame as float32 from 0 to 1: integers over their largest, floating-point numbers as ``transfer`` says.
+
+    ``layer`` is the one of an EXR that is its picture.
+    """
     from dailies import frames
 
-    picture = frames.decode(path.read_bytes(), path.name, transfer=transfer)
+    picture = frames.decode(path.read_bytes(), path.name, transfer=transfer, layer=layer)
     return replace(picture, pixels=frames.converted(picture.pixels, "float32"), extra={})
 
 

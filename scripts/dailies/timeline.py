@@ -14,6 +14,7 @@ from dailies import files, reference
 from dailies.errors import TimelineError
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
+from dailies.sequence import numbers
 
 if TYPE_CHECKING:
     import opentimelineio as otio
@@ -39,7 +40,7 @@ class Stretch:
     start: int | None
     """The first frame's number; None for one frame that has none."""
     digits: int
-    """To how many digits numbers are filled up with zeros."""
+    """To how many digits numbers are filled up with zeros, without the sign."""
     suffix: str
 
     @property
@@ -50,12 +51,16 @@ class Stretch:
     def goes_on_with(self, name: str) -> bool:
         """Tell whether a name is that of the frame after the last."""
         prefix, number, suffix = self.following
-        return number is not None and name == f"{prefix}{number:0{self.digits}d}{suffix}"
+        if number is None:
+            return False
+        return name == f"{prefix}{'-' if number < 0 else ''}{abs(number):0{self.digits}d}{suffix}"
 
 
 def stretches(names: Iterable[str]) -> list[Stretch]:
     """Split a sequence's names, in order, where the numbers in them have a gap or are written otherwise."""
     found: list[Stretch] = []
+    names = list(names)
+    known = numbers(names)
     for name in names:
         if found and found[-1].goes_on_with(name):
             last = found[-1]
@@ -64,7 +69,8 @@ def stretches(names: Iterable[str]) -> list[Stretch]:
         suffix = Path(name).suffix
         match = NUMBERED.fullmatch(name.removesuffix(suffix))
         if match and int(match[2]) <= LARGEST_NUMBER:
-            found.append(Stretch((name,), match[1], int(match[2]), len(match[2]), match[3] + suffix))
+            prefix = match[1][:-1] if known[name] < 0 else match[1]
+            found.append(Stretch((name,), prefix, known[name], len(match[2]), match[3] + suffix))
         else:
             found.append(Stretch((name,), name, None, 0, ""))
     return found

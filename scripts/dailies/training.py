@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from dailies import files
-from dailies.reference import number
-from dailies.sequence import Frame, load
+from dailies.sequence import Frame, load, normal_form, numbers
 
-SINGLE = re.compile(r"\d{1,12}")
-SPAN = re.compile(r"(\d{1,12})(?:-|\.\.)(\d{1,12})")
+SINGLE = re.compile(r"-?\d{1,12}")
+SPAN = re.compile(r"(-?\d{1,12})(?:-|\.\.)(-?\d{1,12})")
 SLICE = re.compile(r"(\d{0,12}):(\d{0,12})(?::(\d{1,12}))?")
 
 SEEN = {"", "train", "training", "fit"}
@@ -52,17 +51,19 @@ def listed(text: str, frames: Sequence[Frame]) -> set[str]:
     Items are separated by commas, semicolons or spaces, with or without brackets and quotes. A number is that of the
     frame's name, a range ``a-b`` includes its end, a slice ``a:b:step`` does not, as in Python.
     """
+    known = numbers(frame.name for frame in frames)
     by_number: dict[int | None, set[str]] = {}
     for frame in frames:
-        by_number.setdefault(number(Path(frame.name).stem), set()).add(frame.output)
+        by_number.setdefault(known[frame.name], set()).add(frame.output)
     by_number.pop(None, None)
-    by_stem = {Path(frame.name).stem: frame.output for frame in frames}
+    by_stem = {normal_form(Path(frame.name).stem): frame.output for frame in frames}
     found: set[str] = set()
-    for item in re.split(r"[,;\s]+", re.sub(r"\s*(-|\.\.)\s*(?=\d)", r"\1", re.sub(r"[\[\](){}'\"]", " ", text))):
+    joined = re.sub(r"(?<=\d)\s*(-|\.\.)\s*(?=-?\d)", r"\1", re.sub(r"[\[\](){}'\"]", " ", text))
+    for item in re.split(r"[,;\s]+", joined):
         if wanted := _numbers(item, max(by_number, default=0)):
             found |= {output for each, outputs in by_number.items() if each in wanted for output in outputs}
-        elif Path(item).stem in by_stem:
-            found.add(by_stem[Path(item).stem])
+        elif (stem := normal_form(Path(item).stem)) in by_stem:
+            found.add(by_stem[stem])
     return found
 
 
@@ -78,10 +79,10 @@ def _numbers(item: str, last: int) -> range | None:
 
 def _in_dataset(dataset: Mapping[str, str], frames: Sequence[Frame], input_dir: Path) -> set[str]:
     places = [dataset["name"], *_texts(dataset["source"])]
-    stems = {Path(place).stem for place in places}
+    stems = {normal_form(Path(place).stem) for place in places}
     if any(_is_folder(place, input_dir) for place in places):
         return {frame.output for frame in frames}
-    return {frame.output for frame in frames if Path(frame.name).stem in stems}
+    return {frame.output for frame in frames if normal_form(Path(frame.name).stem) in stems}
 
 
 def _texts(source: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -40,6 +40,18 @@ EXACT = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACC
 ORDINARY = {1, 2, 4, 5, 6, 13, 14, 15}
 """Primaries and transfers, by their code in H.273, that a viewer shows as any untagged picture."""
 
+MATTES = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""Codecs whose alpha is a second picture in the container -> the decoder that reads it; FFmpeg's own does not."""
+
+LEADING = {"mpeg1video", "mpeg2video", "hevc"}
+"""Codecs in which frames at the beginning may need one that was cut off, and that FFmpeg then leaves out in silence."""
+
+MASTERING = struct.Struct("20i2i")
+"""FFmpeg's AVMasteringDisplayMetadata: x and y of red, green, blue and white, least and most light; what is known."""
+
+LIGHT_LEVEL = struct.Struct("2I")
+"""FFmpeg's AVContentLightMetadata: the most light of a pixel, and of a frame in the mean, in cd/m²."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -72,24 +84,25 @@ def decode(path: Path, folder: Path, *, threads: int = 4) -> Clip:
     for leftover in (unfinished, folder):
         shutil.rmtree(leftover, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    with _naming(path), av.open(str(path)) as container:
+    # a bare name with a colon would be taken for an address
+    with _naming(path), av.open(f"file:{path}") as container:
         stream = _stream(container, path)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         count = 0
         pending: deque[Future] = deque()
         with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-            for count, frame in enumerate(_frames(container, stream, path), start=1):
+            for count, (frame, matte) in enumerate(_frames(container, stream, path), start=1):
                 if count == 1:
                     _describe(path, stream, frame)
                 target = unfinished / f"{path.stem}_{count - 1:06d}.png"
-                pending.append(pool.submit(_write, frame, aspect, target))
+                pending.append(pool.submit(_write, frame, matte, aspect, target))
                 if len(pending) > 2 * threads:
                     pending.popleft().result()
             for future in pending:
                 future.result()
         if not count:
             raise SequenceError(f"video {path.name} holds no frame")
-        rate = stream.average_rate or stream.guessed_rate
+        rate = stream.average_rate or (stream.guessed_rate if count > 1 else None)
     unfinished.replace(folder)
     return Clip(count, float(rate) if rate else None)
 
@@ -152,6 +165,27 @@ def standing(frame: av.VideoFrame) -> tuple[bool, int, int]:
     return changed, -1 if down < 0 else 1, -1 if across < 0 else 1
 
 
+def light(frame: av.VideoFrame) -> list[bytes]:
+    """Return the PNG chunks that say what a frame's HDR10 metadata do: of the display it was graded on, of its light.
+
+    https://www.w3.org/TR/png-3/#mDCV-chunk, #cLLI-chunk
+    """
+    found = []
+    if told := frame.side_data.get("MASTERING_DISPLAY_METADATA"):
+        numbers = MASTERING.unpack_from(bytes(told))
+        pairs = zip(numbers[:20:2], numbers[1:20:2], strict=True)
+        *points, least, most = (Fraction(over, under or 1) for over, under in pairs)
+        if all(numbers[20:]) and least < most:
+            coded = [round(point * 50_000) for point in points]
+            coded += [round(each * 10_000) for each in (most, least)]
+            found.append(png.chunk("mDCV", struct.pack(">8H2I", *coded)))
+    if told := frame.side_data.get("CONTENT_LIGHT_LEVEL"):
+        levels = LIGHT_LEVEL.unpack_from(bytes(told))
+        if any(levels):
+            found.append(png.chunk("cLLI", struct.pack(">2I", *(10_000 * level for level in levels))))
+    return found
+
+
 def _reformatted(
     frame: av.VideoFrame, name: str, space: Colorspace, *, source: ColorRange, target: ColorRange
 ) -> av.VideoFrame:
@@ -201,8 +235,8 @@ def _matrixed(planes: list[np.ndarray], how: Coding, *, bits: int) -> np.ndarray
     return result
 
 
-def _write(frame: av.VideoFrame, aspect: Fraction, target: Path) -> None:
-    pixels = rgb(frame)
+def _write(frame: av.VideoFrame, matte: av.VideoFrame | None, aspect: Fraction, target: Path) -> None:
+    pixels = rgb(matte or frame)
     changed, down, across = standing(frame)
     if changed:
         pixels, aspect = pixels.transpose(1, 0, 2), 1 / aspect
@@ -212,7 +246,7 @@ def _write(frame: av.VideoFrame, aspect: Fraction, target: Path) -> None:
         labels.append(png.chunk("pHYs", png.aspect(aspect)))
     tags = (frame.color_primaries, frame.color_trc)
     if not set(tags) <= ORDINARY:
-        labels.append(png.chunk("cICP", bytes([*tags, 0, 1])))
+        labels += [png.chunk("cICP", bytes([*tags, 0, 1])), *light(frame)]
     files.write_bytes(target, png.encode(pixels, compression="fast", carried=labels))
 
 
@@ -229,8 +263,46 @@ def _stream(container: av.container.InputContainer, path: Path) -> av.VideoStrea
     return streams[0]
 
 
-def _frames(container: av.container.InputContainer, stream: av.VideoStream, path: Path) -> Iterator[av.VideoFrame]:
-    """Give all frames in the order of showing; raise SequenceError where one is damaged or missing."""
+class _Mattes:
+    """The frames of a video whose alpha is a second picture in the container, decoded once more, with it."""
+
+    def __init__(self, stream: av.VideoStream, path: Path) -> None:
+        self._name = path.name
+        self._waiting: deque[av.VideoFrame] = deque()
+        self._found = False
+        self._decoder: av.VideoCodecContext | None = None
+        tags = {name.lower(): value for name, value in stream.metadata.items()}
+        self._expected = tags.get("alpha_mode") == "1"
+        if self._expected and (name := MATTES.get(stream.codec_context.name)):
+            with suppress(av.error.FFmpegError, ValueError):  # FFmpeg was built without it
+                self._decoder = av.CodecContext.create(name, "r")
+
+    def feed(self, packet: av.Packet) -> None:
+        if self._decoder:
+            self._waiting.extend(self._decoder.decode(packet if packet.size else None))
+
+    def next(self, frame: av.VideoFrame) -> av.VideoFrame | None:
+        """Return a frame with its alpha; None where it has none."""
+        matte = self._waiting.popleft() if self._waiting else None
+        if matte is None or not any(component.is_alpha for component in matte.format.components):
+            return None
+        self._found = True
+        matte.colorspace, matte.color_range = frame.colorspace, frame.color_range
+        return matte
+
+    def report(self) -> None:
+        if self._expected and not self._found:
+            log.warning("%s has alpha, which cannot be decoded here: its frames are rendered without", self._name)
+
+
+def _frames(
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path
+) -> Iterator[tuple[av.VideoFrame, av.VideoFrame | None]]:
+    """Give all frames in the order of showing, each beside itself with alpha where that is a second picture.
+
+    Raises SequenceError where a frame is damaged or missing.
+    """
+    mattes = _Mattes(stream, path)
     packets = count = end = longest = 0
     begins = False
     durations = set()
@@ -239,6 +311,7 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, path
         begins |= packet.is_keyframe and not packets
         packets += packet.size > 0
         try:
+            mattes.feed(packet)
             decoded = packet.decode()
         except av.error.FFmpegError as error:
             raise SequenceError(f"video {path.name} is damaged at frame {count}: {error.strerror}") from error
@@ -250,13 +323,16 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, path
                 durations.add(frame.pts - last)
                 longest = max(durations)
             last = frame.pts
-            yield frame
+            yield frame, mattes.next(frame)
         shown = packet.dts if packet.pts is None else packet.pts
         if shown is not None:
             end = max(end, shown + (packet.duration or longest))
     if not begins and count < packets:
         lost = f"{packets - count} of its {packets} frames need one that is not there"
         raise SequenceError(f"video {path.name} lacks its beginning: {lost}")
+    if 0 < packets - count < count and stream.codec_context.name in LEADING:
+        lost = f"{packets - count} of its {packets} frames need one before its beginning"
+        log.warning("%s begins within what it was cut from: %s, and are left out", path.name, lost)
     due, found = _due(container, stream, packets=packets, end=end)
     if found < due:
         raise SequenceError(f"video {path.name} is truncated: it ends after {count} of {due} frames")
@@ -265,6 +341,9 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, path
     # how long the last frame of a variable rate is shown may not be written down
     if told and told - seconds > (1 if varies or not longest else float(longest * stream.time_base) / 2):
         raise SequenceError(f"video {path.name} is truncated: it ends after {seconds:.1f} of {told:.1f} seconds")
+    if not (due or told):
+        log.info("%s does not say how many frames it has: were its end missing, nobody could tell", path.name)
+    mattes.report()
     if varies:
         log.warning("%s has a variable frame rate: every frame is taken once, in order", path.name)
 

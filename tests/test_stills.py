@@ -1,0 +1,261 @@
+"""TGA, Radiance HDR, JPEG 2000 and Cineon: read as a second decoder reads them, or refused by name."""
+
+import io
+import struct
+
+import av
+import cv2
+import numpy as np
+import pytest
+from dailies.errors import SequenceError
+from dailies.frames import decode, inspect
+from frame_files import saved
+from PIL import Image
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+RGBA = RNG.integers(0, 256, (5, 7, 4), dtype=np.uint8)
+INDICES = RNG.integers(0, 16, 35, dtype=np.uint8)
+COLOURS = RNG.integers(0, 256, (16, 4), dtype=np.uint8)
+CODES = RNG.integers(0, 1024, (5, 7, 3))
+
+
+def tga(kind, bits, pixels, *, descriptor=0, colours=b"", of=(0, 0, 0), note=b""):
+    """Give a TGA of 7 × 5 pixels; ``of`` is the first, number and bits of its palette's colours."""
+    header = struct.pack("<BBBHHBHHHHBB", len(note), bool(of[1]), kind, *of, 0, 0, 7, 5, bits, descriptor)
+    return header + note + colours + pixels
+
+
+def cineon(codes, *, order=">", packing=5, channels=3, bits=10, interleave=0, signed=0, sense=0, padding=0):
+    """Give a Cineon file of 10-bit codes, three to a word."""
+    height, width, _ = codes.shape
+    header = bytearray(2048)
+    struct.pack_into(f"{order}6I", header, 0, 0x802A5FD7, 2048, 1024, 1024, 0, 2048 + 4 * width * height)
+    header[24:28], header[193] = b"V4.5", channels
+    for channel in range(channels):
+        header[196 + 28 * channel : 199 + 28 * channel] = bytes([0, channel + 1, bits])
+        struct.pack_into(f"{order}2I4f", header, 200 + 28 * channel, width, height, 0, 0, 1023, 2.046)
+    header[680:684] = bytes([interleave, packing, signed, sense])
+    struct.pack_into(f"{order}2I", header, 684, padding, 0)
+    red, green, blue = (codes[:, :, channel].astype(np.uint32) for channel in range(3))
+    words = red << 22 | green << 12 | blue << 2
+    return bytes(header) + (words >> 2 if packing == 6 else words).astype(f"{order}u4").tobytes()
+
+
+def jpeg2000(pixels, **options):
+    return saved(Image.fromarray(pixels), "JPEG2000", **options)
+
+
+def refused(data):
+    with pytest.raises(SequenceError) as error:
+        inspect(data, "a")
+    with pytest.raises(SequenceError, match=r"^frame a cannot be read: "):
+        decode(data, "a")
+    return str(error.value).removeprefix("frame a cannot be read: ").removesuffix("; convert it first")
+
+
+@pytest.mark.parametrize("compression", [None, "tga_rle"])
+@pytest.mark.parametrize("orientation", [1, -1])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
+def test_a_tga_is_read_as_pillow_reads_it(mode, orientation, compression):
+    image = Image.fromarray(RGBA).convert("RGB" if mode == "P" else "RGBA").convert(mode)
+    data = saved(image, "TGA", compression=compression, orientation=orientation)
+
+    found = decode(data, "a.tga")
+
+    wanted = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+    np.testing.assert_array_equal(found.pixels, wanted[:, :, :3])
+    if mode.endswith("A"):
+        np.testing.assert_array_equal(found.alpha, wanted[:, :, 3])
+    assert inspect(data, "a.tga").mode == ("RGB" if mode == "P" else mode)
+
+
+def by_ffmpeg(data, codec):
+    context = av.CodecContext.create(codec, "r")
+    return next(iter([*context.decode(av.Packet(data)), *context.decode(None)])).to_ndarray(format="rgb24")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        tga(2, 16, RNG.integers(0, 65536, 35, dtype=np.uint16).tobytes()),
+        tga(2, 15, RNG.integers(0, 32768, 35, dtype=np.uint16).tobytes()),
+        tga(2, 24, RGB.tobytes(), descriptor=0x10),
+        tga(2, 24, RGB.tobytes(), descriptor=0x30),
+        tga(2, 24, RGB.tobytes(), note=b"a note"),
+        tga(2, 24, RGB.tobytes(), colours=COLOURS[:, :3].tobytes(), of=(0, 16, 24)),
+        tga(1, 8, INDICES.tobytes(), colours=COLOURS[:, :3].tobytes(), of=(0, 16, 24)),
+        tga(1, 8, (INDICES % 12 + 4).astype(np.uint8).tobytes(), colours=COLOURS[:12, :3].tobytes(), of=(4, 12, 24)),
+        tga(1, 8, INDICES.tobytes(), colours=COLOURS[:8].tobytes(), of=(0, 16, 16)),
+    ],
+    ids=[
+        "16 bits",
+        "15 bits",
+        "from the right",
+        "from the top right",
+        "note",
+        "palette unused",
+        "palette",
+        "part",
+        "16",
+    ],
+)
+def test_a_rare_tga_is_read_as_ffmpeg_reads_it(data):
+    np.testing.assert_array_equal(decode(data, "a.tga").pixels, by_ffmpeg(data, "targa"))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (tga(2, 24, RGB.tobytes(), descriptor=0x40), "it is a TGA whose rows are interleaved"),
+        (tga(3, 16, bytes(70)), "it is a TGA of 16-bit grey"),
+        (tga(2, 16, bytes(70), descriptor=1), "it is a TGA of 16 bits with alpha"),
+        (
+            tga(1, 8, INDICES.tobytes(), colours=COLOURS.tobytes(), of=(0, 16, 32)),
+            "it is a TGA with alpha in its palette",
+        ),
+        (
+            tga(2, 32, RGBA.tobytes(), descriptor=8)
+            + bytes(494)
+            + b"\4"
+            + struct.pack("<2I", 18 + 140, 0)
+            + b"TRUEVISION-XFILE.\0",
+            "it is a TGA whose colours are multiplied by alpha",
+        ),
+    ],
+    ids=["interleaved", "grey", "alpha bit", "palette", "multiplied"],
+)
+def test_a_tga_that_is_read_wrong_is_refused(data, reason):
+    assert refused(data) == reason
+
+
+@pytest.mark.parametrize("compression", [None, "tga_rle"])
+def test_a_tga_that_was_cut_off_is_refused(compression):
+    smooth = np.repeat(np.arange(64, dtype=np.uint8), 3).reshape(1, 64, 3).repeat(20, axis=0)
+    data = saved(Image.fromarray(smooth), "TGA", compression=compression)
+
+    for size in (10, 100, len(data) // 2, len(data) - 60):
+        assert refused(data[:size])
+
+
+@pytest.mark.parametrize("data", [bytes(100), tga(2, 24, b""), tga(4, 24, RGB.tobytes()), b"\0\0\2" + b"text" * 30])
+def test_what_only_looks_like_a_tga_is_none(data):
+    assert refused(data).startswith("it is not a PNG, TIFF, ")
+
+
+@pytest.mark.parametrize("no_jp2", [False, True], ids=["jp2", "codestream"])
+@pytest.mark.parametrize(
+    "pixels",
+    [RGB, RGBA, RGB[:, :, 0], RNG.integers(0, 65536, (5, 7), dtype=np.uint16)],
+    ids=["RGB", "RGBA", "grey", "16-bit grey"],
+)
+def test_a_jpeg_2000_without_loss_is_what_was_written(pixels, no_jp2):
+    data = jpeg2000(pixels, no_jp2=no_jp2)
+
+    found = decode(data, "a.jp2")
+
+    wanted = pixels if pixels.ndim == 3 else pixels[:, :, None].repeat(3, axis=2)
+    np.testing.assert_array_equal(found.pixels, wanted[:, :, :3])
+    if wanted.shape[2] == 4:
+        np.testing.assert_array_equal(found.alpha, wanted[:, :, 3])
+    assert (found.pixels.dtype, found.grey) == (pixels.dtype, pixels.ndim == 2)
+
+
+def test_a_deep_jpeg_2000_keeps_its_bits():
+    deep = RNG.integers(0, 65536, (40, 50, 3), dtype=np.uint16)
+    _, data = cv2.imencode(".jp2", deep[:, :, ::-1], [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])
+
+    np.testing.assert_array_equal(decode(data.tobytes(), "a.jp2").pixels, deep)
+
+
+def test_a_lossy_jpeg_2000_is_read_as_ffmpeg_reads_it():
+    smooth = np.add.outer(np.arange(40), np.arange(50))[:, :, None] + np.array([0, 50, 100])
+    data = jpeg2000(smooth.astype(np.uint8), irreversible=True, quality_mode="dB", quality_layers=[40])
+
+    found = decode(data, "a.jp2").pixels.astype(int)
+
+    assert np.abs(found - by_ffmpeg(data, "jpeg2000")).max() <= 1
+
+
+def test_a_jpeg_2000_in_other_colours_is_refused():
+    data = jpeg2000(RGBA)
+    place = data.index(b"colr") + 4
+    cmyk = data[:place] + b"\1\0\0" + struct.pack(">I", 12) + data[place + 7 :]
+
+    assert refused(cmyk) == "it is a JPEG 2000 in colour space 12; sRGB, grey, sYCC are read"
+
+
+def test_a_damaged_jpeg_2000_is_refused():
+    data = jpeg2000(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+    with pytest.raises(SequenceError, match=r"^frame a\.jp2 cannot be read: "):
+        inspect(data[: len(data) // 2], "a.jp2")
+
+
+def test_a_radiance_picture_is_read_as_opencv_reads_it():
+    values = np.abs(RNG.normal(0.5, 3, (9, 12, 3))).astype(np.float32)
+    values[0, 0] = 0
+    _, data = cv2.imencode(".hdr", values)
+    data = data.tobytes()
+
+    found = decode(data, "a.hdr", transfer=None)
+
+    np.testing.assert_array_equal(found.pixels, cv2.imdecode(np.frombuffer(data, np.uint8), -1)[:, :, ::-1])
+    about = inspect(data, "a.hdr")
+    assert (about.floating, about.mode, about.width, about.height) == (True, "RGB", 12, 9)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ((b"rgbe", b"xyze"), "no FORMAT specifier found"),
+        ((b"-Y 9", b"-Y 8"), None),
+        ((b"#?RADIANCE", b"#?RGBE"), None),
+    ],
+)
+def test_a_radiance_picture_of_another_kind(change, reason):
+    data = cv2.imencode(".hdr", np.ones((9, 12, 3), np.float32))[1].tobytes().replace(*change)
+
+    if reason:
+        assert refused(data) == reason
+    else:
+        assert decode(data, "a.hdr").pixels.max() == 1
+
+
+def test_a_radiance_picture_that_was_cut_off_is_refused():
+    data = cv2.imencode(".hdr", np.random.default_rng(0).random((9, 12, 3), np.float32))[1].tobytes()
+
+    assert refused(data[: len(data) * 2 // 3]).startswith("Read error")
+
+
+@pytest.mark.parametrize(("order", "packing"), [(">", 5), ("<", 5), (">", 6)])
+def test_a_cineon_is_read_by_the_book(order, packing):
+    data = cineon(CODES, order=order, packing=packing)
+
+    found = decode(data, "a.cin")
+
+    np.testing.assert_array_equal(found.pixels, CODES << 6 | CODES >> 4)
+    assert (inspect(data, "a.cin").bit_depth, found.pixels.dtype) == (10, np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"packing": 0}, "it is a Cineon file whose values are packed otherwise than three to a word"),
+        ({"channels": 1}, "it is a Cineon file of 1 channels"),
+        ({"bits": 12}, "it is a Cineon file of 12 bits"),
+        ({"interleave": 1}, "it is a Cineon file whose channels are interleaved, or whose rows are padded"),
+        ({"padding": 4}, "it is a Cineon file whose channels are interleaved, or whose rows are padded"),
+        ({"sense": 1}, "it is a Cineon file of signed values, or a negative"),
+        ({"signed": 1}, "it is a Cineon file of signed values, or a negative"),
+    ],
+)
+def test_a_cineon_that_is_read_wrong_is_refused(changes, reason):
+    assert refused(cineon(CODES, **changes)) == reason
+
+
+def test_a_cineon_that_was_cut_off_is_refused():
+    data = cineon(CODES)
+
+    for size in (8, 700, 1500, len(data) - 20):
+        assert refused(data[:size])

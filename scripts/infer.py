@@ -1,6 +1,9 @@
 """Adapter of rule infer."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies import environment
 
@@ -35,6 +38,7 @@ if __name__ == "__main__":
                 threads=snakemake.threads,
                 attempt=snakemake.params.attempt,
                 trust_pickle=snakemake.config["trust_pickle"],
+                forced=snakemake.params.forced,
             ),
             result=Path(snakemake.output.outcome),
         )

@@ -10,6 +10,9 @@ from pathlib import Path
 from dailies.errors import DailiesError
 from dailies.text import plain
 
+FAILED = "failed: "
+"""How the last line of a failed job's log begins."""
+
 LINE = "%(asctime)s %(levelname)-7s %(message)s"
 
 
@@ -49,9 +52,20 @@ def job_log(path: str) -> Iterator[None]:
             else:
                 traceback.print_exc()
                 reason = f"{type(error).__name__}: {error}"
-            print(f"failed: {reason}")
+            print(f"{FAILED}{reason}")
             raise SystemExit(1) from None
         finally:
             logging.captureWarnings(False)
             root.removeHandler(handler)
             root.setLevel(level)
+
+
+def failures(folder: Path, *, since: float) -> list[str]:
+    """Return how the logs of failed jobs end, of those written ``since`` a time, each after the name of its log."""
+    found = []
+    for path in sorted(folder.glob("*.log")):
+        if path.stat().st_mtime >= since:
+            last = (path.read_text(encoding="utf-8", errors="replace").splitlines() or [""])[-1]
+            if last.startswith(FAILED):
+                found.append(f"{path.stem} failed: {last.removeprefix(FAILED)}")
+    return found

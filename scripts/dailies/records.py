@@ -1,14 +1,15 @@
 """Records: what is known of each model, one file of what rendering depends on and one of the rest, and its folder."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from dailies import catalog, files, naming
 from dailies.catalog import Artifact
-from dailies.survey import Found
+from dailies.survey import OTHER_STATUS, Found
 from dailies.tables import columns
-from dailies.text import clean, in_bytes
+from dailies.text import clean, counted, in_bytes
 
 
 class _Folders:
@@ -103,3 +104,13 @@ def table(index: Path) -> str:
         values = (name, run["architecture"], run["epoch"], *losses, clean(artifact.label), size)
         rows.append(tuple("-" if value is None else str(value) for value in values))
     return columns(rows)
+
+
+def counts(index: Path) -> str:
+    """Count the models and, by reason, the runs that are not rendered: "3 models; passed over: 2 FAILED, 1 deleted"."""
+    path = index.with_name("skipped.json")
+    skipped = files.read_json(path) if path.is_file() else []
+    reasons = Counter(clean(run["status"]) if run["kind"] == OTHER_STATUS else run["kind"] for run in skipped)
+    models = counted(len(files.read_json(index)["models"]), "model")
+    passed_over = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"{models}; passed over: {passed_over}" if passed_over else models

@@ -13,7 +13,7 @@ import dailies
 from dailies import devices, files
 from dailies.download import RECEIPT, WHOLE
 from dailies.errors import DailiesError
-from dailies.manifest import Entry, Manifest, basis, keys_of
+from dailies.manifest import Entry, Manifest, basis, forget, keys_of
 from dailies.pipeline import Route, begin, naming, read, render_frames
 from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
@@ -56,6 +56,8 @@ class Job:
     attempt: int
     trust_pickle: bool | Sequence[str]
     """Whether loading may run code that the artifact brings along, or the runs and experiments that are trusted."""
+    forced: str | None = None
+    """The invocation that was told to render all frames again, those in place included; None for any other."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def render(job: Job, *, result: Path) -> None:
     _forget_others(result.parent, plan)
     loading = files.digest([record["architecture"], record["hints"], job.loading])
     if receipt["status"] == "success":
+        if job.forced:
+            forget(job.manifest, sequence.outputs, job.forced)
         ending = _nothing_to_do(job, receipt, sequence, loading)
         if ending is None and not (job.weights / WHOLE).is_dir():
             lost = f"{job.weights / WHOLE} was deleted; the next invocation fetches it again"
@@ -104,7 +108,7 @@ def render(job: Job, *, result: Path) -> None:
         "artifact": {key: receipt.get(key) for key in ("uri", "path", "sha256", "size")},
         "input": {"digest": sequence.digest, "frames": len(sequence.frames), "skipped": len(sequence.skipped)},
     }
-    files.write_json(job.state, outcome)
+    files.write_json(job.state, outcome | ({"forced": job.forced} if job.forced else {}))
     files.write_json(result, outcome)
     if ending.error:
         log.error("%s: %s", ending.status, ending.error)
@@ -142,7 +146,8 @@ def _nothing_to_do(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence
 def _manifest(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, model: Mapping[str, Any]) -> Manifest:
     """Open the manifest of the frames that this very network renders with these settings."""
     depends_on = [dict(job.settings), model["network"], model["signature"]]
-    return Manifest(job.manifest, folder=job.folder, keys=keys_of(sequence, receipt["sha256"], depends_on))
+    keys = keys_of(sequence, receipt["sha256"], depends_on)
+    return Manifest(job.manifest, folder=job.folder, keys=keys, forced=bool(job.forced))
 
 
 def _attempt(

@@ -30,6 +30,9 @@ DECODER = 2
 SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
 """How rendered frames of an ``output_format`` end; with ``auto`` that is EXR for floating-point numbers, else PNG."""
 
+MEMORY = "frames_read.json"
+"""The name of the file of what scans found, by the state of each frame's file."""
+
 WHOLE = "all"
 """The name of the one shard of a sequence that is not split."""
 
@@ -203,6 +206,12 @@ def scan(input_dir: Path, *, on_bad_frame: str, cache: Path, output_format: str 
         log.warning("skipped: %s", each["reason"])
     _report_notes(good.values())
     return Sequence(tuple(good.values()), tuple(bad))
+
+
+def forget(state: Path) -> None:
+    """Forget what earlier scans found: every frame is read again, and a video decoded again."""
+    (state / MEMORY).unlink(missing_ok=True)
+    _record(state).unlink(missing_ok=True)
 
 
 def _decoded(state: Path) -> Path:

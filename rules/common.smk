@@ -1,11 +1,12 @@
 """Configuration and input functions; MLflow is asked once per invocation, and only when jobs are planned."""
 
+import atexit
 import sys
 from functools import cache
 from pathlib import Path
 
 from snakemake.logging import logger
-from snakemake.settings.enums import Quietness
+from snakemake.settings.enums import Quietness, RerunTrigger
 
 HERE = Path(str(workflow.current_basedir)).parent
 sys.path.insert(0, str(HERE / "scripts"))  # an installed package may be called dailies, too
@@ -23,6 +24,7 @@ from dailies import (
     records,
     sequence,
     sources,
+    verbs,
 )
 from dailies.config import loading_settings, pixel_settings, validated
 from dailies.devices import refuse_missing
@@ -67,6 +69,9 @@ GIVEN = sorted(config)
 
 config.update(told(validated, config, HERE / "config" / "config.schema.yaml"))
 
+if (moved := workflow.modifier.path_modifier.replace_prefix(config["output_dir"])) != config["output_dir"]:
+    config["output_dir"] = str(Path(moved).absolute())  # the prefix of a module, which is not put before such a path
+
 if "downloads" not in workflow.global_resources:  # else --resources gpu=1 would let all models be downloaded at once
     workflow.register_resource("downloads", 4)
 
@@ -104,10 +109,24 @@ def take_output():
     """End the invocation when another one works in the output folder."""
     if is_executed():
         told(lock.take, Path(STATE))
+        if RerunTrigger.PARAMS not in workflow.dag_settings.rerun_triggers:
+            logger.warning(
+                "dailies: --rerun-triggers is without params, by which it is noticed what failed, what has changed and "
+                "what is forced: some of it may not be rendered"
+            )
 
 
-if workflow.is_main_process and lock.is_asked_to_clear(sys.argv) and (running := lock.clear(Path(STATE))):
-    logger.warning(f"dailies: {running}")
+def tell_what_stays():
+    """Say at the end which frames Snakemake did not delete."""
+    if left := verbs.left_by_deletion(Path(OUT), Path(STATE)):
+        print(f"dailies: {left}", file=sys.stderr)
+
+
+if workflow.is_main_process:
+    if verbs.is_asked(verbs.UNLOCK, sys.argv) and (running := lock.clear(Path(STATE))):
+        logger.warning(f"dailies: {running}")
+    if verbs.is_asked(verbs.DELETE_OUTPUT, sys.argv):
+        atexit.register(tell_what_stays)
 
 
 @cache

@@ -145,7 +145,7 @@ def test_a_workflow_that_uses_this_one_forces_renders_by_its_own_names(rendered)
     )
     (rendered.root / "studio.yaml").write_text(json.dumps(rendered.config))
     before = all_written(rendered)
-    arguments = ("-s", "Snakefile", "--configfile", "studio.yaml", "--rerun-triggers", "mtime")
+    arguments = ("-s", "Snakefile", "--configfile", "studio.yaml")
 
     output = rendered.snakemake(*arguments, "-R", "our_infer")
 

@@ -5,48 +5,55 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dailies import files
-from dailies.errors import FolderInUse
+from dailies.errors import ConfigError, FolderInUse
 
-if TYPE_CHECKING:
-    from filelock import FileLock
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
-HOLDER, HELD = "lock", "lock.held"
-"""The file that says which invocation works in the folder, and the one that the system locks as long as it lives."""
+NAME = "lock"
+"""The file that the system locks as long as an invocation runs, and that says which one it is."""
 
 
 def take(state: Path) -> None:
     """Take the lock of an output folder, whose ``state`` is inside it, until this process ends.
 
     The system frees the lock of a process on this machine that was killed. Raises FolderInUse when another invocation
-    has it, and when one on another machine has left its name, as its end cannot be seen from here.
+    has it, and when one on another machine has left its name, as its end cannot be seen from here; ConfigError when the
+    folder cannot be written to.
     """
-    state.mkdir(parents=True, exist_ok=True)
-    lock, holder = _acquired(state), _holder(state)
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = _acquired(state)
+    except OSError as error:
+        raise ConfigError(f"{_named(state)} cannot be written to: {files.reason(error, state)}") from None
+    holder = _holder(state)
     if lock is None:
         raise FolderInUse(
             f"{_named(state)} is in use by another invocation{_described(holder)}; "
             "wait for it, or set another output_dir"
         )
     if holder and holder["host"] != socket.gethostname():
-        lock.release()
+        os.close(lock)
         raise FolderInUse(
             f"{_named(state)} is in use by an invocation on another machine{_described(holder)}; wait for it, or if it "
-            f"no longer runs there, snakemake --unlock or delete {state / HOLDER}"
+            f"no longer runs there, snakemake --unlock or delete {state / NAME}"
         )
     started = time.strftime("%Y-%m-%d %H:%M:%S")
-    files.write_json(state / HOLDER, {"host": socket.gethostname(), "pid": os.getpid(), "started": started})
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, files.dump_json({"host": socket.gethostname(), "pid": os.getpid(), "started": started}), 0)
     atexit.register(_release, state, lock)
 
 
 def clear(state: Path) -> str | None:
     """Remove what an invocation left that no longer runs; return a sentence where one still runs on this machine."""
-    if not (state / HOLDER).exists():
+    if not (state / NAME).exists():
         return None
     lock = _acquired(state)
     if lock is None:
@@ -55,35 +62,46 @@ def clear(state: Path) -> str | None:
     return None
 
 
-def is_asked_to_clear(arguments: Iterable[str]) -> bool:
-    """Return whether a command line of Snakemake asks to unlock; nothing else in a Snakefile is told of it."""
-    return any(len(each) > len("--un") and "--unlock".startswith(each) for each in arguments)
+def _acquired(state: Path) -> int | None:
+    """Return a descriptor of the file, locked; None where another process has it. It is not handed on to children."""
+    while True:
+        descriptor = os.open(state / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        if not _is_lockable(descriptor, state):
+            os.close(descriptor)
+            return None
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # its last holder has deleted it meanwhile
 
 
-def _acquired(state: Path) -> "FileLock | None":
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(state / HELD)
+def _is_lockable(descriptor: int, state: Path) -> bool:
+    """Lock a file; where the disk knows no locks, look whether its holder lives."""
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return None
-    return lock
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        pass
+    import psutil
+
+    holder = _holder(state)
+    return not (holder and holder["host"] == socket.gethostname() and psutil.pid_exists(holder["pid"]))
 
 
-def _release(state: Path, lock: "FileLock") -> None:
+def _release(state: Path, lock: int) -> None:
     with suppress(OSError):  # the folder may have been deleted meanwhile
-        (state / HOLDER).unlink(missing_ok=True)
-        (state / HELD).unlink(missing_ok=True)
-        lock.release()
-        for folder in (state, state.parent):  # nothing was found to do
+        (state / NAME).unlink(missing_ok=True)
+        os.close(lock)
+        for folder in (state, state.parent):  # where nothing was found to do
             folder.rmdir()
 
 
 def _holder(state: Path) -> dict[str, Any] | None:
     """Return who has the lock; None where that is not said, or not yet."""
     with suppress(OSError, json.JSONDecodeError):
-        return files.read_json(state / HOLDER)
+        return files.read_json(state / NAME)
     return None
 
 

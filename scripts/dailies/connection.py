@@ -48,8 +48,8 @@ PACKAGES = {
 }
 """By the scheme of an artifact location, the module that reads it and the packages that bring it."""
 
-LONGEST_WORDS, LONGEST_ANSWER = 500, 10_000
-"""Characters of what a server says, and bytes of an answer in which they are looked for."""
+LONGEST_WORDS, LONGEST_SENTENCE, LONGEST_ANSWER = 500, 300, 10_000
+"""Characters of what MLflow says, and of what another program does; bytes of an answer in which that is looked for."""
 
 BROKEN = re.compile(
     r"Connection broken|IncompleteRead|Response ended prematurely|Connection aborted|Connection reset|"
@@ -414,7 +414,7 @@ def _words(text: str) -> str:
         with suppress(ValueError):
             return _told(json.loads(body[1].rstrip("'")))
     found = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", body[1]) if body else ""
-    return re.sub(r"\s+", " ", found).strip(" '\"")[:200]
+    return re.sub(r"\s+", " ", found).strip(" '\"")[:LONGEST_SENTENCE]
 
 
 def _told(said: dict[str, Any]) -> str:

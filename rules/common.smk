@@ -41,18 +41,14 @@ def is_silent():
     return Quietness.ALL in (workflow.output_settings.quiet or ()) and not workflow.dryrun
 
 
-def complain(sentence):
-    """Tell the user what went wrong, also with --quiet all: an exit code says too little."""
-    if is_silent():
-        print(f"dailies: {sentence}", file=sys.stderr)
-    else:
-        logger.error(f"dailies: {sentence}")
+if is_silent():  # an exit code alone says too little
+    logger.addHandler(logs.Errors())
 
 
 def end_with(reason):
     """End the invocation with one sentence for the user and exit code 1."""
     REASONS.append(reason)
-    complain(reason)
+    logger.error(f"dailies: {reason}")
     raise SystemExit(1)
 
 

@@ -52,7 +52,7 @@ def tell_interruption():
     kept = "what is rendered is kept for the next invocation"
     if is_silent():
         for reason in logs.failures(Path(f"{OUT}/logs"), since=STARTED):
-            complain(reason)
-        complain(f"the logs are in {OUT}/logs; {kept}.")
+            logger.error(f"dailies: {reason}")
+        logger.error(f"dailies: all logs are in {OUT}/logs; {kept}.")
     else:
-        complain(f"the reason is above, and in {OUT}/logs; {kept}.")
+        logger.error(f"dailies: the reason is above, and in {OUT}/logs; {kept}.")

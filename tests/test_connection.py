@@ -368,8 +368,8 @@ HOST = "Invalid Host header - possible DNS rebinding attack detected"
         (
             (403, TEXT, HOST),
             StoreError,
-            f"the MLflow server {{}} does not answer to the host 127.0.0.1 (403: {HOST}); write the address by which it "
-            "is known, or have it started with --allowed-hosts and this one",
+            f"the MLflow server {{}} does not answer to the host 127.0.0.1 (403: {HOST}); write the address by which "
+            "it is known, or have it started with --allowed-hosts and this one",
         ),
         (
             (302, TEXT, ""),
@@ -399,8 +399,8 @@ def test_where_mlflow_answers_instead_is_said(program, tmp_path, given, path, th
 
     assert str(asked(uri + given, tmp_path)) == (
         f"{uri}{given} answers with a web page where MLflow's interface should be: a login page stands before it, or "
-        "it is no MLflow server; check mlflow_uri, its port, and whether a path belongs to it, status 404; MLflow 3.17.2 "
-        f"answers at {uri}{there} (the page: Not Found)"
+        "it is no MLflow server; check mlflow_uri, its port, and whether a path belongs to it, status 404; MLflow "
+        f"3.17.2 answers at {uri}{there} (the page: Not Found)"
     )
 
 

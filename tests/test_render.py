@@ -1098,3 +1098,47 @@ def test_weights_that_someone_deleted_are_a_failure_of_the_download_unless_nothi
     outcome = site.render(attempt=2)
     assert (outcome["status"], outcome["attempt"]) == ("download_failed", 2)
     assert outcome["error"] == f"{site.weights / 'artifact'} was deleted; the next invocation fetches it again"
+
+
+def damage(path):
+    """Overwrite the end of a frame, which stays as long as it was."""
+    path.write_bytes(path.read_bytes()[:-30] + bytes(30))
+
+
+def test_a_forced_render_writes_every_frame_again_once(site, network):
+    site.render()
+    good, before = site.pixels(), site.written()
+    damage(site.folder / NAMES[2])
+    assert site.render()["render"]["frames"] == 6
+    assert site.rendered_again(before) == [NAMES[2]]  # by the test, and by no render
+
+    outcome = site.render(attempt=2, forced="f")
+
+    assert (outcome["attempt"], outcome["forced"], outcome["render"]["frames"]) == (2, "f", 6)
+    assert site.rendered_again(before) == NAMES
+    for name, pixels in site.pixels().items():
+        np.testing.assert_array_equal(pixels, good[name])
+    before = site.written()
+    site.render(attempt=2, forced="f")
+    assert "forced" not in site.render(attempt=2)
+    assert site.rendered_again(before) == []
+    site.render(attempt=3, forced="another")
+    assert site.rendered_again(before) == NAMES
+
+
+@pytest.mark.parametrize("forced", ["f", ""])
+def test_a_forced_render_that_failed_resumes_where_it_stopped(site, network, forced):
+    site.render()
+    first = site.written()
+    damage(site.folder / NAMES[5])
+    network.before = {network.calls + 4: fail(RuntimeError("no power"))}
+    assert site.render(attempt=2, forced="f")["status"] == "error"
+    before = site.written()
+    done = [name for name in NAMES[:5] if before[name] != first[name]]
+    assert done == NAMES[:3]
+
+    outcome = site.render(attempt=3, forced=forced)
+
+    assert (outcome["status"], outcome["render"]["frames"]) == ("success", 6)
+    assert site.rendered_again(before) == NAMES[3:]
+    np.testing.assert_array_equal(read_frame(site.folder / NAMES[5]), 255 - read_frame(site.shot / NAMES[5]))

@@ -61,7 +61,8 @@ def test_silence_ends_with_the_sentence_of_what_failed(studio):
     (studio.frames / "frame_000001.png").write_bytes(b"no image")
     output = studio.snakemake("--quiet", "all", expect=1)
     assert "dailies: sequence failed: 1 of 2 frames cannot be used: frame frame_000001.png cannot be read" in output
-    assert "no_key" in studio.snakemake("--quiet", "all", expect=1, no_key=1)
+    assert "dailies: 'no_key' is not a key" in studio.snakemake("--quiet", "all", expect=1, no_key=1)
+    assert "nobody" in studio.snakemake("nobody", "--quiet", "all", expect=1)  # what Snakemake itself refuses
 
 
 def upgraded(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """One log file per job, whose last line says in words why a failed job failed."""
 
 import logging
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -23,6 +24,18 @@ class _Log(TextIOWrapper):
         """Write a text without control characters."""
         super().write(plain(text))
         return len(text)
+
+
+class Errors(logging.Handler):
+    """Prints errors, and nothing else, where Snakemake prints nothing at all."""
+
+    def __init__(self) -> None:
+        super().__init__(level=logging.ERROR)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record that holds words; some of Snakemake's are for its own formatter."""
+        if record.msg:
+            print(plain(record.getMessage()), file=sys.stderr)
 
 
 @contextmanager

@@ -56,8 +56,8 @@ class Job:
     attempt: int
     trust_pickle: bool | Sequence[str]
     """Whether loading may run code that the artifact brings along, or the runs and experiments that are trusted."""
-    forced: str | None = None
-    """The invocation that was told to render all frames again, those in place included; None for any other."""
+    forced: str = ""
+    """The invocation that was told to render all frames again, those in place included; empty for any other."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def render(job: Job, *, result: Path) -> None:
         "artifact": {key: receipt.get(key) for key in ("uri", "path", "sha256", "size")},
         "input": {"digest": sequence.digest, "frames": len(sequence.frames), "skipped": len(sequence.skipped)},
     }
-    files.write_json(job.state, outcome | ({"forced": job.forced} if job.forced else {}))
+    outcome |= {"forced": job.forced} if job.forced else {}
+    files.write_json(job.state, outcome)
     files.write_json(result, outcome)
     if ending.error:
         log.error("%s: %s", ending.status, ending.error)

@@ -38,7 +38,7 @@ if __name__ == "__main__":
                 threads=snakemake.threads,
                 attempt=snakemake.params.attempt,
                 trust_pickle=snakemake.config["trust_pickle"],
-                forced=snakemake.params.forced or "",
             ),
             result=Path(snakemake.output.outcome),
+            forced=snakemake.params.forced,
         )

@@ -118,11 +118,11 @@ class Site:
     def receive(self, status, error=None, **about):
         files.write_json(self.weights / "download.json", {"status": status, "error": error, "uri": "store", **about})
 
-    def render(self, **changes):
+    def render(self, forced=None, **changes):
         """Render, and give the record of it."""
         self.result.unlink(missing_ok=True)
         job = replace(self.job, **changes)
-        render(job, result=self.result)
+        render(job, result=self.result, forced=forced)
         assert self.result.read_bytes() == job.state.read_bytes()
         return strict_json(self.result)
 
@@ -1126,7 +1126,7 @@ def test_a_forced_render_writes_every_frame_again_once(site, network):
     assert site.rendered_again(before) == NAMES
 
 
-@pytest.mark.parametrize("forced", ["f", ""])
+@pytest.mark.parametrize("forced", ["f", None])
 def test_a_forced_render_that_failed_resumes_where_it_stopped(site, network, forced):
     site.render()
     first = site.written()

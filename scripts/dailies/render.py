@@ -2,9 +2,10 @@
 
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from dailies.models import Model
 
 log = logging.getLogger(__name__)
+
+Opened = Callable[[Mapping[str, Any]], Manifest]
+"""Opens the manifest of a render, once it is known which network the artifact became."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,6 @@ class Job:
     attempt: int
     trust_pickle: bool | Sequence[str]
     """Whether loading may run code that the artifact brings along, or the runs and experiments that are trusted."""
-    forced: str = ""
-    """The invocation that was told to render all frames again, those in place included; empty for any other."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,10 @@ class Ending:
     """The frames that are in place, by output name; none when the model was not loaded."""
 
 
-def render(job: Job, *, result: Path) -> None:
+def render(job: Job, *, result: Path, forced: str | None = None) -> None:
     """Render every frame of a shard that is missing or out of date, and write the record of it to ``result``.
+
+    ``forced`` is the token of an invocation that was told to render all frames again, those in place included.
 
     A model that cannot be downloaded, loaded or rendered is a result too: its status says so and its error says why.
     Raises RenderError when the device is missing, which concerns all models.
@@ -86,15 +90,16 @@ def render(job: Job, *, result: Path) -> None:
     _forget_others(result.parent, plan)
     loading = files.digest([record["architecture"], record["hints"], job.loading])
     if receipt["status"] == "success":
-        if job.forced:
-            forget(job.manifest, sequence.outputs, job.forced)
-        ending = _nothing_to_do(job, receipt, sequence, loading)
+        if forced:
+            forget(job.manifest, sequence.outputs, forced)
+        opened = partial(_manifest, job, receipt, sequence, forced=bool(forced))
+        ending = _nothing_to_do(job, receipt, sequence, loading, opened)
         if ending is None and not (job.weights / WHOLE).is_dir():
             lost = f"{job.weights / WHOLE} was deleted; the next invocation fetches it again"
             ending = Ending("download_failed", lost)
         if ending is None:
             with devices.taken(job.device) as device:
-                ending = _attempt(replace(job, device=device), receipt, sequence, record, first=whole.frames[0])
+                ending = _attempt(replace(job, device=device), receipt, sequence, record, opened, first=whole.frames[0])
     else:
         ending = Ending(receipt["status"], receipt["error"])
     outcome = {
@@ -108,7 +113,7 @@ def render(job: Job, *, result: Path) -> None:
         "artifact": {key: receipt.get(key) for key in ("uri", "path", "sha256", "size")},
         "input": {"digest": sequence.digest, "frames": len(sequence.frames), "skipped": len(sequence.skipped)},
     }
-    outcome |= {"forced": job.forced} if job.forced else {}
+    outcome |= {"forced": forced} if forced else {}
     files.write_json(job.state, outcome)
     files.write_json(result, outcome)
     if ending.error:
@@ -126,7 +131,9 @@ def _forget_others(records: Path, plan: Mapping[str, FrameSequence]) -> None:
                 path.unlink()
 
 
-def _nothing_to_do(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, loading: str) -> Ending | None:
+def _nothing_to_do(
+    job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, loading: str, opened: Opened
+) -> Ending | None:
     """Succeed without even importing torch, when an earlier attempt knew this very network and left no frame out.
 
     It may have been an attempt at another shard: the sequence may have been split otherwise.
@@ -134,7 +141,7 @@ def _nothing_to_do(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence
     attempts = (files.read_json(path) for path in sorted(job.state.parent.glob("*.json"), key=lambda p: p != job.state))
     for last in attempts:
         if last["model"] and last["artifact"]["sha256"] == receipt["sha256"] and last["loading"] == loading:
-            manifest = _manifest(job, receipt, sequence, last["model"])
+            manifest = opened(last["model"])
             done = manifest.done()
             if len(done) == len(sequence.frames):
                 manifest.restart()
@@ -144,15 +151,23 @@ def _nothing_to_do(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence
     return None
 
 
-def _manifest(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, model: Mapping[str, Any]) -> Manifest:
+def _manifest(
+    job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, model: Mapping[str, Any], *, forced: bool
+) -> Manifest:
     """Open the manifest of the frames that this very network renders with these settings."""
     depends_on = [dict(job.settings), model["network"], model["signature"]]
     keys = keys_of(sequence, receipt["sha256"], depends_on)
-    return Manifest(job.manifest, folder=job.folder, keys=keys, forced=bool(job.forced))
+    return Manifest(job.manifest, folder=job.folder, keys=keys, forced=forced)
 
 
 def _attempt(
-    job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, record: Mapping[str, Any], *, first: Frame
+    job: Job,
+    receipt: Mapping[str, Any],
+    sequence: FrameSequence,
+    record: Mapping[str, Any],
+    opened: Opened,
+    *,
+    first: Frame,
 ) -> Ending:
     """Load the model and render the frames that the manifest does not hold; ``first`` decides on the precision."""
     path = job.weights / WHOLE / receipt["path"]
@@ -184,7 +199,7 @@ def _attempt(
         about = _about(model, engine, job, trusted=trusted, parity=None)
         return Ending("error", _reason(error, "rendering", job.folder), about)
     about = _about(model, engine, job, trusted=trusted, parity=parity)
-    manifest = _manifest(job, receipt, sequence, about)
+    manifest = opened(about)
     done = manifest.done()
     todo = [frame for frame in sequence.frames if frame.output not in done]
     log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)

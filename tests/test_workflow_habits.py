@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 from conftest import REPOSITORY, grey_checkpoint, strict_json
+from test_lock import holder
 from test_workflow import all_written
 from test_workflow_inputs import check_one_sentence
 
@@ -82,7 +82,7 @@ def test_newer_code_makes_page_and_tables_again_and_renders_nothing(rendered):
     before = all_written(rendered)
     expected = {
         "web/app.js": {"compare"},
-        "tables.py": {"collect", "summary", "contact_sheet", "compare"},
+        "metadata.py": {"collect", "summary", "contact_sheet", "compare", "overview"},
         "overview.py": {"overview"},
         "engine.py": set(),
     }
@@ -114,35 +114,48 @@ def test_a_package_of_the_same_name_elsewhere_does_no_harm(studio):
     assert studio.metadata(run_id)["render"]["status"] == "success"
 
 
-@pytest.mark.parametrize("linked", [False, True])
-def test_a_second_invocation_in_one_output_folder_ends_at_once(studio, tmp_path, linked):
+def test_a_second_invocation_in_one_output_folder_ends_at_once_from_wherever(studio, tmp_path):
     studio.add_frames(1)
     studio.add_run("net", grey_checkpoint(0.1))
     studio.config["compare"] = False
     other = tmp_path / "other"
-    other.mkdir()
+    (other / "config").mkdir(parents=True)
     (other / "link").symlink_to(studio.root)
-    (other / "config").mkdir()
-    place = str(other / "link" / "out") if linked else str(studio.output)
+    (other / "config" / "config.yaml").write_text(json.dumps(studio.config | {"output_dir": "link/out"}))
+    first = holder(studio.state)
+    started = strict_json(studio.state / "lock")["started"]
 
-    first = studio.start()
-    while not (studio.state / "lock").is_file():
-        assert first.poll() is None, first.stdout.read()
-        time.sleep(0.01)
-    (other / "config" / "config.yaml").write_text(json.dumps(studio.config | {"output_dir": place}))
     code, output = run(other)
-    dry, _ = run(other, "-n")
-    holder = strict_json(studio.state / "lock")
-    printed, _ = first.communicate()
-
-    assert holder == {"host": socket.gethostname(), "pid": first.pid, "started": holder["started"]}
-    assert (code, dry, first.returncode) == (1, 0, 0), printed
+    assert code == 1
     check_one_sentence(
         output,
-        f"output_dir {place} is in use by another invocation (process {first.pid} on {socket.gethostname()}, "
-        f"since {holder['started']}); wait for it, or set another output_dir",
+        f"output_dir link/out is in use by another invocation (process {first.pid} on {socket.gethostname()}, "
+        f"since {started}); wait for it, or set another output_dir",
     )
+    assert run(other, "-n")[0] == 0
+    first.kill()
+    first.communicate()
+
+    second = studio.start()
+    while not (studio.state / "lock").is_file() or strict_json(studio.state / "lock")["pid"] == first.pid:
+        assert second.poll() is None, second.stdout.read()
+        time.sleep(0.01)
+    assert strict_json(studio.state / "lock")["pid"] == second.pid
+    printed, _ = second.communicate()
+    assert second.returncode == 0, printed
     assert not (studio.state / "lock").exists()
+
+
+def test_what_a_deletion_of_all_output_leaves_is_said(rendered):
+    told = "dailies: --delete-all-output leaves 12 frames of 3 models in place, and what is known of them"
+
+    assert told in rendered.snakemake("--delete-all-output")
+    assert not (rendered.output / "batch_summary.json").exists()
+    assert told not in rendered.snakemake("-n", "--delete-temp-output")
+    before = all_written(rendered)
+    rendered.snakemake()
+    assert [line["status"] for line in rendered.summary()] == ["success"] * 3
+    assert all_written(rendered) == before
 
 
 def test_a_lock_of_another_machine_is_freed_by_unlock(studio):

@@ -9,7 +9,13 @@ from snakemake.logging import logger
 from snakemake.settings.enums import Quietness, RerunTrigger
 
 HERE = Path(str(workflow.current_basedir)).parent
-sys.path.insert(0, str(HERE / "scripts"))  # an installed package may be called dailies, too
+SCRIPTS = str(HERE / "scripts")
+sys.path.insert(0, SCRIPTS)  # an installed package may be called dailies, too
+
+import dailies
+
+if Path(dailies.__file__).parents[1] != Path(SCRIPTS):
+    raise SystemExit(f"dailies: another package of this name was imported before, {dailies.__file__}; import it later")
 
 from dailies import (
     discovery,
@@ -30,7 +36,8 @@ from dailies.config import loading_settings, pixel_settings, validated
 from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
 
-sys.path.append(sys.path.pop(0))  # the scripts beside it must not hide the modules of a workflow that uses this one
+sys.path.remove(SCRIPTS)  # what lies beside it must not hide the modules of a workflow that uses this one
+sys.path.append(SCRIPTS)
 
 REASONS = []
 """Why the workflow itself ends this invocation."""
@@ -143,7 +150,8 @@ def forced():
 
 def is_forced(names, *outputs):
     """Whether one of the rules of these names, or one of these files, is to be run or made again."""
-    return forced().covers([getattr(rules, name).rule.name for name in names], map(Path, outputs))
+    used = [getattr(rules, name).rule.name for name in names if rules.has(name)]  # a module may leave some out
+    return forced().covers(used, map(Path, outputs))
 
 
 def forced_render(model, shard):
@@ -159,8 +167,8 @@ def afresh(rule):
 
 def needs_frames():
     """Whether this invocation does more than to list models."""
-    targets = workflow.dag_settings.targets
-    return not targets or {*targets} != {rules.list_models.rule.name}
+    listing = {rules.list_models.rule.name} if rules.has("list_models") else {None}
+    return {*workflow.dag_settings.targets} != listing
 
 
 def is_asked_here(checkpoint):

@@ -27,9 +27,9 @@ class Forced:
 
     def covers(self, rules: Iterable[str], outputs: Iterable[Path]) -> bool:
         """Return whether one of these rules or outputs is forced."""
-        return self.everything or not (
-            set(self.rules).isdisjoint(rules) and set(self.files).isdisjoint(_absolute(path) for path in outputs)
-        )
+        if self.everything or not self:  # nearly always
+            return self.everything
+        return not (set(self.rules).isdisjoint(rules) and set(self.files).isdisjoint(map(_absolute, outputs)))
 
 
 def asked(*, everything: bool, names: Iterable[str], rules: Iterable[str]) -> Forced:

@@ -96,7 +96,8 @@ def test_newer_code_makes_page_and_tables_again_and_renders_nothing(rendered):
         output = rendered.snakemake("-s", str(snakefile))
         done = set(re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):$", output, re.MULTILINE)) - {"all"}
         assert done == rules, name
-    assert "// newer" in (rendered.output / "compare" / "app.js").read_text()
+    (served,) = rendered.output.glob("compare/**/app.js")
+    assert "// newer" in served.read_text()
     assert all_written(rendered) == before
 
 
@@ -137,10 +138,9 @@ def test_a_second_invocation_in_one_output_folder_ends_at_once_from_wherever(stu
     first.communicate()
 
     second = studio.start()
-    while not (studio.state / "lock").is_file() or strict_json(studio.state / "lock")["pid"] == first.pid:
+    while str(second.pid) not in (studio.state / "lock").read_text():
         assert second.poll() is None, second.stdout.read()
         time.sleep(0.01)
-    assert strict_json(studio.state / "lock")["pid"] == second.pid
     printed, _ = second.communicate()
     assert second.returncode == 0, printed
     assert not (studio.state / "lock").exists()

@@ -217,8 +217,10 @@ def _health(uri: str, name: str) -> str | None:
         ) from None
     if answer.status_code < 500:
         return None
+    reason = clean(answer.reason)[:50]
     words = _words(f"Response body: {masked(clean(answer.text[:LONGEST_ANSWER]))}")
-    return f"answers {answer.status_code} {clean(answer.reason)[:50]}{words and f', saying: {words}'}"
+    said = f", saying: {words}" if words.lower() not in {"", reason.lower()} else ""
+    return f"answers {answer.status_code} {reason}{said}"
 
 
 def _silent(name: str, reason: str) -> str:

@@ -3,12 +3,16 @@
 sequence + discover -> download -> infer -> measure -> collect -> summary -> contact_sheet -> compare
 """
 
+from os.path import exists
+
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
-configfile: "config/config.yaml"
+if exists("config/config.yaml"):
+
+    configfile: "config/config.yaml"
 
 
 report: "report/workflow.rst"

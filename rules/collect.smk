@@ -16,5 +16,6 @@ rule collect:
         "../envs/dailies.yaml"
     params:
         training_frames_from=config["training_frames_from"],
+        code=code_of("collect"),
     script:
         "../scripts/collect.py"

@@ -1,21 +1,55 @@
 """Configuration and input functions; MLflow is asked once per invocation, and only when jobs are planned."""
 
+import atexit
 import sys
 from functools import cache
 from pathlib import Path
 
 from snakemake.logging import logger
+from snakemake.settings.enums import Quietness, RerunTrigger
 
 HERE = Path(str(workflow.current_basedir)).parent
-sys.path.append(str(HERE / "scripts"))
+SCRIPTS = str(HERE / "scripts")
+sys.path.insert(0, SCRIPTS)  # an installed package may be called dailies, too
 
-from dailies import discovery, disk, estimates, files, manifest, metadata, sequence
+import dailies
+
+if Path(dailies.__file__).parents[1] != Path(SCRIPTS):
+    raise SystemExit(f"dailies: another package of this name was imported before, {dailies.__file__}; import it later")
+
+from dailies import (
+    discovery,
+    disk,
+    estimates,
+    files,
+    forcing,
+    lock,
+    logs,
+    manifest,
+    metadata,
+    records,
+    sequence,
+    sources,
+    verbs,
+)
 from dailies.config import as_written, loading_settings, pixel_settings, validated
 from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
 
+sys.path.remove(SCRIPTS)  # what lies beside it must not hide the modules of a workflow that uses this one
+sys.path.append(SCRIPTS)
+
 REASONS = []
 """Why the workflow itself ends this invocation."""
+
+
+def is_silent():
+    """Whether Snakemake prints nothing at all, not even errors."""
+    return Quietness.ALL in (workflow.output_settings.quiet or ()) and not workflow.dryrun
+
+
+if is_silent():  # an exit code alone says too little
+    logger.addHandler(logs.Errors())
 
 
 def end_with(reason):
@@ -33,8 +67,14 @@ def told(function, *args, **kwargs):
         end_with(str(error))
 
 
+UNCONFIGURED = not (workflow.overwrite_configfiles or Path("config/config.yaml").exists())
+GIVEN = sorted(config)
 SCHEMA = HERE / "config" / "config.schema.yaml"
+
 config.update(told(validated, as_written(config, workflow.config_settings.config_args or (), SCHEMA), SCHEMA))
+
+if (moved := workflow.modifier.path_modifier.replace_prefix(config["output_dir"])) != config["output_dir"]:
+    config["output_dir"] = str(Path(moved).absolute())  # the prefix of a module, which is not put before such a path
 
 if "downloads" not in workflow.global_resources:  # else --resources gpu=1 would let all models be downloaded at once
     workflow.register_resource("downloads", 4)
@@ -42,6 +82,94 @@ if "downloads" not in workflow.global_resources:  # else --resources gpu=1 would
 OUT = config["output_dir"]
 STATE = f"{OUT}/.dailies"
 SETTINGS = {"settings": pixel_settings(config), "loading": loading_settings(config)}
+
+
+def code_of(script):
+    """A digest of the code behind a script: as a parameter it makes the results again after an update of the project."""
+    return sources.digest(HERE / "scripts" / f"{script}.py")
+
+
+@cache
+def check_configured():
+    """End the invocation where nothing is configured, as in a folder that is not the project's."""
+    if not (UNCONFIGURED and workflow.is_main_process and not workflow.modifier.skip_configfile):
+        return
+    missing = f"there is no config/config.yaml in {Path.cwd()}"
+    if not GIVEN:
+        end_with(f"{missing}; name your configuration with --configfile, or give its keys with --config")
+    logger.warning(
+        f"dailies: {missing}, so only --config counts ({', '.join(GIVEN)}) and all other keys have their defaults; "
+        "--configfile names a file"
+    )
+
+
+def is_executed():
+    """Whether this process is the user's own, and runs jobs: it is no dry run, summary or graph."""
+    return workflow.is_main_process and workflow.executor_plugin is not None and not workflow.dryrun
+
+
+@cache
+def take_output():
+    """End the invocation when another one works in the output folder."""
+    if is_executed():
+        told(lock.take, Path(STATE))
+        if RerunTrigger.PARAMS not in workflow.dag_settings.rerun_triggers:
+            logger.warning(
+                "dailies: --rerun-triggers is without params, by which it is noticed what failed, what has changed and "
+                "what is forced: some of it may not be rendered"
+            )
+
+
+def tell_what_stays():
+    """Say at the end which frames Snakemake did not delete."""
+    if left := verbs.left_by_deletion(Path(OUT), Path(STATE)):
+        print(f"dailies: {left}", file=sys.stderr)
+
+
+if workflow.is_main_process:
+    if verbs.is_asked(verbs.UNLOCK, sys.argv) and (running := lock.clear(Path(STATE))):
+        logger.warning(f"dailies: {running}")
+    if verbs.is_asked(verbs.DELETE_OUTPUT, sys.argv):
+        atexit.register(tell_what_stays)
+
+
+@cache
+def forced():
+    """What this invocation is told to run again; a job on a node reads it, as its command line does not say."""
+    if not workflow.is_main_process:
+        return forcing.announced(Path(STATE))
+    if workflow.touch:
+        return forcing.Forced()
+    take_output()
+    asked = workflow.dag_settings
+    names = {*asked.forcerun, *(asked.targets if asked.forcetargets else ())}
+    told_to = forcing.asked(everything=asked.forceall, names=names, rules=[rule.name for rule in workflow.rules])
+    if is_executed():
+        forcing.announce(told_to, Path(STATE))
+    return told_to
+
+
+def is_forced(names, *outputs):
+    """Whether one of the rules of these names, or one of these files, is to be run or made again."""
+    used = [getattr(rules, name).rule.name for name in names if rules.has(name)]  # a module may leave some out
+    return forced().covers(used, map(Path, outputs))
+
+
+def forced_render(model, shard):
+    """The invocation that a shard of a model is to be rendered again by, its frames in place included, or None."""
+    outputs = (f"{STATE}/renders/{model}/{shard}.json", f"{STATE}/weights/{model}/download.json")
+    return forced().token if is_forced(["infer", "download"], *outputs) else None
+
+
+def afresh(rule):
+    """Whether a job of this rule is to forget what it knows; no parameter that counts, as it is a function of input."""
+    return lambda wildcards, output: is_forced([rule], *output)
+
+
+def needs_frames():
+    """Whether this invocation does more than to list models."""
+    listing = {rules.list_models.rule.name} if rules.has("list_models") else {None}
+    return {*workflow.dag_settings.targets} != listing
 
 
 def is_asked_here(checkpoint):
@@ -55,9 +183,12 @@ def input_fingerprint():
     """A digest of the input folder's listing, or of the state of a video's file."""
     if not is_asked_here("sequence"):
         return None
+    check_configured()
     if workflow.local_exec and workflow.is_main_process and not workflow.dryrun:
         told(refuse_missing, config["device"])
-    return told(sequence.fingerprint, Path(config["input_dir"]), Path(STATE), config["layer"])
+    fingerprint = told(sequence.fingerprint, Path(config["input_dir"]), Path(STATE), config["layer"])
+    take_output()
+    return fingerprint
 
 
 @cache
@@ -65,7 +196,10 @@ def store_fingerprint():
     """A digest of what MLflow says of the selected runs; the last known one while MLflow does not answer."""
     if not is_asked_here("discover"):
         return None
-    input_fingerprint()
+    check_configured()
+    if needs_frames():
+        input_fingerprint()
+    take_output()
     standing = told(discovery.standing, config, Path(STATE))
     if standing.warning:
         logger.warning(f"dailies: {standing.warning}")
@@ -122,7 +256,9 @@ def standing(model, shards):
     return {
         name: {
             "frames": digest,  # a function of input would not count as a parameter
-            "attempt": manifest.next_attempt(past / f"{name}.json", *places, shard=name, **split),
+            "attempt": manifest.next_attempt(
+                past / f"{name}.json", *places, shard=name, **split, forced=forced_render(model, name)
+            ),
         }
         for name, digest in shards
     }

@@ -22,5 +22,6 @@ rule compare:
         fps=config["fps"],
         training_frames_from=config["training_frames_from"],
         reference=lambda wildcards: reference_fingerprint(),
+        code=code_of("compare"),
     script:
         "../scripts/compare.py"

@@ -1,10 +1,12 @@
 """Input functions and parameters of contact_sheet.smk, compare.smk and videos.smk."""
 
+PAGE_FILE = f"{OUT}/compare/index.html"
+
 SIDE_BY_SIDE = f"{OUT}/compare/side_by_side.{'mkv' if config['video_lossless'] else 'mp4'}"
 
 
 def comparison_page(wildcards):
-    return [f"{OUT}/compare/index.html"] if config["compare"] else []
+    return [PAGE_FILE] if config["compare"] else []
 
 
 def names_of_models(wildcards):

@@ -25,5 +25,6 @@ rule contact_sheet:
         names=names_of_models,
         chosen=config["contact_frames"],
         reference=lambda wildcards: reference_fingerprint(),
+        code=code_of("contact_sheet"),
     script:
         "../scripts/contact_sheet.py"

@@ -11,6 +11,7 @@ checkpoint discover:
         "../envs/dailies.yaml"
     params:
         fingerprint=lambda wildcards: store_fingerprint(),
+        afresh=afresh("discover"),
     script:
         "../scripts/discover.py"
 

@@ -25,5 +25,6 @@ rule infer:
         **SETTINGS,
         frames=lambda wildcards: standing_of_shards(wildcards)[wildcards.shard]["frames"],
         attempt=lambda wildcards: standing_of_shards(wildcards)[wildcards.shard]["attempt"],
+        forced=lambda wildcards, output: forced_render(*wildcards),  # as a function of output it is no reason to run
     script:
         "../scripts/infer.py"

@@ -23,6 +23,7 @@ rule baseline:
     params:
         measuring=measuring,
         attempt=due_attempt("@source"),
+        afresh=afresh("baseline"),
     script:
         "../scripts/baseline.py"
 
@@ -45,6 +46,7 @@ rule measure:
     params:
         measuring=measuring,
         attempt=due_attempt("{model}"),
+        afresh=afresh("measure"),
     script:
         "../scripts/measure.py"
 
@@ -65,6 +67,7 @@ rule consensus:
     params:
         measuring=measuring,
         attempt=due_attempt("@consensus"),
+        afresh=afresh("consensus"),
     script:
         "../scripts/consensus.py"
 
@@ -90,5 +93,6 @@ rule leaderboard:
         "../envs/dailies.yaml"
     params:
         question=[METRICS, metrics.ranked_by(config), config["training_frames_from"]],
+        code=code_of("leaderboard"),
     script:
         "../scripts/leaderboard.py"

@@ -1,32 +1,60 @@
 """What the end of an invocation says."""
 
-SUMMARY = Path(f"{OUT}/batch_summary.json")
-SUMMARY_BEFORE = SUMMARY.stat().st_mtime_ns if SUMMARY.is_file() else None
+import time
 
-TOLD = Path(f"{STATE}/metrics.json")
-TOLD_BEFORE = TOLD.stat().st_mtime_ns if TOLD.is_file() else None
+STARTED = time.time()
+
+SUMMARY, TOLD, PAGE = (Path(name) for name in (f"{OUT}/batch_summary.json", f"{STATE}/metrics.json", PAGE_FILE))
+
+
+def written(path):
+    """When a file was written; None where there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+BEFORE = {path: written(path) for path in (SUMMARY, TOLD, PAGE)}
+
+
+def is_new(path):
+    """Whether this invocation wrote a file."""
+    return written(path) not in (None, BEFORE[path])
 
 
 def tell_outcome():
     """Say what was rendered and measured; raise, so that the exit code is 1, when models failed in this invocation."""
-    if TOLD.is_file() and TOLD.stat().st_mtime_ns != TOLD_BEFORE:
+    if is_new(TOLD):
         for line in leaderboard.told(TOLD):
             logger.info(line)
-    if not SUMMARY.is_file() or SUMMARY.stat().st_mtime_ns == SUMMARY_BEFORE:
-        return
-    logger.info(metadata.table(SUMMARY))
-    if warning := files.read_json(Path(f"{STATE}/discovery.json")).get("warning"):
-        logger.warning(f"dailies: {warning}")
-    if gone := metadata.left_behind(Path(OUT), Path(f"{STATE}/discovery.json")):
-        logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
-    if substituted := metadata.substituted(SUMMARY):
-        logger.warning(f"dailies: {substituted}")
-    if failures := metadata.failures(SUMMARY):
+    if is_new(SUMMARY):
+        tell_models()
+    if config["compare"] and PAGE.is_file() and (is_new(PAGE) or is_new(SUMMARY)):
+        logger.info(f"Compare the models: open {PAGE}")
+    if is_new(SUMMARY) and (failures := metadata.failures(SUMMARY)):
         end_with(failures)
 
 
+def tell_models():
+    """Say how each model went, and what was not rendered."""
+    index = Path(f"{STATE}/discovery.json")
+    logger.info(metadata.table(SUMMARY))
+    logger.info(records.counts(index))
+    if warning := files.read_json(index).get("warning"):
+        logger.warning(f"dailies: {warning}")
+    if gone := metadata.left_behind(Path(OUT), index):
+        logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
+    if substituted := metadata.substituted(SUMMARY):
+        logger.warning(f"dailies: {substituted}")
+    logger.info(f"Frames: {OUT}/<model>/; all models in one file: {SUMMARY}")
+
+
 def tell_interruption():
-    if not REASONS:
-        logger.error(
-            f"dailies: the reason is above, and in {OUT}/logs; what is rendered is kept for the next invocation."
-        )
+    """Say where the reason is; with --quiet all, which hides it, the reason itself."""
+    if REASONS:
+        return
+    kept = "what is rendered is kept for the next invocation"
+    if is_silent():
+        for reason in logs.failures(Path(f"{OUT}/logs"), since=STARTED):
+            logger.error(f"dailies: {reason}")
+        logger.error(f"dailies: all logs are in {OUT}/logs; {kept}.")
+    else:
+        logger.error(f"dailies: the reason is above, and in {OUT}/logs; {kept}.")

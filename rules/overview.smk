@@ -24,5 +24,7 @@ rule overview:
     localrule: True
     conda:
         "../envs/dailies.yaml"
+    params:
+        code=code_of("overview"),
     script:
         "../scripts/overview.py"

@@ -19,5 +19,6 @@ checkpoint sequence:
         fingerprint=lambda wildcards: input_fingerprint(),
         on_bad_frame=config["on_bad_frame"],
         output_format=config["output_format"],
+        afresh=afresh("sequence"),
     script:
         "../scripts/sequence.py"

@@ -14,5 +14,6 @@ rule summary:
         "../envs/dailies.yaml"
     params:
         order=metrics.order(config),
+        code=code_of("summary"),
     script:
         "../scripts/summary.py"

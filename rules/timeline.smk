@@ -15,5 +15,6 @@ rule timeline:
     params:
         fps=config["fps"],
         reference=lambda wildcards: reference_fingerprint(),
+        code=code_of("timeline"),
     script:
         "../scripts/timeline.py"

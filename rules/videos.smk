@@ -22,6 +22,7 @@ rule side_by_side:
         names=names_of_models,
         fps=config["fps"],
         reference=lambda wildcards: reference_fingerprint(),
+        code=code_of("side_by_side"),
     script:
         "../scripts/side_by_side.py"
 

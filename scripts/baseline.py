@@ -1,6 +1,9 @@
 """Adapter of rule baseline."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.baseline import baseline
 from dailies.logs import job_log
@@ -14,4 +17,6 @@ if __name__ == "__main__":
             threads=snakemake.threads,
             attempt=snakemake.params.attempt,
         )
+        if snakemake.params.afresh:
+            job.kept.unlink(missing_ok=True)
         baseline(job)

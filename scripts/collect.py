@@ -1,6 +1,9 @@
 """Adapter of rule collect."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.download import discard
 from dailies.logs import job_log

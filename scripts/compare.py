@@ -1,7 +1,10 @@
 """Adapter of rule compare."""
 
 import os
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.leaderboard import page_metrics
 from dailies.logs import job_log

@@ -1,6 +1,9 @@
 """Adapter of rule consensus."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.consensus import consensus
 from dailies.logs import job_log
@@ -14,6 +17,8 @@ if __name__ == "__main__":
             threads=snakemake.threads,
             attempt=snakemake.params.attempt,
         )
+        if snakemake.params.afresh:
+            job.kept.unlink(missing_ok=True)
         consensus(
             job,
             output_dir=Path(snakemake.config["output_dir"]),

@@ -1,6 +1,9 @@
 """Adapter of rule download."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.download import download
 from dailies.logs import job_log

@@ -1,6 +1,9 @@
 """Adapter of rule infer."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies import environment
 
@@ -37,4 +40,5 @@ if __name__ == "__main__":
                 trust_pickle=snakemake.config["trust_pickle"],
             ),
             result=Path(snakemake.output.outcome),
+            forced=snakemake.params.forced,
         )

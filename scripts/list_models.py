@@ -1,11 +1,15 @@
 """Adapter of rule list_models."""
 
+import sys
 from pathlib import Path
 
+sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
+
 from dailies.logs import job_log
-from dailies.records import table
+from dailies.records import counts, table
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        text = table(Path(snakemake.input.index), snakemake.config)
+        index = Path(snakemake.input.index)
+        text = f"{table(index, snakemake.config)}\n{counts(index)}"
     print(text)

@@ -1,6 +1,9 @@
 """Adapter of rule measure."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.logs import job_log
 from dailies.measures import measure
@@ -14,6 +17,8 @@ if __name__ == "__main__":
             threads=snakemake.threads,
             attempt=snakemake.params.attempt,
         )
+        if snakemake.params.afresh:
+            job.kept.unlink(missing_ok=True)
         measure(
             job,
             folder=Path(snakemake.config["output_dir"]) / snakemake.wildcards.model,

@@ -1,6 +1,9 @@
 """Adapter of rule write_back."""
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.evaluation import write_back
 from dailies.logs import job_log

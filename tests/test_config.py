@@ -145,6 +145,10 @@ def test_several_values_from_the_command_line():
         ({"mlflow_uri": "/data/me@lab/mlruns"}, "/data/me@lab/mlruns"),
         ({"mlflow_uri": "sqlite:////data/me@lab/mlflow.db"}, "sqlite:////data/me@lab/mlflow.db"),
         ({"input_dir": "~/frames"}, str(Path.home() / "frames")),
+        ({"output_dir": "~"}, str(Path.home())),
+        ({"output_dir": "./out//here/"}, "out/here"),
+        ({"output_dir": "a b/[c]*?|"}, "a b/[c]*?|"),
+        ({"output_dir": "../out"}, "../out"),
     ],
 )
 def test_values_from_a_file(given, value):
@@ -709,3 +713,38 @@ def test_metrics_may_be_a_list_a_text_or_none():
     assert from_command_line("metrics=[auto, gmsd]", "reference_dir=r")["metrics"] == ["auto", "gmsd"]
     assert from_command_line("metrics=auto,gmsd", "reference_dir=r", "rank_by=GMSD")["rank_by"] == "gmsd"
     assert from_command_line("metrics=none", "reference_dir=r")["metrics"] is None
+
+
+@pytest.mark.parametrize(
+    ("output_dir", "why"),
+    [
+        ("renders/{shot}", "a brace is a wildcard in the paths of Snakemake, and nothing is put in its place"),
+        ("renders/}", "a brace is a wildcard in the paths of Snakemake, and nothing is put in its place"),
+        ("$HOME/out", "variables such as $HOME are not replaced"),
+        ("~nobody-of-that-name/out", "no user of that name has a folder here"),
+        ("s3://bucket/out", "it is an address, not a folder"),
+        ("out\n", "it holds a control character"),
+        ("out\x07", "it holds a control character"),
+    ],
+)
+def test_an_output_folder_that_means_something_else_is_refused(output_dir, why):
+    assert refused(output_dir=output_dir) == (
+        f"output_dir is {output_dir!r}, but {why}; write the path of a folder as it is."
+    )
+
+
+def test_the_address_of_a_page_in_a_browser_is_no_server():
+    assert refused(mlflow_uri="http://studio:5000/#/experiments/3") == (
+        "mlflow_uri is 'http://studio:5000/#/experiments/3', the address of a page in a browser; write "
+        "http://studio:5000/, without what is behind #."
+    )
+    assert "secret" not in refused(mlflow_uri="http://me:secret@studio/#/experiments/3")
+
+
+def test_the_name_of_the_projects_own_package_is_taken(tmp_path):
+    (tmp_path / "dailies.py").touch()
+
+    assert refused(model_factory="dailies.nets:build", python_path=[str(tmp_path)]) == (
+        "model_factory names the module dailies, which is the name of this project's own package; give yours another "
+        "name, or put the function into a module of another name."
+    )

@@ -3,12 +3,16 @@
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from botocore import exceptions as botocore
 from dailies import connection
 from dailies.errors import AccessRefused, StoreError, StoreUnreachable, TransferBroken
+from dailies.store import TrackingStore
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED
 
@@ -256,3 +260,154 @@ def test_mlflow_does_not_report_our_use_of_it():
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["True"]
+
+
+Answer = tuple[int, str, str]
+"""Status, type and text."""
+
+
+@pytest.fixture
+def program() -> Iterator[Callable[..., str]]:
+    """Start a program that gives one answer to every question, others at some paths; it is well. Give its address."""
+    servers = []
+
+    def start(answer: Answer, **paths: Answer) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                name = self.path.strip("/").replace("/", "_")
+                status, kind, text = paths.get(name, (200, "text/plain", "OK") if name == "health" else answer)
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(text)))
+                if 300 < status < 400:
+                    self.send_header("Location", "/elsewhere")
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, args=[0.02], daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_address[1]}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def asked(uri: str, folder: Path) -> StoreError:
+    """Ask for an experiment; return what is told instead."""
+    with pytest.raises(StoreError) as caught:
+        TrackingStore(uri, private=folder).experiments(["shot"])
+    return caught.value
+
+
+HTML, JSON, TEXT = "text/html", "application/json", "text/plain"
+CHECK = "that is no answer of MLflow's: check mlflow_uri, its port, and whether a path belongs to it"
+ARTIFACTS_ONLY = (
+    "Endpoint: /api/2.0/mlflow/experiments/get-by-name disabled due to the mlflow server running in `--artifacts-only` "
+    "mode. To enable tracking server functionality run `mlflow server` without `--artifacts-only`"
+)
+HOST = "Invalid Host header - possible DNS rebinding attack detected"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "sentence"),
+    [
+        (
+            (405, JSON, '{"detail":"Method Not Allowed"}'),
+            StoreError,
+            f"{{}} answers 405, saying: Method Not Allowed; {CHECK}",
+        ),
+        ((404, JSON, '{"detail":"Not Found"}'), StoreError, f"{{}} answers 404, saying: Not Found; {CHECK}"),
+        ((410, JSON, '{"message":"It moved"}'), StoreError, f"{{}} answers 410, saying: It moved; {CHECK}"),
+        ((418, TEXT, "I want a cup"), StoreError, f"{{}} answers 418, saying: I want a cup; {CHECK}"),
+        ((404, TEXT, ""), StoreError, f"{{}} answers 404, saying: nothing; {CHECK}"),
+        ((200, TEXT, "Hello, I am Grafana"), StoreError, f"{{}} answers 200, saying: Hello, I am Grafana; {CHECK}"),
+        ((200, JSON, "[]"), StoreError, f"{{}} answers 200, saying: []; {CHECK}"),
+        (
+            (200, JSON, '{"hello":"world"}'),
+            StoreError,
+            f"{{}} answers 200, saying: something else than an experiment; {CHECK}",
+        ),
+        (
+            (400, JSON, '{"error_code":"INVALID_PARAMETER_VALUE","message":"No workspace"}'),
+            StoreError,
+            "MLflow at {} answers 400 and says: INVALID_PARAMETER_VALUE: No workspace",
+        ),
+        (
+            (500, JSON, '{"error_code":"INTERNAL_ERROR","message":"the database\'s disk is full"}'),
+            StoreUnreachable,
+            "the MLflow server {} says 'the database's disk is full' and is in trouble (too many 500 error responses); "
+            "try again later",
+        ),
+        (
+            (502, HTML, "<html><h1>502 Bad Gateway</h1><hr>nginx</html>"),
+            StoreUnreachable,
+            "the MLflow server {} says '502 Bad Gateway nginx' and is in trouble (too many 502 error responses); "
+            "try again later",
+        ),
+        (
+            (503, TEXT, ""),
+            StoreUnreachable,
+            "the MLflow server {} is busy (too many 503 error responses); try again later",
+        ),
+        (
+            (520, HTML, "<html><h1>Web server is down</h1></html>"),
+            StoreUnreachable,
+            "the MLflow server {} answers 520, saying: Web server is down; try again later",
+        ),
+        (
+            (503, HTML, f"<!doctype html><title>503</title><p>{ARTIFACTS_ONLY}"),
+            StoreError,
+            "the MLflow server {} runs with --artifacts-only, so it knows no experiments; set mlflow_uri to the "
+            f"tracking server (it answers 503: 503 {ARTIFACTS_ONLY})",
+        ),
+        (
+            (403, TEXT, HOST),
+            StoreError,
+            f"the MLflow server {{}} does not answer to the host 127.0.0.1 (403: {HOST}); write the address by which "
+            "it is known, or have it started with --allowed-hosts and this one",
+        ),
+        (
+            (302, TEXT, ""),
+            StoreError,
+            "{} sends every question on to another address, as a login page before it does; ask for an address for "
+            "programs, and check mlflow_uri",
+        ),
+    ],
+)
+def test_a_server_is_quoted_with_its_status(program, tmp_path, monkeypatch, answer, kind, sentence):
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("dailies.store.time.sleep", lambda seconds: None)
+    uri = program(answer)
+
+    error = asked(uri, tmp_path)
+
+    assert (type(error), str(error)) == (kind, sentence.format(uri))
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "there"),
+    [("/studio", "version", ""), ("", "mlflow_version", "/mlflow"), ("/a/b/", "version", "")],
+)
+def test_where_mlflow_answers_instead_is_said(program, tmp_path, given, path, there):
+    page = (404, HTML, "<html><h1>Not Found</h1></html>")
+    uri = program(page, **{path: (200, TEXT, "3.17.2\n")})
+
+    assert str(asked(uri + given, tmp_path)) == (
+        f"{uri}{given} answers with a web page where MLflow's interface should be: a login page stands before it, or "
+        "it is no MLflow server; check mlflow_uri, its port, and whether a path belongs to it, status 404; MLflow "
+        f"3.17.2 answers at {uri}{there} (the page: Not Found)"
+    )
+
+
+def test_a_server_that_is_closed_says_why(program, tmp_path, monkeypatch):
+    monkeypatch.setattr(connection.time, "sleep", lambda seconds: None)
+    uri = program((503, TEXT, ""), health=(503, TEXT, "maintenance until 12:00"))
+
+    assert str(asked(uri, tmp_path)) == (
+        f"the MLflow server {uri} answers 503 Service Unavailable, saying: maintenance until 12:00; try again later"
+    )

@@ -1,10 +1,11 @@
 import logging
+import os
 import sys
 import warnings
 
 import pytest
 from dailies.errors import LoadError
-from dailies.logs import job_log
+from dailies.logs import Errors, failures, job_log
 
 
 @pytest.fixture
@@ -99,3 +100,31 @@ def test_lines_are_there_while_the_job_runs(path):
         logging.getLogger("dailies").info("frame 1 of 9")
 
         assert path.read_text().endswith("frame 1 of 9\n")
+
+
+def test_the_reasons_of_the_jobs_that_failed_since_are_found(tmp_path):
+    endings = {
+        "infer_a": "failed: no frames",
+        "infer_b": "success",
+        "old": "failed: long ago",
+        "cut": "failed: x\nafter",
+    }
+    for name, text in endings.items():
+        (tmp_path / f"{name}.log").write_text(f"on the way\n{text}\n")
+    (tmp_path / "empty.log").touch()
+    os.utime(tmp_path / "old.log", (1000, 1000))
+
+    assert failures(tmp_path, since=2000) == ["infer_a failed: no frames"]
+    assert failures(tmp_path / "none", since=0) == []
+
+
+def test_errors_alone_are_printed(capsys):
+    logger = logging.getLogger("silent")
+    logger.propagate = False
+    logger.addHandler(Errors())
+
+    logger.warning("mind the gap")
+    logger.error(None, extra={"event": "for a formatter of its own"})
+    logger.error("%d models failed: \x1b[2J", 3)
+
+    assert capsys.readouterr() == ("", "3 models failed: \\x1b[2J\n")

@@ -10,6 +10,7 @@ from dailies.manifest import (
     Manifest,
     attempt_after,
     basis,
+    forget,
     frame_key,
     in_place,
     is_due,
@@ -219,12 +220,12 @@ def due(folder):
     """Save the record of an attempt, or none, and give the number of the attempt that is due."""
     state, sequence = folder.parent / "attempt.json", folder.parent / "sequence.json"
 
-    def number(last=None, frames=FRAMES, place=folder, shard="all", shard_frames=0):
+    def number(last=None, frames=FRAMES, place=folder, shard="all", shard_frames=0, forced=None):
         if last:
             files.write_json(state, last)
         if frames:
             save(Sequence(frames), sequence)
-        return next_attempt(state, sequence, place, shard=shard, shard_frames=shard_frames)
+        return next_attempt(state, sequence, place, shard=shard, shard_frames=shard_frames, forced=forced)
 
     return number
 
@@ -272,6 +273,15 @@ def test_a_frame_is_lost_to_its_own_shard_alone(due, folder):
 
     assert due({"status": "success", "attempt": 3}, shard="1", shard_frames=2) == 3
     assert due({"status": "success", "attempt": 3}, shard="2", shard_frames=2) == 4
+
+
+def test_what_is_forced_is_a_reason_for_one_more_attempt(due):
+    assert due(forced="f") == 1
+    assert due({"status": "success", "attempt": 3}, forced="f") == 4
+    assert due({"status": "error", "attempt": 3}, forced="f") == 4
+    assert due({"status": "success", "attempt": 4, "forced": "f"}, forced="f") == 4
+    assert due({"status": "success", "attempt": 4, "forced": "f"}) == 4
+    assert due({"status": "success", "attempt": 4, "forced": "f"}, forced="another") == 5
 
 
 @pytest.fixture
@@ -419,3 +429,38 @@ def test_an_attempt_is_due_again_after_a_failure_only(tmp_path):
     assert attempt_after(state) == 3
     files.write_json(state, {"status": "error", "attempt": 3})
     assert attempt_after(state) == 4
+
+
+def forced(folder, *names):
+    """The manifest that knows all three frames, for a render of some that is forced."""
+    return Manifest(
+        folder.parent / "model.jsonl", folder=folder, keys={name: KEYS[name] for name in names}, forced=True
+    )
+
+
+def test_what_is_forced_is_forgotten_once_and_other_frames_are_not(manifest, folder):
+    forget(manifest.path, ["a.png", "b.png"], "f")
+    assert list(manifest.done()) == ["c.png"]
+
+    manifest.add("a.png", b"pixels", seconds=1, device="cpu", tiled=False)
+    forget(manifest.path, ["a.png", "b.png"], "f")
+    assert list(manifest.done()) == ["a.png", "c.png"]
+
+    forget(manifest.path, ["a.png", "b.png"], "another")
+    assert list(manifest.done()) == ["c.png"]
+
+
+def test_what_other_manifests_tell_does_not_count_while_a_render_is_forced(shards, manifest, folder):
+    for shard in shards():
+        shard.restart()
+    forget(manifest.path, list(KEYS), "f")
+
+    assert list(forced(folder).done()) == []
+    (folder / "b.png").write_bytes(b"DAMAGE")
+    assert list(manifest.done()) == ["a.png", "c.png"]  # afterwards the bytes decide
+
+
+def test_a_manifest_that_is_not_there_is_forgotten_too(tmp_path):
+    forget(tmp_path / "model" / "all.jsonl", ["a.png"], "f")
+
+    assert Manifest(tmp_path / "model" / "all.jsonl", folder=tmp_path, keys=KEYS).done() == {}

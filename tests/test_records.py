@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from dailies import files
-from dailies.records import ABOUT_ASSUMED, table
+from dailies.records import ABOUT_ASSUMED, counts, table
 from stores import BEST, snapshot
 
 
@@ -265,3 +265,20 @@ def test_hints_are_what_a_run_says_for_rendering(shelf, scene):
     shelf.client.set_tag(run_id, "mine", "y")
     scene.look()
     assert (scene.state / "models" / "a.json").read_bytes() == before
+
+
+def test_models_and_what_was_passed_over_are_counted_by_reason(shelf, scene):
+    shelf.run("a", BEST)
+    scene.look()
+    assert counts(scene.index) == "1 model"
+
+    shelf.run("b", BEST)
+    for status in ("FAILED", "KILLED", "FAILED"):
+        shelf.run(status, BEST, status=status)
+    shelf.run("empty")
+    shelf.client.delete_run(shelf.run("regretted", BEST))
+    scene.look()
+    assert counts(scene.index) == "2 models; passed over: 2 FAILED, 1 KILLED, 1 without a model, 1 deleted"
+
+    scene.look(max_runs=1, filter_status=None)
+    assert counts(scene.index) == "1 model; passed over: 5 beyond max_runs, 1 deleted"

@@ -123,11 +123,11 @@ class Site:
     def receive(self, status, error=None, **about):
         files.write_json(self.weights / "download.json", {"status": status, "error": error, "uri": "store", **about})
 
-    def render(self, **changes):
+    def render(self, forced=None, **changes):
         """Render, and give the record of it."""
         self.result.unlink(missing_ok=True)
         job = replace(self.job, **changes)
-        render(job, result=self.result)
+        render(job, result=self.result, forced=forced)
         assert self.result.read_bytes() == job.state.read_bytes()
         return strict_json(self.result)
 
@@ -1240,7 +1240,7 @@ def keys(site, outcome, **changes):
     """Give the key that the frames of a render have whose input and artifact are of known digests."""
     shot = sequence.load(site.job.sequence)
     shot = replace(shot, frames=tuple(replace(frame, sha256="0" * 64) for frame in shot.frames))
-    manifest = _manifest(replace(site.job, **changes), {"sha256": "1" * 64}, shot, outcome["model"])
+    manifest = _manifest(replace(site.job, **changes), {"sha256": "1" * 64}, shot, outcome["model"], forced=False)
     (key,) = set(manifest._keys.values())
     return key
 
@@ -1405,3 +1405,47 @@ def test_a_size_that_a_network_does_not_take_names_the_settings(site, use):
         "non-singleton dimension 2; if frames are of a size that the network does not take, set multiple, most or tile "
         "in signatures"
     )
+
+
+def damage(path):
+    """Overwrite the end of a frame, which stays as long as it was."""
+    path.write_bytes(path.read_bytes()[:-30] + bytes(30))
+
+
+def test_a_forced_render_writes_every_frame_again_once(site, network):
+    site.render()
+    good, before = site.pixels(), site.written()
+    damage(site.folder / NAMES[2])
+    assert site.render()["render"]["frames"] == 6
+    assert site.rendered_again(before) == [NAMES[2]]  # by the test, and by no render
+
+    outcome = site.render(attempt=2, forced="f")
+
+    assert (outcome["attempt"], outcome["forced"], outcome["render"]["frames"]) == (2, "f", 6)
+    assert site.rendered_again(before) == NAMES
+    for name, pixels in site.pixels().items():
+        np.testing.assert_array_equal(pixels, good[name])
+    before = site.written()
+    site.render(attempt=2, forced="f")
+    assert "forced" not in site.render(attempt=2)
+    assert site.rendered_again(before) == []
+    site.render(attempt=3, forced="another")
+    assert site.rendered_again(before) == NAMES
+
+
+@pytest.mark.parametrize("forced", ["f", None])
+def test_a_forced_render_that_failed_resumes_where_it_stopped(site, network, forced):
+    site.render()
+    first = site.written()
+    damage(site.folder / NAMES[5])
+    network.before = {network.calls + 4: fail(RuntimeError("no power"))}
+    assert site.render(attempt=2, forced="f")["status"] == "error"
+    before = site.written()
+    done = [name for name in NAMES[:5] if before[name] != first[name]]
+    assert done == NAMES[:3]
+
+    outcome = site.render(attempt=3, forced=forced)
+
+    assert (outcome["status"], outcome["render"]["frames"]) == ("success", 6)
+    assert site.rendered_again(before) == NAMES[3:]
+    np.testing.assert_array_equal(read_frame(site.folder / NAMES[5]), 255 - read_frame(site.shot / NAMES[5]))

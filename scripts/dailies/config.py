@@ -17,6 +17,7 @@ from dailies import backbone, files, metrics
 from dailies.errors import ConfigError, LoadError
 from dailies.locations import FIXED
 from dailies.signatures import Signature, signature
+from dailies.text import redacted
 
 NOTHING = {"", "none", "null"}
 """Words that mean no value: ``snakemake --config key=null`` passes them on as text."""
@@ -45,7 +46,16 @@ FOLDER_FIELDS = {
 """What ``folder_name`` may name, each with a value that its format must suit."""
 
 PATHS = ("input_dir", "output_dir", "reference_dir", "mlflow_uri", "python_path", "model_cache", "lpips_backbone")
-"""Keys whose value may begin with ``~/``."""
+"""Keys whose value may begin with ``~``, for a user's own folder."""
+
+MISUNDERSTOOD = {
+    r"[{}]": "a brace is a wildcard in the paths of Snakemake, and nothing is put in its place",
+    r"\$": "variables such as $HOME are not replaced",
+    "^~": "no user of that name has a folder here",
+    "://": "it is an address, not a folder",
+    r"[\x00-\x1f\x7f]": "it holds a control character",
+}
+"""Patterns in a folder's name that mean something else to a shell or to Snakemake, and what to tell the user."""
 
 CREDENTIALS = re.compile(r"^[^/]*:(//)?[^/].*@|[?&][^=&]*(password|passwd|pwd|token|secret)[^=&]*=", re.IGNORECASE)
 """``user:password@`` before a host, or a secret among the arguments; an ``@`` in a file path is neither."""
@@ -72,6 +82,8 @@ def validated(config: Mapping, schema: Path, environ: Mapping[str, str] = os.env
         else:
             problems.append(_refusal(key, given, rule))
     problems += _contradictions(complete, environ)
+    if "output_dir" in complete:
+        complete["output_dir"] = str(Path(complete["output_dir"]))  # Snakemake takes ./a, a/ and a for three folders
     if problems:
         raise ConfigError("\n".join(problems))
     if complete["mlflow_uri"] is None and not CREDENTIALS.search(environ["MLFLOW_TRACKING_URI"]):
@@ -236,8 +248,8 @@ def _text(key: str, given: Any) -> Any:
         return "{" + next(iter(given)) + "}"
     if key in ("filter", "order_by") and isinstance(given, str):
         return given + _open_quote(given)
-    if key in PATHS and isinstance(given, str) and given.startswith("~/"):
-        return str(Path(given).expanduser())
+    if key in PATHS and isinstance(given, str) and given.startswith("~"):
+        return os.path.expanduser(given)  # noqa: PTH111 - which leaves a user that is not there as it is
     return given
 
 
@@ -300,6 +312,11 @@ def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str
     uri = config.get("mlflow_uri", "refused")
     if uri is None and not environ.get("MLFLOW_TRACKING_URI"):
         yield "mlflow_uri is none and the environment variable MLFLOW_TRACKING_URI is not set; set one of them."
+    if uri is not None and uri.startswith("http") and "#" in uri:
+        yield (
+            f"mlflow_uri is {_shown(uri)}, the address of a page in a browser; "
+            f"write {redacted(uri.partition('#')[0])}, without what is behind #."
+        )
     if uri is not None and CREDENTIALS.search(uri):
         yield _credentials_refusal(uri)
     if fixed := sorted(FIXED.intersection(config.get("allowed_artifact_schemes", ()))):
@@ -309,6 +326,8 @@ def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str
         )
     if "folder_name" in config:
         yield from _template_problems(config["folder_name"])
+    if "output_dir" in config:
+        yield from _place_problems(config["output_dir"])
     if {"input_dir", "output_dir"} <= config.keys():
         source, target = (Path(config[key]).resolve() for key in ("input_dir", "output_dir"))
         if target.is_relative_to(source):
@@ -324,6 +343,13 @@ def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str
             f"overlap is {config['overlap']} and tile_size is {config['tile_size']}; "
             f"allowed: an overlap of at most {config['tile_size'] - TILE_STEP}."
         )
+
+
+def _place_problems(output_dir: str) -> Iterator[str]:
+    """Check that the output folder is one, and that Snakemake, for which braces are wildcards, can name files in it."""
+    why = next((why for pattern, why in MISUNDERSTOOD.items() if re.search(pattern, output_dir)), None)
+    if why:
+        yield f"output_dir is {_shown(output_dir)}, but {why}; write the path of a folder as it is."
 
 
 def _metric_problems(config: Mapping, environ: Mapping[str, str]) -> Iterator[str]:
@@ -373,7 +399,12 @@ def _missing_modules(key: str, given: str | Mapping[str, str] | None, python_pat
     """Name the modules of the user's functions that cannot be imported, as far as that shows without importing."""
     for module in sorted({function.partition(":")[0] for function in _functions(given)}):
         package = module.partition(".")[0]
-        if not any(_is_module(Path(folder), module) for folder in python_path) and find_spec(package) is None:
+        if package == __package__:
+            yield (
+                f"{key} names the module {package}, which is the name of this project's own package; "
+                "give yours another name, or put the function into a module of another name."
+            )
+        elif not any(_is_module(Path(folder), module) for folder in python_path) and find_spec(package) is None:
             ending = "; write it without .py" if module.endswith(".py") else ""
             yield (
                 f"{key} names the module {module}, which is neither in python_path "

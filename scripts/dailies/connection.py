@@ -1,12 +1,15 @@
 """Connections: how long servers are waited for, with which login, and what their refusals mean in words."""
 
 import importlib
+import json
 import os
 import re
 import time
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from dailies.environment import NAMES
 from dailies.errors import AccessRefused, StoreError, StoreUnreachable, TransferBroken
@@ -45,8 +48,8 @@ PACKAGES = {
 }
 """By the scheme of an artifact location, the module that reads it and the packages that bring it."""
 
-LONGEST_WORDS = 500
-"""Characters of what a server says."""
+LONGEST_WORDS, LONGEST_SENTENCE, LONGEST_ANSWER = 500, 300, 10_000
+"""Characters of what MLflow says, and of what another program does; bytes of an answer in which that is looked for."""
 
 BROKEN = re.compile(
     r"Connection broken|IncompleteRead|Response ended prematurely|Connection aborted|Connection reset|"
@@ -57,8 +60,14 @@ BROKEN = re.compile(
 STATUS = re.compile(r"error code (\d{3}) !=|\b(\d{3}) (?:Client|Server) Error")
 """The HTTP status in what MLflow says of an answer."""
 
-BODY = re.compile(r"Response (?:body|text): ['\"]?(.*)", re.DOTALL)
+END = " (end of the response)"
+"""What we put behind an answer that a library puts into a sentence of its own."""
+
+BODY = re.compile(rf"Response (?:body|text): ['\"]?(.*?)(?:['\"]?{re.escape(END)}.*)?$", re.DOTALL)
 """The answer itself in what MLflow says of it."""
+
+VERSION = re.compile(r"\d+(\.\w+)+")
+"""What MLflow answers when it is asked for its version."""
 
 AZURE = "AZURE_STORAGE_CONNECTION_STRING, or what else Azure's packages read"
 
@@ -127,13 +136,37 @@ def set_out() -> None:
 
 @cache
 def bound_waiting() -> None:
-    """Let a busy server make MLflow wait for seconds only: it would obey a ``Retry-After`` of six hours.
+    """Let a busy server make MLflow wait for seconds only, and keep what a server says of its trouble, and its status.
 
-    MLflow 3.17 has no setting for it; its requests take this class from here.
+    MLflow would obey a ``Retry-After`` of six hours, and forgets the answer to its last try. MLflow 3.17 has no setting
+    for it; its requests take these from here.
     """
-    from mlflow.utils import request_utils
+    from mlflow.utils import request_utils, rest_utils
+    from urllib3.exceptions import MaxRetryError, ResponseError
+    from urllib3.util import Retry
 
-    request_utils.Retry = partial(request_utils.Retry, retry_after_max=LONGEST_WAIT)
+    class _Retry(Retry):
+        def increment(
+            self, method: Any = None, url: Any = None, response: Any = None, *args: Any, **more: Any
+        ) -> Retry:
+            try:
+                return super().increment(method, url, response, *args, **more)
+            except MaxRetryError as failed:
+                said = response.read(LONGEST_ANSWER, decode_content=True) if response is not None else b""
+                if not (words := _words(f"Response body: {said.decode(errors='replace')}")):
+                    raise
+                reason = ResponseError(f"{failed.reason}. Response body: {words}{END}")
+                raise MaxRetryError(failed.pool, url, reason) from failed
+
+    def verified(response: Any, *others: Any, **more: Any) -> Any:
+        try:
+            return verify(response, *others, **more)
+        except Exception as error:
+            error.http_status = response.status_code
+            raise
+
+    verify, rest_utils.verify_rest_response = rest_utils.verify_rest_response, verified
+    request_utils.Retry = partial(_Retry, retry_after_max=LONGEST_WAIT)
 
 
 def knock(uri: str, name: str) -> None:
@@ -182,7 +215,12 @@ def _health(uri: str, name: str) -> str | None:
             f"the certificate for {name} cannot be used: {clean(str(error))[:300]}; correct "
             "MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or MLFLOW_TRACKING_CLIENT_CERT_PATH"
         ) from None
-    return f"answers {answer.status_code} {clean(answer.reason)[:50]}" if answer.status_code >= 500 else None
+    if answer.status_code < 500:
+        return None
+    reason = clean(answer.reason)[:50]
+    words = _words(f"Response body: {masked(clean(answer.text[:LONGEST_ANSWER]))}")
+    said = f", saying: {words}" if words.lower() not in {"", reason.lower()} else ""
+    return f"answers {answer.status_code} {reason}{said}"
 
 
 def _silent(name: str, reason: str) -> str:
@@ -257,17 +295,34 @@ def explained(error: Exception, uri: str, *, what: str = "this", place: str | No
     name = redacted(uri)
     if urlsplit(uri).scheme in {"http", "https"} and (found := _of_server(error, text, uri, name, what)):
         return found
-    return StoreError(f"MLflow at {name} says: {text[:LONGEST_WORDS] or type(error).__name__}")
+    return StoreError(f"MLflow at {name} {_says(error)}: {text[:LONGEST_WORDS] or type(error).__name__}")
+
+
+def _says(error: Exception) -> str:
+    status = getattr(error, "http_status", None)
+    return f"answers {status} and says" if status else "says"
 
 
 def _of_server(error: Exception, text: str, uri: str, name: str, what: str) -> StoreError | None:
     if "CERTIFICATE_VERIFY_FAILED" in text or "SSLError" in text:
         return StoreUnreachable(_certificate(name, text))
+    if "artifacts-only" in text:
+        return StoreError(
+            f"the MLflow server {name} runs with --artifacts-only, so it knows no experiments; set mlflow_uri to the "
+            f"tracking server (it answers 503: {_words(text)})"
+        )
     if "Max retries exceeded" in text or "failed with timeout" in text:
         return StoreUnreachable(f"the MLflow server {name} {_why_unanswered(text)}; try again later")
     match = STATUS.search(text)
-    status = int(match[1] or match[2]) if match else None
-    return _refusal(getattr(error, "error_code", None), status, text, uri, name, what) or _no_answer(status, text, name)
+    status = int(match[1] or match[2]) if match else getattr(error, "http_status", None)
+    code = _code(error)
+    return _refusal(code, status, text, uri, name, what) or _no_answer(error, status, text, uri, name)
+
+
+def _code(error: Exception) -> str | None:
+    """Return MLflow's code for an error, unless MLflow made it up: for an answer of another program."""
+    said = getattr(error, "json", None)
+    return None if isinstance(said, dict) and "error_code" not in said else getattr(error, "error_code", None)
 
 
 def _refusal(code: str | None, status: int | None, text: str, uri: str, name: str, what: str) -> StoreError | None:
@@ -276,6 +331,11 @@ def _refusal(code: str | None, status: int | None, text: str, uri: str, name: st
         return AccessRefused(_login_refused(uri, name))
     if status == 407:
         return AccessRefused(f"the proxy before {name} asks for a login; correct HTTPS_PROXY or HTTP_PROXY")
+    if status == 403 and re.search(r"host header|DNS rebinding", text, re.IGNORECASE):
+        return StoreError(
+            f"the MLflow server {name} does not answer to the host {urlsplit(uri).hostname} (403: {_words(text)}); "
+            "write the address by which it is known, or have it started with --allowed-hosts and this one"
+        )
     if status == 403 or code == "PERMISSION_DENIED":
         return StoreError(
             f"the MLflow server {name} does not let {_whose(uri)} read {what} "
@@ -284,26 +344,67 @@ def _refusal(code: str | None, status: int | None, text: str, uri: str, name: st
     return None
 
 
-def _no_answer(status: int | None, text: str, name: str) -> StoreError | None:
+def _no_answer(error: Exception, status: int | None, text: str, uri: str, name: str) -> StoreError | None:
     """Give the error for what is no answer of MLflow's, or half of one; None for any other."""
-    body = BODY.search(text)
-    if body and body[1].lstrip().startswith("<") and status in {None, 404}:
+    body, said = BODY.search(text), getattr(error, "json", None)
+    whole = body[1].lstrip() if body else ""
+    if isinstance(said, dict):
+        return None if "error_code" in said else foreign(status, _told(said), uri, name)
+    if whole.startswith("<") and status in {None, 200, 404}:
+        answered = f", status {status}" if status == 404 else ""
         return StoreError(
             f"{name} answers with a web page where MLflow's interface should be: a login page stands before it, or it "
-            "is no MLflow server; check mlflow_uri, its port, and whether a path belongs to it "
-            f"(the page: {_words(text)})"
+            f"is no MLflow server; check mlflow_uri, its port, and whether a path belongs to it{answered}"
+            f"{_where_instead(uri)} (the page: {_words(text)})"
         )
-    if status is None and (BROKEN.search(text) or (body and "not in a valid JSON format" in text)):
+    if "redirects" in text:
+        return StoreError(
+            f"{name} sends every question on to another address, as a login page before it does; ask for an address "
+            "for programs, and check mlflow_uri"
+        )
+    if body and (status not in {None, 200} or whole[:1] not in {"", "{"}):
+        return foreign(status or 200, _words(text), uri, name)
+    if status in {None, 200} and (BROKEN.search(text) or (body and "not in a valid JSON format" in text)):
         return TransferBroken(
             f"the answer of the MLflow server {name} was cut short, by a proxy or the network on the way"
         )
     return None
 
 
+def foreign(status: int | None, words: str, uri: str, name: str) -> StoreError:
+    """Give the error for an answer that MLflow did not write: of a program before it, or of another one altogether."""
+    answered = f"answers {status or 'with an error'}, saying: {words[:LONGEST_WORDS] or 'nothing'}"
+    if status and status >= 500:
+        return StoreUnreachable(f"the MLflow server {name} {answered}; try again later")
+    return StoreError(
+        f"{name} {answered}; that is no answer of MLflow's: check mlflow_uri, its port, and whether a path belongs to "
+        f"it{_where_instead(uri)}"
+    )
+
+
+def _where_instead(uri: str) -> str:
+    """Say where on the same host MLflow answers, where that is not the address given; its version has a fixed place."""
+    import requests
+
+    parts = urlsplit(uri)
+    for path in dict.fromkeys(("", "/mlflow")):
+        place = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+        if place != uri.rstrip("/"):
+            try:
+                answer = requests.get(f"{place}/version", timeout=(CONNECT_SECONDS, ANSWER_SECONDS))
+            except requests.RequestException:
+                continue
+            if answer.ok and VERSION.fullmatch(answer.text.strip()):
+                return f"; MLflow {answer.text.strip()} answers at {redacted(place)}"
+    return ""
+
+
 def _why_unanswered(text: str) -> str:
     if busy := re.search(r"too many (429|5\d\d) error responses", text):
         what = "is busy" if busy[1] in {"429", "503"} else "is in trouble"
-        return f"{what} (too many {busy[1]} error responses)"
+        words = _words(text).replace("\\'", "'")  # as Python writes it in what is raised again
+        said = f"says '{words}' and " if words else ""
+        return f"{said}{what} (too many {busy[1]} error responses)"
     cause = re.search(r"Caused by .*['\"](?:.*: )?([^'\"]+)['\"]\)", text)
     return f"does not answer ({cause[1].strip()[:200] if cause else 'no answer in time'})"
 
@@ -311,11 +412,17 @@ def _why_unanswered(text: str) -> str:
 def _words(text: str) -> str:
     """Give what a server said, without markup."""
     body = BODY.search(text)
-    return (
-        re.sub(r"\s+", " ", re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", body[1])).strip(" '\"")[:200]
-        if body
-        else ""
-    )
+    if body and body[1].startswith("{"):
+        with suppress(ValueError):
+            return _told(json.loads(body[1].rstrip("'")))
+    found = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", body[1]) if body else ""
+    return re.sub(r"\s+", " ", found).strip(" '\"")[:LONGEST_SENTENCE]
+
+
+def _told(said: dict[str, Any]) -> str:
+    """Give the sentence in an answer of JSON, which every program keeps in another field."""
+    words = next((said[key] for key in ("message", "detail", "error") if said.get(key)), said)
+    return masked(clean(str(words)))[:LONGEST_WORDS]
 
 
 def login(uri: str) -> str | None:

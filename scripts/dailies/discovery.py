@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dailies import files, registry
+from dailies import files, registry, sources
 from dailies.entities import StoredFile
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.records import record
@@ -84,6 +84,7 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
         files.digest(
             [
                 _identity(config),
+                sources.digest(Path(__file__)),
                 _postponed(state),
                 [asdict(item) for item in named],
                 [asdict(run) for run in runs],

@@ -67,3 +67,7 @@ class TimelineError(DailiesError):
 
 class DiskError(DailiesError):
     """What is to be rendered does not fit on the disk."""
+
+
+class FolderInUse(DailiesError):
+    """Another invocation works in the output folder."""

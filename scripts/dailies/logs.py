@@ -1,6 +1,7 @@
 """One log file per job, whose last line says in words why a failed job failed."""
 
 import logging
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from dailies.errors import DailiesError
 from dailies.text import plain
+
+FAILED = "failed: "
+"""How the last line of a failed job's log begins."""
 
 LINE = "%(asctime)s %(levelname)-7s %(message)s"
 
@@ -20,6 +24,18 @@ class _Log(TextIOWrapper):
         """Write a text without control characters."""
         super().write(plain(text))
         return len(text)
+
+
+class Errors(logging.Handler):
+    """Prints errors, and nothing else, where Snakemake prints nothing at all."""
+
+    def __init__(self) -> None:
+        super().__init__(level=logging.ERROR)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record that holds words; some of Snakemake's are for its own formatter."""
+        if record.msg:
+            print(plain(record.getMessage()), file=sys.stderr)
 
 
 @contextmanager
@@ -49,9 +65,20 @@ def job_log(path: str) -> Iterator[None]:
             else:
                 traceback.print_exc()
                 reason = f"{type(error).__name__}: {error}"
-            print(f"failed: {reason}")
+            print(f"{FAILED}{reason}")
             raise SystemExit(1) from None
         finally:
             logging.captureWarnings(False)
             root.removeHandler(handler)
             root.setLevel(level)
+
+
+def failures(folder: Path, *, since: float) -> list[str]:
+    """Return how the logs of failed jobs end, of those written ``since`` a time, each after the name of its log."""
+    found = []
+    for path in sorted(folder.glob("*.log")):
+        if path.stat().st_mtime >= since:
+            last = (path.read_text(encoding="utf-8", errors="replace").splitlines() or [""])[-1]
+            if last.startswith(FAILED):
+                found.append(f"{path.stem} failed: {last.removeprefix(FAILED)}")
+    return found

@@ -47,8 +47,10 @@ class Manifest:
     The files of the model's other shards lie beside it and are read, too: the sequence may have been split otherwise.
     """
 
-    def __init__(self, path: Path, *, folder: Path, keys: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, *, folder: Path, keys: Mapping[str, str], forced: bool = False) -> None:
+        """Open the manifest at ``path``; where the render is ``forced``, what the others tell does not count."""
         self.path = path
+        self._forced = forced
         self._folder = folder
         """Where the frames are."""
         self._keys = keys
@@ -60,7 +62,7 @@ class Manifest:
 
         Where several shards' files tell of one frame, the digest of its bytes decides.
         """
-        fitting = _fitting(self.path.parent, self._folder, self._keys)
+        fitting = _fitting([self.path] if self._forced else self._files(), self._folder, self._keys)
         right = ((name, [entry for entry in fitting[name] if entry.key == self._keys[name]]) for name in fitting)
         return {name: entries[0] for name, entries in right if entries}
 
@@ -85,7 +87,7 @@ class Manifest:
             file.write(_line(entry))
 
     def _files(self) -> list[Path]:
-        return sorted(self.path.parent.glob("*.jsonl"))
+        return _all(self.path.parent)
 
 
 PENDING = Entry(output="", key="", size=-1, sha256="", seconds=0.0, device="", tiled=False)
@@ -103,13 +105,28 @@ def _read(path: Path) -> dict[str, Entry]:
     return found
 
 
-def _fitting(manifests: Path, folder: Path, names: Collection[str]) -> dict[str, list[Entry]]:
-    """Give what the manifests of a model tell truly of those of the files ``names`` that are in its ``folder``.
+def forget(path: Path, names: Collection[str], token: str) -> None:
+    """Forget the frames ``names`` of the manifest at ``path``, once per ``token``: all of them are rendered again.
+
+    They are noted as ``PENDING``: should other manifests tell of them too, and this render be interrupted, the bytes
+    of each are compared before the next one takes it as done.
+    """
+    mark = path.with_suffix(".forced")
+    if mark.is_file() and mark.read_text() == token:
+        return
+    kept = [entry for name, entry in _read(path).items() if name not in names]
+    pending = [replace(PENDING, output=name) for name in sorted(names)]
+    files.write_bytes(path, "".join(map(_line, [*kept, *pending])).encode())
+    files.write_bytes(mark, token.encode())
+
+
+def _fitting(manifests: Iterable[Path], folder: Path, names: Collection[str]) -> dict[str, list[Entry]]:
+    """Give what ``manifests`` of a model tell truly of those of the files ``names`` that are in its ``folder``.
 
     The size must be right; where several manifests tell of one frame otherwise, the digest of its bytes decides.
     """
     told = defaultdict(list)
-    for path in sorted(manifests.glob("*.jsonl")):
+    for path in manifests:
         for name, entry in _read(path).items():
             told[name].append(entry)
     found = {}
@@ -124,7 +141,7 @@ def _fitting(manifests: Path, folder: Path, names: Collection[str]) -> dict[str,
 
 def in_place(manifests: Path, folder: Path, names: Collection[str]) -> dict[str, Entry]:
     """Give the entries of those of the frames ``names`` that are in the ``folder`` of a model as they were written."""
-    return {name: entries[-1] for name, entries in _fitting(manifests, folder, names).items() if entries}
+    return {name: entries[-1] for name, entries in _fitting(_all(manifests), folder, names).items() if entries}
 
 
 def prune(manifests: Path, folder: Path, names: Iterable[str]) -> None:
@@ -136,7 +153,7 @@ def prune(manifests: Path, folder: Path, names: Iterable[str]) -> None:
     kept = {manifests / f"{name}.jsonl" for name in names}
     others = [path for path in manifests.glob("*.jsonl") if path not in kept]
     told = {name for path in others for name in _read(path)}
-    true = _fitting(manifests, folder, told)
+    true = _fitting(_all(manifests), folder, told)
     for path in kept:
         entries = _read(path)
         right = [entry for name, entry in entries.items() if name not in told or entry in true.get(name, ())]
@@ -144,6 +161,10 @@ def prune(manifests: Path, folder: Path, names: Iterable[str]) -> None:
             files.write_bytes(path, "".join(map(_line, right)).encode())
     for path in others:
         path.unlink(missing_ok=True)
+
+
+def _all(manifests: Path) -> list[Path]:
+    return sorted(manifests.glob("*.jsonl"))
 
 
 def _line(entry: Entry) -> str:
@@ -157,19 +178,23 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def next_attempt(state: Path, sequence: Path, folder: Path, *, shard: str, shard_frames: int) -> int:
+def next_attempt(
+    state: Path, sequence: Path, folder: Path, *, shard: str, shard_frames: int, forced: str | None = None
+) -> int:
     """Give the number of the attempt at a shard of a model that is due.
 
     It is the last attempt's own number while that one succeeded and all its frames are in ``folder``, else one more:
-    as a rule's parameter it makes Snakemake run again exactly what failed or lost frames. ``state`` is the record of
-    the last attempt, ``sequence`` the sequence that it rendered; both may be missing.
+    as a rule's parameter it makes Snakemake run again exactly what failed or lost frames. It is one more, too, where
+    the invocation ``forced`` has to render the shard and has not done so yet. ``state`` is the record of the last
+    attempt, ``sequence`` the sequence that it rendered; both may be missing.
     """
     due = attempt_after(state)
-    if not state.is_file() or files.read_json(state)["status"] != "success":
+    if not state.is_file() or (last := files.read_json(state))["status"] != "success":
         return due
     missing = shards(sequence, shard_frames)[shard].outputs - names(folder) if sequence.is_file() else ()
     lost = any(not (folder / name).exists() for name in missing)  # macOS lists a name in another Unicode form
-    return due + 1 if lost else due
+    again = forced is not None and last.get("forced") != forced
+    return due + 1 if lost or again else due
 
 
 def attempt_after(state: Path) -> int:
@@ -210,7 +235,7 @@ def names(folder: Path) -> frozenset[str]:
     """Give the names of all files in a folder, none where there is no folder; it is listed when it has changed."""
     try:
         return _names(folder, folder.stat().st_mtime_ns)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return frozenset()
 
 

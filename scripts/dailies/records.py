@@ -1,5 +1,6 @@
 """Records: what is known of each model, one file of what rendering depends on and one of the rest, and its folder."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 from dailies import catalog, files, naming
 from dailies.catalog import Artifact
 from dailies.signatures import ASSUMED, range_of, told_by
-from dailies.survey import Found
+from dailies.survey import OTHER_STATUS, Found
 from dailies.tables import columns
-from dailies.text import clean, in_bytes
+from dailies.text import clean, counted, in_bytes
 
 ABOUT_ASSUMED = (
     f"{ASSUMED}: neither configuration nor run says which values are black and white to these networks. Unless the "
@@ -134,3 +135,13 @@ def table(index: Path, config: Mapping[str, Any] | None = None) -> str:
         return columns(rows)
     text = columns([(*row, found) for row, found in zip(rows, ["value range", *ranges], strict=True)])
     return f"{text}\n{ABOUT_ASSUMED}" if ASSUMED in ranges else text
+
+
+def counts(index: Path) -> str:
+    """Count the models and, by reason, the runs that are not rendered: "3 models; passed over: 2 FAILED, 1 deleted"."""
+    path = index.with_name("skipped.json")
+    skipped = files.read_json(path) if path.is_file() else []
+    reasons = Counter(clean(run["status"]) if run["kind"] == OTHER_STATUS else run["kind"] for run in skipped)
+    models = counted(len(files.read_json(index)["models"]), "model")
+    passed_over = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    return f"{models}; passed over: {passed_over}" if passed_over else models

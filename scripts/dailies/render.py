@@ -5,7 +5,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import dailies
 from dailies import devices, files
 from dailies.download import RECEIPT, WHOLE, is_same_artifact, loading_digest
 from dailies.errors import DailiesError
-from dailies.manifest import Entry, Manifest, basis, keys_of, restore_names
+from dailies.manifest import Entry, Manifest, basis, forget, keys_of, restore_names
 from dailies.pipeline import Route, begin, naming, read, render_frames
 from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
@@ -41,6 +41,9 @@ OTHERS, LONGEST_REASON = 3, 120
 RENDERING = "rendering"
 
 ABOUT_SIZES = "if frames are of a size that the network does not take, set multiple, most or tile in signatures"
+
+Opened = Callable[[Mapping[str, Any]], Manifest]
+"""Opens the manifest of a render, once it is known which network the artifact became."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,10 @@ class Ending:
     """The frames that are in place, by output name; none when the model was not loaded."""
 
 
-def render(job: Job, *, result: Path) -> None:
+def render(job: Job, *, result: Path, forced: str | None = None) -> None:
     """Render every frame of a shard that is missing or out of date, and write the record of it to ``result``.
+
+    ``forced`` is the token of an invocation that was told to render all frames again, those in place included.
 
     A model that cannot be downloaded, loaded or rendered is a result too: its status says so and its error says why.
     Raises RenderError when the device is missing, which concerns all models.
@@ -102,13 +107,16 @@ def render(job: Job, *, result: Path) -> None:
     _forget_others(result.parent, plan)
     loading = loading_digest(record, job.loading)
     if receipt["status"] == "success":
-        ending = _nothing_to_do(job, receipt, sequence, loading)
+        if forced:
+            forget(job.manifest, sequence.outputs, forced)
+        opened = partial(_manifest, job, receipt, sequence, forced=bool(forced))
+        ending = _nothing_to_do(job, receipt, sequence, loading, opened)
         if ending is None and not (job.weights / WHOLE).is_dir():
             lost = f"{job.weights / WHOLE} was deleted; the next invocation fetches it again"
             ending = Ending("download_failed", lost)
         if ending is None:
             with devices.taken(job.device) as device:
-                ending = _attempt(replace(job, device=device), receipt, sequence, record, first=whole.frames[0])
+                ending = _attempt(replace(job, device=device), receipt, sequence, record, opened, first=whole.frames[0])
     else:
         ending = Ending(receipt["status"], receipt["error"])
     ending = replace(ending, error=ending.error and ending.error + _others_tried(ending.status, receipt))
@@ -124,6 +132,7 @@ def render(job: Job, *, result: Path) -> None:
         | {key: receipt[key] for key in OPTIONAL if receipt.get(key)},
         "input": {"digest": sequence.digest, "frames": len(sequence.frames), "skipped": len(sequence.skipped)},
     }
+    outcome |= {"forced": forced} if forced else {}
     files.write_json(job.state, outcome)
     files.write_json(result, outcome)
     if ending.error:
@@ -150,7 +159,9 @@ def _forget_others(records: Path, plan: Mapping[str, FrameSequence]) -> None:
                 path.unlink()
 
 
-def _nothing_to_do(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, loading: str) -> Ending | None:
+def _nothing_to_do(
+    job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, loading: str, opened: Opened
+) -> Ending | None:
     """Succeed without even importing torch, when an earlier attempt knew this very network and left no frame out.
 
     It may have been an attempt at another shard: the sequence may have been split otherwise.
@@ -158,7 +169,7 @@ def _nothing_to_do(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence
     attempts = (files.read_json(path) for path in sorted(job.state.parent.glob("*.json"), key=lambda p: p != job.state))
     for last in attempts:
         if last["model"] and is_same_artifact(last["artifact"], receipt) and last["loading"] == loading:
-            manifest = _manifest(job, receipt, sequence, last["model"])
+            manifest = opened(last["model"])
             done = manifest.done()
             if len(done) == len(sequence.frames):
                 manifest.restart()
@@ -168,18 +179,27 @@ def _nothing_to_do(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence
     return None
 
 
-def _manifest(job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, model: Mapping[str, Any]) -> Manifest:
+def _manifest(
+    job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, model: Mapping[str, Any], *, forced: bool
+) -> Manifest:
     """Open the manifest of the frames that this very network renders with these settings."""
     signature = dict(model["signature"])
     if "told_multiple" in model and job.settings["tiled"] is not True:
         # frames that were rendered before the multiple was found could only be those of sizes that it divides
         signature["multiple"] = model["told_multiple"]
     depends_on = [dict(job.settings), model["network"], signature]
-    return Manifest(job.manifest, folder=job.folder, keys=keys_of(sequence, receipt["sha256"], depends_on))
+    keys = keys_of(sequence, receipt["sha256"], depends_on)
+    return Manifest(job.manifest, folder=job.folder, keys=keys, forced=forced)
 
 
 def _attempt(
-    job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, record: Mapping[str, Any], *, first: Frame
+    job: Job,
+    receipt: Mapping[str, Any],
+    sequence: FrameSequence,
+    record: Mapping[str, Any],
+    opened: Opened,
+    *,
+    first: Frame,
 ) -> Ending:
     """Load the model and render the frames that the manifest does not hold; ``first`` decides on the precision."""
     path = job.weights / WHOLE / receipt["path"]
@@ -220,7 +240,7 @@ def _attempt(
         return Ending("error", _reason(error, RENDERING, job.folder), about)
     pixels.cache_clear()
     about = _about(model, engine, job, trusted=trusted, parity=parity)
-    manifest = _manifest(job, receipt, sequence, about)
+    manifest = opened(about)
     done = manifest.done()
     todo = [frame for frame in sequence.frames if frame.output not in done]
     log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)

@@ -39,6 +39,8 @@ SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
 
 NUMBER = re.compile(r"((?:(?<![^._])-)?\d+)")
 """A number in a name; a minus belongs to it at the start of the name and after a dot or underscore."""
+MEMORY = "frames_read.json"
+"""The name of the file of what scans found, by the state of each frame's file."""
 
 WHOLE = "all"
 """The name of the one shard of a sequence that is not split."""
@@ -299,6 +301,12 @@ def scan(
     for line in notes(good.values()):
         log.warning("%s", line)
     return Sequence(tuple(good.values()), tuple(bad), layer=layer)
+
+
+def forget(state: Path) -> None:
+    """Forget what earlier scans found: every frame is read again, and a video decoded again."""
+    (state / MEMORY).unlink(missing_ok=True)
+    _record(state).unlink(missing_ok=True)
 
 
 def _decoded(state: Path) -> Path:

@@ -105,6 +105,8 @@ class TrackingStore:
         for name in names:
             what = f"experiment '{clean(name)}'"
             experiment = self.ask(lambda client, name=name: client.get_experiment_by_name(name), what=what)
+            if experiment is not None and not experiment.experiment_id:
+                raise connection.foreign(200, "something else than an experiment", self._uri, self.name)
             if experiment is None or experiment.lifecycle_stage != "active":
                 deleted = " (it was deleted)" if experiment is not None else ""
                 raise StoreError(

@@ -29,6 +29,7 @@ LONGEST_REASON = 1000
 """Characters of the reason why a run is passed over; it may name files, and the store names those."""
 
 LOST, FOREIGN = "whose artifacts are lost", "whose artifacts are at a place that is not asked"
+OTHER_STATUS = "with another status"
 UNREAD = "with artifacts that cannot be read"
 AMENDABLE = frozenset({LOST, FOREIGN, UNREAD})
 """Why runs are passed over that a setting, or a right, would bring back."""
@@ -224,7 +225,7 @@ def survey(store: TrackingStore, selection: Selection, listings: Listings) -> Su
     runs = selected_runs(store, selection)
     passing = [run for run in runs if passes(run, selection)]
     skipped = unfit + [
-        _skip(run, f"its status is {run.status}, filter_status asks for {selection.status}", "with another status")
+        _skip(run, f"its status is {run.status}, filter_status asks for {selection.status}", OTHER_STATUS)
         for run in runs
         if not passes(run, selection)
     ]

@@ -1,0 +1,113 @@
+"""The lock of an output folder: one invocation works in it at a time, from whatever folder it was started."""
+
+import atexit
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dailies import files
+from dailies.errors import ConfigError, FolderInUse
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+NAME = "lock"
+"""The file that the system locks as long as an invocation runs, and that says which one it is."""
+
+
+def take(state: Path) -> None:
+    """Take the lock of an output folder, whose ``state`` is inside it, until this process ends.
+
+    The system frees the lock of a process on this machine that was killed. Raises FolderInUse when another invocation
+    has it, and when one on another machine has left its name, as its end cannot be seen from here; ConfigError when the
+    folder cannot be written to.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = _acquired(state)
+    except OSError as error:
+        raise ConfigError(f"{_named(state)} cannot be written to: {files.reason(error, state)}") from None
+    holder = _holder(state)
+    if lock is None:
+        raise FolderInUse(
+            f"{_named(state)} is in use by another invocation{_described(holder)}; "
+            "wait for it, or set another output_dir"
+        )
+    if holder and holder["host"] != socket.gethostname():
+        os.close(lock)
+        raise FolderInUse(
+            f"{_named(state)} is in use by an invocation on another machine{_described(holder)}; wait for it, or if it "
+            f"no longer runs there, snakemake --unlock or delete {state / NAME}"
+        )
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, files.dump_json({"host": socket.gethostname(), "pid": os.getpid(), "started": started}), 0)
+    atexit.register(_release, state, lock)
+
+
+def clear(state: Path) -> str | None:
+    """Remove what an invocation left that no longer runs; return a sentence where one still runs on this machine."""
+    if not (state / NAME).exists():
+        return None
+    lock = _acquired(state)
+    if lock is None:
+        return f"{_named(state)} is still in use by another invocation{_described(_holder(state))}; end that one"
+    _release(state, lock)
+    return None
+
+
+def _acquired(state: Path) -> int | None:
+    """Return a descriptor of the file, locked; None where another process has it. It is not handed on to children."""
+    while True:
+        descriptor = os.open(state / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        if not _is_lockable(descriptor, state):
+            os.close(descriptor)
+            return None
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # its last holder has deleted it meanwhile
+
+
+def _is_lockable(descriptor: int, state: Path) -> bool:
+    """Lock a file; where the disk knows no locks, look whether its holder lives."""
+    try:
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        pass
+    import psutil
+
+    holder = _holder(state)
+    return not (holder and holder["host"] == socket.gethostname() and psutil.pid_exists(holder["pid"]))
+
+
+def _release(state: Path, lock: int) -> None:
+    with suppress(OSError):  # the folder may have been deleted meanwhile
+        (state / NAME).unlink(missing_ok=True)
+        os.close(lock)
+        for folder in (state, state.parent):  # where nothing was found to do
+            folder.rmdir()
+
+
+def _holder(state: Path) -> dict[str, Any] | None:
+    """Return who has the lock; None where that is not said, or not yet."""
+    with suppress(OSError, json.JSONDecodeError):
+        return files.read_json(state / NAME)
+    return None
+
+
+def _named(state: Path) -> str:
+    return f"output_dir {state.parent}"
+
+
+def _described(holder: dict[str, Any] | None) -> str:
+    return f" (process {holder['pid']} on {holder['host']}, since {holder['started']})" if holder else ""

@@ -1,0 +1,30 @@
+"""Verbs: what a command line of Snakemake asks for beside running jobs, where its Snakefile is not told."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from dailies.text import counted
+
+UNLOCK, DELETE_OUTPUT = "--unlock", "--delete-all-output"
+
+SHORTEST = {UNLOCK: "--unl", DELETE_OUTPUT: "--delete-a"}
+"""How far each may be abbreviated."""
+
+
+def is_asked(verb: str, arguments: Iterable[str]) -> bool:
+    """Return whether a command line holds a verb, in full or abbreviated."""
+    return any(verb.startswith(each) and each.startswith(SHORTEST[verb]) for each in arguments)
+
+
+def left_by_deletion(output_dir: Path, state: Path) -> str | None:
+    """Say which frames ``--delete-all-output`` leaves, which Snakemake knows nothing of; None where there are none."""
+    folders = [output_dir / path.name for path in (state / "frames").glob("*") if path.is_dir()]
+    frames = [[file for file in folder.glob("*") if file.name != "metadata.json"] for folder in folders]
+    full = [files for files in frames if files]
+    if not full:
+        return None
+    return (
+        f"{DELETE_OUTPUT} leaves {counted(sum(map(len, full)), 'frame')} of {counted(len(full), 'model')} in place, "
+        "and what is known of them, so the next invocation renders none of them again; to delete them too, delete the "
+        f"folder {output_dir}"
+    )

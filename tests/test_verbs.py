@@ -1,0 +1,43 @@
+"""What a command line asks for beside running jobs."""
+
+import pytest
+from dailies import verbs
+from dailies.verbs import DELETE_OUTPUT, UNLOCK
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments", "asked"),
+    [
+        (UNLOCK, ["--unlock"], True),
+        (UNLOCK, ["-n", "--unl"], True),
+        (UNLOCK, ["--until", "unlock"], False),
+        (UNLOCK, ["--un"], False),
+        (UNLOCK, [], False),
+        (DELETE_OUTPUT, ["--delete-all-output", "--cores", "1"], True),
+        (DELETE_OUTPUT, ["--delete-all"], True),
+        (DELETE_OUTPUT, ["--delete-temp-output"], False),
+    ],
+)
+def test_what_a_command_line_asks_for(verb, arguments, asked):
+    assert verbs.is_asked(verb, arguments) is asked
+
+
+def test_the_frames_that_a_deletion_leaves_are_counted(tmp_path):
+    state = tmp_path / ".dailies"
+    for model, frames in {"a": 2, "b": 1, "gone": 0}.items():
+        (state / "frames" / model).mkdir(parents=True)
+        (tmp_path / model).mkdir()
+        (tmp_path / model / "metadata.json").touch()
+        for number in range(frames):
+            (tmp_path / model / f"{number}.png").touch()
+    (tmp_path / "not ours").mkdir()
+    (tmp_path / "not ours" / "a.png").touch()
+
+    assert verbs.left_by_deletion(tmp_path, state) == (
+        "--delete-all-output leaves 3 frames of 2 models in place, and what is known of them, so the next invocation "
+        f"renders none of them again; to delete them too, delete the folder {tmp_path}"
+    )
+
+
+def test_where_no_frame_is_left_nothing_is_said(tmp_path):
+    assert verbs.left_by_deletion(tmp_path, tmp_path / ".dailies") is None

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dailies.contact_sheet import build
 from dailies.logs import job_log
+from dailies.reference import paths
 from dailies.shelves import rendered
 
 if __name__ == "__main__":
@@ -18,6 +19,6 @@ if __name__ == "__main__":
             input_dir=Path(snakemake.config["input_dir"]),
             output=Path(snakemake.output.sheet),
             chosen=snakemake.params.chosen,
-            reference_dir=Path(reference) if (reference := snakemake.config["reference_dir"]) else None,
+            reference=paths(snakemake.input.reference),
             threads=snakemake.threads,
         )

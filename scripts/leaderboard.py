@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dailies.leaderboard import Question, tabulate
 from dailies.logs import job_log
+from dailies.reference import found
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
@@ -15,4 +16,5 @@ if __name__ == "__main__":
             consensus=[Path(path) for path in snakemake.input.consensus],
             tables=(Path(snakemake.output.frames), Path(snakemake.output.models)),
             output=Path(snakemake.output.told),
+            reference=found(snakemake.input.reference),
         )

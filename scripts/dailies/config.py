@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
-from dailies import backbone, files, metrics
+from dailies import backbone, files, metrics, pairing
 from dailies.errors import ConfigError, LoadError
 from dailies.locations import FIXED
 from dailies.signatures import Signature, signature
@@ -257,6 +257,8 @@ def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str
         )
     if "folder_name" in config:
         yield from _template_problems(config["folder_name"])
+    if (template := config.get("reference_name")) and (problem := pairing.template_problem(template)):
+        yield f"reference_name {_shown(template)} {problem}."
     if {"input_dir", "output_dir"} <= config.keys():
         source, target = (Path(config[key]).resolve() for key in ("input_dir", "output_dir"))
         if target.is_relative_to(source):

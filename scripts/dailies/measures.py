@@ -68,7 +68,7 @@ def _reference(job: Measurement) -> Subject | None:
     """Give the frames of the reference that belong to the shard, with their digests; None where there is none."""
     if job.reference_dir is None:
         return None
-    paths = reference.matched(job.shot.frames, job.reference_dir).paths
+    paths = reference.load(job.reference).paths
     mine = {frame.output: paths[frame.output] for _, frame in job.places if frame.output in paths}
     return Subject("reference", mine, {name: files.sha256_of(path) for name, path in mine.items()})
 

@@ -67,6 +67,11 @@ class Measurement:
         return self.output.parents[2]
 
     @property
+    def reference(self) -> Path:
+        """The record of which file of the reference belongs to which frame."""
+        return self.state / "reference.json"
+
+    @property
     def subject(self) -> str:
         """The name of the model's folder, ``@source`` or ``@consensus``."""
         return self.output.parent.name

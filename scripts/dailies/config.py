@@ -183,7 +183,11 @@ def _text(key: str, given: Any) -> Any:
     if isinstance(given, int) and not isinstance(given, bool):
         shortest = {"run_ids": 0, "trust_pickle": EXPERIMENT_ID_DIGITS}.get(key, RUN_ID_DIGITS)
         return given if shortest < len(str(given)) < RUN_ID_DIGITS else str(given)
-    if key == "folder_name" and isinstance(given, Mapping) and list(given.values()) in ([""], [None]):
+    if (
+        key in ("folder_name", "reference_name")
+        and isinstance(given, Mapping)
+        and list(given.values()) in ([""], [None])
+    ):
         return "{" + next(iter(given)) + "}"
     if key in ("filter", "order_by") and isinstance(given, str):
         return given + _open_quote(given)

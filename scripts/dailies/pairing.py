@@ -273,9 +273,8 @@ def _words(texts: Sequence[str]) -> Iterable[tuple[str, list[str]]]:
 def _shared(texts: Sequence[str]) -> str:
     """Return what all texts begin with."""
     first, last = min(texts, default=""), max(texts, default="")
-    return first[
-        : next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
-    ]
+    differing = (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
+    return first[: next(differing, len(first))]
 
 
 def _begins_token(text: str, place: int) -> bool:

@@ -13,8 +13,8 @@ import numpy as np
 from dailies.errors import SequenceError
 from dailies.subjects import read_frame
 
-SAMPLES = 5
-"""Frames that are compared, spread over the sequence."""
+PLACES = 3
+"""Where in the sequence two neighbouring frames are compared; one alone shows nothing of what was animated on twos."""
 
 LEAST_SAMPLES = 2
 """Frames below which nothing is concluded."""
@@ -65,7 +65,8 @@ def samples(frames: Mapping[int, tuple[Path, tuple[int, int]]], references: Mapp
     number of the frame.
     """
     able = [number for number in sorted(references) if {number - 1, number + 1} & references.keys()]
-    chosen = sorted({able[round(place)] for place in np.linspace(0, len(able) - 1, SAMPLES)}) if able else []
+    starts = {round(place) for place in np.linspace(0, max(0, len(able) - 2), PLACES)}
+    chosen = sorted({number for start in starts for number in able[start : start + 2]})
     shifts = range(-FARTHEST, FARTHEST + 1)
     return [
         Sample(*frames[number], {by: references[number + by] for by in shifts if number + by in references})

@@ -262,7 +262,7 @@ def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str
     if "folder_name" in config:
         yield from _template_problems(config["folder_name"])
     if (template := config.get("reference_name")) and (problem := pairing.template_problem(template)):
-        yield f"reference_name {_shown(template)} {problem}."
+        yield f"reference_name {problem}."
     if {"input_dir", "output_dir"} <= config.keys():
         source, target = (Path(config[key]).resolve() for key in ("input_dir", "output_dir"))
         if target.is_relative_to(source):

@@ -162,11 +162,11 @@ def _told(asked: Asked, pairs: Pairs, missing: Sequence[str], names: Sequence[st
     offset = f", with reference_offset {asked.offset}" if asked.offset else ""
     count = len(pairs.files) + len(missing)
     of = f"{len(pairs.files)} of {counted(count, 'frame')}" if missing else counted(count, "frame")
-    told = [f"reference: {of} paired {' and '.join(ways)}{offset}"]
+    told = [f"reference: {of} paired{',' if len(ways) > 1 else ''} {' and '.join(ways)}{offset}"]
     if pairs.several:
         doubtful = (f"{name} ({few(candidates, FIRST)})" for name, candidates in pairs.several.items())
         told.append(
-            f"{counted(len(pairs.several), 'frame')} could be paired in several ways and were left out; "
+            f"{counted(len(pairs.several), 'frame')} left out that could be paired in several ways; "
             f"set reference_name to decide: {few(doubtful, FIRST, '; ')}"
         )
     used = set(pairs.files.values())

@@ -13,7 +13,7 @@ rule pairing:
     input:
         sequence=f"{STATE}/sequence.json",
     output:
-        pairs=f"{STATE}/reference.json",
+        pairs=f"{STATE}/{reference.RECORD}",
     log:
         f"{OUT}/logs/pairing.log",
     localrule: find_spec("OpenImageIO") is not None  # a head node without codecs submits it
@@ -32,7 +32,7 @@ rule pairing:
 rule baseline:
     input:
         sequence=f"{STATE}/sequence.json",
-        reference=pairing_record,
+        reference=decoded_reference,
     output:
         measures=f"{STATE}/measures/@source/{{shard}}.json",
     log:
@@ -54,8 +54,8 @@ rule measure:
     input:
         outcomes=records_to_measure,
         sequence=f"{STATE}/sequence.json",
-        # which leaves the source's motion behind, and follows the pairs of the reference; parameters say what changed
-        baseline=ancient(f"{STATE}/measures/@source/{{shard}}.json"),
+        baseline=f"{STATE}/measures/@source/{{shard}}.json",  # which leaves the source's motion behind
+        reference=decoded_reference,
     output:
         measures=f"{STATE}/measures/{{model}}/{{shard}}.json",
     log:

@@ -24,7 +24,12 @@ def check_reference(listing):
 
 def pairing_record(wildcards):
     """Which file of the reference belongs to which frame, where there is a reference."""
-    return [f"{STATE}/reference.json"] if REFERENCE else []
+    return [f"{STATE}/{reference.RECORD}"] if REFERENCE else []
+
+
+def decoded_reference(wildcards):
+    """What says that a video was decoded; of a folder, names and a parameter tell all that measuring needs."""
+    return pairing_record(wildcards) if REFERENCE and REFERENCE.is_video else []
 
 
 def pairing_of_measures(wildcards):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import strict_json
-from dailies import files, measures, reference, sequence
+from dailies import files, measures, sequence
 from dailies.baseline import baseline
 from dailies.consensus import consensus
 from dailies.measures import measure
@@ -39,7 +39,6 @@ class Shot:
             write(root / "clean" / name, clean)
             write(root / "shot" / name, distorted(clean, "noise"))
         self.scan()
-        self.pair()
         self.job = Measurement(
             output=self.measures(SOURCE),
             shard_frames=0,
@@ -55,17 +54,6 @@ class Shot:
         state = self.root / "state"
         found = sequence.scan(self.root / "shot", on_bad_frame="error", cache=state / "read.json")
         sequence.save(found, state / "sequence.json")
-
-    def pair(self) -> None:
-        """Pair the reference as it is now with the sequence."""
-        reference.write(
-            reference.Asked(self.root / "clean"),
-            sequence_file=self.root / "state" / "sequence.json",
-            input_dir=self.root / "shot",
-            transfer="clip",
-            output=self.root / "state" / "reference.json",
-            threads=1,
-        )
 
     def add(self, model: str, make, status: str = "success") -> Path:
         for name in NAMES:

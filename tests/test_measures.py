@@ -191,7 +191,6 @@ def test_a_reference_that_cannot_be_read_is_said_and_the_others_count(shot):
 def test_a_frame_without_reference_has_only_the_advisory_metrics(shot):
     shot.add("model", blur)
     (shot.root / "clean" / NAMES[1]).unlink()
-    shot.pair()
 
     assert set(shot.measure("model", metrics=("psnr", "detail"))["frames"][NAMES[1]]) == {"detail"}
 

@@ -17,6 +17,12 @@ from dailies.text import counted, few
 
 log = logging.getLogger(__name__)
 
+RECORD = "reference.json"
+"""The name of the file that ``write`` leaves, in the folder of the workflow's own state."""
+
+WARNING = "warning: "
+"""How a sentence begins on which the user should act."""
+
 FIRST = 3
 """How many frames a report spells out."""
 
@@ -108,7 +114,7 @@ def write(
     told = [*_told(asked, pairs, missing, names), *([told_shift(by, asked.offset)] if by else [])]
     for line in (*told, told_missing(missing)):
         if line:
-            log.info("%s", line)
+            log.log(logging.WARNING if line.startswith(WARNING) else logging.INFO, "%s", line.removeprefix(WARNING))
     files.write_json(
         output,
         {
@@ -119,6 +125,17 @@ def write(
             "missing": told_missing(missing),
         },
     )
+
+
+def paths_of(asked: Asked, shot: sequence.Sequence, state: Path) -> Mapping[str, Path]:
+    """Return the files of the reference by the names of the rendered frames.
+
+    Those of a folder are known by their names alone; those of a video when ``write`` has decoded it.
+    """
+    if asked.is_video:
+        return load(state / RECORD).paths
+    pairs = _paired(asked, shot, _listed(asked))
+    return {frame.output: asked.place / pairs.files[frame.name] for frame in shot.frames if frame.name in pairs.files}
 
 
 def load(path: Path) -> Reference:
@@ -151,7 +168,7 @@ def told_shift(by: int, offset: int) -> str:
     """Say that the frames agree better with those of the reference that are ``by`` frames later."""
     where = f"{counted(abs(by), 'frame')} {'later' if by > 0 else 'earlier'}"
     return (
-        f"the reference seems to be shifted: frames agree far better with its frames {where} than with those they are "
+        f"{WARNING}the reference seems to be shifted: frames agree far better with its frames {where} than with those they are "
         f"paired with; set reference_offset to {offset + by} (it is {offset})"
     )
 

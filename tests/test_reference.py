@@ -125,8 +125,8 @@ def test_a_shift_is_told_with_the_offset_to_set(paired, tmp_path):
     shifted, fixed = (paired(tmp_path / "clean", known=known, offset=offset) for offset in (0, 1))
 
     assert shifted.told[-1] == (
-        "warning: the reference seems to be shifted: frames agree far better with its frames 1 frame later than with those "
-        "they are paired with; set reference_offset to 1 (it is 0)"
+        "warning: the reference seems to be shifted: frames agree far better with its frames 1 frame later than with "
+        "those they are paired with; set reference_offset to 1 (it is 0)"
     )
     assert fixed.report == ["reference: 6 frames paired by number, with reference_offset 1"]
     assert fixed.paths["f_5.png"].name == "0006.png"

@@ -168,8 +168,8 @@ def told_shift(by: int, offset: int) -> str:
     """Say that the frames agree better with those of the reference that are ``by`` frames later."""
     where = f"{counted(abs(by), 'frame')} {'later' if by > 0 else 'earlier'}"
     return (
-        f"{WARNING}the reference seems to be shifted: frames agree far better with its frames {where} than with those they are "
-        f"paired with; set reference_offset to {offset + by} (it is {offset})"
+        f"{WARNING}the reference seems to be shifted: frames agree far better with its frames {where} than with those "
+        f"they are paired with; set reference_offset to {offset + by} (it is {offset})"
     )
 
 

@@ -7,6 +7,7 @@ rule collect:
         outcomes=records_of_all_shards,
         measures=measures_of_model,
         sequence=f"{STATE}/sequence.json",
+        reference=pairing_of_measures,
     output:
         metadata=f"{OUT}/{{model}}/metadata.json",
     log:

@@ -6,6 +6,7 @@ rule compare:
         metadata=metadata_of_all_models,
         summary=f"{OUT}/batch_summary.json",
         sequence=f"{STATE}/sequence.json",
+        reference=pairing_record,
         sheet=f"{OUT}/compare/contact_sheet.png",
         metrics=ranking_for_page,
     output:

@@ -6,6 +6,7 @@ rule contact_sheet:
         index=ancient(f"{STATE}/discovery.json"),  # the parameter names says whether it matters
         records=records_of_all_models,  # not metadata.json, which changes with every metric
         sequence=f"{STATE}/sequence.json",
+        reference=pairing_record,
     output:
         sheet=report(
             f"{OUT}/compare/contact_sheet.png",

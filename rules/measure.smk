@@ -1,5 +1,7 @@
 """Stage 5, measure: every frame of every model. renders/, frames, reference -> measures/, leaderboard.csv."""
 
+from importlib.util import find_spec
+
 
 rule metrics:
     input:
@@ -7,9 +9,30 @@ rule metrics:
     localrule: True
 
 
+rule pairing:
+    input:
+        sequence=f"{STATE}/sequence.json",
+    output:
+        pairs=f"{STATE}/{reference.RECORD}",
+    log:
+        f"{OUT}/logs/pairing.log",
+    localrule: find_spec("OpenImageIO") is not None  # a head node without codecs submits it
+    conda:
+        "../envs/dailies.yaml"
+    threads: 4
+    resources:
+        mem_mb=lambda wc, attempt: attempt * estimates.SEQUENCE_MEMORY,
+        runtime=lambda wc, attempt: attempt * estimates.SEQUENCE_MINUTES,
+    params:
+        fingerprint=lambda wildcards: reference_fingerprint(),
+    script:
+        "../scripts/pairing.py"
+
+
 rule baseline:
     input:
         sequence=f"{STATE}/sequence.json",
+        reference=decoded_reference,
     output:
         measures=f"{STATE}/measures/@source/{{shard}}.json",
     log:
@@ -33,6 +56,7 @@ rule measure:
         outcomes=records_to_measure,
         sequence=f"{STATE}/sequence.json",
         baseline=f"{STATE}/measures/@source/{{shard}}.json",  # which leaves the source's motion behind
+        reference=decoded_reference,
     output:
         measures=f"{STATE}/measures/{{model}}/{{shard}}.json",
     log:
@@ -78,6 +102,7 @@ rule leaderboard:
         measures=measures_of_all,
         consensus=consensus_of_all_shards,
         sequence=f"{STATE}/sequence.json",
+        reference=pairing_record,
     output:
         frames=f"{OUT}/compare/metrics.csv",
         models=report(

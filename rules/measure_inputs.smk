@@ -6,17 +6,35 @@ METRICS = metrics.measured(config)
 AUTOMATIC = metrics.automatic(config)
 
 
+REFERENCE = reference.Asked.from_config(config)
+
+
 @cache
 def reference_fingerprint():
-    """A digest of the reference's listing; ends the invocation where it cannot be used."""
-    return told(reference.fingerprint, Path(config["reference_dir"])) if config["reference_dir"] else None
+    """A digest of the reference's listing and of how it is paired; ends the invocation where it cannot be used."""
+    return told(reference.fingerprint, REFERENCE, Path(STATE)) if REFERENCE else None
 
 
 @cache
 def check_reference(listing):
     """End the invocation when no frame of the reference belongs to the sequence."""
     if reference_fingerprint():
-        told(reference.matched, sequence.load(listing).frames, Path(config["reference_dir"]))
+        told(reference.check, REFERENCE, sequence.load(listing))
+
+
+def pairing_record(wildcards):
+    """Which file of the reference belongs to which frame, where there is a reference."""
+    return [f"{STATE}/{reference.RECORD}"] if REFERENCE else []
+
+
+def decoded_reference(wildcards):
+    """What says that a video was decoded; of a folder, names and a parameter tell all that measuring needs."""
+    return pairing_record(wildcards) if REFERENCE and REFERENCE.is_video else []
+
+
+def pairing_of_measures(wildcards):
+    """How the reference was paired, where an ordinary invocation measures: that is part of a model's metadata."""
+    return pairing_record(wildcards) if AUTOMATIC else []
 
 
 @cache

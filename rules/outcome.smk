@@ -5,6 +5,7 @@ import time
 STARTED = time.time()
 
 SUMMARY, TOLD, PAGE = (Path(name) for name in (f"{OUT}/batch_summary.json", f"{STATE}/metrics.json", PAGE_FILE))
+PAIRED = Path(f"{STATE}/{reference.RECORD}")
 
 
 def written(path):
@@ -12,7 +13,7 @@ def written(path):
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
-BEFORE = {path: written(path) for path in (SUMMARY, TOLD, PAGE)}
+BEFORE = {path: written(path) for path in (SUMMARY, TOLD, PAGE, PAIRED)}
 
 
 def is_new(path):
@@ -24,6 +25,9 @@ def tell_outcome():
     """Say what was rendered and measured; raise, so that the exit code is 1, when models failed in this invocation."""
     if is_new(TOLD):
         for line in leaderboard.told(TOLD):
+            logger.info(line)
+    elif is_new(PAIRED):
+        for line in reference.load(PAIRED).report:
             logger.info(line)
     if is_new(SUMMARY):
         tell_models()

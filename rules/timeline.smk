@@ -5,6 +5,7 @@ rule timeline:
     input:
         metadata=metadata_of_all_models,
         sequence=f"{STATE}/sequence.json",
+        reference=pairing_record,
     output:
         timeline=f"{OUT}/compare/shot.otio",
     log:

@@ -6,6 +6,7 @@ rule side_by_side:
         index=ancient(f"{STATE}/discovery.json"),  # the parameter names says whether it matters
         records=records_of_all_models,
         sequence=f"{STATE}/sequence.json",
+        reference=pairing_record,
     output:
         video=SIDE_BY_SIDE,
     log:

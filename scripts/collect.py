@@ -8,6 +8,7 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 from dailies.download import discard
 from dailies.logs import job_log
 from dailies.metadata import describe
+from dailies.reference import found
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
@@ -19,6 +20,7 @@ if __name__ == "__main__":
             measures=[Path(path) for path in snakemake.input.measures],
             training_frames_from=snakemake.params.training_frames_from,
             input_dir=Path(snakemake.config["input_dir"]),
+            reference=found(snakemake.input.reference),
             output=Path(snakemake.output.metadata),
         )
         discard(Path(snakemake.input.sequence).parent / "weights" / snakemake.wildcards.model)

@@ -9,6 +9,7 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 from dailies.leaderboard import page_metrics
 from dailies.logs import job_log
 from dailies.page import build
+from dailies.reference import paths
 from dailies.training import seen_by_models
 
 if __name__ == "__main__":
@@ -22,7 +23,7 @@ if __name__ == "__main__":
             state=Path(snakemake.input.sequence).parent / "page.json",
             tracking_uri=snakemake.config["mlflow_uri"] or os.environ.get("MLFLOW_TRACKING_URI"),
             fps=snakemake.params.fps,
-            reference_dir=Path(reference) if (reference := snakemake.config["reference_dir"]) else None,
+            reference=paths(snakemake.input.reference),
             metrics=[metric for path in snakemake.input.metrics for metric in page_metrics(Path(path))],
             trained=seen_by_models(
                 [Path(path) for path in snakemake.input.metadata],

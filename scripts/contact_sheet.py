@@ -7,6 +7,7 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 
 from dailies.contact_sheet import build
 from dailies.logs import job_log
+from dailies.reference import paths
 from dailies.shelves import rendered
 
 if __name__ == "__main__":
@@ -21,6 +22,6 @@ if __name__ == "__main__":
             input_dir=Path(snakemake.config["input_dir"]),
             output=Path(snakemake.output.sheet),
             chosen=snakemake.params.chosen,
-            reference_dir=Path(reference) if (reference := snakemake.config["reference_dir"]) else None,
+            reference=paths(snakemake.input.reference),
             threads=snakemake.threads,
         )

@@ -7,6 +7,7 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 
 from dailies.leaderboard import Question, tabulate
 from dailies.logs import job_log
+from dailies.reference import found
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
@@ -18,4 +19,5 @@ if __name__ == "__main__":
             consensus=[Path(path) for path in snakemake.input.consensus],
             tables=(Path(snakemake.output.frames), Path(snakemake.output.models)),
             output=Path(snakemake.output.told),
+            reference=found(snakemake.input.reference),
         )

@@ -8,6 +8,7 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 from dailies.logs import job_log
 from dailies.page import list_extras
 from dailies.reel import build
+from dailies.reference import paths
 from dailies.shelves import rendered
 
 if __name__ == "__main__":
@@ -23,7 +24,7 @@ if __name__ == "__main__":
             output=Path(snakemake.output.video),
             fps=snakemake.params.fps,
             lossless=snakemake.config["video_lossless"],
-            reference_dir=Path(reference) if (reference := snakemake.config["reference_dir"]) else None,
+            reference=paths(snakemake.input.reference),
             threads=snakemake.threads,
         )
         list_extras(Path(snakemake.output.video).with_name("index.html"))

@@ -121,6 +121,9 @@ def test_the_given_configuration_is_not_changed():
         ("model_loader=torch.jit:load", "torch.jit:load"),
         ("model_loader={swinir_*: torch.jit:load}", {"swinir_*": "torch.jit:load"}),
         ("model_loader=none", None),
+        ("reference_name={stem}_gt", "{stem}_gt"),
+        ("reference_name={number:04d}", "{number:04d}"),
+        ("reference_offset=-1", -1),
     ],
 )
 def test_values_from_the_command_line(entry, value):
@@ -378,6 +381,19 @@ def test_tiles_must_be_able_to_advance(tile_size, overlap, message):
 
 def test_the_widest_overlap_is_accepted():
     assert accepted(tile_size=512, overlap=480)["overlap"] == 480
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{frame}_gt", "reference_name names '{frame}'; allowed: {stem} and {number}."),
+        ("gt", "reference_name names neither {stem} nor {number}, so all frames would have one reference."),
+        ("{stem", "reference_name cannot be read: expected '}' before end of string."),
+        ("../{stem}", "reference_name leaves reference_dir; allowed: a name, or a name in a sub-folder of it."),
+    ],
+)
+def test_a_name_of_the_reference_that_cannot_work(template, message):
+    assert refused(reference_name=template, reference_dir="r") == message
 
 
 @pytest.mark.parametrize(

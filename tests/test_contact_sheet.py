@@ -60,7 +60,7 @@ def test_source_reference_and_models_stand_below_each_other_over_first_middle_an
     for number in range(5):
         Image.fromarray(flat(number, 0, 77, size=SIZE)).save(show.reference / f"frame_{number:03d}.png")
 
-    sheet = build(show, reference_dir=show.reference)
+    sheet = build(show, reference=show.paired())
 
     colours = [(10, 20), (0, 77), (100, 0), (200, 0)]
     for row, rest in enumerate(colours):

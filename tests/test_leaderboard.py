@@ -8,6 +8,7 @@ import pytest
 from conftest import strict_json
 from dailies import files
 from dailies.leaderboard import Question, page_metrics, summed_up, tabulate, told
+from dailies.reference import Reference
 from dailies.sequence import Frame, Sequence, load, save
 
 COUNT = 40
@@ -45,15 +46,16 @@ class Board:
         files.write_json(path, ending if error else ending | {"frames": named, "notes": list(notes)})
         self.measures.append(path)
 
-    def tabulate(self, *, ranked_by="psnr", metrics=("psnr", "flicker"), reference_dir=None, consensus=()) -> None:
+    def tabulate(self, *, ranked_by="psnr", metrics=("psnr", "flicker"), reference=None, consensus=()) -> None:
         tabulate(
-            Question(metrics, ranked_by, self.root / "shot", reference_dir, ("seen",)),
+            Question(metrics, ranked_by, self.root / "shot", ("seen",)),
             sequence=self.root / "sequence.json",
             metadata=self.metadata,
             measures=self.measures,
             consensus=list(consensus),
             tables=(self.root / "metrics.csv", self.root / "leaderboard.csv"),
             output=self.root / "metrics.json",
+            reference=reference,
         )
 
     def lines(self, name: str = "leaderboard") -> list[dict[str, str]]:
@@ -230,15 +232,25 @@ def test_without_a_metric_to_rank_by_models_stay_in_their_order(board):
     assert board.told() == []
 
 
-def test_missing_frames_of_the_reference_are_listed(board, tmp_path):
-    (tmp_path / "clean").mkdir()
-    for frame in FRAMES[:-2]:
-        (tmp_path / "clean" / f"{Path(frame.name).stem}.png").touch()
+def test_how_the_reference_was_paired_is_told_and_noted_on_the_metrics_that_need_it(board):
+    reference = Reference({}, ("reference: 38 of 40 frames paired by number",), "2 frames without a reference")
     board.add("a", 30 + NOISE)
 
-    board.tabulate(reference_dir=tmp_path / "clean")
+    board.tabulate(reference=reference)
 
-    assert board.told()[1] == "2 frames without a reference cannot be compared with one: f_0038.jpg, f_0039.jpg"
+    assert board.told()[1:] == ["reference: 38 of 40 frames paired by number", "2 frames without a reference"]
+    psnr, flicker = page_metrics(board.root / "metrics.json")
+    assert psnr.note == "reference: 38 of 40 frames paired by number; 2 frames without a reference"
+    assert "paired" not in flicker.note
+
+
+def test_a_table_of_a_version_that_did_not_tell_how_the_reference_was_paired_is_read(board):
+    board.add("a", 30 + NOISE)
+    board.tabulate(reference=Reference({}, (), "2 frames without a reference"))
+    path = board.root / "metrics.json"
+    files.write_json(path, {key: value for key, value in files.read_json(path).items() if key != "reference"})
+
+    assert board.told()[1:] == ["2 frames without a reference"]
 
 
 def test_the_consensus_joins_the_other_metrics(board, tmp_path):

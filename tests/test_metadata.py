@@ -6,6 +6,7 @@ import pytest
 from conftest import strict_json
 from dailies import files
 from dailies.metadata import describe, failures, left_behind, substituted, summarize, table
+from dailies.reference import Reference
 from dailies.sequence import Frame, Sequence, save
 
 RUN = {
@@ -180,9 +181,11 @@ def test_what_was_measured_is_summed_up_and_the_summary_has_the_unseen_means(des
     measures = tmp_path / "measures" / "all.json"
     files.write_json(measures, {"status": "success", "error": None, "frames": {"a.png": {"psnr": 31.5}}, "notes": []})
 
-    path = described(measures=[measures], training_frames_from=["lr"])
+    reference = Reference({}, ("reference: 1 frame paired by name",), None)
+    path = described(measures=[measures], training_frames_from=["lr"], reference=reference)
 
     measured = strict_json(path)["measured"]
+    assert measured["reference"] == ["reference: 1 frame paired by name"]
     assert (measured["frames"], measured["mean"], measured["mean_training"]) == (1, {"psnr": 31.5}, None)
     assert strict_json(summary(path))[0]["measured"] == {"psnr": 31.5}
 

@@ -60,6 +60,10 @@ class Show:
     def add_frame(self, name: str, pixels: np.ndarray) -> None:
         Image.fromarray(pixels).save(self.input / name)
 
+    def paired(self) -> dict[str, Path]:
+        """The files of the reference by the names of the rendered frames: they are called as those."""
+        return {f"{path.stem}.png": path for path in sorted(self.reference.iterdir())}
+
     def add_model(
         self,
         name: str,
@@ -272,16 +276,15 @@ def test_the_source_and_the_reference_are_shown_in_the_layer_that_is_rendered(sh
         names = [f"{layer}.{c}" for layer in ("beauty", "matte") for c in "RGB"]
         (folder / "a.exr").write_bytes(written(values, ".exr", depth="half", channels=names))
 
-    show.build(reference_dir=show.reference)
+    show.build(reference={"a.exr": show.reference / "a.exr"})
     assert [int(show.copy(f"{key}/a.png")[0, 0, 0]) for key in ("@source", "@reference")] == [128, 64]
-    show.build(reference_dir=show.reference, layer="matte")
+    show.build(reference={"a.exr": show.reference / "a.exr"}, layer="matte")
     assert [int(show.copy(f"{key}/a.png")[0, 0, 0]) for key in ("@source", "@reference")] == [255, 255]
     (show.reference / "a.exr").write_bytes(written(np.full((5, 7, 3), 0.75, np.float32), ".exr", depth="half"))
-    show.build(reference_dir=show.reference, layer="matte")
+    show.build(reference={"a.exr": show.reference / "a.exr"}, layer="matte")
     assert int(show.copy("@reference/a.png")[0, 0, 0]) == 191
-    source, reference = gather(
-        sequence.load(show.state / "sequence.json"), [], input_dir=show.input, reference_dir=show.reference
-    )
+    shot, paired = sequence.load(show.state / "sequence.json"), {"a.exr": show.reference / "a.exr"}
+    source, reference = gather(shot, [], input_dir=show.input, reference=paired)
     assert [int(np.asarray(shown(shelf, "a.exr"))[0, 0, 0]) for shelf in (source, reference)] == [255, 191]
 
 
@@ -474,13 +477,13 @@ def test_a_rendered_frame_that_is_not_there_is_said_to_be_missing(show):
     assert picture(show.build(), "model_2")["missing"] == [2]
 
 
-def test_reference_frames_are_matched_by_name_whatever_their_format(show):
+def test_reference_frames_are_shown_whatever_their_format(show):
     show.reference.mkdir()
     Image.fromarray(flat(9, 9, 9)).save(show.reference / "frame_000.bmp")
     Image.fromarray(flat(8, 8, 8)).save(show.reference / "frame_002.tif")
     (show.reference / "frame_001.png").write_bytes(b"not an image")
 
-    data = show.build(reference_dir=show.reference)
+    data = show.build(reference=show.paired())
 
     assert picture(data, "@reference")["missing"] == [1]
     np.testing.assert_array_equal(show.copy("@reference/frame_002.png"), flat(8, 8, 8))
@@ -499,7 +502,7 @@ def test_deep_frames_are_shown_as_proxies_and_said_to_be(show, name, pixels, dep
     show.reference.mkdir()
     Image.fromarray(pixels).save(show.reference / name)
 
-    data = show.build(reference_dir=show.reference)
+    data = show.build(reference=show.paired())
 
     assert picture(data, "@reference")["bit_depth"] == depth
     np.testing.assert_array_equal(show.copy("@reference/frame_000.png"), flat(value, value, value))

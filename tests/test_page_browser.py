@@ -348,7 +348,7 @@ def show(tmp_path_factory: pytest.TempPathFactory) -> Show:
         NOISE: [None] * FRAMES,
     }
     show.build(
-        reference_dir=show.reference,
+        reference=show.paired(),
         tracking_uri="https://me:secret@studio/mlflow",
         metrics=[FrameMetric("PSNR", psnr, higher_is_better=True, unit="dB")],
         trained={RED: {f"frame_{number:03d}.png" for number in range(1, 7)}, GREEN: ["frame_006.png", "another.png"]},
@@ -921,7 +921,7 @@ def test_thumbnails_and_proxies_are_said_to_be_what_they_are(browser, driver, tm
     Image.fromarray((board * 257).astype(np.uint16)).save(show.reference / "a.png")
     for number in range(24):
         show.add_model(f"model {number}", lambda _: pixels)
-    show.build(reference_dir=show.reference)
+    show.build(reference=show.paired())
     large = Browser(driver, show.page)
 
     large.open()
@@ -1381,7 +1381,7 @@ def test_a_picture_of_the_page_for_the_readme(browser, driver, tmp_path):
         rendered = [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
         values[folder.name] = [psnr(number, pixels) for number, pixels in enumerate(rendered)]
     metric = FrameMetric("PSNR", values, higher_is_better=True, unit="dB")
-    show.build(reference_dir=show.reference, metrics=[metric])
+    show.build(reference=show.paired(), metrics=[metric])
     page = Browser(driver, show.page)
 
     page.open("view=wipe&b=model_1")

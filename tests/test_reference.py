@@ -1,118 +1,281 @@
-"""The reference's frames find those that they belong to."""
+"""The reference's frames find those that they belong to, and what is left over is told."""
 
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import strict_json, write_video
+from dailies import sequence
 from dailies.errors import SequenceError
-from dailies.reference import fingerprint, matched, told_missing
-from dailies.sequence import Frame
+from dailies.reference import Asked, Reference, check, fingerprint, found, load, told_missing, write
+from dailies.sequence import Frame, Sequence, save
+from PIL import Image
 
 
-def frames(*names: str) -> list[Frame]:
-    return [Frame(name, f"{Path(name).stem}.png", 7, 5, "RGB", 8, 1, sha256=name) for name in names]
+def shot(*names: str) -> Sequence:
+    return Sequence(
+        tuple(Frame(name, f"{Path(name).stem}.png", 7, 5, "RGB", 8, 1, sha256=name) for name in names),
+    )
 
 
 @pytest.fixture
 def folder(tmp_path):
+    """Fill the folder of the reference with files that are no pictures."""
+
     def fill(*names: str) -> Path:
         for name in names:
-            (tmp_path / name).write_bytes(b"x")
-        return tmp_path
+            path = tmp_path / "clean" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+        return tmp_path / "clean"
 
     return fill
 
 
-def test_names_match_whatever_they_end_in(folder):
-    found = matched(frames("frame_1.png", "frame_2.png"), folder("frame_1.exr", "frame_2.TIF"))
+@pytest.fixture
+def paired(tmp_path):
+    """Pair a reference with frames, or with what is known of a sequence."""
 
-    assert {name: path.name for name, path in found.paths.items()} == {
-        "frame_1.png": "frame_1.exr",
-        "frame_2.png": "frame_2.TIF",
+    def pair(place: Path, *names: str, known: Sequence | None = None, **how) -> Reference:
+        save(known or shot(*names), tmp_path / "state" / "sequence.json")
+        output = tmp_path / "state" / "reference.json"
+        write(
+            Asked(place, **how),
+            sequence_file=tmp_path / "state" / "sequence.json",
+            input_dir=tmp_path / "shot",
+            transfer="clip",
+            output=output,
+            threads=1,
+        )
+        return load(output)
+
+    return pair
+
+
+def grey(number: int) -> np.ndarray:
+    return np.full((6, 8, 3), 40 * number, np.uint8)
+
+
+def moving(number: int) -> np.ndarray:
+    """A picture of which every next frame shows the part four pixels to the right."""
+    wide = np.random.default_rng(3).integers(0, 256, (6, 30), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    return np.stack([wide[:, 4 * number : 4 * number + 64]] * 3, axis=2)
+
+
+def test_frames_are_paired_by_name_and_that_is_told(folder, paired, tmp_path):
+    place = folder("frame_1.exr", "frame_2.TIF", "notes.txt")
+
+    reference = paired(place, "frame_1.png", "frame_2.png")
+
+    assert reference.paths == {"frame_1.png": place / "frame_1.exr", "frame_2.png": place / "frame_2.TIF"}
+    assert reference.report == ["reference: 2 frames paired by name"]
+    assert found([str(tmp_path / "state" / "reference.json")]) == reference
+    assert found([]) is None
+
+
+def test_what_is_left_over_on_both_sides_is_told_with_the_first_names(folder, paired):
+    place = folder(*(f"clean.{number:04d}.png" for number in range(12, 18)))
+
+    reference = paired(place, *(f"plate_{number}.dpx" for number in (*range(8, 14),)))
+
+    assert {name: path.name for name, path in reference.paths.items()} == {
+        "plate_12.png": "clean.0012.png",
+        "plate_13.png": "clean.0013.png",
     }
-    assert found.missing == ()
+    assert reference.report == [
+        "reference: 2 of 6 frames paired by number",
+        "4 frames of the reference left over: clean.0014.png, clean.0015.png, clean.0016.png and 1 more",
+        "4 frames without a reference cannot be compared with one: plate_8.dpx, plate_9.dpx, plate_10.dpx and 1 more",
+    ]
 
 
-def test_numbers_match_where_names_do_not(folder):
-    found = matched(frames("plate_0011.dpx", "plate_0012.dpx"), folder("clean.12.exr", "clean.0013.exr"))
+def test_every_way_and_what_was_not_clear_is_told(folder, paired):
+    place = folder("a_1.png", "x_2.png", "c_3.png", "d_3.png")
 
-    assert {name: path.name for name, path in found.paths.items()} == {"plate_0012.png": "clean.12.exr"}
-    assert found.missing == ("plate_0011.dpx",)
-
-
-def test_a_name_comes_before_a_number(folder):
-    found = matched(frames("a_1.png", "b_1.png"), folder("a_1.png", "c_1.png"))
-
-    assert {name: path.name for name, path in found.paths.items()} == {"a_1.png": "a_1.png"}
-    assert found.missing == ("b_1.png",)
+    assert paired(place, "a_1.png", "b_2.png", "e_3.png").report == [
+        "reference: 2 of 3 frames paired, 1 by name and 1 by number",
+        "1 frame left out that could be paired in several ways; set reference_name to decide: "
+        "e_3.png (c_3.png, d_3.png)",
+        "2 frames of the reference left over: c_3.png, d_3.png",
+        "1 frame without a reference cannot be compared with one: e_3.png",
+    ]
 
 
-def test_what_could_belong_to_several_belongs_to_none(folder):
-    found = matched(
-        frames("f_1.png", "f_2.png", "f_3.png"), folder("f_1.png", "f_1.exr", "x_2.png", "y_2.png", "f_3.png")
+def test_a_template_and_an_offset_are_told(folder, paired):
+    place = folder("1/gt.png", "2/gt.png", "2/mask.png", "gt.png")
+
+    reference = paired(place, "f_0.png", "f_1.png", template="{number}/gt", offset=1)
+
+    assert reference.paths == {"f_0.png": place / "1" / "gt.png", "f_1.png": place / "2" / "gt.png"}
+    assert reference.told == (
+        "reference: 2 frames paired by reference_name, with reference_offset 1",
+        "1 frame of the reference left over: 2/mask.png",
     )
 
-    assert list(found.paths) == ["f_3.png"]
-    assert found.missing == ("f_1.png", "f_2.png")
+
+def test_a_shift_is_told_with_the_offset_to_set(paired, tmp_path):
+    for number in range(6):
+        for kind, name in (("shot", f"f_{number}.png"), ("clean", f"{number + 1:04d}.png")):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(moving(number)).save(tmp_path / kind / name)
+    known = sequence.scan(tmp_path / "shot", on_bad_frame="error", cache=tmp_path / "read.json", threads=1)
+
+    shifted, fixed = (paired(tmp_path / "clean", known=known, offset=offset) for offset in (0, 1))
+
+    assert shifted.told[-1] == (
+        "warning: the reference seems to be shifted: frames agree far better with its frames 1 frame later than with "
+        "those they are paired with; set reference_offset to 1 (it is 0)"
+    )
+    assert fixed.report == ["reference: 6 frames paired by number, with reference_offset 1"]
+    assert fixed.paths["f_5.png"].name == "0006.png"
+    assert paired(tmp_path / "clean", known=known, offset=3).told[-1].endswith("set reference_offset to 1 (it is 3)")
 
 
-def test_no_match_at_all_is_refused_with_both_names(folder):
-    place = folder("clean_100.png")
+def test_a_video_is_decoded_once_and_paired_by_number(paired, tmp_path):
+    write_video(tmp_path / "clean.mkv", [grey(number) for number in range(4)])
+
+    reference = paired(tmp_path / "clean.mkv", "f_0.png", "f_1.png", "f_4.png", offset=-1)
+
+    home = tmp_path / "state" / "reference"
+    assert reference.paths == {
+        "f_1.png": home / "video" / "clean_000000.png",
+        "f_4.png": home / "video" / "clean_000003.png",
+    }
+    assert reference.report[1:] == [
+        "2 frames of the reference left over: clean_000001.png, clean_000002.png",
+        "1 frame without a reference cannot be compared with one: f_0.png",
+    ]
+    assert int(np.asarray(Image.open(reference.paths["f_4.png"]))[0, 0, 0]) == 120
+    written = (home / "video" / "clean_000000.png").stat().st_mtime_ns
+    assert paired(tmp_path / "clean.mkv", "f_0.png").paths["f_0.png"].stat().st_mtime_ns == written
+    moved = (tmp_path / "state").rename(tmp_path / "moved")
+    assert load(moved / "reference.json").paths["f_0.png"].is_file()
+
+
+def test_the_frames_of_a_video_of_both_sides_have_the_same_numbers(paired, tmp_path):
+    for name in ("noisy.mkv", "clean.mkv"):
+        write_video(tmp_path / name, [grey(number) for number in range(3)])
+    state = tmp_path / "state"
+    known = sequence.scan(tmp_path / "noisy.mkv", on_bad_frame="error", cache=state / "read.json", threads=1)
+
+    reference = paired(tmp_path / "clean.mkv", known=known)
+
+    assert [path.name for path in reference.paths.values()] == [f"clean_{number:06d}.png" for number in range(3)]
+    assert reference.report == ["reference: 3 frames paired by number"]
+    assert sorted(path.name for path in (state / "video").iterdir())[0] == "noisy_000000.png"
+
+
+def test_decoded_frames_are_deleted_when_the_reference_is_a_folder(folder, paired, tmp_path):
+    write_video(tmp_path / "clean.mkv", [grey(1)])
+    paired(tmp_path / "clean.mkv", "f_0.png")
+    assert (tmp_path / "state" / "reference").is_dir()
+
+    paired(folder("f_0.png"), "f_0.png")
+
+    assert not (tmp_path / "state" / "reference").exists()
+
+
+def test_the_same_reference_gives_the_same_bytes_and_strict_json(folder, paired, tmp_path):
+    record = tmp_path / "state" / "reference.json"
+    paired(folder("f_1.png"), "f_1.png")
+    first = record.read_bytes()
+    paired(folder("f_1.png"), "f_1.png")
+
+    assert record.read_bytes() == first
+    assert strict_json(record)["files"] == {"f_1.png": "f_1.png"}
+
+
+def test_no_pair_at_all_is_refused_with_both_names_and_the_offset_that_makes_one(folder):
+    place = folder("clean_101.png", "clean_102.png")
 
     with pytest.raises(SequenceError) as error:
-        matched(frames("a.png", "b.png"), place)
+        check(Asked(place), shot("a_1.png", "a_2.png"))
 
     assert str(error.value) == (
-        f"no frame of reference_dir {place} belongs to a frame of the sequence: there are clean_100.png, "
-        "and wanted are a.png, b.png; names or numbers have to agree, or set reference_dir to none"
+        f"no frame of reference_dir {place} belongs to a frame of the sequence: there are clean_101.png, "
+        "clean_102.png, and wanted are a_1.png, a_2.png; names or numbers have to agree, so set reference_name or "
+        "reference_offset (with 100 the first frames are a pair), or set reference_dir to none"
+    )
+    with pytest.raises(SequenceError, match=r"wanted are a\.png; names or numbers have to agree, so set reference_n"):
+        check(Asked(place), shot("a.png"))
+    with pytest.raises(SequenceError, match=r"wanted are a_1\.png, each 5 frames later \(reference_offset\); "):
+        check(Asked(place, offset=5), shot("a_1.png"))
+
+
+def test_a_template_that_names_nothing_says_what_was_looked_for(folder):
+    place = folder("f_1_gt.png", "f_2_gt.png", "f_3_gt.png", "f_4_gt.png")
+
+    with pytest.raises(SequenceError) as error:
+        check(Asked(place, "{stem}_clean"), shot(*(f"f_{number}.png" for number in range(1, 6))))
+
+    assert str(error.value) == (
+        f"reference_name '{{stem}}_clean' names no file of reference_dir {place}: there are f_1_gt.png, f_2_gt.png, "
+        "f_3_gt.png and 1 more, and looked for were f_1_clean.*, f_2_clean.*, f_3_clean.* and 2 more; "
+        "correct reference_name"
     )
 
 
-def test_a_folder_that_cannot_be_used_says_why(tmp_path):
+def test_a_template_does_not_go_with_a_video(tmp_path):
+    write_video(tmp_path / "clean.mkv", [grey(1)])
+
+    with pytest.raises(SequenceError, match="is a video, whose frames are paired by number; take reference_name out"):
+        fingerprint(Asked(tmp_path / "clean.mkv", "{stem}"), tmp_path / "state")
+
+
+def test_a_place_that_cannot_be_used_says_why(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "empty").mkdir()
-    advice = "set reference_dir to the folder of the reference's frames, or to none"
+    advice = "set reference_dir to the folder of the reference's frames, to a video, or to none"
 
     for place, reason in (
         ("gone", f"does not exist; {advice}"),
-        ("file", f"is no folder; {advice}"),
-        ("empty", "holds no frame; frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp .tga .hdr .jp2 .cin"),
+        ("file", f"is a file and no video ({' '.join(sequence.VIDEOS)}); {advice}"),
+        ("empty", f"holds no frame; frames end in {' '.join(sequence.EXTENSIONS)}"),
     ):
         with pytest.raises(SequenceError) as error:
-            fingerprint(tmp_path / place)
+            fingerprint(Asked(tmp_path / place), tmp_path / "state")
         assert str(error.value) == f"reference_dir {tmp_path / place} {reason}"
+    with pytest.raises(SequenceError, match="holds no frame in its sub-folders; "):
+        fingerprint(Asked(tmp_path / "empty", "{stem}/a"), tmp_path / "state")
 
 
-def test_the_fingerprint_follows_every_frame_and_nothing_else(folder):
+def test_the_fingerprint_follows_every_frame_and_how_it_is_paired_and_nothing_else(folder, tmp_path):
     place = folder("a_1.png", "a_2.png")
-    first = fingerprint(place)
+    first = fingerprint(Asked(place), tmp_path)
 
-    folder("notes.txt", ".hidden.png")
-    assert fingerprint(place) == first
+    folder("notes.txt", ".hidden.png", "sub/a_3.png")
+    assert fingerprint(Asked(place), tmp_path) == first
+    others = {fingerprint(Asked(place, *how), tmp_path) for how in (("{stem}", 0), (None, 1), ("{stem}/a", 0))}
     os.utime(place / "a_1.png", ns=(1, 1))
-    second = fingerprint(place)
+    second = fingerprint(Asked(place), tmp_path)
     folder("a_3.png")
-    assert len({first, second, fingerprint(place)}) == 3
+    assert len({first, second, fingerprint(Asked(place), tmp_path), *others}) == 6
+
+
+def test_the_fingerprint_follows_a_video_and_its_decoded_frames(paired, tmp_path):
+    asked, state = Asked(tmp_path / "clean.mkv"), tmp_path / "state"
+    write_video(asked.place, [grey(1)])
+    paired(asked.place, "f_0.png")
+    first = fingerprint(asked, state)
+
+    shutil.rmtree(state / "reference" / "video")
+    assert fingerprint(asked, state) != first
+    paired(asked.place, "f_0.png")
+    assert fingerprint(asked, state) == first
+    write_video(asked.place, [grey(1), grey(2)])
+    assert fingerprint(asked, state) != first
 
 
 def test_missing_frames_are_listed_and_counted():
     assert told_missing([]) is None
     assert told_missing(["a", "b"]) == "2 frames without a reference cannot be compared with one: a, b"
-    assert told_missing("abcdefg").endswith(": a, b, c, d, e and 2 more")
+    assert told_missing("abcdefg").endswith(": a, b, c and 4 more")
 
 
-def test_frames_before_zero_have_references_of_their_own_number(folder):
-    found = matched(frames("shot.-0001.png", "shot.00001.png"), folder("clean.-1.exr", "clean.1.exr"))
+def test_a_configuration_without_a_reference_asks_for_none():
+    config = {"reference_dir": None, "reference_name": "{stem}", "reference_offset": 3}
 
-    assert {name: path.name for name, path in found.paths.items()} == {
-        "shot.-0001.png": "clean.-1.exr",
-        "shot.00001.png": "clean.1.exr",
-    }
-
-
-def test_names_match_in_either_normal_form(folder):
-    composed, decomposed = "caf\u00e9.png", "cafe\u0301.png"
-
-    found = matched(frames(composed), folder(decomposed))
-
-    assert found.paths["caf\u00e9.png"].name == decomposed
+    assert Asked.from_config(config) is None
+    assert Asked.from_config(config | {"reference_dir": "r"}) == Asked(Path("r"), "{stem}", 3)

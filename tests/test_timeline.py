@@ -52,7 +52,7 @@ def write(tmp_path: Path, names: list[str], *, models: dict[str, str] | None = N
     sequence.save(FrameSequence(tuple(frames), fps=changes.pop("own_fps", None)), tmp_path / "sequence.json")
     for path in changes.pop("lost", ()):
         (tmp_path / path).unlink()
-    about = {"input_dir": shot, "reference_dir": None, "fps": None} | changes
+    about = {"input_dir": shot, "reference": None, "fps": None} | changes
     output = tmp_path / "out" / "shot.otio"
     timeline.write(paths, sequence=tmp_path / "sequence.json", output=output, **about)
     return otio.adapters.read_from_file(str(output))
@@ -107,9 +107,8 @@ def test_files_that_are_missing_are_gaps_in_their_own_track(tmp_path: Path):
     reference.mkdir()
     for name in ("f_9.exr", "f_10.exr"):
         (reference / name).touch()
-    read = write(
-        tmp_path, names, models={"a": "success"}, reference_dir=reference, own_fps=30.0, lost=["out/a/f_10.png"]
-    )
+    paired = {f"{Path(name).stem}.png": reference / name for name in ("f_9.exr", "f_10.exr")}
+    read = write(tmp_path, names, models={"a": "success"}, reference=paired, own_fps=30.0, lost=["out/a/f_10.png"])
 
     assert [track.name for track in read.tracks] == ["source", "reference", "a"]
     source, clean, model = map(laid_out, read.tracks)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs
+from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs, write_video
 from networks import write_alexnet
 from PIL import Image
 
@@ -106,24 +106,75 @@ def test_only_what_is_new_is_measured(rendered: Studio):
     assert [float(line["psnr"]) for line in frames] == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_reference_or_a_metric_that_is_left_out_once_is_not_measured_again(rendered: Studio):
-    def measured() -> list[str]:
-        logs = [log.read_text() for log in sorted((rendered.output / "logs").glob("measure_*.log"))]
-        return [count for log in logs for count in re.findall(r"4 frames, (\d) of them to measure", log)]
+def measured_last(studio: Studio) -> list[str]:
+    """How many of the four frames of each model the last job has measured."""
+    logs = [log.read_text() for log in sorted((studio.output / "logs").glob("measure_*.log"))]
+    return [count for log in logs for count in re.findall(r"4 frames, (\d) of them to measure", log)]
 
+
+def test_another_pairing_measures_just_the_frames_whose_reference_changes(rendered: Studio):
+    for number, level in enumerate((100, 100, 100, 100, 130)):
+        reference = str(add_reference(rendered, level, [number]))
+    output = rendered.snakemake(reference_dir=reference)
+    assert "reference: 4 frames paired by name" in output
+    assert "1 frame of the reference left over: frame_000004.png" in output
+    assert measured_last(rendered) == ["4"] * 3
+
+    output = rendered.snakemake(reference_dir=reference, reference_offset=1)
+
+    assert "reference: 4 frames paired by name, with reference_offset 1" in output
+    assert not jobs(output, "infer")
+    assert measured_last(rendered) == ["1"] * 3
+    frames = [line for line in lines(rendered.output / "compare" / "metrics.csv") if line["model"].startswith("dark")]
+    expected = [psnr(LEVELS["dark"], level) for level in (100, 100, 100, 130)]
+    assert [float(line["psnr"]) for line in frames] == pytest.approx(expected, abs=1e-3)
+    assert rendered.metadata(rendered.runs["dark"])["measured"]["reference"] == [
+        "reference: 4 frames paired by name, with reference_offset 1",
+        "1 frame of the reference left over: frame_000000.png",
+    ]
+    assert "with reference_offset 1" in (rendered.output / "compare" / "page" / "data.js").read_text()
+    assert "Nothing to be done" in rendered.snakemake("-n", reference_dir=reference, reference_offset=1)
+
+
+def test_a_reference_may_be_a_video_and_a_template_may_name_its_files(rendered: Studio):
+    clip = rendered.root / "clean.mkv"
+    write_video(clip, [np.full((36, 40, 3), level, np.uint8) for level in (100, 110, 120, 130)])
+
+    output = rendered.snakemake("all", "metrics", reference_dir=str(clip), compare=False)
+
+    assert "reference: 4 frames paired by number" in output
+    assert not jobs(output, "infer")
+    frames = [line for line in lines(rendered.output / "compare" / "metrics.csv") if line["model"].startswith("dark")]
+    expected = [psnr(LEVELS["dark"], level) for level in (100, 110, 120, 130)]
+    assert [float(line["psnr"]) for line in frames] == pytest.approx(expected, abs=1e-3)
+    assert "Nothing to be done" in rendered.snakemake("-n", "all", "metrics", reference_dir=str(clip), compare=False)
+
+    reference = str(add_reference(rendered, 130, numbers=range(3), name="{}_gt.png"))
+    asked = {"reference_dir": reference, "reference_name": "{number}_gt", "compare": False}
+    output = rendered.snakemake("all", "metrics", **asked)
+    assert "reference: 3 of 4 frames paired by reference_name" in output
+    assert measured_last(rendered) == ["3"] * 3
+    assert not (rendered.state / "reference").exists()
+
+    output = rendered.snakemake(expect=1, **asked | {"reference_name": "{stem}_gt"})
+    assert "looked for were frame_000000_gt.*, frame_000001_gt.*, frame_000002_gt.* and 1 more; correct" in output
+    assert "Traceback" not in output
+
+
+def test_a_reference_or_a_metric_that_is_left_out_once_is_not_measured_again(rendered: Studio):
     reference, table = str(add_reference(rendered)), rendered.output / "compare" / "metrics.csv"
     rendered.snakemake("metrics", reference_dir=reference)
-    assert measured() == ["4"] * 3
+    assert measured_last(rendered) == ["4"] * 3
     before = table.read_text()
 
     for left_out in ({"reference_dir": None}, {"reference_dir": reference, "metrics": ["clipping"]}):
         rendered.snakemake("metrics", **left_out)
         assert "psnr" not in lines(table)[0]
-        assert measured() == ["0"] * 3
+        assert measured_last(rendered) == ["0"] * 3
 
     output = rendered.snakemake("metrics", reference_dir=reference)
     assert len(jobs(output, "measure")) == 3
-    assert measured() == ["0"] * 3
+    assert measured_last(rendered) == ["0"] * 3
     assert table.read_text() == before
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
-from dailies import backbone, files, metrics
+from dailies import backbone, files, metrics, pairing
 from dailies.errors import ConfigError, LoadError
 from dailies.locations import FIXED
 from dailies.signatures import Signature, signature
@@ -244,7 +244,11 @@ def _text(key: str, given: Any) -> Any:
     if isinstance(given, int) and not isinstance(given, bool):
         shortest = {"run_ids": 0, "trust_pickle": EXPERIMENT_ID_DIGITS}.get(key, RUN_ID_DIGITS)
         return given if shortest < len(str(given)) < RUN_ID_DIGITS else str(given)
-    if key == "folder_name" and isinstance(given, Mapping) and list(given.values()) in ([""], [None]):
+    if (
+        key in ("folder_name", "reference_name")
+        and isinstance(given, Mapping)
+        and list(given.values()) in ([""], [None])
+    ):
         return "{" + next(iter(given)) + "}"
     if key in ("filter", "order_by") and isinstance(given, str):
         return given + _open_quote(given)
@@ -328,6 +332,8 @@ def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str
         yield from _template_problems(config["folder_name"])
     if "output_dir" in config:
         yield from _place_problems(config["output_dir"])
+    if (template := config.get("reference_name")) and (problem := pairing.template_problem(template)):
+        yield f"reference_name {problem}."
     if {"input_dir", "output_dir"} <= config.keys():
         source, target = (Path(config[key]).resolve() for key in ("input_dir", "output_dir"))
         if target.is_relative_to(source):

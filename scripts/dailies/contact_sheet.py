@@ -42,7 +42,7 @@ def build(
     input_dir: Path,
     output: Path,
     chosen: Sequence[str] | None = None,
-    reference_dir: Path | None = None,
+    reference: Mapping[str, Path] | None = None,
     threads: int = 4,
 ) -> None:
     """Write the contact sheet of all ``models`` that were rendered, as an 8-bit PNG.
@@ -51,7 +51,7 @@ def build(
     middle and the last are. A frame that is missing or cannot be read is said to be. Raises UnknownFrame.
     """
     shot = load_sequence(sequence)
-    shelves = gather(shot, models, input_dir=input_dir, reference_dir=reference_dir)
+    shelves = gather(shot, models, input_dir=input_dir, reference=reference)
     sheet = _drawn(shot, shelves, chosen_frames(shot, chosen), threads=threads)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", compress_level=6)

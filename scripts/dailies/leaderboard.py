@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dailies import files, metrics, reference, training
+from dailies import files, metrics, training
 from dailies.measures import NOT_RENDERED
 from dailies.metrics import BY_NAME
+from dailies.reference import Reference
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 from dailies.subjects import SOURCE
@@ -39,7 +40,6 @@ class Question:
     metrics: tuple[str, ...]
     ranked_by: str | None
     input_dir: Path
-    reference_dir: Path | None
     training_frames_from: tuple[str, ...]
 
     @classmethod
@@ -49,7 +49,6 @@ class Question:
             metrics=metrics.measured(config),
             ranked_by=metrics.ranked_by(config),
             input_dir=Path(config["input_dir"]),
-            reference_dir=Path(config["reference_dir"]) if config["reference_dir"] else None,
             training_frames_from=tuple(config["training_frames_from"]),
         )
 
@@ -76,12 +75,14 @@ def tabulate(
     consensus: Sequence[Path],
     tables: tuple[Path, Path],
     output: Path,
+    reference: Reference | None = None,
 ) -> None:
     """Merge the measures of all models, in the order of ``metadata``, into two tables and ``output``.
 
     ``measures`` are the records of the shards of each, in a folder of its name, and the source's in ``@source``;
     ``consensus`` those of all models together. ``tables`` are the paths of ``metrics.csv``, a line per model and frame,
-    and of ``leaderboard.csv``, a line per model. ``output`` holds what the page and the end of an invocation tell.
+    and of ``leaderboard.csv``, a line per model. ``output`` holds what the page and the end of an invocation tell, and
+    with it how the frames of the ``reference`` were paired.
     """
     shot = load_sequence(sequence)
     measured: dict[str, list[Path]] = {}
@@ -93,12 +94,12 @@ def tabulate(
     per_frame, per_model = tables
     _write_csv(per_frame, _frame_lines([source, *entries], shot, question.metrics))
     _write_csv(per_model, _model_lines(entries, source, ranking, shot, question))
-    missing = reference.matched(shot.frames, question.reference_dir).missing if question.reference_dir else ()
     files.write_json(
         output,
         {
             "verdict": ranking.told,
-            "missing": reference.told_missing(missing),
+            "reference": list(reference.told) if reference else [],
+            "missing": reference.missing if reference else None,
             "problems": _problems(measured, consensus),
             "metrics": [asdict(BY_NAME[name]) for name in question.metrics],
             "values": {
@@ -343,9 +344,14 @@ def _cell(value: Any) -> Any:
 
 
 def told(path: Path) -> list[str]:
-    """Give what the end of an invocation says of the measures: the best model, what is missing, what failed."""
+    """Give what the end of an invocation says of the measures: the best model, the reference, what failed."""
     found = files.read_json(path)
-    return [line for line in (found["verdict"], found["missing"], *found["problems"]) if line]
+    return [line for line in (found["verdict"], *_of_reference(found), *found["problems"]) if line]
+
+
+def _of_reference(found: Mapping[str, Any]) -> list[str]:
+    """Say how the reference was paired, and what is missing; earlier versions wrote only that."""
+    return [*found.get("reference", ()), *([found["missing"]] if found["missing"] else [])]
 
 
 def page_metrics(path: Path) -> list["FrameMetric"]:
@@ -359,7 +365,7 @@ def page_metrics(path: Path) -> list["FrameMetric"]:
             found["values"][each["name"]],
             higher_is_better=each["higher_is_better"],
             unit=each["unit"],
-            note=each["note"],
+            note="; ".join(_of_reference(found)) if each["group"] == "reference" else each["note"],
         )
         for each in found["metrics"]
     ]

@@ -68,7 +68,8 @@ def _reference(job: Measurement) -> Subject | None:
     """Give the frames of the reference that belong to the shard, with their digests; None where there is none."""
     if job.reference_dir is None:
         return None
-    paths = reference.matched(job.shot.frames, job.reference_dir).paths
+    asked = reference.Asked(job.reference_dir, job.reference_name, job.reference_offset)
+    paths = reference.paths_of(asked, job.shot, job.state)
     mine = {frame.output: paths[frame.output] for _, frame in job.places if frame.output in paths}
     asked = [job.shot.layer] if job.shot.layer else []
     digests = {name: files.sha256_of(path) for name, path in mine.items()}

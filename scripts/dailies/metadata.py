@@ -6,6 +6,7 @@ from typing import Any
 
 from dailies import files, leaderboard, manifest
 from dailies.catalog import Artifact
+from dailies.reference import Reference
 from dailies.sequence import load as load_sequence
 from dailies.sequence import notes
 from dailies.tables import columns
@@ -31,11 +32,13 @@ def describe(
     measures: Sequence[Path] = (),
     training_frames_from: Sequence[str] = (),
     input_dir: Path = Path(),
+    reference: Reference | None = None,
 ) -> None:
     """Merge what MLflow says of a model (``run``) and how its shards went (``outcomes``) into ``metadata.json``.
 
     Of the ``manifests`` only those of these shards are needed once all frames are rendered. ``measures`` are the
-    records of the metrics of its shards; without any, nothing is said of metrics.
+    records of the metrics of its shards; without any, nothing is said of metrics. With them it is said how the frames
+    of the ``reference`` were paired.
     """
     about, went = files.read_json(run), merged([files.read_json(path) for path in outcomes])
     shot = load_sequence(sequence)
@@ -70,6 +73,7 @@ def describe(
             },
             "signature": model.get("signature"),
             "measured": leaderboard.summed_up(measures, about, shot, names=training_frames_from, input_dir=input_dir)
+            | ({"reference": reference.report} if reference else {})
             if measures
             else None,
         },

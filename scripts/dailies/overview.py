@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dailies import files, manifest
+from dailies import files, leaderboard, manifest
 from dailies.evaluation import measured
 from dailies.sequence import load as load_sequence
 from dailies.text import counted
@@ -53,7 +53,7 @@ def build(
     frames = load_sequence(sequence)
     names = [frame.output for frame in frames.frames]
     told = [files.read_json(path) for path in measures]
-    words = [text for each in told for text in (each["verdict"], each["missing"], *each["problems"]) if text]
+    words = [line for path in measures for line in leaderboard.told(path)]
     files.write_bytes(table, _page(models, words, shot=shot, frames=len(names)).encode())
     drawn = [*(plot for each in told for plot in _measured(each)), _seconds(metadata, sequence.parent, names)]
     files.write_bytes(plots, draw([plot for plot in drawn if plot.lines], frames=len(names)).encode())

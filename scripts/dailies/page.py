@@ -87,7 +87,7 @@ def build(
     state: Path,
     tracking_uri: str | None,
     fps: float | None,
-    reference_dir: Path | None = None,
+    reference: Mapping[str, Path] | None = None,
     metrics: Sequence[FrameMetric] = (),
     trained: Mapping[str, Collection[str]] | None = None,
     threads: int = 4,
@@ -105,7 +105,7 @@ def build(
     """
     shot = load_sequence(sequence)
     abouts = in_order(metadata, summary)
-    shelves = gather(shot, abouts, input_dir=input_dir, reference_dir=reference_dir)
+    shelves = gather(shot, abouts, input_dir=input_dir, reference=reference)
     folder = output.parent / "page"
     frames, sheets = _make(shot, shelves, folder=folder, state=state, threads=threads)
     seen = {

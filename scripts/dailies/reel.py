@@ -77,7 +77,7 @@ def build(
     output: Path,
     fps: float | None,
     lossless: bool = False,
-    reference_dir: Path | None = None,
+    reference: Mapping[str, Path] | None = None,
     threads: int = 4,
 ) -> None:
     """Write the reel of all ``models`` that were rendered to ``output``, an ``.mp4``, or an ``.mkv`` if ``lossless``.
@@ -94,7 +94,7 @@ def build(
             "install its wheel from PyPI (pip install --force-reinstall av), or set video_lossless"
         )
     shot = load_sequence(sequence)
-    shelves = gather(shot, models, input_dir=input_dir, reference_dir=reference_dir)
+    shelves = gather(shot, models, input_dir=input_dir, reference=reference)
     scale = max(shelf.scale for shelf in shelves)
     frame = (round(max(f.width for f in shot.frames) * scale), round(max(f.height for f in shot.frames) * scale))
     plan = layout(len(shelves), frame, most=LARGEST_LOSSLESS if lossless else LARGEST)

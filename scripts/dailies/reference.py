@@ -1,94 +1,282 @@
-"""The reference: ground-truth frames, matched to those of the sequence by name and number."""
+"""The reference: the frames as they should be, each paired with the frame of the sequence that it belongs to."""
 
+import logging
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dailies import files
+from dailies import files, pairing, sequence
 from dailies.errors import SequenceError
-from dailies.sequence import EXTENSIONS, Frame, in_order, normal_form, numbers
+from dailies.pairing import Pairs
+from dailies.sequence import EXTENSIONS, VIDEOS, Frame, in_order
 from dailies.text import counted, few
+
+log = logging.getLogger(__name__)
+
+RECORD = "reference.json"
+"""The name of the file that ``write`` leaves, in the folder of the workflow's own state."""
+
+WARNING = "warning: "
+"""How a sentence begins on which the user should act."""
+
+FIRST = 3
+"""How many frames a report spells out."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which reference a configuration asks for, and how its frames are paired."""
+
+    place: Path
+    """A folder or a video."""
+    template: str | None = None
+    """``reference_name``."""
+    offset: int = 0
+    """``reference_offset``."""
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Asked | None":
+        """Take what concerns the reference from a validated configuration; None where it asks for none."""
+        if config["reference_dir"] is None:
+            return None
+        return cls(Path(config["reference_dir"]), config["reference_name"], config["reference_offset"])
+
+    @property
+    def is_video(self) -> bool:
+        return sequence.is_video(self.place)
+
+    def state(self, state: Path) -> Path:
+        """Return the folder for the decoded frames of a video, in that of the workflow's own state."""
+        return state / "reference"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Which frame of the reference belongs to which frame of the sequence."""
+    """Which file of the reference belongs to which frame of the sequence, and what a user has to know of it."""
 
     paths: Mapping[str, Path]
     """By the name of the rendered frame."""
-    missing: tuple[str, ...]
-    """The input frames that have none, by name."""
+    told: tuple[str, ...]
+    """How the frames were paired, and what is wrong with that, in sentences."""
+    missing: str | None
+    """Which frames of the sequence have no reference, as a sentence; None where all have one."""
+
+    @property
+    def report(self) -> list[str]:
+        return [*self.told, *([self.missing] if self.missing else [])]
 
 
-def fingerprint(folder: Path) -> str:
-    """Give a digest that changes when a frame of the reference comes, goes or is written again.
+def fingerprint(asked: Asked, state: Path) -> str:
+    """Return a digest that changes when a frame of the reference comes, goes or is written again, or its pairing does.
 
-    Raises SequenceError when the folder is none, or holds no frame.
+    Raises SequenceError when there is no frame, or when the template cannot be used.
     """
-    stats = ((path.name, path.stat()) for path in _listed(folder))
-    return files.digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+    if asked.is_video:
+        _refuse_template(asked)
+        found = sequence.fingerprint(asked.place, asked.state(state))
+    else:
+        stats = ((name, (asked.place / name).stat()) for name in _listed(asked))
+        found = files.digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+    ordinary = (asked.template, asked.offset) == (None, 0)
+    return found if ordinary else files.digest([found, asked.template, asked.offset])
 
 
-def matched(frames: Iterable[Frame], folder: Path) -> Reference:
-    """Match frames by name, whatever it ends in; those that are left by number, where that is one frame's alone.
+def check(asked: Asked, shot: sequence.Sequence) -> None:
+    """Raise SequenceError when no frame of a folder belongs to the sequence; those of a video are not known yet."""
+    if not asked.is_video:
+        _paired(asked, shot, _listed(asked))
 
-    The number of a frame is the last one in its name: the reference of ``plate_0012.png`` may be ``clean.0012.exr``.
-    Two frames of the reference with one name and different endings, and two with one number, belong to no frame.
 
-    Raises SequenceError when the folder is none or holds no frame, and when none belongs to any of the sequence.
+def write(
+    asked: Asked, *, sequence_file: Path, input_dir: Path, transfer: str | None, output: Path, threads: int = 4
+) -> None:
+    """Pair the reference with the sequence and write what ``load`` reads; a video is decoded first.
+
+    Decoded frames lie in ``reference/`` beside ``output``, and are deleted when the reference is a folder. Raises
+    SequenceError when no frame belongs to any of the sequence.
     """
-    frames, found = list(frames), _listed(folder)
-    theirs, ours = numbers(path.name for path in found), numbers(frame.name for frame in frames)
-    by_stem, by_number = _single(found, lambda path: _stem(path.name)), _single(found, lambda path: theirs[path.name])
-    own = _single([Path(frame.name) for frame in frames], lambda path: ours[path.name])
-    paths = {}
-    for frame in frames:
-        path = by_stem.get(_stem(frame.name))
-        if path is None and ours[frame.name] in own:
-            path = by_number.get(ours[frame.name])
-        if path is not None:
-            paths[frame.output] = path
-    if not paths:
-        raise SequenceError(
-            f"no frame of reference_dir {folder} belongs to a frame of the sequence: there are "
-            f"{few([path.name for path in found])}, and wanted are {few([frame.name for frame in frames])}; "
-            "names or numbers have to agree, or set reference_dir to none"
-        )
-    return Reference(paths, tuple(frame.name for frame in frames if frame.output not in paths))
+    shot, home = sequence.load(sequence_file), asked.state(output.parent)
+    if asked.is_video:
+        _refuse_template(asked)
+        clip = sequence.scan(asked.place, on_bad_frame="error", cache=home / "frames_read.json", threads=threads)
+        folder, names = clip.folder, [frame.name for frame in clip.frames]
+    else:
+        shutil.rmtree(home, ignore_errors=True)
+        folder, names = asked.place, _listed(asked)
+    pairs = _paired(asked, shot, names)
+    sources = {frame.name: (shot.folder or input_dir) / frame.name for frame in shot.frames}
+    by = _shift(shot.frames, pairs, sources, folder, transfer=transfer, threads=threads)
+    missing = [frame.name for frame in shot.frames if frame.name not in pairs.files]
+    told = [*_told(asked, pairs, missing, names), *([told_shift(by, asked.offset)] if by else [])]
+    for line in (*told, told_missing(missing)):
+        if line:
+            log.log(logging.WARNING if line.startswith(WARNING) else logging.INFO, "%s", line.removeprefix(WARNING))
+    files.write_json(
+        output,
+        {
+            "folder": folder.relative_to(output.parent).as_posix() if asked.is_video else str(folder),
+            "decoded": asked.is_video,
+            "files": {frame.output: pairs.files[frame.name] for frame in shot.frames if frame.name in pairs.files},
+            "told": told,
+            "missing": told_missing(missing),
+        },
+    )
 
 
-def _stem(name: str) -> str:
-    """Return a file name without its ending, in the form in which names are compared."""
-    return normal_form(Path(name).stem)
+def paths_of(asked: Asked, shot: sequence.Sequence, state: Path) -> Mapping[str, Path]:
+    """Return the files of the reference by the names of the rendered frames.
+
+    Those of a folder are known by their names alone; those of a video when ``write`` has decoded it.
+    """
+    if asked.is_video:
+        return load(state / RECORD).paths
+    pairs = _paired(asked, shot, _listed(asked))
+    return {frame.output: asked.place / pairs.files[frame.name] for frame in shot.frames if frame.name in pairs.files}
+
+
+def load(path: Path) -> Reference:
+    """Read what ``write`` wrote."""
+    data = files.read_json(path)
+    folder = path.parent / data["folder"] if data["decoded"] else Path(data["folder"])
+    paths = {output: folder / name for output, name in data["files"].items()}
+    return Reference(paths, tuple(data["told"]), data["missing"])
+
+
+def found(records: Sequence[str]) -> Reference | None:
+    """Read the record of a job's input, which holds none where there is no reference."""
+    return load(Path(records[0])) if records else None
+
+
+def paths(records: Sequence[str]) -> Mapping[str, Path] | None:
+    """Return the files of the reference by the names of the rendered frames, as ``found`` does."""
+    reference = found(records)
+    return reference and reference.paths
 
 
 def told_missing(missing: Iterable[str]) -> str | None:
     """Say which frames have no reference; None when all do."""
     names = list(missing)
     frames = counted(len(names), "frame")
-    return f"{frames} without a reference cannot be compared with one: {few(names)}" if names else None
+    return f"{frames} without a reference cannot be compared with one: {few(names, FIRST)}" if names else None
 
 
-def _single(paths: Iterable[Path], key) -> dict:
-    """Give the paths by key, without the keys that several have."""
-    found: dict = {}
-    for path in paths:
-        found.setdefault(key(path), []).append(path)
-    return {name: several[0] for name, several in found.items() if name is not None and len(several) == 1}
+def told_shift(by: int, offset: int) -> str:
+    """Say that the frames agree better with those of the reference that are ``by`` frames later."""
+    where = f"{counted(abs(by), 'frame')} {'later' if by > 0 else 'earlier'}"
+    return (
+        f"{WARNING}the reference seems to be shifted: frames agree far better with its frames {where} than with those "
+        f"they are paired with; set reference_offset to {offset + by} (it is {offset})"
+    )
 
 
-def _listed(folder: Path) -> list[Path]:
-    advice = "set reference_dir to the folder of the reference's frames, or to none"
+def _told(asked: Asked, pairs: Pairs, missing: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Say how the frames were paired, which could not be told apart, and which of the reference are left over."""
+    ways = [f"{count} {way}" for way, count in pairs.ways.items()] if len(pairs.ways) > 1 else list(pairs.ways)
+    offset = f", with reference_offset {asked.offset}" if asked.offset else ""
+    count = len(pairs.files) + len(missing)
+    of = f"{len(pairs.files)} of {counted(count, 'frame')}" if missing else counted(count, "frame")
+    told = [f"reference: {of} paired{',' if len(ways) > 1 else ''} {' and '.join(ways)}{offset}"]
+    if pairs.several:
+        doubtful = (f"{name} ({few(candidates, FIRST)})" for name, candidates in pairs.several.items())
+        told.append(
+            f"{counted(len(pairs.several), 'frame')} left out that could be paired in several ways; "
+            f"set reference_name to decide: {few(doubtful, FIRST, '; ')}"
+        )
+    used = set(pairs.files.values())
+    if left := [name for name in names if name not in used]:
+        told.append(f"{counted(len(left), 'frame')} of the reference left over: {few(left, FIRST)}")
+    return told
+
+
+def _paired(asked: Asked, shot: sequence.Sequence, names: Sequence[str]) -> Pairs:
+    frames = [frame.name for frame in shot.frames]
+    by_name = shot.folder is None and not asked.is_video  # frames of a video have numbers only
+    pairs = pairing.pair(frames, names, template=asked.template, offset=asked.offset, by_name=by_name)
+    if pairs.files:
+        return pairs
+    there = f"there are {few(names, FIRST)}"
+    if asked.template is not None:
+        wanted = pairing.expected(asked.template, frames, asked.offset)
+        raise SequenceError(
+            f"reference_name {asked.template!r} names no file of reference_dir {asked.place}: {there}, and looked for "
+            f"were {few(wanted, FIRST)}; correct reference_name"
+        )
+    shift = f", each {asked.offset} frames later (reference_offset)" if asked.offset else ""
+    raise SequenceError(
+        f"no frame of reference_dir {asked.place} belongs to a frame of the sequence: {there}, and wanted are "
+        f"{few(frames, FIRST)}{shift}; names or numbers have to agree, so set reference_name{_hint(frames, names)}, "
+        "or set reference_dir to none"
+    )
+
+
+def _hint(frames: Sequence[str], names: Sequence[str]) -> str:
+    """Say which offset pairs the first of both, where both are numbered."""
+    ours, theirs = (pairing.numbered(each).values() for each in (frames, names))
+    if not ours or not theirs:
+        return ""
+    return f" or reference_offset (with {min(theirs) - min(ours)} the first frames are a pair)"
+
+
+def _shift(
+    frames: Sequence[Frame],
+    pairs: Pairs,
+    sources: Mapping[str, Path],
+    folder: Path,
+    *,
+    transfer: str | None,
+    threads: int,
+) -> int:
+    """Return by how many frames the pairs seem to be off, by the numbers of the frames; whatever fails is no shift."""
+    from dailies import shift
+
+    numbers, by_name = pairing.numbered([frame.name for frame in frames]), {frame.name: frame for frame in frames}
+    counts = Counter(numbers.values())
+    once = {number: name for name, number in numbers.items() if counts[number] == 1}
+    found = {number: folder / pairs.files[name] for number, name in once.items() if name in pairs.files}
+    ours = {number: (sources[name], (by_name[name].width, by_name[name].height)) for number, name in once.items()}
     try:
-        entries = list(os.scandir(folder))
+        layers = {sources[frame.name]: frame.layer for frame in frames if frame.layer and frame.name in sources}
+        return shift.best_shift(shift.samples(ours, found), transfer=transfer, threads=threads, layers=layers)
+    except Exception as error:  # frames are foreign data, and this is only advice
+        log.warning("whether the reference is shifted could not be checked: %s", error)
+        return 0
+
+
+def _refuse_template(asked: Asked) -> None:
+    if asked.template is not None:
+        raise SequenceError(
+            f"reference_name {asked.template!r} names files, but reference_dir {asked.place} is a video, whose frames "
+            "are paired by number; take reference_name out, and set reference_offset if both do not begin together"
+        )
+
+
+def _listed(asked: Asked) -> list[str]:
+    """Name the frames of a folder, in order; where the template names a sub-folder, those of all its sub-folders."""
+    folder, advice = asked.place, "set reference_dir to the folder of the reference's frames, to a video, or to none"
+    depth = (asked.template or "").count("/")
+    try:
+        names = list(_names(folder, depth))
     except FileNotFoundError:
         raise SequenceError(f"reference_dir {folder} does not exist; {advice}") from None
     except NotADirectoryError:
-        raise SequenceError(f"reference_dir {folder} is no folder; {advice}") from None
+        raise SequenceError(f"reference_dir {folder} is a file and no video ({' '.join(VIDEOS)}); {advice}") from None
     except OSError as error:
         raise SequenceError(f"reference_dir {folder} cannot be read: {error.strerror}") from error
-    names = [entry.name for entry in entries if entry.name.lower().endswith(EXTENSIONS) and entry.is_file()]
     if not names:
-        raise SequenceError(f"reference_dir {folder} holds no frame; frames end in {' '.join(EXTENSIONS)}")
-    return [folder / name for name in in_order(names) if not name.startswith(".")]
+        below = " in its sub-folders" if depth else ""
+        raise SequenceError(f"reference_dir {folder} holds no frame{below}; frames end in {' '.join(EXTENSIONS)}")
+    return in_order(names)
+
+
+def _names(folder: Path, depth: int, prefix: str = "") -> Iterable[str]:
+    for entry in os.scandir(folder):
+        if entry.name.startswith("."):
+            continue
+        if depth and entry.is_dir():
+            yield from _names(folder / entry.name, depth - 1, f"{prefix}{entry.name}/")
+        elif not depth and entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
+            yield prefix + entry.name

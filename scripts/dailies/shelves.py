@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dailies import captions, files, frames, reference
+from dailies import captions, files, frames
 from dailies.errors import SequenceError
 from dailies.metadata import merged
 from dailies.sequence import Sequence as FrameSequence
@@ -71,16 +71,18 @@ def gather(
     models: Sequence[tuple[Path, Mapping[str, Any]]],
     *,
     input_dir: Path,
-    reference_dir: Path | None = None,
+    reference: Mapping[str, Path] | None = None,
 ) -> list[Shelf]:
     """Give the source, the reference where there is one, and every model that was rendered, in this order.
 
     ``models`` are folders and what their ``metadata.json`` says, of which ``run_name``, ``signature`` and the status of
-    ``render`` count.
+    ``render`` count. ``reference`` holds the files of the reference by the names of the rendered frames.
     """
     shelves = [_source(shot, shot.folder or input_dir)]
-    if reference_dir is not None:
-        shelves.append(_reference(shot, reference_dir))
+    if reference is not None:
+        depth, _ = _first(reference.values())
+        layers = _layers_asked_for(shot, reference)
+        shelves.append(Shelf(REFERENCE, "Reference", reference, bit_depth=depth, as_it_is=False, layers=layers))
     return shelves + [_model(shot, folder, about) for folder, about in models if about["render"]["status"] == "success"]
 
 
@@ -141,13 +143,6 @@ def _source(shot: FrameSequence, input_dir: Path) -> Shelf:
         as_it_is=False,
         layers={frame.output: frame.layer for frame in shot.frames if frame.layer},
     )
-
-
-def _reference(shot: FrameSequence, reference_dir: Path) -> Shelf:
-    originals = reference.matched(shot.frames, reference_dir).paths
-    depth, _ = _first(originals.values())
-    layers = _layers_asked_for(shot, originals)
-    return Shelf(REFERENCE, "Reference", originals, bit_depth=depth, as_it_is=False, layers=layers)
 
 
 def _layers_asked_for(shot: FrameSequence, originals: Mapping[str, Path]) -> dict[str, str]:

@@ -42,6 +42,8 @@ class Measurement:
     transfer: str | None
     threads: int
     attempt: int
+    reference_name: str | None = None
+    reference_offset: int = 0
     lpips_backbone: Path | None = None
     """The file of LPIPS's weights, where that is measured."""
 
@@ -54,6 +56,8 @@ class Measurement:
             shard_frames=config["shard_frames"],
             input_dir=Path(config["input_dir"]),
             reference_dir=Path(config["reference_dir"]) if config["reference_dir"] else None,
+            reference_name=config["reference_name"],
+            reference_offset=config["reference_offset"],
             metrics=asked,
             transfer=config["transfer"],
             threads=threads,

@@ -1,8 +1,9 @@
 """The timeline: the source, the reference and every model as tracks of one OpenTimelineIO file, for desktop players."""
 
 import logging
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import dailies
-from dailies import files, reference
+from dailies import files
 from dailies.errors import TimelineError
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
@@ -81,7 +82,7 @@ def write(
     *,
     sequence: Path,
     input_dir: Path,
-    reference_dir: Path | None,
+    reference: Mapping[str, Path] | None,
     fps: float | None,
     output: Path,
 ) -> None:
@@ -102,21 +103,21 @@ def write(
     first = next((part.start for part in parts[:1] if part.start is not None), 0)
     timeline.global_start_time = otio.opentime.RationalTime(first, rate)
     timeline.metadata["dailies"] = {"version": dailies.__version__, "sequence_digest": shot.digest}
-    for name, folder, names in _tracks(shot, metadata, input_dir, reference_dir):
+    for name, folder, names in _tracks(shot, metadata, input_dir, reference):
         timeline.tracks.append(_track(otio, name, folder, names, parts, rate))
     files.write_bytes(output, otio.adapters.write_to_string(timeline, "otio_json").encode())
     log.info("%d tracks of %d frames at %g fps", len(timeline.tracks), len(shot.frames), rate)
 
 
 def _tracks(
-    shot: FrameSequence, metadata: Sequence[Path], input_dir: Path, reference_dir: Path | None
+    shot: FrameSequence, metadata: Sequence[Path], input_dir: Path, reference: Mapping[str, Path] | None
 ) -> Iterator[tuple[str, Path, list[str | None]]]:
     """Give a name, a folder and the name of each frame's file, in the sequence's order; None where there is none."""
     yield "source", shot.folder or input_dir, [frame.name for frame in shot.frames]
-    if reference_dir:
-        paths = reference.matched(shot.frames, reference_dir).paths
-        found = (paths.get(frame.output) for frame in shot.frames)
-        yield "reference", reference_dir, [path and path.name for path in found]
+    if reference:
+        folder = Path(os.path.commonpath([path.parent for path in reference.values()]))
+        found = (reference.get(frame.output) for frame in shot.frames)
+        yield "reference", folder, [path and path.relative_to(folder).as_posix() for path in found]
     for path in metadata:
         if files.read_json(path)["render"]["status"] == "success":
             yield path.parent.name, path.parent, [frame.output for frame in shot.frames]
@@ -129,13 +130,12 @@ def _track(
 ) -> "otio.schema.Track":
     """Lay a folder's files out as the sequence's own names are: ``parts`` says where those have gaps."""
     track = otio.schema.Track(name=name, kind=otio.schema.TrackKind.Video)
-    there = {entry.name for entry in folder.iterdir()}
     files_left = iter(names)
     before: Stretch | None = None
     for part in parts:
         if before and (missing := _missing(before, part)):
             track.append(_gap(otio, missing, rate))
-        present = [file if file in there else None for file in islice(files_left, len(part.names))]
+        present = [file if file and (folder / file).exists() else None for file in islice(files_left, len(part.names))]
         for run in _runs(present):
             if run[0] is None:
                 track.append(_gap(otio, len(run), rate))

@@ -6,7 +6,6 @@ import math
 import os
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs, kill_group, strict_json, write_frame, write_video
 from dailies import frames
 from dailies.architectures import ARCHITECTURES
-from dailies.signatures import Signature
+from dailies.signatures import Signature, as_record
 
 NAMES = [f"frame_{number:06d}.png" for number in range(4)]
 
@@ -93,7 +92,7 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
         "input": {"digest": strict_json(rendered.state / "sequence.json")["digest"], "frames": 4, "skipped": 0},
         "network": {"builder": "dailies", "notes": [], "trust_pickle": False},
         "registered_model": None,
-        "signature": json.loads(json.dumps(asdict(Signature(output_channels=3, scale=1)))),
+        "signature": json.loads(json.dumps(as_record(Signature(output_channels=3, scale=1)))),
     }
     assert seconds >= 0
     assert fps > 0

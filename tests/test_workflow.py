@@ -318,7 +318,7 @@ def test_broken_models_fail_alone_and_are_retried(studio):
     output = studio.snakemake(expect=1)
 
     reasons = {
-        "junk": ("load_failed", "best_model_unet.pth is damaged or not a checkpoint that torch wrote"),
+        "junk": ("load_failed", "best_model_unet.pth is not a checkpoint that torch wrote: it begins with 'junk'"),
         "torn": ("download_failed", "checkpoints/best_model_unet.pth is damaged"),
         "endless": ("error", "output is not finite at frame frame_000000.png"),
     }

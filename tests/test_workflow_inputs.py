@@ -165,12 +165,24 @@ def test_list_models_prints_a_table_and_renders_nothing(studio):
     output = studio.snakemake("list_models")
 
     heading, _, row = output[output.index("model  ") :].splitlines()[:3]
-    assert heading.split() == ["model", "architecture", "epoch", "train", "loss", "val", "loss", "artifact", "size"]
+    assert heading.split() == [
+        "model",
+        "architecture",
+        "epoch",
+        "train",
+        "loss",
+        "val",
+        "loss",
+        "artifact",
+        "size",
+        "value",
+        "range",
+    ]
     name = f"first_2000ep_loss0.2500_{run_id[:8]}"
-    *about, size, unit = row.split()
+    *about, size, unit, black, white = row.split()
     assert about == [name, "UNet", "2000", "0.25", "-", "checkpoints/best_model_unet.pth"]
     assert 0 < float(size) < 1000
-    assert unit == "kB"
+    assert (unit, black, white) == ("kB", "[-1,", "1]")
     assert not jobs(output, "download")
     assert not jobs(output, "infer")
     assert {path.name for path in studio.output.iterdir()} == {".dailies", "logs"}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from dailies import roles
 from dailies.errors import LoadError
 from dailies.inert import Inert, module_tensors
 from dailies.text import clean, few
@@ -32,6 +33,9 @@ WRAPPERS = frozenset({"_orig_mod", "module", "_checkpoint_wrapped_module", "_fsd
 
 AVERAGED = re.compile(r"(?<![a-z])(ema|avg|averaged?|shadow|swa)(?![a-z])")
 """What trainers call averaged weights, as a word of a key."""
+
+AVERAGED_FROM = re.compile(r"(?<![a-z])(online|collected|raw|live)(?![a-z])")
+"""What keeps averages calls the weights that it averages, which it may save beside them."""
 
 FIRST = ("model_state_dict", "state_dict", "model", "params", "network", "net", "generator", "weights")
 """Where trainers usually put the weights that they mean; of several that fit, the first of these are used."""
@@ -63,7 +67,14 @@ class Group:
 
 def is_averaged(path: str) -> bool:
     """Whether the keys that lead to weights call them averaged (EMA, SWA)."""
-    return bool(AVERAGED.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path).lower()))
+    keys = reversed(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path).lower().split("."))
+    telling = next((key for key in keys if AVERAGED.search(key) or AVERAGED_FROM.search(key)), "")
+    return bool(AVERAGED.search(telling))
+
+
+def _is_judge(path: str) -> bool:
+    """Whether the keys that lead to weights call them a discriminator's, which may have the generator's shapes."""
+    return any(map(roles.is_judge, path.split(".")))
 
 
 def groups(content: Any) -> list[Group]:
@@ -279,21 +290,26 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
     tried = _to_try(ranked, expected)
     for match in tried:
         try:
-            notes = _load(network, match, expected, file, fitting[:1])
+            notes = _load(network, match, expected, file, _best(fitting))
             fitting.append(match)
         except LoadError as error:
             reasons.append(str(error))
     if not fitting:
         raise LoadError(reasons[0])
-    used = min(fitting, key=lambda match: preference(match.where))
+    (used,) = _best(fitting)
     if tried[-1] is not used:  # another one was tried since
-        notes = _load(network, used, expected, file, fitting[:1])
+        notes = _load(network, used, expected, file, _best([match for match in fitting if not match.is_averaged]))
     also = sorted({match.where or "the file itself" for match in fitting if not match.is_averaged} - {used.where})
     if used.is_averaged:
         notes = (f"averaged weights ({clean(used.where)}) are used", *notes)
     elif also and used.where:
         notes = (f"the weights under {clean(used.where)} are used; {few(map(clean, also))} would fit, too", *notes)
     return Filled(used, notes)
+
+
+def _best(fitting: Sequence[Match]) -> list[Match]:
+    """Return the one to use of several matches that fit; none of none."""
+    return sorted(fitting, key=lambda match: preference(match.where))[:1]
 
 
 def _to_try(ranked: Sequence[Match], expected: Mapping[str, Tensor]) -> list[Match]:
@@ -308,14 +324,15 @@ def _to_try(ranked: Sequence[Match], expected: Mapping[str, Tensor]) -> list[Mat
         if tensors not in seen and (match.common == best or match.is_averaged or match.common >= 0.9 * len(expected)):
             seen.add(tensors)
             chosen.append(match)
-    return sorted(chosen[:MOST_TRIES], key=lambda match: match.is_averaged)
+    return sorted(chosen[:MOST_TRIES], key=lambda match: (match.is_averaged, _is_judge(match.where)))
 
 
-def preference(where: str) -> tuple[bool, int, int]:
-    """Return what sorts keys, with dots, that lead to weights: averaged ones, the usual keys, the outermost."""
+def preference(where: str) -> tuple[bool, bool, int, int]:
+    """Return what sorts keys, with dots, that lead to weights: discriminators last, then averaged weights, the usual
+    keys, and the outermost first."""
     keys = where.split(".")
     usual = min((FIRST.index(key) for key in keys if key in FIRST), default=len(FIRST))
-    return not is_averaged(where), usual, len(keys)
+    return _is_judge(where), not is_averaged(where), usual, len(keys)
 
 
 def _load(
@@ -323,7 +340,7 @@ def _load(
 ) -> tuple[str, ...]:
     """Let the network load the weights; return what is to be said of it. Raises LoadError where they do not fit.
 
-    What is not averaged, such as the statistics of batch norm, comes from the first of the ``others``.
+    What is not averaged, such as the statistics of batch norm, comes from ``others``, the plain weights beside them.
     """
     state, notes = match.state, []
     trained = {name for name, values in network.named_parameters() if values.requires_grad}

@@ -290,7 +290,7 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
     tried = _to_try(ranked, expected)
     for match in tried:
         try:
-            notes = _load(network, match, expected, file, _best(fitting))
+            notes = _load(network, match, expected, file, _beside(fitting))
             fitting.append(match)
         except LoadError as error:
             reasons.append(str(error))
@@ -298,7 +298,7 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
         raise LoadError(reasons[0])
     (used,) = _best(fitting)
     if tried[-1] is not used:  # another one was tried since
-        notes = _load(network, used, expected, file, _best([match for match in fitting if not match.is_averaged]))
+        notes = _load(network, used, expected, file, _beside(fitting))
     also = sorted({match.where or "the file itself" for match in fitting if not match.is_averaged} - {used.where})
     if used.is_averaged:
         notes = (f"averaged weights ({clean(used.where)}) are used", *notes)
@@ -310,6 +310,11 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
 def _best(fitting: Sequence[Match]) -> list[Match]:
     """Return the one to use of several matches that fit; none of none."""
     return sorted(fitting, key=lambda match: preference(match.where))[:1]
+
+
+def _beside(fitting: Sequence[Match]) -> list[Match]:
+    """Return the weights that complete averaged ones: the plain ones that would be used; none where nothing fits."""
+    return _best([match for match in fitting if not match.is_averaged] or fitting)
 
 
 def _to_try(ranked: Sequence[Match], expected: Mapping[str, Tensor]) -> list[Match]:

@@ -144,6 +144,16 @@ def test_tensors_that_share_their_values_share_them(saved):
     assert found["b"].tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("view", [torch._neg_view, torch.conj, lambda x: x.conj().imag])
+def test_views_that_change_a_sign_are_read_so(saved, zipped, view):
+    values = view(torch.tensor([1 + 2j, 3 - 4j]))
+
+    found = saved({"a": values, "b": Kind.SMALL}, _use_new_zipfile_serialization=zipped).content["a"]
+
+    assert torch.equal(found.resolve_conj().resolve_neg(), values.resolve_conj().resolve_neg())
+
+
 class Runs:
     """A pickle that leaves a mark on the disk when it is loaded, in one of several ways."""
 

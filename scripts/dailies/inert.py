@@ -245,6 +245,13 @@ def _strided(flat: Tensor, offset: int, size: tuple, stride: tuple) -> Tensor:
     return torch.as_strided(flat, size, stride, offset)
 
 
+def _with_bits(values: Tensor, bits: Any) -> Tensor:
+    """Return a view of a tensor that was saved with its sign or its imaginary part to be changed when it is read."""
+    said = _mapping(bits)
+    values = torch._neg_view(values) if said.get("neg") is True else values
+    return values.conj() if said.get("conj") is True and values.is_complex() else values
+
+
 class _Storages:
     """The values of a file's storages, each read once, as flat tensors."""
 
@@ -289,9 +296,11 @@ PLAIN_CALLS: dict[str, Callable[..., Any]] = {
 TENSOR_CALLS: dict[str, Callable[..., Any]] = {
     "torch.storage._load_from_bytes": lambda data: _read_legacy(io.BytesIO(data), len(data)).content,
     "torch._utils._rebuild_tensor": _strided,
-    "torch._utils._rebuild_tensor_v2": lambda flat, offset, size, stride, *rest: _strided(flat, offset, size, stride),
-    "torch._utils._rebuild_tensor_v3": lambda flat, offset, size, stride, grad, hooks, dtype, *rest: _strided(
-        flat.view(_named_dtype(dtype)), offset, size, stride
+    "torch._utils._rebuild_tensor_v2": lambda flat, offset, size, stride, grad, hooks, bits=None: _with_bits(
+        _strided(flat, offset, size, stride), bits
+    ),
+    "torch._utils._rebuild_tensor_v3": lambda flat, offset, size, stride, grad, hooks, dtype, bits=None: _with_bits(
+        _strided(flat.view(_named_dtype(dtype)), offset, size, stride), bits
     ),
     "torch._utils._rebuild_parameter": lambda values, *rest: values,
     "torch._utils._rebuild_parameter_with_state": lambda values, *rest: values,

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from dailies.errors import LoadError
@@ -198,6 +199,31 @@ def test_the_networks_own_loading_has_the_last_word_and_sees_the_version():
     torch_saved = type(new)(wrapped)
     torch_saved._metadata = {f"module.{key}".strip("."): value for key, value in new._metadata.items()}
     assert same(filled({"state_dict": torch_saved}, Renamed())[0], new)
+
+
+def test_arrays_of_numpy_are_weights_too():
+    arrays = {key: values.numpy() for key, values in STATE.items()}
+
+    assert same(filled({"params": arrays, "losses": {"all": np.zeros(9)}})[0], STATE)
+    assert groups({"losses": {"all": np.zeros(9)}}) == []
+
+
+class Tied(nn.Module):
+    """A network with one tensor under two names, and one without values."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.second.weight = self.first.weight
+        self.register_buffer("nothing", torch.zeros(0))
+
+
+@pytest.mark.parametrize("kept", ["first", "second"])
+def test_what_a_network_has_under_two_names_may_be_saved_under_one(kept):
+    state = Tied().state_dict()
+    left = {key: values for key, values in state.items() if key in {f"{kept}.weight", "first.bias", "second.bias"}}
+
+    assert same(filled({"state_dict": left, "model_state_dict": left}, Tied())[0], state)
 
 
 def test_weights_of_before_batch_norm_counted_load():

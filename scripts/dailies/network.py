@@ -21,7 +21,7 @@ from dailies.text import cause, clean, few
 
 log = logging.getLogger(__name__)
 
-BYTE = torch.uint8
+BYTE, BYTES = torch.uint8, (0.0, 255.0)
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -283,9 +283,9 @@ class Network:
                 f"the network takes sides that are multiples of {multiple} pixels and not of {signature.multiple}; "
                 f"multiple {multiple} is used"
             )
-        if self._answers_bytes and signature.output_range is None:
+        if self._answers_bytes and signature.output_range is None and signature.answer_range != BYTES:
             self.note("the network answers whole numbers of 8 bits, so output_range [0, 255] is used")
-            found["output_range"] = (0.0, 255.0)
+            found["output_range"] = BYTES
         self.signature = replace(signature, multiple=multiple, **found)
 
     def _asked(self, size: tuple[int, int]) -> str:

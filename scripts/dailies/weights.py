@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from dailies import roles
 from dailies.errors import LoadError
-from dailies.inert import Inert, module_tensors
+from dailies.inert import Inert, module_tensors, tensor_of
 from dailies.text import clean, few
 
 DEPTH, MOST_GROUPS = 8, 2000
@@ -110,10 +110,15 @@ HOLDERS = (Mapping, list, tuple, Inert, nn.Module)
 def _direct(path: str, value: Any, inner: Mapping[Any, Any]) -> Iterator[Group]:
     """Yield the tensors that lie in a container itself."""
     tensors = {str(key): each for key, each in inner.items() if isinstance(each, Tensor)}
+    arrays = {
+        str(k): held for k, each in inner.items() if str(k) not in tensors and (held := tensor_of(each)) is not None
+    }
+    if any(each.dim() > 1 for each in arrays.values()):  # a history of losses has one dimension
+        tensors |= arrays
     if tensors and isinstance(value, list | tuple | Inert) and inner.keys() == set(range(len(inner))):
         yield Group(path, tensors, ordered=True)
     elif tensors and all(isinstance(key, str) for key in inner):
-        others = {key: each for key, each in inner.items() if not isinstance(each, Tensor)}
+        others = {key: each for key, each in inner.items() if key not in tensors}
         yield Group(path, tensors, others, getattr(value, "_metadata", None))
 
 
@@ -277,7 +282,7 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
     ``found`` are the groups of a file. Raises LoadError that counts and names what is missing, unexpected, of another
     shape, or without values in the closest of them.
     """
-    expected = network.state_dict()
+    expected, tied = network.state_dict(), _tied(network)
     least = len(list(network.parameters())) / 2  # an optimizer keeps a few tensors for each weight
     large = [group for group in found if len(group.tensors) >= least] or found
     ranked = sorted(
@@ -290,7 +295,7 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
     tried = _to_try(ranked, expected)
     for match in tried:
         try:
-            notes = _load(network, match, expected, file, _beside(fitting))
+            notes = _load(network, match, expected, tied, file, _beside(fitting))
             fitting.append(match)
         except LoadError as error:
             reasons.append(str(error))
@@ -298,7 +303,7 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
         raise LoadError(reasons[0])
     (used,) = _best(fitting)
     if tried[-1] is not used:  # another one was tried since
-        notes = _load(network, used, expected, file, _beside(fitting))
+        notes = _load(network, used, expected, tied, file, _beside(fitting))
     also = sorted({match.where or "the file itself" for match in fitting if not match.is_averaged} - {used.where})
     if used.is_averaged:
         notes = (f"averaged weights ({clean(used.where)}) are used", *notes)
@@ -341,7 +346,12 @@ def preference(where: str) -> tuple[bool, bool, int, int]:
 
 
 def _load(
-    network: nn.Module, match: Match, expected: Mapping[str, Tensor], file: str, others: Sequence[Match]
+    network: nn.Module,
+    match: Match,
+    expected: Mapping[str, Tensor],
+    tied: Mapping[str, Sequence[str]],
+    file: str,
+    others: Sequence[Match],
 ) -> tuple[str, ...]:
     """Let the network load the weights; return what is to be said of it. Raises LoadError where they do not fit.
 
@@ -352,6 +362,8 @@ def _load(
     if others and match.is_averaged and trained <= state.keys():
         averaged, state = state, others[0].state
         state.update(averaged)
+    for name in expected.keys() - state.keys():
+        state.update((name, state[other]) for other in tied.get(name, ()) if other in state)
     extra = [name for name in state if name not in expected]
     dropped = [name for name in extra if _is_computed(network, name, state[name])]
     kept = [name for name, like in expected.items() if name not in state and _is_kept(network, name, like)]
@@ -375,6 +387,17 @@ def _load(
     return tuple(notes)
 
 
+def _tied(network: nn.Module) -> dict[str, list[str]]:
+    """Return the names of every tensor that a network has under several of them; files may hold it under one."""
+    by_id: dict[int, list[str]] = {}
+    for name, values in (
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    ):
+        by_id.setdefault(id(values), []).append(name)
+    return {name: names for names in by_id.values() if len(names) > 1 for name in names}
+
+
 def _typed(values: Tensor, like: Tensor | None) -> Tensor:
     """Return weights as float32, and what the network keeps as whole numbers or flags as those."""
     if like is not None and not like.is_floating_point():
@@ -396,7 +419,7 @@ def _is_kept(network: nn.Module, name: str, like: Tensor) -> bool:
     return (
         name in buffers
         and not like.is_meta
-        and (not like.is_floating_point() or name.rsplit(".", maxsplit=1)[-1] in TRANSIENT)
+        and (not like.is_floating_point() or not like.numel() or name.rsplit(".", maxsplit=1)[-1] in TRANSIENT)
     )
 
 

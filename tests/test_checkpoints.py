@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 STATE = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 3, 1)).state_dict()
+BESIDE = "the values beside the weights"
 OPTIMIZER = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
 
 
@@ -65,6 +66,15 @@ def same(one, other):
             "the values beside the weights",
             None,
         ),
+        ({"modelConfig": {"width": 8}}, {"width": 8}, "modelConfig", None),
+        ({"CONFIG": {"width": 8}, "EPOCH": 3}, {"width": 8}, "CONFIG", None),
+        ({"network_config": {"width": 8}, "epoch": 3}, {"width": 8}, "network_config", None),
+        ({"init_args": {"width": 8}, "arch": "a"}, {"width": 8}, "init_args", "a"),
+        ({"net_args": {"width": 8}, "size": 5}, {"net_args": {"width": 8}, "size": 5}, BESIDE, None),
+        ({"network": {"width": 8}}, {"network": {"width": 8}}, BESIDE, None),
+        ({"args": '{"width": 8}'}, {"width": 8}, "args", None),
+        ({"config": "model:\n  width: 8\n"}, {"width": 8}, "config.model", None),
+        ({"config": "unet.yaml", "cfg": {"width": 8}}, {"width": 8}, "cfg", None),
         ({"arch": "a", "epoch": 3}, {}, "", "a"),
         ({"model_config": None}, {}, "", None),
         ({}, {}, "", None),
@@ -75,6 +85,14 @@ def test_what_the_network_is_built_from(read, beside, config, source, architectu
 
     assert (checkpoint.config, checkpoint.config_from) == (config, source)
     assert checkpoint.architecture == architecture
+
+
+@pytest.mark.parametrize("key", ["hyper_parameters", "model_config", "args"])
+def test_tensors_among_settings_do_not_hide_them(read, key):
+    config = read({"state_dict": STATE, key: {"width": 8, "mean": torch.tensor([0.5])}}).config
+
+    assert config["width"] == 8
+    assert torch.equal(config["mean"], torch.tensor([0.5]))
 
 
 def test_what_the_network_is_built_from_may_stand_in_config_json_beside_the_weights(tmp_path):

@@ -454,6 +454,27 @@ def test_the_first_try_is_not_square_and_of_odd_multiples(signature, size):
     assert probe_size(Signature(**signature)) == size
 
 
+@pytest.mark.parametrize("said", [{}, {"value_range": "[0, 1]"}])
+def test_an_answer_in_whole_numbers_of_8_bits_is_from_0_to_255(said):
+    frame = pixels(32, 40)
+
+    def to_bytes(x):
+        return ((x if said else x / 2 + 0.5) * 255).round().to(torch.uint8)
+
+    renderer = probed(Do(to_bytes), said=said, builder="onnx", first=frame)
+
+    np.testing.assert_array_equal(renderer.render(frame), frame)
+    assert any("output_range [0, 255] is used" in note for note in renderer.notes)
+
+
+def test_an_output_range_that_is_said_holds_for_whole_numbers_too():
+    frame = np.full((32, 40, 3), 100, np.uint8)
+
+    renderer = probed(Do(lambda x: torch.full_like(x, 50).to(torch.uint8)), said={"output_range": "[0, 100]"})
+
+    assert renderer.render(frame).max() == 128
+
+
 def test_a_part_that_is_missing_later_is_an_error_of_the_render():
     renderer = probed(Do(lambda x: {"image": x} if x.shape[2:] == (96, 160) else {"mean": x.mean()}))
 

@@ -44,6 +44,13 @@ class Options:
     width: int = 1
 
 
+class Fields:
+    """A configuration object that keeps what it holds in a dict of its own, as ml_collections' ConfigDict does."""
+
+    def __init__(self, **fields):
+        self._fields, self._locked = fields, True
+
+
 PLAIN = {
     "args": (argparse.Namespace(lr=0.1, blocks=[1, 2]), {"lr": 0.1, "blocks": [1, 2]}),
     "version": (torch.__version__, str(torch.__version__)),
@@ -56,6 +63,8 @@ PLAIN = {
     "name": (Name("hey"), "hey"),
     "options": (Options(5), {"width": 5}),
     "number": (np.float64(0.5), 0.5),
+    "user": (collections.UserDict(x=1), {"x": 1}),
+    "fields": (Fields(width=5), {"width": 5}),
     "set": ({1, 2}, {1, 2}),
     "bytes": (b"\xff\x00", b"\xff\x00"),
     "large": (2**70, 2**70),
@@ -142,6 +151,16 @@ def test_tensors_that_share_their_values_share_them(saved):
 
     found["a"].add_(1)
     assert found["b"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("view", [torch._neg_view, torch.conj, lambda x: x.conj().imag])
+def test_views_that_change_a_sign_are_read_so(saved, zipped, view):
+    values = view(torch.tensor([1 + 2j, 3 - 4j]))
+
+    found = saved({"a": values, "b": Kind.SMALL}, _use_new_zipfile_serialization=zipped).content["a"]
+
+    assert torch.equal(found.resolve_conj().resolve_neg(), values.resolve_conj().resolve_neg())
 
 
 class Runs:
@@ -236,3 +255,15 @@ def test_a_legacy_file_that_is_cut_short_is_damaged(tmp_path, part):
 
     with pytest.raises(Damaged):
         read(tmp_path / "a.pth")
+
+
+def test_references_within_an_omegaconf_configuration_are_resolved_in_the_whole_of_it():
+    def node(value):
+        return Inert("omegaconf.nodes.AnyNode", state={"_val": value})
+
+    whole = Inert("omegaconf.dictconfig.DictConfig", state={"_parent": None})
+    model = Inert("omegaconf.dictconfig.DictConfig", state={"_parent": whole, "_content": {"width": node("${size}")}})
+    whole.state["_content"] = {"model": model, "size": node(6)}
+
+    assert plain({"cfg": whole})["cfg"] == {"model": {"width": 6}, "size": 6}
+    assert plain({"cfg": model})["cfg"] == {"width": 6}

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from dailies.errors import LoadError
@@ -103,6 +104,36 @@ def test_averaged_weights_are_preferred_and_it_is_said(key):
     assert notes == (f"averaged weights ({key}) are used",)
 
 
+@pytest.mark.parametrize("online", ["ema.online_model.", "online_model."])
+def test_weights_that_an_average_is_made_from_are_not_taken_for_the_average(online):
+    averaged = online.replace("online", "ema")
+    keys = renamed(lambda key: f"{online}{key}", OTHER) | renamed(lambda key: f"{averaged}{key}")
+
+    state, notes = filled(keys | {f"{averaged}step": torch.tensor(3)})
+
+    assert same(state, STATE)
+    assert notes[0] == f"averaged weights ({averaged.rstrip('.')}) are used"
+
+
+@pytest.mark.parametrize(
+    ("judge", "generator"),
+    [
+        ("netD", "netG"),
+        ("D", "G"),
+        ("D_A", "G_A2B"),
+        ("critic", "unet"),
+        ("discriminator_ema", "generator"),
+        ("d_ema", "g"),
+        ("modelDisc", "unet_2d"),
+    ],
+)
+def test_a_discriminator_of_the_same_shapes_is_passed_over(judge, generator):
+    together = renamed(lambda key: f"{judge}.{key}", OTHER) | renamed(lambda key: f"{generator}.{key}")
+
+    assert same(filled({judge: OTHER, generator: STATE})[0], STATE)
+    assert same(filled({"state_dict": together})[0], STATE)
+
+
 @pytest.mark.parametrize("prefix", ["ema.", "model_ema.", "ema_model.module."])
 def test_averaged_weights_beside_the_others_in_one_dict_are_preferred(prefix):
     state, notes = filled(renamed(lambda key: f"model.{key}", OTHER) | renamed(lambda key: f"{prefix}{key}"))
@@ -126,6 +157,13 @@ def test_averaged_parameters_are_completed_by_the_statistics_beside_them(average
     assert all(torch.equal(state[name], values) for name, values in PARAMETERS.items())
     assert torch.equal(state["1.running_mean"], OTHER["1.running_mean"])
     assert notes[0].startswith("averaged weights (")
+
+
+@pytest.mark.parametrize("key", ["netD", "best"])
+def test_averaged_parameters_are_completed_by_the_statistics_of_the_weights_that_would_be_used(key):
+    state, _ = filled({key: OTHER, "model": STATE, "ema": PARAMETERS})
+
+    assert torch.equal(state["1.running_mean"], STATE["1.running_mean"])
 
 
 def test_of_several_weights_that_fit_the_usual_ones_are_used_and_it_is_said():
@@ -161,6 +199,31 @@ def test_the_networks_own_loading_has_the_last_word_and_sees_the_version():
     torch_saved = type(new)(wrapped)
     torch_saved._metadata = {f"module.{key}".strip("."): value for key, value in new._metadata.items()}
     assert same(filled({"state_dict": torch_saved}, Renamed())[0], new)
+
+
+def test_arrays_of_numpy_are_weights_too():
+    arrays = {key: values.numpy() for key, values in STATE.items()}
+
+    assert same(filled({"params": arrays, "losses": {"all": np.zeros(9)}})[0], STATE)
+    assert groups({"losses": {"all": np.zeros(9)}}) == []
+
+
+class Tied(nn.Module):
+    """A network with one tensor under two names, and one without values."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.second.weight = self.first.weight
+        self.register_buffer("nothing", torch.zeros(0))
+
+
+@pytest.mark.parametrize("kept", ["first", "second"])
+def test_what_a_network_has_under_two_names_may_be_saved_under_one(kept):
+    state = Tied().state_dict()
+    left = {key: values for key, values in state.items() if key in {f"{kept}.weight", "first.bias", "second.bias"}}
+
+    assert same(filled({"state_dict": left, "model_state_dict": left}, Tied())[0], state)
 
 
 def test_weights_of_before_batch_norm_counted_load():

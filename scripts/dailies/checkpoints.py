@@ -7,12 +7,14 @@ import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor, nn
 
 from dailies import inert
@@ -72,6 +74,11 @@ CONFIG_KEYS = (
     "model_kwargs",
 )
 """Where trainers put what the network is built from, in the order in which it is looked for."""
+
+CONFIG_NAME = re.compile(
+    r"(^|_)(config|configuration|cfg|conf|args|arguments|kwargs|opt|opts|options|settings|(hyper_?)?param(eter)?s|hparams)$"
+)
+"""How the keys end, in small letters, under which trainers put settings."""
 
 RUN_PARAMS = "the run's params model.*"
 """Where the configuration comes from if the file says nothing and the run has a section for it."""
@@ -149,7 +156,7 @@ def _read_file(path: Path, *, trusted: bool) -> Checkpoint | nn.Module:
             raise LoadError(f"{file} needs {listed(names)} to be loaded, which can run code; {TRUST}")
         raise UnknownKind(f"{file} holds {described(found)}, and no weights: no dict of tensors at any depth")
     _refuse_hollow(held, file)
-    outer = inert.plain({key: value for key, value in _entries(found).items() if not _is_state(value)})
+    outer = inert.plain({k: value for k, value in _entries(found).items() if not _is_state(k, value)})
     config, config_from = _config(outer, _beside(path))
     return Checkpoint(
         file=file,
@@ -178,8 +185,15 @@ def _whole(found: Any) -> nn.Module | None:
     return next((each for each in _shallow(found) if isinstance(each, nn.Module)), None)
 
 
-def _is_state(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(each, Tensor) for each in value.values())
+def _is_state(key: str, value: Any) -> bool:
+    """Whether an entry holds tensors; a few may be among settings: the mean of the data, the weights of classes."""
+    kinds = {isinstance(each, Tensor) for each in value.values()} if isinstance(value, Mapping) else {False}
+    return kinds == {True} or (True in kinds and not CONFIG_NAME.search(_snake(key)))
+
+
+def _snake(key: str) -> str:
+    """Write a key in small letters with underscores: ``modelConfig`` as ``model_config``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[-. ]", "_", key).lower()
 
 
 def _config(outer: Mapping[str, Any], beside: Mapping[str, Any]) -> tuple[Any, str]:
@@ -187,18 +201,31 @@ def _config(outer: Mapping[str, Any], beside: Mapping[str, Any]) -> tuple[Any, s
     weights, or as plain values beside them."""
     if outer.get(EXACT):
         return outer[EXACT], EXACT
-    for key in CONFIG_KEYS:
-        if isinstance(outer.get(key), Mapping) and outer[key]:
-            given = outer[key]
+    named = {_snake(key): key for key in reversed(outer)} | {key: key for key in outer}
+    for key in (named[name] for name in CONFIG_KEYS if name in named):
+        if given := _settings(outer[key]):
             return (given["model"], f"{key}.model") if isinstance(given.get("model"), Mapping) else (given, key)
     if beside:
         return beside, "config.json"
     values = {key: value for key, value in outer.items() if key not in CONFIG_KEYS and _is_setting(key, value)}
-    return (values, "the values beside the weights") if values.keys() - {*ARCHITECTURE_KEYS} else ({}, "")
+    match list(values.keys() - {*ARCHITECTURE_KEYS}):
+        case []:
+            return {}, ""
+        case [key] if CONFIG_NAME.search(_snake(key)) and (given := _settings(values[key])):
+            return given, key
+    return values, "the values beside the weights"
+
+
+def _settings(value: Any) -> Mapping[str, Any]:
+    """Return settings that were saved as a dict, or as the text of one in JSON or YAML; else nothing."""
+    if isinstance(value, str) and re.search(r"^\s*\{|\n", value) and "&" not in value:
+        with suppress(yaml.YAMLError, ValueError, RecursionError):
+            value = yaml.safe_load(value)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _any_config(outer: Mapping[str, Any]) -> Any:
-    return next((outer[key] for key in CONFIG_KEYS if isinstance(outer.get(key), Mapping)), {})
+    return next((found for key in CONFIG_KEYS if (found := _settings(outer.get(key)))), {})
 
 
 def _is_setting(key: str, value: Any) -> bool:

@@ -138,7 +138,8 @@ class Factories:
                 f"model_factory {function} failed for {checkpoint.file} with {reason(error)}; {shown_config}"
             ) from error
         if not isinstance(network, nn.Module):
-            raise LoadError(f"model_factory {function} returned {user_code.described(network)}, not a torch.nn.Module")
+            returned = user_code.described(network)
+            raise LoadError(f"model_factory {function} returned {returned}, not a torch.nn.Module; {shown_config}")
         identity = _identity(checkpoint.config_from, config) | ({"params": dict(params)} if "params" in extra else {})
         try:
             return _filled(network, checkpoint, architecture or type(network).__name__, function, identity)

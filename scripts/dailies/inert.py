@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,8 @@ from typing import IO, Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from dailies.interpolation import resolve
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """The number with which files of torch 0.1.10 to 1.5 begin."""
@@ -245,6 +248,13 @@ def _strided(flat: Tensor, offset: int, size: tuple, stride: tuple) -> Tensor:
     return torch.as_strided(flat, size, stride, offset)
 
 
+def _with_bits(values: Tensor, bits: Any) -> Tensor:
+    """Return a view of a tensor that was saved with its sign or its imaginary part to be changed when it is read."""
+    said = _mapping(bits)
+    values = torch._neg_view(values) if said.get("neg") is True else values
+    return values.conj() if said.get("conj") is True and values.is_complex() else values
+
+
 class _Storages:
     """The values of a file's storages, each read once, as flat tensors."""
 
@@ -289,9 +299,11 @@ PLAIN_CALLS: dict[str, Callable[..., Any]] = {
 TENSOR_CALLS: dict[str, Callable[..., Any]] = {
     "torch.storage._load_from_bytes": lambda data: _read_legacy(io.BytesIO(data), len(data)).content,
     "torch._utils._rebuild_tensor": _strided,
-    "torch._utils._rebuild_tensor_v2": lambda flat, offset, size, stride, *rest: _strided(flat, offset, size, stride),
-    "torch._utils._rebuild_tensor_v3": lambda flat, offset, size, stride, grad, hooks, dtype, *rest: _strided(
-        flat.view(_named_dtype(dtype)), offset, size, stride
+    "torch._utils._rebuild_tensor_v2": lambda flat, offset, size, stride, grad, hooks, bits=None: _with_bits(
+        _strided(flat, offset, size, stride), bits
+    ),
+    "torch._utils._rebuild_tensor_v3": lambda flat, offset, size, stride, grad, hooks, dtype, bits=None: _with_bits(
+        _strided(flat.view(_named_dtype(dtype)), offset, size, stride), bits
     ),
     "torch._utils._rebuild_parameter": lambda values, *rest: values,
     "torch._utils._rebuild_parameter_with_state": lambda values, *rest: values,
@@ -648,7 +660,9 @@ def _plain_stand_in(made: Inert, known: dict[int, Any]) -> Any:
     attributes = made.attributes
     inner = next((attributes[key] for key in ("_content", "_val") if key in attributes), None)
     if made.name.startswith("omegaconf.") and inner is not None:
-        result = _plain(inner, known)
+        result = _omegaconf(made, inner, known)
+    elif (wrapped := _wrapped_dict(made)) is not None:
+        result = _plain(wrapped, known)
     elif made.name.startswith("numpy."):
         result = _array(made)
     elif isinstance(dtype := getattr(torch, made.name.removeprefix("torch."), None), torch.dtype):
@@ -663,6 +677,43 @@ def _plain_stand_in(made: Inert, known: dict[int, Any]) -> Any:
     else:
         result = made
     return result
+
+
+def _omegaconf(made: Inert, inner: Any, known: dict[int, Any]) -> Any:
+    """Return what a node of a configuration holds, with its references to other values of the whole resolved."""
+    whole, ancestors = made, {id(made)}
+    while isinstance(above := whole.attributes.get("_parent"), Inert) and id(above) not in ancestors:
+        whole = above
+        ancestors.add(id(above))
+    if whole is not made and id(whole) not in known:
+        _plain(whole, known)
+        if id(made) in known:
+            return known[id(made)]
+    result = _plain(inner, known)
+    if whole is made and isinstance(result, dict | list):
+        resolve(result)
+    return result
+
+
+def _wrapped_dict(made: Inert) -> Mapping[str, Any] | None:
+    """Return the dict that an object is a wrapper of: a UserDict, or the only one among private attributes."""
+    attributes = made.attributes
+    if made.name in {"collections.UserDict", "UserDict.IterableUserDict"}:  # what old protocols call it
+        return _mapping(attributes.get("data"))
+    held = [value for value in attributes.values() if isinstance(value, Mapping)]
+    is_private = all(str(key).startswith("_") for key in attributes)
+    return held[0] if is_private and len(held) == 1 and not made.items and not made.is_module else None
+
+
+def tensor_of(value: Any) -> Tensor | None:
+    """Return a tensor, or NumPy's array of numbers as one; None for anything else."""
+    if isinstance(value, Inert) and value.name.startswith("numpy."):
+        value = _array(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        native = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
+        with suppress(TypeError):  # whole numbers without a sign, of torch before it had them
+            return torch.from_numpy(native.reshape(value.shape))
+    return value if isinstance(value, Tensor) else None
 
 
 def module_tensors(module: Inert, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -21,7 +21,7 @@ from dailies.text import cause, clean, few
 
 log = logging.getLogger(__name__)
 
-BYTE = torch.uint8
+BYTE, BYTES = torch.uint8, (0.0, 255.0)
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -100,6 +100,8 @@ class Network:
         self.told_multiple = model.signature.multiple
         """``multiple`` as it was before ``probe``, which may find that the network needs a larger one."""
         self._is_onnx = model.builder == "onnx"
+        self._answers_bytes = False
+        """Whether its last answer was of uint8, whose black and white are 0 and 255."""
         self.takes_one = False
         """Whether it refused several inputs at once, and gets them one by one."""
         self.notes: list[str] = []
@@ -261,7 +263,7 @@ class Network:
 
     def _learn(self, answer: Tensor, size: tuple[int, int], multiple: int) -> None:
         signature = self.signature
-        found = {"output_channels": answer.shape[1], "scale": answer.shape[2] // size[0]}
+        found: dict[str, Any] = {"output_channels": answer.shape[1], "scale": answer.shape[2] // size[0]}
         for name, got in found.items():
             if getattr(signature, name) not in {None, got}:
                 raise LoadError(
@@ -281,6 +283,9 @@ class Network:
                 f"the network takes sides that are multiples of {multiple} pixels and not of {signature.multiple}; "
                 f"multiple {multiple} is used"
             )
+        if self._answers_bytes and signature.output_range is None and signature.answer_range != BYTES:
+            self.note("the network answers whole numbers of 8 bits, so output_range [0, 255] is used")
+            found["output_range"] = BYTES
         self.signature = replace(signature, multiple=multiple, **found)
 
     def _asked(self, size: tuple[int, int]) -> str:
@@ -334,7 +339,9 @@ class Network:
 
     def _answer(self, pixels: Tensor) -> Tensor:
         """Run the network once and return the frame in its answer."""
-        return self._frame_in(self._run(pixels), pixels).float()
+        frame = self._frame_in(self._run(pixels), pixels)
+        self._answers_bytes = frame.dtype == BYTE
+        return frame.float()
 
     def _frame_in(self, result: Any, pixels: Tensor) -> Tensor:
         """Return the frame in an answer: the only image, the largest one, or the one that the signature names.

@@ -145,6 +145,13 @@ def _is_discriminator(found: Sequence[str], place: PurePosixPath, others: Collec
     return False
 
 
+def is_judge(key: str) -> bool:
+    """Tell whether a key inside a file names a discriminator: ``netD``, ``D_A``, ``critic``; not ``unet_2d``."""
+    low = [word.lower() for word in words(key)]
+    short = any(word in JUDGED_BY and not before.isdecimal() for before, word in pairwise(["", *low]))
+    return short or bool(DISCRIMINATOR & {*low})
+
+
 def _sibling(place: PurePosixPath, found: Sequence[str], number: int) -> str:
     """Return the family of the file that the generator beside a discriminator would have."""
     word = found[number]

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from dailies import roles
 from dailies.errors import LoadError
-from dailies.inert import Inert, module_tensors
+from dailies.inert import Inert, module_tensors, tensor_of
 from dailies.text import clean, few
 
 DEPTH, MOST_GROUPS = 8, 2000
@@ -32,6 +33,9 @@ WRAPPERS = frozenset({"_orig_mod", "module", "_checkpoint_wrapped_module", "_fsd
 
 AVERAGED = re.compile(r"(?<![a-z])(ema|avg|averaged?|shadow|swa)(?![a-z])")
 """What trainers call averaged weights, as a word of a key."""
+
+AVERAGED_FROM = re.compile(r"(?<![a-z])(online|collected|raw|live)(?![a-z])")
+"""What keeps averages calls the weights that it averages, which it may save beside them."""
 
 FIRST = ("model_state_dict", "state_dict", "model", "params", "network", "net", "generator", "weights")
 """Where trainers usually put the weights that they mean; of several that fit, the first of these are used."""
@@ -63,7 +67,14 @@ class Group:
 
 def is_averaged(path: str) -> bool:
     """Whether the keys that lead to weights call them averaged (EMA, SWA)."""
-    return bool(AVERAGED.search(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path).lower()))
+    keys = reversed(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path).lower().split("."))
+    telling = next((key for key in keys if AVERAGED.search(key) or AVERAGED_FROM.search(key)), "")
+    return bool(AVERAGED.search(telling))
+
+
+def _is_judge(path: str) -> bool:
+    """Whether the keys that lead to weights call them a discriminator's, which may have the generator's shapes."""
+    return any(map(roles.is_judge, path.split(".")))
 
 
 def groups(content: Any) -> list[Group]:
@@ -99,10 +110,15 @@ HOLDERS = (Mapping, list, tuple, Inert, nn.Module)
 def _direct(path: str, value: Any, inner: Mapping[Any, Any]) -> Iterator[Group]:
     """Yield the tensors that lie in a container itself."""
     tensors = {str(key): each for key, each in inner.items() if isinstance(each, Tensor)}
+    arrays = {
+        str(k): held for k, each in inner.items() if str(k) not in tensors and (held := tensor_of(each)) is not None
+    }
+    if any(each.dim() > 1 for each in arrays.values()):  # a history of losses has one dimension
+        tensors |= arrays
     if tensors and isinstance(value, list | tuple | Inert) and inner.keys() == set(range(len(inner))):
         yield Group(path, tensors, ordered=True)
     elif tensors and all(isinstance(key, str) for key in inner):
-        others = {key: each for key, each in inner.items() if not isinstance(each, Tensor)}
+        others = {key: each for key, each in inner.items() if key not in tensors}
         yield Group(path, tensors, others, getattr(value, "_metadata", None))
 
 
@@ -266,7 +282,7 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
     ``found`` are the groups of a file. Raises LoadError that counts and names what is missing, unexpected, of another
     shape, or without values in the closest of them.
     """
-    expected = network.state_dict()
+    expected, tied = network.state_dict(), _tied(network)
     least = len(list(network.parameters())) / 2  # an optimizer keeps a few tensors for each weight
     large = [group for group in found if len(group.tensors) >= least] or found
     ranked = sorted(
@@ -279,21 +295,31 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
     tried = _to_try(ranked, expected)
     for match in tried:
         try:
-            notes = _load(network, match, expected, file, fitting[:1])
+            notes = _load(network, match, expected, tied, file, _beside(fitting))
             fitting.append(match)
         except LoadError as error:
             reasons.append(str(error))
     if not fitting:
         raise LoadError(reasons[0])
-    used = min(fitting, key=lambda match: preference(match.where))
+    (used,) = _best(fitting)
     if tried[-1] is not used:  # another one was tried since
-        notes = _load(network, used, expected, file, fitting[:1])
+        notes = _load(network, used, expected, tied, file, _beside(fitting))
     also = sorted({match.where or "the file itself" for match in fitting if not match.is_averaged} - {used.where})
     if used.is_averaged:
         notes = (f"averaged weights ({clean(used.where)}) are used", *notes)
     elif also and used.where:
         notes = (f"the weights under {clean(used.where)} are used; {few(map(clean, also))} would fit, too", *notes)
     return Filled(used, notes)
+
+
+def _best(fitting: Sequence[Match]) -> list[Match]:
+    """Return the one to use of several matches that fit; none of none."""
+    return sorted(fitting, key=lambda match: preference(match.where))[:1]
+
+
+def _beside(fitting: Sequence[Match]) -> list[Match]:
+    """Return the weights that complete averaged ones: the plain ones that would be used; none where nothing fits."""
+    return _best([match for match in fitting if not match.is_averaged] or fitting)
 
 
 def _to_try(ranked: Sequence[Match], expected: Mapping[str, Tensor]) -> list[Match]:
@@ -308,28 +334,36 @@ def _to_try(ranked: Sequence[Match], expected: Mapping[str, Tensor]) -> list[Mat
         if tensors not in seen and (match.common == best or match.is_averaged or match.common >= 0.9 * len(expected)):
             seen.add(tensors)
             chosen.append(match)
-    return sorted(chosen[:MOST_TRIES], key=lambda match: match.is_averaged)
+    return sorted(chosen[:MOST_TRIES], key=lambda match: (match.is_averaged, _is_judge(match.where)))
 
 
-def preference(where: str) -> tuple[bool, int, int]:
-    """Return what sorts keys, with dots, that lead to weights: averaged ones, the usual keys, the outermost."""
+def preference(where: str) -> tuple[bool, bool, int, int]:
+    """Return what sorts keys, with dots, that lead to weights: discriminators last, then averaged weights, the usual
+    keys, and the outermost first."""
     keys = where.split(".")
     usual = min((FIRST.index(key) for key in keys if key in FIRST), default=len(FIRST))
-    return not is_averaged(where), usual, len(keys)
+    return _is_judge(where), not is_averaged(where), usual, len(keys)
 
 
 def _load(
-    network: nn.Module, match: Match, expected: Mapping[str, Tensor], file: str, others: Sequence[Match]
+    network: nn.Module,
+    match: Match,
+    expected: Mapping[str, Tensor],
+    tied: Mapping[str, Sequence[str]],
+    file: str,
+    others: Sequence[Match],
 ) -> tuple[str, ...]:
     """Let the network load the weights; return what is to be said of it. Raises LoadError where they do not fit.
 
-    What is not averaged, such as the statistics of batch norm, comes from the first of the ``others``.
+    What is not averaged, such as the statistics of batch norm, comes from ``others``, the plain weights beside them.
     """
     state, notes = match.state, []
     trained = {name for name, values in network.named_parameters() if values.requires_grad}
     if others and match.is_averaged and trained <= state.keys():
         averaged, state = state, others[0].state
         state.update(averaged)
+    for name in expected.keys() - state.keys():
+        state.update((name, state[other]) for other in tied.get(name, ()) if other in state)
     extra = [name for name in state if name not in expected]
     dropped = [name for name in extra if _is_computed(network, name, state[name])]
     kept = [name for name, like in expected.items() if name not in state and _is_kept(network, name, like)]
@@ -353,6 +387,17 @@ def _load(
     return tuple(notes)
 
 
+def _tied(network: nn.Module) -> dict[str, list[str]]:
+    """Return the names of every tensor that a network has under several of them; files may hold it under one."""
+    by_id: dict[int, list[str]] = {}
+    for name, values in (
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    ):
+        by_id.setdefault(id(values), []).append(name)
+    return {name: names for names in by_id.values() if len(names) > 1 for name in names}
+
+
 def _typed(values: Tensor, like: Tensor | None) -> Tensor:
     """Return weights as float32, and what the network keeps as whole numbers or flags as those."""
     if like is not None and not like.is_floating_point():
@@ -374,7 +419,7 @@ def _is_kept(network: nn.Module, name: str, like: Tensor) -> bool:
     return (
         name in buffers
         and not like.is_meta
-        and (not like.is_floating_point() or name.rsplit(".", maxsplit=1)[-1] in TRANSIENT)
+        and (not like.is_floating_point() or not like.numel() or name.rsplit(".", maxsplit=1)[-1] in TRANSIENT)
     )
 
 

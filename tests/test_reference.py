@@ -103,6 +103,18 @@ def test_every_way_and_what_was_not_clear_is_told(folder, paired):
     ]
 
 
+def test_where_nothing_is_clear_the_candidates_are_told_and_not_that_there_are_none(folder):
+    place = folder("a_1.png", "a_1.jpg", "a_2.png", "a_2.jpg")
+
+    with pytest.raises(SequenceError) as error:
+        check(Asked(place), shot("a_1.png", "a_2.png"))
+
+    assert str(error.value) == (
+        f"no frame can be paired with reference_dir {place}, for those that match could be paired in several ways; "
+        "set reference_name to decide: a_1.png (a_1.jpg, a_1.png); a_2.png (a_2.jpg, a_2.png)"
+    )
+
+
 def test_a_template_and_an_offset_are_told(folder, paired):
     place = folder("1/gt.png", "2/gt.png", "2/mask.png", "gt.png")
 

@@ -181,15 +181,18 @@ def _told(asked: Asked, pairs: Pairs, missing: Sequence[str], names: Sequence[st
     of = f"{len(pairs.files)} of {counted(count, 'frame')}" if missing else counted(count, "frame")
     told = [f"reference: {of} paired{',' if len(ways) > 1 else ''} {' and '.join(ways)}{offset}"]
     if pairs.several:
-        doubtful = (f"{name} ({few(candidates, FIRST)})" for name, candidates in pairs.several.items())
         told.append(
             f"{counted(len(pairs.several), 'frame')} left out that could be paired in several ways; "
-            f"set reference_name to decide: {few(doubtful, FIRST, '; ')}"
+            f"set reference_name to decide: {_doubtful(pairs)}"
         )
     used = set(pairs.files.values())
     if left := [name for name in names if name not in used]:
         told.append(f"{counted(len(left), 'frame')} of the reference left over: {few(left, FIRST)}")
     return told
+
+
+def _doubtful(pairs: Pairs) -> str:
+    return few((f"{name} ({few(candidates, FIRST)})" for name, candidates in pairs.several.items()), FIRST, "; ")
 
 
 def _paired(asked: Asked, shot: sequence.Sequence, names: Sequence[str]) -> Pairs:
@@ -198,6 +201,11 @@ def _paired(asked: Asked, shot: sequence.Sequence, names: Sequence[str]) -> Pair
     pairs = pairing.pair(frames, names, template=asked.template, offset=asked.offset, by_name=by_name)
     if pairs.files:
         return pairs
+    if pairs.several:
+        raise SequenceError(
+            f"no frame can be paired with reference_dir {asked.place}, for those that match could be paired in several "
+            f"ways; set reference_name to decide: {_doubtful(pairs)}"
+        )
     there = f"there are {few(names, FIRST)}"
     if asked.template is not None:
         wanted = pairing.expected(asked.template, frames, asked.offset)

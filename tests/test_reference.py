@@ -229,6 +229,18 @@ def test_a_template_that_names_nothing_says_what_was_looked_for(folder):
     )
 
 
+def test_of_a_video_none_of_whose_frames_belong_only_the_offset_is_advised(tmp_path, paired):
+    write_video(tmp_path / "clean.mkv", [grey(1)])
+
+    with pytest.raises(SequenceError) as error:
+        paired(tmp_path / "clean.mkv", "plate.1001.png")
+
+    assert str(error.value).endswith(
+        "numbers have to agree, so set reference_offset (with -1001 the first frames are a pair), "
+        "or set reference_dir to none"
+    )
+
+
 def test_a_template_does_not_go_with_a_video(tmp_path):
     write_video(tmp_path / "clean.mkv", [grey(1)])
 

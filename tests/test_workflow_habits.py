@@ -123,7 +123,7 @@ def test_a_second_invocation_in_one_output_folder_ends_at_once_from_wherever(stu
     (other / "config").mkdir(parents=True)
     (other / "link").symlink_to(studio.root)
     (other / "config" / "config.yaml").write_text(json.dumps(studio.config | {"output_dir": "link/out"}))
-    first = holder(studio.state)
+    first = holder(studio.state, "time.sleep(600)")
     started = strict_json(studio.state / "lock")["started"]
 
     code, output = run(other)

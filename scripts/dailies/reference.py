@@ -216,17 +216,18 @@ def _paired(asked: Asked, shot: sequence.Sequence, names: Sequence[str]) -> Pair
     shift = f", each {asked.offset} frames later (reference_offset)" if asked.offset else ""
     raise SequenceError(
         f"no frame of reference_dir {asked.place} belongs to a frame of the sequence: {there}, and wanted are "
-        f"{few(frames, FIRST)}{shift}; names or numbers have to agree, so set reference_name{_hint(frames, names)}, "
-        "or set reference_dir to none"
+        f"{few(frames, FIRST)}{shift}; {_advice(asked, frames, names)}, or set reference_dir to none"
     )
 
 
-def _hint(frames: Sequence[str], names: Sequence[str]) -> str:
-    """Say which offset pairs the first of both, where both are numbered."""
+def _advice(asked: Asked, frames: Sequence[str], names: Sequence[str]) -> str:
+    """Say which keys can pair both, and which offset pairs the first of both, where both are numbered."""
     ours, theirs = (pairing.numbered(each).values() for each in (frames, names))
-    if not ours or not theirs:
-        return ""
-    return f" or reference_offset (with {min(theirs) - min(ours)} the first frames are a pair)"
+    keys = [] if asked.is_video else ["reference_name"]
+    if ours and theirs:
+        keys.append(f"reference_offset (with {min(theirs) - min(ours)} the first frames are a pair)")
+    agree = "numbers have" if asked.is_video else "names or numbers have"
+    return f"{agree} to agree{', so set ' * bool(keys)}{' or '.join(keys)}"
 
 
 def _shift(

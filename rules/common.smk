@@ -129,6 +129,8 @@ def tell_what_stays():
 if workflow.is_main_process:
     if verbs.is_asked(verbs.UNLOCK, sys.argv) and (running := lock.clear(Path(STATE))):
         logger.warning(f"dailies: {running}")
+    if verbs.deletes(sys.argv):
+        told(lock.take, Path(STATE))  # Snakemake's own lock does not keep it from deleting, and is of one folder only
     if verbs.is_asked(verbs.DELETE_OUTPUT, sys.argv):
         atexit.register(tell_what_stays)
 

@@ -46,6 +46,20 @@ def test_the_picture_of_an_exr_may_be_a_single_channel(name):
     np.testing.assert_array_equal(picture.pixels, values.repeat(3, axis=2))
 
 
+@pytest.mark.parametrize("colour", ["", "beauty."])
+def test_a_rendered_layer_of_one_channel_is_read_again_as_itself(colour):
+    channels = [f"{colour}{each}" for each in "RGB"] + ["depth.Z", "N.x"]
+    values = colours(5, 7, 5).astype(np.float16).astype(np.float32)
+    data = written(values, ".exr", depth="half", channels=channels)
+    picture = decode(data, "a.exr", transfer=None, layer="depth")
+
+    again = decode(encode(picture.pixels, picture), "b.exr", transfer=None)
+
+    np.testing.assert_array_equal(again.pixels, values[:, :, 3:4].repeat(3, axis=2))
+    assert list(again.extra) == ["N.x"]
+    assert f"channels {', '.join(channels[:3])} are not kept" in inspect(data, "a.exr", layer="depth").notes
+
+
 @pytest.mark.parametrize("channels", [["N.X", "N.Y"], ["R", "G"], ["Z", "id"]])
 def test_an_exr_without_a_picture_is_refused_with_what_it_holds(channels):
     data = written(colours(5, 7, len(channels)), ".exr", depth="half", channels=channels)

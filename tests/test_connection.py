@@ -1,6 +1,7 @@
 """What libraries say of artifact stores and servers, in words; nothing is asked here."""
 
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -173,7 +174,7 @@ def test_a_certificate_that_is_not_accepted_in_the_middle(text, words):
         (RestException({"error_code": "UNAUTHENTICATED", "message": "no"}), AccessRefused, "asks for a login"),
         (RestException({"error_code": "CUSTOMER_UNAUTHORIZED", "message": "no"}), AccessRefused, "asks for a login"),
         (Exception("407 Client Error: Proxy Authentication Required"), AccessRefused, "correct HTTPS_PROXY or HTTP_"),
-        (Exception("403 Client Error: Forbidden"), StoreError, "(it says: 403 Client Error: Forbidden); ask its"),
+        (Exception("403 Client Error: Forbidden"), StoreError, "(403: 403 Client Error: Forbidden); ask its"),
         (RestException({"error_code": "PERMISSION_DENIED", "message": "no"}), StoreError, "ask its administrator"),
         (MlflowException("API request to x failed with timeout. y"), StoreUnreachable, "does not answer (no answer in"),
         (MlflowException("Max retries exceeded: too many 504 error responses"), StoreUnreachable, "is in trouble (too"),
@@ -402,6 +403,37 @@ def test_where_mlflow_answers_instead_is_said(program, tmp_path, given, path, th
         "it is no MLflow server; check mlflow_uri, its port, and whether a path belongs to it, status 404; MLflow "
         f"3.17.2 answers at {uri}{there} (the page: Not Found)"
     )
+
+
+@pytest.mark.parametrize("kind", [JSON, HTML])
+def test_a_refused_login_is_quoted_with_its_status(program, tmp_path, monkeypatch, kind):
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/nonexistent")
+    uri = program((401, kind, '{"message":"token expired"}' if kind == JSON else "<p>token expired"))
+
+    assert str(asked(uri, tmp_path)) == (
+        f"the MLflow server {uri} asks for a login; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+        "or MLFLOW_TRACKING_TOKEN (401: token expired)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "said"), [(b"SSH-2.0-OpenSSH_9.2\r\n", "says 'SSH-2.0-OpenSSH_9.2'"), (b"\x15\x03\x01\x00", "answers")]
+)
+def test_a_port_of_another_protocol_is_said_to_be_one(tmp_path, first, said):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            caller, _ = server.accept()
+            with caller:
+                caller.sendall(first)
+                caller.recv(1000)
+
+        threading.Thread(target=greet, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        assert str(asked(uri, tmp_path)) == f"{uri} {said}, which is not HTTP; check mlflow_uri and its port"
 
 
 def test_a_server_that_is_closed_says_why(program, tmp_path, monkeypatch):

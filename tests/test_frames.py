@@ -455,6 +455,20 @@ def test_a_tiff_in_which_0_is_white_is_no_negative(dtype):
     np.testing.assert_array_equal(decode(data, "a.tif").pixels[:, :, 0], np.iinfo(dtype).max - grey)
 
 
+@pytest.mark.parametrize("options", [{}, {"planarconfig": "separate"}, {"tile": (16, 16)}])
+@pytest.mark.parametrize(("dtype", "revision"), [("uint8", "alpha"), ("uint16", "")])
+def test_alpha_of_a_tiff_in_which_0_is_white_is_no_negative_either(dtype, revision, options):
+    values = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (5, 7, 2), dtype, endpoint=True)
+    stored = np.moveaxis(values, 2, 0) if "planarconfig" in options else values
+    data = tifffile_of(stored, photometric="miniswhite", extrasamples=["unassalpha"], **options)
+
+    picture = decode(data, "a.tif")
+
+    np.testing.assert_array_equal(picture.pixels[:, :, 0], np.iinfo(dtype).max - values[:, :, 0])
+    np.testing.assert_array_equal(picture.alpha, values[:, :, 1])
+    assert inspect(data, "a.tif").revision == revision  # of 16 bits they were right from the start
+
+
 @pytest.mark.parametrize("depth", ["uint8", "uint16", "float16", "float32"])
 @pytest.mark.parametrize(
     "options",

@@ -84,6 +84,20 @@ def test_numbers_match_where_names_do_not(frames, files):
     assert paired(names(frames), names(files)) == (names(files), ["by number"])
 
 
+def test_the_scale_of_a_dataset_needs_no_separator():
+    frames, files = ([f"{name}{scale}.png" for name in ("baby", "bird", "head")] for scale in ("x4", ""))
+
+    assert paired(frames, files) == (files, ["by name without 'x4' of the sequence"])
+    assert paired(files, frames) == (frames, ["by name without 'x4' of the reference"])
+
+
+def test_scenes_whose_numbers_are_padded_otherwise_keep_their_own():
+    frames = [f"s{scene}_{number:03d}.png" for scene in (1, 2) for number in range(2)]
+    files = [f"s{scene:02d}_{number:04d}.exr" for scene in (1, 2) for number in range(2)]
+
+    assert paired(frames, files) == (files, ["by name without leading zeros"])
+
+
 def test_frames_on_both_sides_of_zero_keep_their_own():
     frames, files = names("shot.{:05d}.png", range(-2, 3)), names("clean.{:04d}.png", range(-2, 3))
 

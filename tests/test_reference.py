@@ -103,6 +103,18 @@ def test_every_way_and_what_was_not_clear_is_told(folder, paired):
     ]
 
 
+def test_where_nothing_is_clear_the_candidates_are_told_and_not_that_there_are_none(folder):
+    place = folder("a_1.png", "a_1.jpg", "a_2.png", "a_2.jpg")
+
+    with pytest.raises(SequenceError) as error:
+        check(Asked(place), shot("a_1.png", "a_2.png"))
+
+    assert str(error.value) == (
+        f"no frame can be paired with reference_dir {place}, for those that match could be paired in several ways; "
+        "set reference_name to decide: a_1.png (a_1.jpg, a_1.png); a_2.png (a_2.jpg, a_2.png)"
+    )
+
+
 def test_a_template_and_an_offset_are_told(folder, paired):
     place = folder("1/gt.png", "2/gt.png", "2/mask.png", "gt.png")
 
@@ -214,6 +226,18 @@ def test_a_template_that_names_nothing_says_what_was_looked_for(folder):
         f"reference_name '{{stem}}_clean' names no file of reference_dir {place}: there are f_1_gt.png, f_2_gt.png, "
         "f_3_gt.png and 1 more, and looked for were f_1_clean.*, f_2_clean.*, f_3_clean.* and 2 more; "
         "correct reference_name"
+    )
+
+
+def test_of_a_video_none_of_whose_frames_belong_only_the_offset_is_advised(tmp_path, paired):
+    write_video(tmp_path / "clean.mkv", [grey(1)])
+
+    with pytest.raises(SequenceError) as error:
+        paired(tmp_path / "clean.mkv", "plate.1001.png")
+
+    assert str(error.value).endswith(
+        "numbers have to agree, so set reference_offset (with -1001 the first frames are a pair), "
+        "or set reference_dir to none"
     )
 
 

@@ -142,7 +142,7 @@ def test_a_login_in_netrc_is_named_as_it_goes_before_the_others(shelves, as_user
     as_user(READER, NETRC=str(netrc))
 
     text = refusal(lambda: open_store().experiments([shelves.names["proxied"]]), AccessRefused)
-    assert text.endswith("refuses the login in .netrc, which goes before MLflow's own: it is wrong, or no longer valid")
+    assert "refuses the login in .netrc, which goes before MLflow's own: it is wrong, or no longer valid (401: " in text
 
 
 def test_a_login_that_was_taken_away_is_refused(shelves, as_user, open_store, monkeypatch):
@@ -157,14 +157,14 @@ def test_a_login_that_was_taken_away_is_refused(shelves, as_user, open_store, mo
 
     text = refusal(lambda: tracking.experiments([shelves.names["proxied"]]), AccessRefused)
 
-    assert text.endswith("it is wrong, or no longer valid")
+    assert "it is wrong, or no longer valid (401: You are not authenticated" in text
 
 
 def test_no_right_to_read_is_not_an_empty_experiment(shelves, as_user, open_store):
     as_user(STRANGER)
     tracking, name, run_id = open_store(), shelves.names["proxied"], shelves.runs["proxied"]
     denied = (
-        f"the MLflow server {guarded().uri} does not let the login in {PAIR} read {{}} (it says: Permission denied); "
+        f"the MLflow server {guarded().uri} does not let the login in {PAIR} read {{}} (403: Permission denied); "
         "ask its administrator for the permission READ"
     )
 
@@ -190,7 +190,7 @@ def test_a_token_opens_a_server_behind_tls_with_an_authority_of_its_own(
 
         proxy.token = "the-next-token"
         text = refusal(lambda: tracking.experiments([shelves.names["proxied"]]), AccessRefused)
-        assert text == (
+        assert text.startswith(
             f"the MLflow server {proxy.uri} refuses the login in MLFLOW_TRACKING_TOKEN: it is wrong, or no longer valid"
         )
         assert sum("authorization" in headers for headers in proxy.headers) >= 4

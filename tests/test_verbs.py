@@ -22,6 +22,20 @@ def test_what_a_command_line_asks_for(verb, arguments, asked):
     assert verbs.is_asked(verb, arguments) is asked
 
 
+@pytest.mark.parametrize(
+    ("arguments", "deletes"),
+    [
+        (["--delete-all-output"], True),
+        (["--delete-temp", "--cores", "1"], True),
+        (["--delete-all-output", "--dry-run"], False),
+        (["-np", "--delete-all-output"], False),
+        (["all"], False),
+    ],
+)
+def test_a_command_line_that_deletes_is_told_from_one_that_shows_what_it_would(arguments, deletes):
+    assert verbs.deletes(arguments) is deletes
+
+
 def test_the_frames_that_a_deletion_leaves_are_counted(tmp_path):
     state = tmp_path / ".dailies"
     for model, frames in {"a": 2, "b": 1, "gone": 0}.items():

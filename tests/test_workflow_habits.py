@@ -123,7 +123,7 @@ def test_a_second_invocation_in_one_output_folder_ends_at_once_from_wherever(stu
     (other / "config").mkdir(parents=True)
     (other / "link").symlink_to(studio.root)
     (other / "config" / "config.yaml").write_text(json.dumps(studio.config | {"output_dir": "link/out"}))
-    first = holder(studio.state)
+    first = holder(studio.state, "time.sleep(600)")
     started = strict_json(studio.state / "lock")["started"]
 
     code, output = run(other)
@@ -134,6 +134,10 @@ def test_a_second_invocation_in_one_output_folder_ends_at_once_from_wherever(stu
         f"since {started}); wait for it, or set another output_dir",
     )
     assert run(other, "-n")[0] == 0
+    code, output = run(other, "--delete-all-output")
+    assert code == 1  # what the first works with stays
+    assert "is in use by another invocation" in output
+    assert "Deleting" not in output
     first.kill()
     first.communicate()
 

@@ -120,10 +120,13 @@ def find_channels(file: oiio.ImageInput, name: str, layer: str | None = None) ->
         raise SequenceError(f"frame {name} holds lightness and two colour differences; convert it to RGB first")
     others = [index for index in range(spec.nchannels) if index not in (*taken.colour, taken.alpha)]
     written = {"r", "g", "b"} | ({"a"} if taken.alpha is not None else set()) if len(taken.colour) > 1 else {"y", "a"}
+    hiding = _hiding(taken, usual, coloured)
     kept = tuple(
         index
         for index in others
-        if str(_format(spec, index)) in {"half", "float"} and spec.channelnames[index].lower() not in written
+        if str(_format(spec, index)) in {"half", "float"}
+        and spec.channelnames[index].lower() not in written
+        and index not in hiding
     )
     return Channels(
         taken.colour,
@@ -133,6 +136,13 @@ def find_channels(file: oiio.ImageInput, name: str, layer: str | None = None) ->
         layer="" if taken == usual == _earlier(coloured, specs[0]) else taken.name,
         note=_note(taken, coloured, asked=bool(layer)),
     )
+
+
+def _hiding(taken: Layer, usual: Layer | None, coloured: Iterable[Layer]) -> set[int]:
+    """Return channels that would be taken for the picture if they were written beside the one channel of ``taken``."""
+    if len(taken.colour) > 1 or usual is None or len(usual.colour) == 1:
+        return set()
+    return {index for layer in coloured if layer.part == taken.part for index in layer.colour}
 
 
 def _parts(file: oiio.ImageInput) -> Iterator[oiio.ImageSpec]:

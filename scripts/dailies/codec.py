@@ -100,6 +100,11 @@ def has_negatives(file: oiio.ImageInput, storage: str, name: str) -> bool:
     return storage in {"int8", "int16", "int"} and bool((_raw(file, storage, name) < 0).any())
 
 
+def is_white_at_0(spec: oiio.ImageSpec) -> bool:
+    """Tell whether 0 is white in a TIFF."""
+    return spec.get_int_attribute("tiff:PhotometricInterpretation", 1) == 0
+
+
 def further_pictures(data: bytes) -> bool:
     """Tell whether a PNG is animated, or a JPEG holds several pictures: OpenImageIO opens the first and does not say.
 
@@ -131,14 +136,15 @@ def _raw(file: oiio.ImageInput, storage: str, name: str) -> np.ndarray:
 
 def _meant(values: np.ndarray, file: oiio.ImageInput, data: bytes, name: str) -> np.ndarray:
     """Give what a file stands for, where OpenImageIO 3.2.2 gives something else."""
-    kind, spec = file.format_name(), file.spec()
-    inverted = spec.get_int_attribute("tiff:PhotometricInterpretation", 1) == 0 and values.dtype != np.uint8
+    kind, spec, stored = file.format_name(), file.spec(), values.dtype
     if str(spec.format) in INTEGERS and not spec.channelformats:
         values = _scaled(values, INTEGERS[str(spec.format)])
     if kind == "dpx" and spec.get_int_attribute("oiio:BitsPerSample") == 12:
         values = values & 0xFFF0 | values >> 12  # some whites come as 0xFFF0
-    if inverted and values.dtype.kind == "u":
-        values[:, :, 0] = ~values[:, :, 0]  # 0 is white, which it knows of 8 bits only
+    if is_white_at_0(spec) and values.dtype.kind == "u":
+        # it knows that of 8 bits only, and takes what lies beside the picture for white at 0, too
+        wrong = values[:, :, 1:] if stored == np.uint8 else values[:, :, :1]
+        np.invert(wrong, out=wrong)
     if spec.get_string_attribute("tiff:ColorSpace") == "palette":
         values[:, :, :3] = _in_colours(
             data, file.current_subimage(), name

@@ -57,6 +57,9 @@ BROKEN = re.compile(
 )
 """What Python's libraries say of an answer that was cut short."""
 
+NO_HTTP = re.compile(r"BadStatusLine\(['\"](?:\\x..)*([^\\'\"]*)")
+"""What Python's libraries say where a program of another kind answers, and its first words."""
+
 STATUS = re.compile(r"error code (\d{3}) !=|\b(\d{3}) (?:Client|Server) Error")
 """The HTTP status in what MLflow says of an answer."""
 
@@ -207,6 +210,9 @@ def _health(uri: str, name: str) -> str | None:
     except exceptions.Timeout:
         raise StoreUnreachable(_silent(name, "no answer in time")) from None
     except exceptions.RequestException as error:
+        if told := NO_HTTP.search(str(error)):
+            words = f"says {told[1]!r}" if told[1] else "answers"
+            raise StoreUnreachable(f"{name} {words}, which is not HTTP; check mlflow_uri and its port") from None
         if BROKEN.search(str(error)) and "refused" not in str(error):
             return f"does not answer ({_cause(str(error))})"
         raise StoreUnreachable(_silent(name, "connection refused or no route")) from None
@@ -316,7 +322,10 @@ def _of_server(error: Exception, text: str, uri: str, name: str, what: str) -> S
     match = STATUS.search(text)
     status = int(match[1] or match[2]) if match else getattr(error, "http_status", None)
     code = _code(error)
-    return _refusal(code, status, text, uri, name, what) or _no_answer(error, status, text, uri, name)
+    words = _told(error.json) if isinstance(getattr(error, "json", None), dict) else _words(text)
+    return _refusal(code, status, words or text[:LONGEST_WORDS], uri, name, what) or _no_answer(
+        error, status, text, uri, name
+    )
 
 
 def _code(error: Exception) -> str | None:
@@ -325,21 +334,21 @@ def _code(error: Exception) -> str | None:
     return None if isinstance(said, dict) and "error_code" not in said else getattr(error, "error_code", None)
 
 
-def _refusal(code: str | None, status: int | None, text: str, uri: str, name: str, what: str) -> StoreError | None:
+def _refusal(code: str | None, status: int | None, words: str, uri: str, name: str, what: str) -> StoreError | None:
     """Give the error for a server that wants a login, or wants another one; None where it does not."""
     if status == 401 or code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}:
-        return AccessRefused(_login_refused(uri, name))
+        return AccessRefused(f"{_login_refused(uri, name)} ({status or 'it says'}: {words})")
     if status == 407:
         return AccessRefused(f"the proxy before {name} asks for a login; correct HTTPS_PROXY or HTTP_PROXY")
-    if status == 403 and re.search(r"host header|DNS rebinding", text, re.IGNORECASE):
+    if status == 403 and re.search(r"host header|DNS rebinding", words, re.IGNORECASE):
         return StoreError(
-            f"the MLflow server {name} does not answer to the host {urlsplit(uri).hostname} (403: {_words(text)}); "
+            f"the MLflow server {name} does not answer to the host {urlsplit(uri).hostname} (403: {words}); "
             "write the address by which it is known, or have it started with --allowed-hosts and this one"
         )
     if status == 403 or code == "PERMISSION_DENIED":
         return StoreError(
             f"the MLflow server {name} does not let {_whose(uri)} read {what} "
-            f"(it says: {_words(text) or text[:LONGEST_WORDS]}); ask its administrator for the permission READ"
+            f"({status or 'it says'}: {words}); ask its administrator for the permission READ"
         )
     return None
 

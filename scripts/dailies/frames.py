@@ -254,6 +254,8 @@ def _revision(file: oiio.ImageInput, data: bytes, spec: oiio.ImageSpec) -> str:
         return dpx.revision(data)
     if kind == "tiff" and file.current_subimage():
         return "page"
+    if kind == "tiff" and spec.nchannels > 1 and codec.is_white_at_0(spec) and spec.format == oiio.UINT8:
+        return "alpha"
     # was written to EXRs, which nobody could read
     return "texture" if kind == "openexr" and spec.get_string_attribute("textureformat") else ""
 
@@ -271,7 +273,7 @@ def _notes(file: oiio.ImageInput, data: bytes, spec: oiio.ImageSpec, channels: C
     if codec.has_negatives(file, storage_of(spec), name):
         yield "values below 0 are black"
     kind, part = file.format_name(), file.current_subimage()
-    if spec.get_int_attribute("tiff:PhotometricInterpretation", 1) == 0 and str(spec.format) in FLOATS:
+    if codec.is_white_at_0(spec) and str(spec.format) in FLOATS:
         yield "tagged as white where it is 0, which is done for integers only"
     if part or file.seek_subimage(1, 0) or codec.further_pictures(data):
         which = f"number {part + 1}{', the largest,' * (kind == 'tiff')}" if part else "the first"

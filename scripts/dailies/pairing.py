@@ -13,6 +13,9 @@ FIELDS = {"stem": "f_0001", "number": 1}
 
 SEPARATORS = "_-. "
 
+SCALE = re.compile(r"x\d+[^\W\d_]?", re.IGNORECASE)
+"""The scale in names of datasets, such as ``x4`` and ``x4m``, which needs no separator: ``babyx4`` beside ``baby``."""
+
 LONGEST_TOKEN = 40
 """Characters of the longest token that all names of a folder may share and another folder lack."""
 
@@ -40,7 +43,8 @@ def pair(
     """Pair the frames of a sequence with the files of a reference, no file with two frames.
 
     With a ``template`` it alone decides. Without one, names are compared whatever they end in; then without one token
-    that all names of a folder share and the other folder's lack, such as the ``x2`` of ``0801x2``; then by number.
+    that all names of a folder share and the other folder's lack, such as the ``x2`` of ``0801x2``; then by number, and
+    where several files have that number by all numbers of the name, however they are padded.
     Without ``by_name`` only numbers count. A frame numbered n belongs to the file numbered n + ``offset``.
     """
     ours, theirs = _Folder(list(frames)), _Folder(list(files))
@@ -61,12 +65,16 @@ def pair(
     more, doubtful = _match(ours_numbered, theirs.numbers)
     taken = {*found.values(), *(file for candidates in several.values() for file in candidates)}
     more = {name: file for name, file in more.items() if name not in found | several and file not in taken}
-    for name, candidates in doubtful.items():
-        free = tuple(file for file in candidates if file not in taken)
-        if free and name not in found | several:
-            several[name] = free
+    left = [name for name in doubtful if name not in found | several]
+    free = [name for name in theirs.names if name not in taken]
+    padded, _ = _match(_unpadded(stems, left if by_name else []), _unpadded(theirs.stems, free))
+    ways["by name without leading zeros"] = len(padded)
+    taken |= {*padded.values()}
+    for name in (name for name in left if name not in padded):
+        if candidates := tuple(file for file in doubtful[name] if file not in taken):
+            several[name] = candidates
     ways["by number"] = len(more)
-    found |= more
+    found |= more | padded
     in_order = {name: found[name] for name in ours.names if name in found}
     return Pairs(in_order, {way: count for way, count in ways.items() if count}, several)
 
@@ -191,6 +199,11 @@ def _filled(template: str, stem: str, number: int | None, offset: int) -> str | 
     return template.format(stem=stem, number=(number or 0) + offset)
 
 
+def _unpadded(stems: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Return the stems of names without the zeros that only pad a number."""
+    return {name: re.sub(r"(?<!\d)0+(?=\d)", "", stems[name]) for name in names}
+
+
 def _by_token(
     wanted: Mapping[str, str], offered: Mapping[str, str], left: Sequence[str], free: Sequence[str]
 ) -> tuple[str, dict[str, str]]:
@@ -246,8 +259,9 @@ def _without_token(stems: Mapping[str, str]) -> list[tuple[str, Mapping[str, str
 def _tails(texts: Sequence[str]) -> Iterable[tuple[str, list[str]]]:
     shared = _shared([text[::-1] for text in texts])[::-1]
     for length in range(1, min(len(shared), LONGEST_TOKEN) + 1):
-        if all(_begins_token(text, len(text) - length) for text in texts):
-            yield shared[-length:], [text[:-length].rstrip(SEPARATORS) for text in texts]
+        token = shared[-length:]
+        if SCALE.fullmatch(token) or all(_begins_token(text, len(text) - length) for text in texts):
+            yield token, [text[:-length].rstrip(SEPARATORS) for text in texts]
 
 
 def _heads(texts: Sequence[str]) -> Iterable[tuple[str, list[str]]]:

@@ -181,15 +181,18 @@ def _told(asked: Asked, pairs: Pairs, missing: Sequence[str], names: Sequence[st
     of = f"{len(pairs.files)} of {counted(count, 'frame')}" if missing else counted(count, "frame")
     told = [f"reference: {of} paired{',' if len(ways) > 1 else ''} {' and '.join(ways)}{offset}"]
     if pairs.several:
-        doubtful = (f"{name} ({few(candidates, FIRST)})" for name, candidates in pairs.several.items())
         told.append(
             f"{counted(len(pairs.several), 'frame')} left out that could be paired in several ways; "
-            f"set reference_name to decide: {few(doubtful, FIRST, '; ')}"
+            f"set reference_name to decide: {_doubtful(pairs)}"
         )
     used = set(pairs.files.values())
     if left := [name for name in names if name not in used]:
         told.append(f"{counted(len(left), 'frame')} of the reference left over: {few(left, FIRST)}")
     return told
+
+
+def _doubtful(pairs: Pairs) -> str:
+    return few((f"{name} ({few(candidates, FIRST)})" for name, candidates in pairs.several.items()), FIRST, "; ")
 
 
 def _paired(asked: Asked, shot: sequence.Sequence, names: Sequence[str]) -> Pairs:
@@ -198,6 +201,11 @@ def _paired(asked: Asked, shot: sequence.Sequence, names: Sequence[str]) -> Pair
     pairs = pairing.pair(frames, names, template=asked.template, offset=asked.offset, by_name=by_name)
     if pairs.files:
         return pairs
+    if pairs.several:
+        raise SequenceError(
+            f"no frame can be paired with reference_dir {asked.place}, for those that match could be paired in several "
+            f"ways; set reference_name to decide: {_doubtful(pairs)}"
+        )
     there = f"there are {few(names, FIRST)}"
     if asked.template is not None:
         wanted = pairing.expected(asked.template, frames, asked.offset)
@@ -208,17 +216,18 @@ def _paired(asked: Asked, shot: sequence.Sequence, names: Sequence[str]) -> Pair
     shift = f", each {asked.offset} frames later (reference_offset)" if asked.offset else ""
     raise SequenceError(
         f"no frame of reference_dir {asked.place} belongs to a frame of the sequence: {there}, and wanted are "
-        f"{few(frames, FIRST)}{shift}; names or numbers have to agree, so set reference_name{_hint(frames, names)}, "
-        "or set reference_dir to none"
+        f"{few(frames, FIRST)}{shift}; {_advice(asked, frames, names)}, or set reference_dir to none"
     )
 
 
-def _hint(frames: Sequence[str], names: Sequence[str]) -> str:
-    """Say which offset pairs the first of both, where both are numbered."""
+def _advice(asked: Asked, frames: Sequence[str], names: Sequence[str]) -> str:
+    """Say which keys can pair both, and which offset pairs the first of both, where both are numbered."""
     ours, theirs = (pairing.numbered(each).values() for each in (frames, names))
-    if not ours or not theirs:
-        return ""
-    return f" or reference_offset (with {min(theirs) - min(ours)} the first frames are a pair)"
+    keys = [] if asked.is_video else ["reference_name"]
+    if ours and theirs:
+        keys.append(f"reference_offset (with {min(theirs) - min(ours)} the first frames are a pair)")
+    agree = "numbers have" if asked.is_video else "names or numbers have"
+    return f"{agree} to agree{', so set ' * bool(keys)}{' or '.join(keys)}"
 
 
 def _shift(

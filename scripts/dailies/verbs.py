@@ -5,15 +5,25 @@ from pathlib import Path
 
 from dailies.text import counted
 
-UNLOCK, DELETE_OUTPUT = "--unlock", "--delete-all-output"
+UNLOCK, DELETE_OUTPUT, DELETE_TEMPORARY = "--unlock", "--delete-all-output", "--delete-temp-output"
 
-SHORTEST = {UNLOCK: "--unl", DELETE_OUTPUT: "--delete-a"}
+SHORTEST = {UNLOCK: "--unl", DELETE_OUTPUT: "--delete-a", DELETE_TEMPORARY: "--delete-t"}
 """How far each may be abbreviated."""
+
+DRY_RUN = ("-n", "--dry")
+"""How the word begins for a dry run, which may stand beside other letters: -np."""
 
 
 def is_asked(verb: str, arguments: Iterable[str]) -> bool:
     """Return whether a command line holds a verb, in full or abbreviated."""
     return any(verb.startswith(each) and each.startswith(SHORTEST[verb]) for each in arguments)
+
+
+def deletes(arguments: Iterable[str]) -> bool:
+    """Return whether a command line deletes files, and does not only show which."""
+    given = list(arguments)
+    is_dry = any(each.startswith(DRY_RUN) for each in given)
+    return not is_dry and any(is_asked(verb, given) for verb in (DELETE_OUTPUT, DELETE_TEMPORARY))
 
 
 def left_by_deletion(output_dir: Path, state: Path) -> str | None:

@@ -33,7 +33,6 @@ include: "rules/compare.smk"
 include: "rules/choosing_inputs.smk"
 include: "rules/write_back.smk"
 include: "rules/promote.smk"
-include: "rules/timeline.smk"
 include: "rules/videos.smk"
 include: "rules/outcome.smk"
 

@@ -682,20 +682,20 @@ def test_what_is_to_be_measured_must_be_possible(monkeypatch, tmp_path):
         refused(metrics=["psnr"]) == "metrics lists psnr, which needs a reference; set reference_dir, or take it out."
     )
     assert refused(rank_by="psnr") == (
-        "rank_by is psnr, which is not measured; allowed: auto, flicker, detail, clipping, consensus."
+        "rank_by is psnr, which is not measured; allowed: auto, flicker, detail, clipping."
     )
     assert refused(order_by="measured.psnr DESC") == (
         "order_by is 'measured.psnr DESC'; of what is measured it may name, with ASC or DESC: none, as nothing is "
         "measured."
     )
-    for given in ("measured.vmaf", "measured.consensus", "measured.psnr UPWARDS"):
-        assert refused(order_by=given, metrics=["psnr", "detail", "consensus"], reference_dir="r") == (
+    for given in ("measured.vmaf", "measured.ssim", "measured.psnr UPWARDS"):
+        assert refused(order_by=given, metrics=["psnr", "detail"], reference_dir="r") == (
             f"order_by is {given!r}; of what is measured it may name, with ASC or DESC: measured.psnr, measured.detail."
         )
     assert accepted(order_by="measured.psnr desc", reference_dir="r")["order_by"] == "measured.psnr desc"
     assert refused(metrics="psnr,vmaf", reference_dir="r") == (
-        "metrics is 'psnr,vmaf'; allowed: one of auto, psnr, ssim, ms_ssim, gmsd, haarpsi, flip, lpips, flicker, "
-        "detail, clipping and consensus, a list of them or none."
+        "metrics is 'psnr,vmaf'; allowed: one of auto, psnr, ssim, ms_ssim, flip, lpips, flicker, detail and clipping, "
+        "a list of them or none."
     )
     monkeypatch.setattr("dailies.config.find_spec", lambda module: None)
     assert refused(metrics=["flip"], reference_dir="r") == (
@@ -726,8 +726,8 @@ def test_the_backbone_of_lpips_must_be_there(tmp_path):
 
 
 def test_metrics_may_be_a_list_a_text_or_none():
-    assert from_command_line("metrics=[auto, gmsd]", "reference_dir=r")["metrics"] == ["auto", "gmsd"]
-    assert from_command_line("metrics=auto,gmsd", "reference_dir=r", "rank_by=GMSD")["rank_by"] == "gmsd"
+    assert from_command_line("metrics=[auto, ssim]", "reference_dir=r")["metrics"] == ["auto", "ssim"]
+    assert from_command_line("metrics=auto,ssim", "reference_dir=r", "rank_by=SSIM")["rank_by"] == "ssim"
     assert from_command_line("metrics=none", "reference_dir=r")["metrics"] is None
 
 

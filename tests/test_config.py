@@ -176,6 +176,17 @@ def test_a_wrong_key_names_the_right_one(key, message):
 
 
 @pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("model_cache", "model_cache is gone: every output folder downloads its own models; take it out."),
+        ("model-cache", "model_cache is gone: every output folder downloads its own models; take it out."),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_told_to_be_gone(key, message):
+    assert refused(**{key: None}) == message
+
+
+@pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         (
@@ -305,7 +316,7 @@ def test_a_text_that_the_command_line_lost_is_refused(entry, message):
         ("input_dir=shots/caf\u00e9\u00a0#1", "shots/caf\u00e9\u00a0#1"),
         ("layer=*.Combined", "*.Combined"),
         ("layer=[ab]", "[ab]"),
-        ("model_cache=/a #b", "/a #b"),
+        ("lpips_backbone=/a #b", "/a #b"),
         ("mlflow_uri=/mlruns #2", "/mlruns #2"),
         ("run_ids=00123", ["00123"]),
         ("experiment_name=unet #3", ["unet #3"]),

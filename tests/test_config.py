@@ -179,6 +179,7 @@ def test_a_wrong_key_names_the_right_one(key, message):
     ("key", "message"),
     [
         ("model_cache", "model_cache is gone: every output folder downloads its own models; take it out."),
+        ("png_compression", "png_compression is gone: PNG files are always written in the fast way; take it out."),
         ("model-cache", "model_cache is gone: every output folder downloads its own models; take it out."),
     ],
 )
@@ -532,7 +533,7 @@ def test_only_what_changes_pixels_is_a_pixel_setting():
     assert pixel_settings(accepted(autotune=True)) == tuned | {"tiled": "auto"} | frames | tiles
     assert pixel_settings(accepted(batch=4)) == pixel_settings(accepted())
     assert pixel_settings(accepted(parity_tolerance=[9, 9])) == pixel_settings(accepted())
-    assert pixel_settings(accepted(device="cpu", max_runs=3, png_compression="small")) == pixel_settings(accepted())
+    assert pixel_settings(accepted(device="cpu", max_runs=3, shard_frames=5)) == pixel_settings(accepted())
 
 
 LOADING = {"default_architecture", "model_factory", "python_path", "signatures", "architecture_from", "code"}

@@ -50,6 +50,7 @@ PATHS = ("input_dir", "output_dir", "reference_dir", "mlflow_uri", "python_path"
 
 GONE = {
     "model_cache": "every output folder downloads its own models",
+    "png_compression": "PNG files are always written in the fast way",
 }
 """Keys of earlier versions, and what is done instead."""
 

@@ -36,8 +36,8 @@ check: .venv/dev
 	$(INSTALL) --requirement envs/requirements-dev.txt
 # spandrel asks for torchvision, which brings gigabytes of CUDA along; tests/stand_ins has what it uses of it
 	$(INSTALL) --no-deps spandrel
-# what metrics have to equal: piq and lpips ask for torchvision, too
-	$(INSTALL) --no-deps piq pytorch-msssim flip-evaluator lpips
+# what metrics have to equal: lpips asks for torchvision, too
+	$(INSTALL) --no-deps pytorch-msssim flip-evaluator lpips
 	@touch $@
 
 # ratios, in a few minutes; docs/benchmarks.md has figures and the longer ones
@@ -54,7 +54,7 @@ lock:
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement envs/requirements.txt --requirement envs/requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps spandrel piq pytorch-msssim flip-evaluator lpips
+	$(BIN)/python -m pip install --quiet --no-deps spandrel pytorch-msssim flip-evaluator lpips
 	sed -i '/^#/!d' envs/lock.txt
 	$(BIN)/python -m pip freeze | sed 's/+.*//' >> envs/lock.txt
 

@@ -31,10 +31,8 @@ include: "rules/compare_inputs.smk"
 include: "rules/contact_sheet.smk"
 include: "rules/compare.smk"
 include: "rules/choosing_inputs.smk"
-include: "rules/overview.smk"
 include: "rules/write_back.smk"
 include: "rules/promote.smk"
-include: "rules/timeline.smk"
 include: "rules/videos.smk"
 include: "rules/outcome.smk"
 
@@ -51,7 +49,6 @@ rule all:
         metadata_of_all_models,
         f"{OUT}/batch_summary.json",
         comparison_page,
-        overview_of_models,
         evaluations,
     localrule: True
 

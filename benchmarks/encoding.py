@@ -43,8 +43,8 @@ def photograph(grain: float, dtype: type[np.unsignedinteger]) -> np.ndarray:
     return np.clip(noisy * (np.iinfo(dtype).max // 255), 0, np.iinfo(dtype).max).astype(dtype)
 
 
-def ours(output_format: str, compression: str = "fast") -> Callable[[np.ndarray], bytes]:
-    return lambda frame: frames.encode(frame, frames.Picture(frame), output_format, compression)
+def ours(output_format: str) -> Callable[[np.ndarray], bytes]:
+    return lambda frame: frames.encode(frame, frames.Picture(frame), output_format)
 
 
 def pillow(level: int) -> Callable[[np.ndarray], bytes]:
@@ -86,8 +86,7 @@ def ffmpeg(frame: np.ndarray) -> bytes:
 RLE = openimageio(Compression="rle", png__compressionLevel=1, png__filter=128)
 WRITERS = {
     np.uint8: {
-        "fast": ours("png"),
-        "small": ours("png", "small"),
+        "ours": ours("png"),
         "Pillow, level 1": pillow(1),
         "Pillow, level 6": pillow(6),
         "OpenImageIO, run lengths": RLE,
@@ -95,8 +94,7 @@ WRITERS = {
         "FFmpeg, level 1, paeth": ffmpeg,
     },
     np.uint16: {
-        "fast": ours("png16"),
-        "small": ours("png16", "small"),
+        "ours": ours("png16"),
         "OpenImageIO, run lengths": RLE,
         "OpenImageIO, as it comes": openimageio(),
         "FFmpeg, level 1, paeth": ffmpeg,

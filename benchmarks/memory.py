@@ -38,7 +38,7 @@ def render(count: int) -> float:
         shot = sequence.scan(root / "shot", on_bad_frame="error", cache=root / "cache.json")
         engine = Engine(Model(network.eval(), "test"), device=torch.device("cpu"), settings=Settings())
         engine.probe()
-        route = Route(root / "shot", root / "out", "clip", "auto", "fast", 2)
+        route = Route(root / "shot", root / "out", "clip", "auto", 2)
         manifest = Manifest(root / "manifest.jsonl", folder=route.folder, keys=keys_of(shot, "", None))
         render_frames(shot.frames, route, engine, manifest, {})
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000

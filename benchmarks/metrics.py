@@ -54,7 +54,6 @@ def main() -> None:
         **{name: lambda run=run: run(image, reference) for name, run in quality.STILL.items()},
         "motion of the source, once for all models": lambda: motion.flow(reference, image),
         "flicker": lambda: motion.Path(moved, reference, image).flicker(image, reference),
-        "consensus of 3": lambda: np.median(np.stack([image, reference, image]), axis=0),
         "decoding the frame": lambda: frames.converted(frames.decode(data, "x.png").pixels, "float32"),
     }
     times: dict[str, list[float]] = {way: [] for way in ways}

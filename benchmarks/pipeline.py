@@ -49,7 +49,7 @@ class Device:
 
 def pipeline(shot: sequence.Sequence, source: Path, target: Path) -> None:
     """Render as an infer job does."""
-    route = Route(source, target, "clip", "auto", "fast", THREADS)
+    route = Route(source, target, "clip", "auto", THREADS)
     manifest = Manifest(target / "manifest.jsonl", folder=route.folder, keys=keys_of(shot, "", None))
     render_frames(shot.frames, route, Device(), manifest, {})
 

@@ -83,7 +83,7 @@ def seconds_of_job(engine: "Engine", shot: Shot) -> float:
     from dailies.pipeline import Route, render_frames
 
     with tempfile.TemporaryDirectory(dir=shot.root) as target:
-        route = Route(shot.root / "shot", Path(target), "clip", "auto", "fast", THREADS)
+        route = Route(shot.root / "shot", Path(target), "clip", "auto", THREADS)
         manifest = Manifest(route.folder / "manifest.jsonl", folder=route.folder, keys=keys_of(shot.frames, "", None))
         os.sync()
         start = time.perf_counter()

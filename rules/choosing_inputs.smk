@@ -1,4 +1,4 @@
-"""Input functions and parameters of overview.smk, write_back.smk and promote.smk."""
+"""Input functions and parameters of write_back.smk and promote.smk."""
 
 from dailies import ledger, promotion
 
@@ -8,11 +8,6 @@ def check_ledger():
     """End the invocation, before anything is rendered, when the store cannot be written to."""
     if workflow.local_exec:
         told(ledger.refuse_unwritable, config, Path(STATE))
-
-
-def overview_of_models(wildcards):
-    """The table and plots of the report, which the page's key turns off too."""
-    return [f"{OUT}/compare/overview.html", f"{OUT}/compare/frames.svg"] if config["compare"] else []
 
 
 def evaluations(wildcards):

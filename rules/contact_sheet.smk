@@ -11,7 +11,7 @@ rule contact_sheet:
         sheet=report(
             f"{OUT}/compare/contact_sheet.png",
             caption="../report/contact_sheet.rst",
-            category="3. Frames",
+            category="2. Frames",
             labels={"what": "all models side by side"},
         ),
     log:

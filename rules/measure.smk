@@ -75,32 +75,10 @@ rule measure:
         "../scripts/measure.py"
 
 
-rule consensus:
-    input:
-        outcomes=renders_of_all_models,
-        sequence=f"{STATE}/sequence.json",
-    output:
-        measures=f"{STATE}/measures/@consensus/{{shard}}.json",
-    log:
-        f"{OUT}/logs/consensus_{{shard}}.log",
-    conda:
-        "../envs/dailies.yaml"
-    resources:
-        mem_mb=measure_memory,
-        runtime=measure_minutes,
-    params:
-        measuring=measuring,
-        attempt=due_attempt("@consensus"),
-        afresh=afresh("consensus"),
-    script:
-        "../scripts/consensus.py"
-
-
 rule leaderboard:
     input:
         metadata=metadata_of_all_models,
         measures=measures_of_all,
-        consensus=consensus_of_all_shards,
         sequence=f"{STATE}/sequence.json",
         reference=pairing_record,
     output:

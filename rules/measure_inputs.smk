@@ -97,16 +97,6 @@ def measures_of_all(wildcards):
     return [path for model in [*discovered_models(), "@source"] for path in measures_of(model)]
 
 
-def consensus_of_all_shards(wildcards):
-    wanted = "consensus" in METRICS
-    return [f"{STATE}/measures/@consensus/{shard}.json" for shard in shards_now()] if wanted else []
-
-
-def renders_of_all_models(wildcards):
-    """The records of one shard of all models."""
-    return [f"{STATE}/renders/{model}/{wildcards.shard}.json" for model in discovered_models()]
-
-
 def ranking_for_page(wildcards):
     return [f"{STATE}/metrics.json"] if AUTOMATIC else []
 

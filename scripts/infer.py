@@ -32,7 +32,6 @@ if __name__ == "__main__":
                 state=state / "attempts" / model / f"{shard}.json",
                 settings=dict(snakemake.params.settings),
                 loading=dict(snakemake.params.loading),
-                png_compression=snakemake.config["png_compression"],
                 batch=snakemake.config["batch"],
                 device=snakemake.config["device"],
                 threads=snakemake.threads,

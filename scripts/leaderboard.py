@@ -16,7 +16,6 @@ if __name__ == "__main__":
             sequence=Path(snakemake.input.sequence),
             metadata=[Path(path) for path in snakemake.input.metadata],
             measures=[Path(path) for path in snakemake.input.measures],
-            consensus=[Path(path) for path in snakemake.input.consensus],
             tables=(Path(snakemake.output.frames), Path(snakemake.output.models)),
             output=Path(snakemake.output.told),
             reference=found(snakemake.input.reference),

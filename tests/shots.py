@@ -8,15 +8,14 @@ import pytest
 from conftest import strict_json
 from dailies import files, measures, sequence
 from dailies.baseline import baseline
-from dailies.consensus import consensus
 from dailies.measures import measure
-from dailies.subjects import CONSENSUS, SOURCE, Measurement
+from dailies.subjects import SOURCE, Measurement
 from PIL import Image
 from test_quality import distorted, picture
 
 COUNT = 5
 NAMES = [f"f_{number}.png" for number in range(COUNT)]
-EVERYTHING = ("psnr", "ssim", "ms_ssim", "gmsd", "haarpsi", "flicker", "detail", "clipping", "consensus")
+EVERYTHING = ("psnr", "ssim", "ms_ssim", "flicker", "detail", "clipping")
 
 
 def write(path: Path, image: np.ndarray) -> None:
@@ -73,11 +72,6 @@ class Shot:
             baseline(job)
         else:
             measure(job, folder=self.out / model, outcomes=[self.record(model)])
-        return strict_json(job.output)
-
-    def consensus(self, *models: str, **changes) -> dict:
-        job = replace(self.job, output=self.measures(CONSENSUS), **changes)
-        consensus(job, output_dir=self.out, outcomes=[self.record(model) for model in models])
         return strict_json(job.output)
 
 

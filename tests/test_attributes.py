@@ -76,7 +76,7 @@ def test_attributes_of_every_type_are_kept(kind, value):
 @pytest.mark.parametrize("name", ["version", "preview", "envmap", "chromaticities", "ICCProfile", "smpte:TimeCode"])
 def test_a_text_by_the_name_of_something_else_does_no_harm(name, output_format):
     label = png.chunk("tEXt", f"{name}\0take 3".encode())
-    picture = decode(png.encode(pixels(), compression="fast", carried=[label]), "a.png")
+    picture = decode(png.encode(pixels(), carried=[label]), "a.png")
 
     again = decode(encode(picture.pixels, picture, output_format), "a")
 
@@ -153,7 +153,7 @@ def test_the_colour_chunks_of_a_png_are_carried_over_as_they_are():
         ("tEXt", b"Comment\0take 3"),
         ("tIME", bytes(7)),
     ]
-    data = png.encode(pixels(), compression="fast", carried=[png.chunk(*label) for label in labels])
+    data = png.encode(pixels(), carried=[png.chunk(*label) for label in labels])
     picture = decode(data, "a.png")
 
     found = list(png.chunks(encode(picture.pixels, picture)))

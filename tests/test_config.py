@@ -176,6 +176,18 @@ def test_a_wrong_key_names_the_right_one(key, message):
 
 
 @pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("model_cache", "model_cache is gone: every output folder downloads its own models; take it out."),
+        ("png_compression", "png_compression is gone: PNG files are always written in the fast way; take it out."),
+        ("model-cache", "model_cache is gone: every output folder downloads its own models; take it out."),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_told_to_be_gone(key, message):
+    assert refused(**{key: None}) == message
+
+
+@pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         (
@@ -305,7 +317,7 @@ def test_a_text_that_the_command_line_lost_is_refused(entry, message):
         ("input_dir=shots/caf\u00e9\u00a0#1", "shots/caf\u00e9\u00a0#1"),
         ("layer=*.Combined", "*.Combined"),
         ("layer=[ab]", "[ab]"),
-        ("model_cache=/a #b", "/a #b"),
+        ("lpips_backbone=/a #b", "/a #b"),
         ("mlflow_uri=/mlruns #2", "/mlruns #2"),
         ("run_ids=00123", ["00123"]),
         ("experiment_name=unet #3", ["unet #3"]),
@@ -521,7 +533,7 @@ def test_only_what_changes_pixels_is_a_pixel_setting():
     assert pixel_settings(accepted(autotune=True)) == tuned | {"tiled": "auto"} | frames | tiles
     assert pixel_settings(accepted(batch=4)) == pixel_settings(accepted())
     assert pixel_settings(accepted(parity_tolerance=[9, 9])) == pixel_settings(accepted())
-    assert pixel_settings(accepted(device="cpu", max_runs=3, png_compression="small")) == pixel_settings(accepted())
+    assert pixel_settings(accepted(device="cpu", max_runs=3, shard_frames=5)) == pixel_settings(accepted())
 
 
 LOADING = {"default_architecture", "model_factory", "python_path", "signatures", "architecture_from", "code"}
@@ -682,20 +694,20 @@ def test_what_is_to_be_measured_must_be_possible(monkeypatch, tmp_path):
         refused(metrics=["psnr"]) == "metrics lists psnr, which needs a reference; set reference_dir, or take it out."
     )
     assert refused(rank_by="psnr") == (
-        "rank_by is psnr, which is not measured; allowed: auto, flicker, detail, clipping, consensus."
+        "rank_by is psnr, which is not measured; allowed: auto, flicker, detail, clipping."
     )
     assert refused(order_by="measured.psnr DESC") == (
         "order_by is 'measured.psnr DESC'; of what is measured it may name, with ASC or DESC: none, as nothing is "
         "measured."
     )
-    for given in ("measured.vmaf", "measured.consensus", "measured.psnr UPWARDS"):
-        assert refused(order_by=given, metrics=["psnr", "detail", "consensus"], reference_dir="r") == (
+    for given in ("measured.vmaf", "measured.ssim", "measured.psnr UPWARDS"):
+        assert refused(order_by=given, metrics=["psnr", "detail"], reference_dir="r") == (
             f"order_by is {given!r}; of what is measured it may name, with ASC or DESC: measured.psnr, measured.detail."
         )
     assert accepted(order_by="measured.psnr desc", reference_dir="r")["order_by"] == "measured.psnr desc"
     assert refused(metrics="psnr,vmaf", reference_dir="r") == (
-        "metrics is 'psnr,vmaf'; allowed: one of auto, psnr, ssim, ms_ssim, gmsd, haarpsi, flip, lpips, flicker, "
-        "detail, clipping and consensus, a list of them or none."
+        "metrics is 'psnr,vmaf'; allowed: one of auto, psnr, ssim, ms_ssim, flip, lpips, flicker, detail and clipping, "
+        "a list of them or none."
     )
     monkeypatch.setattr("dailies.config.find_spec", lambda module: None)
     assert refused(metrics=["flip"], reference_dir="r") == (
@@ -726,8 +738,8 @@ def test_the_backbone_of_lpips_must_be_there(tmp_path):
 
 
 def test_metrics_may_be_a_list_a_text_or_none():
-    assert from_command_line("metrics=[auto, gmsd]", "reference_dir=r")["metrics"] == ["auto", "gmsd"]
-    assert from_command_line("metrics=auto,gmsd", "reference_dir=r", "rank_by=GMSD")["rank_by"] == "gmsd"
+    assert from_command_line("metrics=[auto, ssim]", "reference_dir=r")["metrics"] == ["auto", "ssim"]
+    assert from_command_line("metrics=auto,ssim", "reference_dir=r", "rank_by=SSIM")["rank_by"] == "ssim"
     assert from_command_line("metrics=none", "reference_dir=r")["metrics"] is None
 
 

@@ -46,13 +46,12 @@ class Board:
         files.write_json(path, ending if error else ending | {"frames": named, "notes": list(notes)})
         self.measures.append(path)
 
-    def tabulate(self, *, ranked_by="psnr", metrics=("psnr", "flicker"), reference=None, consensus=()) -> None:
+    def tabulate(self, *, ranked_by="psnr", metrics=("psnr", "flicker"), reference=None) -> None:
         tabulate(
             Question(metrics, ranked_by, self.root / "shot", ("seen",)),
             sequence=self.root / "sequence.json",
             metadata=self.metadata,
             measures=self.measures,
-            consensus=list(consensus),
             tables=(self.root / "metrics.csv", self.root / "leaderboard.csv"),
             output=self.root / "metrics.json",
             reference=reference,
@@ -251,18 +250,6 @@ def test_a_table_of_a_version_that_did_not_tell_how_the_reference_was_paired_is_
     files.write_json(path, {key: value for key, value in files.read_json(path).items() if key != "reference"})
 
     assert board.told()[1:] == ["2 frames without a reference"]
-
-
-def test_the_consensus_joins_the_other_metrics(board, tmp_path):
-    board.add("a", 30 + NOISE)
-    record = tmp_path / "consensus.json"
-    models = {"a": {frame.output: float(n) for n, frame in enumerate(FRAMES)}}
-    files.write_json(record, {"status": "success", "error": None, "models": models})
-
-    board.tabulate(metrics=("psnr", "consensus"), consensus=[record])
-
-    assert board.lines()[0]["consensus"] == "19.5"
-    assert board.lines("metrics")[-1]["consensus"] == "39"
 
 
 def test_no_name_is_a_formula_in_a_spreadsheet(board):

@@ -72,7 +72,7 @@ class Line:
         self.names = [frame.name for frame in self.frames]
         self.engine = Inverter()
         self.manifest = Manifest(root / "frames.jsonl", folder=self.folder, keys=dict.fromkeys(self.names, "key"))
-        self.route = Route(self.shot, self.folder, "clip", "auto", "fast", threads)
+        self.route = Route(self.shot, self.folder, "clip", "auto", threads)
         self.begun = {}
 
     def frame(self, number):

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from png_files import png_files
 
-WAYS = sorted(png.WAYS)
-
 
 def random(shape, dtype=np.uint8, seed=0):
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
@@ -60,16 +58,14 @@ def with_pillow(data):
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-@pytest.mark.parametrize("compression", WAYS)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7, 1), (5, 7, 2), (5, 7, 4), (1, 1, 3), (1, 64, 3), (130, 2, 4)])
-def test_every_file_is_a_png_by_the_book(shape, dtype, compression):
+def test_every_file_is_a_png_by_the_book(shape, dtype):
     pixels = random(shape, dtype)
 
-    np.testing.assert_array_equal(by_the_book(png.encode(pixels, compression=compression)), pixels)
+    np.testing.assert_array_equal(by_the_book(png.encode(pixels)), pixels)
 
 
-@pytest.mark.parametrize("compression", WAYS)
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 20),
@@ -77,11 +73,11 @@ def test_every_file_is_a_png_by_the_book(shape, dtype, compression):
     step=st.integers(0, 9),
     seed=st.integers(0, 100),
 )
-def test_pillow_reads_what_was_written(compression, height, width, channels, step, seed):
+def test_pillow_reads_what_was_written(height, width, channels, step, seed):
     smooth = np.add.outer(np.arange(height), np.arange(width))[:, :, None] * step + random((1, 1, channels), seed=seed)
     pixels = (smooth % 256).astype(np.uint8)
 
-    np.testing.assert_array_equal(with_pillow(png.encode(pixels, compression=compression)), pixels)
+    np.testing.assert_array_equal(with_pillow(png.encode(pixels)), pixels)
 
 
 @given(file=png_files())
@@ -96,7 +92,7 @@ def test_ordinary_files_are_read_by_the_book(file):
 
 @pytest.mark.parametrize("comment", [b"take 3", b"IDAT"])
 def test_a_transparent_colour_is_seen_behind_any_text(comment):
-    content = dict(png.chunks(png.encode(random((5, 7, 3)), compression="fast")))
+    content = dict(png.chunks(png.encode(random((5, 7, 3)))))
     parts = {"IHDR": content["IHDR"], "tEXt": b"Comment\0" + comment, "tRNS": bytes(6), "IDAT": content["IDAT"]}
 
     assert not png.is_ordinary(png.SIGNATURE + b"".join(png.chunk(*part) for part in parts.items()))
@@ -134,7 +130,7 @@ def with_pixels(data, deflated):
     ],
 )
 def test_pixels_that_cannot_be_read_are_refused(change, reason):
-    data = png.encode(random((5, 7, 3)), compression="fast")
+    data = png.encode(random((5, 7, 3)))
     rows = zlib.decompress(dict(png.chunks(data))["IDAT"])
 
     with pytest.raises(ValueError, match=f"^{reason}"):
@@ -151,7 +147,7 @@ def test_a_file_of_which_ffmpeg_makes_no_frame_is_refused(monkeypatch):
     monkeypatch.setattr(av, "CodecContext", Silent)
 
     with pytest.raises(ValueError, match="its pixels cannot be decoded"):
-        png.decode(png.encode(random((5, 7, 3)), compression="fast"))
+        png.decode(png.encode(random((5, 7, 3))))
 
 
 def longest_pause(work):
@@ -176,35 +172,27 @@ def longest_pause(work):
 
 def test_other_threads_run_while_a_frame_is_read_or_written():
     pixels = random((1080, 1920, 3)) // 16
-    data = png.encode(pixels, compression="fast")
+    data = png.encode(pixels)
 
-    for work in (lambda: png.decode(data), lambda: png.encode(pixels, compression="fast")):
+    for work in (lambda: png.decode(data), lambda: png.encode(pixels)):
         assert min(longest_pause(work) for _ in range(20)) < 0.5
 
 
 def test_pixels_that_are_not_contiguous_are_written_as_they_look():
     pixels = random((16, 16, 6))[::2, ::-1, 1:4]
 
-    np.testing.assert_array_equal(with_pillow(png.encode(pixels, compression="fast")), pixels)
-
-
-def test_small_is_never_larger_than_fast():
-    smooth = np.add.outer(np.arange(90), np.arange(90))[:, :, None].repeat(3, 2)
-    for pixels in (smooth.astype(np.uint8), (smooth * 77).astype(np.uint16), random((90, 90, 3))):
-        fast, small = (len(png.encode(pixels, compression=compression)) for compression in ("fast", "small"))
-        assert small <= fast
-    assert len(png.encode(smooth.astype(np.uint8), compression="small")) < 90 * 90 * 3 / 20
+    np.testing.assert_array_equal(with_pillow(png.encode(pixels)), pixels)
 
 
 def test_chunks_are_carried_before_the_pixels():
-    data = png.encode(random((5, 7, 3)), compression="fast", carried=[png.chunk("gAMA", struct.pack(">I", 45455))])
+    data = png.encode(random((5, 7, 3)), carried=[png.chunk("gAMA", struct.pack(">I", 45455))])
 
     assert [kind for kind, _ in png.chunks(data)] == ["IHDR", "gAMA", "IDAT", "IEND"]
     assert Image.open(io.BytesIO(data)).info["gamma"] == 0.45455
 
 
 def test_what_is_cut_or_flipped_anywhere_is_noticed():
-    data = png.encode(random((5, 7, 3)), compression="fast")
+    data = png.encode(random((5, 7, 3)))
 
     for place in range(8, len(data)):
         with pytest.raises(ValueError, match="it is truncated"):

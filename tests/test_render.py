@@ -93,7 +93,6 @@ class Site:
             state=root / "attempts" / "model" / "all.json",
             settings=SETTINGS,
             loading=LOADING,
-            png_compression="fast",
             batch="auto",
             device="cpu",
             threads=1,
@@ -227,15 +226,6 @@ def test_frames_are_written_in_the_format_asked_for(site, network):
     for name in NAMES:
         rendered = read_frame(site.folder / name.replace(".png", ".tif"))
         np.testing.assert_array_equal(rendered, 255 - read_frame(site.shot / name))
-
-
-def test_compression_is_no_reason_to_render_again(site, network):
-    site.render(png_compression="fast")
-    before = site.written()
-
-    site.render(png_compression="small")
-
-    assert site.rendered_again(before) == []
 
 
 def test_another_layer_renders_its_frames_again_and_the_same_one_does_not(site, network):
@@ -970,7 +960,6 @@ PLAIN = (
     "batch",
     "settings",
     "loading",
-    "png_compression",
     "device",
     "threads",
     "attempt",

@@ -5,15 +5,15 @@ from shots import COUNT, NAMES, blur, write
 def test_no_more_is_kept_of_what_is_left_out_than_was_measured_of_it(shot, counted):
     kept = shot.root / "state/measured/model/all.jsonl"
     shot.add("model", blur)
-    shot.measure("model", metrics=("psnr", "gmsd", "clipping"))
+    shot.measure("model", metrics=("psnr", "ssim", "clipping"))
     for number in range(3):
         write(shot.root / "clean" / NAMES[0], np.full((40, 48, 3), number / 4, np.float32))
         shot.measure("model", metrics=("psnr",))
         shot.measure("model", reference_dir=None, metrics=("clipping",))
-    # of the first frame gmsd by the first reference, psnr by the last
+    # of the first frame ssim by the first reference, psnr by the last
     assert len(kept.read_text().splitlines()) == 2 * COUNT + 1
     counted.clear()
-    shot.measure("model", metrics=("psnr", "gmsd", "clipping"))
+    shot.measure("model", metrics=("psnr", "ssim", "clipping"))
     assert counted == [NAMES[0]]
     assert len(kept.read_text().splitlines()) == 2 * COUNT
 

@@ -82,8 +82,7 @@ def test_newer_code_makes_page_and_tables_again_and_renders_nothing(rendered):
     before = all_written(rendered)
     expected = {
         "web/app.js": {"compare"},
-        "metadata.py": {"collect", "summary", "contact_sheet", "compare", "overview"},
-        "overview.py": {"overview"},
+        "metadata.py": {"collect", "summary", "contact_sheet", "compare"},
         "engine.py": set(),
     }
 

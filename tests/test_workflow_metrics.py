@@ -203,7 +203,7 @@ def test_the_target_metrics_measures_without_a_reference_and_changes_nothing_els
     assert not jobs(output, "infer")
     assert not jobs(output, "collect")
     columns = lines(rendered.output / "compare" / "leaderboard.csv")[0]
-    assert {"flicker", "detail", "clipping", "consensus"} <= columns.keys()
+    assert {"flicker", "detail", "clipping"} <= columns.keys()
     assert "psnr" not in columns
     assert "Nothing to be done" in rendered.snakemake("-n", "all", "metrics")
 

@@ -45,8 +45,14 @@ FOLDER_FIELDS = {
 }
 """What ``folder_name`` may name, each with a value that its format must suit."""
 
-PATHS = ("input_dir", "output_dir", "reference_dir", "mlflow_uri", "python_path", "model_cache", "lpips_backbone")
+PATHS = ("input_dir", "output_dir", "reference_dir", "mlflow_uri", "python_path", "lpips_backbone")
 """Keys whose value may begin with ``~``, for a user's own folder."""
+
+GONE = {
+    "model_cache": "every output folder downloads its own models",
+    "png_compression": "PNG files are always written in the fast way",
+}
+"""Keys of earlier versions, and what is done instead."""
 
 MISUNDERSTOOD = {
     r"[{}]": "a brace is a wildcard in the paths of Snakemake, and nothing is put in its place",
@@ -272,6 +278,8 @@ def _unknown_key(key: Any, known: list[str]) -> str:
     plain = str(key).lstrip("-").replace("-", "_").lower()
     if plain in known:
         return f"'{key}' is not a key; write {plain}."
+    if plain in GONE:
+        return f"{plain} is gone: {GONE[plain]}; take it out."
     near = difflib.get_close_matches(plain, known, n=1)
     return f"'{key}' is not a key; " + (f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}.")
 

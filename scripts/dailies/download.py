@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dailies import files, trial
-from dailies.cache import ModelCache
 from dailies.catalog import INDEX, WEIGHTS, Artifact, recorded
 from dailies.entities import StoredFile
 from dailies.errors import AccessRefused, ArtifactDamaged, ArtifactGone, DailiesError, DownloadError
@@ -44,13 +43,11 @@ PATIENCE, LOOK = 300, 1
 """Seconds without a sign of life from any render until a download no longer waits for one, and between two looks."""
 
 
-def receive(store: TrackingStore, artifact: Artifact, folder: Path, cache: ModelCache | None = None) -> dict[str, Any]:
+def receive(store: TrackingStore, artifact: Artifact, folder: Path) -> dict[str, Any]:
     """Fetch an artifact into ``folder / "artifact"`` and give its sha256, size and files.
 
     The files appear all together, after their sizes and checksums were verified, with those that an index or an ONNX
-    file among them names. The store is asked what there is also where the ``cache`` has it: a model that was deleted,
-    or may not be read, is not served from there. The sha256 is that of the weights; a ``config.json`` beside them has
-    its own.
+    file among them names. The sha256 is that of the weights; a ``config.json`` beside them has its own.
     Raises StoreError, DownloadError or OSError, and leaves no file, when one of them cannot be fetched whole.
     """
     draft, whole = folder / DRAFT, folder / WHOLE
@@ -58,15 +55,11 @@ def receive(store: TrackingStore, artifact: Artifact, folder: Path, cache: Model
     try:
         listed = store.files(artifact.uri)
         stored = _wanted(store, artifact, listed)
-        key = cache and store.local_folder(artifact.uri) is None and cache.key(store.name, artifact.uri, stored)
 
         def bring(wanted: list[StoredFile]) -> None:
-            if wanted and not (key and cache.fetch(key, wanted, draft)):
-                for file in wanted:
-                    is_model = file.path == artifact.path or file.path.lower().endswith(WEIGHTS)
-                    _verify(_fetched(store, artifact.uri, file, draft), clean(file.path), is_model=is_model)
-                if key:
-                    cache.keep(key, wanted if wanted is stored else [*stored, *wanted], draft)
+            for file in wanted:
+                is_model = file.path == artifact.path or file.path.lower().endswith(WEIGHTS)
+                _verify(_fetched(store, artifact.uri, file, draft), clean(file.path), is_model=is_model)
 
         bring(stored)
         named = _named_files(artifact, draft, listed)
@@ -292,8 +285,7 @@ class _Candidates:
         """Fetch an artifact; return its receipt, and why another one is to be tried, if so."""
         origin = {"uri": redacted(artifact.uri), "path": artifact.path}
         try:
-            cache = ModelCache(Path(self._config["model_cache"])) if self._config["model_cache"] else None
-            received = receive(open_store(self._config, self._state), artifact, self._folder, cache)
+            received = receive(open_store(self._config, self._state), artifact, self._folder)
         except (DailiesError, OSError) as error:
             reason = files.reason(error, self._folder) if isinstance(error, OSError) else str(error)
             receipt = {"status": "download_failed", "error": redacted(clean(reason))[:LONGEST_ERROR], **origin}

@@ -61,10 +61,6 @@ class PromotionError(DailiesError):
     """A model cannot be promoted as it was asked for."""
 
 
-class TimelineError(DailiesError):
-    """A timeline for players cannot be written."""
-
-
 class DiskError(DailiesError):
     """What is to be rendered does not fit on the disk."""
 

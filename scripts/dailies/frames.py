@@ -186,14 +186,7 @@ def converted(pixels: np.ndarray, dtype: np.dtype | str) -> np.ndarray:
     return ((pixels.astype(np.uint32) + 128) // 257).astype(dtype)
 
 
-def encode(
-    pixels: np.ndarray,
-    picture: Picture,
-    output_format: str = "auto",
-    png_compression: str = "fast",
-    *,
-    whole: bool = False,
-) -> bytes:
+def encode(pixels: np.ndarray, picture: Picture, output_format: str = "auto", *, whole: bool = False) -> bytes:
     """Give the file of a rendered frame: lossless, of the depth and with the metadata of ``picture``, its source.
 
     ``pixels`` is ``(height, width, 3)``, or with a fourth channel that replaces the source's alpha; height and width
@@ -218,8 +211,7 @@ def encode(
         colour = colour[:, :, :1]
     layers = colour if alpha is None else np.dstack([colour, converted(alpha, dtype)])
     if kind == "png":
-        carried = png_chunks(picture.attributes, channels=layers.shape[2])
-        data = png.encode(layers, compression=png_compression, carried=carried)
+        data = png.encode(layers, carried=png_chunks(picture.attributes, channels=layers.shape[2]))
         _verify_png(data, layers)
         return data
     return (_exr if kind == "exr" else _tiff)(layers, picture, whole=whole)

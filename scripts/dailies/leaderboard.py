@@ -72,23 +72,22 @@ def tabulate(
     sequence: Path,
     metadata: Sequence[Path],
     measures: Sequence[Path],
-    consensus: Sequence[Path],
     tables: tuple[Path, Path],
     output: Path,
     reference: Reference | None = None,
 ) -> None:
     """Merge the measures of all models, in the order of ``metadata``, into two tables and ``output``.
 
-    ``measures`` are the records of the shards of each, in a folder of its name, and the source's in ``@source``;
-    ``consensus`` those of all models together. ``tables`` are the paths of ``metrics.csv``, a line per model and frame,
-    and of ``leaderboard.csv``, a line per model. ``output`` holds what the page and the end of an invocation tell, and
-    with it how the frames of the ``reference`` were paired.
+    ``measures`` are the records of the shards of each, in a folder of its name, and the source's in ``@source``.
+    ``tables`` are the paths of ``metrics.csv``, a line per model and frame, and of ``leaderboard.csv``, a line per
+    model. ``output`` holds what the page and the end of an invocation tell, and with it how the frames of the
+    ``reference`` were paired.
     """
     shot = load_sequence(sequence)
     measured: dict[str, list[Path]] = {}
     for path in measures:
         measured.setdefault(path.parent.name, []).append(path)
-    entries = [_entry(path, shot, measured, consensus, question) for path in metadata]
+    entries = [_entry(path, shot, measured, question) for path in metadata]
     source = Entry(SOURCE, {}, merged(measured[SOURCE]), frozenset())
     ranking = rank(entries, shot, question.ranked_by)
     per_frame, per_model = tables
@@ -100,7 +99,7 @@ def tabulate(
             "verdict": ranking.told,
             "reference": list(reference.told) if reference else [],
             "missing": reference.missing if reference else None,
-            "problems": _problems(measured, consensus),
+            "problems": _problems(measured),
             "metrics": [asdict(BY_NAME[name]) for name in question.metrics],
             "values": {
                 name: {
@@ -116,20 +115,11 @@ def tabulate(
         log.info("%s", line)
 
 
-def _entry(
-    path: Path,
-    shot: FrameSequence,
-    measured: Mapping[str, Sequence[Path]],
-    consensus: Sequence[Path],
-    question: Question,
-) -> Entry:
+def _entry(path: Path, shot: FrameSequence, measured: Mapping[str, Sequence[Path]], question: Question) -> Entry:
     model, about = path.parent.name, files.read_json(path)
     # of a model whose render failed in part, nothing counts
     rendered = about["render"]["status"] == "success"
-    values = {name: dict(each) for name, each in merged(measured[model]).items()} if rendered else {}
-    for record in consensus:
-        for name, value in files.read_json(record).get("models", {}).get(model, {}).items() if rendered else ():
-            values.setdefault(name, {})["consensus"] = value
+    values = merged(measured[model]) if rendered else {}
     return Entry(model, about, values, seen_by(about, shot, question.training_frames_from, question.input_dir))
 
 
@@ -253,10 +243,10 @@ def _verdict(
     return f"{first}: a tie with {', '.join(ties)} ({span})."
 
 
-def _problems(measured: Mapping[str, Sequence[Path]], consensus: Sequence[Path]) -> list[str]:
+def _problems(measured: Mapping[str, Sequence[Path]]) -> list[str]:
     """Say what could not be measured, once for each model."""
     found = []
-    for model, paths in [*measured.items(), ("the consensus", consensus)]:
+    for model, paths in measured.items():
         records = [files.read_json(path) for path in paths]
         said = [each["error"] for each in records if each["error"]]
         said += [

@@ -20,7 +20,7 @@ class Metric:
     label: str
     group: str
     """What it is measured from: ``reference`` (the reference's frame), ``still`` (the source's), ``motion`` (the
-    source's and both frames before), ``consensus`` (the frames of all models)."""
+    source's and both frames before)."""
     higher_is_better: bool
     unit: str = ""
     note: str = ""
@@ -31,8 +31,6 @@ METRICS = (
     Metric("psnr", "PSNR", "reference", higher_is_better=True, unit="dB"),
     Metric("ssim", "SSIM", "reference", higher_is_better=True),
     Metric("ms_ssim", "MS-SSIM", "reference", higher_is_better=True),
-    Metric("gmsd", "GMSD", "reference", higher_is_better=False),
-    Metric("haarpsi", "HaarPSI", "reference", higher_is_better=True),
     Metric("flip", "FLIP", "reference", higher_is_better=False),
     Metric(LPIPS, "LPIPS", "reference", higher_is_better=False),
     Metric(
@@ -58,14 +56,6 @@ METRICS = (
         higher_is_better=False,
         unit="%",
         note="Advisory: pixels at black or white beyond the source's.",
-    ),
-    Metric(
-        "consensus",
-        "off consensus",
-        "consensus",
-        higher_is_better=False,
-        unit="code values",
-        note="Advisory: mean difference from the median of all models; the odd one out may be the best.",
     ),
 )
 """Every metric, in the order of tables."""
@@ -121,8 +111,8 @@ def order(config: Mapping[str, Any]) -> tuple[str, bool] | None:
 
 
 def orderable(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name the metrics that may order the models: those that an ordinary invocation measures of each by itself."""
-    return tuple(name for name in measured(config) if BY_NAME[name].group != "consensus") if automatic(config) else ()
+    """Name the metrics that may order the models: those that an ordinary invocation measures."""
+    return measured(config) if automatic(config) else ()
 
 
 def of_group(names: Sequence[str], group: str) -> tuple[str, ...]:

@@ -47,7 +47,6 @@ class Route:
     """Where the rendered frames go."""
     transfer: str
     output_format: str
-    png_compression: str
     threads: int
     """How many threads encode; as many decode, up to ``READERS``."""
 
@@ -106,7 +105,7 @@ def render_frames(
         seconds = progress.lap()
         whole = frame in looked_at
         with naming(frame):
-            data = frames.encode(pixels, picture, route.output_format, route.png_compression, whole=whole)
+            data = frames.encode(pixels, picture, route.output_format, whole=whole)
         files.write_bytes(route.folder / frame.output, data, lasting=False)
         lasting.append(persisting.submit(files.persist, route.folder / frame.output))
         manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=rendering.tiled)

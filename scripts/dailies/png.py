@@ -7,9 +7,7 @@ https://www.w3.org/TR/png-3/
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import Protocol
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from isal.isal_zlib import adler32, compressobj, crc32, decompressobj
@@ -159,20 +157,19 @@ def _inflated(deflated: bytes, size: int) -> bytes:
     return pixels
 
 
-def encode(pixels: np.ndarray, *, compression: str, carried: Iterable[bytes] = ()) -> bytes:
+def encode(pixels: np.ndarray, *, carried: Iterable[bytes] = ()) -> bytes:
     """Give the file of ``pixels``: uint8 or uint16 ``(height, width, channels)``, of 1 to 4 channels.
 
-    ``compression`` is a key of WAYS. ``carried`` are whole chunks, to stand before the pixels.
+    ``carried`` are whole chunks, to stand before the pixels.
     """
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, COLOUR_TYPES[channels], 0, 0, 0)
-    image = min((_deflated(pixels, *way) for way in WAYS[compression]), key=lambda parts: sum(map(len, parts)))
-    return b"".join([SIGNATURE, chunk("IHDR", header), *carried, *_pieces("IDAT", *image), chunk("IEND")])
+    return b"".join([SIGNATURE, chunk("IHDR", header), *carried, *_pieces("IDAT", *_deflated(pixels)), chunk("IEND")])
 
 
-def _deflated(pixels: np.ndarray, predict: "Predictor", compressor: "Callable[[], Compressor]") -> list[bytes]:
+def _deflated(pixels: np.ndarray) -> list[bytes]:
     step = pixels.shape[2] * pixels.itemsize
-    deflate = compressor()
+    deflate = compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 8)
     parts = []
     before = np.zeros((1, pixels.shape[1] * step), np.uint8)
     for top in range(0, len(pixels), BAND):
@@ -180,7 +177,7 @@ def _deflated(pixels: np.ndarray, predict: "Predictor", compressor: "Callable[[]
         ordered = np.ascontiguousarray(band, band.dtype.newbyteorder(">"))
         rows = ordered.view(np.uint8).reshape(len(band), -1)
         above = np.concatenate([before, rows[:-1]])
-        parts.append(deflate.compress(predict(rows, above, step)))
+        parts.append(deflate.compress(_average(rows, above, step)))
         before = rows[-1:]
     return [*parts, deflate.flush()]
 
@@ -193,33 +190,3 @@ def _average(rows: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
     left, up = rows[:, :-step], above[:, step:]
     np.subtract(rows[:, step:], (left & up) + ((left ^ up) >> 1), out=result[:, 1 + step :])
     return result
-
-
-def _paeth(rows: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
-    """Filter rows of bytes by the nearest of the pixels to the left, above and between: PNG's filter 4."""
-    result = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
-    result[:, 0] = 4
-    result[:, 1 : 1 + step] = rows[:, :step] - above[:, :step]
-    left, up, corner = (part.astype(np.int16) for part in (rows[:, :-step], above[:, step:], above[:, :-step]))
-    to_left, to_up, to_corner = np.abs(up - corner), np.abs(left - corner), np.abs(left + up - 2 * corner)
-    nearer = np.where(to_up <= to_corner, up, corner)
-    nearest = np.where((to_left <= to_up) & (to_left <= to_corner), left, nearer)
-    np.subtract(rows[:, step:], nearest.astype(np.uint8), out=result[:, 1 + step :])
-    return result
-
-
-class Compressor(Protocol):
-    """What zlib's compressors and ISA-L's have in common."""
-
-    def compress(self, data: np.ndarray, /) -> bytes: ...
-
-    def flush(self) -> bytes: ...
-
-
-Predictor = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
-
-_fast = partial(compressobj, 1, zlib.DEFLATED, zlib.MAX_WBITS, 8)
-_thorough = partial(zlib.compressobj, 6, zlib.DEFLATED, zlib.MAX_WBITS, 9)
-
-WAYS = {"fast": ((_average, _fast),), "small": ((_average, _fast), (_paeth, _thorough))}
-"""Filter and compressor to try, the smallest file wins; measured by ``benchmarks/encoding.py``."""

@@ -162,11 +162,6 @@ def clipping(image: np.ndarray, source: np.ndarray) -> float:
     return clipped(image) - clipped(source)
 
 
-def difference(image: np.ndarray, other: np.ndarray) -> float:
-    """Give the mean absolute difference in code values of 255."""
-    return 255 * float(np.abs(np.subtract(image, other, dtype=np.float32)).mean(dtype=np.float64))
-
-
 def fitted(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
     """Bring a frame that is a whole number of times larger to a size, by means; None where it is of another shape."""
     factor = image.shape[0] // shape[0]
@@ -180,8 +175,6 @@ STILL: Mapping[str, Callable[[np.ndarray, np.ndarray], float | None]] = {"detail
 
 WITH_REFERENCE: Mapping[str, Callable[[np.ndarray, np.ndarray], float | None]] = {
     "psnr": psnr,
-    "gmsd": perceptual.gmsd,
-    "haarpsi": perceptual.haarpsi,
     "flip": perceptual.flip,
 }
 """What is measured of a frame and its reference, beside the similarities of structure, which are measured together."""

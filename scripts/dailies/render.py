@@ -68,7 +68,6 @@ class Job:
     """Precision, compile, autotune, tiled, tile_size, overlap, output_format, transfer: what changes pixels."""
     loading: Mapping[str, Any]
     """Architectures, factories, loaders and signatures: what decides which network the artifact becomes."""
-    png_compression: str
     batch: int | str
     """How many frames go through the network together, or "auto"."""
     device: str
@@ -265,7 +264,6 @@ def _route(job: Job, sequence: FrameSequence) -> Route:
         folder=job.folder,
         transfer=job.settings["transfer"],
         output_format=job.settings["output_format"],
-        png_compression=job.png_compression,
         threads=job.threads,
     )
 

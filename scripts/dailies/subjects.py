@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SOURCE, CONSENSUS = "@source", "@consensus"
+SOURCE = "@source"
 """Whose measures lie beside those of the models; no model's folder begins with ``@``."""
 
 
@@ -72,7 +72,7 @@ class Measurement:
 
     @property
     def subject(self) -> str:
-        """The name of the model's folder, ``@source`` or ``@consensus``."""
+        """The name of the model's folder, or ``@source``."""
         return self.output.parent.name
 
     @property

@@ -247,7 +247,7 @@ def _write(frame: av.VideoFrame, matte: av.VideoFrame | None, aspect: Fraction, 
     tags = (frame.color_primaries, frame.color_trc)
     if not set(tags) <= ORDINARY:
         labels += [png.chunk("cICP", bytes([*tags, 0, 1])), *light(frame)]
-    files.write_bytes(target, png.encode(pixels, compression="fast", carried=labels))
+    files.write_bytes(target, png.encode(pixels, carried=labels))
 
 
 def _stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:

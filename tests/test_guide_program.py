@@ -250,12 +250,13 @@ def test_settings_that_a_built_in_network_does_not_use_are_reported(store, name:
 
 
 @pytest.mark.parametrize("name", ["unet", "unet_numpy"])
-def test_epoch_and_losses_are_those_of_the_checkpoint(store, name: str) -> None:
+def test_epoch_and_losses_of_run_and_checkpoint_are_told_apart(store, name: str) -> None:
     studio, _ = store
 
     about = studio.metadata(studio.runs[name])
 
-    assert (about["epoch"], about["train_loss"], about["val_loss"]) == (1500, 0.0234, 0.0189)
+    assert about["checkpoint"] == {"epoch": 1500, "train_loss": 0.0234, "val_loss": 0.0189}
+    assert (about["epoch"], about["train_loss"]) == (2500, 0.03)  # the run's, as in the folder's name
 
 
 def test_a_checkpoint_without_them_has_those_of_the_run(store) -> None:

@@ -190,7 +190,9 @@ class _Groups:
                 self._group(by_path[path], rank).append(artifact_of(uri, by_path[path], listing))
 
     def _may_be(self, file: StoredFile) -> bool:
-        return file.size != 0 and roles.may_hold_model(_head_name(file)) and self._looks(file)
+        if file.size == 0 or not roles.may_hold_model(_head_name(file)):
+            return False
+        return INDEX.search(file.path) is not None or self._looks(file)  # an index is JSON, its parts are the model
 
     def _rank(self, path: str, families: Collection[str]) -> tuple[int, int]:
         if path in self._best:

@@ -98,9 +98,10 @@ def test_a_lock_of_another_machine_holds_until_it_is_removed(state):
     holder(state, "").communicate()
 
 
-def test_a_lock_that_was_cut_short_is_taken_over(state):
+@pytest.mark.parametrize("content", [b'{"host": ', b'{"host": "node7"}', b"[1]", b"\xff\x00", b""])
+def test_a_lock_that_cannot_be_read_is_taken_over(state, content):
     state.mkdir(parents=True)
-    (state / "lock").write_text('{"host": ')
+    (state / "lock").write_bytes(content)
 
     holder(state, "").communicate()
 

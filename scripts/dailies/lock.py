@@ -1,7 +1,6 @@
 """The lock of an output folder: one invocation works in it at a time, from whatever folder it was started."""
 
 import atexit
-import json
 import os
 import socket
 import time
@@ -19,6 +18,9 @@ except ImportError:  # Windows
 
 NAME = "lock"
 """The file that the system locks as long as an invocation runs, and that says which one it is."""
+
+SAID = {"host", "pid", "started"}
+"""What it says."""
 
 
 def take(state: Path) -> None:
@@ -99,9 +101,10 @@ def _release(state: Path, lock: int) -> None:
 
 
 def _holder(state: Path) -> dict[str, Any] | None:
-    """Return who has the lock; None where that is not said, or not yet."""
-    with suppress(OSError, json.JSONDecodeError):
-        return files.read_json(state / NAME)
+    """Return who has the lock; None where that is not said, not yet, or not legibly."""
+    with suppress(OSError, ValueError):
+        found = files.read_json(state / NAME)
+        return found if isinstance(found, dict) and found.keys() >= SAID else None
     return None
 
 

@@ -366,3 +366,16 @@ def test_openexr_sees_the_same_exr(compression, tmp_path):
 
     ours = decode(path.read_bytes(), "a.exr", transfer=None).pixels
     np.testing.assert_array_equal(ours, np.dstack([theirs[name].pixels for name in "RGB"]))
+
+
+@pytest.mark.parametrize("factor", [1, 257], ids=["bytes", "16 bits"])
+def test_a_palette_of_a_tiff_may_hold_bytes_or_16_bits(factor):
+    indexes = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    colours = np.stack([np.arange(256), 255 - np.arange(256), np.full(256, 10)]).astype(np.uint16)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, indexes, photometric="palette", colormap=colours * factor)
+
+    picture = decode(buffer.getvalue(), "a.tif")
+
+    assert np.array_equal(picture.pixels, colours.T.astype(np.uint8)[indexes])
+    assert inspect(buffer.getvalue(), "a.tif").revision == ("palette" if factor == 1 else "")

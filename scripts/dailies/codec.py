@@ -5,7 +5,7 @@ import re
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ FORMATS = "a PNG, TIFF, EXR, DPX, JPEG, BMP, WebP, TGA, Radiance HDR, JPEG 2000 
 
 APP2, START_OF_SCAN = 0xE2, 0xDA
 """Markers in a JPEG."""
+
+COLOUR_MAP = 320
+"""The tag of a TIFF's palette: all reds, all greens, all blues, of 16 bits each."""
 
 REDUCED, MASK = 1, 4
 """Bits of a TIFF page's NewSubfileType: it is a smaller copy of another page, or says which of its pixels are seen."""
@@ -166,10 +169,34 @@ def _in_colours(data: bytes, page: int, name: str) -> np.ndarray:
         image = Image.open(io.BytesIO(data))
         image.seek(page)
         image.getexif()[ExifTags.Base.Orientation] = 1
+        if (colours := _bytes_palette(image)) is not None:
+            return colours[np.asarray(image)]
         return np.asarray(image.convert("RGB"))
     except (OSError, EOFError, ValueError, Image.DecompressionBombError) as error:
         reason = "its colours cannot be looked up in its palette; convert it to RGB first"
         raise SequenceError(f"frame {name} cannot be read: {reason}") from error
+
+
+def _bytes_palette(image: Any) -> np.ndarray | None:
+    """Return a palette that was written as bytes into its 16-bit entries, ``(entries, 3)``; None for any other.
+
+    libtiff takes one for that whose entries are all below 256, as some old programs wrote it.
+    """
+    entries = np.array(image.tag_v2.get(COLOUR_MAP, ()), np.int64)
+    if image.mode != "P" or not entries.size or entries.max() > 255 or not entries.max():
+        return None
+    return entries.reshape(3, -1).T.astype(np.uint8)
+
+
+def has_bytes_palette(data: bytes, page: int) -> bool:
+    """Tell whether a page of a TIFF has a palette of bytes in 16-bit entries."""
+    from PIL import Image
+
+    with suppress(OSError, EOFError, ValueError, Image.DecompressionBombError):
+        image = Image.open(io.BytesIO(data))
+        image.seek(page)
+        return _bytes_palette(image) is not None
+    return False
 
 
 def read_quickly(data: bytes, storage: str, name: str) -> np.ndarray:

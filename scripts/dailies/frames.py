@@ -248,6 +248,9 @@ def _revision(file: oiio.ImageInput, data: bytes, spec: oiio.ImageSpec) -> str:
         return "page"
     if kind == "tiff" and spec.nchannels > 1 and codec.is_white_at_0(spec) and spec.format == oiio.UINT8:
         return "alpha"
+    is_palette = kind == "tiff" and spec.get_string_attribute("tiff:ColorSpace") == "palette"
+    if is_palette and codec.has_bytes_palette(data, file.current_subimage()):
+        return "palette"
     # was written to EXRs, which nobody could read
     return "texture" if kind == "openexr" and spec.get_string_attribute("textureformat") else ""
 

@@ -2,7 +2,7 @@
 
 PAGE_FILE = f"{OUT}/compare/index.html"
 
-SIDE_BY_SIDE = f"{OUT}/compare/side_by_side.{'mkv' if config['video_lossless'] else 'mp4'}"
+SIDE_BY_SIDE = f"{OUT}/compare/side_by_side.mp4"
 
 
 def comparison_page(wildcards):

@@ -23,7 +23,6 @@ if __name__ == "__main__":
             input_dir=Path(snakemake.config["input_dir"]),
             output=Path(snakemake.output.video),
             fps=snakemake.params.fps,
-            lossless=snakemake.config["video_lossless"],
             reference=paths(snakemake.input.reference),
             threads=snakemake.threads,
         )

@@ -180,6 +180,10 @@ def test_a_wrong_key_names_the_right_one(key, message):
     [
         ("model_cache", "model_cache is gone: every output folder downloads its own models; take it out."),
         ("png_compression", "png_compression is gone: PNG files are always written in the fast way; take it out."),
+        (
+            "video_lossless",
+            "video_lossless is gone: videos are H.264, the frames themselves are lossless; take it out.",
+        ),
         ("model-cache", "model_cache is gone: every output folder downloads its own models; take it out."),
     ],
 )

@@ -622,11 +622,11 @@ def test_frames_that_training_has_seen_are_marked_and_means_are_those_of_the_met
 def test_the_page_lists_what_lies_beside_it(show):
     show.build()
     assert show.data("extras.js") == []
-    for name in ("side_by_side.mkv", "contact_sheet.png", "notes.txt"):
+    for name in ("side_by_side.mp4", "contact_sheet.png", "notes.txt"):
         show.page.with_name(name).touch()
 
     show.build()
-    assert show.data("extras.js") == ["contact_sheet.png", "side_by_side.mkv"]
+    assert show.data("extras.js") == ["contact_sheet.png", "side_by_side.mp4"]
 
 
 def test_nothing_is_listed_where_there_is_no_page(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import REPOSITORY, read_frame, write_frame
+from conftest import REPOSITORY
 from dailies import captions, reel, video
 from dailies.files import read_json
 from dailies.reel import CAPTION, LARGEST, NoEncoder, layout
@@ -23,19 +23,18 @@ BARS = np.array(
 )
 
 
-def build(show: Show, name: str = "reel.mp4", **changes) -> Path:
+def build(show: Show, **changes) -> Path:
     """Build the reel of a show and give its file."""
     show.build()
     usual = {
         "sequence": show.state / "sequence.json",
         "input_dir": show.input,
-        "output": show.page.with_name(name),
+        "output": show.page.with_name("reel.mp4"),
         "fps": None,
-        "lossless": name.endswith(".mkv"),
         "threads": 2,
     }
     reel.build([(folder, read_json(folder / "metadata.json")) for folder in show.models], **(usual | changes))
-    return show.page.with_name(name)
+    return show.page.with_name("reel.mp4")
 
 
 def decoded(path: Path) -> Iterator[np.ndarray]:
@@ -49,6 +48,16 @@ def cell(frame: np.ndarray, index: int, columns: int, size: tuple[int, int] = SI
     row, column = divmod(index, columns)
     top = row * (size[1] + CAPTION) + CAPTION
     return frame[top : top + size[1], column * size[0] :][:, : size[0]]
+
+
+def is_flat(found: np.ndarray, colour: tuple[int, ...]) -> bool:
+    """Tell whether a picture is of one colour, but for its edges and for what H.264 loses."""
+    return np.abs(found[8:-8, 8:-8].astype(int) - colour).max() <= 4
+
+
+def is_drawn(found: np.ndarray, drawing: np.ndarray | Image.Image) -> bool:
+    """Tell whether a picture shows a drawing, but for what H.264 loses."""
+    return np.abs(found.astype(int) - np.asarray(drawing)).mean() < 4
 
 
 def bars(width: int, height: int) -> np.ndarray:
@@ -73,13 +82,11 @@ def test_every_frame_shows_source_and_models_in_one_row_under_their_names(show):
     assert {frame.shape for frame in frames} == {(2 * CAPTION + 141 + 1, 750, 3)}
     for number, frame in enumerate(frames):
         for index, (green, blue) in enumerate([(90, 90), (30, 60), (200, 230)]):
-            inner = cell(frame, index, 3)[8:-8, 8:-8].astype(int)
-            assert np.abs(inner - [40 * number, green, blue]).max() <= 4, (number, index)
+            assert is_flat(cell(frame, index, 3), (40 * number, green, blue)), (number, index)
     for index, name in enumerate(("Source", "1 dark", "2 light")):
-        strip = frames[0][:CAPTION, 250 * index :][:, :250].astype(int)
-        assert np.abs(strip - np.asarray(captions.strip(name, 250, CAPTION))).mean() < 4, name
-    foot = frames[4][-CAPTION:].astype(int)
-    assert np.abs(foot - np.asarray(captions.strip("frame_004.png 5 / 6", 750, CAPTION))).mean() < 4
+        strip = frames[0][:CAPTION, 250 * index :][:, :250]
+        assert is_drawn(strip, captions.strip(name, 250, CAPTION)), name
+    assert is_drawn(frames[4][-CAPTION:], captions.strip("frame_004.png 5 / 6", 750, CAPTION))
 
 
 def test_it_is_h264_that_every_browser_plays_with_its_index_first(show):
@@ -113,62 +120,45 @@ def test_colours_are_converted_by_and_tagged_with_bt709(show):
     assert np.abs(shown - BARS).max() <= 4
 
 
-def test_lossless_is_bit_exact(tmp_path):
-    show = Show(tmp_path)
-    for number in range(4):
-        write_frame(show.input / f"a_{number}.png", number, size=SIZE)
-    noise = np.random.default_rng(9).integers(0, 256, (4, SIZE[1], SIZE[0], 3), dtype=np.uint8)
-    show.add_model("noise", lambda number: noise[number])
-
-    path = build(show, "reel.mkv")
-
-    for number, frame in enumerate(decoded(path)):
-        np.testing.assert_array_equal(cell(frame, 0, 2), read_frame(show.input / f"a_{number}.png"))
-        np.testing.assert_array_equal(cell(frame, 1, 2), noise[number])
-        np.testing.assert_array_equal(frame[:CAPTION, 250:500], captions.strip("1 noise", 250, CAPTION))
-    assert number == 3
-
-
 def test_more_than_four_pictures_make_a_grid_and_failed_models_are_left_out(show):
     show.add_model("broken", error="best.pth is damaged")
     for number in range(3):
         show.add_model(HOSTILE, lambda frame, number=number: flat(40 * frame, 10, 80 * number, size=SIZE))
 
-    frame = list(decoded(build(show, "reel.mkv")))[5]
+    frame = list(decoded(build(show)))[5]
 
-    plan = layout(6, SIZE, most=reel.LARGEST_LOSSLESS)
+    plan = layout(6, SIZE)
     assert plan.columns < 6
     colours = [(90, 90), (30, 60), (200, 230), (10, 0), (10, 80), (10, 160)]
     for index, rest in enumerate(colours):
-        assert (cell(frame, index, plan.columns) == (200, *rest)).all(), index
+        assert is_flat(cell(frame, index, plan.columns), (200, *rest)), index
 
 
 def test_a_frame_that_is_missing_is_said_to_be_and_the_others_stay_in_step(show):
     (show.models[0] / "frame_002.png").unlink()
     (show.models[1] / "frame_003.png").write_bytes(b"no image")
 
-    frames = list(decoded(build(show, "reel.mkv")))
+    frames = list(decoded(build(show)))
 
-    said = np.asarray(captions.strip("missing", SIZE[0], 28, ink=captions.QUIET))
-    np.testing.assert_array_equal(cell(frames[2], 1, 3)[:28], said)
-    np.testing.assert_array_equal(cell(frames[3], 2, 3)[:28], said)
-    assert (cell(frames[2], 2, 3) == (80, 200, 230)).all()
-    assert (cell(frames[3], 1, 3) == (120, 30, 60)).all()
+    said = captions.strip("missing", SIZE[0], 28, ink=captions.QUIET)
+    assert is_drawn(cell(frames[2], 1, 3)[:28], said)
+    assert is_drawn(cell(frames[3], 2, 3)[:28], said)
+    assert is_flat(cell(frames[2], 2, 3), (80, 200, 230))
+    assert is_flat(cell(frames[3], 1, 3), (120, 30, 60))
 
 
 def test_models_that_enlarge_set_the_size_and_frames_of_other_sizes_stand_in_the_middle(tmp_path):
     show = Show(tmp_path)
-    write_frame(show.input / "a.png", 1, size=(130, 71))
-    write_frame(show.input / "b.png", 2, size=(60, 40))
+    show.add_frame("a.png", flat(200, 90, 40, size=(130, 71)))
+    show.add_frame("b.png", flat(90, 200, 40, size=(60, 40)))
     sizes = [(260, 142), (120, 80)]
     show.add_model("double", lambda number: flat(number, 50, 60, size=sizes[number]), scale=2)
 
-    first, second = decoded(build(show, "reel.mkv"))
+    first, second = decoded(build(show))
 
-    source = read_frame(show.input / "a.png").repeat(2, 0).repeat(2, 1)
-    np.testing.assert_array_equal(cell(first, 0, 2, (260, 142)), source)
-    assert (cell(first, 1, 2, (260, 142)) == (0, 50, 60)).all()
-    assert (cell(second, 1, 2, (260, 142))[31:111, 10:250][:, 60:180] == (1, 50, 60)).all()
+    assert is_flat(cell(first, 0, 2, (260, 142)), (200, 90, 40))
+    assert is_flat(cell(first, 1, 2, (260, 142)), (0, 50, 60))
+    assert is_flat(cell(second, 1, 2, (260, 142))[31:111, 70:190], (1, 50, 60))
 
 
 def test_deep_frames_are_shown_as_proxies_and_said_to_be(show):
@@ -176,11 +166,11 @@ def test_deep_frames_are_shown_as_proxies_and_said_to_be(show):
         deep = np.full((SIZE[1], SIZE[0]), 257 * 40 * number, np.uint16)
         Image.fromarray(deep).save(show.models[0] / f"frame_{number:03d}.png")
 
-    frames = list(decoded(build(show, "reel.mkv")))
+    frames = list(decoded(build(show)))
 
-    assert (cell(frames[3], 1, 3) == 120).all()
+    assert is_flat(cell(frames[3], 1, 3), (120, 120, 120))
     foot = captions.strip("frame_003.png 4 / 6", 750, CAPTION, ending="8 of 16 bits")
-    np.testing.assert_array_equal(frames[3][-CAPTION:], foot)
+    assert is_drawn(frames[3][-CAPTION:], foot)
 
 
 def test_a_video_is_no_larger_than_4k_and_says_that_it_is_reduced(tmp_path):
@@ -193,14 +183,13 @@ def test_a_video_is_no_larger_than_4k_and_says_that_it_is_reduced(tmp_path):
     height, width, _ = frame.shape
     assert (width, height) == (3840, 1034 + 2 * CAPTION - 1 + 1)
     assert np.abs(frame[500, 2500].astype(int) - [90, 80, 70]).max() <= 3
-    foot = np.asarray(captions.strip("a.png 1 / 1", 3840, CAPTION, ending="reduced to 74 %")).astype(int)
-    assert np.abs(frame[-CAPTION:].astype(int) - foot).mean() < 4
+    assert is_drawn(frame[-CAPTION:], captions.strip("a.png 1 / 1", 3840, CAPTION, ending="reduced to 74 %"))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 7, 50, 300])
 @pytest.mark.parametrize("frame", [(1920, 1080), (3840, 2160), (7, 5), (1, 1000), (5000, 3)])
 def test_every_layout_fits_and_no_two_pictures_overlap(count, frame):
-    plan = layout(count, frame, most=LARGEST)
+    plan = layout(count, frame)
 
     places = [plan.place(index) for index in range(count)]
     assert (plan.size[0] % 2, plan.size[1] % 2) == (0, 0)
@@ -221,30 +210,29 @@ def test_it_plays_at_the_rate_asked_for(show, fps, rate):
 
 
 def test_the_same_models_give_the_same_bytes_and_no_draft_is_left(show):
-    before = {name: build(show, name).read_bytes() for name in ("reel.mp4", "reel.mkv")}
+    before = build(show).read_bytes()
 
-    assert {name: build(show, name).read_bytes() for name in before} == before
-    assert sorted(path.name for path in show.page.parent.iterdir()) == ["index.html", "page", "reel.mkv", "reel.mp4"]
+    assert build(show).read_bytes() == before
+    assert sorted(path.name for path in show.page.parent.iterdir()) == ["index.html", "page", "reel.mp4"]
 
 
 def test_a_reel_that_fails_leaves_the_last_one_in_place(show, monkeypatch):
-    before = build(show, "reel.mkv").read_bytes()
+    before = build(show).read_bytes()
     picture = reel.picture
     monkeypatch.setattr(reel, "picture", lambda shelf, name: picture(shelf, name) if name < "frame_005" else 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
-        build(show, "reel.mkv")
+        build(show)
 
-    assert show.page.with_name("reel.mkv").read_bytes() == before
+    assert show.page.with_name("reel.mp4").read_bytes() == before
     assert not list(show.page.parent.glob(".*"))
 
 
 def test_an_ffmpeg_without_x264_is_said_to_be_what_is_wrong(show, monkeypatch):
     monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
 
-    with pytest.raises(NoEncoder, match=r"PyAV .* was built without libx264.*install its wheel.*or set video_lossless"):
+    with pytest.raises(NoEncoder, match=r"PyAV .* was built without libx264.*install its wheel"):
         build(show)
-    build(show, "reel.mkv")
 
 
 def test_no_more_than_a_few_pictures_are_made_ahead(show, monkeypatch):

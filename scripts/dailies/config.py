@@ -51,6 +51,7 @@ PATHS = ("input_dir", "output_dir", "reference_dir", "mlflow_uri", "python_path"
 GONE = {
     "model_cache": "every output folder downloads its own models",
     "png_compression": "PNG files are always written in the fast way",
+    "video_lossless": "videos are H.264, the frames themselves are lossless",
 }
 """Keys of earlier versions, and what is done instead."""
 

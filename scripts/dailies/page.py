@@ -52,7 +52,7 @@ SAVE_SECONDS = 10
 HEADLINE = ("architecture", "epoch", "train_loss", "val_loss")
 """What ``metadata.json`` says of a model itself."""
 
-EXTRAS = ("contact_sheet.png", "side_by_side.mp4", "side_by_side.mkv")
+EXTRAS = ("contact_sheet.png", "side_by_side.mp4")
 """What else may lie beside the page, which then links to it."""
 
 RENDERED = ("frames", "fps", "seconds", "device", "precision", "tiled", "tile_size", "overlap")

@@ -1,6 +1,6 @@
 """The reel: every model beside the others in one video, with its name, the source and the reference first.
 
-H.264 as every browser plays it, or lossless. ``video`` is the other way round: it decodes the sequence from a video.
+H.264 as every browser plays it. ``video`` is the other way round: it decodes the sequence from a video.
 """
 
 import logging
@@ -28,8 +28,8 @@ from dailies.video import EXACT
 
 log = logging.getLogger(__name__)
 
-LARGEST, LARGEST_LOSSLESS = (3840, 2160), (16384, 16384)
-"""Pixels of a video: what browsers and their hardware play; what lossless decoders take."""
+LARGEST = (3840, 2160)
+"""Pixels of a video: what browsers and their hardware play."""
 
 ROW = 4
 """Pictures that stand in one row; more of them make a grid."""
@@ -76,49 +76,47 @@ def build(
     input_dir: Path,
     output: Path,
     fps: float | None,
-    lossless: bool = False,
     reference: Mapping[str, Path] | None = None,
     threads: int = 4,
 ) -> None:
-    """Write the reel of all ``models`` that were rendered to ``output``, an ``.mp4``, or an ``.mkv`` if ``lossless``.
+    """Write the reel of all ``models`` that were rendered to ``output``, an ``.mp4``.
 
     ``models`` are as ``shelves.gather`` takes them. H.264 is of 8 bits, 4:2:0, converted by and tagged with BT.709,
-    limited range, its index first, and at most 3840 × 2160 pixels, to which the pictures are reduced. Lossless is FFV1
-    of 8-bit RGB. How pictures differ from the frames is written below them. Frames are decoded and composed a few at a
-    time; one that is missing or cannot be read is said to be. The same inputs and ``threads`` give the same bytes.
-    Raises NoEncoder.
+    limited range, its index first, and at most 3840 × 2160 pixels, to which the pictures are reduced. How pictures
+    differ from the frames is written below them. Frames are decoded and composed a few at a time; one that is missing
+    or cannot be read is said to be. The same inputs and ``threads`` give the same bytes. Raises NoEncoder.
     """
-    if not lossless and "libx264" not in av.codecs_available:
+    if "libx264" not in av.codecs_available:
         raise NoEncoder(
             f"PyAV {av.__version__} was built without libx264, which writes H.264; "
-            "install its wheel from PyPI (pip install --force-reinstall av), or set video_lossless"
+            "install its wheel from PyPI (pip install --force-reinstall av)"
         )
     shot = load_sequence(sequence)
     shelves = gather(shot, models, input_dir=input_dir, reference=reference)
     scale = max(shelf.scale for shelf in shelves)
     frame = (round(max(f.width for f in shot.frames) * scale), round(max(f.height for f in shot.frames) * scale))
-    plan = layout(len(shelves), frame, most=LARGEST_LOSSLESS if lossless else LARGEST)
+    plan = layout(len(shelves), frame)
     rate = Fraction(fps or shot.fps or FPS).limit_denominator(1001)
     draft = output.with_name(f".{output.name}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _encode(draft, _composed(shot, shelves, plan, threads=threads), plan.size, rate, lossless, threads)
+        _encode(draft, _composed(shot, shelves, plan, threads=threads), plan.size, rate, threads)
         draft.replace(output)
     finally:
         draft.unlink(missing_ok=True)
     log.info("%d pictures of %d frames, %d x %d pixels; %s", len(shelves), len(shot.frames), *plan.size, output.name)
 
 
-def layout(count: int, frame: tuple[int, int], *, most: tuple[int, int]) -> Layout:
+def layout(count: int, frame: tuple[int, int]) -> Layout:
     """Arrange ``count`` pictures of frames of (width, height): a row of up to four, else the grid that shows most."""
     zoom = math.ceil(NARROWEST / frame[0]) if frame[0] < NARROWEST else 1
     width, height = frame[0] * zoom, frame[1] * zoom
     best = None
     for columns in [count] if count <= ROW else range(1, count + 1):
         rows = -(-count // columns)
-        room = (most[0] / (columns * width), (most[1] - (rows + 1) * CAPTION) / (rows * height))
+        room = (LARGEST[0] / (columns * width), (LARGEST[1] - (rows + 1) * CAPTION) / (rows * height))
         factor = min(1, *room)
-        shape = abs(math.log(columns * width / (rows * height) * most[1] / most[0]))  # of two, that of a screen
+        shape = abs(math.log(columns * width / (rows * height) * LARGEST[1] / LARGEST[0]))  # of two, that of a screen
         if best is None or (factor, -shape) > best[0]:
             best = (factor, -shape), columns, rows
     (factor, _), columns, rows = best
@@ -162,44 +160,29 @@ def _notes(shelves: Sequence[Shelf], plan: Layout) -> str:
     return ", ".join(said)
 
 
-def _encode(
-    path: Path,
-    pictures: Iterator[np.ndarray],
-    size: tuple[int, int],
-    rate: Fraction,
-    lossless: bool,
-    threads: int,
-) -> None:
-    options = {"fflags": "+bitexact"} if lossless else {"movflags": "+faststart"}  # else Matroska draws an identity
+def _encode(path: Path, pictures: Iterator[np.ndarray], size: tuple[int, int], rate: Fraction, threads: int) -> None:
     # a bare name with a colon would be taken for an address
-    with av.open(f"file:{path}", "w", format="matroska" if lossless else "mp4", options=options) as container:
-        stream = container.add_stream("ffv1" if lossless else "libx264", rate=rate)
+    with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height = size
         codec = stream.codec_context
         codec.thread_count = max(1, threads)
-        if lossless:
-            stream.pix_fmt = "bgr0"
-            codec.options = {"level": "3", "slicecrc": "1", "g": "1"}
-        else:
-            stream.pix_fmt = "yuv420p"
-            codec.colorspace = codec.color_primaries = codec.color_trc = BT709
-            codec.color_range = ColorRange.MPEG
-            # a key frame every half second: the video is stepped through
-            codec.options = {"crf": str(QUALITY), "preset": "fast", "g": str(max(1, round(rate / 2)))}
+        stream.pix_fmt = "yuv420p"
+        codec.colorspace = codec.color_primaries = codec.color_trc = BT709
+        codec.color_range = ColorRange.MPEG
+        # a key frame every half second: the video is stepped through
+        codec.options = {"crf": str(QUALITY), "preset": "fast", "g": str(max(1, round(rate / 2)))}
         for number, pixels in enumerate(pictures):
-            frame = _converted(pixels, stream.pix_fmt)
+            frame = _converted(pixels)
             frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 
-def _converted(pixels: np.ndarray, pix_fmt: str) -> av.VideoFrame:
+def _converted(pixels: np.ndarray) -> av.VideoFrame:
     """Convert RGB to what is encoded. FFmpeg, if it is not told, converts by BT.601 and does not say so."""
-    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-    if pix_fmt == "bgr0":
-        return frame.reformat(format=pix_fmt)
-    return frame.reformat(
-        format=pix_fmt,
+    return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+        format="yuv420p",
         src_colorspace=Colorspace.ITU709,
         dst_colorspace=Colorspace.ITU709,
         src_color_range=ColorRange.JPEG,

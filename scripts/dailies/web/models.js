@@ -15,11 +15,7 @@ const Models = (() => {
   const extras = document.getElementById("extras");
 
   const GROUPS = { mean: "Means over the frames", metric: "Metrics", param: "Parameters", fact: "Model and render" };
-  const EXTRAS = {
-    "contact_sheet.png": "Contact sheet",
-    "side_by_side.mp4": "Video",
-    "side_by_side.mkv": "Lossless video",
-  };
+  const EXTRAS = { "contact_sheet.png": "Contact sheet", "side_by_side.mp4": "Video" };
 
   function row(id, digit) {
     const item = element("li");

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.download import discard
+from dailies.layout import discard
 from dailies.logs import job_log
 from dailies.metadata import describe
 from dailies.reference import found

@@ -13,9 +13,10 @@ import torch
 from conftest import grey_checkpoint
 from dailies import files, trial
 from dailies.catalog import candidates
-from dailies.download import RECEIPT, download, loading_digest, receive
+from dailies.download import download, loading_digest, receive
 from dailies.entities import Run
 from dailies.errors import ArtifactDamaged, DownloadError
+from dailies.layout import RECEIPT
 from dailies.store import TrackingStore
 from program_files import onnx_model, proto
 from stores import configured, sqlite_shelf

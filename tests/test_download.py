@@ -14,9 +14,10 @@ import torch
 from dailies import download as module
 from dailies import files
 from dailies.catalog import Artifact
-from dailies.download import RECEIPT, discard, download, receive
+from dailies.download import download, receive
 from dailies.entities import StoredFile
 from dailies.errors import DownloadError, StoreError
+from dailies.layout import RECEIPT, discard
 from dailies.manifest import basis
 from dailies.store import TrackingStore
 from hypothesis import given, settings

@@ -8,9 +8,10 @@ from unittest.mock import patch
 import pytest
 from dailies import files
 from dailies.discovery import discover
-from dailies.download import RECEIPT, download
+from dailies.download import download
 from dailies.entities import Experiment, LoggedModel, StoredFile, read_run
 from dailies.errors import StoreError
+from dailies.layout import RECEIPT
 from dailies.locations import Locations
 from dailies.logs import job_log
 from dailies.naming import LONGEST

@@ -71,5 +71,5 @@ def test_the_scripts_of_the_project_use_what_they_import():
     scripts = Path(sources.__file__).parents[1]
     names = {path.stem for path in sources._imported(scripts / "compare.py")}
 
-    assert names == {"__init__", "leaderboard", "logs", "page", "training"}
+    assert names == {"__init__", "leaderboard", "logs", "page", "reference", "training"}
     assert len({sources.digest(path) for path in scripts.glob("*.py")}) == len(list(scripts.glob("*.py")))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dailies import estimates, files, manifest
-from dailies.download import WHOLE
 from dailies.errors import DiskError
+from dailies.layout import WHOLE
 from dailies.sequence import Frame, Sequence
 from dailies.text import counted, in_bytes
 

@@ -15,6 +15,7 @@ from dailies import files, trial
 from dailies.catalog import INDEX, WEIGHTS, Artifact, recorded
 from dailies.entities import StoredFile
 from dailies.errors import AccessRefused, ArtifactDamaged, ArtifactGone, DailiesError, DownloadError
+from dailies.layout import DRAFT, FIRST, RECEIPT, WHOLE
 from dailies.manifest import is_due
 from dailies.store import TrackingStore, open_store
 from dailies.text import clean, counted, few, redacted
@@ -32,12 +33,6 @@ LARGEST_INDEX, MOST_EXTERNAL = 64 * 2**20, 10_000
 
 ARCHIVES = (".zip", ".npz", ".whl", ".jar", ".egg", ".xlsx", ".docx", ".pptx")
 """Endings of zips that hold no network."""
-
-RECEIPT, DRAFT, WHOLE = "download.json", "draft", "artifact"
-"""What lies in a model's folder of weights: how its download went, files that are on their way, files that arrived."""
-
-FIRST = "first"
-"""Where the files of the first candidate wait while others are tried."""
 
 PATIENCE, LOOK = 300, 1
 """Seconds without a sign of life from any render until a download no longer waits for one, and between two looks."""
@@ -346,12 +341,6 @@ def is_same_artifact(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def loading_digest(record: Mapping[str, Any], loading: Mapping[str, Any]) -> str:
     """Return the digest of all but the files that decides which network an artifact becomes."""
     return files.digest([record.get("architecture"), record.get("hints"), loading])
-
-
-def discard(folder: Path) -> None:
-    """Delete a model's files, which are rendered; the receipt stays, for other shards of the model depend on it."""
-    for name in (DRAFT, WHOLE, FIRST):
-        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _take_place(folder: Path, state: Path, most: int) -> None:

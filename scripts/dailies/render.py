@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import dailies
 from dailies import devices, files
-from dailies.download import RECEIPT, WHOLE, is_same_artifact, loading_digest
+from dailies.download import is_same_artifact, loading_digest
 from dailies.errors import DailiesError
+from dailies.layout import RECEIPT, WHOLE
 from dailies.manifest import Entry, Manifest, basis, forget, keys_of, restore_names
 from dailies.pipeline import Route, begin, naming, read, render_frames
 from dailies.sequence import Frame, split

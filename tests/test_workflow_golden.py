@@ -7,6 +7,7 @@ import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import REPOSITORY, Studio, jobs
@@ -50,10 +51,11 @@ def times(studio: Studio) -> dict[str, int]:
     return {path: Path(path).stat().st_mtime_ns for path in pixels(studio)}
 
 
-def notes(studio: Studio) -> dict[str, bytes]:
-    """Read what is noted of frames, which holds how long each took, and of downloads."""
-    paths = [*studio.state.glob("frames/*/*"), *studio.state.glob("weights/*/*")]
-    return {str(path): path.read_bytes() for path in paths}
+def notes(studio: Studio) -> dict[str, Any]:
+    """Read what is noted of frames, which holds how long each took, and of downloads: those of spoilt files fail."""
+    manifests = {str(path): path.read_bytes() for path in studio.state.glob("frames/*/*")}
+    receipts = {str(path): json.loads(path.read_text()) for path in studio.state.glob("weights/*/*")}
+    return manifests | {path: (receipt["status"], receipt["sha256"]) for path, receipt in receipts.items()}
 
 
 def spoil(path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from dailies.architectures import ARCHITECTURES, build
+from dailies.architectures import ARCHITECTURES, build, settings_in
 from dailies.errors import LoadError
+from dailies.weights import groups
 from torch import nn
 
 SMALL_NAFNET = {
@@ -195,10 +196,8 @@ def test_dropout_does_nothing_in_evaluation():
 @pytest.mark.parametrize(
     ("name", "config", "words"),
     [
-        ("unet", {"depth": 5}, "does not know depth; it knows in_channels, out_channels, base_channels"),
         ("unet", {"base_channels": "64"}, "cannot build unet"),
         ("nafnet", {"size": "huge"}, "'huge'; its sizes are small, base, large"),
-        ("nafnet", {"size": "small", "blocks": 3}, "does not know blocks; it knows size"),
         ("nafnet", {"size": "small", "width": 7}, "width must be even and positive, not 7"),
         ("nafnet", {"size": "small", "encoder_blocks": [1]}, "as many encoder as decoder levels"),
         ("nafnet", {"size": "small", "middle_blocks": [1]}, "cannot build nafnet"),
@@ -207,6 +206,20 @@ def test_dropout_does_nothing_in_evaluation():
 def test_wrong_model_config_is_named(name, config, words):
     with pytest.raises(LoadError, match=words):
         build(name, config)
+
+
+def test_settings_that_a_network_does_not_know_are_passed_over():
+    assert build("unet", {"base_channels": 2, "depth": 5}).outc.in_channels == 2
+
+
+@pytest.mark.parametrize("name", ["unet", "nafnet"])
+def test_settings_are_read_from_the_weights(name):
+    sizes = {"unet": {"in_channels": 1, "out_channels": 4, "base_channels": 3}}
+    sizes["nafnet"] = {"in_channels": 1, "out_channels": 4, "width": 6}
+    sizes["nafnet"] |= {"encoder_blocks": [1, 2], "middle_blocks": 3, "decoder_blocks": [2, 1]}
+    weights = {f"net.{key}": values for key, values in build(name, sizes[name]).state_dict().items()}
+
+    assert settings_in(name, groups({"state_dict": weights})) == [sizes[name]]
 
 
 def stirred(network: nn.Module) -> nn.Module:

@@ -59,7 +59,7 @@ def test_a_file_that_holds_no_backbone_is_refused_where_there_is_torch(tmp_path,
     with pytest.raises(ConfigError) as error:
         backbone.checked(path)
     assert str(error.value) == (
-        f"lpips_backbone {path} cannot be used: own.pth is damaged or not a checkpoint that torch wrote: "
+        f"lpips_backbone {path} cannot be used: own.pth is not a checkpoint that torch wrote: "
         f"it begins with 'junk'; {ADVICE}"
     )
     monkeypatch.setattr(backbone, "find_spec", lambda name: None if name == "torch" else importlib.util.find_spec(name))

@@ -288,7 +288,7 @@ KINDS = {
     ),
     "website": Kind(
         saved(b"<!DOCTYPE html>"),
-        error="best.pth is damaged or not a checkpoint that torch wrote: it is a web page or XML; known",
+        error="best.pth is not a checkpoint that torch wrote: it is a web page or XML; known",
     ),
     "optimizer": Kind(saved({"lr": 0.1}), error="best.pth holds a dict with the keys 'lr', and no weights: a dict of"),
 }

@@ -250,7 +250,8 @@ class Spy:
     """A pickle that writes down the environment of the process that loads it."""
 
     def __reduce__(self) -> tuple:
-        return exec, ("import json, os; open('environ.json', 'w').write(json.dumps(dict(os.environ)))",)
+        code = "import json, os; open('environ.json', 'w').write(json.dumps(dict(os.environ)))"
+        return os.system, (f'{sys.executable} -c "{code}"',)
 
 
 def spying(studio: Studio, run_id: str) -> nn.Module:
@@ -290,7 +291,7 @@ KINDS = {
         saved(b"<!DOCTYPE html>"),
         error="best.pth is not a checkpoint that torch wrote: it is a web page or XML; known",
     ),
-    "optimizer": Kind(saved({"lr": 0.1}), error="best.pth holds a dict with the keys 'lr', and no weights: a dict of"),
+    "optimizer": Kind(saved({"lr": 0.1}), error="best.pth holds a dict with the keys 'lr', and no weights: no dict"),
 }
 
 

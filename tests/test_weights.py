@@ -166,6 +166,15 @@ def test_averaged_parameters_are_completed_by_the_statistics_of_the_weights_that
     assert torch.equal(state["1.running_mean"], STATE["1.running_mean"])
 
 
+def test_averaged_parameters_are_not_completed_by_a_discriminator_of_the_same_shapes():
+    judge = network(bias=300.0).state_dict()
+
+    state, _ = filled({"netD": judge, "model": OTHER, "ema": PARAMETERS})
+
+    assert torch.equal(state["0.weight"], STATE["0.weight"])
+    assert torch.equal(state["1.running_mean"], OTHER["1.running_mean"])
+
+
 def test_of_several_weights_that_fit_the_usual_ones_are_used_and_it_is_said():
     state, notes = filled({"best": OTHER, "state_dict": STATE})
 

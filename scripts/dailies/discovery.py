@@ -106,7 +106,7 @@ def refuse_nothing(config: Mapping[str, Any], state: Path) -> None:
     if not seen.found:
         passed_over = [*seen.skipped, *unseen(store, selection, seen)]
         files.write_json(state / "skipped.json", [asdict(run) for run in passed_over])
-        raise StoreError(_nothing_found(store, selection, passed_over))
+        raise StoreError("store.nothing_found", _nothing_found(store, selection, passed_over))
 
 
 def _plain(listed: tuple[StoredFile, ...] | StoreError) -> Any:

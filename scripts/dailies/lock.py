@@ -34,18 +34,22 @@ def take(state: Path) -> None:
         state.mkdir(parents=True, exist_ok=True)
         lock = _acquired(state)
     except OSError as error:
-        raise ConfigError(f"{_named(state)} cannot be written to: {files.reason(error, state)}") from None
+        raise ConfigError(
+            "output.not_writable", f"{_named(state)} cannot be written to: {files.reason(error, state)}"
+        ) from None
     holder = _holder(state)
     if lock is None:
         raise FolderInUse(
+            "output.in_use",
             f"{_named(state)} is in use by another invocation{_described(holder)}; "
-            "wait for it, or set another output_dir"
+            "wait for it, or set another output_dir",
         )
     if holder and holder["host"] != socket.gethostname():
         os.close(lock)
         raise FolderInUse(
+            "output.in_use_elsewhere",
             f"{_named(state)} is in use by an invocation on another machine{_described(holder)}; wait for it, or if it "
-            f"no longer runs there, snakemake --unlock or delete {state / NAME}"
+            f"no longer runs there, snakemake --unlock or delete {state / NAME}",
         )
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     os.ftruncate(lock, 0)

@@ -453,21 +453,21 @@ def _failure(text: str, said: str) -> LoadError:
 
     It is Unfit where another size may do.
     """
-    text = f"{text} ({said})"
+    failed = f"{text} ({said})"
     if re.search(r"missing \d+ required|missing value for argument", said):
         return LoadError(
-            "model.needs_more_inputs", f"{text}; it takes more than an image, so {WRAP} that supplies the rest"
+            "model.needs_more_inputs", f"{failed}; it takes more than an image, so {WRAP} that supplies the rest"
         )
     if "channels" in said:
         return LoadError(
             "model.wrong_channels",
-            f"{text}; set channels in signatures, and extra_channels where some are not of the picture",
+            f"{failed}; set channels in signatures, and extra_channels where some are not of the picture",
         )
     if SIZES.search(said):
         return Unfit(
-            "model.wrong_size", text, "set multiple in signatures, or tile where the network takes one size only"
+            "model.wrong_size", failed, "set multiple in signatures, or tile where the network takes one size only"
         )
-    return Unfit("model.does_not_run", text, f"where it takes something else than one image, {WRAP} that takes one")
+    return Unfit("model.does_not_run", failed, f"where it takes something else than one image, {WRAP} that takes one")
 
 
 def _called(name: str, parts: list[Part], result: Any) -> Part:

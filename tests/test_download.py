@@ -308,7 +308,7 @@ def test_the_reason_of_a_failure_is_said_where_another_invocation_has_taken_the_
 
     def damaged(path, name, **about):
         module.shutil.rmtree(Layout(tmp_path).weights("model").folder)
-        raise DownloadError(f"{name} is damaged")
+        raise DownloadError("artifact.damaged", f"{name} is damaged")
 
     monkeypatch.setattr(module, "_verify", damaged)
 

@@ -71,7 +71,7 @@ class Hostile(TrackingStore):
 
     def _remote_files(self, artifact_uri):
         if "refuse" in artifact_uri:
-            raise StoreError(f"MLflow says: {artifact_uri}")
+            raise StoreError("store.refused", f"MLflow says: {artifact_uri}")
         return (StoredFile(path, 3) for path in self._paths)
 
     def fetch(self, artifact_uri, path, folder):

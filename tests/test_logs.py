@@ -42,9 +42,9 @@ def test_a_log_holds_all_that_a_job_says(path):
 
 
 def test_an_error_for_the_user_ends_the_log_and_the_job(path):
-    lines, code = failed(path, LoadError("best.pth is damaged"))
+    lines, code = failed(path, LoadError("model.damaged", "best.pth is damaged"))
 
-    assert lines == ["on the way", "failed: best.pth is damaged"]
+    assert lines == ["on the way", "failed: best.pth is damaged [model.damaged]"]
     assert code == 1
 
 
@@ -64,7 +64,7 @@ def test_an_interruption_is_passed_on(path, stop):
         raise stop
 
 
-@pytest.mark.parametrize("error", [None, LoadError("x"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [None, LoadError("model.x", "x"), KeyboardInterrupt()])
 def test_everything_is_as_before_when_a_job_is_over(path, error):
     root = logging.getLogger()
     before = (sys.stdout, sys.stderr, list(root.handlers), root.level, warnings.showwarning)
@@ -81,11 +81,11 @@ def test_everything_is_as_before_when_a_job_is_over(path, error):
 
 
 def test_a_log_starts_anew(path):
-    failed(path, LoadError("first"))
+    failed(path, LoadError("model.first", "first"))
 
-    lines, _ = failed(path, LoadError("second"))
+    lines, _ = failed(path, LoadError("model.second", "second"))
 
-    assert lines == ["on the way", "failed: second"]
+    assert lines == ["on the way", "failed: second [model.second]"]
 
 
 def test_text_that_no_encoding_holds_is_logged(path):

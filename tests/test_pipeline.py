@@ -229,7 +229,7 @@ def test_a_frame_that_changed_ends_the_job_with_its_own_message(line):
 
 
 def test_an_engine_that_fails_ends_the_job_and_names_the_frame(line):
-    line.engine.before[8] = fail(RenderError("output is not finite"))
+    line.engine.before[8] = fail(RenderError("render.not_finite", "output is not finite"))
 
     with pytest.raises(RenderError, match=r"^output is not finite at frame 007\.png$"):
         line.run()
@@ -238,7 +238,7 @@ def test_an_engine_that_fails_ends_the_job_and_names_the_frame(line):
 
 
 def test_an_engine_that_fails_late_ends_the_job_and_names_the_frame(line):
-    line.engine.late[8] = fail(RenderError("output is not finite"))
+    line.engine.late[8] = fail(RenderError("render.not_finite", "output is not finite"))
 
     with pytest.raises(RenderError, match=r"^output is not finite at frame 007\.png$"):
         line.run()
@@ -363,7 +363,7 @@ def test_a_batch_that_fails_is_begun_one_by_one_and_the_frame_is_named(line):
 
     def failing(pixels, dtype):
         if np.array_equal(pixels, bad):
-            raise RenderError("output is not finite")
+            raise RenderError("render.not_finite", "output is not finite")
         return submit(pixels, dtype)
 
     line.engine.submit = failing

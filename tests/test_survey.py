@@ -228,7 +228,7 @@ def test_an_odd_listing_of_one_run_does_not_stop_the_others(shelf, scene, monkey
 
     def refuse(folder):
         if bad in str(folder):
-            raise StoreError(f"the artifacts in {folder} cannot be read: Permission denied")
+            raise StoreError("artifact.unreadable", f"the artifacts in {folder} cannot be read: Permission denied")
         return entries(folder)
 
     monkeypatch.setattr(store, "_entries", refuse)

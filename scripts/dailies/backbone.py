@@ -32,7 +32,8 @@ def linear() -> Path:
     path = Path(package.origin).parent / "weights" / "v0.1" / "alex.pth" if package and package.origin else None
     if path is None or not path.is_file():
         raise ConfigError(
-            "the package lpips lacks weights/v0.1/alex.pth; pip install --force-reinstall --no-deps lpips"
+            "measure.lpips_incomplete",
+            "the package lpips lacks weights/v0.1/alex.pth; pip install --force-reinstall --no-deps lpips",
         )
     return path
 
@@ -57,7 +58,9 @@ def checked(path: Path) -> str | None:
     try:
         published = digests(path)[0] == PUBLISHED
     except OSError as error:
-        raise ConfigError(f"lpips_backbone {path} cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            "measure.backbone_unreadable", f"lpips_backbone {path} cannot be read: {error.strerror}"
+        ) from error
     if published:
         return None
     if find_spec("torch"):

@@ -82,7 +82,10 @@ def layout_of(data: bytes, name: str) -> Layout:
     try:
         (start,), (size,) = struct.unpack_from("<I", data, 10), struct.unpack_from("<I", data, FILE_HEADER)
         if size not in HEADERS:
-            raise SequenceError(f"frame {name} cannot be read: its header of {size} bytes is of no known version")
+            raise SequenceError(
+                "frame.unknown_header",
+                f"frame {name} cannot be read: its header of {size} bytes is of no known version",
+            )
         short = size in {CORE, OS2_SHORT}
         kind = {CORE: "<HHHH", OS2_SHORT: "<IIHH"}.get(size, "<iiHH")
         width, height, _, bits = struct.unpack_from(kind, data, FILE_HEADER + 4)
@@ -92,17 +95,21 @@ def layout_of(data: bytes, name: str) -> Layout:
         fields = compression in {FIELDS, ALPHA_FIELDS} and size != OS2
         masks = struct.unpack_from("<4I", data, FILE_HEADER + INFO) if fields else (0, 0, 0, 0)
     except struct.error as error:
-        raise SequenceError(f"frame {name} cannot be read: it is truncated") from error
+        raise SequenceError("frame.truncated", f"frame {name} cannot be read: it is truncated") from error
     if what := _refusal(size, bits, compression):
-        raise SequenceError(f"frame {name} is a BMP that holds {what}; convert it to PNG first")
+        raise SequenceError(
+            "frame.unsupported_content", f"frame {name} is a BMP that holds {what}; convert it to PNG first"
+        )
     if not fields:
         masks = USUAL_MASKS.get(bits, masks)
     elif compression == FIELDS and size < 56:
         masks = (*masks[:3], 0)
     if width <= 0 or not height or width * abs(height) * 4 > LARGEST:
-        raise SequenceError(f"frame {name} cannot be read: its size is {width}×{abs(height)}")
+        raise SequenceError("frame.impossible_size", f"frame {name} cannot be read: its size is {width}×{abs(height)}")
     if bits in USUAL_MASKS and not _are_fields([*masks[:3], *[masks[3]] * bool(masks[3])]):
-        raise SequenceError(f"frame {name} cannot be read: the bits of its colours are not apart, in one piece each")
+        raise SequenceError(
+            "frame.bad_masks", f"frame {name} cannot be read: the bits of its colours are not apart, in one piece each"
+        )
     return Layout(
         size=size,
         start=start,
@@ -143,7 +150,7 @@ def _palette(data: bytes, size: int, start: int, bits: int, colours: int, name: 
     place = FILE_HEADER + size
     count = max(0, min(colours or 1 << bits, (min(start, len(data)) - place) // step))
     if not count:
-        raise SequenceError(f"frame {name} cannot be read: it has no palette")
+        raise SequenceError("frame.no_palette", f"frame {name} cannot be read: it has no palette")
     entries = np.frombuffer(data, np.uint8, count * step, place).reshape(count, step)
     return entries[:, 2::-1]
 
@@ -152,7 +159,7 @@ def _rows(layout: Layout, data: bytes, name: str) -> np.ndarray:
     """Return the bytes of each row, from the top."""
     stride = -(-layout.width * layout.bits // 32) * 4
     if layout.start + stride * layout.height > len(data):
-        raise SequenceError(f"frame {name} cannot be read: it is truncated")
+        raise SequenceError("frame.truncated", f"frame {name} cannot be read: it is truncated")
     rows = np.frombuffer(data, np.uint8, stride * layout.height, layout.start).reshape(layout.height, stride)
     return rows if layout.top_down else np.ascontiguousarray(rows[::-1])
 
@@ -165,7 +172,7 @@ def _unrolled(layout: Layout, data: bytes, name: str) -> np.ndarray:
     runs = data[layout.start : end]
     # they end with a mark, after which there may be padding
     if end > len(data) or not runs.rstrip(b"\0").endswith(b"\x01"):
-        raise SequenceError(f"frame {name} cannot be read: it is truncated")
+        raise SequenceError("frame.truncated", f"frame {name} cannot be read: it is truncated")
     header = struct.pack(
         "<IiiHHIIiiII", INFO, layout.width, layout.height, 1, layout.bits, layout.compression, len(runs), 0, 0, 0, 0
     )
@@ -177,9 +184,11 @@ def _unrolled(layout: Layout, data: bytes, name: str) -> np.ndarray:
     try:
         frames = [*context.decode(av.Packet(plain)), *context.decode(None)]
     except av.FFmpegError as error:
-        raise SequenceError(f"frame {name} cannot be read: its run lengths are damaged") from error
+        raise SequenceError(
+            "frame.bad_run_lengths", f"frame {name} cannot be read: its run lengths are damaged"
+        ) from error
     if not frames:
-        raise SequenceError(f"frame {name} cannot be read: its run lengths are damaged")
+        raise SequenceError("frame.bad_run_lengths", f"frame {name} cannot be read: its run lengths are damaged")
     indices, _ = frames[0].to_ndarray()
     return indices[::-1] if layout.top_down else indices
 

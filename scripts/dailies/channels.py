@@ -111,13 +111,15 @@ def find_channels(file: oiio.ImageInput, name: str, layer: str | None = None) ->
     usual = _usual(coloured, view) or _grey(specs[0], among=coloured)
     taken = _asked_for(layers, layer, view, name) if layer else usual
     if taken is None:
-        raise SequenceError(_refusal(specs[0], coloured, name))
+        raise _refusal(specs[0], coloured, name)
     if len(specs) > 1:
         file.seek_subimage(taken.part, 0)
     spec = specs[taken.part]
     is_difference = len(taken.colour) == 1 and _is_difference(spec, taken.prefix)
     if is_difference or spec.get_string_attribute("tiff:ColorSpace") == "CIELAB":
-        raise SequenceError(f"frame {name} holds lightness and two colour differences; convert it to RGB first")
+        raise SequenceError(
+            "frame.not_rgb", f"frame {name} holds lightness and two colour differences; convert it to RGB first"
+        )
     others = [index for index in range(spec.nchannels) if index not in (*taken.colour, taken.alpha)]
     written = {"r", "g", "b"} | ({"a"} if taken.alpha is not None else set()) if len(taken.colour) > 1 else {"y", "a"}
     hiding = _hiding(taken, usual, coloured)
@@ -228,10 +230,13 @@ def _asked_for(layers: Sequence[Layer], asked: str, view: str, name: str) -> Lay
             return taken
         if found:
             listed = few([each.name for each in found], most=LISTED)
-            raise SequenceError(f"frame {name} has several layers '{asked}': {listed}; set layer to one of them")
+            raise SequenceError(
+                "frame.ambiguous_layer",
+                f"frame {name} has several layers '{asked}': {listed}; set layer to one of them",
+            )
     listed = few([each.name for each in layers], most=LISTED)
     advice = "Set layer to one of them or to none"
-    raise SequenceError(f"frame {name} has no layer '{asked}'; its layers: {listed}. {advice}")
+    raise SequenceError("frame.no_layer", f"frame {name} has no layer '{asked}'; its layers: {listed}. {advice}")
 
 
 def _grey(spec: oiio.ImageSpec, among: Sequence[Layer] = ()) -> Layer | None:
@@ -266,16 +271,23 @@ def _note(taken: Layer, layers: Sequence[Layer], *, asked: bool) -> str:
     return f"layer {taken.name} is rendered{beside}" + ("; set layer to choose another" if others and not asked else "")
 
 
-def _refusal(spec: oiio.ImageSpec, layers: Sequence[Layer], name: str) -> str:
+def _refusal(spec: oiio.ImageSpec, layers: Sequence[Layer], name: str) -> SequenceError:
     if spec.deep and not layers:
-        return f"frame {name} is a deep image; flatten it first"
+        return SequenceError("frame.deep_image", f"frame {name} is a deep image; flatten it first")
     if layers:
         listed = few([each.name for each in layers], most=LISTED)
-        return f"frame {name} has several layers that could be its picture: {listed}; set layer to one of them"
+        return SequenceError(
+            "frame.ambiguous_layer",
+            f"frame {name} has several layers that could be its picture: {listed}; set layer to one of them",
+        )
     if _is_difference(spec, ""):
-        return f"frame {name} holds lightness and two colour differences; convert it to RGB first"
+        return SequenceError(
+            "frame.not_rgb", f"frame {name} holds lightness and two colour differences; convert it to RGB first"
+        )
     listed = few(spec.channelnames, most=LISTED)
-    return f"frame {name} has no channels R, G and B that are its picture; its channels: {listed}"
+    return SequenceError(
+        "frame.no_colour", f"frame {name} has no channels R, G and B that are its picture; its channels: {listed}"
+    )
 
 
 def depth_of(spec: oiio.ImageSpec, channels: Channels, name: str) -> np.dtype:
@@ -283,15 +295,20 @@ def depth_of(spec: oiio.ImageSpec, channels: Channels, name: str) -> np.dtype:
     kinds = {str(_format(spec, index)) for index in (*channels.colour, channels.alpha) if index is not None}
     photometric = spec.get_int_attribute("tiff:PhotometricInterpretation", -1)
     if photometric in RAW:
-        raise SequenceError(f"frame {name} is a TIFF that holds {RAW[photometric]}, which is no picture")
+        raise SequenceError(
+            "frame.not_a_picture", f"frame {name} is a TIFF that holds {RAW[photometric]}, which is no picture"
+        )
     bits, whole = spec.get_int_attribute("oiio:BitsPerSample"), 8 * spec.format.basesize()
     depths = DEPTHS | INTEGERS if photometric >= 0 and bits == whole else DEPTHS
     if others := sorted(kinds - depths.keys()):
         raise SequenceError(
-            f"frame {name} holds values of type {others[0]}; allowed are 8 and 16 bits and floating-point numbers"
+            "frame.unsupported_depth",
+            f"frame {name} holds values of type {others[0]}; allowed are 8 and 16 bits and floating-point numbers",
         )
     if "double" in kinds and spec.tile_width:  # OpenImageIO 3.2.2 gives what was in memory before
-        raise SequenceError(f"frame {name} holds tiles of 64-bit numbers; convert it to 32 bits first")
+        raise SequenceError(
+            "frame.tiles_of_64_bit", f"frame {name} holds tiles of 64-bit numbers; convert it to 32 bits first"
+        )
     return depths[min(kinds)]
 
 

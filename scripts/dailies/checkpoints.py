@@ -153,8 +153,12 @@ def _read_file(path: Path, *, trusted: bool) -> Checkpoint | nn.Module:
     held = groups(found)
     if not held:
         if names:
-            raise LoadError(f"{file} needs {listed(names)} to be loaded, which can run code; {TRUST}")
-        raise UnknownKind(f"{file} holds {described(found)}, and no weights: no dict of tensors at any depth")
+            raise LoadError(
+                "model.needs_permission", f"{file} needs {listed(names)} to be loaded, which can run code; {TRUST}"
+            )
+        raise UnknownKind(
+            "model.no_tensors", f"{file} holds {described(found)}, and no weights: no dict of tensors at any depth"
+        )
     _refuse_hollow(held, file)
     outer = inert.plain({k: value for k, value in _entries(found).items() if not _is_state(k, value)})
     config, config_from = _config(outer, _beside(path))
@@ -263,7 +267,10 @@ def _refuse_hollow(held: Iterable[Group], file: str) -> None:
             continue
         claimed = values.numel() * values.element_size()
         if claimed > values.untyped_storage().nbytes() + HOLLOW:
-            raise LoadError(f"{file} claims {claimed / 1e9:.1f} GB for {shown(name)}, far more than it holds")
+            raise LoadError(
+                "model.oversized_tensor",
+                f"{file} claims {claimed / 1e9:.1f} GB for {shown(name)}, far more than it holds",
+            )
 
 
 def _facts(outer: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,7 +301,10 @@ def _safetensors(path: Path) -> Checkpoint:
     state, about = _safe_tensors(path)
     outer = {key: _from_text(text) for key, text in about.items() if not key.startswith("dailies.")}
     if EXACT in about and not isinstance(outer[EXACT], Mapping):
-        raise LoadError(f"the model_config in the metadata of {file} is not a dict in JSON: {shown(about[EXACT])}")
+        raise LoadError(
+            "model.bad_config_metadata",
+            f"the model_config in the metadata of {file} is not a dict in JSON: {shown(about[EXACT])}",
+        )
     config, config_from = _config(outer, _beside(path))
     return Checkpoint(
         file=file,
@@ -318,7 +328,9 @@ def _safe_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             state = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118, it is no dict
             return state, dict(archive.metadata() or {})
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise LoadError(f"{file} is damaged or not a safetensors file: {shown(str(error))}") from error
+        raise LoadError(
+            "model.damaged_safetensors", f"{file} is damaged or not a safetensors file: {shown(str(error))}"
+        ) from error
 
 
 def _from_text(text: str) -> Any:
@@ -335,9 +347,11 @@ def _indexed(path: Path) -> list[str]:
     try:
         parts = sorted({str(part) for part in json.loads(path.read_bytes())["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LoadError(f"{file} is not an index of weights: it has no weight_map of names to files") from error
+        raise LoadError(
+            "model.bad_index", f"{file} is not an index of weights: it has no weight_map of names to files"
+        ) from error
     if outside := [part for part in parts if Path(part).name != part]:
-        raise LoadError(f"{file} names files outside of its folder: {listed(outside)}")
+        raise LoadError("model.part_outside_folder", f"{file} names files outside of its folder: {listed(outside)}")
     return parts
 
 
@@ -345,7 +359,10 @@ def _all_parts(path: Path, part: re.Match[str]) -> list[str]:
     """Return the names of all files of a model that is kept in several, of which one is given."""
     count, digits = int(part[2]), len(part[1])
     if count > MOST_PARTS:
-        raise LoadError(f"{shown(path.name)} is one of {count} files; a model of more than {MOST_PARTS} is not read")
+        raise LoadError(
+            "model.too_many_parts",
+            f"{shown(path.name)} is one of {count} files; a model of more than {MOST_PARTS} is not read",
+        )
     before, after = path.name[: part.start(1)], path.name[part.end(1) :]
     return [f"{before}{number:0{digits}}{after}" for number in range(1, count + 1)]
 
@@ -361,12 +378,17 @@ def _sharded(path: Path, parts: Sequence[str], *, trusted: bool) -> Checkpoint:
     """
     file = shown(path.name)
     if missing := [part for part in parts if not (path.parent / part).is_file()]:
-        raise LoadError(f"{file} is of {len(parts)} files, of which {len(missing)} are missing: {listed(missing)}")
+        raise LoadError(
+            "model.missing_parts",
+            f"{file} is of {len(parts)} files, of which {len(missing)} are missing: {listed(missing)}",
+        )
     state: dict[str, Tensor] = {}
     for part in parts:
         read = _read_file(path.parent / part, trusted=trusted)
         if not isinstance(read, Checkpoint):
-            raise LoadError(f"{shown(part)}, one of several files, holds a whole network and no weights")
+            raise LoadError(
+                "model.part_is_network", f"{shown(part)}, one of several files, holds a whole network and no weights"
+            )
         state |= read.groups[0].tensors if read.groups else {}
     config, config_from = _config({}, _beside(path))
     return Checkpoint(file, tuple(groups(state)), config, config_from, _architecture(config))
@@ -377,7 +399,7 @@ def _refuse_long_header(path: Path, file: str) -> None:
         start = opened.read(8)
     size = path.stat().st_size
     if len(start) < 8 or struct.unpack("<Q", start)[0] > size - 8:
-        raise LoadError(f"{file} is damaged or not a safetensors file{seen(path)}")
+        raise LoadError("model.damaged_safetensors", f"{file} is damaged or not a safetensors file{seen(path)}")
 
 
 def unpickled(path: Path, *, trusted: bool = False) -> tuple[Any, tuple[str, ...]]:
@@ -399,12 +421,15 @@ def unpickled(path: Path, *, trusted: bool = False) -> tuple[Any, tuple[str, ...
     except inert.NotWrittenByTorch as error:
         damage = seen(path)
         kind = "damaged" if damage in {EMPTY, CUT_SHORT} else "not a checkpoint that torch wrote"
-        raise UnknownKind(f"{file} is {kind}{damage}") from error
+        raise UnknownKind("model.not_a_checkpoint", f"{file} is {kind}{damage}") from error
     except inert.Damaged as error:
-        raise UnknownKind(f"{file} is damaged{seen(path) or f': {shown(str(error))}'}") from error
+        raise UnknownKind("model.damaged", f"{file} is damaged{seen(path) or f': {shown(str(error))}'}") from error
     if not trusted:
         if reading.blocked:
-            raise LoadError(f"{file} needs {listed(reading.blocked)} to be loaded, which can run code; {TRUST}")
+            raise LoadError(
+                "model.needs_permission",
+                f"{file} needs {listed(reading.blocked)} to be loaded, which can run code; {TRUST}",
+            )
         return reading.content, reading.names
     whole = any(isinstance(each, Inert) and each.is_module for each in _shallow(reading.content))
     if not (reading.blocked or whole or not groups(reading.content)):
@@ -415,7 +440,7 @@ def unpickled(path: Path, *, trusted: bool = False) -> tuple[Any, tuple[str, ...
         return torch.load(path, map_location="cpu", weights_only=False), ()
     except Exception as error:  # the author's own code
         log.exception("%s cannot be loaded", file)
-        raise LoadError(f"{file} cannot be loaded: {reason(error)}") from error
+        raise LoadError("model.unloadable", f"{file} cannot be loaded: {reason(error)}") from error
 
 
 def _is_stored(path: Path) -> bool:

@@ -62,13 +62,13 @@ def opened(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.Imag
     suffix = suffix or stills.suffix_of(data)
     if suffix is None or (suffix == ".webp" and data[8:12] != b"WEBP"):
         reason = f"it is not {FORMATS}" if data else "it is empty"
-        raise SequenceError(f"frame {name} cannot be read: {reason}")
+        raise SequenceError("frame.unreadable", f"frame {name} cannot be read: {reason}")
     stills.refuse_misread(data, suffix, name)
     if suffix == ".png":
         try:
             deque(png.chunks(data), maxlen=0)
         except ValueError as error:
-            raise SequenceError(f"frame {name} cannot be read: {error}") from error
+            raise SequenceError("frame.unreadable", f"frame {name} cannot be read: {error}") from error
     if suffix == ".dpx":
         data = dpx.corrected(data, name)
     config = oiio.ImageSpec()
@@ -79,13 +79,15 @@ def opened(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.Imag
         copy.write_bytes(data if pixels else png.head(data))
         file = oiio.ImageInput.open(str(copy), config)
         if file is None:
-            raise SequenceError(f"frame {name} cannot be read: {_complaint(oiio)}")
+            raise SequenceError("frame.unreadable", f"frame {name} cannot be read: {_complaint(oiio)}")
         try:
             if file.format_name() == "tiff":
                 _seek_whole(file)
             yield file
         except (RuntimeError, MemoryError, UnicodeDecodeError, ValueError) as error:
-            raise SequenceError(f"frame {name} cannot be read: {error or type(error).__name__}") from error
+            raise SequenceError(
+                "frame.unreadable", f"frame {name} cannot be read: {error or type(error).__name__}"
+            ) from error
         finally:
             file.close()
 
@@ -133,7 +135,7 @@ def _raw(file: oiio.ImageInput, storage: str, name: str) -> np.ndarray:
     values = file.read_image(storage)
     # of a damaged file it may give pixels and an error
     if file.has_error or values is None:
-        raise SequenceError(f"frame {name} cannot be read: {_complaint(file)}")
+        raise SequenceError("frame.unreadable", f"frame {name} cannot be read: {_complaint(file)}")
     return values
 
 
@@ -174,7 +176,7 @@ def _in_colours(data: bytes, page: int, name: str) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
     except (OSError, EOFError, ValueError, Image.DecompressionBombError) as error:
         reason = "its colours cannot be looked up in its palette; convert it to RGB first"
-        raise SequenceError(f"frame {name} cannot be read: {reason}") from error
+        raise SequenceError("frame.unreadable", f"frame {name} cannot be read: {reason}") from error
 
 
 def _bytes_palette(image: Any) -> np.ndarray | None:
@@ -233,14 +235,14 @@ def _verify(path: Path, layers: np.ndarray, spec: oiio.ImageSpec, *, whole: bool
     config.attribute("oiio:UnassociatedAlpha", 1)
     file = oiio.ImageInput.open(str(path), config)
     if file is None:
-        raise RenderError(f"{written} cannot be read again: {_complaint(oiio)}")
+        raise RenderError("output.unreadable", f"{written} cannot be read again: {_complaint(oiio)}")
     try:
         found, wanted = _contents(file.spec()), _contents(spec)
         if found != wanted:
-            raise RenderError(f"{written} holds {_in_words(found)}, and not {_in_words(wanted)}")
+            raise RenderError("output.wrong_layout", f"{written} holds {_in_words(found)}, and not {_in_words(wanted)}")
         _verify_values(file, layers, spec, start=0 if whole else len(layers) - 1, written=written)
         if file.seek_subimage(0, 1) or file.seek_subimage(1, 0):
-            raise RenderError(f"{written} holds several pictures, and not one")
+            raise RenderError("output.several_pictures", f"{written} holds several pictures, and not one")
     finally:
         file.close()
 
@@ -266,7 +268,7 @@ def _verify_values(
     storage = "float" if layers.dtype.kind == "f" else str(layers.dtype)
     again = file.read_scanlines(0, 0, top, top + len(layers), 0, 0, spec.nchannels, storage)
     if again is None or file.has_error:
-        raise RenderError(f"{written} cannot be read again: {_complaint(file)}")
+        raise RenderError("output.unreadable", f"{written} cannot be read again: {_complaint(file)}")
     again = again.reshape(layers.shape)
     for index, (name, kind) in enumerate(zip(spec.channelnames, formats, strict=True)):
         plane, found = layers[:, :, index], again[:, :, order.index(name)]
@@ -277,8 +279,9 @@ def _verify_values(
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise RenderError(
+                "output.wrong_values",
                 f"{written} holds other values than were rendered: channel {name} "
-                f"is {found[row, column]} and not {meant[row, column]} at {column}, {start + row}"
+                f"is {found[row, column]} and not {meant[row, column]} at {column}, {start + row}",
             )
 
 

@@ -69,8 +69,9 @@ def chosen_frames(shot: FrameSequence, chosen: Sequence[str] | None) -> list[int
         numbers |= dict.fromkeys(map(normal_form, (frame.name, frame.output, Path(frame.name).stem)), number)
     if unknown := [name for name in chosen if normal_form(name) not in numbers]:
         raise UnknownFrame(
+            "sequence.unknown_frame",
             f"contact_frames names {', '.join(unknown)}, but the sequence has {counted(len(shot.frames), 'frame')}, "
-            f"{shot.frames[0].name} to {shot.frames[last].name}; correct contact_frames, or leave it out"
+            f"{shot.frames[0].name} to {shot.frames[last].name}; correct contact_frames, or leave it out",
         )
     return [numbers[normal_form(name)] for name in chosen]
 

@@ -40,17 +40,22 @@ def refuse_missing(device: str) -> None:
     """
     kind, _, index = device.partition(":")
     if kind == "mps" and platform.system() != "Darwin":
-        raise ConfigError("device is mps, which only a Mac has; set device to auto, cuda or cpu")
+        raise ConfigError(
+            "device.mps_without_mac", "device is mps, which only a Mac has; set device to auto, cuda or cpu"
+        )
     if kind != "cuda" or _torch_build().startswith("rocm"):  # AMD's devices are called cuda, without CUDA's driver
         return
     count = _cuda_devices()
     if count <= int(index or 0):
         found = counted(count, "CUDA device") if count else "no CUDA device"
-        raise ConfigError(f"device is {device}, but this machine has {found}; set device to auto or cpu")
+        raise ConfigError(
+            "device.missing", f"device is {device}, but this machine has {found}; set device to auto or cpu"
+        )
     if _torch_build() == "cpu":
         raise ConfigError(
+            "device.torch_without_cuda",
             f"device is {device}, but the torch that is installed is built for the CPU only; "
-            "set device to auto or cpu, or install a torch for CUDA"
+            "set device to auto or cpu, or install a torch for CUDA",
         )
 
 
@@ -136,7 +141,8 @@ def _lock_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if user != "" and (folder.is_symlink() or folder.stat().st_uid != user):
         raise RenderError(
-            f"{folder}, where renders agree on who uses which GPU, belongs to another user; delete or rename it"
+            "device.foreign_claims",
+            f"{folder}, where renders agree on who uses which GPU, belongs to another user; delete or rename it",
         )
     return folder
 

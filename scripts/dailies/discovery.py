@@ -105,7 +105,7 @@ def refuse_nothing(config: Mapping[str, Any], layout: Layout) -> None:
     if not seen.found:
         passed_over = [*seen.skipped, *unseen(store, selection, seen)]
         files.write_json(layout.skipped, [asdict(run) for run in passed_over])
-        raise StoreError(_nothing_found(store, selection, passed_over))
+        raise StoreError("store.nothing_found", _nothing_found(store, selection, passed_over))
 
 
 def _plain(listed: tuple[StoredFile, ...] | StoreError) -> Any:

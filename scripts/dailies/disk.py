@@ -55,10 +55,11 @@ def refuse_shortage(
     if sum(parts.values()) > free:
         several = ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items())
         raise DiskError(
+            "disk.not_enough_space",
             f"{counted(missing, 'frame')} of {counted(len(weights), 'model')}, still to be rendered, would take "
             f"about {in_bytes(sum(parts.values()))} ({several}), but the disk of output_dir {output_dir} has "
             f"{in_bytes(free)} free; make room, set output_dir to another disk, or set check_disk to false to render "
-            "what fits"
+            "what fits",
         )
 
 

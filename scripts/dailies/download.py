@@ -86,7 +86,9 @@ def _wanted(store: TrackingStore, artifact: Artifact, listed: Sequence[StoredFil
     if not stored or (artifact.is_weights and artifact.path not in {file.path for file in stored}):
         there = ", ".join(clean(file.path) for file in listed[:5]) or "nothing"
         moved = store.moved(artifact.uri)
-        raise ArtifactGone(moved or f"{clean(artifact.label)[:200]} is no longer in the store; found there: {there}")
+        raise ArtifactGone(
+            "artifact.gone", moved or f"{clean(artifact.label)[:200]} is no longer in the store; found there: {there}"
+        )
     _refuse_names(stored)
     return stored
 
@@ -95,11 +97,15 @@ def _refuse_names(stored: Iterable[StoredFile]) -> None:
     for file in stored:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or "\0" in file.path:
-            raise DownloadError(f"the store names an artifact outside the run's folder: {clean(file.path)[:100]}")
+            raise DownloadError(
+                "artifact.outside_run",
+                f"the store names an artifact outside the run's folder: {clean(file.path)[:100]}",
+            )
         if not file.path.isprintable() or len(file.path) > LONGEST_PATH:
             raise DownloadError(
+                "artifact.bad_name",
                 f"the name of an artifact is too long or holds control characters: {clean(file.path)[:100]}; "
-                "log it under another name"
+                "log it under another name",
             )
 
 
@@ -117,8 +123,9 @@ def _named_files(artifact: Artifact, draft: Path, listed: Sequence[StoredFile]) 
         missing = sorted(name for name in names if _beside(folder, name) not in there)
         if missing:
             raise ArtifactDamaged(
+                "artifact.missing_parts",
                 f"{clean(artifact.path)} is the index of a model in several files, of which the store does not hold "
-                f"{few(map(clean, missing))}; log them beside it"
+                f"{few(map(clean, missing))}; log them beside it",
             )
     else:
         names = {name for name in _external(path) if _beside(folder, name) in there}
@@ -138,7 +145,9 @@ def _indexed(path: Path, shown: str) -> set[str]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         names = set()
     if not names:
-        raise ArtifactDamaged(f"{shown} is no index of a model in several files: it has no weight_map of names")
+        raise ArtifactDamaged(
+            "artifact.bad_index", f"{shown} is no index of a model in several files: it has no weight_map of names"
+        )
     return names
 
 
@@ -166,7 +175,9 @@ def _fetched(store: TrackingStore, uri: str, file: StoredFile, draft: Path) -> P
             path = store.fetch(uri, file.path, draft)
             size = path.stat().st_size
             if file.size not in {None, size}:
-                raise DownloadError(f"{clean(file.path)} arrived with {size} bytes instead of {file.size}")
+                raise DownloadError(
+                    "artifact.wrong_size", f"{clean(file.path)} arrived with {size} bytes instead of {file.size}"
+                )
             break
         except DailiesError as error:
             if pause is None or isinstance(error, AccessRefused):
@@ -186,10 +197,10 @@ def _verify(path: Path, name: str, *, is_model: bool = True) -> None:
     with path.open("rb") as handle:
         start = handle.read(4)
     if not start and is_model:
-        raise ArtifactDamaged(f"{name} is empty in the store")
+        raise ArtifactDamaged("artifact.empty", f"{name} is empty in the store")
     is_zip = start == b"PK\x03\x04" or (is_model and zipfile.is_zipfile(path))
     if is_zip and (damage := _zip_damage(path)):
-        raise ArtifactDamaged(f"{name} is damaged in the store: {damage}")
+        raise ArtifactDamaged("artifact.damaged", f"{name} is damaged in the store: {damage}")
 
 
 def _zip_damage(path: Path) -> str | None:

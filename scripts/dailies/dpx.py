@@ -93,7 +93,7 @@ class Layout:
 def layout_of(data: bytes, name: str) -> Layout:
     """Read the header; raise SequenceError, naming what it is, for a kind that nobody reads right."""
     if len(data) < NEEDED:
-        raise SequenceError(f"frame {name} cannot be read: it is truncated")
+        raise SequenceError("frame.truncated", f"frame {name} cannot be read: it is truncated")
     order = ">" if data.startswith(b"SDPX") else "<"
     (generic,) = struct.unpack_from(f"{order}I", data, 4)
     _, elements, width, height, sign, low, _, high, _ = struct.unpack_from(f"{order}HHIIIIfIf", data, 768)
@@ -119,7 +119,9 @@ def layout_of(data: bytes, name: str) -> Layout:
         padding=_told(padding),
     )
     if what := _refusal(found):
-        raise SequenceError(f"frame {name} is a DPX that holds {what}; convert it to RGB first")
+        raise SequenceError(
+            "frame.unsupported_content", f"frame {name} is a DPX that holds {what}; convert it to RGB first"
+        )
     return found
 
 
@@ -186,7 +188,7 @@ def _samples(layout: Layout, data: bytes, name: str) -> np.ndarray:
         stride = whole + -whole % 4
     needed = stride * (layout.height - 1) + whole
     if len(body) < needed or not needed:
-        raise SequenceError(f"frame {name} cannot be read: it is truncated")
+        raise SequenceError("frame.truncated", f"frame {name} cannot be read: it is truncated")
     last = bytes(body[:needed]) + bytes(stride - whole)
     packed = np.frombuffer(last, np.uint8).reshape(layout.height, stride)[:, :whole]
     codes = _unpacked(np.ascontiguousarray(packed), layout)[:, : layout.samples]

@@ -100,8 +100,9 @@ def find_device(wanted: str) -> torch.device:
     there = {"cuda": (device.index or 0) < torch.cuda.device_count(), "mps": mps}.get(device.type, True)
     if not there:
         raise RenderError(
+            "device.not_in_torch",
             f"device is {wanted}, but torch {torch.__version__} finds no such device on {platform.node()}; "
-            "set device to auto or cpu, or install a torch that supports it"
+            "set device to auto or cpu, or install a torch that supports it",
         )
     return device
 
@@ -135,7 +136,7 @@ class Engine:
         try:
             self._network.probe(lambda: self._size_given(first))
         except SeveralImages as error:
-            raise LoadError(f"{error}{self._nearest(error.images, first)}") from None
+            raise LoadError(error.code, f"{error}{self._nearest(error.images, first)}") from None
         self._fit = replace(self._fit, tile=self._tile_sizes()[0])
         if self._assumes_range:
             self._doubt_range(first)
@@ -337,7 +338,7 @@ class Engine:
                 anew = self._one(frame, dtype)
             pixels = anew.array(dtype)
         if pixels is None:
-            raise RenderError("output is not finite")
+            raise RenderError("render.not_finite", "output is not finite")
         return pixels
 
     @torch.inference_mode()
@@ -354,7 +355,7 @@ class Engine:
         with network.plain():
             exact = self._one(frame, FLOAT).array(FLOAT)
         if exact is None:
-            raise RenderError("output is not finite")
+            raise RenderError("render.not_finite", "output is not finite")
         if self.settings.compile:
             self._compile(frame)
         if network.is_plain:
@@ -451,7 +452,7 @@ class Engine:
         fit, sizes = self._fit, self._tile_sizes()
         height, width = frame.shape[:2]
         if self.settings.tiled is False and not fit.tiled:
-            raise RenderError(f"out of memory on {self.device} (tiled must be auto or true)")
+            raise RenderError("render.out_of_memory", f"out of memory on {self.device} (tiled must be auto or true)")
         largest = max(
             padded_length(side, self.signature.multiple, least)
             for side, least in zip((height, width), self.signature.least, strict=True)
@@ -465,7 +466,10 @@ class Engine:
             log.warning("out of memory at %d×%d, only tiles go to %s from here on", width, height, self.device)
             return Fit(tiled=True, tile=sizes[0], home=torch.device("cpu"))
         what = f"in tiles of {min(tried, sizes[-1])} pixels" if in_network else f"to keep a frame of {width}×{height}"
-        raise RenderError(f"out of memory on {self.device}, even {what} (end other programs or set another device)")
+        raise RenderError(
+            "render.out_of_memory",
+            f"out of memory on {self.device}, even {what} (end other programs or set another device)",
+        )
 
     def _tile_sizes(self) -> list[int]:
         """Give the sizes of tiles to try, the settings' own first, each at most half of the one before it."""

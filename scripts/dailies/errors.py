@@ -4,9 +4,9 @@
 class DailiesError(Exception):
     """Base of every error that a user can act on.
 
-    Raise it with a code and a message: ``StoreUnreachable("store.unreachable", f"{uri} does not answer; ...")``. The code
-    names the cause and never changes, so tests and programs may rely on it. The message is one or two complete sentences:
-    what happened, to which thing, and what to do. ``str(error)`` is the message alone.
+    Raise it with a code and a message: ``StoreUnreachable("store.unreachable", f"{uri} does not answer; ...")``. The
+    code names the cause and never changes, so tests and programs may rely on it. The message is one or two complete
+    sentences: what happened, to which thing, and what to do. ``str(error)`` is the message alone.
     """
 
     def __init__(self, code: str, message: str | None = None) -> None:

@@ -121,8 +121,9 @@ class _Book:
         experiment = self._ledger.ask(lambda client: client.get_experiment_by_name(name))
         if experiment is not None and experiment.lifecycle_stage != "active":
             raise StoreError(
+                "publish.experiment_deleted",
                 f"experiment '{clean(name)}', where evaluations go, was deleted from {self._ledger.name}: restore it "
-                "(mlflow experiments restore), or write_back=false"
+                "(mlflow experiments restore), or write_back=false",
             )
         if experiment is not None:
             return experiment.experiment_id

@@ -101,8 +101,9 @@ class Factories:
         stated = f"is of architecture {name!r}" if name else "does not say of which architecture it is"
         some = listed(next((group.tensors for group in preferred(checkpoint.groups)), ()))
         raise LoadError(
+            "model.unknown_architecture",
             f"{checkpoint.file} {stated}, and its weights ({some}) are not recognised; known "
-            f"architectures: {self.known()}; for others set model_factory, or default_architecture where none is named"
+            f"architectures: {self.known()}; for others set model_factory, or default_architecture where none is named",
         )
 
     def _by_user(self, checkpoint: Checkpoint, architecture: str, function: str, params: Mapping[str, Any]) -> Built:
@@ -135,16 +136,20 @@ class Factories:
         except (Exception, SystemExit) as error:  # the user's own code
             log.exception("model_factory %s failed", function)
             raise LoadError(
-                f"model_factory {function} failed for {checkpoint.file} with {reason(error)}; {shown_config}"
+                "model.factory_failed",
+                f"model_factory {function} failed for {checkpoint.file} with {reason(error)}; {shown_config}",
             ) from error
         if not isinstance(network, nn.Module):
             returned = user_code.described(network)
-            raise LoadError(f"model_factory {function} returned {returned}, not a torch.nn.Module; {shown_config}")
+            raise LoadError(
+                "model.no_module_from_factory",
+                f"model_factory {function} returned {returned}, not a torch.nn.Module; {shown_config}",
+            )
         identity = _identity(checkpoint.config_from, config) | ({"params": dict(params)} if "params" in extra else {})
         try:
             return _filled(network, checkpoint, architecture or type(network).__name__, function, identity)
         except LoadError as error:
-            raise LoadError(f"{error}; it was built by {function}, and {shown_config}") from error
+            raise LoadError(error.code, f"{error}; it was built by {function}, and {shown_config}") from error
 
 
 def shown_value(value: Any) -> str:
@@ -327,7 +332,10 @@ def _recognised(checkpoint: Checkpoint) -> Built | None:
     if descriptor is None:
         return None
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
-        raise LoadError(f"{checkpoint.file} is a {descriptor.architecture.name}, which needs more than one image")
+        raise LoadError(
+            "model.needs_several_images",
+            f"{checkpoint.file} is a {descriptor.architecture.name}, which needs more than one image",
+        )
     descriptor.model.float().eval().requires_grad_(False)
     needs = descriptor.size_requirements
     return Built(

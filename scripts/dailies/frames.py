@@ -140,7 +140,8 @@ def _plain(data: bytes, name: str, layer: str | None) -> Plain | None:
     picture = reader(data, name) if reader else None
     if picture and layer and not fnmatchcase(PLAIN, layer.casefold()):
         raise SequenceError(
-            f"frame {name} has no layer '{layer}'; its layers: {PLAIN}. Set layer to one of them or to none"
+            "frame.no_layer",
+            f"frame {name} has no layer '{layer}'; its layers: {PLAIN}. Set layer to one of them or to none",
         )
     return picture
 
@@ -224,7 +225,8 @@ def _verify_png(data: bytes, layers: np.ndarray) -> None:
     found = struct.unpack_from(">IIBB", data, 16) if data.startswith(png.SIGNATURE) and len(data) > 26 else None
     if found != wanted or not data.endswith(png.chunk("IEND")):
         raise RenderError(
-            f"the png file that was written holds {found}, and not {wanted} (width, height, bits, colour type)"
+            "output.wrong_layout",
+            f"the png file that was written holds {found}, and not {wanted} (width, height, bits, colour type)",
         )
 
 

@@ -35,8 +35,9 @@ class Ledger(TrackingStore):
         """Raise StoreError when the store keeps no registered models."""
         if not self.has_registry:
             raise StoreError(
+                "registry.unsupported",
                 f"{self.name} keeps no registered models; to let it begin with them, "
-                f"make the folder {self._folder / local_store.REGISTRY}"
+                f"make the folder {self._folder / local_store.REGISTRY}",
             )
         try:
             self.ask(lambda client: client.search_registered_models(max_results=1))
@@ -46,8 +47,9 @@ class Ledger(TrackingStore):
             if error_code(error) not in NO_REGISTRY:
                 raise
             raise StoreError(
+                "registry.unsupported",
                 f"{self.name} keeps no registered models; start the server with a database as its store (sqlite, "
-                "mysql, postgresql), or set mlflow_uri to one that has them"
+                "mysql, postgresql), or set mlflow_uri to one that has them",
             ) from error
 
     @property

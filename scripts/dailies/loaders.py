@@ -70,11 +70,14 @@ class Loaders:
                 network = called(path.absolute(), **given)
         except (Exception, SystemExit) as error:  # the user's own code
             log.exception("model_loader %s failed", function)
-            raise LoadError(f"model_loader {function} failed for {file} with {reason(error)}") from error
+            raise LoadError(
+                "model.loader_failed", f"model_loader {function} failed for {file} with {reason(error)}"
+            ) from error
         if not isinstance(network, nn.Module):
             given_back = user_code.described(network)
             raise LoadError(
-                f"model_loader {function} returned {given_back} for {file}; it must return a torch.nn.Module"
+                "model.no_module_from_loader",
+                f"model_loader {function} returned {given_back} for {file}; it must return a torch.nn.Module",
             )
         return _ready(network), given.get(PARAMS, {})
 

@@ -59,9 +59,10 @@ def writable_sqlite(path: Path) -> str:
     _refuse_newer(path, revision)
     if revision != newest:
         raise StoreError(
+            "store.older_format",
             f"{path} is of an older MLflow: writing to it would upgrade it, and the older one could not open it any "
             f"more; upgrade it yourself (mlflow db upgrade sqlite:///{path}), or set mlflow_uri to the server that "
-            "uses it"
+            "uses it",
         )
     _refuse_read_only(path)
     return f"sqlite+pysqlite:///{path.as_uri()}?mode=rw&uri=true"
@@ -77,13 +78,16 @@ def writable_folder(path: Path) -> str:
 
 def _refuse_other_folder(path: Path) -> None:
     if not any(path.glob("*/meta.yaml")):
-        raise StoreError(f"{path} is not an MLflow store: no folder in it holds a meta.yaml")
+        raise StoreError("store.not_mlflow", f"{path} is not an MLflow store: no folder in it holds a meta.yaml")
 
 
 def _refuse_read_only(path: Path) -> None:
     # of root the system lets every write pass: the bits still say what is meant
     if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-        raise StoreError(f"the MLflow store {path} is read-only for you: get the right to write to it, or leave it be")
+        raise StoreError(
+            "store.read_only",
+            f"the MLflow store {path} is read-only for you: get the right to write to it, or leave it be",
+        )
 
 
 @contextmanager
@@ -124,10 +128,10 @@ def _revision(path: Path) -> str:
             rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     except (sqlite3.DatabaseError, OSError) as error:
         if not str(error).startswith(("no such table", "no such column", "file is not a database")):
-            raise StoreError(f"the MLflow store {path} cannot be read: {error}") from error
+            raise StoreError("store.unreadable", f"the MLflow store {path} cannot be read: {error}") from error
         rows = []
     if len(rows) != 1:
-        raise StoreError(f"{path} is not an MLflow store: it holds no MLflow tables")
+        raise StoreError("store.not_mlflow", f"{path} is not an MLflow store: it holds no MLflow tables")
     return rows[0][0]
 
 
@@ -141,7 +145,9 @@ def _migrations() -> "ScriptDirectory":
 
 def _refuse_newer(path: Path, revision: str) -> None:
     if revision not in {script.revision for script in _migrations().walk_revisions()}:
-        raise StoreError(f"{path} was made by a newer MLflow than the one installed here: install that one")
+        raise StoreError(
+            "store.newer_format", f"{path} was made by a newer MLflow than the one installed here: install that one"
+        )
 
 
 def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
@@ -168,7 +174,10 @@ def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
         command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{draft.name}"]
         done = subprocess.run(command, cwd=private, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise StoreError(f"the copy of {path} cannot be upgraded to this MLflow: {clean(done.stderr[-300:])}")
+            raise StoreError(
+                "store.upgrade_failed",
+                f"the copy of {path} cannot be upgraded to this MLflow: {clean(done.stderr[-300:])}",
+            )
         draft.replace(copy)
     finally:
         draft.unlink(missing_ok=True)

@@ -31,18 +31,22 @@ def take(layout: Layout) -> None:
         layout.state.mkdir(parents=True, exist_ok=True)
         lock = _acquired(layout)
     except OSError as error:
-        raise ConfigError(f"{_named(layout)} cannot be written to: {files.reason(error, layout.state)}") from None
+        raise ConfigError(
+            "output.not_writable", f"{_named(layout)} cannot be written to: {files.reason(error, layout.state)}"
+        ) from None
     holder = _holder(layout)
     if lock is None:
         raise FolderInUse(
+            "output.in_use",
             f"{_named(layout)} is in use by another invocation{_described(holder)}; "
-            "wait for it, or set another output_dir"
+            "wait for it, or set another output_dir",
         )
     if holder and holder["host"] != socket.gethostname():
         os.close(lock)
         raise FolderInUse(
-            f"{_named(layout)} is in use by an invocation on another machine{_described(holder)}; wait for it, or if "
-            f"it no longer runs there, snakemake --unlock or delete {layout.lock}"
+            "output.in_use_elsewhere",
+            f"{_named(layout)} is in use by an invocation on another machine{_described(holder)}; wait for it, or if it "
+            f"no longer runs there, snakemake --unlock or delete {layout.lock}",
         )
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     os.ftruncate(lock, 0)

@@ -42,8 +42,8 @@ class Errors(logging.Handler):
 def job_log(path: str) -> Iterator[None]:
     """Send logging, warnings and everything printed to ``path`` while the block runs.
 
-    A DailiesError ends the job with exit code 1 and its own text as the log's last line; any other exception
-    leaves its traceback before that line.
+    A DailiesError ends the job with exit code 1; the last line of the log is its message, with its code in brackets.
+    Any other exception leaves its traceback before that line.
     """
     root = logging.getLogger()
     level = root.level
@@ -61,7 +61,7 @@ def job_log(path: str) -> Iterator[None]:
             yield
         except Exception as error:
             if isinstance(error, DailiesError):
-                reason = str(error)
+                reason = f"{error} [{error.code}]" if error.code else str(error)
             else:
                 traceback.print_exc()
                 reason = f"{type(error).__name__}: {error}"

@@ -96,5 +96,7 @@ def _alexnet(path: Path) -> nn.Sequential:
         fill(whole, held, checkpoint.file)
     except LoadError as error:
         reason = str(error).removesuffix(f"; {TRUST}")
-        raise ConfigError(f"lpips_backbone {path} cannot be used: {reason}; {ADVICE}") from error
+        raise ConfigError(
+            "measure.backbone_unusable", f"lpips_backbone {path} cannot be used: {reason}; {ADVICE}"
+        ) from error
     return network.eval()

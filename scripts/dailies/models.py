@@ -155,7 +155,7 @@ def load_model(
     try:
         read = read_checkpoint(path, trusted=trust_pickle)
     except UnknownKind as error:
-        raise LoadError(f"{error}; known architectures: {factories.known()}") from error
+        raise LoadError(error.code, f"{error}; known architectures: {factories.known()}") from error
     if isinstance(read, nn.Module):
         return _whole(read, hints)
     if read.architecture and (function := loaders.named(architecture=read.architecture, folder=hints.folder)):
@@ -169,8 +169,9 @@ def load_model(
         if not read.needs or factories.is_for(name):
             raise
         raise LoadError(
+            "model.needs_permission",
             f"{read.file} needs {listed(read.needs)} to be loaded, which can run code; {TRUST}; or set model_factory "
-            "to a function that builds the network for its weights"
+            "to a function that builds the network for its weights",
         ) from error
     for note in built.notes:
         log.info("%s: %s", read.file, note)
@@ -232,10 +233,13 @@ def _flavored(folder: Path) -> tuple[Path, list[Path]]:
         flavors = yaml.safe_load((folder / MLMODEL).read_bytes())["flavors"]
         found = next(((each, flavors[each]) for each in FLAVORS if isinstance(flavors.get(each), Mapping)), None)
     except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise LoadError(f"{name} is no MLflow model: its {MLMODEL} file cannot be read") from error
+        raise LoadError("model.bad_mlmodel", f"{name} is no MLflow model: its {MLMODEL} file cannot be read") from error
     if found is None:
         known = " and ".join(FLAVORS)
-        raise LoadError(f"{name} is an MLflow model of flavour {listed(map(str, flavors))}; {known} can be loaded")
+        raise LoadError(
+            "model.unknown_flavour",
+            f"{name} is an MLflow model of flavour {listed(map(str, flavors))}; {known} can be loaded",
+        )
     flavor, about = found
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     data = folder / str(about.get(FLAVORS[flavor]) or "data")
@@ -243,5 +247,8 @@ def _flavored(folder: Path) -> tuple[Path, list[Path]]:
     weights = [path for path in inside if path.suffix.lower() in WEIGHTS]
     if not weights:
         there = listed(path.name for path in inside)
-        raise LoadError(f"{name}, an MLflow model of flavour {flavor}, holds no file of a model; its files: {there}")
+        raise LoadError(
+            "model.flavour_without_file",
+            f"{name}, an MLflow model of flavour {flavor}, holds no file of a model; its files: {there}",
+        )
     return weights[0], [folder / str(about["code"])] if about.get("code") else []

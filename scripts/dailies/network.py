@@ -70,15 +70,17 @@ class SeveralImages(LoadError):
     """A network answers several images, and nobody says which of them is the frame."""
 
     def __init__(self, images: list[Part]) -> None:
-        super().__init__(f"the network answers {len(images)} images, {few(map(str, images))}; {OUTPUT}")
+        super().__init__(
+            "model.several_images", f"the network answers {len(images)} images, {few(map(str, images))}; {OUTPUT}"
+        )
         self.images = images
 
 
 class Unfit(LoadError):
     """A network does not work on inputs of one size; it may work on another."""
 
-    def __init__(self, text: str, cure: str | None = None) -> None:
-        super().__init__(text)
+    def __init__(self, code: str, message: str, cure: str | None = None) -> None:
+        super().__init__(code, message)
         self.cure = cure
         """What a user can do, where it failed and did not answer something else than a frame."""
 
@@ -201,7 +203,7 @@ class Network:
                 self.note(f"{first}, but takes {size[1]}×{size[0]}; should another size fail, {first.cure}")
                 return
         more = f", nor multiples of more pixels up to {COARSER[-1]}" if len(failures) > 1 else ""
-        raise LoadError(f"{first}{more}; {first.cure}") from first.__cause__
+        raise LoadError(first.code, f"{first}{more}; {first.cure}") from first.__cause__
 
     def _refuse_channels(self) -> None:
         signature = self.signature
@@ -209,9 +211,10 @@ class Network:
             return
         more = signature.channels - (1 if signature.channels == 2 else 3)
         raise LoadError(
+            "model.extra_channels_unset",
             f"the network takes {signature.channels} channels, and a frame has 1, 3 or 4; set extra_channels in "
             f"signatures, or the run's tag dailies.extra_channels, to a list of the {more} "
-            f"constant{'s' if more > 1 else ''} that it is to get after the colours"
+            f"constant{'s' if more > 1 else ''} that it is to get after the colours",
         )
 
     def _takes_colours(self) -> bool:
@@ -250,7 +253,7 @@ class Network:
         except LoadError:
             raise
         except RenderError as error:
-            raise Unfit(str(error)) from None
+            raise Unfit(error.code, str(error)) from None
         except Exception as error:  # the network is foreign code
             if is_out_of_memory(error):
                 raise
@@ -258,7 +261,9 @@ class Network:
             raise _failure(f"the network does not take {asked}", cause(error)) from error
         scale = answer.shape[2] // size[0]
         if answer.shape[1] not in COLOURS or answer.shape[2:] != tuple(side * scale for side in size) or not scale:
-            raise Unfit(f"the network answered {_shape(answer)} to {asked}: that is no frame")
+            raise Unfit(
+                "model.answer_without_frame", f"the network answered {_shape(answer)} to {asked}: that is no frame"
+            )
         return answer
 
     def _learn(self, answer: Tensor, size: tuple[int, int], multiple: int) -> None:
@@ -267,14 +272,16 @@ class Network:
         for name, got in found.items():
             if getattr(signature, name) not in {None, got}:
                 raise LoadError(
+                    "model.signature_contradicted",
                     f"expected {name} {getattr(signature, name)}, got {got}: the network answered "
-                    f"{_shape(answer)} to {self._asked(size)}"
+                    f"{_shape(answer)} to {self._asked(size)}",
                 )
         if signature.colours == 4 and answer.shape[1] != 4:
             raise LoadError(
+                "model.fourth_channel_not_alpha",
                 f"the network takes {signature.channels} channels and answers {answer.shape[1]}, so its fourth is "
                 "hardly alpha; set extra_channels in signatures, or the run's tag dailies.extra_channels, to the "
-                "constants that it is to get after the three colours, such as [0.06] for a level of noise"
+                "constants that it is to get after the three colours, such as [0.06] for a level of noise",
             )
         if not bool(torch.isfinite(answer).all()):
             log.warning("the network's answer to a grey ramp is not finite")
@@ -322,7 +329,9 @@ class Network:
         scale = self.signature.scale or 1
         expected = (pixels.shape[0], self.answered_channels, pixels.shape[2] * scale, pixels.shape[3] * scale)
         if tuple(answer.shape) != expected:
-            raise RenderError(f"the network answered {_shape(answer)} to an input of {_shape(pixels)}")
+            raise RenderError(
+                "render.wrong_shape", f"the network answered {_shape(answer)} to an input of {_shape(pixels)}"
+            )
         return answer
 
     def images(self, pixels: Tensor) -> list[Part]:
@@ -355,7 +364,9 @@ class Network:
         if self.part is not None:
             if found := next((part for part in parts if part.path == self.part), None):
                 return _of_four(found, pixels).tensor
-            raise RenderError(f"the network's answer to an input of {_shape(pixels)} lacks {self.part}")
+            raise RenderError(
+                "render.part_missing", f"the network's answer to an input of {_shape(pixels)} lacks {self.part}"
+            )
         chosen = self._only_image(parts, result, pixels) if wanted is None else _called(wanted, parts, result)
         frame = _of_four(chosen, pixels).tensor
         log.info("the network answers a %s; its part %s is used", type(result).__name__, chosen.path)
@@ -374,8 +385,9 @@ class Network:
         if len(parts) == 1:
             return _of_four(parts[0], pixels)
         raise RenderError(
+            "render.answer_without_frame",
             f"the network answered a {type(result).__name__} without a frame to an input of {_shape(pixels)}: "
-            f"{few(map(str, parts))}; {WRAP} that answers one"
+            f"{few(map(str, parts))}; {WRAP} that answers one",
         )
 
     def _images(self, parts: list[Part], pixels: Tensor) -> list[Part]:
@@ -441,14 +453,21 @@ def _failure(text: str, said: str) -> LoadError:
 
     It is Unfit where another size may do.
     """
-    text = f"{text} ({said})"
+    failed = f"{text} ({said})"
     if re.search(r"missing \d+ required|missing value for argument", said):
-        return LoadError(f"{text}; it takes more than an image, so {WRAP} that supplies the rest")
+        return LoadError(
+            "model.needs_more_inputs", f"{failed}; it takes more than an image, so {WRAP} that supplies the rest"
+        )
     if "channels" in said:
-        return LoadError(f"{text}; set channels in signatures, and extra_channels where some are not of the picture")
+        return LoadError(
+            "model.wrong_channels",
+            f"{failed}; set channels in signatures, and extra_channels where some are not of the picture",
+        )
     if SIZES.search(said):
-        return Unfit(text, "set multiple in signatures, or tile where the network takes one size only")
-    return Unfit(text, f"where it takes something else than one image, {WRAP} that takes one")
+        return Unfit(
+            "model.wrong_size", failed, "set multiple in signatures, or tile where the network takes one size only"
+        )
+    return Unfit("model.does_not_run", failed, f"where it takes something else than one image, {WRAP} that takes one")
 
 
 def _called(name: str, parts: list[Part], result: Any) -> Part:
@@ -457,15 +476,19 @@ def _called(name: str, parts: list[Part], result: Any) -> Part:
         name = str(len(result) + int(name))
     if found := next((part for part in parts if part.is_called(name)), None):
         return found
-    raise LoadError(f"output is {clean(name)!r}, which the network does not answer; it answers {few(map(str, parts))}")
+    raise LoadError(
+        "model.no_such_output",
+        f"output is {clean(name)!r}, which the network does not answer; it answers {few(map(str, parts))}",
+    )
 
 
 def _of_four(part: Part, pixels: Tensor) -> Part:
     if part.tensor.dim() == 4:
         return part
     raise RenderError(
+        "render.answer_without_frame",
         f"the network answered {_shape(part.tensor)} to an input of {_shape(pixels)}, and a frame has 4 dimensions "
-        f"(batch, channels, height, width), so {WRAP} that answers those"
+        f"(batch, channels, height, width), so {WRAP} that answers those",
     )
 
 

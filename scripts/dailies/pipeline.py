@@ -59,8 +59,9 @@ def read(frame: Frame, route: Route) -> Picture:
     data = (route.source / frame.name).read_bytes()
     if hashlib.sha256(data).hexdigest() != frame.sha256:
         raise RenderError(
+            "render.frame_changed",
             f"frame {frame.name} has changed since the sequence was read; run again "
-            "(touch the file first if its size and date are still the same)"
+            "(touch the file first if its size and date are still the same)",
         )
     return frames.decode(data, frame.name, transfer=route.transfer, layer=frame.layer or None)
 
@@ -79,7 +80,7 @@ def naming(frame: Frame) -> Iterator[None]:
     try:
         yield
     except RenderError as error:
-        raise RenderError(f"{error} at frame {frame.name}") from error
+        raise RenderError(error.code, f"{error} at frame {frame.name}") from error
 
 
 def render_frames(

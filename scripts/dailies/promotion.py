@@ -67,18 +67,25 @@ def decided(config: Mapping[str, Any], layout: Layout) -> Decision:
     there = sorted(model_of(path) for path in layout.all_metadata() if _is_render(path))
     missing = [key for key in ("model", "registered_model", "alias") if config[key] is None]
     if missing:
-        raise PromotionError(f"promote needs {' and '.join(missing)}: {HOW}; the models here: {few(there, NAMED)}")
+        raise PromotionError(
+            "publish.incomplete_request",
+            f"promote needs {' and '.join(missing)}: {HOW}; the models here: {few(there, NAMED)}",
+        )
     _refuse_names(config["registered_model"], config["alias"])
     model = _chosen(config["model"], there, layout.output_dir)
     about = files.read_json(layout.metadata(model))
     render = about["render"]
     if render["status"] != "success":
         raise PromotionError(
-            f"{model} cannot be promoted, for it was not rendered: {render['status']}: {clean(render['error'])}"
+            "publish.not_rendered",
+            f"{model} cannot be promoted, for it was not rendered: {render['status']}: {clean(render['error'])}",
         )
     record = layout.record(model)
     if not (record.is_file() and layout.sequence.is_file()):
-        raise PromotionError(f"nothing is known any more of where {model} comes from: run snakemake, then promote it")
+        raise PromotionError(
+            "publish.unknown_origin",
+            f"nothing is known any more of where {model} comes from: run snakemake, then promote it",
+        )
     found = files.read_json(record)
     return Decision(
         model=model,
@@ -102,13 +109,15 @@ def _is_render(metadata: Path) -> bool:
 def _refuse_names(registered_model: str, alias: str) -> None:
     if not MODEL_NAME.fullmatch(registered_model) or len(registered_model) > LONGEST_NAME:
         raise PromotionError(
+            "publish.bad_registered_model",
             f"registered_model is {clean(registered_model)[:80]!r}; allowed: a name without '/' and ':', "
-            f"of at most {LONGEST_NAME} characters"
+            f"of at most {LONGEST_NAME} characters",
         )
     if not ALIAS.fullmatch(alias) or len(alias) > LONGEST_NAME:
         raise PromotionError(
+            "publish.bad_alias",
             f"alias is {clean(alias)[:80]!r}; allowed: letters, digits, '_', '.' and '-', such as champion, "
-            "but not latest or v1, which MLflow keeps to itself"
+            "but not latest or v1, which MLflow keeps to itself",
         )
 
 
@@ -120,12 +129,14 @@ def _chosen(asked: str, there: list[str], output_dir: Path) -> str:
         return fitting[0]
     if fitting and name:
         raise PromotionError(
+            "publish.ambiguous_model",
             f"model is {clean(asked)}, and {len(fitting)} folders begin so: {few(fitting, NAMED)}; "
-            "write more of its name"
+            "write more of its name",
         )
     raise PromotionError(
+        "publish.unknown_model",
         f"model is {clean(asked)[:200]}, which is no rendered model in {output_dir}; "
-        f"the models there: {few(there, NAMED)}"
+        f"the models there: {few(there, NAMED)}",
     )
 
 
@@ -134,8 +145,9 @@ def _frames_tags(model: str, about: Mapping[str, Any], layout: Layout) -> dict[s
     tags = evaluation.frames_judged(model, about, layout)
     if tags is None:
         raise PromotionError(
+            "publish.frames_changed",
             f"the frames of {model} are not all there as they were rendered over this sequence: "
-            "run snakemake, look at them again, and promote it then"
+            "run snakemake, look at them again, and promote it then",
         )
     return tags
 
@@ -189,12 +201,15 @@ def _refuse_changed(ledger: Ledger, decision: Decision, layout: Layout) -> None:
         except StoreUnreachable:
             raise
         except (DailiesError, OSError) as error:
-            raise PromotionError(f"{decision.model} cannot be promoted: {clean(str(error))}") from error
+            raise PromotionError(
+                "publish.artifact_unavailable", f"{decision.model} cannot be promoted: {clean(str(error))}"
+            ) from error
     if now != decision.sha256:
         raise PromotionError(
+            "publish.artifact_changed",
             f"the artifact of {decision.model} in the store is another than the one that was rendered "
             f"(sha256 {now[:12]}… instead of {decision.sha256[:12]}…): run snakemake, look at its frames again, "
-            "and promote it then"
+            "and promote it then",
         )
 
 
@@ -259,7 +274,8 @@ def _source(ledger: Ledger, decision: Decision) -> tuple[str | None, str]:
     run = ledger.run(decision.run_id)
     if run is None or run.deleted:
         raise PromotionError(
-            f"run {decision.run_id} of {decision.model} was deleted from {ledger.name}: restore it, or choose another"
+            "publish.run_deleted",
+            f"run {decision.run_id} of {decision.model} was deleted from {ledger.name}: restore it, or choose another",
         )
     path = f"/{artifact.path}" if artifact.path else ""
     return None, f"runs:/{run.run_id}{path}" if artifact.uri == run.artifact_uri else f"{artifact.uri}{path}"

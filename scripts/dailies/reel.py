@@ -88,8 +88,9 @@ def build(
     """
     if "libx264" not in av.codecs_available:
         raise NoEncoder(
+            "output.no_encoder",
             f"PyAV {av.__version__} was built without libx264, which writes H.264; "
-            "install its wheel from PyPI (pip install --force-reinstall av)"
+            "install its wheel from PyPI (pip install --force-reinstall av)",
         )
     shot = load_sequence(sequence)
     shelves = gather(shot, models, input_dir=input_dir, reference=reference)

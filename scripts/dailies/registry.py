@@ -73,7 +73,7 @@ def registered(store: TrackingStore, asked: Sequence[str]) -> list[Registered]:
 def _version(store: TrackingStore, asked: str) -> Version:
     name, alias, number = ASKED.fullmatch(asked).groups()
     if not store.has_registry:
-        raise StoreError(_no_model(store, name))
+        raise StoreError("registry.no_model", _no_model(store, name))
     try:
         if alias:
             return read(store.ask(lambda client: client.get_model_version_by_alias(name, alias)), alias)
@@ -84,7 +84,7 @@ def _version(store: TrackingStore, asked: str) -> Version:
         if error_code(error) not in MISSING:
             raise
         what = f"alias {clean(alias)}" if alias else f"version {int(number)}"
-        raise StoreError(_no_version(store, name, what)) from error
+        raise StoreError("registry.no_version", _no_version(store, name, what)) from error
 
 
 def read(found: Any, alias: str | None) -> Version:
@@ -103,7 +103,10 @@ def read(found: Any, alias: str | None) -> Version:
 def resolved(store: TrackingStore, version: Version) -> Registered:
     """Find a version's run and files. Raises StoreError when it is not ready or has none."""
     if version.status != "READY":
-        raise StoreError(f"{version} is {clean(version.status)}, not READY; {_existing(store, version.name)}")
+        raise StoreError(
+            "registry.version_not_ready",
+            f"{version} is {clean(version.status)}, not READY; {_existing(store, version.name)}",
+        )
     source, run_id, updated = version.source, version.run_id, version.updated
     for _ in range(FOLLOWED):
         if match := LOGGED_MODEL.fullmatch(source):
@@ -134,8 +137,9 @@ def _logged_model(store: TrackingStore, version: Version, model_id: str) -> Any:
         if error_code(error) not in MISSING:
             raise
         raise StoreError(
+            "registry.logged_model_missing",
             f"{version} is made of the logged model {clean(model_id)}, which is not in {store.name}; "
-            f"name another version; {_existing(store, version.name)}"
+            f"name another version; {_existing(store, version.name)}",
         ) from error
 
 
@@ -149,7 +153,7 @@ def _run(store: TrackingStore, version: Version, run_id: str) -> Run:
         what = f"of run {clean(run_id)[:64]}, which is not in {store.name}; name another version"
     else:
         what = "of no run, so nothing is known of it; register it from a run or a logged model"
-    raise StoreError(f"{version} is {what}; {_existing(store, version.name)}")
+    raise StoreError("registry.version_unusable", f"{version} is {what}; {_existing(store, version.name)}")
 
 
 def _no_model(store: TrackingStore, name: str) -> str:

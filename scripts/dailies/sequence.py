@@ -191,18 +191,21 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
         entries = list(os.scandir(input_dir))
     except FileNotFoundError:
         advice = misnamed(input_dir) or "set input_dir to the folder of your frames"
-        raise SequenceError(f"input_dir {input_dir} does not exist; {advice}") from None
+        raise SequenceError("sequence.missing", f"input_dir {input_dir} does not exist; {advice}") from None
     except NotADirectoryError:
         raise SequenceError(
+            "sequence.not_a_folder",
             f"input_dir {input_dir} is a file and no video ({' '.join(VIDEOS)}); "
-            "set input_dir to the folder of your frames, or to a video"
+            "set input_dir to the folder of your frames, or to a video",
         ) from None
     except OSError as error:
-        raise SequenceError(f"input_dir {input_dir} cannot be read: {error.strerror}") from error
+        raise SequenceError("sequence.unreadable", f"input_dir {input_dir} cannot be read: {error.strerror}") from error
     found = [entry for entry in entries if _is_frame(entry)]
     if not found:
         raise SequenceError(
-            f"input_dir {input_dir} holds no frame ({len(entries)} other entries); frames end in {' '.join(EXTENSIONS)}"
+            "sequence.no_frames",
+            f"input_dir {input_dir} holds no frame ({len(entries)} other entries); "
+            f"frames end in {' '.join(EXTENSIONS)}",
         )
     by_name = {entry.name: entry for entry in found}
     return [by_name[name] for name in in_order(by_name)]
@@ -273,7 +276,9 @@ def scan(
     """
     if is_video(input_dir):
         if layer:
-            raise SequenceError(f"layer is '{layer}', but video {input_dir.name} has no layers; set layer to none")
+            raise SequenceError(
+                "video.no_layers", f"layer is '{layer}', but video {input_dir.name} has no layers; set layer to none"
+            )
         clip = _clip(input_dir, cache, threads)
         found = scan(cache.video, on_bad_frame="error", cache=cache, output_format=output_format, threads=threads)
         return replace(found, folder=cache.video, fps=clip["fps"])
@@ -305,7 +310,9 @@ def scan(
     if bad and (on_bad_frame == "error" or not good):
         advice = "Replace them, or set on_bad_frame to skip to leave them out" if good else "Check input_dir"
         reasons = few([each["reason"] for each in bad], separator="; ")
-        raise SequenceError(f"{len(bad)} of {len(entries)} frames cannot be used: {reasons}. {advice}")
+        raise SequenceError(
+            "sequence.unusable_frames", f"{len(bad)} of {len(entries)} frames cannot be used: {reasons}. {advice}"
+        )
     for each in bad:
         log.warning("skipped: %s", each["reason"])
     for line in notes(good.values()):
@@ -366,7 +373,7 @@ def _read(path: Path, layer: str | None) -> Frame:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise SequenceError(f"frame {path.name} cannot be read: {error.strerror}") from error
+        raise SequenceError("frame.unreadable", f"frame {path.name} cannot be read: {error.strerror}") from error
     return Frame(
         name=path.name,
         output=path.name,
@@ -403,7 +410,8 @@ def _refuse_clashes(names: list[str]) -> None:
             few(map(ascii, clashes)) + " (names that differ in their Unicode form alone)" if by_form else few(clashes)
         )
         raise SequenceError(
-            f"several frames would be rendered to one name: {listed}. Rename or remove all but one of each"
+            "sequence.name_collision",
+            f"several frames would be rendered to one name: {listed}. Rename or remove all but one of each",
         )
 
 

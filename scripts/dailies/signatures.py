@@ -167,13 +167,16 @@ def overrides(config: Mapping[str, Mapping[str, Any]], *, architecture: str, fol
 def _read(key: str, value: Any, where: str) -> Any:
     if key not in FIELDS:
         raise LoadError(
-            f"{where} says {clean(key)[:60]}, which is no part of a signature; there are: {', '.join(FIELDS)}"
+            "model.unknown_signature_key",
+            f"{where} says {clean(key)[:60]}, which is no part of a signature; there are: {', '.join(FIELDS)}",
         )
     allowed, read = FIELDS[key]
     try:
         return read(yaml.safe_load(value) if isinstance(value, str) and key not in TEXTS else value)
     except (TypeError, ValueError, KeyError, OverflowError, yaml.YAMLError):
-        raise LoadError(f"{where} says that {key} is '{clean(str(value))[:60]}'; allowed: {allowed}") from None
+        raise LoadError(
+            "model.bad_signature_value", f"{where} says that {key} is '{clean(str(value))[:60]}'; allowed: {allowed}"
+        ) from None
 
 
 def _one_of(*allowed: Any) -> tuple[str, Callable[[Any], Any]]:
@@ -260,15 +263,17 @@ ADDED = frozenset({"output", "extra_channels"})
 def _check(merged: Signature) -> None:
     if merged.extra_channels and merged.colours not in COLOURS:
         raise LoadError(
+            "model.bad_extra_channels",
             f"channels is {merged.channels} and extra_channels has {len(merged.extra_channels)} numbers, which leaves "
-            f"{merged.colours} channels for the picture; allowed: 1, 3 or 4"
+            f"{merged.colours} channels for the picture; allowed: 1, 3 or 4",
         )
     if (merged.mean is None) != (merged.std is None):
-        raise LoadError("mean and std belong together; give both or neither")
+        raise LoadError("model.mean_without_std", "mean and std belong together; give both or neither")
     if merged.mean is not None and merged.std is not None:
         if merged.colours in COLOURS and not len(merged.mean) == len(merged.std) == merged.colours:
             raise LoadError(
-                f"mean has {len(merged.mean)} and std {len(merged.std)} numbers, the network {merged.colours} channels"
+                "model.wrong_mean_length",
+                f"mean has {len(merged.mean)} and std {len(merged.std)} numbers, the network {merged.colours} channels",
             )
         if min(merged.std) <= 0:
-            raise LoadError("std must be above 0 in every channel")
+            raise LoadError("model.bad_std", "std must be above 0 in every channel")

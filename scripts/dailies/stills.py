@@ -46,7 +46,7 @@ def refuse_misread(data: bytes, suffix: str, name: str) -> None:
     reasons = {".tga": _targa_reasons, ".cin": _cineon_reasons, ".jp2": _jpeg2000_reasons}
     for reason in reasons.get(suffix, lambda data: ())(data):
         advice = "" if reason == TRUNCATED else "; convert it first"
-        raise SequenceError(f"frame {name} cannot be read: {reason}{advice}")
+        raise SequenceError("frame.unreadable", f"frame {name} cannot be read: {reason}{advice}")
 
 
 def _is_targa(data: bytes) -> bool:

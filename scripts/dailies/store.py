@@ -81,7 +81,7 @@ class TrackingStore:
             if self._remote:
                 connection.knock(uri, self.name)
         except ValueError as error:  # urllib's, or urllib3's, which requests lets through
-            raise StoreError(f"{self.name} is no address ({error}); correct mlflow_uri") from None
+            raise StoreError("store.bad_address", f"{self.name} is no address ({error}); correct mlflow_uri") from None
         self.locations = Locations(uri if self._remote else None, allowed_schemes, dict(artifact_remap or {}))
         if not self._remote:
             _refuse_missing(uri)
@@ -110,8 +110,9 @@ class TrackingStore:
             if experiment is None or experiment.lifecycle_stage != "active":
                 deleted = " (it was deleted)" if experiment is not None else ""
                 raise StoreError(
+                    "store.no_experiment",
                     f"{what} does not exist in {self.name}{deleted}; "
-                    f"experiments {'that you may read ' if self._remote else ''}there: {self._experiment_names()}"
+                    f"experiments {'that you may read ' if self._remote else ''}there: {self._experiment_names()}",
                 )
             found.append(Experiment(experiment.experiment_id, experiment.name))
         return found
@@ -139,7 +140,7 @@ class TrackingStore:
             if error_code(error) == "INVALID_PARAMETER_VALUE":
                 asked = {"filter": filter_string, "order_by": order_by}
                 given = " or ".join(f"{key} {clean(value)}" for key, value in asked.items() if value)
-                raise StoreError(f"{given} is not accepted. {error}") from error
+                raise StoreError("store.bad_search", f"{given} is not accepted. {error}") from error
             if "start_time cannot be None" not in str(error) and "too many 500" not in str(error):
                 raise
         # MLflow 3.17 breaks off a whole search over one run without a start time, on a server with status 500
@@ -172,9 +173,11 @@ class TrackingStore:
         for run_id in dict.fromkeys(run_ids):
             run = self.run(run_id)
             if run is None:
-                raise StoreError(f"run {clean(run_id)[:64]} of run_ids is not in {self.name}")
+                raise StoreError("store.no_run", f"run {clean(run_id)[:64]} of run_ids is not in {self.name}")
             if run.deleted:
-                raise StoreError(f"run {run_id} of run_ids was deleted; restore it or take it out of run_ids")
+                raise StoreError(
+                    "store.run_deleted", f"run {run_id} of run_ids was deleted; restore it or take it out of run_ids"
+                )
             found.append(run)
         return found
 
@@ -286,7 +289,10 @@ class TrackingStore:
         if source is None:
             return self._fetch_remote(artifact_uri, path, folder)
         if link := next((part for part in _steps(source, path) if part.is_symlink()), None):
-            raise StoreError(f"{clean(str(link))} is a symbolic link, which is not followed; log the file itself")
+            raise StoreError(
+                "artifact.symbolic_link",
+                f"{clean(str(link))} is a symbolic link, which is not followed; log the file itself",
+            )
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copyfile(source / path, target, follow_symlinks=False))
@@ -323,7 +329,7 @@ class TrackingStore:
 
     def _refuse_foreign(self, artifact_uri: str) -> None:
         if refusal := self.locations.refusal(artifact_uri):
-            raise LocationRefused(f"{self.name} says that its artifacts are at {refusal}")
+            raise LocationRefused("artifact.location_refused", f"{self.name} says that its artifacts are at {refusal}")
 
     def moved(self, artifact_uri: str) -> str | None:
         """Say how to find an artifact location that is gone with its run's and its experiment's folder, else None.
@@ -433,11 +439,14 @@ def _refuse_missing(uri: str) -> None:
     file, folder = _sqlite_file(uri), _store_folder(uri)
     if not (file or folder):
         raise StoreError(
+            "store.unsupported_uri",
             f"{redacted(uri)} cannot be opened without changing it: set mlflow_uri to the http(s):// address of an "
-            "MLflow server, to sqlite:/// and a file, or to a folder"
+            "MLflow server, to sqlite:/// and a file, or to a folder",
         )
     if not (file.is_file() if file else folder.is_dir()):
-        raise StoreError(f"the MLflow store {file or folder} does not exist; set mlflow_uri to your store or server")
+        raise StoreError(
+            "store.missing", f"the MLflow store {file or folder} does not exist; set mlflow_uri to your store or server"
+        )
 
 
 def _steps(folder: Path, path: str) -> Iterator[Path]:
@@ -469,4 +478,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         return list(os.scandir(folder))
     except OSError as error:
-        raise StoreError(f"the artifacts in {folder} cannot be read: {error.strerror}") from error
+        raise StoreError(
+            "artifact.unreadable", f"the artifacts in {folder} cannot be read: {error.strerror}"
+        ) from error

@@ -145,7 +145,8 @@ def model_of(job: Measurement) -> Subject:
     digests = {name: written[name].sha256 if name in written else files.sha256_of(folder / name) for name in there}
     if lost := sorted(names - digests.keys()):
         raise SequenceError(
-            f"{job.subject} lacks {counted(len(lost), 'frame')}, the first of them {lost[0]}; render them again"
+            "measure.frames_missing",
+            f"{job.subject} lacks {counted(len(lost), 'frame')}, the first of them {lost[0]}; render them again",
         )
     return Subject(job.subject, {name: folder / name for name in names}, digests)
 

@@ -35,13 +35,15 @@ def function(key: str, name: str, python_path: tuple[Path, ...]) -> Callable[...
             imported = importlib.import_module(module)
     except (Exception, SystemExit) as error:  # importing runs the user's own code
         log.exception("%s %s cannot be imported", key, name)
-        raise LoadError(f"{key} {name} cannot be imported: {reason(error)}") from error
+        raise LoadError("model.import_failed", f"{key} {name} cannot be imported: {reason(error)}") from error
     if attribute not in dir(imported):
         place, there = getattr(imported, "__file__", None) or module, few(_functions_of(imported))
-        raise LoadError(f"{key} {name} does not exist: {clean(place)} has no {attribute}; it has {there}")
+        raise LoadError(
+            "model.no_function", f"{key} {name} does not exist: {clean(place)} has no {attribute}; it has {there}"
+        )
     found = getattr(imported, attribute)
     if not callable(found):
-        raise LoadError(f"{key} {name} is {described(found)}, not a function")
+        raise LoadError("model.not_a_function", f"{key} {name} is {described(found)}, not a function")
     return found
 
 

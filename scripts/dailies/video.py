@@ -101,7 +101,7 @@ def decode(path: Path, folder: Path, *, threads: int = 4) -> Clip:
             for future in pending:
                 future.result()
         if not count:
-            raise SequenceError(f"video {path.name} holds no frame")
+            raise SequenceError("video.no_frame", f"video {path.name} holds no frame")
         rate = stream.average_rate or (stream.guessed_rate if count > 1 else None)
     unfinished.replace(folder)
     return Clip(count, float(rate) if rate else None)
@@ -111,7 +111,7 @@ def coding(frame: av.VideoFrame) -> Coding:
     """Give what a frame is tagged with, or what is assumed where it is not tagged: the size decides on the matrix."""
     matrix, assumed = frame.colorspace, []
     if frame.format.name.startswith("xyz"):
-        raise SequenceError("the video's colours are XYZ, as in a DCP; convert it first")
+        raise SequenceError("video.unsupported_colour", "the video's colours are XYZ, as in a DCP; convert it first")
     if frame.format.is_rgb or frame.format.has_palette:
         return Coding(0, True)
     if len(frame.format.components) < 3:
@@ -120,7 +120,9 @@ def coding(frame: av.VideoFrame) -> Coding:
         matrix = 1 if frame.height >= HIGH_DEFINITION else 6
         assumed.append(f"matrix not tagged, {MATRICES[matrix][0]} by its size")
     if matrix not in MATRICES:
-        raise SequenceError(f"the video's colours are coded by matrix {matrix} of H.273; convert it first")
+        raise SequenceError(
+            "video.unsupported_colour", f"the video's colours are coded by matrix {matrix} of H.273; convert it first"
+        )
     full = frame.color_range == FULL or frame.format.name.startswith("yuvj")
     if not frame.color_range and not full:
         assumed.append("range not tagged, taken as limited")
@@ -253,9 +255,11 @@ def _write(frame: av.VideoFrame, matte: av.VideoFrame | None, aspect: Fraction, 
 def _stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     streams = [stream for stream in container.streams.video if not stream.disposition & stream.disposition.attached_pic]
     if not streams:
-        raise SequenceError(f"{path.name} holds no video")
+        raise SequenceError("video.no_video", f"{path.name} holds no video")
     if streams[0].codec_context is None:
-        raise SequenceError(f"video {path.name} cannot be read: FFmpeg does not know how it is coded")
+        raise SequenceError(
+            "video.unknown_codec", f"video {path.name} cannot be read: FFmpeg does not know how it is coded"
+        )
     if len(streams) > 1:
         log.warning("%s holds %d videos; the first is taken", path.name, len(streams))
     streams[0].thread_type = "AUTO"
@@ -314,10 +318,12 @@ def _frames(
             mattes.feed(packet)
             decoded = packet.decode()
         except av.error.FFmpegError as error:
-            raise SequenceError(f"video {path.name} is damaged at frame {count}: {error.strerror}") from error
+            raise SequenceError(
+                "video.damaged", f"video {path.name} is damaged at frame {count}: {error.strerror}"
+            ) from error
         for frame in decoded:
             if packet.is_corrupt or frame.is_corrupt:
-                raise SequenceError(f"video {path.name} is damaged at frame {count}")
+                raise SequenceError("video.damaged", f"video {path.name} is damaged at frame {count}")
             count += 1
             if frame.pts is not None and last is not None:
                 durations.add(frame.pts - last)
@@ -329,18 +335,20 @@ def _frames(
             end = max(end, shown + (packet.duration or longest))
     if not begins and count < packets:
         lost = f"{packets - count} of its {packets} frames need one that is not there"
-        raise SequenceError(f"video {path.name} lacks its beginning: {lost}")
+        raise SequenceError("video.no_beginning", f"video {path.name} lacks its beginning: {lost}")
     if 0 < packets - count < count and stream.codec_context.name in LEADING:
         lost = f"{packets - count} of its {packets} frames need one before its beginning"
         log.warning("%s begins within what it was cut from: %s, and are left out", path.name, lost)
     due, found = _due(container, stream, packets=packets, end=end)
     if found < due:
-        raise SequenceError(f"video {path.name} is truncated: it ends after {count} of {due} frames")
+        raise SequenceError("video.truncated", f"video {path.name} is truncated: it ends after {count} of {due} frames")
     varies = longest - min(durations, default=0) > 1
     told, seconds = _told_seconds(stream), float(end * stream.time_base)
     # how long the last frame of a variable rate is shown may not be written down
     if told and told - seconds > (1 if varies or not longest else float(longest * stream.time_base) / 2):
-        raise SequenceError(f"video {path.name} is truncated: it ends after {seconds:.1f} of {told:.1f} seconds")
+        raise SequenceError(
+            "video.truncated", f"video {path.name} is truncated: it ends after {seconds:.1f} of {told:.1f} seconds"
+        )
     if not (due or told):
         log.info("%s does not say how many frames it has: were its end missing, nobody could tell", path.name)
     mattes.report()
@@ -382,4 +390,4 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except av.error.FFmpegError as error:
-        raise SequenceError(f"video {path.name} cannot be read: {error.strerror}") from error
+        raise SequenceError("video.unreadable", f"video {path.name} cannot be read: {error.strerror}") from error

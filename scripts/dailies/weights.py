@@ -289,18 +289,19 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
         (match for group in large for match in matches(group, network, expected)), key=lambda match: -match.common
     )
     if not ranked:
-        raise LoadError(f"{file} holds no weights")
+        raise LoadError("model.no_weights", f"{file} holds no weights")
     fitting: list[Match] = []
-    reasons: list[str] = []
+    refused: list[tuple[str, str]] = []
     tried = _to_try(ranked, expected)
     for match in tried:
         try:
             notes = _load(network, match, expected, tied, file, _beside(fitting))
             fitting.append(match)
         except LoadError as error:
-            reasons.append(str(error))
+            refused.append((error.code, str(error)))
     if not fitting:
-        raise LoadError(reasons[0])
+        code, message = refused[0]
+        raise LoadError(code, message)
     (used,) = _best(fitting)
     if tried[-1] is not used:  # another one was tried since
         notes = _load(network, used, expected, tied, file, _beside(fitting))
@@ -379,7 +380,7 @@ def _load(
     try:
         network.load_state_dict(state, strict=True, assign=True)
     except Exception as error:  # the network's own hooks are foreign code
-        raise LoadError(_misfit(match, state, expected, file, error)) from error
+        raise LoadError("model.weights_misfit", _misfit(match, state, expected, file, error)) from error
     if dropped:
         notes.append(f"buffers in the file that the network computes itself are not used: {few(map(clean, dropped))}")
     if kept:
@@ -425,7 +426,9 @@ def _is_kept(network: nn.Module, name: str, like: Tensor) -> bool:
 
 def _refuse_without_values(state: Mapping[str, Tensor], file: str) -> None:
     if empty := [name for name, values in state.items() if values.is_meta]:
-        raise LoadError(f"the weights in {file} do not fit the network: {_listed({'without values': empty})}")
+        raise LoadError(
+            "model.empty_weights", f"the weights in {file} do not fit the network: {_listed({'without values': empty})}"
+        )
 
 
 def _misfit(

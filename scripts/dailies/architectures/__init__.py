@@ -28,7 +28,7 @@ def build(name: str, settings: Mapping[str, Any]) -> nn.Module:
     try:
         return network(**known)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise LoadError(f"cannot build {name} from {known}: {error}") from error
+        raise LoadError("model.build_failed", f"cannot build {name} from {known}: {error}") from error
 
 
 def settings_in(name: str, found: Sequence[Group]) -> list[dict[str, Any]]:

@@ -87,16 +87,20 @@ class NAFNet(nn.Module):
     ) -> None:
         super().__init__()
         if size not in SIZES:
-            raise LoadError(f"nafnet has no size {size!r}; its sizes are {', '.join(SIZES)}")
+            raise LoadError("model.unknown_size", f"nafnet has no size {size!r}; its sizes are {', '.join(SIZES)}")
         named = SIZES[size]
         c = named.width if width is None else width
         down = list(named.encoder_blocks if encoder_blocks is None else encoder_blocks)
         middle = named.middle_blocks if middle_blocks is None else middle_blocks
         up = list(named.decoder_blocks if decoder_blocks is None else decoder_blocks)
         if c < 2 or c % 2:
-            raise LoadError(f"nafnet splits its channels in two, so width must be even and positive, not {c}")
+            raise LoadError(
+                "model.odd_width", f"nafnet splits its channels in two, so width must be even and positive, not {c}"
+            )
         if len(down) != len(up):
-            raise LoadError(f"nafnet needs as many encoder as decoder levels, not {down} and {up}")
+            raise LoadError(
+                "model.uneven_levels", f"nafnet needs as many encoder as decoder levels, not {down} and {up}"
+            )
         rate = max(dropout, dropout_rate, drop_out_rate)
 
         def stage(channels: int, blocks: int) -> nn.Sequential:

@@ -8,28 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from dailies import files, lock
 from dailies.errors import ConfigError, FolderInUse
+from helpers.locks import holder
 
-TAKE = """import sys, time
-from pathlib import Path
-from dailies import lock
-lock.take(Path(sys.argv[1]))
-print(1, flush=True)
-"""
 ELSEWHERE = {"host": "node7", "pid": 7, "started": "2026-01-01 00:00:00"}
-
-
-def holder(state: Path, ending: str = "time.sleep(60)") -> subprocess.Popen:
-    """Start another process that takes the lock."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", TAKE + ending, str(state)],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "scripts")},
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout.readline() == b"1\n"
-    return process
 
 
 def refusal(state: Path) -> str:

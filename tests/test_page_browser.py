@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import lacking
 from dailies import reel
 from dailies.files import read_json
 from dailies.page import FrameMetric, list_extras
+from helpers.images import flat
+from helpers.requires import lacking
+from helpers.shows import BARS, HOSTILE, Show, add_means, bars
 from PIL import Image, ImageFilter
-from test_page import HOSTILE, Show, add_means, flat
-from test_reel import BARS, bars
 
 selenium = pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
 

@@ -15,10 +15,12 @@ from dailies.store import TrackingStore
 from helpers import REPOSITORY
 from helpers.images import read_frame
 from helpers.publishing import again, evaluations, promoted
-from helpers.requires import lacking, required
+from helpers.requires import lacking
 from helpers.stores import served
 from helpers.studio import Studio, environment
 from helpers.weights import grey, grey_checkpoint
+
+pytestmark = pytest.mark.servers
 
 OLD = {
     "2.9.2": "protobuf<5 packaging<24 importlib-metadata<8 sqlalchemy<2.1 setuptools<81 pytz querystring_parser "
@@ -52,8 +54,6 @@ class Old:
 
 def installed(version: str, cache: pytest.Cache) -> Path:
     """Give the folder of an MLflow, which is fetched unless pytest's cache has it: 80 to 120 MB each."""
-    if not required("servers"):
-        pytest.skip("servers of older MLflows are fetched and tried where DAILIES_REQUIRE names servers")
     folder = cache.mkdir("mlflow") / version
     if not folder.is_dir():
         draft = folder.with_name(f"{version}.draft")

@@ -11,6 +11,8 @@ from helpers.stores import proxied
 from helpers.studio import Studio, jobs
 from helpers.weights import grey, grey_checkpoint
 
+pytestmark = pytest.mark.s3
+
 LEVELS = {"dark": -0.5, "light": 0.5}
 
 

@@ -8,9 +8,7 @@ import pytest
 import torch
 from dailies import backbone, files
 from dailies.errors import ConfigError
-from networks import write_alexnet
-
-ADVICE = "download https://download.pytorch.org/models/alexnet-owt-7be5be79.pth and name the file in lpips_backbone"
+from helpers.networks import ADVICE, write_alexnet
 
 
 @pytest.mark.parametrize("variables", [{}, {"XDG_CACHE_HOME": "/cache"}, {"XDG_CACHE_HOME": "/c", "TORCH_HOME": "~/t"}])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from dailies import quality
 from dailies.subjects import SOURCE
-from shots import COUNT, NAMES, read, write
+from helpers.shots import COUNT, NAMES, read, write
 
 
 def test_the_source_is_measured_as_if_it_were_an_answer(shot):

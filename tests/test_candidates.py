@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import grey_checkpoint
 from dailies import files, trial
 from dailies.catalog import candidates
 from dailies.download import download, loading_digest, receive
@@ -18,9 +17,9 @@ from dailies.entities import Run
 from dailies.errors import ArtifactDamaged, DownloadError
 from dailies.layout import Layout
 from dailies.store import TrackingStore
-from program_files import onnx_model, proto
-from stores import configured, sqlite_shelf
-from test_render import LOADING
+from helpers.program_files import onnx_model, proto
+from helpers.stores import configured, sqlite_shelf
+from helpers.weights import LOADING, grey_checkpoint
 
 
 def torch_bytes(content: Any) -> bytes:

@@ -3,7 +3,7 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 from dailies.errors import SequenceError
 from dailies.frames import decode, encode, inspect
-from frame_files import colours, film, pixels, read_again, saved, written
+from helpers.frame_files import colours, film, pixels, read_again, saved, written
 from PIL import Image
 
 

@@ -3,14 +3,14 @@ import platform
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from dailies import devices
 from dailies.devices import refuse_missing, taken
 from dailies.errors import ConfigError, RenderError
+from helpers import REPOSITORY
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = REPOSITORY / "scripts"
 
 
 @pytest.fixture

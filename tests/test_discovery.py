@@ -3,8 +3,8 @@ from dailies import connection
 from dailies.discovery import discover, standing
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.layout import Layout
-from scenes import LISTING, Scene, scene_of
-from stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot
+from helpers.scenes import LISTING, Scene, scene_of
+from helpers.stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot
 
 
 def test_no_model_at_all_says_how_many_runs_were_seen_and_why(shelf, scene):

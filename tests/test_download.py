@@ -20,12 +20,13 @@ from dailies.errors import DownloadError, StoreError
 from dailies.layout import Layout, Weights
 from dailies.manifest import basis
 from dailies.store import TrackingStore
+from helpers import REPOSITORY
+from helpers.stores import BEST, configured, proxied, server_shelf, snapshot, sqlite_shelf, stranger
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import BEST, configured, proxied, server_shelf, snapshot, sqlite_shelf, stranger
 
 FILE = "GET /api/2.0/mlflow-artifacts/artifacts/"
-ARCHITECTURE = Path(__file__).parents[1] / "docs" / "architecture.md"
+ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 
 
 def torch_file() -> bytes:

@@ -17,9 +17,9 @@ from dailies.models import Model
 from dailies.signatures import Signature
 from dailies.tiling import spans
 from dailies.transfers import Download, Transfers
+from helpers.networks import CPU, Do, Limited, Recorder, difference, engine, pixels, probed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import CPU, Do, Limited, Recorder, difference, engine, pixels, probed
 from torch import nn
 from torch.overrides import TorchFunctionMode
 

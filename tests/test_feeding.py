@@ -9,7 +9,7 @@ import torch
 from dailies.errors import LoadError, RenderError
 from dailies.network import probe_size
 from dailies.signatures import Signature
-from networks import Do, Recorder, pixels, probed
+from helpers.networks import Do, Recorder, pixels, probed
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -18,11 +18,11 @@ from dailies.naming import LONGEST
 from dailies.records import table
 from dailies.store import TrackingStore
 from dailies.text import clean, plain
+from helpers.stores import configured
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlflow.entities import Metric, Param, RunData, RunInfo, RunTag
 from mlflow.entities import Run as MlflowRun
-from stores import configured
 
 TURNED = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 HOSTILE = TURNED + "\u2028\u2029\x85\x9b\x1b\x07\x08\x7f\0\n\r\u200b\ufeff\udcff/\\.%{}<>'\"`|:*?~$"

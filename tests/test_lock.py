@@ -8,29 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from dailies import files, lock
 from dailies.errors import ConfigError, FolderInUse
 from dailies.layout import Layout
+from helpers.locks import holder
 
-TAKE = """import sys, time
-from pathlib import Path
-from dailies import layout, lock
-lock.take(layout.Layout(Path(sys.argv[1])))
-print(1, flush=True)
-"""
 ELSEWHERE = {"host": "node7", "pid": 7, "started": "2026-01-01 00:00:00"}
-
-
-def holder(layout: Layout, ending: str = "time.sleep(60)") -> subprocess.Popen:
-    """Start another process that takes the lock."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", TAKE + ending, str(layout.output_dir)],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "scripts")},
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout.readline() == b"1\n"
-    return process
 
 
 def refusal(layout: Layout) -> str:

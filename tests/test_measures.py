@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from dailies import backbone, files, quality
 from dailies.codec import FORMATS
 from dailies.lpips import Lpips
 from dailies.manifest import attempt_after
 from dailies.subjects import SOURCE
-from frame_files import written
-from networks import write_alexnet
-from shots import COUNT, EVERYTHING, NAMES, Shot, blur, doubled, read, write
-from test_quality import wang
+from helpers import REPOSITORY
+from helpers.frame_files import written
+from helpers.networks import write_alexnet
+from helpers.pictures import wang
+from helpers.shots import COUNT, EVERYTHING, NAMES, Shot, blur, doubled, read, write
 
 
 def test_every_frame_has_its_metrics(shot):

@@ -3,12 +3,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import strict_json
 from dailies import files
 from dailies.layout import Layout
 from dailies.metadata import describe, failures, left_behind, substituted, summarize, table
 from dailies.reference import Reference
 from dailies.sequence import Frame, Sequence, save
+from helpers.json_files import strict_json
 
 RUN = {
     "run_id": "0123456789abcdef0123456789abcdef",

@@ -17,9 +17,9 @@ from dailies.errors import LoadError
 from dailies.factories import Factories
 from dailies.models import Hints, load_model, nested
 from dailies.signatures import Signature
+from helpers.stores import mlflow2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stores import mlflow2
 from torch import nn
 
 KNOWN = "; known architectures: nafnet, unet, and those that spandrel recognises"

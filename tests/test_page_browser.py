@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import lacking
 from dailies import reel
 from dailies.files import read_json
 from dailies.page import FrameMetric, list_extras
+from helpers.images import flat
+from helpers.requires import lacking
+from helpers.shows import BARS, HOSTILE, Show, add_means, bars
 from PIL import Image, ImageFilter
-from test_page import HOSTILE, Show, add_means, flat
-from test_reel import BARS, bars
 
 selenium = pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
 
@@ -29,6 +29,8 @@ from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.select import Select  # noqa: E402
+
+pytestmark = pytest.mark.browser
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (

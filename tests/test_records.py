@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from dailies import files
 from dailies.records import ABOUT_ASSUMED, counts, table
-from stores import BEST, snapshot
+from helpers.stores import BEST, snapshot
 
 
 def test_a_model_is_recorded_in_two_files(shelf, scene):

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import strict_json, write_video
 from dailies import sequence
 from dailies.errors import SequenceError
 from dailies.layout import Layout
 from dailies.reference import Asked, Reference, check, fingerprint, found, load, told_missing, write
 from dailies.sequence import Frame, Sequence, save
+from helpers.images import write_video
+from helpers.json_files import strict_json
 from PIL import Image
 
 

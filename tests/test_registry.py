@@ -7,7 +7,7 @@ import pytest
 from dailies.errors import StoreError
 from dailies.registry import registered
 from dailies.store import TrackingStore
-from stores import BEST, folder_shelf, proxied, relocate, server_shelf, snapshot, sqlite_shelf
+from helpers.stores import BEST, folder_shelf, proxied, relocate, server_shelf, snapshot, sqlite_shelf
 
 
 @pytest.fixture(params=[sqlite_shelf, folder_shelf, server_shelf])

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import boto3
 import pytest
-from certificates import Authority
 from dailies import connection, discovery, download
 from dailies.catalog import Artifact
 from dailies.connection import PACKAGES
@@ -16,9 +15,12 @@ from dailies.entities import StoredFile
 from dailies.errors import AccessRefused, StoreError, StoreUnreachable
 from dailies.layout import Layout, Weights
 from dailies.store import TrackingStore
-from guarded import ADMIN, BARE, BUCKET, READER, STRANGER, guarded, logged_in, login
+from helpers.certificates import Authority
+from helpers.guarded import ADMIN, BARE, BUCKET, READER, STRANGER, guarded, logged_in, login
+from helpers.stores import BEST, Shelf, black_hole, configured, free_port, proxied
 from mlflow.store.artifact.s3_artifact_repo import _cached_get_s3_client
-from stores import BEST, Shelf, black_hole, configured, free_port, proxied
+
+pytestmark = pytest.mark.s3
 
 PAIR = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 WRONG = READER[0], "not-the-password"

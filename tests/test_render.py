@@ -8,13 +8,11 @@ import sys
 import threading
 import types
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 import pytest
 import torch
-from conftest import grey, grey_checkpoint, read_frame, strict_json, write_frame, write_video
 from dailies import files, frames, models, pipeline, sequence
 from dailies.architectures import ARCHITECTURES
 from dailies.errors import RenderError
@@ -24,12 +22,16 @@ from dailies.network import probe_size
 from dailies.pipeline import read
 from dailies.render import Job, _manifest, render
 from dailies.signatures import Signature, as_record
-from frame_files import written
+from helpers import REPOSITORY
+from helpers.frame_files import written
+from helpers.images import read_frame, write_frame, write_video
+from helpers.json_files import strict_json
+from helpers.program_files import onnx_images
+from helpers.weights import LOADING, grey, grey_checkpoint
 from PIL import Image
-from program_files import onnx_images
 from torch import nn
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = REPOSITORY / "scripts"
 SETTINGS = {
     "precision": "fp32",
     "tiled": "auto",
@@ -37,14 +39,6 @@ SETTINGS = {
     "overlap": 32,
     "output_format": "auto",
     "transfer": "clip",
-}
-LOADING = {
-    "default_architecture": None,
-    "model_factory": None,
-    "python_path": [],
-    "signatures": {},
-    "architecture_from": ["model.architecture"],
-    "code": None,
 }
 PROBE = probe_size(Signature())
 NAMES = [f"frame_{number:06d}.png" for number in range(6)]

@@ -6,14 +6,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 import pytest
 import tifffile
-from bmp_files import with_fields
-from conftest import read_frame, write_frame, write_video
 from dailies import files
 from dailies import sequence as module
 from dailies.errors import SequenceError
@@ -33,11 +30,14 @@ from dailies.sequence import (
     shards,
     split,
 )
+from helpers import REPOSITORY
+from helpers.bmp_files import with_fields
+from helpers.images import read_frame, write_frame, write_video
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = REPOSITORY / "scripts"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dailies.errors import SequenceError
 from dailies.frames import decode, inspect
-from frame_files import saved
+from helpers.frame_files import saved
 from PIL import Image
 
 RNG = np.random.default_rng(0)

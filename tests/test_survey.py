@@ -7,8 +7,8 @@ from dailies import store, survey
 from dailies.entities import StoredFile
 from dailies.errors import StoreError
 from dailies.layout import Layout
-from scenes import LISTING, Scene, scene_of
-from stores import (
+from helpers.scenes import LISTING, Scene, scene_of
+from helpers.stores import (
     BEST,
     configured,
     mlflow2,

@@ -1,5 +1,5 @@
 import numpy as np
-from shots import COUNT, NAMES, blur, write
+from helpers.shots import COUNT, NAMES, blur, write
 
 
 def test_no_more_is_kept_of_what_is_left_out_than_was_measured_of_it(shot, counted):

@@ -9,9 +9,9 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange
-from conftest import read_frame, write_video
 from dailies import frames, png, video
 from dailies.errors import SequenceError
+from helpers.images import read_frame, write_video
 from PIL import Image
 
 WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}

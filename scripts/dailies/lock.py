@@ -45,8 +45,8 @@ def take(layout: Layout) -> None:
         os.close(lock)
         raise FolderInUse(
             "output.in_use_elsewhere",
-            f"{_named(layout)} is in use by an invocation on another machine{_described(holder)}; wait for it, or if it "
-            f"no longer runs there, snakemake --unlock or delete {layout.lock}",
+            f"{_named(layout)} is in use by an invocation on another machine{_described(holder)}; wait for it, or if "
+            f"it no longer runs there, snakemake --unlock or delete {layout.lock}",
         )
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     os.ftruncate(lock, 0)

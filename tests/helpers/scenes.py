@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from dailies.discovery import Standing, discover, standing
 from dailies.layout import Layout
-from stores import Shelf, configured
+
+from helpers.stores import Shelf, configured
 
 LISTING = "GET /api/2.0/mlflow-artifacts/artifacts"
 """How the requests begin that ask a server for artifacts."""

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import strict_json
 from dailies import files, measures, sequence
 from dailies.baseline import baseline
 from dailies.layout import Layout
 from dailies.measures import measure
 from dailies.subjects import SOURCE, Measurement
 from PIL import Image
-from test_quality import distorted, picture
+
+from helpers.json_files import strict_json
+from helpers.pictures import distorted, picture
 
 COUNT = 5
 NAMES = [f"f_{number}.png" for number in range(COUNT)]

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from dailies.layout import Layout, Weights, model_of
+from helpers import REPOSITORY
 
 ARGUMENTS = {"model": "{model}", "shard": "{shard}", "subject": "@source", "shelf": "@source", "job": "a_{model}"}
 ARGUMENTS["name"] = "0123abcd"

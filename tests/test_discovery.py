@@ -83,14 +83,14 @@ def test_known_models_go_on_when_the_server_is_gone(tmp_path, caplog):
             standing(scene.config | {"experiment_name": ["missing"]}, scene.state)
         known = scene.standing()
         assert scene.look() == ["a"]
-        index = scene.index.read_bytes()
+        index = scene.layout.index.read_bytes()
 
     gone = scene.standing()
     assert gone.fingerprint == known.fingerprint
     assert gone.warning.endswith("or start the server. Going on with the models already known: 1")
-    scene.index.unlink()
+    scene.layout.index.unlink()
     assert scene.look() == ["a"]
-    assert scene.index.read_bytes() == index
+    assert scene.layout.index.read_bytes() == index
     assert "Going on with the models already known: 1" in caplog.text
     with pytest.raises(StoreUnreachable):
         standing(scene.config | {"filter_status": "KILLED"}, scene.state)

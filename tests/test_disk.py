@@ -190,6 +190,7 @@ def test_the_disk_is_that_of_the_nearest_folder_that_is_there(monkeypatch, tmp_p
     monkeypatch.setattr(disk.estimates, "artifact_size", lambda record: 1)
     config = {"output_format": "auto", "models_on_disk": 16, "compare": False}
 
+    monkeypatch.chdir(tmp_path)
     for place in (tmp_path / "not" / "yet", Path("not/yet")):
         refuse_shortage(Layout(place), ["a"], shot(), config, flows=False)
     assert asked == [tmp_path, Path()]

@@ -261,7 +261,8 @@ def test_a_full_disk_is_said_and_not_tried_again(shelf, tmp_path, monkeypatch, p
 
     monkeypatch.setattr(module.shutil, "copyfile", full)
 
-    assert fetched(shelf.uri, uri, tmp_path)["error"] == f"No space left on device: {tmp_path / 'weights' / 'model'}"
+    folder = Layout(tmp_path).weights("model").folder
+    assert fetched(shelf.uri, uri, tmp_path)["error"] == f"No space left on device: {folder}"
     assert pauses == []
 
 

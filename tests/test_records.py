@@ -74,7 +74,7 @@ def test_records_are_on_the_disk_before_their_list(shelf, scene, monkeypatch):
 
     records = {(scene.state / kind / "a.json").stat().st_ino for kind in ("models", "runs")}
     assert records == {*synced[:2]}
-    assert scene.index.stat().st_ino in synced[2:]
+    assert scene.layout.index.stat().st_ino in synced[2:]
 
 
 def test_the_values_of_real_stores_break_nothing(shelf, scene):

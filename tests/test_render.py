@@ -116,8 +116,9 @@ class Site:
 
     def render(self, forced=None, **changes):
         """Render, and give the record of it."""
-        self.result.unlink(missing_ok=True)
         job = replace(self.job, **changes)
+        self.result = job.result
+        self.result.unlink(missing_ok=True)
         render(job, forced=forced)
         assert self.result.read_bytes() == job.state.read_bytes()
         return strict_json(self.result)
@@ -815,7 +816,6 @@ def sharded(site, tmp_path):
 
     def render(shard_frames, shards, **changes):
         for shard in shards:
-            site.result = site.layout.outcome("model", shard)
             site.render(shard=shard, shard_frames=shard_frames, **changes)
         return {path.stem: strict_json(path) for path in sorted(site.result.parent.iterdir())}
 

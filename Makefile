@@ -1,11 +1,11 @@
-# make demo: three real models over a real sequence.  make test: every test.  make bench: ratios, measured here.
+# make demo: three real models over a real sequence.  make test: the tests.  make test-all: every test.  make bench: ratios, measured here.
 # Nothing but python3 and make is needed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/lock.txt
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test test-all check bench lock clean
 
 demo: .venv/core
 	$(BIN)/python scripts/make_demo.py demo
@@ -18,6 +18,9 @@ demo: .venv/core
 	@echo "Noisy input and clean reference: demo/frames/ and demo/reference/"
 
 test: .venv/dev
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+test-all: .venv/dev
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/dev

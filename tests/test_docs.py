@@ -195,7 +195,8 @@ def test_a_command_that_does_not_exist_is_found(line: str, bad: list[str]):
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_files_of_the_repository_that_a_page_names_exist(document: str):
     folders = "benchmarks|config|docs|envs|profiles|tests|scripts"
-    named = {span for span in spans(document) if re.fullmatch(rf"(?:{folders})/[\w./-]+", span)}
+    words = {word for span in spans(document) for word in span.split()}
+    named = {word for word in words if re.fullmatch(rf"(?:{folders})/[\w./-]+", word)}
     own = {"profiles/studio", "config/config.yaml"}  # a site's own profile; here it is, elsewhere it may be missing
     assert not {name for name in named - own if not (REPOSITORY / name.rstrip("/")).exists()}
 

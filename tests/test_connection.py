@@ -238,8 +238,8 @@ def test_the_page_on_servers_says_how_long_is_waited():
     said = re.sub(r"\s+", " ", SERVERS.read_text())
 
     assert (
-        f"{connection.CONNECT_SECONDS} s for the first connection, and {tries} tries a question; a busy server (429, "
-        f"503) up to {connection.LONGEST_WAIT} s a try"
+        f"{connection.CONNECT_SECONDS} s for the first connection and {tries} tries per request. A busy server (429, "
+        f"503) is waited for up to {connection.LONGEST_WAIT} s per try"
     ) in said
 
 

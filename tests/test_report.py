@@ -29,9 +29,11 @@ def test_the_report_shows_leaderboard_and_contact_sheet_without_a_network(render
         pytest.skip("chromium and chromedriver are not installed (apt install chromium-driver)")
     with offline_browser() as browser:
         browser.get(path.as_uri())
-        said = shown(browser, "by Dailies")
-        assert f"Every model of exp was rendered over every frame of {rendered.frames} by Dailies" in said
-        assert "compare/index.html there shows them side by side." in said
+        said = shown(browser, "Dailies rendered")
+        assert (
+            f"Dailies rendered every model of exp over every frame of {rendered.frames} at native resolution." in said
+        )
+        assert "open compare/index.html in that folder to see them side by side." in said
         page = browser.find_element(By.PARTIAL_LINK_TEXT, "compare/index.html")
         assert page.get_attribute("href") == (rendered.output / "compare" / "index.html").as_uri()
 

@@ -44,7 +44,7 @@ def read(name: str, path: str) -> float:
     from dailies.factories import Factories
     from dailies.models import Hints, load_model
 
-    model = load_model(Path(path), hints=Hints(architecture=name), factories=Factories(), trust_pickle=False)
+    model = load_model(Path(path), hints=Hints(architecture=name), factories=Factories(), trust_code=False)
     Engine(model, device=torch.device("cpu"), settings=Settings()).probe()
     return peak()
 

@@ -28,7 +28,7 @@ if __name__ == "__main__":
                 device=snakemake.config["device"],
                 threads=snakemake.threads,
                 attempt=snakemake.params.attempt,
-                trust_pickle=snakemake.config["trust_pickle"],
+                trust_code=snakemake.config["trust_code"],
             ),
             forced=snakemake.params.forced,
         )

@@ -180,7 +180,7 @@ def test_a_traced_program_of_one_input_renders_whatever_batch_is_asked_for(tmp_p
     torch.manual_seed(0)
     network = Frozen().eval()
     torch.jit.trace(network, torch.zeros(1, 3, 64, 64)).save(tmp_path / "best.pt")
-    model, given = load_model(tmp_path / "best.pt"), shot(5, 64, 64)
+    model, given = load_model(tmp_path / "best.pt", trust_code=True), shot(5, 64, 64)
     renderer = engines.Engine(model, device=CPU, settings=engines.Settings(batch=4))
     renderer.probe()
 

@@ -35,7 +35,6 @@ TEXT = st.text(st.sampled_from(HOSTILE) | st.characters(), max_size=40) | st.sam
         ".",
         "x" * 9000,
         "\x1b]0;title\x07",
-        "CON",
         "\0",
         "</script>",
         "NaN",

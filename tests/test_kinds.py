@@ -274,9 +274,13 @@ KINDS = {
     "restoration": Kind(restoration, {"architecture": "NAFNet"}, value_range=(0, 1), builder="spandrel"),
     "upscaler": Kind(upscaler, value_range=(0, 1), scale=2, builder="spandrel"),
     "users_own": Kind(users_own, builder="networks.restorer:build"),
-    "torchscript": Kind(torchscript, {"dailies.value_range": "[0, 1]"}, value_range=(0, 1), builder="torchscript"),
-    "exported": Kind(exported, {"dailies.value_range": "[0, 1]"}, value_range=(0, 1), builder="export"),
-    "flavored_pt2": Kind(flavored("pt2"), builder="export"),
+    "torchscript": Kind(torchscript, error="scripted.pt is a program (TorchScript), and loading it runs its code; set"),
+    "torchscript_trusted": Kind(
+        torchscript, {"dailies.value_range": "[0, 1]"}, value_range=(0, 1), builder="torchscript"
+    ),
+    "exported": Kind(exported, error="frozen.pt2 is a program (torch.export), and loading it runs its code; set"),
+    "exported_trusted": Kind(exported, {"dailies.value_range": "[0, 1]"}, value_range=(0, 1), builder="export"),
+    "flavored_pt2_trusted": Kind(flavored("pt2"), builder="export"),
     "flavored_pickle": Kind(flavored("pickle"), error="model.pth needs torch.nn.modules.activation.ReLU, "),
     "flavored_trusted": Kind(flavored("pickle"), builder="pickle"),
     "whole_trusted": Kind(whole, builder="pickle"),
@@ -318,7 +322,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, blank_store: Path) -> tuple[
         "model_factory": {"restorer": "networks.restorer:build"},
         "python_path": [str(studio.root)],
         "models": ["denoiser@champion"],
-        "trust_pickle": [studio.runs[name] for name in KINDS if name.endswith("_trusted")],
+        "trust_code": [studio.runs[name] for name in KINDS if name.endswith("_trusted")],
     }
     studio.client.create_registered_model("denoiser")
     source = f"runs:/{studio.runs['checkpoint']}/checkpoints/best_model_unet.pth"
@@ -371,7 +375,7 @@ def test_a_kind_that_cannot_be_loaded_says_what_to_do(store: tuple[Studio, dict]
 def test_a_program_of_one_size_is_rendered_in_tiles_of_it(store: tuple[Studio, dict]) -> None:
     studio, _ = store
 
-    assert studio.metadata(studio.runs["exported"])["render"]["tile_size"] == [32, 32]
+    assert studio.metadata(studio.runs["exported_trusted"])["render"]["tile_size"] == [32, 32]
 
 
 def test_what_was_done_to_the_weights_is_said(store: tuple[Studio, dict]) -> None:

@@ -355,7 +355,7 @@ def test_where_a_loader_is_named_nothing_else_is_tried(ours, tmp_path):
     torch.save({"state_dict": nn.Conv2d(3, 3, 1).state_dict()}, tmp_path / "best.pth")
 
     with pytest.raises(LoadError, match=rf"^model_loader {name}:fail failed for best\.pth with ValueError: no header"):
-        load_model(tmp_path / "best.pth", loaders=Loaders({"*": f"{name}:fail"}, (folder,)), trust_pickle=True)
+        load_model(tmp_path / "best.pth", loaders=Loaders({"*": f"{name}:fail"}, (folder,)), trust_code=True)
 
 
 def test_the_architecture_that_only_the_checkpoint_names_finds_its_loader(ours, tmp_path):

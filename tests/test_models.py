@@ -377,14 +377,14 @@ def test_a_config_that_builds_no_network_is_refused_where_the_weights_are_of_non
     ],
     ids=["empty", "html", "lfs", "keras", "numpy", "gzip", "text", "bytes", "pickle"],
 )
-@pytest.mark.parametrize("trust_pickle", [False, True])
+@pytest.mark.parametrize("trust_code", [False, True])
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_file_that_torch_did_not_write_is_refused(refused, data, text, trust_pickle):
+def test_a_file_that_torch_did_not_write_is_refused(refused, data, text, trust_code):
     expected = f"best_model.pth {text}{KNOWN}"
-    if trust_pickle and text.startswith("holds"):
+    if trust_code and text.startswith("holds"):
         expected = "best_model.pth cannot be loaded: "  # its author's own reader is asked, too
 
-    assert refused(data, trust_pickle=trust_pickle).startswith(expected)
+    assert refused(data, trust_code=trust_code).startswith(expected)
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
@@ -420,7 +420,7 @@ def test_a_pickle_that_would_run_code_does_not(path, tmp_path, older_format):
     assert not mark.exists()
     assert str(error.value) == (
         f"best_model.pth needs {os.system.__module__}.system to be loaded, which can run code; "
-        "set trust_pickle, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
+        "set trust_code, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
     )
 
 
@@ -451,7 +451,7 @@ def test_a_whole_pickled_network_that_nobody_knows_is_refused_with_what_it_needs
 
     assert text.startswith("best_model.pth needs test_models.Invert, torch.nn.modules.activation.PReLU, ")
     assert text.endswith(
-        " to be loaded, which can run code; set trust_pickle, to true or to the ids of runs or experiments, only if "
+        " to be loaded, which can run code; set trust_code, to true or to the ids of runs or experiments, only if "
         "you trust whoever wrote it; or set model_factory to a function that builds the network for its weights"
     )
 
@@ -460,7 +460,7 @@ def test_a_trusted_pickle_runs_and_loads(path, tmp_path, caplog):
     mark = tmp_path / "mark"
     torch.save(checkpoint(extra=Hostile(mark)), path)
 
-    model = load_model(path, trust_pickle=True)
+    model = load_model(path, trust_code=True)
 
     assert mark.exists()
     assert model.facts["epoch"] == 10
@@ -469,7 +469,7 @@ def test_a_trusted_pickle_runs_and_loads(path, tmp_path, caplog):
             "dailies.checkpoints",
             logging.WARNING,
             f"best_model.pth needs {os.system.__module__}.system to be loaded, which can run code; "
-            "trust_pickle allows it",
+            "trust_code allows it",
         )
     ]
 
@@ -515,7 +515,7 @@ def test_programs_load_as_models(tmp_path: Path):
     torch.jit.script(Invert().eval()).save(scripted)
     pixels = torch.rand(1, 3, 32, 64)
     for path, kind in ((scripted, "torchscript"), (exported(tmp_path / "m.pt2", Invert(), dynamic=True), "export")):
-        model = load_model(path)
+        model = load_model(path, trust_code=True)
         assert model.architecture == kind
         assert torch.equal(model.network(pixels), -pixels)
 
@@ -566,7 +566,7 @@ def test_trusted_code_that_a_model_brings_along_is_found(tmp_path: Path, monkeyp
     pickled_elsewhere(folder, tmp_path)
 
     with pytest.raises(LoadError, match=r"^model\.pth holds a dict with the keys 'thing', and no weights: "):
-        load_model(folder, trust_pickle=True)
+        load_model(folder, trust_code=True)
 
     assert (tmp_path / "marker").exists()
 
@@ -584,9 +584,9 @@ def test_a_trusted_network_that_was_pickled_whole_finds_its_class_in_python_path
     with pytest.raises(
         LoadError, match=r"No module named 'ours_whole'; pip install .*, or name the folder of its code in python_path$"
     ):
-        load_model(tmp_path / "whole.pth", trust_pickle=True)
+        load_model(tmp_path / "whole.pth", trust_code=True)
     found = Factories(python_path=(tmp_path / "code",))
-    model = load_model(tmp_path / "whole.pth", factories=found, trust_pickle=True)
+    model = load_model(tmp_path / "whole.pth", factories=found, trust_code=True)
 
     assert (model.builder, model.architecture) == ("pickle", "inverse")
     assert torch.equal(model.network(torch.ones(1, 3, 4, 4)), -torch.ones(1, 3, 4, 4))
@@ -641,7 +641,7 @@ def test_a_model_that_mlflow_2_pickled_loads_when_it_is_trusted(tmp_path: Path):
         LoadError, match=r"^model\.pth needs torch\.nn\.modules\.conv\.Conv2d to be loaded, which can run"
     ):
         load_model(folder)
-    model = load_model(folder, trust_pickle=True)
+    model = load_model(folder, trust_code=True)
 
     assert (model.architecture, model.builder) == ("conv2d", "pickle")
     with torch.inference_mode():

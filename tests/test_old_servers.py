@@ -96,7 +96,7 @@ def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def studio(old: Old, tmp_path: Path) -> Studio:
     studio = Studio(tmp_path, old.uri, experiment=f"of {tmp_path.name}")
     studio.runs = dict(old.runs)
-    studio.config |= {"experiment_name": "exp", "trust_pickle": True}
+    studio.config |= {"experiment_name": "exp", "trust_code": True}
     studio.add_frames(2)
     return studio
 

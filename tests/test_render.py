@@ -89,7 +89,7 @@ class Site:
             device="cpu",
             threads=1,
             attempt=1,
-            trust_pickle=False,
+            trust_code=False,
         )
         self.shot.mkdir()
         for number, name in enumerate(NAMES):
@@ -456,7 +456,7 @@ def test_threads_and_place_do_not_matter(site, network):
     site.render()
     before = site.written()
 
-    site.render(threads=2, attempt=7, device="auto", trust_pickle=True)
+    site.render(threads=2, attempt=7, device="auto", trust_code=True)
 
     assert site.rendered_again(before) == []
 
@@ -952,7 +952,7 @@ PLAIN = (
     "device",
     "threads",
     "attempt",
-    "trust_pickle",
+    "trust_code",
 )
 """What of a job is no path."""
 
@@ -1125,7 +1125,7 @@ def test_a_pickle_loads_for_those_who_are_trusted(site, trust):
     checkpoint = grey_checkpoint(0.5) | {"optimizer": np.random.default_rng}
     site.download(checkpoint)
 
-    outcome = site.render(trust_pickle=trust)
+    outcome = site.render(trust_code=trust)
 
     assert (outcome["status"], outcome["model"]["trust_pickle"]) == ("success", True)
 
@@ -1134,12 +1134,12 @@ def test_a_pickle_loads_for_those_who_are_trusted(site, trust):
 def test_a_pickle_does_not_load_for_others(site, trust):
     site.download(grey_checkpoint(0.5) | {"folder": os.getcwd})
 
-    outcome = site.render(trust_pickle=trust)
+    outcome = site.render(trust_code=trust)
 
     assert outcome["status"] == "load_failed"
     assert outcome["error"] == (
         f"best.pth needs {os.getcwd.__module__}.getcwd to be loaded, which can run code; "
-        "set trust_pickle, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
+        "set trust_code, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
     )
 
 

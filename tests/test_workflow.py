@@ -112,7 +112,7 @@ def test_second_invocation_has_nothing_to_do(rendered):
 def test_a_setting_that_changes_no_pixel_renders_nothing(rendered):
     card = ("--cores", "1", "--resources", "gpu=1")
 
-    assert "Nothing to be done" in rendered.snakemake(*card, "-n", "--config", "device=auto", "trust_pickle=true")
+    assert "Nothing to be done" in rendered.snakemake(*card, "-n", "--config", "device=auto", "trust_code=true")
 
 
 def test_a_video_is_rendered_once_and_lost_frames_of_it_are_decoded_again(rendered):

@@ -58,7 +58,7 @@ With the names that NumPy 1 and 2, and Python before, in and after 3.13, give th
 HOLLOW = 64 * 2**20
 """Bytes that a tensor may have beyond what its file holds of it, by repeating values."""
 
-TRUST = "set trust_pickle, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
+TRUST = "set trust_code, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
 """What to do about a file whose loading can run code."""
 
 CONFIG_KEYS = (
@@ -435,7 +435,7 @@ def unpickled(path: Path, *, trusted: bool = False) -> tuple[Any, tuple[str, ...
     if not (reading.blocked or whole or not groups(reading.content)):
         return reading.content, reading.names
     named = reading.blocked or reading.names
-    log.warning("%s needs %s to be loaded, which can run code; trust_pickle allows it", file, listed(named))
+    log.warning("%s needs %s to be loaded, which can run code; trust_code allows it", file, listed(named))
     try:
         return torch.load(path, map_location="cpu", weights_only=False), ()
     except Exception as error:  # the author's own code

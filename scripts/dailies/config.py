@@ -55,6 +55,9 @@ GONE = {
 }
 """Keys of earlier versions, and what is done instead."""
 
+RENAMED = {"trust_pickle": "trust_code"}
+"""Keys that had another name in earlier versions, by that name."""
+
 MISUNDERSTOOD = {
     r"[{}]": "a brace is a wildcard in the paths of Snakemake, and nothing is put in its place",
     r"\$": "variables such as $HOME are not replaced",
@@ -249,7 +252,7 @@ def _items(key: str, given: Any) -> list:
 def _text(key: str, given: Any) -> Any:
     """Undo what YAML, and Snakemake's reading of ``--config``, do to a text, if it can be undone."""
     if isinstance(given, int) and not isinstance(given, bool):
-        shortest = {"run_ids": 0, "trust_pickle": EXPERIMENT_ID_DIGITS}.get(key, RUN_ID_DIGITS)
+        shortest = {"run_ids": 0, "trust_code": EXPERIMENT_ID_DIGITS}.get(key, RUN_ID_DIGITS)
         return given if shortest < len(str(given)) < RUN_ID_DIGITS else str(given)
     if (
         key in ("folder_name", "reference_name")
@@ -279,6 +282,8 @@ def _unknown_key(key: Any, known: list[str]) -> str:
     plain = str(key).lstrip("-").replace("-", "_").lower()
     if plain in known:
         return f"'{key}' is not a key; write {plain}."
+    if plain in RENAMED:
+        return f"{plain} is now {RENAMED[plain]}, and TorchScript and torch.export need it too; write {RENAMED[plain]}."
     if plain in GONE:
         return f"{plain} is gone: {GONE[plain]}; take it out."
     near = difflib.get_close_matches(plain, known, n=1)

@@ -308,7 +308,7 @@ class _Candidates:
             model=self._model,
             record=self._record,
             loading=self._loading,
-            trusted=trial.is_trusted(self._config["trust_pickle"], self._record),
+            trusted=trial.is_trusted(self._config["trust_code"], self._record),
             params=trial.run_params(self._layout.run(self._model)),
         )
         if verdict.unknown:

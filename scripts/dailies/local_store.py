@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,11 +42,20 @@ def readable_sqlite(path: Path, private: Path) -> str:
     return f"sqlite+pysqlite:///{_read_only(path)}&uri=true"
 
 
-def readable_folder(path: Path, private: Path) -> str:
-    """Give the URI with which MLflow reads a folder store. Raises StoreError when the folder is none."""
+def readable_folder(path: Path) -> str:
+    """Return the URI with which MLflow reads a folder store.
+
+    Raises StoreError when the folder is no store, or when MLflow cannot make the one folder in it that it misses.
+    """
     _refuse_other_folder(path)
+    if not (path / TRASH).is_dir() and not os.access(path, os.W_OK):
+        raise StoreError(
+            "store.no_trash",
+            f"the MLflow store {path} is read-only for you and lacks the folder {TRASH}, which MLflow makes when it "
+            "opens a store; have its owner make it, or copy the store",
+        )
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
-    return (path if (path / TRASH).is_dir() else _with_trash(path, private)).as_uri()
+    return path.as_uri()
 
 
 def writable_sqlite(path: Path) -> str:
@@ -184,20 +193,3 @@ def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
     for old in set(private.glob("*.db")) - {copy}:
         old.unlink(missing_ok=True)
     return copy
-
-
-def _with_trash(path: Path, private: Path) -> Path:
-    """Link everything in a folder store into a folder of our own, where MLflow may make what it misses.
-
-    Another invocation may be reading through these links: those that are right stay.
-    """
-    links = private.absolute() / files.digest(str(path))[:16]
-    (links / TRASH).mkdir(parents=True, exist_ok=True)
-    names = {entry.name for entry in path.iterdir()} | {TRASH}
-    for link in links.iterdir():
-        if link.name not in names:
-            link.unlink(missing_ok=True)
-    for name in names:
-        with suppress(FileExistsError):
-            (links / name).symlink_to(path / name)
-    return links

@@ -17,7 +17,7 @@ from dailies.checkpoints import RUN_PARAMS, TRUST, Checkpoint, listed, read_chec
 from dailies.errors import LoadError, UnknownKind
 from dailies.factories import Factories, channels_of
 from dailies.loaders import Loaders, input_channels
-from dailies.programs import is_program, open_program
+from dailies.programs import SAFE, is_program, open_program
 from dailies.signatures import Signature, overrides, signature, told_by
 from dailies.user_code import make_importable
 
@@ -127,7 +127,7 @@ def load_model(
     hints: Hints | None = None,
     factories: Factories | None = None,
     loaders: Loaders | None = None,
-    trust_pickle: bool = False,
+    trust_code: bool = False,
 ) -> Model:
     """Build the network that a downloaded artifact holds, on the CPU, with float32 weights.
 
@@ -136,7 +136,7 @@ def load_model(
         hints: what is known beside the artifact.
         factories: who builds which network.
         loaders: the user's functions that load artifacts themselves; where one is named, nothing else is tried.
-        trust_pickle: load files whose loading can run code of their author.
+        trust_code: load files whose loading can run code of their author.
 
     Raises:
         LoadError: saying what was found and what was expected.
@@ -148,12 +148,12 @@ def load_model(
     code: list[Path] = []
     if path.is_dir():
         path, code = _flavored(path)
-    if trust_pickle:
+    if trust_code:
         make_importable(*code, *factories.python_path)
     if is_program(path):
-        return _program(path, hints, trust_pickle)
+        return _program(path, hints, trust_code)
     try:
-        read = read_checkpoint(path, trusted=trust_pickle)
+        read = read_checkpoint(path, trusted=trust_code)
     except UnknownKind as error:
         raise LoadError(error.code, f"{error}; known architectures: {factories.known()}") from error
     if isinstance(read, nn.Module):
@@ -204,8 +204,8 @@ def _loaded(path: Path, function: str, loaders: Loaders, hints: Hints) -> Model:
     return Model(network, name, _signature(known, name, hints), builder=function, config=params)
 
 
-def _program(path: Path, hints: Hints, trust_pickle: bool) -> Model:
-    program = open_program(path, trusted=trust_pickle)
+def _program(path: Path, hints: Hints, trust_code: bool) -> Model:
+    program = open_program(path, trusted=trust_code)
     known = Signature(
         channels=program.channels or Signature.channels,
         multiple=lcm(Signature.multiple, program.multiple),
@@ -214,7 +214,7 @@ def _program(path: Path, hints: Hints, trust_pickle: bool) -> Model:
         tile=program.size,
     )
     name = (hints.architecture or program.kind).lower()
-    notes = ("loaded as trust_pickle allows it: it can run code",) if program.trusted else ()
+    notes = () if program.kind in SAFE else ("loaded as trust_code allows it: it can run code",)
     return Model(program.network, name, _signature(known, name, hints), builder=program.kind, notes=notes)
 
 

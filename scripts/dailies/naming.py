@@ -1,4 +1,4 @@
-"""Folder names for models: readable, unique, and safe on every file system."""
+"""Folder names for models: readable, unique, and safe where letters of either case are the same."""
 
 import re
 import string
@@ -9,11 +9,8 @@ from typing import Any
 LONGEST, LONGEST_FIELD = 120, 60
 """Bytes of a folder name and of one text in it; file systems allow 255, and file names are made from these."""
 
-RESERVED = frozenset(
-    {"batch_summary", "compare", "logs", "con", "prn", "aux", "nul"}
-    | {f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10)}
-)
-"""Names that the output folder uses itself, and names that Windows keeps for devices, with any extension."""
+RESERVED = frozenset({"batch_summary", "compare", "logs"})
+"""Names that the output folder uses itself, with any extension."""
 
 
 def folder_name(template: str, facts: Mapping[str, Any], taken: Collection[str], *, apart: str = "") -> str:

@@ -67,7 +67,7 @@ class Job:
     device: str
     threads: int
     attempt: int
-    trust_pickle: bool | Sequence[str]
+    trust_code: bool | Sequence[str]
     """Whether loading may run code that the artifact brings along, or the runs and experiments that are trusted."""
 
     @property
@@ -238,7 +238,7 @@ def _attempt(
 
     torch.set_num_threads(job.threads)
     device = find_device(job.device)
-    trusted = is_trusted(job.trust_pickle, record)
+    trusted = is_trusted(job.trust_code, record)
 
     @cache
     def pixels() -> "np.ndarray":
@@ -247,7 +247,7 @@ def _attempt(
     try:
         hints = Hints.gather(job.model, record, job.loading, params=run_params(job.layout.run(job.model)))
         factories, loaders = Factories.from_settings(job.loading), Loaders.from_settings(job.loading)
-        model = load_model(path, hints=hints, factories=factories, loaders=loaders, trust_pickle=trusted)
+        model = load_model(path, hints=hints, factories=factories, loaders=loaders, trust_code=trusted)
         settings = {each.name: job.settings[each.name] for each in fields(Settings) if each.name in job.settings}
         engine = Engine(model, device=device, settings=Settings(**settings, batch=job.batch))
         engine.probe(pixels)
@@ -331,7 +331,7 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity:
         "autotuned": engine.autotuned,
         "parity": asdict(parity) if parity else None,
         **_found(model, engine),
-        "trust_pickle": trusted,
+        "trust_pickle": trusted,  # an older name of trust_code, kept because records keep their bytes
         "signature": as_record(engine.signature),
         **({"told_multiple": told} if (told := engine.told_multiple) != engine.signature.multiple else {}),
     }

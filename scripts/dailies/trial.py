@@ -45,7 +45,7 @@ class Verdict:
 
 
 def is_trusted(trust: bool | Sequence[str], record: Mapping[str, Any]) -> bool:
-    """Tell whether loading a model may run code that it brings along; ``trust`` is the setting ``trust_pickle``."""
+    """Tell whether loading a model may run code that it brings along; ``trust`` is the setting ``trust_code``."""
     return trust if isinstance(trust, bool) else bool({record["run_id"], record["experiment_id"]} & {*trust})
 
 
@@ -129,7 +129,7 @@ def _answer(asked: Mapping[str, Any]) -> dict[str, str | None]:
             hints=Hints.gather(asked["model"], asked["record"], asked["loading"], params=asked["params"]),
             factories=Factories.from_settings(asked["loading"]),
             loaders=Loaders.from_settings(asked["loading"]),
-            trust_pickle=asked["trusted"],
+            trust_code=asked["trusted"],
         )
         Engine(model, device=torch.device("cpu"), settings=Settings()).probe()
     except MemoryError:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from dailies.errors import LoadError
-from dailies.programs import open_program
+from dailies.programs import Program, open_program
 from torch import Tensor, nn
 
 
@@ -84,13 +84,21 @@ def edited(path: Path, edits: dict, extra: dict | None = None) -> Path:
     return copy
 
 
-def refusal(path: Path, **how) -> str:
+def permitted(path: Path) -> Program:
+    """Open a program whose code may run."""
+    return open_program(path, trusted=True)
+
+
+def refused(path: Path, **how) -> LoadError:
     with pytest.raises(LoadError) as error:
         open_program(path, **how)
-    text = str(error.value)
-    assert len(text) < 500
-    assert text.isprintable()
-    return text
+    assert len(str(error.value)) < 500
+    assert str(error.value).isprintable()
+    return error.value
+
+
+def refusal(path: Path, **how) -> str:
+    return str(refused(path, **how))
 
 
 @torch.no_grad()
@@ -116,13 +124,6 @@ def saved(value: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()
-
-
-def code_of(path: Path) -> str:
-    """The member that holds the code of the network itself."""
-    with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if name.endswith("program_files.py")]
-    return names[0].partition("/")[2]
 
 
 def packed(number: int) -> bytes:

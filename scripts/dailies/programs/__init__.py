@@ -1,7 +1,8 @@
-"""Programs: networks that a file holds as code and not only as weights, opened so that none of it runs unless trusted.
+"""Programs: networks that a file holds as code and not only as weights.
 
-Three kinds, told apart by content: TorchScript, torch.export and ONNX, one module each. Whatever a file could do beside
-arithmetic is looked for before anything of it runs.
+There are three kinds, one module each: TorchScript, torch.export and ONNX. The content of a file decides which it is.
+Loading TorchScript and torch.export runs code of the file, so they need permission, as pickles do. ONNX needs none:
+onnxruntime has nothing to run but its own operators.
 """
 
 import logging
@@ -10,20 +11,24 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+from dailies.checkpoints import TRUST
 from dailies.errors import LoadError
 from dailies.programs import exported, onnx, torchscript
-from dailies.programs.archive import short
-from dailies.programs.program import Bad, Program, Split, Unsafe, shown
+from dailies.programs.program import Program, Split, short, shown
 
-__all__ = ["Program", "is_program", "open_program"]
+__all__ = ["SAFE", "Program", "is_program", "open_program"]
 
 log = logging.getLogger(__name__)
 
 KINDS = {
-    "torchscript": ("a TorchScript", torchscript.opened),
-    "export": ("a torch.export", exported.opened),
-    "onnx": ("an ONNX", onnx.opened),
+    "torchscript": ("TorchScript", torchscript.opened),
+    "export": ("torch.export", exported.opened),
+    "onnx": ("ONNX", onnx.opened),
 }
+"""What each kind is called, and what opens it."""
+
+SAFE = frozenset({"onnx"})
+"""The kinds that run no code of the file when they are loaded."""
 
 
 def is_program(path: Path) -> str | None:
@@ -48,11 +53,11 @@ def is_program(path: Path) -> str | None:
 
 
 def open_program(path: Path, *, trusted: bool = False) -> Program:
-    """Open a network that is stored as a program; nothing in the file can run code unless ``trusted``.
+    """Open a network that is stored as a program.
 
     Args:
         path: a TorchScript, torch.export or ONNX file; which it is does not depend on its name.
-        trusted: open files that are refused otherwise, with loaders that may run code of the file's author.
+        trusted: open TorchScript and torch.export too, whose loading runs code of the file.
 
     Raises:
         LoadError: saying what was found and what to do.
@@ -60,35 +65,28 @@ def open_program(path: Path, *, trusted: bool = False) -> Program:
     kind = is_program(path)
     name = shown(path.name, 100)
     if kind is None:
-        raise LoadError(f"{name} is no program: it is {_described(path)}; expected TorchScript, torch.export or ONNX")
+        raise LoadError(
+            "program.unknown_kind",
+            f"{name} is no program: it is {_described(path)}; expected TorchScript, torch.export or ONNX",
+        )
     title, opened = KINDS[kind]
+    if kind not in SAFE:
+        if not trusted:
+            raise LoadError(
+                "model.needs_permission",
+                f"{name} is a program ({title}), and loading it runs its code; {TRUST}",
+            )
+        log.warning("%s is a program (%s), and loading it runs its code; trust_code allows it", name, title)
     try:
-        program = _trusted(path, kind) if trusted else opened(path)
+        program = opened(path)
     except LoadError:
         raise
-    except Unsafe as reason:
-        raise LoadError(
-            f"{name} is {title} program that {reason}; set trust_pickle to true only if you trust whoever wrote it"
-        ) from None
-    except Bad as reason:
-        raise LoadError(f"{name} is {title} program, but {reason}") from None
     except Exception as error:  # the bytes are anyone's, and every parser below has its own way to say so
         raise LoadError(
-            f"{name} is {title} program that is damaged or of another version: {_first_line(error)}"
+            "program.damaged",
+            f"{name} is a program ({title}) that is damaged or of another version: {_first_line(error)}",
         ) from error
     return replace(program, network=Split(program.network, program.batch)) if program.batch else program
-
-
-def _trusted(path: Path, kind: str) -> Program:
-    """Open a file as if it were not trusted, and with what may run its author's code only where that is refused."""
-    _, opened = KINDS[kind]
-    try:
-        return opened(path)
-    except Unsafe as reason:
-        log.warning(
-            "trust_pickle is set: %s %s, and is loaded; it may run code of its author", shown(path.name, 100), reason
-        )
-        return replace(opened(path, trusted=True), trusted=True)
 
 
 def _described(path: Path) -> str:

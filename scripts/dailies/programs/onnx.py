@@ -1,9 +1,8 @@
-"""ONNX: data to onnxruntime; only where its operators and weights come from is checked."""
+"""ONNX, run by onnxruntime. It runs its own operators only, and reads weights in the file's folder only."""
 
 import logging
-import mmap
-import stat
-from pathlib import Path, PurePosixPath
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,31 +10,36 @@ import torch
 from torch import Tensor, nn
 
 from dailies.errors import LoadError
-from dailies.programs.program import Program, Unsafe, shown
-from dailies.programs.protobuf import Contents
+from dailies.programs.program import Program, shown
 from dailies.programs.sizes import Side, fits
 
 log = logging.getLogger(__name__)
 
 NUMBERS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 
+OLDEST = (1, 24)
+"""The first version of onnxruntime that refuses weights outside of the model's folder."""
+
 CPU = "CPUExecutionProvider", {}
 CUDA = "CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 """As it comes, CUDA's times all algorithms and takes the fastest, another one in another job, and rounds to TF32."""
 
 
-def opened(path: Path, *, trusted: bool = False) -> Program:
-    with path.open("rb") as file:
-        found = Contents(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-    # whoever is trusted, weights are read from the artifact's own folder only
-    for location, last in found.external.items():
-        _check_beside(path, location, last)
-    if found.foreign and not trusted:
-        raise Unsafe(f"uses operators beyond the ONNX standard ({', '.join(sorted(map(shown, found.foreign))[:5])})")
+def opened(path: Path) -> Program:
+    """Load an ONNX file, and find which sizes of images it takes."""
+    install = f"pip install 'onnxruntime>={'.'.join(map(str, OLDEST))}'"
     try:
-        import onnxruntime  # noqa: F401
+        import onnxruntime
     except ImportError as error:
-        raise LoadError(f"{shown(path.name)} is an ONNX program; to render it: pip install onnxruntime") from error
+        raise LoadError(
+            "onnx.not_installed", f"{shown(path.name)} is an ONNX program; to render it: {install}"
+        ) from error
+    if tuple(map(int, re.findall(r"\d+", onnxruntime.__version__)[:2])) < OLDEST:
+        raise LoadError(
+            "onnx.too_old",
+            f"{shown(path.name)} is an ONNX program, and onnxruntime {onnxruntime.__version__} would let it read files "
+            f"outside of its folder; to render it: {install}",
+        )
     network = _Session(path)
     batch, channels, *sides = (size if isinstance(size, int) and size > 0 else None for size in network.shape)
     return Program(
@@ -45,21 +49,6 @@ def opened(path: Path, *, trusted: bool = False) -> Program:
         batch=batch,
         **fits(*(Side() if side is None else Side(side, side) for side in sides)),
     )
-
-
-def _check_beside(path: Path, location: str, last: int) -> None:
-    """Raise LoadError unless a program's weights lie in a file beside it, up to the byte ``last``."""
-    name, place = shown(path.name), shown(location)
-    if len(PurePosixPath(location).parts) != 1 or location == ".." or "\\" in location:
-        raise LoadError(f"{name} wants to read its weights from '{place}', outside of its folder")
-    try:
-        found = (path.parent / location).lstat()
-    except OSError:
-        found = None
-    if found is None or not stat.S_ISREG(found.st_mode):
-        raise LoadError(f"{name} keeps weights in '{place}', which is no file beside it")
-    if found.st_size < last:
-        raise LoadError(f"'{place}' ends before the weights that {name} keeps in it")
 
 
 class _Session(nn.Module):
@@ -75,8 +64,9 @@ class _Session(nn.Module):
         if len(shape) != 4 or inputs[0].type not in NUMBERS or (shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4)):
             asked = ", ".join(f"{shown(str(item.name))}: {item.type} {shown(str(item.shape))}" for item in inputs)
             raise LoadError(
+                "program.takes_no_image",
                 f"the program in {shown(path.name)} asks for {shown(asked, 200)}; expected one image of 4 dimensions, "
-                "batch, channels, height and width, in floating point"
+                "batch, channels, height and width, in floating point",
             )
         self.shape = shape
         self._input = inputs[0].name
@@ -100,7 +90,7 @@ class _Session(nn.Module):
         options.log_severity_level = 3
         options.intra_op_num_threads = torch.get_num_threads()
         options.use_deterministic_compute = True
-        # by its name, onnxruntime would also take a file of its own format, which was not checked
+        # by its name, onnxruntime would also take a file of its own format
         options.add_session_config_entry("session.load_model_format", "ONNX")
         return onnxruntime.InferenceSession(str(self._path), options, providers=[CUDA, CPU] if on_cuda else [CPU])
 

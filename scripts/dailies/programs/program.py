@@ -1,6 +1,11 @@
-"""What every kind of program is opened as, and how a file is refused."""
+"""What every kind of program is opened as."""
 
+import io
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,21 +37,60 @@ class Program:
     """Height and width, pixels."""
     most: tuple[int | None, int | None] = (None, None)
     """Height and width, pixels; None: no bound."""
-    trusted: bool = False
-    """Whether the file would have been refused without ``trusted``."""
-
-
-class Unsafe(Exception):
-    """What in a file could run code or reach beyond it: the rest of a sentence that begins with the file."""
-
-
-class Bad(Exception):
-    """What is wrong with a file, whoever wrote it: a sentence of its own."""
 
 
 def shown(text: str, length: int = 60) -> str:
     """Make a text from a file fit for a log: one line, no control characters, not long."""
     return clean(text[: 4 * length])[:length]
+
+
+def short(name: str) -> str:
+    """Return the name of a zip's member without the folder that torch puts all of them in."""
+    return name.partition("/")[2] or name
+
+
+def copied(path: Path, edit: Callable[[str, bytes], bytes]) -> io.BytesIO:
+    """Copy a zip archive into memory, each member as ``edit`` returns it for its name and content.
+
+    Positions in the source code are left out, since they no longer match edited code.
+    """
+    copy = io.BytesIO()
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
+        for name in source.namelist():
+            if not name.endswith(".debug_pkl"):
+                target.writestr(name, edit(name, source.read(name)))
+    copy.seek(0)
+    return copy
+
+
+class Placed(nn.Module, ABC):
+    """A program on the device that it was last moved to. It names its device, so it is loaded anew for another."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.training = False
+        self._move_to(torch.device("cpu"))
+
+    @abstractmethod
+    def load(self, device: torch.device) -> nn.Module:
+        """Load the program for a device, in evaluation mode."""
+
+    def _move_to(self, device: torch.device) -> None:
+        self._device = device
+        self.program = self.load(device)
+        for parameter in self.program.parameters():  # the method that does this is missing for TorchScript
+            parameter.requires_grad_(parameter.requires_grad and not parameter.is_leaf)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """Follow ``Module.to``, which calls this."""
+        if (device := fn(torch.empty(0)).device) != self._device:
+            self._move_to(device)
+        return self
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Stay in evaluation mode: torch's exported modules raise here."""
+        return self
 
 
 class Fed(nn.Module):
@@ -59,10 +103,6 @@ class Fed(nn.Module):
 
     def forward(self, pixels: Tensor) -> Any:
         return self.program(pixels.to(self.dtype))
-
-    def train(self, mode: bool = True) -> nn.Module:
-        """Stay as exported: torch's exported modules raise here."""
-        return self
 
 
 class Split(nn.Module):

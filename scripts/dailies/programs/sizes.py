@@ -1,19 +1,15 @@
 """Which sizes of images a program takes, from what it says of its sides and of them together."""
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 SIDE = 512
 """Pixels that are aimed at where a program leaves a size open and still does not take every size."""
-
-
-SYMBOL = re.compile(
-    r"(?:Mul\(Integer\((\d{1,9})\), )?Symbol\('(\w+)'(?:, \w+=True)*\)\)?|(?:(\d{1,9})\*)?([a-z]\w*)", re.ASCII
-)
-"""``s`` or ``k*s``, as torch up to 2.5 and since write it: the only sizes that are understood; none is evaluated."""
 
 
 @dataclass(frozen=True)
@@ -29,18 +25,18 @@ class Side:
     """What it was when the program was exported."""
 
     @classmethod
-    def of(cls, size: Mapping[str, Any], ranges: Mapping[str, Any]) -> "Side":
+    def of(cls, size: "int | torch.SymInt", ranges: Mapping[Any, Any]) -> "Side":
         """Read a size of torch.export; one that is neither a number nor ``k*s`` stays as it was in the example."""
-        if "as_int" in size:
-            return cls(size["as_int"], size["as_int"], example=size["as_int"])
-        example = (size["as_expr"]["hint"] or {}).get("as_int")
-        found = SYMBOL.fullmatch(size["as_expr"]["expr_str"])
-        if found is None:
+        if isinstance(size, int):
+            return cls(size, size, example=size)
+        example = size.node.hint
+        multiple, symbol = size.node.expr.as_coeff_Mul()
+        if not symbol.is_Symbol:
             return cls(example, example, example=example)
-        factor, symbol = found[1] or found[3] or 1, found[2] or found[4]
-        bounds, multiple = ranges.get(symbol, {}), int(factor)
-        most = bounds.get("max_val")
-        return cls(max(1, bounds.get("min_val") or 1) * multiple, most and most * multiple, multiple, symbol, example)
+        multiple, known = int(multiple), ranges.get(symbol)
+        least = int(known.lower) if known is not None and known.lower.is_Integer else 1
+        most = int(known.upper) if known is not None and known.upper.is_Integer else None
+        return cls(max(1, least) * multiple, most and most * multiple, multiple, str(symbol), example)
 
     @property
     def frozen(self) -> bool:

@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/lock.txt
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check docs bench lock clean
 
 demo: .venv/core
 	$(BIN)/python scripts/make_demo.py demo
@@ -25,6 +25,10 @@ check: .venv/dev
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+
+# config/config.schema.yaml and the tables of keys in config/README.md, from the settings in scripts/dailies
+docs: .venv/core
+	$(BIN)/python docs/generate.py
 
 .venv/core: envs/requirements.txt envs/lock.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dailies needs Python 3.11 or newer, $(PYTHON) is " + sys.version)'

@@ -17,6 +17,7 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
+from dailies.config import Settings  # noqa: E402
 from dailies.discovery import discover, standing  # noqa: E402
 from stores import BEST, Shelf, configured, multiply, server_folder, server_shelf  # noqa: E402
 
@@ -50,25 +51,25 @@ def loop(shelf: Shelf) -> int:
             return found
 
 
-def discovered(config: dict[str, Any], state: Path) -> None:
+def discovered(settings: Settings, state: Path) -> None:
     """Do what an invocation does: ask when jobs are planned, and discover in a job."""
-    fingerprint = standing(config, state).fingerprint
-    discover(config, fingerprint=fingerprint, state=state, index=state / "discovery.json")
+    fingerprint = standing(settings, state).fingerprint
+    discover(settings, fingerprint=fingerprint, state=state, index=state / "discovery.json")
 
 
 def measure(runs: int, root: Path) -> None:
     """Print medians, and ratios to the loop, taken in turn."""
     shelf = filled(runs, root)
-    config = configured(shelf.uri, experiment_name=shelf.client.get_experiment(shelf.experiment).name)
+    settings = configured(shelf.uri, experiment_name=shelf.client.get_experiment(shelf.experiment).name)
     times: dict[str, list[float]] = {}
     for repeat in range(REPEATS if runs <= MANY else 1):
         state = root / f"state {repeat}"
         state.mkdir()
         ways: dict[str, Callable[[], Any]] = {
             "a plain loop": lambda: loop(shelf),
-            "the first discovery": lambda state=state: discovered(config, state),
-            "nothing new, planning": lambda state=state: standing(config, state),
-            "nothing new, the job too": lambda state=state: discovered(config, state),
+            "the first discovery": lambda state=state: discovered(settings, state),
+            "nothing new, planning": lambda state=state: standing(settings, state),
+            "nothing new, the job too": lambda state=state: discovered(settings, state),
         }
         for name, way in ways.items():
             start = time.perf_counter()

@@ -26,7 +26,8 @@ sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests"), str(REPO
 
 from conftest import environment, grey_checkpoint, write_frame  # noqa: E402
 from dailies import files, manifest, metadata, sequence  # noqa: E402
-from dailies.config import loading_settings, pixel_settings, validated  # noqa: E402
+from dailies.config import loading_settings, pixel_settings  # noqa: E402
+from dailies.validation import validated  # noqa: E402
 from stores import BEST, multiply, sqlite_shelf  # noqa: E402
 
 REAL, FRAMES, REPEATS = 2, 200, 3
@@ -59,7 +60,7 @@ class Site:
         }
         (root / "config").mkdir()
         (root / "config" / "config.yaml").write_text(yaml.safe_dump(given))
-        self.config = validated(given, REPOSITORY / "config" / "config.schema.yaml", {})
+        self.settings = validated(given, {})
 
     def add(self, count: int) -> None:
         """Log more runs like the first."""
@@ -92,11 +93,11 @@ class Site:
             if not (self.out / model / frame.name).exists():
                 os.link(frame, self.out / model / frame.name)
         outcomes = []
-        plan = sequence.shards(self.state / "sequence.json", self.config["shard_frames"])
+        plan = sequence.shards(self.state / "sequence.json", self.settings.shard_frames)
         for name, shard in plan.items():
             outcome = files.read_json(self.state / "renders" / like / f"{name}.json")
             outcome["artifact"]["uri"] = artifact["uri"]
-            settings = pixel_settings(self.config), loading_settings(self.config)
+            settings = pixel_settings(self.settings), loading_settings(self.settings)
             outcome["basis"] = manifest.basis(record, shard.digest, *settings)
             outcomes.append(self.state / "renders" / model / f"{name}.json")
             for path in (outcomes[-1], self.state / "attempts" / model / f"{name}.json"):

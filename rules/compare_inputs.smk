@@ -6,7 +6,7 @@ SIDE_BY_SIDE = f"{OUT}/compare/side_by_side.mp4"
 
 
 def comparison_page(wildcards):
-    return [PAGE_FILE] if config["compare"] else []
+    return [PAGE_FILE] if settings.compare else []
 
 
 def names_of_models(wildcards):

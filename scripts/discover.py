@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
+from dailies.config import Settings
 from dailies.discovery import MEMORY, discover
 from dailies.logs import job_log
 
@@ -13,7 +14,7 @@ if __name__ == "__main__":
         if snakemake.params.afresh:
             (Path(snakemake.output.index).parent / MEMORY).unlink(missing_ok=True)
         discover(
-            snakemake.config,
+            Settings.from_job(snakemake.config),
             fingerprint=snakemake.params.fingerprint,
             state=Path(snakemake.output.index).parent,
             index=Path(snakemake.output.index),

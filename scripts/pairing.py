@@ -3,15 +3,17 @@
 from pathlib import Path
 
 from dailies import reference
+from dailies.config import Settings
 from dailies.logs import job_log
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
+        settings = Settings.from_job(snakemake.config)
         reference.write(
-            reference.Asked.from_config(snakemake.config),
+            reference.Asked.from_settings(settings),
             sequence_file=Path(snakemake.input.sequence),
-            input_dir=Path(snakemake.config["input_dir"]),
-            transfer=snakemake.config["transfer"],
+            input_dir=settings.input_dir,
+            transfer=settings.transfer,
             output=Path(snakemake.output.pairs),
             threads=snakemake.threads,
         )

@@ -1,18 +1,15 @@
 """Adapter of rule promote."""
 
 import sys
-from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
+from dailies.config import Settings
 from dailies.logs import job_log
 from dailies.promotion import promote
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        text = promote(
-            snakemake.config,
-            model=snakemake.params.model,
-            output_dir=Path(snakemake.config["output_dir"]),
-        )
+        settings = Settings.from_job(snakemake.config)
+        text = promote(settings, model=snakemake.params.model, output_dir=settings.output_dir)
     print(text)

@@ -6,19 +6,21 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies import sequence
+from dailies.config import Settings
 from dailies.logs import job_log
 from dailies.text import plain
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
+        settings = Settings.from_job(snakemake.config)
         if snakemake.params.afresh:
             sequence.forget(Path(snakemake.output.sequence).parent)
         frames = sequence.scan(
-            Path(snakemake.config["input_dir"]),
+            settings.input_dir,
             on_bad_frame=snakemake.params.on_bad_frame,
             cache=Path(snakemake.output.sequence).parent / sequence.MEMORY,
             output_format=snakemake.params.output_format,
-            layer=snakemake.config["layer"],
+            layer=settings.layer,
             threads=snakemake.threads,
         )
         sequence.save(frames, Path(snakemake.output.sequence))

@@ -5,13 +5,14 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
+from dailies.config import Settings
 from dailies.evaluation import write_back
 from dailies.logs import job_log
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         write_back(
-            snakemake.config,
+            Settings.from_job(snakemake.config),
             [Path(path) for path in snakemake.input.metadata],
             output=Path(snakemake.output.record),
         )

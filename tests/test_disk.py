@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dailies import disk, files, motion
+from dailies.config import Settings
 from dailies.disk import refuse_shortage
 from dailies.errors import DiskError
 from dailies.sequence import Frame, Sequence, output_name
@@ -30,14 +31,14 @@ def refused(tmp_path):
     """Give the reason of a refusal, or None."""
 
     def refusal(models, sequence, output_format="auto", output_dir=None, flows=False, **about):
-        config = {"output_format": output_format, "models_on_disk": 16, "compare": False} | about
+        settings = Settings(**{"output_format": output_format, "compare": False} | about)
         for model in models:
             size = {"a": 1_000_000, "b": 3_000_000}.get(model)
             stored = [{"path": "best.pth", "size": size, "modified": None}]
             artifact = {"uri": "store", "path": "best.pth", "files": stored}
             files.write_json(tmp_path / "state" / "models" / f"{model}.json", {"artifact": artifact})
         try:
-            refuse_shortage(output_dir or tmp_path / "out", tmp_path / "state", models, sequence, config, flows=flows)
+            refuse_shortage(output_dir or tmp_path / "out", tmp_path / "state", models, sequence, settings, flows=flows)
         except DiskError as error:
             return str(error)
         return None
@@ -59,8 +60,8 @@ def test_a_shortage_is_refused_with_numbers(free, refused, tmp_path):
 def test_the_largest_weights_that_lie_there_at_once_need_room(free, refused):
     free(44.9)
 
-    for models in (["a", "b"], ["b", "a"]):
-        assert "(frames 42.0 MB, weights 3.0 MB)" in refused(models, shot(), models_on_disk=1)
+    for models in (["a", "b", "of unknown size"], ["of unknown size", "b", "a"]):
+        assert "(frames 63.0 MB, weights 503.0 MB)" in refused(models, shot(), models_on_disk=2)
     assert "(frames 21.0 MB, weights 500.0 MB)" in refused(["of unknown size"], shot())
 
 

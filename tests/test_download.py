@@ -388,7 +388,7 @@ def test_a_server_that_is_gone_is_said_within_seconds(remote, tmp_path, pauses):
 
 def test_no_password_reaches_a_receipt(remote, tmp_path, monkeypatch, pauses, caplog):
     caplog.set_level("INFO", logger="dailies")
-    config = configured("x") | {"mlflow_uri": None}
+    config = configured("x").model_copy(update={"mlflow_uri": None})
     record = record_of("http://me:SECRET@127.0.0.1:9/api/2.0/mlflow-artifacts/artifacts/1/x", tmp_path, BEST)
     with proxied() as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri.replace("//", "//me:SECRET@"))

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from conftest import Studio, grey_checkpoint, jobs, strict_json
 from dailies import files
-from dailies.config import validated
 from dailies.errors import StoreError
 from dailies.evaluation import measured, write_back
 from dailies.ledger import refuse_unwritable
 from dailies.store import TrackingStore
-from stores import SCHEMA, folder_shelf
+from dailies.validation import validated
+from stores import folder_shelf
 from test_promotion import measure
 
 FIGURES = {"dailies/frames", "dailies/fps", "dailies/seconds"}
@@ -22,7 +22,7 @@ def again(studio: Studio) -> list[dict]:
     models = strict_json(studio.state / "discovery.json")["models"]
     output = studio.state / "evaluations.json"
     paths = [studio.output / model / "metadata.json" for model in models]
-    write_back(validated(studio.config, SCHEMA), paths, output=output)
+    write_back(validated(studio.config), paths, output=output)
     return strict_json(output)
 
 
@@ -132,7 +132,7 @@ def test_a_model_without_all_its_frames_is_recorded_and_not_written(rendered: St
 
 
 def test_a_server_that_does_not_answer_ends_nothing_before_there_is_something_to_write(tmp_path: Path):
-    config = validated({"mlflow_uri": "http://127.0.0.1:9"}, SCHEMA)
+    config = validated({"mlflow_uri": "http://127.0.0.1:9"})
 
     assert refuse_unwritable(config, tmp_path) is None
 
@@ -174,9 +174,9 @@ def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Pa
     shelf = folder_shelf(tmp_path / "store")
     shelf.run("plain", "best.pth", params={"a": "1"})
     shelf.run("ours", "best.pth", params={"a": "1"}, tags={"dailies.evaluation": "k"})
-    config = validated({"mlflow_uri": shelf.uri, "experiment_name": "exp", "filter": "params.a = '2'"}, SCHEMA)
+    config = validated({"mlflow_uri": shelf.uri, "experiment_name": "exp", "filter": "params.a = '2'"})
     store = TrackingStore(shelf.uri, private=tmp_path / "private")
-    selection = Selection.from_config(config)
+    selection = Selection.from_settings(config)
     seen = survey(store, selection, Listings(store, recheck=True, remembered={}))
 
     assert [run.run_name for run in unseen(store, selection, seen)] == ["plain"]

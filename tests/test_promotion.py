@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 from conftest import Studio, grey_checkpoint, strict_json
 from dailies import files, manifest
-from dailies.config import validated
 from dailies.errors import PromotionError, StoreError
 from dailies.promotion import decided, promote
-from stores import SCHEMA
+from dailies.validation import validated
 
 
 def asked(studio: Studio, model: str | None = "dark", name: str | None = "denoiser", alias: str | None = "champion"):
     """Give the configuration with which a user promotes a model."""
     config = {"model": model, "registered_model": name, "alias": alias}
-    return validated(studio.config | config, SCHEMA)
+    return validated(studio.config | config)
 
 
 def promoted(studio: Studio, model: str = "dark", **changes) -> str:

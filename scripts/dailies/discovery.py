@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dailies import files, registry, sources
 from dailies.entities import StoredFile
@@ -24,6 +24,9 @@ from dailies.survey import (
     unseen,
 )
 from dailies.text import clean, counted, redacted
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -58,16 +61,16 @@ class Standing:
     """Set when the store does not answer and what is known of it is used instead."""
 
 
-def standing(config: Mapping[str, Any], state: Path) -> Standing:
+def standing(settings: "Settings", state: Path) -> Standing:
     """Ask the store, once and without downloading anything, whether anything changed since the last discovery.
 
     Raises StoreError when the store or an experiment does not exist, and StoreUnreachable when the store does not
     answer and nothing is known of this selection yet.
     """
-    selection = Selection.from_config(config)
+    selection = Selection.from_settings(settings)
     try:
-        store = open_store(config, state)
-        listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
+        store = open_store(settings, state)
+        listings = Listings(store, recheck=settings.recheck_artifacts, remembered=_remembered(state))
         named = registry.registered(store, selection.models)
         runs = selected_runs(store, selection)
         passing = [run for run in runs if passes(run, selection)]
@@ -76,14 +79,14 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
         listed = store.listings(watched)
         models = logged_models(store, passing)
     except StoreUnreachable as error:
-        known = _known(config, state)
+        known = _known(settings, state)
         if known is None:
             raise
         return Standing(known["fingerprint"], _going_on(error, known))
     return Standing(
         files.digest(
             [
-                _identity(config),
+                _identity(settings),
                 sources.digest(Path(__file__)),
                 _postponed(state),
                 [asdict(item) for item in named],
@@ -95,13 +98,13 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
     )
 
 
-def refuse_nothing(config: Mapping[str, Any], state: Path) -> None:
+def refuse_nothing(settings: "Settings", state: Path) -> None:
     """Raise StoreError, with the reasons, when no run holds a model; ask only while no model is known."""
-    if _known(config, state) is not None:
+    if _known(settings, state) is not None:
         return
-    selection = Selection.from_config(config)
-    store = open_store(config, state)
-    listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
+    selection = Selection.from_settings(settings)
+    store = open_store(settings, state)
+    listings = Listings(store, recheck=settings.recheck_artifacts, remembered=_remembered(state))
     seen = survey(store, replace(selection, max_runs=1), listings)
     if not seen.found:
         passed_over = [*seen.skipped, *unseen(store, selection, seen)]
@@ -113,15 +116,16 @@ def _plain(listed: tuple[StoredFile, ...] | StoreError) -> Any:
     return str(listed) if isinstance(listed, StoreError) else [asdict(file) for file in listed]
 
 
-def _identity(config: Mapping[str, Any]) -> str:
-    return files.digest([redacted(uri_of(config)), {key: config[key] for key in SELECTING}])
+def _identity(settings: "Settings") -> str:
+    asked = settings.as_config()
+    return files.digest([redacted(uri_of(settings)), {key: asked[key] for key in SELECTING}])
 
 
-def _known(config: Mapping[str, Any], state: Path) -> dict[str, Any] | None:
+def _known(settings: "Settings", state: Path) -> dict[str, Any] | None:
     """Give what the last discovery of this very selection left, if it found models."""
     path = state / KNOWN
     known = files.read_json(path) if path.is_file() else {}
-    return known if known.get("selection") == _identity(config) and known["models"] else None
+    return known if known.get("selection") == _identity(settings) and known["models"] else None
 
 
 def _postponed(state: Path) -> int:
@@ -139,21 +143,21 @@ def _going_on(error: StoreUnreachable, known: Mapping[str, Any]) -> str:
     return f"{error}. Going on with the models already known: {len(known['models'])}"
 
 
-def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index: Path) -> None:
+def discover(settings: "Settings", *, fingerprint: str, state: Path, index: Path) -> None:
     """Find the models and record them below ``state``; write ``index``, the list of their names, last.
 
     ``models/{model}.json`` holds only what matters for rendering, ``runs/{model}.json`` the rest; a record that says
     the same as before is not touched. Runs that are passed over go to ``skipped.json``. When the store does not answer
     and models are known, their index is written again, and the next invocation looks again. Raises StoreError.
     """
-    selection = Selection.from_config(config)
+    selection = Selection.from_settings(settings)
     try:
-        store = open_store(config, state)
-        listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
+        store = open_store(settings, state)
+        listings = Listings(store, recheck=settings.recheck_artifacts, remembered=_remembered(state))
         seen = survey(store, selection, listings)
         passed_over = [*seen.skipped, *unseen(store, selection, seen)]
     except StoreUnreachable as error:
-        known = _known(config, state)
+        known = _known(settings, state)
         if known is None:
             raise
         warning = _going_on(error, known)
@@ -164,14 +168,14 @@ def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index:
             files.write_json(state / KNOWN, known)
         files.write_json(index, known)
         return
-    names = record(seen.found, config["folder_name"], state)
+    names = record(seen.found, settings.folder_name, state)
     files.write_json(state / "skipped.json", [asdict(run) for run in passed_over])
     files.write_json(state / MEMORY, listings.memory)
     for run in passed_over:
         log.info("passed over: run %s (%s): %s", run.run_id, run.run_name, run.reason)
     known = {
         "fingerprint": fingerprint,
-        "selection": _identity(config),
+        "selection": _identity(settings),
         "models": names,
         "reason": None if names else _nothing_found(store, selection, passed_over),
         "warning": _left_out(passed_over) if names else None,

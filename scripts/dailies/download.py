@@ -9,7 +9,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dailies import files, trial
 from dailies.catalog import INDEX, WEIGHTS, Artifact, recorded
@@ -19,6 +19,9 @@ from dailies.layout import DRAFT, FIRST, RECEIPT, WHOLE
 from dailies.manifest import is_due
 from dailies.store import TrackingStore, open_store
 from dailies.text import clean, counted, few, redacted
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +210,7 @@ def _zip_damage(path: Path) -> str | None:
 
 
 def download(
-    config: Mapping[str, Any],
+    config: "Settings",
     *,
     record: Path,
     state: Path,
@@ -230,7 +233,7 @@ def download(
         files.write_json(folder / RECEIPT, {"status": last["status"], "error": last["error"], **last["artifact"]})
         log.info("nothing to render, nothing is fetched")
         return
-    _take_place(folder, state, config["models_on_disk"])
+    _take_place(folder, state, config.models_on_disk)
     candidates = _Candidates(config, record, state=state, folder=folder, loading=loading or {})
     files.write_json(folder / RECEIPT, candidates.first_that_loads())
 
@@ -242,7 +245,7 @@ class _Candidates:
     """
 
     def __init__(
-        self, config: Mapping[str, Any], record: Path, *, state: Path, folder: Path, loading: Mapping[str, Any]
+        self, config: "Settings", record: Path, *, state: Path, folder: Path, loading: Mapping[str, Any]
     ) -> None:
         self._config = config
         self._model = record.stem
@@ -300,7 +303,7 @@ class _Candidates:
             model=self._model,
             record=self._record,
             loading=self._loading,
-            trusted=trial.is_trusted(self._config["trust_pickle"], self._record),
+            trusted=trial.is_trusted(self._config.trust_pickle, self._record),
             params=trial.run_params(self._state, self._model),
         )
         if verdict.unknown:

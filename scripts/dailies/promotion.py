@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dailies import evaluation, files, registry
 from dailies.catalog import Artifact, rendered
@@ -18,6 +18,9 @@ from dailies.ledger import Ledger, open_ledger
 from dailies.registry import MISSING
 from dailies.store import error_code
 from dailies.text import clean, few
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +60,18 @@ class Decision:
     tags: Mapping[str, str]
 
 
-def decided(config: Mapping[str, Any], output_dir: Path) -> Decision:
+def decided(settings: "Settings", output_dir: Path) -> Decision:
     """Read a decision from the keys ``model``, ``registered_model`` and ``alias``; nothing is asked of MLflow.
 
     Raises PromotionError when one is missing or none that MLflow accepts, and when ``model`` is not the folder, or
     the beginning of just one, of a model whose frames are all in place as they were rendered.
     """
     there = sorted(path.parent.name for path in output_dir.glob("*/metadata.json") if _is_render(path))
-    missing = [key for key in ("model", "registered_model", "alias") if config[key] is None]
+    missing = [key for key in ("model", "registered_model", "alias") if getattr(settings, key) is None]
     if missing:
         raise PromotionError(f"promote needs {' and '.join(missing)}: {HOW}; the models here: {few(there, NAMED)}")
-    _refuse_names(config["registered_model"], config["alias"])
-    model = _chosen(config["model"], there, output_dir)
+    _refuse_names(settings.registered_model, settings.alias)
+    model = _chosen(settings.model, there, output_dir)
     about = files.read_json(output_dir / model / "metadata.json")
     render, state = about["render"], output_dir / ".dailies"
     if render["status"] != "success":
@@ -82,8 +85,8 @@ def decided(config: Mapping[str, Any], output_dir: Path) -> Decision:
     found = files.read_json(record)
     return Decision(
         model=model,
-        registered_model=config["registered_model"],
-        alias=config["alias"],
+        registered_model=settings.registered_model,
+        alias=settings.alias,
         run_id=found["run_id"],
         experiment_id=found["experiment_id"],
         artifact=rendered(record, about["artifact"]),
@@ -140,13 +143,13 @@ def _frames_tags(model: str, about: Mapping[str, Any], output_dir: Path) -> dict
     return tags
 
 
-def promote(config: Mapping[str, Any], *, model: str, output_dir: Path) -> str:
+def promote(settings: "Settings", *, model: str, output_dir: Path) -> str:
     """Register a model's artifact, set the alias, tag the version; say in a sentence what was done.
 
     A version of the same source and digest is used again. Raises PromotionError or StoreError when nothing was done.
     """
-    decision, state = decided(dict(config) | {"model": model}, output_dir), output_dir / ".dailies"
-    ledger = open_ledger(config, state)
+    decision, state = decided(settings.model_copy(update={"model": model}), output_dir), output_dir / ".dailies"
+    ledger = open_ledger(settings, state)
     ledger.refuse_unwritable()
     ledger.refuse_without_registry()
     _refuse_changed(ledger, decision, state)

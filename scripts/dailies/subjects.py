@@ -19,6 +19,7 @@ from dailies.values import MEASURING
 if TYPE_CHECKING:
     import numpy as np
 
+    from dailies.config import Settings
     from dailies.frames import Picture
     from dailies.lpips import Lpips
 
@@ -48,21 +49,21 @@ class Measurement:
     """The file of LPIPS's weights, where that is measured."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, output: Path, threads: int, attempt: int) -> "Measurement":
-        """Take what concerns measuring from a validated configuration."""
-        asked = measured(config)
+    def from_settings(cls, settings: "Settings", *, output: Path, threads: int, attempt: int) -> "Measurement":
+        """Take what concerns measuring from the settings."""
+        asked = measured(settings)
         return cls(
             output=output,
-            shard_frames=config["shard_frames"],
-            input_dir=Path(config["input_dir"]),
-            reference_dir=Path(config["reference_dir"]) if config["reference_dir"] else None,
-            reference_name=config["reference_name"],
-            reference_offset=config["reference_offset"],
+            shard_frames=settings.shard_frames,
+            input_dir=settings.input_dir,
+            reference_dir=settings.reference_dir,
+            reference_name=settings.reference_name,
+            reference_offset=settings.reference_offset,
             metrics=asked,
-            transfer=config["transfer"],
+            transfer=settings.transfer,
             threads=threads,
             attempt=attempt,
-            lpips_backbone=backbone.place(config["lpips_backbone"]) if LPIPS in asked else None,
+            lpips_backbone=backbone.place(settings.lpips_backbone) if LPIPS in asked else None,
         )
 
     @property

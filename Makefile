@@ -34,6 +34,10 @@ check: .venv/dev
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
+# config/config.schema.yaml and the tables of keys in config/README.md, from the settings in scripts/dailies
+docs: .venv/core
+	$(BIN)/python docs/generate.py
+
 .venv/core: envs/requirements.txt envs/lock.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dailies needs Python 3.11 or newer, $(PYTHON) is " + sys.version)'
 	$(PYTHON) -m venv .venv

@@ -17,6 +17,7 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
+from dailies.config import Settings  # noqa: E402
 from dailies.discovery import discover, standing  # noqa: E402
 from dailies.layout import Layout  # noqa: E402
 from helpers.stores import BEST, Shelf, configured, multiply, server_folder, server_shelf  # noqa: E402
@@ -51,25 +52,25 @@ def loop(shelf: Shelf) -> int:
             return found
 
 
-def discovered(config: dict[str, Any], layout: Layout) -> None:
+def discovered(settings: Settings, layout: Layout) -> None:
     """Do what an invocation does: ask when jobs are planned, and discover in a job."""
-    fingerprint = standing(config, layout).fingerprint
-    discover(config, fingerprint=fingerprint, layout=layout)
+    fingerprint = standing(settings, layout).fingerprint
+    discover(settings, fingerprint=fingerprint, layout=layout)
 
 
 def measure(runs: int, root: Path) -> None:
     """Print medians, and ratios to the loop, taken in turn."""
     shelf = filled(runs, root)
-    config = configured(shelf.uri, experiment_name=shelf.client.get_experiment(shelf.experiment).name)
+    settings = configured(shelf.uri, experiment_name=shelf.client.get_experiment(shelf.experiment).name)
     times: dict[str, list[float]] = {}
     for repeat in range(REPEATS if runs <= MANY else 1):
         layout = Layout(root / f"output {repeat}")
         layout.state.mkdir(parents=True)
         ways: dict[str, Callable[[], Any]] = {
             "a plain loop": lambda: loop(shelf),
-            "the first discovery": lambda layout=layout: discovered(config, layout),
-            "nothing new, planning": lambda layout=layout: standing(config, layout),
-            "nothing new, the job too": lambda layout=layout: discovered(config, layout),
+            "the first discovery": lambda layout=layout: discovered(settings, layout),
+            "nothing new, planning": lambda layout=layout: standing(settings, layout),
+            "nothing new, the job too": lambda layout=layout: discovered(settings, layout),
         }
         for name, way in ways.items():
             start = time.perf_counter()

@@ -25,8 +25,9 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "stand_ins")]
 
 from dailies import files, manifest, metadata, sequence  # noqa: E402
-from dailies.config import loading_settings, pixel_settings, validated  # noqa: E402
+from dailies.config import loading_settings, pixel_settings  # noqa: E402
 from dailies.layout import Layout  # noqa: E402
+from dailies.validation import validated  # noqa: E402
 from helpers.images import write_frame  # noqa: E402
 from helpers.stores import BEST, multiply, sqlite_shelf  # noqa: E402
 from helpers.studio import environment  # noqa: E402
@@ -62,7 +63,7 @@ class Site:
         }
         (root / "config").mkdir()
         (root / "config" / "config.yaml").write_text(yaml.safe_dump(given))
-        self.config = validated(given, REPOSITORY / "config" / "config.schema.yaml", {})
+        self.settings = validated(given, {})
 
     def add(self, count: int) -> None:
         """Log more runs like the first."""
@@ -96,11 +97,11 @@ class Site:
             if not (self.out / model / frame.name).exists():
                 os.link(frame, self.out / model / frame.name)
         outcomes = []
-        plan = sequence.shards(layout.sequence, self.config["shard_frames"])
+        plan = sequence.shards(layout.sequence, self.settings.shard_frames)
         for name, shard in plan.items():
             outcome = files.read_json(layout.outcome(like, name))
             outcome["artifact"]["uri"] = artifact["uri"]
-            settings = pixel_settings(self.config), loading_settings(self.config)
+            settings = pixel_settings(self.settings), loading_settings(self.settings)
             outcome["basis"] = manifest.basis(record, shard.digest, *settings)
             outcomes.append(layout.outcome(model, name))
             for path in (outcomes[-1], layout.attempt(model, name)):

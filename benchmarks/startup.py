@@ -22,8 +22,9 @@ sys.path[:0] = [str(SCRIPTS)]
 
 from dailies import files, frames, sequence  # noqa: E402
 from dailies.architectures import ARCHITECTURES  # noqa: E402
-from dailies.config import loading_settings, pixel_settings, validated  # noqa: E402
+from dailies.config import loading_settings, pixel_settings  # noqa: E402
 from dailies.layout import Layout  # noqa: E402
+from dailies.validation import validated  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "base"}}
 PLACES = {"read": "frames.decode", "in the network": "pipeline.submitted"}
@@ -76,7 +77,7 @@ def site(root: Path, name: str) -> dict[str, str]:
         "device": "cpu",
         "mlflow_uri": "http://x",
     }
-    config = validated(given, REPOSITORY / "config" / "config.schema.yaml", {})
+    settings = validated(given, {})
     about = {
         "log": [str(root / "log")],
         "wildcards": {"model": "model", "shard": "all"},
@@ -86,8 +87,8 @@ def site(root: Path, name: str) -> dict[str, str]:
             "sequence": str(layout.sequence),
         },
         "output": {"outcome": str(layout.outcome("model", "all"))},
-        "params": {"settings": pixel_settings(config), "loading": loading_settings(config), "attempt": 1},
-        "config": config,
+        "params": {"settings": pixel_settings(settings), "loading": loading_settings(settings), "attempt": 1},
+        "settings": settings,
         "threads": 2,
     }
     about_text, script = json.dumps(about), str(SCRIPTS / "infer.py")

@@ -7,12 +7,12 @@ from dailies import ledger, promotion
 def check_ledger():
     """End the invocation, before anything is rendered, when the store cannot be written to."""
     if workflow.local_exec:
-        told(ledger.refuse_unwritable, config, LAYOUT.upgraded)
+        told(ledger.refuse_unwritable, settings, LAYOUT.upgraded)
 
 
 def evaluations(wildcards):
     """The record of what was written back to MLflow, if the configuration wants it written."""
-    if not config["write_back"]:
+    if not settings.write_back:
         return []
     check_ledger()
     return [LAYOUT.evaluations]
@@ -20,4 +20,4 @@ def evaluations(wildcards):
 
 def chosen_model(wildcards):
     """The folder of the model to promote; ends the invocation when it cannot be."""
-    return told(promotion.decided, config, LAYOUT).model
+    return told(promotion.decided, settings, LAYOUT).model

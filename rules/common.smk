@@ -32,10 +32,11 @@ from dailies import (
     sources,
     verbs,
 )
-from dailies.config import as_written, loading_settings, pixel_settings, validated
+from dailies.config import loading_settings, pixel_settings
 from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
 from dailies.layout import Layout
+from dailies.validation import as_written, validated
 
 sys.path.remove(SCRIPTS)  # what lies beside it must not hide the modules of a workflow that uses this one
 sys.path.append(SCRIPTS)
@@ -70,18 +71,21 @@ def told(function, *args, **kwargs):
 
 UNCONFIGURED = not (workflow.overwrite_configfiles or Path("config/config.yaml").exists())
 GIVEN = sorted(config)
-SCHEMA = HERE / "config" / "config.schema.yaml"
 
-config.update(told(validated, as_written(config, workflow.config_settings.config_args or (), SCHEMA), SCHEMA))
+settings = told(validated, as_written(config, workflow.config_settings.config_args or ()))
 
-if (moved := workflow.modifier.path_modifier.replace_prefix(config["output_dir"])) != config["output_dir"]:
-    config["output_dir"] = str(Path(moved).absolute())  # the prefix of a module, which is not put before such a path
+output_dir = str(settings.output_dir)
+if (moved := workflow.modifier.path_modifier.replace_prefix(output_dir)) != output_dir:
+    # the prefix of a module, which is not put before an absolute path
+    settings = settings.model_copy(update={"output_dir": Path(moved).absolute()})
+
+config.update(settings.as_config())  # for profiles and jobs
 
 if "downloads" not in workflow.global_resources:  # else --resources gpu=1 would let all models be downloaded at once
     workflow.register_resource("downloads", 4)
 
-LAYOUT = Layout(Path(config["output_dir"]))
-SETTINGS = {"settings": pixel_settings(config), "loading": loading_settings(config)}
+LAYOUT = Layout(settings.output_dir)
+SETTINGS = {"settings": pixel_settings(settings), "loading": loading_settings(settings)}
 
 
 def code_of(script):
@@ -187,8 +191,8 @@ def input_fingerprint():
         return None
     check_configured()
     if workflow.local_exec and workflow.is_main_process and not workflow.dryrun:
-        told(refuse_missing, config["device"])
-    fingerprint = told(sequence.fingerprint, Path(config["input_dir"]), LAYOUT.scan, config["layer"])
+        told(refuse_missing, settings.device)
+    fingerprint = told(sequence.fingerprint, settings.input_dir, LAYOUT.scan, settings.layer)
     take_output()
     return fingerprint
 
@@ -202,10 +206,10 @@ def store_fingerprint():
     if needs_frames():
         input_fingerprint()
     take_output()
-    standing = told(discovery.standing, config, LAYOUT)
+    standing = told(discovery.standing, settings, LAYOUT)
     if standing.warning:
         logger.warning(f"dailies: {standing.warning}")
-    told(discovery.refuse_nothing, config, LAYOUT)
+    told(discovery.refuse_nothing, settings, LAYOUT)
     return standing.fingerprint
 
 
@@ -229,16 +233,16 @@ def metadata_of_all_models(wildcards):
 def shards_of_sequence():
     """The frames of each shard by its name; none while the sequence was not read yet."""
     listing = LAYOUT.sequence
-    return sequence.shards(listing, config["shard_frames"]) if listing.is_file() else {}
+    return sequence.shards(listing, settings.shard_frames) if listing.is_file() else {}
 
 
 @cache
 def check_room(listing):
     """End the invocation when the disk has no room for the frames that are missing."""
-    if config["check_disk"] and workflow.is_main_process:
+    if settings.check_disk and workflow.is_main_process:
         models = files.read_json(LAYOUT.index)["models"]
         shot, flows = sequence.load(listing), "flicker" in METRICS and is_measured()
-        told(disk.refuse_shortage, LAYOUT, models, shot, config, flows=flows)
+        told(disk.refuse_shortage, LAYOUT, models, shot, settings, flows=flows)
 
 
 def records_of_all_shards(wildcards):
@@ -254,7 +258,7 @@ def records_of_all_shards(wildcards):
 def standing(model, shards):
     """Of each shard of a model: the digest of its frames, and the attempt that is due; it grows after a failure."""
     places = (LAYOUT.sequence, LAYOUT.frames(model))
-    split = {"shard_frames": config["shard_frames"]}
+    split = {"shard_frames": settings.shard_frames}
     return {
         name: {
             "frames": digest,  # a function of input would not count as a parameter

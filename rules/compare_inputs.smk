@@ -2,7 +2,7 @@
 
 
 def comparison_page(wildcards):
-    return [LAYOUT.page] if config["compare"] else []
+    return [LAYOUT.page] if settings.compare else []
 
 
 def names_of_models(wildcards):

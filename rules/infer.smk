@@ -16,9 +16,9 @@ rule infer:
         "../envs/dailies.yaml"
     threads: 8
     resources:
-        gpu=0 if config["device"] == "cpu" else 1,
+        gpu=0 if settings.device == "cpu" else 1,
         mem_mb=lambda wc, input, attempt: attempt
-        * estimates.render_memory(input.record, shards_of_sequence()[wc.shard], config),
+        * estimates.render_memory(input.record, shards_of_sequence()[wc.shard], settings),
         runtime=lambda wc, input, attempt: attempt
         * estimates.render_minutes(input.record, shards_of_sequence()[wc.shard]),
     params:

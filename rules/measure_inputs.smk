@@ -2,11 +2,11 @@
 
 from dailies import backbone, leaderboard, metrics, reference
 
-METRICS = metrics.measured(config)
-AUTOMATIC = metrics.automatic(config)
+METRICS = metrics.measured(settings)
+AUTOMATIC = metrics.automatic(settings)
 
 
-REFERENCE = reference.Asked.from_config(config)
+REFERENCE = reference.Asked.from_settings(settings)
 
 
 @cache
@@ -41,7 +41,7 @@ def pairing_of_measures(wildcards):
 def check_backbone():
     """End the invocation when the file of LPIPS's weights does not hold them; warn when it is not the published one."""
     if metrics.LPIPS in METRICS and workflow.is_main_process:
-        if warning := told(backbone.checked, backbone.place(config["lpips_backbone"])):
+        if warning := told(backbone.checked, backbone.place(settings.lpips_backbone)):
             logger.warning(f"dailies: {warning}")
 
 
@@ -54,8 +54,8 @@ def measuring(wildcards):
     """What decides which values there are, beside the frames themselves."""
     from dailies.values import MEASURING
 
-    weights = [backbone.stamp(backbone.place(config["lpips_backbone"]))] if metrics.LPIPS in METRICS else []
-    return [MEASURING, METRICS, config["transfer"], reference_fingerprint(), *weights]
+    weights = [backbone.stamp(backbone.place(settings.lpips_backbone))] if metrics.LPIPS in METRICS else []
+    return [MEASURING, METRICS, settings.transfer, reference_fingerprint(), *weights]
 
 
 def due_attempt(model):
@@ -72,7 +72,7 @@ def leaderboard_wanted(wildcards):
 
 def shards_now():
     """The names of the shards, once the sequence was read."""
-    return list(sequence.shards(Path(checkpoints.sequence.get().output.sequence), config["shard_frames"]))
+    return list(sequence.shards(Path(checkpoints.sequence.get().output.sequence), settings.shard_frames))
 
 
 def records_to_measure(wildcards):

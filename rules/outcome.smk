@@ -30,7 +30,7 @@ def tell_outcome():
             logger.info(line)
     if is_new(SUMMARY):
         tell_models()
-    if config["compare"] and PAGE.is_file() and (is_new(PAGE) or is_new(SUMMARY)):
+    if settings.compare and PAGE.is_file() and (is_new(PAGE) or is_new(SUMMARY)):
         logger.info(f"Compare the models: open {PAGE}")
     if is_new(SUMMARY) and (failures := metadata.failures(SUMMARY)):
         end_with(failures)

@@ -13,7 +13,7 @@ rule summary:
     conda:
         "../envs/dailies.yaml"
     params:
-        order=metrics.order(config),
+        order=metrics.order(settings),
         code=code_of("summary"),
     script:
         "../scripts/summary.py"

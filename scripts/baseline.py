@@ -5,14 +5,16 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.baseline import baseline
+from dailies.config import Settings
 from dailies.layout import SOURCE
 from dailies.logs import job_log
 from dailies.subjects import Measurement
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        job = Measurement.from_config(
-            snakemake.config,
+        settings = Settings.from_job(snakemake.config)
+        job = Measurement.from_settings(
+            settings,
             subject=SOURCE,
             shard=snakemake.wildcards.shard,
             threads=snakemake.threads,

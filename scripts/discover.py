@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
+from dailies.config import Settings
 from dailies.discovery import discover
 from dailies.layout import Layout
 from dailies.logs import job_log
@@ -15,7 +16,7 @@ if __name__ == "__main__":
         if snakemake.params.afresh:
             layout.listings.unlink(missing_ok=True)
         discover(
-            snakemake.config,
+            Settings.from_job(snakemake.config),
             fingerprint=snakemake.params.fingerprint,
             layout=layout,
         )

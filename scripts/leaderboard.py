@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
+from dailies.config import Settings
 from dailies.leaderboard import Question, tabulate
 from dailies.logs import job_log
 from dailies.reference import found
@@ -12,7 +13,7 @@ from dailies.reference import found
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         tabulate(
-            Question.from_config(snakemake.config),
+            Question.from_settings(Settings.from_job(snakemake.config)),
             sequence=Path(snakemake.input.sequence),
             metadata=[Path(path) for path in snakemake.input.metadata],
             measures=[Path(path) for path in snakemake.input.measures],

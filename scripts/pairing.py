@@ -3,17 +3,19 @@
 from pathlib import Path
 
 from dailies import reference
+from dailies.config import Settings
 from dailies.layout import Layout
 from dailies.logs import job_log
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
+        settings = Settings.from_job(snakemake.config)
         reference.write(
-            reference.Asked.from_config(snakemake.config),
+            reference.Asked.from_settings(settings),
             sequence_file=Path(snakemake.input.sequence),
-            input_dir=Path(snakemake.config["input_dir"]),
-            transfer=snakemake.config["transfer"],
-            cache=Layout(Path(snakemake.config["output_dir"])).reference_scan,
+            input_dir=settings.input_dir,
+            transfer=settings.transfer,
+            cache=Layout(settings.output_dir).reference_scan,
             output=Path(snakemake.output.pairs),
             threads=snakemake.threads,
         )

@@ -1,19 +1,20 @@
 """Adapter of rule promote."""
 
 import sys
-from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
+from dailies.config import Settings
 from dailies.layout import Layout
 from dailies.logs import job_log
 from dailies.promotion import promote
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
+        settings = Settings.from_job(snakemake.config)
         text = promote(
-            snakemake.config,
+            settings,
             model=snakemake.params.model,
-            layout=Layout(Path(snakemake.config["output_dir"])),
+            layout=Layout(settings.output_dir),
         )
     print(text)

@@ -19,7 +19,7 @@ def test_it_is_where_it_is_named_else_where_torch_keeps_it(monkeypatch, variable
         monkeypatch.setenv(name, value)
 
     assert backbone.place(None) == Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
-    assert backbone.place("here.pth") == Path("here.pth")
+    assert backbone.place(Path("here.pth")) == Path("here.pth")
 
 
 def test_the_linear_weights_are_the_packages_own():

@@ -53,9 +53,9 @@ def test_the_fingerprint_changes_with_whatever_discovery_would_see(shelf, scene)
     assert changes()
     shelf.client.delete_run(run_id)
     assert changes()
-    scene.config["checkpoint_pattern"] = "last*"
+    scene.change(checkpoint_pattern="last*")
     assert changes()
-    scene.config["artifact_remap"] = {"/old": "/new"}
+    scene.change(artifact_remap={"/old": "/new"})
     assert changes()
     scene.look()
     assert not changes()
@@ -80,7 +80,7 @@ def test_known_models_go_on_when_the_server_is_gone(tmp_path, caplog):
     with proxied() as proxy:
         scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
         with pytest.raises(StoreError):
-            standing(scene.config | {"experiment_name": ["missing"]}, scene.state)
+            standing(scene.settings.model_copy(update={"experiment_name": ("missing",)}), scene.state)
         known = scene.standing()
         assert scene.look() == ["a"]
         index = scene.layout.index.read_bytes()
@@ -93,7 +93,7 @@ def test_known_models_go_on_when_the_server_is_gone(tmp_path, caplog):
     assert scene.layout.index.read_bytes() == index
     assert "Going on with the models already known: 1" in caplog.text
     with pytest.raises(StoreUnreachable):
-        standing(scene.config | {"filter_status": "KILLED"}, scene.state)
+        standing(scene.settings.model_copy(update={"filter_status": "KILLED"}), scene.state)
 
 
 def test_a_server_that_dies_before_discovery_does_not_pass_for_looked_at(tmp_path, monkeypatch):
@@ -107,7 +107,7 @@ def test_a_server_that_dies_before_discovery_does_not_pass_for_looked_at(tmp_pat
         changed = scene.standing().fingerprint
 
         proxy.trouble = lambda method, path: "drop"
-        discover(scene.config, fingerprint=changed, layout=scene.layout)
+        discover(scene.settings, fingerprint=changed, layout=scene.layout)
         index = scene.read("discovery")
         assert len(index["models"]) == 1
         assert index["warning"].endswith("Going on with the models already known: 1")
@@ -127,7 +127,7 @@ def test_an_unreachable_server_of_which_nothing_is_known_is_an_error(tmp_path):
     with pytest.raises(StoreUnreachable, match="does not answer"):
         scene.standing()
     with pytest.raises(StoreUnreachable, match="does not answer"):
-        discover(scene.config, fingerprint="x", layout=scene.layout)
+        discover(scene.settings, fingerprint="x", layout=scene.layout)
     assert not scene.state.exists()
 
 
@@ -139,8 +139,8 @@ def test_a_password_in_the_environment_is_written_nowhere(tmp_path, monkeypatch,
     experiment = shelf.client.get_experiment(shelf.experiment).name
     with proxied() as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri.replace("//", "//me:SECRET@"))
-        config = configured(None, experiment_name=experiment) | {"mlflow_uri": None}
-        scene = Scene(Layout(tmp_path), config)
+        settings = configured(None, experiment_name=experiment).model_copy(update={"mlflow_uri": None})
+        scene = Scene(Layout(tmp_path), settings)
         scene.look(filter_status="KILLED")
         assert "http://***@127.0.0.1" in scene.read("discovery")["reason"]
         scene.look(filter_status="FINISHED")
@@ -156,7 +156,7 @@ def test_an_alias_that_moves_names_another_model(shelf, scene):
     first, second = shelf.run("a", BEST), shelf.run("b", BEST)
     shelf.register("net", f"runs:/{first}/{BEST}", run_id=first, alias="champion")
     shelf.register("net", f"runs:/{second}/{BEST}", run_id=second)
-    scene.config |= {"models": ["net@champion"], "experiment_name": None}
+    scene.change(models=["net@champion"], experiment_name=None)
     assert scene.look() == ["a"]
     known = scene.standing()
     assert scene.standing() == known
@@ -183,7 +183,7 @@ def test_a_new_file_of_a_registered_model_is_seen(shelf, scene):
 
 def test_a_registered_model_that_cannot_be_found_ends_the_invocation(shelf, scene):
     shelf.run("a", BEST)
-    scene.config["models"] = ["net@champion"]
+    scene.change(models=["net@champion"])
     for question in (scene.standing, scene.look):
         with pytest.raises(StoreError, match="registered model net does not exist in sqlite:///"):
             question()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dailies import disk, files, motion
+from dailies.config import Settings
 from dailies.disk import refuse_shortage
 from dailies.errors import DiskError
 from dailies.layout import Layout
@@ -32,14 +33,14 @@ def refused(tmp_path):
 
     def refusal(models, sequence, output_format="auto", flows=False, **about):
         layout = Layout(tmp_path / "out")
-        config = {"output_format": output_format, "models_on_disk": 16, "compare": False} | about
+        settings = Settings(**{"output_format": output_format, "models_on_disk": 16, "compare": False} | about)
         for model in models:
             size = {"a": 1_000_000, "b": 3_000_000}.get(model)
             stored = [{"path": "best.pth", "size": size, "modified": None}]
             artifact = {"uri": "store", "path": "best.pth", "files": stored}
             files.write_json(layout.record(model), {"artifact": artifact})
         try:
-            refuse_shortage(layout, models, sequence, config, flows=flows)
+            refuse_shortage(layout, models, sequence, settings, flows=flows)
         except DiskError as error:
             return str(error)
         return None
@@ -61,8 +62,8 @@ def test_a_shortage_is_refused_with_numbers(free, refused, tmp_path):
 def test_the_largest_weights_that_lie_there_at_once_need_room(free, refused):
     free(44.9)
 
-    for models in (["a", "b"], ["b", "a"]):
-        assert "(frames 42.0 MB, weights 3.0 MB)" in refused(models, shot(), models_on_disk=1)
+    for models in (["a", "b", "of unknown size"], ["of unknown size", "b", "a"]):
+        assert "(frames 63.0 MB, weights 503.0 MB)" in refused(models, shot(), models_on_disk=2)
     assert "(frames 21.0 MB, weights 500.0 MB)" in refused(["of unknown size"], shot())
 
 

@@ -391,13 +391,13 @@ def test_a_server_that_is_gone_is_said_within_seconds(remote, tmp_path, pauses):
 
 def test_no_password_reaches_a_receipt(remote, tmp_path, monkeypatch, pauses, caplog):
     caplog.set_level("INFO", logger="dailies")
-    config = configured("x") | {"mlflow_uri": None}
+    settings = configured("x").model_copy(update={"mlflow_uri": None})
     layout, unreachable = Layout(tmp_path), "http://me:SECRET@127.0.0.1:9/api/2.0/mlflow-artifacts/artifacts/1/x"
     receipts = []
 
     def receive_from(uri):
         record_of(uri, tmp_path, BEST)
-        download(config, layout=layout, model="model")
+        download(settings, layout=layout, model="model")
         receipts.append(files.read_json(layout.receipt("model")))
 
     with proxied() as proxy:

@@ -2,9 +2,10 @@
 
 import pytest
 from dailies import estimates, files, sequence
+from dailies.config import Settings
 from dailies.sequence import Frame, Sequence
 
-CONFIG = {"tiled": "auto", "tile_size": 512}
+SETTINGS = Settings()
 
 
 def shot(width=1920, height=1080, count=10, **changes):
@@ -45,21 +46,21 @@ def test_a_download_that_may_load_several_files_asks_for_more(record, tmp_path):
 
 
 def test_memory_grows_with_frame_model_depth_and_batch(record):
-    least = estimates.render_memory(record(1_000_000), shot(7, 5), CONFIG)
-    usual = estimates.render_memory(record(1_000_000), shot(), CONFIG)
+    least = estimates.render_memory(record(1_000_000), shot(7, 5), SETTINGS)
+    usual = estimates.render_memory(record(1_000_000), shot(), SETTINGS)
 
     assert least >= estimates.LEAST
     # 2.07 million pixels of 1.2 kB in the network, 12 frames of 6.2 MB on their way
     assert usual - least == pytest.approx(2488 + 75, abs=2)
-    assert estimates.render_memory(record(301_000_000), shot(), CONFIG) - usual == 900
-    assert estimates.render_memory(record(1_000_000), shot(bit_depth=16), CONFIG) - usual == pytest.approx(75, abs=1)
-    batch = estimates.render_memory(record(1_000_000), shot(), CONFIG | {"batch": 4})
+    assert estimates.render_memory(record(301_000_000), shot(), SETTINGS) - usual == 900
+    assert estimates.render_memory(record(1_000_000), shot(bit_depth=16), SETTINGS) - usual == pytest.approx(75, abs=1)
+    batch = estimates.render_memory(record(1_000_000), shot(), Settings(batch=4))
     assert batch - usual == pytest.approx(3 * 2488, abs=2)
-    assert estimates.render_memory(record(1_000_000), shot(), CONFIG | {"batch": "auto"}) == usual
+    assert estimates.render_memory(record(1_000_000), shot(), Settings(batch="auto")) == usual
 
 
 def test_tiles_take_the_memory_of_a_tile(record):
-    tiled = CONFIG | {"tiled": True}
+    tiled = Settings(tiled=True)
     whole, small = (estimates.render_memory(record(10), shot(*size), tiled) for size in ((3840, 2160), (512, 512)))
 
     assert whole - small == pytest.approx(12 * 3 * (3840 * 2160 - 512**2) / 1e6, abs=2)
@@ -68,8 +69,8 @@ def test_tiles_take_the_memory_of_a_tile(record):
 def test_the_deepest_frame_decides(record):
     mixed = Sequence((*shot(count=1, bit_depth=16).frames, *shot(count=1).frames))
 
-    assert estimates.render_memory(record(10), mixed, CONFIG) == estimates.render_memory(
-        record(10), shot(bit_depth=16), CONFIG
+    assert estimates.render_memory(record(10), mixed, SETTINGS) == estimates.render_memory(
+        record(10), shot(bit_depth=16), SETTINGS
     )
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 from dailies import files
-from dailies.config import validated
 from dailies.errors import StoreError
 from dailies.evaluation import measured
 from dailies.ledger import refuse_unwritable
 from dailies.store import TrackingStore
+from dailies.validation import validated
 from helpers.json_files import strict_json
 from helpers.publishing import FIGURES, again, evaluations, measure
-from helpers.stores import SCHEMA, folder_shelf
+from helpers.stores import folder_shelf
 from helpers.studio import Studio, jobs
 from helpers.weights import grey_checkpoint
 
@@ -118,7 +118,7 @@ def test_a_model_without_all_its_frames_is_recorded_and_not_written(rendered: St
 
 
 def test_a_server_that_does_not_answer_ends_nothing_before_there_is_something_to_write(tmp_path: Path):
-    config = validated({"mlflow_uri": "http://127.0.0.1:9"}, SCHEMA)
+    config = validated({"mlflow_uri": "http://127.0.0.1:9"})
 
     assert refuse_unwritable(config, tmp_path) is None
 
@@ -160,9 +160,9 @@ def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Pa
     shelf = folder_shelf(tmp_path / "store")
     shelf.run("plain", "best.pth", params={"a": "1"})
     shelf.run("ours", "best.pth", params={"a": "1"}, tags={"dailies.evaluation": "k"})
-    config = validated({"mlflow_uri": shelf.uri, "experiment_name": "exp", "filter": "params.a = '2'"}, SCHEMA)
+    config = validated({"mlflow_uri": shelf.uri, "experiment_name": "exp", "filter": "params.a = '2'"})
     store = TrackingStore(shelf.uri, private=tmp_path / "private")
-    selection = Selection.from_config(config)
+    selection = Selection.from_settings(config)
     seen = survey(store, selection, Listings(store, recheck=True, remembered={}))
 
     assert [run.run_name for run in unseen(store, selection, seen)] == ["plain"]

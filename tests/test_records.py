@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from dailies import files
+from dailies.config import Settings
 from dailies.records import ABOUT_ASSUMED, counts, table
 from helpers.stores import BEST, snapshot
 
@@ -149,7 +150,7 @@ def test_alternatives_matter_for_rendering_only_where_the_first_file_held_no_net
 
 
 def test_a_name_is_given_once(shelf, scene):
-    scene.config["folder_name"] = "{run_name}_loss{train_loss:.2f}"
+    scene.change(folder_name="{run_name}_loss{train_loss:.2f}")
     run_id = shelf.run("a", BEST, metrics={"train/loss": 0.5})
     assert scene.look() == ["a_loss0.50"]
     record = (scene.state / "models" / "a_loss0.50.json").stat().st_mtime_ns
@@ -201,9 +202,6 @@ def test_the_table_shows_what_would_be_rendered(shelf, scene):
     ]
 
 
-SETTINGS = {"default_architecture": None, "signatures": {}, "model_factory": None}
-
-
 @pytest.mark.parametrize(
     ("settings", "ranges"),
     [
@@ -225,7 +223,7 @@ def test_the_table_shows_the_range_of_values_as_far_as_it_is_known(shelf, scene,
     shelf.run("e", BEST, tags={"dailies.value_range": "[1, 0]"})
     scene.look()
 
-    head, _, *lines = table(scene.layout, SETTINGS | settings).splitlines()
+    head, _, *lines = table(scene.layout, Settings(**settings)).splitlines()
 
     assert head.endswith("  value range")
     found = {line.split()[0]: line.split("kB", 1)[1].strip() for line in lines[:5]}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dailies import sequence
+from dailies.config import Settings
 from dailies.errors import SequenceError
 from dailies.layout import Layout
 from dailies.reference import Asked, Reference, check, fingerprint, found, load, told_missing, write
@@ -304,7 +305,7 @@ def test_missing_frames_are_listed_and_counted():
 
 
 def test_a_configuration_without_a_reference_asks_for_none():
-    config = {"reference_dir": None, "reference_name": "{stem}", "reference_offset": 3}
+    about = {"reference_name": "{stem}", "reference_offset": 3}
 
-    assert Asked.from_config(config) is None
-    assert Asked.from_config(config | {"reference_dir": "r"}) == Asked(Path("r"), "{stem}", 3)
+    assert Asked.from_settings(Settings(**about)) is None
+    assert Asked.from_settings(Settings(reference_dir="r", **about)) == Asked(Path("r"), "{stem}", 3)

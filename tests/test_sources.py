@@ -15,7 +15,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "infer.py": "if True:\n    from dailies import (\n        render,  # first\n        text as words,\n    )\n",
         "other.py": "import dailies\nimport dailies.deep.inner\nfrom elsewhere import page\n",
         "dailies/__init__.py": "",
-        "dailies/page.py": "from dailies import text\n",
+        "dailies/page.py": "from dailies import text\n\nif TYPE_CHECKING:\n    from dailies import unused\n",
         "dailies/render.py": "def late():\n    from dailies.deep import inner\n",
         "dailies/text.py": "from dailies import page\n",
         "dailies/unused.py": "",

@@ -173,7 +173,7 @@ def test_known_finished_runs_are_not_listed_again_over_http(tmp_path):
         assert listed_by(scene.look) == 2 * running_alone + 2
         assert "checkpoints/best_of_all.pth" in [*scene.chosen(), *scene.run("finished")["not_chosen"]]
 
-        scene.config["recheck_artifacts"] = True
+        scene.change(recheck_artifacts=True)
         assert listed_by(scene.standing) > running_alone + 2
 
 

@@ -16,11 +16,11 @@ PUBLISHED = "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"
 ADVICE = f"download https://download.pytorch.org/models/{NAME} and name the file in lpips_backbone"
 
 
-def place(named: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+def place(named: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
     """Say where the file is: as the user named it, else where torch.hub keeps what torchvision downloads."""
     cache = environ.get("XDG_CACHE_HOME", "~/.cache")
     torch_home = Path(environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
-    return Path(named) if named else torch_home / "hub" / "checkpoints" / NAME
+    return named or torch_home / "hub" / "checkpoints" / NAME
 
 
 def linear() -> Path:

@@ -27,7 +27,7 @@ ORDER = (
 )
 """The kinds of models that a run may hold, by the endings of their files, in the order in which they are preferred.
 
-Among the kinds before MLflow's the name weighs more than the kind: see ``roles.rank``. README.md shows this table.
+Among the kinds before MLflow's the name weighs more than the kind: see ``roles.rank``. docs/models.md shows this table.
 """
 
 WEIGHTS = tuple(ending for endings, _ in ORDER[:-1] for ending in endings)

@@ -1,240 +1,47 @@
-"""The configuration: complete, of the right types, and refused with a sentence where it is wrong."""
+"""The settings of the workflow: every key with its type, bounds, default and description.
 
-import difflib
+``docs/generate.py`` writes ``config/config.schema.yaml`` and the tables of keys in ``config/README.md`` from it.
+``dailies.validation`` turns what a user wrote into ``Settings`` and reports what is wrong with it.
+"""
+
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from importlib.util import find_spec
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from string import Formatter
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from jsonschema import Draft202012Validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    field_validator,
+)
+from pydantic_core import CoreSchema
 
-from dailies import backbone, files, metrics, pairing
-from dailies.errors import ConfigError, LoadError
-from dailies.locations import FIXED
-from dailies.signatures import Signature, signature
-from dailies.text import redacted
+from dailies import files
 
 NOTHING = {"", "none", "null"}
 """Words that mean no value: ``snakemake --config key=null`` passes them on as text."""
 
-SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
-
-TILE_STEP = 32
-"""Pixels by which a tile lies beyond its neighbour at least: tiles start on multiples of a network's stride."""
+SWITCHES = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+"""The words for true and false, as YAML reads them."""
 
 RUN_ID_DIGITS = 32
-"""Length of the ids that MLflow gives; a shorter one that became a number may have lost its zeros."""
+"""The length of MLflow's run ids. A shorter id that YAML read as a number may have lost its leading zeros."""
 
 EXPERIMENT_ID_DIGITS = 20
-"""Digits of an experiment's id at most."""
+"""The largest number of digits of an experiment id."""
 
-FOLDER_FIELDS = {
-    "run_name": "unet",
-    "run_id": "0" * RUN_ID_DIGITS,
-    "architecture": "unet",
-    "epoch": 1,
-    "train_loss": 0.5,
-    "val_loss": 0.5,
-    "experiment": "copyair_experiments",
-    "start_time": 1701234567890,
-}
-"""What ``folder_name`` may name, each with a value that its format must suit."""
-
-PATHS = ("input_dir", "output_dir", "reference_dir", "mlflow_uri", "python_path", "lpips_backbone")
-"""Keys whose value may begin with ``~``, for a user's own folder."""
-
-GONE = {
-    "model_cache": "every output folder downloads its own models",
-    "png_compression": "PNG files are always written in the fast way",
-    "video_lossless": "videos are H.264, the frames themselves are lossless",
-}
-"""Keys of earlier versions, and what is done instead."""
-
-RENAMED = {"trust_pickle": "trust_code"}
-"""Keys that had another name in earlier versions, by that name."""
-
-MISUNDERSTOOD = {
-    r"[{}]": "a brace is a wildcard in the paths of Snakemake, and nothing is put in its place",
-    r"\$": "variables such as $HOME are not replaced",
-    "^~": "no user of that name has a folder here",
-    "://": "it is an address, not a folder",
-    r"[\x00-\x1f\x7f]": "it holds a control character",
-}
-"""Patterns in a folder's name that mean something else to a shell or to Snakemake, and what to tell the user."""
-
-CREDENTIALS = re.compile(r"^[^/]*:(//)?[^/].*@|[?&][^=&]*(password|passwd|pwd|token|secret)[^=&]*=", re.IGNORECASE)
-"""``user:password@`` before a host, or a secret among the arguments; an ``@`` in a file path is neither."""
+FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
+"""How a function of the user is written: ``package.module:function``."""
 
 
-def validated(config: Mapping, schema: Path, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return every key of ``schema``, with the value given in ``config`` or its default.
-
-    Values may be text, as ``snakemake --config`` gives them. Keys that accept one text or a list come back as a
-    list. A ``mlflow_uri`` of None stands for an ``MLFLOW_TRACKING_URI`` that holds credentials: read it from the
-    environment when it is needed, so that it is written nowhere.
-
-    Raises:
-        ConfigError: with one line for each thing that is wrong.
-    """
-    rules = yaml.safe_load(schema.read_text(encoding="utf-8"))["properties"]
-    problems = [_unknown_key(key, known=list(rules)) for key in config if key not in rules]
-    complete = {}
-    for key, rule in rules.items():
-        given = config.get(key, rule["default"])
-        value = _coerced(key, given, rule)
-        if Draft202012Validator(rule).is_valid(value):
-            complete[key] = value
-        else:
-            problems.append(_refusal(key, given, rule))
-    problems += _contradictions(complete, environ)
-    if "output_dir" in complete:
-        complete["output_dir"] = str(Path(complete["output_dir"]))  # Snakemake takes ./a, a/ and a for three folders
-    if problems:
-        raise ConfigError("\n".join(problems))
-    if complete["mlflow_uri"] is None and not CREDENTIALS.search(environ["MLFLOW_TRACKING_URI"]):
-        complete["mlflow_uri"] = environ["MLFLOW_TRACKING_URI"]
-    return complete
-
-
-def as_written(config: Mapping, entries: Iterable[str], schema: Path) -> dict[str, Any]:
-    """Return ``config`` with the texts of ``snakemake --config``, whose ``entries`` these are, as the user wrote them.
-
-    Snakemake reads every value as a number or as YAML, where `` #`` begins a comment, ``a: b`` is a mapping, ``[a]`` a
-    list and 0123 a number. For a key that accepts text, that is what it is, unless the key accepts a list or mapping,
-    too, and the value is one.
-    """
-    rules = yaml.safe_load(schema.read_text(encoding="utf-8"))["properties"]
-    complete = dict(config)
-    for entry in entries:
-        key, _, text = entry.partition("=")
-        value, types = config.get(key), _types(rules.get(key, {}))
-        is_meant = (isinstance(value, list) and "array" in types) or (isinstance(value, Mapping) and "object" in types)
-        if "string" in types and not is_meant and value == _as_snakemake_reads(text):
-            complete[key] = _unquoted(text)
-    return complete
-
-
-def _as_snakemake_reads(text: str) -> Any:
-    """Return what Snakemake 9.27 makes of the value of a ``--config`` entry."""
-    text = text.strip("'\"")
-    if not text:
-        return None
-    if text in ("True", "False"):
-        return text == "True"
-    for read in (int, float, partial(yaml.load, Loader=yaml.BaseLoader)):
-        try:
-            return read(text)
-        except (ValueError, yaml.YAMLError):
-            continue
-    return text
-
-
-def _unquoted(text: str) -> str:
-    """Remove one pair of quotes around a text."""
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-
-
-def pixel_settings(config: Mapping) -> dict[str, Any]:
-    """Return the part of a validated configuration that changes the pixels of a frame."""
-    keys = ["precision", "tiled", "output_format", "transfer"] + (
-        [] if config["tiled"] is False else ["tile_size", "overlap"]
-    )
-    faster = [key for key in ("compile", "autotune") if config[key]]
-    keys += faster + (["parity_tolerance"] if faster or config["precision"] != "fp32" else [])
-    return {key: config[key] for key in keys}
-
-
-def loading_settings(config: Mapping) -> dict[str, Any]:
-    """Return what decides which network an artifact becomes, the code of the user's own functions included.
-
-    ``loader_code`` maps each function of ``model_loader`` to the digest of its code. Without ``model_loader`` both are
-    left out: what was rendered before the key existed stays as it is.
-    """
-    keys = ("default_architecture", "model_factory", "python_path", "signatures", "architecture_from")
-    folders, loaders = config["python_path"], _functions(config["model_loader"])
-    settings = {key: config[key] for key in keys} | {"code": _code_digest(_functions(config["model_factory"]), folders)}
-    if loaders:
-        code = {function: _code_digest([function], folders) for function in loaders}
-        settings |= {"model_loader": config["model_loader"], "loader_code": code}
-    return settings
-
-
-def _code_digest(functions: Iterable[str], python_path: Iterable[str]) -> str | None:
-    """Return a digest of the packages that the user's functions are in; None if ``python_path`` holds none of them."""
-    found = {path for package in _packages(functions) for path in _sources(python_path, package)}
-    return files.digest([[str(path), files.sha256_of(path)] for path in sorted(found)]) if found else None
-
-
-def _functions(given: str | Mapping[str, str] | None) -> list[str]:
-    """Return the functions that ``model_factory`` or ``model_loader`` names, sorted."""
-    return sorted(set(given.values() if isinstance(given, Mapping) else [given] if given else []))
-
-
-def _packages(functions: Iterable[str]) -> set[str]:
-    return {re.split(r"[.:]", function)[0] for function in functions}
-
-
-def _sources(python_path: Iterable[str], package: str) -> Iterator[Path]:
-    for folder in python_path:
-        yield from Path(folder).glob(f"{package}.py")
-        yield from Path(folder).glob(f"{package}/**/*.py")
-
-
-def allowed(rule: Mapping) -> str:
-    """Say in words which values a key's schema accepts."""
-    types = _types(rule)
-    if "anyOf" in rule:
-        words, pattern = rule["anyOf"]
-        options = [*words["enum"], pattern["description"]]
-    elif "maxItems" in rule:
-        options = [rule["items"]["description"]]
-    elif "array" in types:
-        switch = ["true", "false"] if "boolean" in types else []
-        options = [*switch, f"one {rule['items']['description']}", "a list of them"]
-    elif "enum" in rule or "boolean" in types:
-        return _either([_word(choice) for choice in rule.get("enum", [True, False])])
-    elif types & {"integer", "number"}:
-        whole = "a whole number" if "integer" in types else "a number"
-        kind = f"a multiple of {rule['multipleOf']}" if "multipleOf" in rule else whole
-        lower, upper = rule["minimum"], rule.get("maximum")
-        options = [f"{kind} of at least {lower}" if upper is None else f"{kind} from {lower} to {upper}"]
-    elif "object" in types:
-        *texts, mapping = rule["examples"]
-        options = [*(f"text such as {text}" for text in texts), f"a mapping such as {mapping}"]
-    else:
-        options = ["text"]
-    return _either([*options, "none"] if "null" in types else options)
-
-
-def _coerced(key: str, given: Any, rule: Mapping) -> Any:
-    """Return ``given`` as the type that ``rule`` asks for, or unchanged where that would be a guess."""
-    types = _types(rule)
-    word = given.strip().lower() if isinstance(given, str) else None
-    if word in NOTHING:
-        return None
-    if "anyOf" in rule:
-        value = given if word is None else word
-        return _number(value) if "integer" in types else value
-    if "enum" in rule or "boolean" in types:
-        choices = {_word(choice).lower(): choice for choice in rule.get("enum", [True, False])}
-        value = choices.get(SWITCHES.get(word, word), given)
-        # 1 and 0 alone may mean true and false, and would name experiments
-        if isinstance(value, bool) or "array" not in types or _number(given) in (0, 1):
-            return value
-    if types & {"integer", "number"}:
-        return _number(given)
-    if "array" in types:
-        read = _number if "maxItems" in rule else partial(_text, key)
-        return None if given is None else [read(item) for item in _items(key, given)]
-    return _text(key, given) if "string" in types else given
-
-
-def _number(given: Any) -> Any:
+def number_in(given: Any) -> Any:
+    """Return a number that was written as text, and a whole number as an int; return anything else as it is."""
     try:
         number = float(given) if isinstance(given, str) else given
     except ValueError:
@@ -242,251 +49,566 @@ def _number(given: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-def _items(key: str, given: Any) -> list:
-    """Return the items of a list, of a text with commas, or of one value; experiment names may hold commas."""
-    if isinstance(given, str) and key != "experiment_name":
-        return [item.strip() for item in given.split(",") if item.strip()]
-    return list(given) if isinstance(given, list | tuple) else [given]
+def _switch(given: Any) -> Any:
+    return SWITCHES.get(given.strip().lower(), given) if isinstance(given, str) else given
 
 
-def _text(key: str, given: Any) -> Any:
-    """Undo what YAML, and Snakemake's reading of ``--config``, do to a text, if it can be undone."""
-    if isinstance(given, int) and not isinstance(given, bool):
-        shortest = {"run_ids": 0, "trust_code": EXPERIMENT_ID_DIGITS}.get(key, RUN_ID_DIGITS)
-        return given if shortest < len(str(given)) < RUN_ID_DIGITS else str(given)
-    if (
-        key in ("folder_name", "reference_name")
-        and isinstance(given, Mapping)
-        and list(given.values()) in ([""], [None])
-    ):
-        return "{" + next(iter(given)) + "}"
-    if key in ("filter", "order_by") and isinstance(given, str):
-        return given + _open_quote(given)
-    if key in PATHS and isinstance(given, str) and given.startswith("~"):
-        return os.path.expanduser(given)  # noqa: PTH111 - which leaves a user that is not there as it is
-    return given
+def _lower(given: Any) -> Any:
+    return given.strip().lower() if isinstance(given, str) else given
 
 
-def _open_quote(expression: str) -> str:
-    """Return the quote that Snakemake strips from the end of ``--config "filter=params.a = 'b'"``, or nothing."""
+def _upper(given: Any) -> Any:
+    return given.strip().upper() if isinstance(given, str) else given
+
+
+def _text(given: Any) -> Any:
+    """Return a whole number as the text it was before YAML read it."""
+    return str(given) if type(given) is int else given
+
+
+def _run_id(given: Any) -> Any:
+    return str(given) if type(given) is int and len(str(given)) >= RUN_ID_DIGITS else given
+
+
+def _id(given: Any) -> Any:
+    """Return the id of a run or of an experiment as text, unless its digits fit neither."""
+    is_experiment = type(given) is int and len(str(given)) <= EXPERIMENT_ID_DIGITS
+    return str(given) if is_experiment else _run_id(given)
+
+
+def _from_home(given: Any) -> Any:
+    """Replace a leading ``~`` by the user's home folder, unless no user has that name."""
+    return os.path.expanduser(given) if isinstance(given, str) else given  # noqa: PTH111 - Path raises RuntimeError
+
+
+def _path(given: Any) -> Any:
+    text = _from_home(_text(given))
+    return Path(text) if isinstance(text, str) and text else text
+
+
+def _template(given: Any) -> Any:
+    """Return a template of one field as text; YAML reads ``{run_id}`` as a mapping."""
+    is_field = isinstance(given, Mapping) and list(given.values()) in ([""], [None])
+    return "{" + next(iter(given)) + "}" if is_field else _text(given)
+
+
+def _expression(given: Any) -> Any:
+    """Restore the last quote of an expression such as ``params.a = 'b'``; Snakemake strips it from ``--config``."""
+    if not isinstance(given, str):
+        return _text(given)
     quote = ""
-    for character in expression:
+    for character in given:
         if quote:
             quote = "" if character == quote else quote
         elif character in "'\"`":
             quote = character
-    return quote.strip("`")
+    return given + quote.strip("`")
 
 
-def _unknown_key(key: Any, known: list[str]) -> str:
-    plain = str(key).lstrip("-").replace("-", "_").lower()
-    if plain in known:
-        return f"'{key}' is not a key; write {plain}."
-    if plain in RENAMED:
-        return f"{plain} is now {RENAMED[plain]}, and TorchScript and torch.export need it too; write {RENAMED[plain]}."
-    if plain in GONE:
-        return f"{plain} is gone: {GONE[plain]}; take it out."
-    near = difflib.get_close_matches(plain, known, n=1)
-    return f"'{key}' is not a key; " + (f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}.")
+def _listed(given: Any) -> Any:
+    """Return the items of a list, or one value as the only item."""
+    if given is None:
+        return None
+    return tuple(given) if isinstance(given, list | tuple) else (given,)
 
 
-def _refusal(key: str, given: Any, rule: Mapping) -> str:
-    """Say what is wrong with the value of ``key``, and what would be right."""
-    types = _types(rule)
-    if "string" in types and "object" not in types and not {"enum", "anyOf"} & rule.keys():
-        items = given if isinstance(given, list) and "array" in types else [given]
-        misread = [item for item in items if not isinstance(item, str | list | None)]
-        if misread:
-            brackets = f"in brackets on the command line, '{key}=[...]', or " if "array" in types else ""
-            return (
-                f"{key} was read as {_misread(misread[0])}, not as text; "
-                f"write it {brackets}in quotes in the configuration file."
-            )
-    if "object" in types and isinstance(given, Mapping):
-        wrong = {str(error.path[0]) for error in Draft202012Validator(rule).iter_errors(given) if error.path}
-        given = {name: value for name, value in given.items() if str(name) in wrong} or given
-    text = f"{key} is {_shown(given)}; allowed: {allowed(rule)}"
-    number = _number(given)
-    if {"boolean", "array"} <= types and number in (0, 1):
-        text += f"; for the experiment with id {number} write [{number}]"
-    if "multipleOf" in rule and type(number) in (int, float):
-        step = rule["multipleOf"]
-        text += f"; the nearest is {round(min(max(rule['minimum'], number), rule['maximum']) / step) * step}"
-    return text + "."
+def _separated(given: Any) -> Any:
+    """Return the items of a list, of a text with commas, or one value as the only item."""
+    if isinstance(given, str):
+        return tuple(item.strip() for item in given.split(",") if item.strip())
+    return _listed(given)
 
 
-def _misread(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "a mapping"
-    return f"the number {value}" if type(value) in (int, float) else _shown(value)
+def _pair(given: Any) -> Any:
+    items = _separated(given)
+    return tuple(map(number_in, items)) if isinstance(items, tuple) else items
 
 
-def _contradictions(config: Mapping, environ: Mapping[str, str]) -> Iterator[str]:
-    """Check what no single key can say about itself; keys that are wrong already are not in ``config``."""
-    if {"experiment_name", "models", "run_ids"} <= config.keys() and not any(
-        config[key] for key in ("experiment_name", "models", "run_ids")
-    ):
-        yield "experiment_name, models and run_ids are all none, so there is nothing to render; set one of them."
-    uri = config.get("mlflow_uri", "refused")
-    if uri is None and not environ.get("MLFLOW_TRACKING_URI"):
-        yield "mlflow_uri is none and the environment variable MLFLOW_TRACKING_URI is not set; set one of them."
-    if uri is not None and uri.startswith("http") and "#" in uri:
-        yield (
-            f"mlflow_uri is {_shown(uri)}, the address of a page in a browser; "
-            f"write {redacted(uri.partition('#')[0])}, without what is behind #."
-        )
-    if uri is not None and CREDENTIALS.search(uri):
-        yield _credentials_refusal(uri)
-    if fixed := sorted(FIXED.intersection(config.get("allowed_artifact_schemes", ()))):
-        yield (
-            f"allowed_artifact_schemes lists {fixed[0]}, which would let a store name any disk or server; "
-            "take it out, and map what you trust in artifact_remap."
-        )
-    if "folder_name" in config:
-        yield from _template_problems(config["folder_name"])
-    if "output_dir" in config:
-        yield from _place_problems(config["output_dir"])
-    if (template := config.get("reference_name")) and (problem := pairing.template_problem(template)):
-        yield f"reference_name {problem}."
-    if {"input_dir", "output_dir"} <= config.keys():
-        source, target = (Path(config[key]).resolve() for key in ("input_dir", "output_dir"))
-        if target.is_relative_to(source):
-            place = "the same as" if target == source else "inside"
-            yield (
-                f"output_dir {config['output_dir']!r} is {place} input_dir {config['input_dir']!r}; "
-                "allowed: a folder outside it."
-            )
-    yield from _metric_problems(config, environ)
-    yield from _loading_problems(config)
-    if {"tile_size", "overlap"} <= config.keys() and config["overlap"] > config["tile_size"] - TILE_STEP:
-        yield (
-            f"overlap is {config['overlap']} and tile_size is {config['tile_size']}; "
-            f"allowed: an overlap of at most {config['tile_size'] - TILE_STEP}."
-        )
+def _trust(given: Any) -> Any:
+    """Read true, false or ids. The numbers 1 and 0 could mean either, so they stay and are refused."""
+    value = _switch(given)
+    return value if isinstance(value, bool) or value is None or number_in(value) in (0, 1) else _separated(value)
 
 
-def _place_problems(output_dir: str) -> Iterator[str]:
-    """Check that the output folder is one, and that Snakemake, for which braces are wildcards, can name files in it."""
-    why = next((why for pattern, why in MISUNDERSTOOD.items() if re.search(pattern, output_dir)), None)
-    if why:
-        yield f"output_dir is {_shown(output_dir)}, but {why}; write the path of a folder as it is."
+class OneOrSeveral:
+    """Marks a list for which the schema also allows a single text."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        array = handler(schema)
+        one = {"type": "string"} | {key: array["items"][key] for key in ("description",) if key in array["items"]}
+        return {"anyOf": [one, array]}
 
 
-def _metric_problems(config: Mapping, environ: Mapping[str, str]) -> Iterator[str]:
-    """Check that what is to be measured can be."""
-    if not {"metrics", "rank_by", "reference_dir"} <= config.keys():
-        return
-    asked = config["metrics"] or ()
-    lacking = [name for name in asked if name != metrics.AUTO and metrics.BY_NAME[name].group == "reference"]
-    if lacking and config["reference_dir"] is None:
-        yield f"metrics lists {lacking[0]}, which needs a reference; set reference_dir, or take it out."
-    for name in asked:
-        module, package = metrics.EXTRAS.get(name, (None, None))
-        if module and find_spec(module) is None:
-            yield f"metrics lists {name}, which needs a package that is not installed; pip install {package}."
-    if metrics.LPIPS in asked and "lpips_backbone" in config:
-        path = backbone.place(config["lpips_backbone"], environ)
-        if not path.is_file():
-            yield f"metrics lists lpips, which needs the file {path}, and it is not there; {backbone.ADVICE}."
-    if metrics.is_order(config.get("order_by", "")):
-        named, able = metrics.order(config), metrics.orderable(config)
-        if not named or named[0] not in able:
-            names = ", ".join(f"measured.{name}" for name in able) or "none, as nothing is measured"
-            yield f"order_by is {config['order_by']!r}; of what is measured it may name, with ASC or DESC: {names}."
-    if config["rank_by"] not in {metrics.AUTO, *(measured := metrics.measured(config))}:
-        yield (
-            f"rank_by is {config['rank_by']}, which is not measured; "
-            f"allowed: auto{''.join(f', {name}' for name in measured)}."
-        )
+T = TypeVar("T")
+
+Text = Annotated[str, Field(min_length=1), BeforeValidator(_text)]
+Template = Annotated[str, Field(min_length=1), BeforeValidator(_template)]
+Expression = Annotated[str, Field(min_length=1), BeforeValidator(_expression)]
+Address = Annotated[str, Field(min_length=1), BeforeValidator(_from_home), BeforeValidator(_text)]
+Place = Annotated[Path, BeforeValidator(_path)]
+
+Switch = Annotated[bool, BeforeValidator(_switch)]
+Whole = BeforeValidator(number_in)
+Number = AfterValidator(number_in)
+Word = BeforeValidator(_lower)
+
+Listed = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_listed), OneOrSeveral()]
+Some = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(_separated), OneOrSeveral()]
+Several = Annotated[tuple[T, ...], BeforeValidator(_separated), OneOrSeveral()]
+
+ExperimentName = Annotated[Text, Field(description="experiment name")]
+ModelVersion = Annotated[
+    str,
+    Field(pattern=r"^(models:/)?[^/:]+(@[^/:@]+|/[0-9]+)$", description="name@alias or name/version"),
+    BeforeValidator(_text),
+]
+RunId = Annotated[str, Field(min_length=1, description="run id"), BeforeValidator(_run_id)]
+TrustedId = Annotated[
+    str,
+    Field(pattern=r"^([0-9]+|[0-9a-fA-F]{32})$", description="experiment or run id"),
+    BeforeValidator(_id),
+]
+TrustedIds = Annotated[tuple[TrustedId, ...], Field(min_length=1), OneOrSeveral()]
+FrameName = Annotated[Text, Field(description="frame name")]
+FieldName = Annotated[Text, Field(description="name")]
+Folder = Annotated[Address, Field(description="folder")]
+Scheme = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*$", description="scheme"), BeforeValidator(_text)]
+Function = Annotated[str, Field(pattern=FUNCTION, examples=["networks.restorer:build"])]
+NotEmpty = Annotated[str, Field(min_length=1)]
+
+MetricName = Literal["auto", "psnr", "ssim", "ms_ssim", "flip", "lpips", "flicker", "detail", "clipping"]
+Metric = Annotated[
+    MetricName, Word, Field(description="of auto, psnr, ssim, ms_ssim, flip, lpips, flicker, detail and clipping")
+]
 
 
-def _loading_problems(config: Mapping) -> Iterator[str]:
-    """Check what would only show when a network is built: after downloads, on another machine."""
-    for pattern, said in config.get("signatures", {}).items():
-        try:
-            signature(Signature(), (f"signatures of {pattern}", said))
-        except LoadError as error:
-            yield f"{error}."
-    for folder in config.get("python_path", ()):
-        if not Path(folder).is_dir():
-            yield f"python_path names {folder!r}, which is no folder; allowed: folders that hold Python modules."
-    for key in ("model_factory", "model_loader"):
-        if {key, "python_path"} <= config.keys():
-            yield from _missing_modules(key, config[key], config["python_path"])
+class Topic(BaseModel):
+    """A group of settings; the docstring of a subclass is its heading in the documentation."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True)
 
 
-def _missing_modules(key: str, given: str | Mapping[str, str] | None, python_path: Sequence[str]) -> Iterator[str]:
-    """Name the modules of the user's functions that cannot be imported, as far as that shows without importing."""
-    for module in sorted({function.partition(":")[0] for function in _functions(given)}):
-        package = module.partition(".")[0]
-        if package == __package__:
-            yield (
-                f"{key} names the module {package}, which is the name of this project's own package; "
-                "give yours another name, or put the function into a module of another name."
-            )
-        elif not any(_is_module(Path(folder), module) for folder in python_path) and find_spec(package) is None:
-            ending = "; write it without .py" if module.endswith(".py") else ""
-            yield (
-                f"{key} names the module {module}, which is neither in python_path "
-                f"({', '.join(python_path) or 'empty'}) nor installed{ending}."
-            )
+class FramesTopic(Topic):
+    """Frames"""
+
+    input_dir: Place = Path("demo/frames")
+    """The folder with the frames of the sequence: PNG, TIFF, EXR, DPX, JPEG, BMP, WebP, TGA, Radiance HDR, JPEG 2000 or
+    Cineon, of any bit depth. A video file (.mov .mp4 .m4v .mkv .webm .avi .mxf .ts .mts .m2ts .mpg .mpeg) works too; it
+    is decoded once to lossless frames."""
+
+    layer: Text | None = None
+    """Which layer, part or view of a multi-layer EXR to render: its full name, the last component of that name, or a
+    glob such as `*.Combined`. With `null`, Dailies takes plain `R G B`, then a layer called Combined, beauty or rgba,
+    then the only layer with colours; if none of these exists, the frame is refused and its layers are listed."""
+
+    on_bad_frame: Annotated[Literal["error", "skip"], Word] = "error"
+    """What to do with a frame that cannot be read. `error` stops before anything is rendered; `skip` leaves a gap in
+    the output's frame numbers."""
+
+    transfer: Annotated[Literal["clip"], Word] | None = "clip"
+    """How floating-point frames reach a network. `clip` clamps every value to 0–1 and turns NaN into 0; `none` passes
+    values through unchanged. Integer frames are not affected."""
+
+    output_dir: Place = Path("output_inference")
+    """The folder that receives one folder of frames per model, and the summary. It may be on another disk."""
+
+    folder_name: Template = "{run_name}_{epoch}ep_loss{train_loss:.4f}_{run_id:.8}"
+    """The template for the name of a model's folder, in Python's format syntax. Its fields are `run_name`, `run_id`,
+    `architecture`, `epoch`, `train_loss`, `val_loss`, `experiment` and `start_time` (milliseconds since 1970); a field
+    that a run does not have is left out of its name."""
+
+    output_format: Annotated[Literal["auto", "png", "png16", "exr", "tiff"], Word] = "auto"
+    """The file format of rendered frames. `auto` keeps the depth of the source: 8-bit PNG, 16-bit PNG for 10 to 16
+    bits, half-float EXR for floating point. `png` and `png16` clip values to 0–1, `exr` writes half floats, and `tiff`
+    keeps the depth, with 32 bits for floating point. Colours are never converted."""
 
 
-def _is_module(folder: Path, module: str) -> bool:
-    *parents, name = module.split(".")
-    place = folder.joinpath(*parents)
-    return (place / name).is_dir() or any(place.glob(f"{name}.*"))
+class ModelsTopic(Topic):
+    """Models"""
+
+    mlflow_uri: Address | None = "sqlite:///demo/mlflow.db"
+    """Where MLflow keeps the runs: the `http(s)://` address of a tracking server, `sqlite:///` and a file, or an
+    `mlruns` folder. With `null`, the environment variable `MLFLOW_TRACKING_URI` is used."""
+
+    experiment_name: Listed[ExperimentName] | None = ("copyair_experiments",)
+    """The MLflow experiment, or experiments, whose models are rendered. With `none`, only `models` and `run_ids` select
+    models."""
+
+    models: Some[ModelVersion] | None = None
+    """Versions of registered models, as `name@alias` or `name/3`. They are rendered before the runs of the experiments;
+    filters do not apply to them, and they do not count towards `max_runs`."""
+
+    run_ids: Some[RunId] | None = None
+    """Render only these runs. With `null`, every run that passes the filters is rendered."""
+
+    filter_status: (
+        Annotated[Literal["FINISHED", "RUNNING", "FAILED", "KILLED", "SCHEDULED"], BeforeValidator(_upper)] | None
+    ) = "FINISHED"
+    """Take only runs with this MLflow status; `none` takes all of them."""
+
+    filter: Expression | None = None
+    """An MLflow search expression that a run must also match, for example ``metrics.`val/psnr` > 30``."""
+
+    order_by: Expression = "start_time DESC"
+    """The order in which runs are taken, in MLflow's syntax, for example ``metrics.`val/psnr` DESC``. An order by what
+    Dailies measures, such as `measured.psnr DESC`, sorts the summary and the page instead; runs are then taken newest
+    first."""
+
+    max_runs: Annotated[int, Field(ge=1), Whole] | None = None
+    """Keep only the first N models in that order; `null` keeps all of them."""
+
+    checkpoint_pattern: Text | None = None
+    """A glob over a run's artifact paths that selects the model file, for example `checkpoints/last*.pth`; it may match
+    any file, even one inside an MLflow model. With `null`, the best checkpoint file is preferred to the last one, and a
+    checkpoint file to a logged model."""
+
+    architecture_from: Several[FieldName] = (
+        "model.architecture",
+        "architecture",
+        "model.arch",
+        "arch",
+        "model.name",
+        "model_name",
+        "model.type",
+        "model_type",
+        "model",
+        "network",
+        "net",
+        "backbone",
+    )
+    """Names of params, metrics or tags that may hold a run's architecture. The first one that a run has is used."""
+
+    epoch_from: Several[FieldName] = (
+        "epoch",
+        "best_epoch",
+        "training.epochs",
+        "training.num_epochs",
+        "training.max_epochs",
+        "train.epochs",
+        "trainer.max_epochs",
+        "epochs",
+        "num_epochs",
+        "n_epochs",
+        "max_epochs",
+    )
+    """Names of params, metrics or tags that may hold the number of epochs a run was trained for. The first one that a
+    run has is used."""
+
+    train_loss_from: Several[FieldName] = (
+        "train/loss",
+        "train_loss",
+        "train.loss",
+        "training/loss",
+        "training_loss",
+        "loss/train",
+        "loss_train",
+        "train/total_loss",
+        "loss",
+    )
+    """Names of params, metrics or tags that may hold a run's training loss. The first one that a run has is used."""
+
+    val_loss_from: Several[FieldName] = (
+        "val/loss",
+        "val_loss",
+        "val.loss",
+        "valid/loss",
+        "valid_loss",
+        "validation/loss",
+        "validation_loss",
+        "loss/val",
+        "loss_val",
+        "val/total_loss",
+        "eval_loss",
+    )
+    """Names of params, metrics or tags that may hold a run's validation loss. The first one that a run has is used."""
+
+    recheck_artifacts: Switch | Annotated[Literal["auto"], Word] = "auto"
+    """Whether every invocation lists the artifacts of known, finished runs again. `auto` does so for a store on disk,
+    where it takes less than a millisecond per run, and not over HTTP."""
+
+    artifact_remap: Annotated[dict[NotEmpty, NotEmpty], Field(examples=["{/old/mlruns: /new/mlruns}"])] = {}
+    """Where to find the artifacts of a store that has moved: the old start of an artifact address, and what to read
+    instead."""
+
+    allowed_artifact_schemes: Several[Scheme] = ("s3", "gs", "abfss", "wasbs", "hdfs", "dbfs")
+    """URL schemes from which artifacts may be downloaded, besides the store's own location. A run whose artifacts are
+    on another server, or on this machine's disks although it came from a server, is skipped unless `artifact_remap`
+    names a place for its files."""
 
 
-def _credentials_refusal(uri: str) -> str:
-    if uri.lower().startswith("http"):
-        remedy = "write it without, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment"
-    else:
-        remedy = "set mlflow_uri to null, and MLFLOW_TRACKING_URI in the environment"
-    return f"mlflow_uri holds a user name or password, which would be written to files; {remedy}."
+class LoadingTopic(Topic):
+    """Loading networks"""
+
+    default_architecture: Text | None = None
+    """The architecture of models for which neither the checkpoint nor the run names one and whose weights are not
+    recognised."""
+
+    model_factory: (
+        Function | Annotated[dict[NotEmpty, Function], Field(examples=["{restorer: 'networks.restorer:build'}"])] | None
+    ) = None
+    """Your function that builds a network, as `package.module:function`, or one such function per architecture name. It
+    takes what the trainer saved to build the network from (`model_config`, or what docs/models.md lists), and the run's
+    params or the weights if it has parameters `params` or `state_dict`; it returns a `torch.nn.Module`."""
+
+    model_loader: (
+        Annotated[Function, Field(examples=["loaders:load"])]
+        | Annotated[dict[NotEmpty, Function], Field(examples=["{'restorer_*': 'loaders:load'}"])]
+        | None
+    ) = None
+    """Your function that loads any file, or one function per architecture or folder name, with wildcards: it takes the
+    path of a downloaded artifact, and the run's params if it has a parameter `params`, and returns a `torch.nn.Module`.
+    If several names match, the last one counts, and `*` only if no other does. A model that has a loader is loaded in
+    no other way and does not need `trust_code`."""
+
+    python_path: Several[Folder] = ()
+    """Folders that hold the modules of `model_factory` and `model_loader`, and the classes of networks that were
+    pickled whole. After an edit to a package that one of these two keys names, its models are rendered again."""
+
+    signatures: Annotated[
+        dict[NotEmpty, dict[str, Any]], Field(examples=["{unet: {value_range: [0, 1]}, 'swinir_*': {channels: 1}}"])
+    ] = {}
+    """How networks are fed, where neither the run nor the checkpoint states it correctly: fields such as `value_range`,
+    `output` or `extra_channels`, by architecture or folder name, with wildcards. docs/models.md lists the fields."""
+
+    trust_code: Annotated[bool | TrustedIds, BeforeValidator(_trust)] = False
+    """Load models that can run code of their author while they are loaded, which are pickles, TorchScript and
+    torch.export: all of them, or those of the runs and experiments with these ids. Turn it on only if you trust
+    everyone who can write to the store, or to those runs."""
 
 
-def _template_problems(template: str) -> Iterator[str]:
-    try:
-        fields = [
-            (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template) if name is not None
-        ]
-    except ValueError as error:
-        yield f"folder_name {_shown(template)} cannot be read: {error}."
-        return
-    for name, spec, conversion in fields:
-        if name not in FOLDER_FIELDS:
-            yield f"folder_name names '{{{name}}}'; allowed: {', '.join(FOLDER_FIELDS)}."
-            continue
-        try:
-            format(Formatter().convert_field(FOLDER_FIELDS[name], conversion), spec)
-        except ValueError:
-            yield (
-                f"folder_name cannot write {name} in the format '{conversion or ''}{spec}'; "
-                f"allowed: a format that suits a value such as {FOLDER_FIELDS[name]!r}."
-            )
-    if not {"run_id", "run_name"} & {name for name, *_ in fields}:
-        yield f"folder_name is {_shown(template)}; it must contain {{run_id}} or {{run_name}}, which tell models apart."
+class RenderingTopic(Topic):
+    """Rendering"""
+
+    precision: Annotated[Literal["fp32", "tf32", "fp16", "bf16"], Word] = "fp32"
+    """The arithmetic of the network. `tf32`, `fp16` and `bf16` are faster on a GPU that supports them, and change the
+    frames slightly."""
+
+    compile: Switch = False
+    """Compile each network with torch.compile before it renders; this takes a minute or more and a C++ compiler, so it
+    pays off for long sequences on a GPU. Only the size of the first frame, or of its tiles, is compiled; other sizes,
+    and networks that cannot be compiled, run as usual, and `metadata.json` says so."""
+
+    autotune: Switch = False
+    """Let cuDNN try which of its algorithms is the fastest for every size of input. The choice can differ between jobs,
+    so the frames of a resumed or sharded render may differ in the last bit. It has no effect without CUDA."""
+
+    parity_tolerance: Annotated[
+        tuple[Annotated[float, Field(ge=0), Number], Annotated[float, Field(ge=0), Number]], BeforeValidator(_pair)
+    ] = (2, 0.25)
+    """How far `compile`, `autotune` or a `precision` other than `fp32` may change the first frame: the largest and the
+    mean difference, in code values of 255. A model that differs more is rendered in fp32, neither compiled nor tuned,
+    and `metadata.json` says so."""
+
+    tiled: Switch | Annotated[Literal["auto"], Word] = "auto"
+    """Whether frames are cut into overlapping tiles, which needs less memory. `auto` tries the full frame first and
+    uses tiles when memory runs out; tiles that do not fit are halved."""
+
+    tile_size: Annotated[int, Field(ge=32, le=8192, multiple_of=32), Whole] = 512
+    """The largest width and height of a tile, in pixels."""
+
+    overlap: Annotated[int, Field(ge=0), Whole] = 64
+    """The least number of pixels that neighbouring tiles share. It must be at least 32 below `tile_size`."""
+
+    batch: Annotated[Literal["auto"], Word] | Annotated[int, Field(ge=1, le=256), Whole] = "auto"
+    """How many frames of one size, or tiles of one frame, go through a network together. `auto` takes what fits on a
+    CUDA device, up to 8, and 1 elsewhere. The pixels do not depend on it, and it shrinks before frames are cut into
+    tiles."""
 
 
-def _types(rule: Mapping) -> set[str]:
-    types = rule.get("type", [])
-    return {types} if isinstance(types, str) else set(types)
+class MeasuringTopic(Topic):
+    """Measuring"""
+
+    reference_dir: Place | None = None
+    """The folder or the video with the reference frames against which every model is measured. Frames are paired by
+    name without the file ending, then by name without a token that all names of a folder share (`0801x2` and `0801`),
+    then by number; videos are paired by number alone. Pairs, leftovers and a suspected shift are reported."""
+
+    reference_name: Template | None = None
+    """The template of a reference file's name, if names cannot simply be compared, such as `"{stem}_gt"`,
+    `"{number:04d}.exr"` or `"{stem}/clean"`. `{stem}` is the frame's name without its ending, and `{number}` its
+    number; without an ending, any ending matches."""
+
+    reference_offset: Annotated[int, Field(ge=-100_000_000, le=100_000_000), Whole] = 0
+    """How many frames the reference's numbers are ahead: with 1, frame 10 belongs to number 11 of the reference."""
+
+    metrics: Some[Metric] | None = ("auto",)
+    """What is measured of every frame. With a reference, `auto` means psnr, ssim, ms_ssim and the advisory flicker,
+    detail and clipping; without one, it means the advisory metrics, and only for the target `metrics`. `none` measures
+    nothing."""
+
+    rank_by: Annotated[MetricName, Word] = "auto"
+    """The metric that ranks the models in `compare/leaderboard.csv`. `auto` takes the first one that needs a
+    reference."""
+
+    lpips_backbone: Place | None = None
+    """The weights behind the metric lpips: torchvision's AlexNet, `alexnet-owt-7be5be79.pth`. With `null`, Dailies
+    looks in torch's own cache, `~/.cache/torch/hub/checkpoints`; it never downloads the file, and another file measures
+    again."""
+
+    training_frames_from: Several[FieldName] = (
+        "dailies.training_frames",
+        "data.train_frames",
+        "data.training_frames",
+        "training.frames",
+        "train_frames",
+        "training_frames",
+    )
+    """Names of tags and params that may list the frames a run was trained on, such as `0-100`, `0:201:6` or
+    `frame_0003.png`. All that a run has are used, and these frames are scored separately."""
 
 
-def _either(options: list[str]) -> str:
-    *most, last = options
-    return f"{', '.join(most)} or {last}" if most else last
+class PageTopic(Topic):
+    """Comparison page"""
+
+    compare: Switch = True
+    """Build the page that shows the models side by side, and the contact sheet."""
+
+    fps: Annotated[float, Field(ge=1, le=240), Number, Whole] | None = None
+    """The playback rate of the page and of the videos, in frames per second. With `null`, a video plays at its own rate
+    and frames at 24."""
+
+    contact_frames: Some[FrameName] | None = None
+    """The file names of the frames on the contact sheet. With `null`, they are the first, the middle and the last."""
 
 
-def _word(value: Any) -> str:
-    """Write a value of an enum as a user does."""
-    return {None: "none", True: "true", False: "false"}.get(value, value)
+class PublishingTopic(Topic):
+    """Publishing"""
+
+    write_back: Switch = False
+    """Write the measurements of each rendered model to MLflow, as a run of their own that is linked to the model. That
+    run goes into an experiment with the same name and `_dailies` appended; the model's own run is not changed, and
+    nothing is written twice."""
+
+    model: Text | None = None
+    """The model that `snakemake promote` registers: the name of its folder in `output_dir`, or the unique start of that
+    name. `models`, in contrast, selects what is rendered."""
+
+    registered_model: Text | None = None
+    """The registered model of MLflow to which `snakemake promote` adds a version. It is created if it does not
+    exist."""
+
+    alias: Text | None = None
+    """The alias that `snakemake promote` gives to the new version, such as `champion`. A version that had it loses it,
+    which is logged and recorded in a tag."""
 
 
-def _shown(value: Any) -> str:
-    """Write a refused value on one short line, without the password that an address may hold."""
-    if value is None or isinstance(value, bool):
-        return _word(value)
-    text = re.sub(r"//.*@", "//***@", repr(value) if isinstance(value, str | list | dict) else str(value))
-    return text if len(text) <= 80 else f"{text[:77]}..."
+class MachineTopic(Topic):
+    """Machine"""
+
+    device: Annotated[
+        Literal["auto", "cuda", "mps", "cpu"]
+        | Annotated[str, Field(pattern=r"^cuda:[0-9]+$", description="cuda:N for GPU number N")],
+        Word,
+    ] = "auto"
+    """The device that renders. `auto` takes the first available of cuda, mps and cpu; a named device that is missing is
+    an error."""
+
+    shard_frames: Annotated[int, Field(ge=0), Whole] = 0
+    """How many frames one job renders, so that several GPUs or nodes can share a model. With 0, one job renders the
+    whole sequence. Frames that are already rendered are kept."""
+
+    check_disk: Switch = True
+    """Refuse to start if the disk of `output_dir` has less free space than the estimate for missing frames, their
+    models, the page and the cached motion of the source."""
+
+    models_on_disk: Annotated[int, Field(ge=2, le=10_000), Whole] = 16
+    """How many downloaded models may be on the disk of `output_dir` at once, including those being rendered; a download
+    waits for a free place. Set it above the number of renders and downloads that run at once, so that a GPU does not
+    wait for the network."""
+
+
+class Settings(
+    MachineTopic, PublishingTopic, PageTopic, MeasuringTopic, RenderingTopic, LoadingTopic, ModelsTopic, FramesTopic
+):
+    """Every setting of the workflow, of the right type and within its bounds."""
+
+    model_config = ConfigDict(defer_build=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _nothing(cls, given: Any) -> Any:
+        """Read the words for no value as None."""
+        return None if isinstance(given, str) and given.strip().lower() in NOTHING else given
+
+    @classmethod
+    def from_job(cls, config: Mapping[str, Any]) -> "Settings":
+        """Return the settings of a job, which Snakemake hands over as ``snakemake.config``, filled by ``as_config``."""
+        return cls.model_validate({key: value for key, value in config.items() if key in cls.model_fields})
+
+    def as_config(self) -> dict[str, Any]:
+        """Return plain text, numbers, lists and mappings by key, for Snakemake's own ``config``."""
+        return {key: _plain(value) for key, value in self}
+
+
+TOPICS: tuple[type[Topic], ...] = (
+    FramesTopic,
+    ModelsTopic,
+    LoadingTopic,
+    RenderingTopic,
+    MeasuringTopic,
+    PageTopic,
+    PublishingTopic,
+    MachineTopic,
+)
+"""The groups of the settings, in the order of the documentation."""
+
+
+@cache
+def schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of each key: what a user may write, the default and the description."""
+    found = Settings.model_json_schema()["properties"]
+    for rule in found.values():
+        del rule["title"]
+        rule["description"] = " ".join(rule["description"].split())
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def pixel_settings(settings: Settings) -> dict[str, Any]:
+    """Return the settings that change the pixels of a frame. They are part of every frame's key."""
+    config = settings.as_config()
+    keys = ["precision", "tiled", "output_format", "transfer"] + (
+        [] if settings.tiled is False else ["tile_size", "overlap"]
+    )
+    faster = [key for key in ("compile", "autotune") if config[key]]
+    keys += faster + (["parity_tolerance"] if faster or settings.precision != "fp32" else [])
+    return {key: config[key] for key in keys}
+
+
+def loading_settings(settings: Settings) -> dict[str, Any]:
+    """Return what decides which network an artifact becomes, including the code of the user's own functions.
+
+    ``loader_code`` maps each function of ``model_loader`` to the digest of its code. Without ``model_loader`` both keys
+    are absent, so that frames from before the key existed stay valid.
+    """
+    config = settings.as_config()
+    keys = ("default_architecture", "model_factory", "python_path", "signatures", "architecture_from")
+    folders, loaders = settings.python_path, functions_of(settings.model_loader)
+    found = {key: config[key] for key in keys} | {"code": _code_digest(functions_of(settings.model_factory), folders)}
+    if loaders:
+        code = {function: _code_digest([function], folders) for function in loaders}
+        found |= {"model_loader": config["model_loader"], "loader_code": code}
+    return found
+
+
+def functions_of(given: str | Mapping[str, str] | None) -> list[str]:
+    """Return the functions that ``model_factory`` or ``model_loader`` names, sorted."""
+    return sorted(set(given.values() if isinstance(given, Mapping) else [given] if given else []))
+
+
+def _code_digest(functions: Iterable[str], python_path: Iterable[str]) -> str | None:
+    """Return a digest of the packages that hold the user's functions; None if ``python_path`` holds none of them."""
+    packages = {re.split(r"[.:]", function)[0] for function in functions}
+    found = {path for package in packages for path in _sources(python_path, package)}
+    return files.digest([[str(path), files.sha256_of(path)] for path in sorted(found)]) if found else None
+
+
+def _sources(python_path: Iterable[str], package: str) -> Iterator[Path]:
+    for folder in python_path:
+        yield from Path(folder).glob(f"{package}.py")
+        yield from Path(folder).glob(f"{package}/**/*.py")

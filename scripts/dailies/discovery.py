@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dailies import files, registry, sources
 from dailies.entities import StoredFile
@@ -25,6 +25,9 @@ from dailies.survey import (
     unseen,
 )
 from dailies.text import clean, counted, redacted
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +60,16 @@ class Standing:
     """Set when the store does not answer and what is known of it is used instead."""
 
 
-def standing(config: Mapping[str, Any], layout: Layout) -> Standing:
+def standing(settings: "Settings", layout: Layout) -> Standing:
     """Ask the store, once and without downloading anything, whether anything changed since the last discovery.
 
     Raises StoreError when the store or an experiment does not exist, and StoreUnreachable when the store does not
     answer and nothing is known of this selection yet.
     """
-    selection = Selection.from_config(config)
+    selection = Selection.from_settings(settings)
     try:
-        store = open_store(config, layout.upgraded)
-        listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(layout))
+        store = open_store(settings, layout.upgraded)
+        listings = Listings(store, recheck=settings.recheck_artifacts, remembered=_remembered(layout))
         named = registry.registered(store, selection.models)
         runs = selected_runs(store, selection)
         passing = [run for run in runs if passes(run, selection)]
@@ -75,14 +78,14 @@ def standing(config: Mapping[str, Any], layout: Layout) -> Standing:
         listed = store.listings(watched)
         models = logged_models(store, passing)
     except StoreUnreachable as error:
-        known = _known(config, layout)
+        known = _known(settings, layout)
         if known is None:
             raise
         return Standing(known["fingerprint"], _going_on(error, known))
     return Standing(
         files.digest(
             [
-                _identity(config),
+                _identity(settings),
                 sources.digest(Path(__file__)),
                 _postponed(layout),
                 [asdict(item) for item in named],
@@ -94,13 +97,13 @@ def standing(config: Mapping[str, Any], layout: Layout) -> Standing:
     )
 
 
-def refuse_nothing(config: Mapping[str, Any], layout: Layout) -> None:
+def refuse_nothing(settings: "Settings", layout: Layout) -> None:
     """Raise StoreError, with the reasons, when no run holds a model; ask only while no model is known."""
-    if _known(config, layout) is not None:
+    if _known(settings, layout) is not None:
         return
-    selection = Selection.from_config(config)
-    store = open_store(config, layout.upgraded)
-    listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(layout))
+    selection = Selection.from_settings(settings)
+    store = open_store(settings, layout.upgraded)
+    listings = Listings(store, recheck=settings.recheck_artifacts, remembered=_remembered(layout))
     seen = survey(store, replace(selection, max_runs=1), listings)
     if not seen.found:
         passed_over = [*seen.skipped, *unseen(store, selection, seen)]
@@ -112,15 +115,16 @@ def _plain(listed: tuple[StoredFile, ...] | StoreError) -> Any:
     return str(listed) if isinstance(listed, StoreError) else [asdict(file) for file in listed]
 
 
-def _identity(config: Mapping[str, Any]) -> str:
-    return files.digest([redacted(uri_of(config)), {key: config[key] for key in SELECTING}])
+def _identity(settings: "Settings") -> str:
+    asked = settings.as_config()
+    return files.digest([redacted(uri_of(settings)), {key: asked[key] for key in SELECTING}])
 
 
-def _known(config: Mapping[str, Any], layout: Layout) -> dict[str, Any] | None:
+def _known(settings: "Settings", layout: Layout) -> dict[str, Any] | None:
     """Give what the last discovery of this very selection left, if it found models."""
     path = layout.known
     known = files.read_json(path) if path.is_file() else {}
-    return known if known.get("selection") == _identity(config) and known["models"] else None
+    return known if known.get("selection") == _identity(settings) and known["models"] else None
 
 
 def _postponed(layout: Layout) -> int:
@@ -138,21 +142,21 @@ def _going_on(error: StoreUnreachable, known: Mapping[str, Any]) -> str:
     return f"{error}. Going on with the models already known: {len(known['models'])}"
 
 
-def discover(config: Mapping[str, Any], *, fingerprint: str, layout: Layout) -> None:
+def discover(settings: "Settings", *, fingerprint: str, layout: Layout) -> None:
     """Find the models and record them; write the index, the list of their names, last.
 
     The record of a model holds only what matters for rendering, that of its run the rest; a record that says
     the same as before is not touched. Runs that are passed over are recorded, too. When the store does not answer
     and models are known, their index is written again, and the next invocation looks again. Raises StoreError.
     """
-    selection = Selection.from_config(config)
+    selection = Selection.from_settings(settings)
     try:
-        store = open_store(config, layout.upgraded)
-        listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(layout))
+        store = open_store(settings, layout.upgraded)
+        listings = Listings(store, recheck=settings.recheck_artifacts, remembered=_remembered(layout))
         seen = survey(store, selection, listings)
         passed_over = [*seen.skipped, *unseen(store, selection, seen)]
     except StoreUnreachable as error:
-        known = _known(config, layout)
+        known = _known(settings, layout)
         if known is None:
             raise
         warning = _going_on(error, known)
@@ -163,14 +167,14 @@ def discover(config: Mapping[str, Any], *, fingerprint: str, layout: Layout) -> 
             files.write_json(layout.known, known)
         files.write_json(layout.index, known)
         return
-    names = record(seen.found, config["folder_name"], layout)
+    names = record(seen.found, settings.folder_name, layout)
     files.write_json(layout.skipped, [asdict(run) for run in passed_over])
     files.write_json(layout.listings, listings.memory)
     for run in passed_over:
         log.info("passed over: run %s (%s): %s", run.run_id, run.run_name, run.reason)
     known = {
         "fingerprint": fingerprint,
-        "selection": _identity(config),
+        "selection": _identity(settings),
         "models": names,
         "reason": None if names else _nothing_found(store, selection, passed_over),
         "warning": _left_out(passed_over) if names else None,

@@ -4,13 +4,16 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dailies import estimates, files, manifest
 from dailies.errors import DiskError
 from dailies.layout import SOURCE, Layout
 from dailies.sequence import Frame, Sequence
 from dailies.text import counted, in_bytes
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 BYTES = {(".png", 8): 0.7, (".png", 16): 1.9, (".exr", 16): 1.4, (".tif", 8): 0.7, (".tif", 16): 1.9, (".tif", 32): 3.0}
 """Bytes that one value of a frame with light grain takes in a file, by ending and bits (benchmarks/estimates.py)."""
@@ -23,7 +26,7 @@ THUMBNAIL_BYTES = 12_000
 
 
 def refuse_shortage(
-    layout: Layout, models: Iterable[str], shot: Sequence, config: Mapping[str, Any], *, flows: bool
+    layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings", *, flows: bool
 ) -> None:
     """Raise DiskError, with numbers, when what is to be rendered does not fit on the disk of ``output_dir``.
 
@@ -32,7 +35,7 @@ def refuse_shortage(
     measured along them. A frame that is rendered again takes the place of the old one. Folders are listed, no frame is
     looked at.
     """
-    sizes = {frame.output: _size(frame, config["output_format"]) for frame in shot.frames}
+    sizes = {frame.output: _size(frame, settings.output_format) for frame in shot.frames}
     missing, frames, weights, page = 0, 0.0, [], 0.0
     for model in models:
         lacking = shot.outputs - manifest.names(layout.frames(model))
@@ -42,14 +45,14 @@ def refuse_shortage(
             frames += sum(sizes[output] for output in lacking) * scale
             there = layout.weights(model).whole.is_dir()
             weights.append(0.0 if there else estimates.artifact_size(layout.record(model)))
-            page += sum(_shown_size(frame, config["output_format"]) for frame in shot.frames if frame.output in lacking)
+            page += sum(_shown_size(frame, settings.output_format) for frame in shot.frames if frame.output in lacking)
     if not missing:
         return
     output_dir, pages = layout.output_dir, layout.page_copies(SOURCE)
     copies = (_size(replace(frame, output="x.png"), "png") for frame in shot.frames if not _is_copied(frame, pages))
     page += sum(size + THUMBNAIL_BYTES for size in copies)
-    parts = {"frames": frames, "weights": sum(sorted(weights)[-config["models_on_disk"] :])}
-    parts |= {"page": page} if config["compare"] else {}
+    parts = {"frames": frames, "weights": sum(sorted(weights)[-settings.models_on_disk :])}
+    parts |= {"page": page} if settings.compare else {}
     parts |= {"flow": _flow_size(shot, layout.flows)} if flows else {}
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free
     if sum(parts.values()) > free:

@@ -9,7 +9,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dailies import files, trial
 from dailies.catalog import INDEX, WEIGHTS, Artifact, recorded
@@ -19,6 +19,9 @@ from dailies.layout import Layout, Weights
 from dailies.manifest import is_due
 from dailies.store import TrackingStore, open_store
 from dailies.text import clean, counted, few, redacted
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +221,7 @@ def _zip_damage(path: Path) -> str | None:
 
 
 def download(
-    config: Mapping[str, Any],
+    config: "Settings",
     *,
     layout: Layout,
     model: str,
@@ -240,7 +243,7 @@ def download(
         files.write_json(layout.receipt(model), {"status": last["status"], "error": last["error"], **last["artifact"]})
         log.info("nothing to render, nothing is fetched")
         return
-    _take_place(layout, model, config["models_on_disk"])
+    _take_place(layout, model, config.models_on_disk)
     candidates = _Candidates(config, layout=layout, model=model, loading=loading or {})
     files.write_json(layout.receipt(model), candidates.first_that_loads())
 
@@ -251,7 +254,7 @@ class _Candidates:
     Where the record names a single one it is taken as it is.
     """
 
-    def __init__(self, config: Mapping[str, Any], *, layout: Layout, model: str, loading: Mapping[str, Any]) -> None:
+    def __init__(self, config: "Settings", *, layout: Layout, model: str, loading: Mapping[str, Any]) -> None:
         self._config = config
         self._layout = layout
         self._model = model
@@ -308,7 +311,7 @@ class _Candidates:
             model=self._model,
             record=self._record,
             loading=self._loading,
-            trusted=trial.is_trusted(self._config["trust_code"], self._record),
+            trusted=trial.is_trusted(self._config.trust_code, self._record),
             params=trial.run_params(self._layout.run(self._model)),
         )
         if verdict.unknown:

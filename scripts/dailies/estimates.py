@@ -1,14 +1,17 @@
 """Estimates: the memory and time to ask a scheduler for, from the frames and the size of the model."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dailies import files
 from dailies.catalog import Artifact, recorded
 from dailies.metrics import LPIPS
 from dailies.sequence import Sequence, load
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 SNAKEMAKE = 350
 """MB of the Snakemake that starts every job on its node, and stays beside it."""
@@ -69,13 +72,13 @@ def artifact_size(record: str | Path) -> float:
     return MODEL_BYTES if size is None else size
 
 
-def render_memory(record: str | Path, shard: Sequence, config: Mapping[str, Any]) -> int:
+def render_memory(record: str | Path, shard: Sequence, settings: "Settings") -> int:
     """Give the MB of a render: Snakemake, torch, the model while it is read, frames in flight, those in the network.
 
     A network on a GPU is in the GPU's memory; the host's is asked for all the same, as a scheduler may give a CPU.
     """
-    widest = config["tile_size"] ** 2 if config["tiled"] is True else math.inf
-    batch = config.get("batch", 1)
+    widest = settings.tile_size**2 if settings.tiled is True else math.inf
+    batch = settings.batch
     pixels = min(shard.largest, widest) * (batch if isinstance(batch, int) else 1)
     frames = IN_FLIGHT * shard.largest * _bytes_per_pixel(shard) / 1e6
     return math.ceil(SNAKEMAKE + TORCH + COPIES * artifact_size(record) / 1e6 + PER_PIXEL * pixels + frames)

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dailies
 from dailies import files, manifest
@@ -18,6 +18,9 @@ from dailies.layout import Layout, model_of
 from dailies.ledger import Ledger, open_ledger
 from dailies.sequence import load as load_sequence
 from dailies.text import clean
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -74,13 +77,13 @@ def logged_model(ledger: Ledger, experiment_id: str, run_id: str, artifact_uri: 
     return next((model.model_id for model in models if model.artifact_uri == artifact_uri), None)
 
 
-def write_back(config: Mapping[str, Any], metadata: Sequence[Path], *, layout: Layout) -> None:
+def write_back(settings: "Settings", metadata: Sequence[Path], *, layout: Layout) -> None:
     """Write an evaluation of every model that was rendered, unless MLflow has it already; record them.
 
     The record lists, in the order of ``metadata``, each model with the id of its evaluation run, or why it has none.
     What has been measured of the same frames is written once. Raises StoreError.
     """
-    ledger = open_ledger(config, layout.upgraded)
+    ledger = open_ledger(settings, layout.upgraded)
     ledger.refuse_unwritable()
     books: dict[str, _Book] = {}
     records = []
@@ -98,7 +101,7 @@ def write_back(config: Mapping[str, Any], metadata: Sequence[Path], *, layout: L
             if experiment not in books:
                 books[experiment] = _Book(ledger, experiment)
             tags = grounds(model, about) | frames
-            record["evaluation"] = books[experiment].enter(found, about, tags, shot=Path(config["input_dir"]).name)
+            record["evaluation"] = books[experiment].enter(found, about, tags, shot=settings.input_dir.name)
         records.append(record)
     files.write_json(layout.evaluations, records)
     log.info("%d evaluations are in MLflow", sum(record["evaluation"] is not None for record in records))

@@ -18,6 +18,7 @@ from dailies.sequence import load as load_sequence
 from dailies.text import clean, counted
 
 if TYPE_CHECKING:
+    from dailies.config import Settings
     from dailies.page import FrameMetric
     from dailies.ranking import Comparison
 
@@ -43,13 +44,13 @@ class Question:
     training_frames_from: tuple[str, ...]
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Question":
-        """Take what concerns the leaderboard from a validated configuration."""
+    def from_settings(cls, settings: "Settings") -> "Question":
+        """Take what concerns the leaderboard from the settings."""
         return cls(
-            metrics=metrics.measured(config),
-            ranked_by=metrics.ranked_by(config),
-            input_dir=Path(config["input_dir"]),
-            training_frames_from=tuple(config["training_frames_from"]),
+            metrics=metrics.measured(settings),
+            ranked_by=metrics.ranked_by(settings),
+            input_dir=settings.input_dir,
+            training_frames_from=settings.training_frames_from,
         )
 
 

@@ -1,6 +1,6 @@
 """The ledger: the tracking store, opened to add to it. What is there already is never changed or upgraded."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,8 @@ from dailies.store import TrackingStore, error_code, uri_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from dailies.config import Settings
 
 T = TypeVar("T")
 
@@ -92,21 +94,21 @@ class Ledger(TrackingStore):
         return super()._ask(question, **(about | {"pauses": ()}))
 
 
-def open_ledger(config: Mapping[str, Any], private: Path) -> Ledger:
-    """Open the store that a validated configuration names, to add to it.
+def open_ledger(settings: "Settings", private: Path) -> Ledger:
+    """Open the store that the settings name, to add to it.
 
     ``private`` is the folder for the upgraded copy of an old one. Raises StoreError when it cannot be written without
     changing more.
     """
     return Ledger(
-        uri_of(config),
+        uri_of(settings),
         private=private,
-        artifact_remap=config["artifact_remap"],
-        allowed_schemes=config["allowed_artifact_schemes"],
+        artifact_remap=settings.artifact_remap,
+        allowed_schemes=settings.allowed_artifact_schemes,
     )
 
 
-def refuse_unwritable(config: Mapping[str, Any], private: Path) -> None:
+def refuse_unwritable(settings: "Settings", private: Path) -> None:
     """Raise StoreError when nothing can be written to a store on disk; a server is asked when there is something."""
     with suppress(StoreUnreachable):
-        open_ledger(config, private).refuse_unwritable()
+        open_ledger(settings, private).refuse_unwritable()

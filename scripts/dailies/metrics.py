@@ -3,7 +3,10 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 AUTO = "auto"
 
@@ -78,25 +81,25 @@ Of lpips its own files are enough; what it asks for are torchvision's gigabytes,
 """
 
 
-def measured(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name the metrics that a validated configuration asks for, in the order of tables."""
-    asked = set(config["metrics"] or ())
+def measured(settings: "Settings") -> tuple[str, ...]:
+    """Name the metrics that the settings ask for, in the order of tables."""
+    asked = set(settings.metrics or ())
     if AUTO in asked:
-        asked |= {*(USUAL if config["reference_dir"] else ADVISORY)}
+        asked |= {*(USUAL if settings.reference_dir else ADVISORY)}
     return tuple(metric.name for metric in METRICS if metric.name in asked)
 
 
-def automatic(config: Mapping[str, Any]) -> bool:
+def automatic(settings: "Settings") -> bool:
     """Tell whether an ordinary invocation measures: there is a reference, or metrics are named."""
-    named = {*(config["metrics"] or ())} - {AUTO}
-    return bool(measured(config)) and bool(config["reference_dir"] or named)
+    named = {*(settings.metrics or ())} - {AUTO}
+    return bool(measured(settings)) and bool(settings.reference_dir or named)
 
 
-def ranked_by(config: Mapping[str, Any]) -> str | None:
+def ranked_by(settings: "Settings") -> str | None:
     """Name the metric that ranks the models; None where there is only advice."""
-    if config["rank_by"] != AUTO:
-        return config["rank_by"]
-    return next((name for name in measured(config) if BY_NAME[name].group == "reference"), None)
+    if settings.rank_by != AUTO:
+        return settings.rank_by
+    return next((name for name in measured(settings) if BY_NAME[name].group == "reference"), None)
 
 
 def is_order(order_by: str) -> bool:
@@ -104,15 +107,15 @@ def is_order(order_by: str) -> bool:
     return order_by.lower().startswith("measured.")
 
 
-def order(config: Mapping[str, Any]) -> tuple[str, bool] | None:
+def order(settings: "Settings") -> tuple[str, bool] | None:
     """Name the metric whose mean orders the models, and tell whether the highest comes first; None if MLflow does."""
-    found = ORDER.fullmatch(config["order_by"].strip())
+    found = ORDER.fullmatch(settings.order_by.strip())
     return (found[1].lower(), (found[2] or "").upper() == "DESC") if found else None
 
 
-def orderable(config: Mapping[str, Any]) -> tuple[str, ...]:
+def orderable(settings: "Settings") -> tuple[str, ...]:
     """Name the metrics that may order the models: those that an ordinary invocation measures."""
-    return measured(config) if automatic(config) else ()
+    return measured(settings) if automatic(settings) else ()
 
 
 def of_group(names: Sequence[str], group: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dailies import evaluation, files, registry
 from dailies.catalog import Artifact, rendered
@@ -19,6 +19,9 @@ from dailies.ledger import Ledger, open_ledger
 from dailies.registry import MISSING
 from dailies.store import error_code
 from dailies.text import clean, few
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -58,21 +61,21 @@ class Decision:
     tags: Mapping[str, str]
 
 
-def decided(config: Mapping[str, Any], layout: Layout) -> Decision:
+def decided(settings: "Settings", layout: Layout) -> Decision:
     """Read a decision from the keys ``model``, ``registered_model`` and ``alias``; nothing is asked of MLflow.
 
     Raises PromotionError when one is missing or none that MLflow accepts, and when ``model`` is not the folder, or
     the beginning of just one, of a model whose frames are all in place as they were rendered.
     """
     there = sorted(model_of(path) for path in layout.all_metadata() if _is_render(path))
-    missing = [key for key in ("model", "registered_model", "alias") if config[key] is None]
+    missing = [key for key in ("model", "registered_model", "alias") if getattr(settings, key) is None]
     if missing:
         raise PromotionError(
             "publish.incomplete_request",
             f"promote needs {' and '.join(missing)}: {HOW}; the models here: {few(there, NAMED)}",
         )
-    _refuse_names(config["registered_model"], config["alias"])
-    model = _chosen(config["model"], there, layout.output_dir)
+    _refuse_names(settings.registered_model, settings.alias)
+    model = _chosen(settings.model, there, layout.output_dir)
     about = files.read_json(layout.metadata(model))
     render = about["render"]
     if render["status"] != "success":
@@ -89,8 +92,8 @@ def decided(config: Mapping[str, Any], layout: Layout) -> Decision:
     found = files.read_json(record)
     return Decision(
         model=model,
-        registered_model=config["registered_model"],
-        alias=config["alias"],
+        registered_model=settings.registered_model,
+        alias=settings.alias,
         run_id=found["run_id"],
         experiment_id=found["experiment_id"],
         artifact=rendered(record, layout.run(model), about["artifact"]),
@@ -152,13 +155,13 @@ def _frames_tags(model: str, about: Mapping[str, Any], layout: Layout) -> dict[s
     return tags
 
 
-def promote(config: Mapping[str, Any], *, model: str, layout: Layout) -> str:
+def promote(settings: "Settings", *, model: str, layout: Layout) -> str:
     """Register a model's artifact, set the alias, tag the version; say in a sentence what was done.
 
     A version of the same source and digest is used again. Raises PromotionError or StoreError when nothing was done.
     """
-    decision = decided(dict(config) | {"model": model}, layout)
-    ledger = open_ledger(config, layout.upgraded)
+    decision = decided(settings.model_copy(update={"model": model}), layout)
+    ledger = open_ledger(settings, layout.upgraded)
     ledger.refuse_unwritable()
     ledger.refuse_without_registry()
     _refuse_changed(ledger, decision, layout)

@@ -1,9 +1,9 @@
 """Records: what is known of each model, one file of what rendering depends on and one of the rest, and its folder."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dailies import catalog, files, naming
 from dailies.catalog import Artifact
@@ -12,6 +12,9 @@ from dailies.signatures import ASSUMED, range_of, told_by
 from dailies.survey import OTHER_STATUS, Found
 from dailies.tables import columns
 from dailies.text import clean, counted, in_bytes
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 ABOUT_ASSUMED = (
     f"{ASSUMED}: neither configuration nor run says which values are black and white to these networks. Unless the "
@@ -114,10 +117,10 @@ def record(found: Sequence[Found], template: str, layout: Layout) -> list[str]:
     return names
 
 
-def table(layout: Layout, config: Mapping[str, Any] | None = None) -> str:
+def table(layout: Layout, settings: "Settings | None" = None) -> str:
     """Lay out what would be rendered: one line per model, in order.
 
-    With the configuration it also shows the range of values that each network is given, as far as it is known.
+    With the settings it also shows the range of values that each network is given, as far as it is known.
     """
     ranges: list[str] = []
     rows = [("model", "architecture", "epoch", "train loss", "val loss", "artifact", "size")]
@@ -129,9 +132,9 @@ def table(layout: Layout, config: Mapping[str, Any] | None = None) -> str:
         losses = (None if loss is None else f"{loss:.4g}" for loss in (run["train_loss"], run["val_loss"]))
         values = (name, run["architecture"], run["epoch"], *losses, clean(artifact.label), size)
         rows.append(tuple("-" if value is None else str(value) for value in values))
-        if config:
-            ranges.append(range_of(record["architecture"], name, told_by(record["hints"]), config))
-    if not config:
+        if settings:
+            ranges.append(range_of(record["architecture"], name, told_by(record["hints"]), settings))
+    if not settings:
         return columns(rows)
     text = columns([(*row, found) for row, found in zip(rows, ["value range", *ranges], strict=True)])
     return f"{text}\n{ABOUT_ASSUMED}" if ASSUMED in ranges else text

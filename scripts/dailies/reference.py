@@ -7,13 +7,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dailies import files, pairing, sequence
 from dailies.errors import SequenceError
 from dailies.pairing import Pairs
 from dailies.sequence import EXTENSIONS, VIDEOS, Frame, ScanFiles, in_order
 from dailies.text import counted, few
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +39,11 @@ class Asked:
     """``reference_offset``."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Asked | None":
-        """Take what concerns the reference from a validated configuration; None where it asks for none."""
-        if config["reference_dir"] is None:
+    def from_settings(cls, settings: "Settings") -> "Asked | None":
+        """Take what concerns the reference from the settings; None if they ask for none."""
+        if settings.reference_dir is None:
             return None
-        return cls(Path(config["reference_dir"]), config["reference_name"], config["reference_offset"])
+        return cls(settings.reference_dir, settings.reference_name, settings.reference_offset)
 
     @property
     def is_video(self) -> bool:

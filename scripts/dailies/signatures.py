@@ -5,12 +5,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from dailies.errors import LoadError
 from dailies.text import clean
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 PREFIX = "dailies."
 """Run params and tags that begin with it speak of the signature: ``dailies.value_range`` = ``[0, 1]``."""
@@ -125,19 +128,19 @@ def as_record(signature: Signature) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in ADDED or value is not None}
 
 
-def range_of(architecture: str | None, folder: str, run: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def range_of(architecture: str | None, folder: str, run: Mapping[str, Any], settings: "Settings") -> str:
     """Return in a few words which value range is known before a model is loaded: its own, or that it is assumed.
 
-    ``run`` is what the run's params and tags say, ``config`` the configuration. The checkpoint may say more.
+    ``run`` is what the run's params and tags say, ``settings`` the configuration. The checkpoint may say more.
     """
-    name = (architecture or config["default_architecture"] or "").lower()
-    said = overrides(config["signatures"], architecture=name, folder=folder)
+    name = (architecture or settings.default_architecture or "").lower()
+    said = overrides(settings.signatures, architecture=name, folder=folder)
     try:
         found = signature(Signature(), ("signatures in the configuration", said), ("the run", run))
     except LoadError:
         return "not valid"
     if not found.tells_range:
-        factories = config["model_factory"] or {}
+        factories = settings.model_factory or {}
         is_users = isinstance(factories, str) or not {name, "*"}.isdisjoint(map(str.lower, factories))
         return ASSUMED if is_users or name not in BUILT_IN else written(found.value_range)
     return written(found.value_range) if found.mean is None else "mean and std"

@@ -14,6 +14,9 @@ IMPORTS = re.compile(
 )
 """The statements that import modules of this package, also those inside a function."""
 
+TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:(?:[ \t].*)?\n)*", re.MULTILINE)
+"""The imports that only a type checker needs; no result depends on them."""
+
 BESIDE = {"compare": "web"}
 """The folders whose files are part of a script's result, by its name."""
 
@@ -39,7 +42,8 @@ def digest(script: Path) -> str:
 @lru_cache(maxsize=256)
 def _imported(path: Path) -> frozenset[Path]:
     """Return the files of the modules that a file imports, and those of the packages that they are in."""
-    modules = {module for match in IMPORTS.finditer(path.read_text(encoding="utf-8")) for module in _named(match)}
+    text = TYPES.sub("", path.read_text(encoding="utf-8"))
+    modules = {module for match in IMPORTS.finditer(text) for module in _named(match)}
     parts = (module.split(".")[1:] for module in modules)
     return frozenset(file for names in parts for end in range(len(names) + 1) for file in _files(names[:end]))
 

@@ -25,6 +25,8 @@ from dailies.text import clean, few, redacted
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from dailies.config import Settings
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -402,22 +404,22 @@ class TrackingStore:
             raise connection.explained(error, self._uri, what=what, place=place) from error
 
 
-def open_store(config: Mapping[str, Any], private: Path) -> TrackingStore:
-    """Open the store that a validated configuration names, else the one that MLFLOW_TRACKING_URI names.
+def open_store(settings: "Settings", private: Path) -> TrackingStore:
+    """Open the store that the settings name, else the one that MLFLOW_TRACKING_URI names.
 
     ``private`` is the folder for the upgraded copy of an old one.
     """
     return TrackingStore(
-        uri_of(config),
+        uri_of(settings),
         private=private,
-        artifact_remap=config["artifact_remap"],
-        allowed_schemes=config["allowed_artifact_schemes"],
+        artifact_remap=settings.artifact_remap,
+        allowed_schemes=settings.allowed_artifact_schemes,
     )
 
 
-def uri_of(config: Mapping[str, Any]) -> str:
-    """Give the URI of the store that a validated configuration names, else the one of MLFLOW_TRACKING_URI."""
-    return config["mlflow_uri"] or os.environ["MLFLOW_TRACKING_URI"]
+def uri_of(settings: "Settings") -> str:
+    """Give the URI of the store that the settings name, else the one of MLFLOW_TRACKING_URI."""
+    return settings.mlflow_uri or os.environ["MLFLOW_TRACKING_URI"]
 
 
 def error_code(error: StoreError) -> str | None:

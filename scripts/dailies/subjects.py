@@ -20,6 +20,7 @@ from dailies.values import MEASURING
 if TYPE_CHECKING:
     import numpy as np
 
+    from dailies.config import Settings
     from dailies.frames import Picture
     from dailies.lpips import Lpips
 
@@ -48,25 +49,25 @@ class Measurement:
     """The file of LPIPS's weights, where that is measured."""
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], *, subject: str, shard: str, threads: int, attempt: int
+    def from_settings(
+        cls, settings: "Settings", *, subject: str, shard: str, threads: int, attempt: int
     ) -> "Measurement":
-        """Take what concerns measuring from a validated configuration."""
-        asked = measured(config)
+        """Take what concerns measuring from the settings."""
+        asked = measured(settings)
         return cls(
-            layout=Layout(Path(config["output_dir"])),
+            layout=Layout(settings.output_dir),
             subject=subject,
             shard=shard,
-            shard_frames=config["shard_frames"],
-            input_dir=Path(config["input_dir"]),
-            reference_dir=Path(config["reference_dir"]) if config["reference_dir"] else None,
-            reference_name=config["reference_name"],
-            reference_offset=config["reference_offset"],
+            shard_frames=settings.shard_frames,
+            input_dir=settings.input_dir,
+            reference_dir=settings.reference_dir,
+            reference_name=settings.reference_name,
+            reference_offset=settings.reference_offset,
             metrics=asked,
-            transfer=config["transfer"],
+            transfer=settings.transfer,
             threads=threads,
             attempt=attempt,
-            lpips_backbone=backbone.place(config["lpips_backbone"]) if LPIPS in asked else None,
+            lpips_backbone=backbone.place(settings.lpips_backbone) if LPIPS in asked else None,
         )
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dailies import catalog, metrics, registry, roles
 from dailies.catalog import Artifact, Choice, Facts, Names
@@ -16,6 +16,9 @@ from dailies.errors import AccessRefused, LocationRefused, StoreError, StoreUnre
 from dailies.registry import Registered, Version
 from dailies.store import TrackingStore
 from dailies.text import clean, counted
+
+if TYPE_CHECKING:
+    from dailies.config import Settings
 
 log = logging.getLogger(__name__)
 
@@ -65,22 +68,22 @@ class Selection:
     names: Names
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Selection":
-        """Take what concerns discovery from a validated configuration."""
+    def from_settings(cls, settings: "Settings") -> "Selection":
+        """Take what concerns discovery from the settings."""
         return cls(
-            models=tuple(config["models"] or ()),
-            experiments=tuple(config["experiment_name"] or ()),
-            status=config["filter_status"],
-            filter=config["filter"],
-            order_by=None if metrics.is_order(config["order_by"]) else config["order_by"],
-            max_runs=config["max_runs"],
-            run_ids=tuple(config["run_ids"] or ()),
-            checkpoint_pattern=config["checkpoint_pattern"],
+            models=settings.models or (),
+            experiments=settings.experiment_name or (),
+            status=settings.filter_status,
+            filter=settings.filter,
+            order_by=None if metrics.is_order(settings.order_by) else settings.order_by,
+            max_runs=settings.max_runs,
+            run_ids=settings.run_ids or (),
+            checkpoint_pattern=settings.checkpoint_pattern,
             names=Names(
-                architecture=config["architecture_from"],
-                epoch=config["epoch_from"],
-                train_loss=config["train_loss_from"],
-                val_loss=config["val_loss_from"],
+                architecture=settings.architecture_from,
+                epoch=settings.epoch_from,
+                train_loss=settings.train_loss_from,
+                val_loss=settings.val_loss_from,
             ),
         )
 

@@ -1,19 +1,18 @@
 """Promoting and writing back, as their rules do it."""
 
 from dailies import files
-from dailies.config import validated
 from dailies.evaluation import write_back
 from dailies.promotion import decided, promote
+from dailies.validation import validated
 
 from helpers.json_files import strict_json
-from helpers.stores import SCHEMA
 from helpers.studio import Studio
 
 
 def asked(studio: Studio, model: str | None = "dark", name: str | None = "denoiser", alias: str | None = "champion"):
     """Give the configuration with which a user promotes a model."""
     config = {"model": model, "registered_model": name, "alias": alias}
-    return validated(studio.config | config, SCHEMA)
+    return validated(studio.config | config)
 
 
 def promoted(studio: Studio, model: str = "dark", **changes) -> str:
@@ -40,7 +39,7 @@ def again(studio: Studio) -> list[dict]:
     models = strict_json(studio.state / "discovery.json")["models"]
     output = studio.state / "evaluations.json"
     paths = [studio.output / model / "metadata.json" for model in models]
-    write_back(validated(studio.config, SCHEMA), paths, output=output)
+    write_back(validated(studio.config), paths, output=output)
     return strict_json(output)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dailies.config import Settings
 from dailies.discovery import Standing, discover, standing
 from dailies.layout import Layout
 
@@ -17,10 +18,10 @@ LISTING = "GET /api/2.0/mlflow-artifacts/artifacts"
 
 @dataclass
 class Scene:
-    """A configuration and the state that discovery keeps for it."""
+    """Settings and the state that discovery keeps for them."""
 
     layout: Layout
-    config: dict[str, Any]
+    settings: Settings
 
     @property
     def state(self) -> Path:
@@ -28,12 +29,16 @@ class Scene:
 
     def look(self, **changes: Any) -> list[str]:
         """Do what an invocation does; give the names of the models."""
-        self.config |= changes
-        discover(self.config, fingerprint=self.standing().fingerprint, layout=self.layout)
+        self.change(**changes)
+        discover(self.settings, fingerprint=self.standing().fingerprint, layout=self.layout)
         return self.read("discovery")["models"]
 
     def standing(self) -> Standing:
-        return standing(self.config, self.layout)
+        return standing(self.settings, self.layout)
+
+    def change(self, **changes: Any) -> None:
+        """Change settings as if the user had edited the configuration."""
+        self.settings = Settings(**self.settings.as_config() | changes)
 
     def read(self, name: str) -> Any:
         return json.loads((self.state / f"{name}.json").read_text(), parse_constant=pytest.fail)

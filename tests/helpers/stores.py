@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dailies.config import validated
+from dailies.config import Settings
 from dailies.entities import Run
 from dailies.store import TrackingStore
+from dailies.validation import validated
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -44,13 +45,12 @@ os.environ |= {
     "MLFLOW_ALLOW_FILE_STORE": "true",
 }
 
-SCHEMA = REPOSITORY / "config" / "config.schema.yaml"
 BEST = "checkpoints/best_model_unet.pth"
 
 
-def configured(uri: str, **changes: Any) -> dict[str, Any]:
-    """Give a complete configuration for a store."""
-    return validated({"mlflow_uri": uri, "experiment_name": "exp"} | changes, SCHEMA)
+def configured(uri: str | None, **changes: Any) -> Settings:
+    """Return the settings for a store."""
+    return validated({"mlflow_uri": uri, "experiment_name": "exp"} | changes)
 
 
 def runs_of(tracking: TrackingStore, *names: str, **question: Any) -> list[Run]:

@@ -420,8 +420,9 @@ def unpickled(path: Path, *, trusted: bool = False) -> tuple[Any, tuple[str, ...
         reading = inert.read(path)
     except inert.NotWrittenByTorch as error:
         damage = seen(path)
-        kind = "damaged" if damage in {EMPTY, CUT_SHORT} else "not a checkpoint that torch wrote"
-        raise UnknownKind("model.not_a_checkpoint", f"{file} is {kind}{damage}") from error
+        if damage in {EMPTY, CUT_SHORT}:
+            raise UnknownKind("model.damaged", f"{file} is damaged{damage}") from error
+        raise UnknownKind("model.not_a_checkpoint", f"{file} is not a checkpoint that torch wrote{damage}") from error
     except inert.Damaged as error:
         raise UnknownKind("model.damaged", f"{file} is damaged{seen(path) or f': {shown(str(error))}'}") from error
     if not trusted:

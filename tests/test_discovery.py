@@ -2,6 +2,7 @@ import pytest
 from dailies import connection
 from dailies.discovery import discover, standing
 from dailies.errors import StoreError, StoreUnreachable
+from raising import refused
 from scenes import LISTING, Scene, scene_of
 from stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot
 
@@ -184,7 +185,7 @@ def test_a_registered_model_that_cannot_be_found_ends_the_invocation(shelf, scen
     shelf.run("a", BEST)
     scene.config["models"] = ["net@champion"]
     for question in (scene.standing, scene.look):
-        with pytest.raises(StoreError, match="registered model net does not exist in sqlite:///"):
+        with refused(StoreError, "registry.no_model", "registered model net ", "sqlite:///"):
             question()
 
 

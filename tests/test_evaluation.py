@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import pytest
 from conftest import Studio, grey_checkpoint, jobs, strict_json
 from dailies import files
 from dailies.config import validated
@@ -11,6 +10,7 @@ from dailies.errors import StoreError
 from dailies.evaluation import measured, write_back
 from dailies.ledger import refuse_unwritable
 from dailies.store import TrackingStore
+from raising import refused
 from stores import SCHEMA, folder_shelf
 from test_promotion import measure
 
@@ -152,12 +152,8 @@ def test_a_deleted_experiment_is_not_made_again(rendered: Studio):
     again(rendered)
     rendered.client.delete_experiment(rendered.client.get_experiment_by_name("exp_dailies").experiment_id)
 
-    with pytest.raises(StoreError) as error:
+    with refused(StoreError, "publish.experiment_deleted", "'exp_dailies'", rendered.uri, "write_back=false"):
         again(rendered)
-    assert str(error.value) == (
-        f"experiment 'exp_dailies', where evaluations go, was deleted from {rendered.uri}: "
-        "restore it (mlflow experiments restore), or write_back=false"
-    )
 
 
 def test_means_of_unseen_frames_are_told_apart_where_there_are_others():

@@ -11,6 +11,7 @@ import pytest
 from conftest import REPOSITORY
 from dailies import files, lock
 from dailies.errors import ConfigError, FolderInUse
+from raising import check, refused
 
 TAKE = """import sys, time
 from pathlib import Path
@@ -32,10 +33,10 @@ def holder(state: Path, ending: str = "time.sleep(60)") -> subprocess.Popen:
     return process
 
 
-def refusal(state: Path) -> str:
+def refusal(state: Path) -> FolderInUse:
     with pytest.raises(FolderInUse) as caught:
         lock.take(state)
-    return str(caught.value)
+    return caught.value
 
 
 @pytest.fixture
@@ -57,10 +58,8 @@ def test_a_process_that_runs_has_the_lock_through_any_path(busy, state, tmp_path
 
     assert (about["host"], about["pid"]) == (socket.gethostname(), busy.pid)
     for place in (state, tmp_path / "link" / ".dailies"):
-        assert refusal(place) == (
-            f"output_dir {place.parent} is in use by another invocation (process {busy.pid} on {about['host']}, since "
-            f"{about['started']}); wait for it, or set another output_dir"
-        )
+        process = f"process {busy.pid} on {about['host']}, since {about['started']}"
+        check(refusal(place), "output.in_use", f"output_dir {place.parent}", process)
     assert lock.clear(state) == (
         f"output_dir {state.parent} is still in use by another invocation (process {busy.pid} on {about['host']}, "
         f"since {about['started']}); end that one"
@@ -90,10 +89,9 @@ def test_the_lock_is_free_when_its_process_ends_and_leaves_no_empty_folder(state
 def test_a_lock_of_another_machine_holds_until_it_is_removed(state):
     files.write_json(state / "lock", ELSEWHERE)
 
-    assert refusal(state) == (
-        f"output_dir {state.parent} is in use by an invocation on another machine (process 7 on node7, since "
-        f"2026-01-01 00:00:00); wait for it, or if it no longer runs there, snakemake --unlock or delete {state}/lock"
-    )
+    process = "process 7 on node7, since 2026-01-01 00:00:00"
+    advice = ("snakemake --unlock", f"{state}/lock")
+    check(refusal(state), "output.in_use_elsewhere", f"output_dir {state.parent}", process, *advice)
     assert lock.clear(state) is None
     holder(state, "").communicate()
 
@@ -121,7 +119,7 @@ def test_where_the_disk_knows_no_locks_the_process_is_looked_for(state, monkeypa
     monkeypatch.setattr(lock.atexit, "register", lambda function, *args: function(*args))
 
     if lives:
-        assert "is in use by another invocation" in refusal(state)
+        check(refusal(state), "output.in_use")
         process.communicate()
     else:
         lock.take(state)
@@ -131,15 +129,12 @@ def test_where_the_disk_knows_no_locks_the_process_is_looked_for(state, monkeypa
 def test_a_folder_that_is_not_ours_is_named(tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)
 
-    with pytest.raises(ConfigError, match=r"output_dir .*out cannot be written to: Permission denied: "):
+    with refused(ConfigError, "output.not_writable", f"output_dir {tmp_path}/out", "Permission denied"):
         lock.take(tmp_path / "out" / ".dailies")
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "out").touch()
 
-    with pytest.raises(ConfigError) as caught:
+    with refused(ConfigError, "output.not_writable", f"output_dir {tmp_path}/out", "Not a directory"):
         lock.take(tmp_path / "out" / ".dailies")
-    assert (
-        str(caught.value) == f"output_dir {tmp_path}/out cannot be written to: Not a directory: {tmp_path}/out/.dailies"
-    )

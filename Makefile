@@ -1,11 +1,14 @@
-# make demo: three real models over a real sequence.  make test: every test.  make bench: ratios, measured here.
+# make demo: three real models over a real sequence.  make test: every test that needs nothing else, in minutes.
+# make test-all: the browser, Slurm, S3 and older MLflow servers, too.  make bench: ratios, measured here.
 # Nothing but python3 and make is needed.
 
 PYTHON ?= python3
 BIN := .venv/bin
+GROUPS := browser or slurm or s3 or servers
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/lock.txt
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test test-groups test-all check bench lock clean
 
 demo: .venv/core
 	$(BIN)/python scripts/make_demo.py demo
@@ -18,7 +21,12 @@ demo: .venv/core
 	@echo "Noisy input and clean reference: demo/frames/ and demo/reference/"
 
 test: .venv/dev
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not ($(GROUPS))"
+
+test-groups: .venv/dev
+	$(PYTEST) -m "$(GROUPS)"
+
+test-all: test test-groups
 
 check: .venv/dev
 	$(BIN)/ruff check

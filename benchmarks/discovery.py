@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
 from dailies.discovery import discover, standing  # noqa: E402
-from stores import BEST, Shelf, configured, multiply, server_folder, server_shelf  # noqa: E402
+from helpers.stores import BEST, Shelf, configured, multiply, server_folder, server_shelf  # noqa: E402
 
 REPEATS, MANY = 3, 2000
 """Of more runs than this each way is taken once."""

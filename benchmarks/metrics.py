@@ -19,7 +19,7 @@ sys.path[:0] = [str(REPOSITORY / folder) for folder in ("scripts", "benchmarks",
 from dailies import frames, motion, quality  # noqa: E402
 from dailies.lpips import Lpips  # noqa: E402
 from estimates import photograph  # noqa: E402
-from networks import write_alexnet  # noqa: E402
+from helpers.networks import write_alexnet  # noqa: E402
 from skimage.metrics import structural_similarity  # noqa: E402
 
 REPEATS = 5

@@ -24,10 +24,12 @@ import yaml
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "stand_ins")]
 
-from conftest import environment, grey_checkpoint, write_frame  # noqa: E402
 from dailies import files, manifest, metadata, sequence  # noqa: E402
 from dailies.config import loading_settings, pixel_settings, validated  # noqa: E402
-from stores import BEST, multiply, sqlite_shelf  # noqa: E402
+from helpers.images import write_frame  # noqa: E402
+from helpers.stores import BEST, multiply, sqlite_shelf  # noqa: E402
+from helpers.studio import environment  # noqa: E402
+from helpers.weights import grey_checkpoint  # noqa: E402
 
 REAL, FRAMES, REPEATS = 2, 200, 3
 """Models that are really rendered, frames of the sequence, and invocations of which the median is given."""

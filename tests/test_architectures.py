@@ -5,7 +5,7 @@ import torch
 from dailies.architectures import ARCHITECTURES, build, settings_in
 from dailies.errors import LoadError
 from dailies.weights import groups
-from raising import refused
+from helpers.raising import refused
 from torch import nn
 
 SMALL_NAFNET = {

@@ -10,7 +10,7 @@ import pytest
 from dailies import frames, png
 from dailies.attributes import STANDARD, STRUCTURE, TIFF_HOLDS, Attributes
 from dailies.frames import Picture, decode, encode, inspect
-from frame_files import CHANNELS, colours, film, pixels, read_again, saved, written
+from helpers.frame_files import CHANNELS, colours, film, pixels, read_again, saved, written
 from PIL import Image, ImageCms
 
 

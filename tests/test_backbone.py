@@ -8,10 +8,8 @@ import pytest
 import torch
 from dailies import backbone, files
 from dailies.errors import ConfigError
-from networks import write_alexnet
-from raising import refused
-
-ADVICE = "download https://download.pytorch.org/models/alexnet-owt-7be5be79.pth and name the file in lpips_backbone"
+from helpers.networks import ADVICE, write_alexnet
+from helpers.raising import refused
 
 
 @pytest.mark.parametrize("variables", [{}, {"XDG_CACHE_HOME": "/cache"}, {"XDG_CACHE_HOME": "/c", "TORCH_HOME": "~/t"}])

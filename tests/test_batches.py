@@ -10,8 +10,8 @@ from dailies.batches import MOST, even
 from dailies.errors import RenderError
 from dailies.memory import is_out_of_memory
 from dailies.models import load_model
-from networks import CPU, Do, Limited, Recorder, engine, pixels, probed
-from raising import refused
+from helpers.networks import CPU, Do, Limited, Recorder, engine, pixels, probed
+from helpers.raising import refused
 from torch import nn
 
 COUNT = 10

@@ -5,7 +5,9 @@ import av
 import cv2
 import numpy as np
 import pytest
-from bmp_files import (
+from dailies.errors import SequenceError
+from dailies.frames import decode, encode, inspect
+from helpers.bmp_files import (
     END,
     END_OF_LINE,
     HEIGHT,
@@ -22,10 +24,8 @@ from bmp_files import (
     with_palette,
     with_runs,
 )
-from dailies.errors import SequenceError
-from dailies.frames import decode, encode, inspect
+from helpers.raising import refused
 from PIL import Image
-from raising import refused
 
 av.logging.set_level(av.logging.PANIC)
 

@@ -3,9 +3,9 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 from dailies.errors import SequenceError
 from dailies.frames import decode, encode, inspect
-from frame_files import colours, film, pixels, read_again, saved, written
+from helpers.frame_files import colours, film, pixels, read_again, saved, written
+from helpers.raising import refused
 from PIL import Image
-from raising import refused
 
 
 def test_what_of_an_exr_is_not_kept_is_said():

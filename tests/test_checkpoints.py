@@ -9,7 +9,7 @@ import pytest
 import torch
 from dailies.checkpoints import read_checkpoint
 from dailies.errors import LoadError, UnknownKind
-from raising import refused
+from helpers.raising import refused
 from safetensors.torch import save_file
 from torch import nn
 

@@ -14,12 +14,12 @@ from dailies import codec, png
 from dailies.codec import FORMATS
 from dailies.errors import RenderError, SequenceError
 from dailies.frames import decode, encode, inspect
-from frame_files import colours, pixels, plain, read_again, saved, written
+from helpers.frame_files import colours, pixels, plain, read_again, saved, written
+from helpers.png_files import png_files
+from helpers.raising import refused
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from png_files import png_files
-from raising import refused
 
 
 def test_the_picture_of_an_exr_may_be_in_any_part(tmp_path):

@@ -7,10 +7,11 @@ import pytest
 import yaml
 from dailies.config import allowed, as_written, loading_settings, pixel_settings, validated
 from dailies.errors import ConfigError
+from helpers import REPOSITORY
 from jsonschema import Draft202012Validator
 from snakemake.cli import parse_config
 
-CONFIG = Path(__file__).parents[1] / "config"
+CONFIG = REPOSITORY / "config"
 SCHEMA = CONFIG / "config.schema.yaml"
 RULES = yaml.safe_load(SCHEMA.read_text())["properties"]
 TRUSTED = "allowed: true, false, one experiment or run id or a list of them"
@@ -611,7 +612,7 @@ def test_a_folder_of_python_path_must_be_there(tmp_path):
 
 def test_validation_imports_nothing_heavy():
     code = "import sys, dailies.config; print(*{'mlflow', 'torch', 'numpy', 'snakemake'} & sys.modules.keys())"
-    scripts = Path(__file__).parents[1] / "scripts"
+    scripts = REPOSITORY / "scripts"
 
     answer = subprocess.run([sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True, check=True)
 

@@ -14,6 +14,7 @@ from botocore import exceptions as botocore
 from dailies import connection
 from dailies.errors import AccessRefused, StoreError, StoreUnreachable, TransferBroken
 from dailies.store import TrackingStore
+from helpers import REPOSITORY
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED
 
@@ -23,7 +24,7 @@ NO_KEYS = f"the artifact store s3://bucket asks for keys, and there are none her
 OTHER_KEYS = f"refuses the keys sent to it: they are wrong, or no longer valid; correct {KEYS}"
 SILENT = "the artifact store s3://bucket does not answer ({}); check MLFLOW_S3_ENDPOINT_URL and the network"
 NOT_THESE = "the artifact store s3://bucket does not let these keys list or read s3://bucket/1/run"
-SERVERS = Path(__file__).parents[1] / "docs" / "servers.md"
+SERVERS = REPOSITORY / "docs" / "servers.md"
 
 
 def of_s3(code: str, message: str, operation: str = "ListObjectsV2") -> Exception:

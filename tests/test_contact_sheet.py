@@ -2,13 +2,13 @@ import os
 
 import numpy as np
 import pytest
-from conftest import read_frame, write_frame
 from dailies import captions, contact_sheet, sequence
 from dailies.contact_sheet import CAPTION, GAP, UnknownFrame, chosen_frames
 from dailies.files import read_json
+from helpers.images import flat, read_frame, write_frame
+from helpers.raising import refused
+from helpers.shows import HOSTILE, Show
 from PIL import Image
-from raising import refused
-from test_page import HOSTILE, Show, flat
 
 SIZE = (48, 27)
 CELL = (480, 270)

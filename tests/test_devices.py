@@ -3,15 +3,15 @@ import platform
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from dailies import devices
 from dailies.devices import refuse_missing, taken
 from dailies.errors import ConfigError, RenderError
-from raising import refused
+from helpers import REPOSITORY
+from helpers.raising import refused
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+SCRIPTS = REPOSITORY / "scripts"
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@ import pytest
 from dailies import connection
 from dailies.discovery import discover, standing
 from dailies.errors import StoreError, StoreUnreachable
-from raising import refused
-from scenes import LISTING, Scene, scene_of
-from stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot
+from dailies.layout import Layout
+from helpers.raising import refused
+from helpers.scenes import LISTING, Scene, scene_of
+from helpers.stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot
 
 
 def test_no_model_at_all_says_how_many_runs_were_seen_and_why(shelf, scene):
@@ -27,7 +28,7 @@ def test_discovery_changes_nothing_but_its_state(shelf, scene, tmp_path, monkeyp
     scene.look()
 
     assert snapshot(shelf.root) == before
-    assert {path.name for path in tmp_path.iterdir()} == {"store", "state"}
+    assert {path.name for path in tmp_path.iterdir()} == {"store", ".dailies"}
 
 
 def test_the_fingerprint_changes_with_whatever_discovery_would_see(shelf, scene):
@@ -107,7 +108,7 @@ def test_a_server_that_dies_before_discovery_does_not_pass_for_looked_at(tmp_pat
         changed = scene.standing().fingerprint
 
         proxy.trouble = lambda method, path: "drop"
-        discover(scene.config, fingerprint=changed, state=scene.state, index=scene.index)
+        discover(scene.config, fingerprint=changed, layout=scene.layout)
         index = scene.read("discovery")
         assert len(index["models"]) == 1
         assert index["warning"].endswith("Going on with the models already known: 1")
@@ -123,11 +124,11 @@ def test_a_server_that_dies_before_discovery_does_not_pass_for_looked_at(tmp_pat
 
 def test_an_unreachable_server_of_which_nothing_is_known_is_an_error(tmp_path):
     with proxied() as proxy:
-        scene = Scene(tmp_path / "state", configured(proxy.uri))
+        scene = Scene(Layout(tmp_path), configured(proxy.uri))
     with pytest.raises(StoreUnreachable, match="does not answer"):
         scene.standing()
     with pytest.raises(StoreUnreachable, match="does not answer"):
-        discover(scene.config, fingerprint="x", state=scene.state, index=scene.index)
+        discover(scene.config, fingerprint="x", layout=scene.layout)
     assert not scene.state.exists()
 
 
@@ -140,14 +141,14 @@ def test_a_password_in_the_environment_is_written_nowhere(tmp_path, monkeypatch,
     with proxied() as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri.replace("//", "//me:SECRET@"))
         config = configured(None, experiment_name=experiment) | {"mlflow_uri": None}
-        scene = Scene(tmp_path / "state", config)
+        scene = Scene(Layout(tmp_path), config)
         scene.look(filter_status="KILLED")
         assert "http://***@127.0.0.1" in scene.read("discovery")["reason"]
         scene.look(filter_status="FINISHED")
     warning = scene.standing().warning
 
     assert "http://***@127.0.0.1" in warning
-    written = b"".join(data for data in snapshot(tmp_path / "state").values() if data)
+    written = b"".join(data for data in snapshot(scene.state).values() if data)
     assert b"SECRET" not in written
     assert "SECRET" not in caplog.text + warning
 

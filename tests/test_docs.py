@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, Studio
 from dailies.catalog import MLMODEL, ORDER
 from dailies.checkpoints import Checkpoint
 from dailies.factories import Factories
 from dailies.loaders import Loaders
 from dailies.signatures import FIELDS, overrides
 from dailies.weights import groups
+from helpers import REPOSITORY
+from helpers.studio import Studio
 from jsonschema import Draft202012Validator
 
 DOCUMENTS = (

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from dailies.errors import SequenceError
 from dailies.frames import decode, encode, inspect
-from dpx_files import SAMPLES, dpx
-from frame_files import written
-from raising import refused
+from helpers.dpx_files import SAMPLES, dpx
+from helpers.frame_files import written
+from helpers.raising import refused
 
 FORMS = [(8, 0), (10, 0), (10, 1), (10, 2), (12, 0), (12, 1), (12, 2), (16, 0)]
 """Bits and packing."""

@@ -18,10 +18,10 @@ from dailies.network import Unfit
 from dailies.signatures import Signature
 from dailies.tiling import spans
 from dailies.transfers import Download, Transfers
+from helpers.networks import CPU, Do, Limited, Recorder, difference, engine, pixels, probed
+from helpers.raising import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import CPU, Do, Limited, Recorder, difference, engine, pixels, probed
-from raising import refused
 from torch import nn
 from torch.overrides import TorchFunctionMode
 

@@ -1,6 +1,6 @@
 import pytest
 from dailies.store import TrackingStore
-from stores import BEST, runs_of
+from helpers.stores import BEST, runs_of
 
 
 @pytest.fixture

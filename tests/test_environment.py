@@ -2,10 +2,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from dailies.environment import SPEED, without_credentials
+from helpers import REPOSITORY
 
 SCRIPT = """
 import json, os, sys
@@ -56,7 +56,7 @@ def test_everything_else_stays(name, value):
 def run(tmp_path):
     """Run a script that prepares its environment, and give how often it started, and what it is then."""
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(scripts=str(Path(__file__).parents[1] / "scripts")))
+    script.write_text(SCRIPT.format(scripts=str(REPOSITORY / "scripts")))
 
     def run(**environ):
         environ |= {"PATH": os.environ["PATH"]}

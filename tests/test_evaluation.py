@@ -3,32 +3,18 @@
 import shutil
 from pathlib import Path
 
-from conftest import Studio, grey_checkpoint, jobs, strict_json
 from dailies import files
 from dailies.config import validated
 from dailies.errors import StoreError
-from dailies.evaluation import measured, write_back
+from dailies.evaluation import measured
 from dailies.ledger import refuse_unwritable
 from dailies.store import TrackingStore
-from raising import refused
-from stores import SCHEMA, folder_shelf
-from test_promotion import measure
-
-FIGURES = {"dailies/frames", "dailies/fps", "dailies/seconds"}
-
-
-def again(studio: Studio) -> list[dict]:
-    """Write back as the rule does, and give the record."""
-    models = strict_json(studio.state / "discovery.json")["models"]
-    output = studio.state / "evaluations.json"
-    paths = [studio.output / model / "metadata.json" for model in models]
-    write_back(validated(studio.config, SCHEMA), paths, output=output)
-    return strict_json(output)
-
-
-def evaluations(studio: Studio, experiment: str = "exp_dailies") -> list:
-    found = studio.client.get_experiment_by_name(experiment)
-    return studio.client.search_runs([found.experiment_id]) if found else []
+from helpers.json_files import strict_json
+from helpers.publishing import FIGURES, again, evaluations, measure
+from helpers.raising import refused
+from helpers.stores import SCHEMA, folder_shelf
+from helpers.studio import Studio, jobs
+from helpers.weights import grey_checkpoint
 
 
 def test_snakemake_writes_every_model_back_once(rendered: Studio):

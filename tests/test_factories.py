@@ -8,7 +8,7 @@ from dailies.checkpoints import Checkpoint
 from dailies.errors import LoadError
 from dailies.factories import Factories, channels_of
 from dailies.weights import groups
-from raising import refused
+from helpers.raising import refused
 from torch import nn
 from torch.overrides import TorchFunctionMode
 

@@ -9,8 +9,8 @@ import torch
 from dailies.errors import LoadError, RenderError
 from dailies.network import probe_size
 from dailies.signatures import Signature
-from networks import Do, Recorder, pixels, probed
-from raising import check, refused
+from helpers.networks import Do, Recorder, pixels, probed
+from helpers.raising import check, refused
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -10,12 +10,12 @@ import tifffile
 from dailies import png
 from dailies.errors import SequenceError
 from dailies.frames import converted, decode, encode, inspect, output_dtype, shown_as_it_is
-from frame_files import colours, film, pixels, plain, saved, written
+from helpers.frame_files import colours, film, pixels, plain, saved, written
+from helpers.raising import refused
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
-from raising import refused
 
 
 def png_chunk(kind, data):

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Studio, read_frame
 from dailies.architectures import ARCHITECTURES
+from helpers.images import read_frame
+from helpers.studio import Studio
 from torch import Tensor, nn
 
 SIZE = (64, 32)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY, environment, write_frame
-from stores import BEST, server_shelf
+from helpers import REPOSITORY
+from helpers.images import write_frame
+from helpers.stores import BEST, server_shelf
+from helpers.studio import environment
 
 REQUIREMENTS, LOCK = REPOSITORY / "envs" / "requirements-head.txt", REPOSITORY / "envs" / "lock.txt"
 

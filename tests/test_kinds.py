@@ -13,9 +13,11 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, Studio, environment, jobs, read_frame
 from dailies.architectures import ARCHITECTURES
 from dailies.levels import pad
+from helpers import REPOSITORY
+from helpers.images import read_frame
+from helpers.studio import Studio, environment, jobs
 from torch import nn
 
 CODE = """

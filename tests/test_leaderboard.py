@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import strict_json
 from dailies import files
 from dailies.leaderboard import Question, page_metrics, summed_up, tabulate, told
 from dailies.reference import Reference
 from dailies.sequence import Frame, Sequence, load, save
+from helpers.json_files import strict_json
 
 COUNT = 40
 FRAMES = [Frame(f"f_{n:04d}.jpg", f"f_{n:04d}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(COUNT)]

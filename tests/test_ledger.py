@@ -3,15 +3,15 @@
 import uuid
 from pathlib import Path
 
-from conftest import Studio, grey_checkpoint
 from dailies.errors import StoreError
 from dailies.registry import registered
 from dailies.store import TrackingStore
+from helpers.publishing import FIGURES, again, evaluations, promoted, version
+from helpers.raising import refused
+from helpers.stores import new_server_folder, proxied, served, server, snapshot
+from helpers.studio import Studio
+from helpers.weights import grey_checkpoint
 from mlflow import MlflowClient
-from raising import refused
-from stores import new_server_folder, proxied, served, server, snapshot
-from test_evaluation import FIGURES, again, evaluations
-from test_promotion import promoted, version
 
 
 def log_model(studio: Studio, name: str) -> tuple[str, str]:

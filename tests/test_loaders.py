@@ -8,9 +8,9 @@ from dailies.loaders import Loaders, input_channels
 from dailies.models import Hints, load_model
 from dailies.signatures import Signature
 from dailies.text import reason
-from networks import Do
-from raising import refused
-from stores import mlflow2
+from helpers.networks import Do
+from helpers.raising import refused
+from helpers.stores import mlflow2
 from torch import nn
 from torch.nn import functional as F
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 from dailies.errors import ConfigError
 from dailies.lpips import Lpips
-from networks import write_alexnet
-from raising import refused as expect_refusal
-from test_backbone import ADVICE
-from test_quality import KINDS, distorted, picture
+from helpers.networks import ADVICE, write_alexnet
+from helpers.pictures import KINDS, distorted, picture
+from helpers.raising import refused as expect_refusal
 
 SLICES = {0: "slice1.0", 3: "slice2.3", 6: "slice3.6", 8: "slice4.8", 10: "slice5.10"}
 """Where the package puts the layers of AlexNet."""

@@ -1,11 +1,10 @@
 """What is asked for is what is measured."""
 
-from pathlib import Path
-
 import yaml
 from dailies import metrics
+from helpers import REPOSITORY
 
-SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "config" / "config.schema.yaml").read_text())["properties"]
+SCHEMA = yaml.safe_load((REPOSITORY / "config" / "config.schema.yaml").read_text())["properties"]
 
 
 def config(**changes) -> dict:

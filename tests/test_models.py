@@ -17,11 +17,11 @@ from dailies.errors import LoadError
 from dailies.factories import Factories
 from dailies.models import Hints, load_model, nested
 from dailies.signatures import Signature
+from helpers.raising import check
+from helpers.raising import refused as expect_refusal
+from helpers.stores import mlflow2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raising import check
-from raising import refused as expect_refusal
-from stores import mlflow2
 from torch import nn
 
 KNOWN = ("nafnet, unet", "spandrel")

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from dailies import motion
-from test_quality import picture
+from helpers.pictures import picture
 
 SHIFT = (3, -2)
 """Pixels to the right and down by which the scene moves from a frame to the next."""

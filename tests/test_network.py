@@ -8,7 +8,7 @@ from dailies.architectures.nafnet import ChannelNorm
 from dailies.engine import Parity
 from dailies.models import Model
 from dailies.network import AUTOCAST, Network
-from networks import CPU, Do, Recorder, engine, pixels
+from helpers.networks import CPU, Do, Recorder, engine, pixels
 from torch import nn
 
 FAILURE = "the network cannot be compiled"

@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Studio, environment, grey, grey_checkpoint, lacking, read_frame, required
 from dailies.errors import StoreError
 from dailies.registry import registered
 from dailies.store import TrackingStore
-from raising import refused
-from stores import served
-from test_evaluation import again, evaluations
-from test_promotion import promoted
+from helpers import REPOSITORY
+from helpers.images import read_frame
+from helpers.publishing import again, evaluations, promoted
+from helpers.raising import refused
+from helpers.requires import lacking
+from helpers.stores import served
+from helpers.studio import Studio, environment
+from helpers.weights import grey, grey_checkpoint
+
+pytestmark = pytest.mark.servers
 
 OLD = {
     "2.9.2": "protobuf<5 packaging<24 importlib-metadata<8 sqlalchemy<2.1 setuptools<81 pytz querystring_parser "
@@ -50,8 +55,6 @@ class Old:
 
 def installed(version: str, cache: pytest.Cache) -> Path:
     """Give the folder of an MLflow, which is fetched unless pytest's cache has it: 80 to 120 MB each."""
-    if not required("servers"):
-        pytest.skip("servers of older MLflows are fetched and tried where DAILIES_REQUIRE names servers")
     folder = cache.mkdir("mlflow") / version
     if not folder.is_dir():
         draft = folder.with_name(f"{version}.draft")
@@ -79,7 +82,7 @@ def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     for name, level in LEVELS.items():
         torch.save(grey_checkpoint(level), root / f"{name}.pth")
     training = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("old_client.py")), uri, str(root)],
+        [sys.executable, str(REPOSITORY / "tests" / "helpers" / "old_client.py"), uri, str(root)],
         env=environment() | {"PYTHONPATH": path, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"},
         cwd=root,
         capture_output=True,

@@ -1,160 +1,17 @@
-import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from conftest import read_frame, write_frame, write_video
 from dailies import files, frames, page, sequence
-from dailies.metadata import describe, summarize
+from dailies.layout import Layout
 from dailies.page import FrameMetric, run_link, script
 from dailies.shelves import gather
 from dailies.shelves import picture as shown
-from frame_files import written
+from helpers.frame_files import written
+from helpers.images import flat, read_frame, write_frame, write_video
+from helpers.shows import HOSTILE, RENDER, RUN, Show, add_means, received
 from PIL import Image, ImageCms
-
-RUN = {
-    "experiment": "exp",
-    "architecture": "unet",
-    "epoch": 20,
-    "train_loss": 0.5,
-    "val_loss": 0.25,
-    "status": "FINISHED",
-    "start_time": 1701234567890,
-    "params": {"lr": "1e-3"},
-    "metrics": {"val/psnr": 31.5},
-    "tags": {},
-    "not_chosen": [],
-}
-RENDER = {
-    "frames": 3,
-    "seconds": 1.5,
-    "fps": 2.0,
-    "device": "cpu",
-    "precision": "fp32",
-    "tiled": False,
-    "tile_size": None,
-    "overlap": None,
-    "versions": {},
-}
-HOSTILE = '</script><script>hacked=1</script><img src=x onerror=hacked=1>\u2028"\\\u202e'
-
-
-class Show:
-    """A sequence and models, in folders as the workflow leaves them, and the page that shows them."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.input = root / "shot"
-        self.reference = root / "reference"
-        self.output = root / "out"
-        self.page = self.output / "compare" / "index.html"
-        self.state = root / "state"
-        self.models: list[Path] = []
-        self.input.mkdir()
-
-    def add_frame(self, name: str, pixels: np.ndarray) -> None:
-        Image.fromarray(pixels).save(self.input / name)
-
-    def paired(self) -> dict[str, Path]:
-        """The files of the reference by the names of the rendered frames: they are called as those."""
-        return {f"{path.stem}.png": path for path in sorted(self.reference.iterdir())}
-
-    def add_model(
-        self,
-        name: str,
-        pixels: Callable[[int], np.ndarray] | None = None,
-        *,
-        error: str | None = None,
-        scale: int = 1,
-        run: Mapping[str, Any] | None = None,
-    ) -> Path:
-        """Leave a model's folder as its render does; without ``error`` it holds ``pixels`` of each frame's number."""
-        run_id = f"{len(self.models) + 1:032x}"
-        folder = self.output / f"model_{len(self.models) + 1}"
-        folder.mkdir(parents=True)
-        for number, path in enumerate(sorted(self.input.iterdir())):
-            if error is None:
-                Image.fromarray(pixels(number)).save(folder / f"{path.stem}.png")
-        outcome = {
-            "status": "load_failed" if error else "success",
-            "error": error,
-            "attempt": 1,
-            "render": RENDER,
-            "model": {} if error else {"signature": {"value_range": [-1, 1], "channels": 3, "scale": scale}},
-            "artifact": {"uri": "file:///store", "path": "best.pth", "sha256": "ab", "size": 3},
-            "input": {"digest": "cd", "frames": 3, "skipped": 0},
-        }
-        files.write_json(self.state / "run.json", RUN | {"run_id": run_id, "run_name": name} | (run or {}))
-        files.write_json(self.state / "outcome.json", outcome)
-        sequence.save(sequence.Sequence(()), self.state / "sequence.json")
-        describe(
-            self.state / "run.json",
-            [self.state / "outcome.json"],
-            sequence=self.state / "sequence.json",
-            manifests=self.state / "manifests",
-            output=folder / "metadata.json",
-        )
-        self.models.append(folder)
-        return folder
-
-    def build(self, **changes) -> dict[str, Any]:
-        """Build the page and return its data."""
-        output_format = changes.pop("output_format", "auto")
-        shot = sequence.scan(
-            self.input,
-            on_bad_frame="error",
-            cache=self.state / "frames.json",
-            output_format=output_format,
-            layer=changes.pop("layer", None),
-            threads=1,
-        )
-        sequence.save(shot, self.state / "sequence.json")
-        metadata = [folder / "metadata.json" for folder in self.models]
-        summarize(metadata, output=self.output / "batch_summary.json")
-        usual = {
-            "summary": self.output / "batch_summary.json",
-            "sequence": self.state / "sequence.json",
-            "input_dir": self.input,
-            "output": self.page,
-            "state": self.state / "page.json",
-            "tracking_uri": None,
-            "fps": 24,
-            "threads": 2,
-        }
-        page.build(changes.pop("metadata", metadata), **(usual | changes))
-        return self.data()
-
-    def data(self, name: str = "data.js") -> dict[str, Any]:
-        return received((self.page.parent / "page" / name).read_bytes())
-
-    def made(self, kind: str) -> dict[str, int]:
-        """The copies or thumbnails of the page, with the times of their writing."""
-        folder = self.page.parent / "page" / kind
-        return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in sorted(folder.glob("*/*"))}
-
-    def copy(self, name: str) -> np.ndarray:
-        return read_frame(self.page.parent / "page" / "copies" / name)
-
-
-def add_means(folder: Path, means: Mapping[str, float | None]) -> None:
-    """Let a model's metadata say what was measured of it, over the frames that its training has not seen."""
-    about = files.read_json(folder / "metadata.json")
-    files.write_json(folder / "metadata.json", about | {"measured": {"mean_unseen": dict(means)}})
-
-
-def received(data: bytes) -> Any:
-    """The value that a browser finds in a script of the page."""
-    return json.loads(json.loads(re.search(rb"JSON\.parse\((.*?)\)+;\n$", data)[1]))
-
-
-def flat(*colour: int, size: tuple[int, int] = (7, 5)) -> np.ndarray:
-    """A frame of one colour; ``size`` is (width, height)."""
-    return np.full((size[1], size[0], 3), colour, np.uint8)
 
 
 @pytest.fixture
@@ -462,8 +319,7 @@ def test_a_frame_of_the_source_that_is_gone_is_said_to_be_missing(show):
         summary=show.output / "batch_summary.json",
         sequence=shot,
         input_dir=show.input,
-        output=show.page,
-        state=show.state / "page.json",
+        layout=show.layout,
         tracking_uri=None,
         fps=24,
     )
@@ -630,7 +486,7 @@ def test_the_page_lists_what_lies_beside_it(show):
 
 
 def test_nothing_is_listed_where_there_is_no_page(tmp_path):
-    page.list_extras(tmp_path / "index.html")
+    page.list_extras(Layout(tmp_path))
 
     assert not list(tmp_path.iterdir())
 

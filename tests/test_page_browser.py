@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import lacking
 from dailies import reel
 from dailies.files import read_json
 from dailies.page import FrameMetric, list_extras
+from helpers.images import flat
+from helpers.requires import lacking
+from helpers.shows import BARS, HOSTILE, Show, add_means, bars
 from PIL import Image, ImageFilter
-from test_page import HOSTILE, Show, add_means, flat
-from test_reel import BARS, bars
 
 selenium = pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
 
@@ -29,6 +29,8 @@ from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.select import Select  # noqa: E402
+
+pytestmark = pytest.mark.browser
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
@@ -829,7 +831,7 @@ def test_the_page_links_to_what_lies_beside_it_and_to_nothing_else(browser, driv
     try:
         for name in beside:
             show.page.with_name(name).write_bytes(b"something")
-        list_extras(show.page)
+        list_extras(show.layout)
         browser.open()
         links = browser.all("#extras a")
         assert {Path(link.get_attribute("href")).name: link.text for link in links} == beside
@@ -838,7 +840,7 @@ def test_the_page_links_to_what_lies_beside_it_and_to_nothing_else(browser, driv
     finally:
         for name in beside:
             show.page.with_name(name).unlink()
-        list_extras(show.page)
+        list_extras(show.layout)
 
 
 def test_failed_models_are_listed_with_their_reason(browser, driver, show):
@@ -1326,7 +1328,7 @@ def test_the_video_plays_in_the_browser_in_its_own_colours(browser, driver, tmp_
         output=video,
         fps=12,
     )
-    list_extras(show.page)
+    list_extras(show.layout)
     page = Browser(driver, show.page)
     page.open()
     address = page.find("#extras a").get_attribute("href")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from dailies.perceptual import flip
-from test_quality import distorted, picture
+from helpers.pictures import distorted, picture
 
 
 @pytest.mark.parametrize("colour", [None, (0, 0, 0), (1, 1, 1), (0.1, 0.2, 0.7)])

@@ -15,7 +15,6 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 import pytest
 import torch
-from conftest import read_frame, write_frame
 from dailies import codec, files, frames, pipeline
 from dailies.engine import Engine, Rendering, Settings
 from dailies.errors import RenderError, SequenceError
@@ -23,8 +22,9 @@ from dailies.manifest import Manifest
 from dailies.models import Model
 from dailies.pipeline import Route, ahead, begin, read, render_frames, settled
 from dailies.sequence import Frame
-from networks import Do
-from raising import refused
+from helpers.images import read_frame, write_frame
+from helpers.networks import Do
+from helpers.raising import refused
 
 COUNT = 20
 FIELDS = {"mode": "RGB", "bit_depth": 8, "size": 0}

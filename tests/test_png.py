@@ -9,10 +9,10 @@ import av
 import numpy as np
 import pytest
 from dailies import png
+from helpers.png_files import png_files
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from png_files import png_files
 
 
 def random(shape, dtype=np.uint8, seed=0):

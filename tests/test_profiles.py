@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY, jobs
-from stages import Stage
+from helpers import REPOSITORY
+from helpers.stages import Stage
+from helpers.studio import jobs
 
 PROFILES = sorted(path.parent for path in REPOSITORY.glob("profiles/*/config.yaml"))
 COMMON = ("keep-going", "rerun-incomplete", "show-failed-logs", "max-checksum-file-size")

@@ -8,16 +8,7 @@ import pytest
 import torch
 from dailies.errors import LoadError
 from dailies.programs import is_program, open_program
-from program_files import (
-    Double,
-    code_of,
-    edited,
-    exported,
-    image,
-    onnx_model,
-    refusal,
-    scripted,
-)
+from helpers.program_files import Double, code_of, edited, exported, image, onnx_model, refusal, scripted
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.filterwarnings(

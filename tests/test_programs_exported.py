@@ -13,17 +13,7 @@ import pytest
 import torch
 from dailies.errors import RenderError
 from dailies.programs import conditions, open_program
-from program_files import (
-    Blocks,
-    Double,
-    Evil,
-    edited,
-    exported,
-    image,
-    refusal,
-    same,
-    saved,
-)
+from helpers.program_files import Blocks, Double, Evil, edited, exported, image, refusal, same, saved
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.filterwarnings(

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from dailies.programs import open_program
-from program_files import Double, image, onnx_model, onnx_value, proto, refusal
+from helpers.program_files import Double, image, onnx_model, onnx_value, proto, refusal
 from torch import nn
 
 pytestmark = pytest.mark.filterwarnings(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from dailies.programs import open_program, torchscript
 from dailies.programs.archive import short
-from program_files import Double, code_of, edited, image, refusal, same, scripted
+from helpers.program_files import Double, code_of, edited, image, refusal, same, scripted
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.filterwarnings(

@@ -6,24 +6,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import Studio, grey_checkpoint, strict_json
 from dailies import files, manifest
-from dailies.config import validated
 from dailies.errors import DailiesError, PromotionError, StoreError
-from dailies.promotion import decided, promote
-from raising import check
-from stores import SCHEMA
-
-
-def asked(studio: Studio, model: str | None = "dark", name: str | None = "denoiser", alias: str | None = "champion"):
-    """Give the configuration with which a user promotes a model."""
-    config = {"model": model, "registered_model": name, "alias": alias}
-    return validated(studio.config | config, SCHEMA)
-
-
-def promoted(studio: Studio, model: str = "dark", **changes) -> str:
-    config = asked(studio, model, **changes)
-    return promote(config, model=decided(config, studio.output).model, output_dir=studio.output)
+from helpers.json_files import strict_json
+from helpers.publishing import measure, promoted, version
+from helpers.raising import check
+from helpers.studio import Studio
+from helpers.weights import grey_checkpoint
 
 
 def refusal(studio: Studio, **changes) -> DailiesError:
@@ -36,19 +25,8 @@ def refusal(studio: Studio, **changes) -> DailiesError:
     return error.value
 
 
-def version(studio: Studio, name: str = "denoiser", alias: str = "champion"):
-    return studio.client.get_model_version_by_alias(name, alias)
-
-
 def numbers(studio: Studio, name: str = "denoiser") -> list[int]:
     return sorted(int(each.version) for each in studio.client.search_model_versions(f"name='{name}'"))
-
-
-def measure(studio: Studio, name: str, **changes) -> None:
-    """Write measures of a model to its metadata, as the metrics' rules do."""
-    path = studio.folder(studio.runs[name]) / "metadata.json"
-    told = {"training_frames": 0, "mean": {"psnr": 31.25, "ssim": None}, "mean_unseen": {"psnr": 31.25}} | changes
-    files.write_json(path, strict_json(path) | {"measured": told})
 
 
 def test_snakemake_promote_registers_the_folder_that_was_named(rendered: Studio):

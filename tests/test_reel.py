@@ -9,19 +9,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from dailies import captions, reel, video
 from dailies.files import read_json
 from dailies.reel import CAPTION, LARGEST, NoEncoder, layout
+from helpers import REPOSITORY
+from helpers.images import flat
+from helpers.raising import refused
+from helpers.shows import BARS, HOSTILE, Show, bars
 from PIL import Image
-from raising import refused
-from test_page import HOSTILE, Show, flat
 
 SIZE = (250, 141)
-BARS = np.array(
-    [[255, 255, 255], [255, 255, 0], [0, 255, 255], [0, 255, 0], [255, 0, 255], [255, 0, 0], [0, 0, 255], [0, 0, 0]],
-    np.uint8,
-)
 
 
 def build(show: Show, **changes) -> Path:
@@ -59,10 +56,6 @@ def is_flat(found: np.ndarray, colour: tuple[int, ...]) -> bool:
 def is_drawn(found: np.ndarray, drawing: np.ndarray | Image.Image) -> bool:
     """Tell whether a picture shows a drawing, but for what H.264 loses."""
     return np.abs(found.astype(int) - np.asarray(drawing)).mean() < 4
-
-
-def bars(width: int, height: int) -> np.ndarray:
-    return BARS.repeat(width // 8, 0)[None].repeat(height, 0)
 
 
 @pytest.fixture
@@ -265,7 +258,7 @@ from pathlib import Path
 from dailies import reel
 root = Path({root!r})
 models = [(path.parent, json.loads(path.read_text())) for path in root.glob("out/model_*/metadata.json")]
-reel.build(models, sequence=root / "state/sequence.json",
+reel.build(models, sequence=root / "out/.dailies/sequence.json",
            input_dir=root / "shot", output=root / "reel.mp4", fps=24, threads=2)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

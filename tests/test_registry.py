@@ -7,8 +7,8 @@ import pytest
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.registry import registered
 from dailies.store import TrackingStore
-from raising import check
-from stores import BEST, folder_shelf, proxied, relocate, server_shelf, snapshot, sqlite_shelf
+from helpers.raising import check
+from helpers.stores import BEST, folder_shelf, proxied, relocate, server_shelf, snapshot, sqlite_shelf
 
 
 @pytest.fixture(params=[sqlite_shelf, folder_shelf, server_shelf])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from conftest import Studio
+from helpers.studio import Studio
 
 selenium = pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
 

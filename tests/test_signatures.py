@@ -4,9 +4,9 @@ import pytest
 from dailies.architectures import ARCHITECTURES
 from dailies.errors import LoadError
 from dailies.signatures import BUILT_IN, FIELDS, Signature, as_record, overrides, signature, told_by
+from helpers.raising import refused
 from hypothesis import given
 from hypothesis import strategies as st
-from raising import refused
 
 
 def said(**fields):

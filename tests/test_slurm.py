@@ -17,11 +17,12 @@ from threading import Event
 from types import SimpleNamespace
 
 import pytest
-import slurm_cluster
-from conftest import REPOSITORY, jobs, kill_group, lacking
-from guarded import ADMIN, BARE, BUCKET, READER, guarded, logged_in, login
-from slurm_cluster import Cluster
-from stages import FRAMES, PATIENCE, Stage, until
+from helpers import REPOSITORY, slurm_cluster
+from helpers.guarded import ADMIN, BARE, BUCKET, READER, guarded, logged_in, login
+from helpers.requires import lacking
+from helpers.slurm_cluster import Cluster
+from helpers.stages import FRAMES, PATIENCE, Stage, until
+from helpers.studio import jobs, kill_group
 
 pytestmark = pytest.mark.slurm
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from dailies.errors import SequenceError
 from dailies.frames import decode, inspect
-from frame_files import saved
+from helpers.frame_files import saved
+from helpers.raising import check
+from helpers.raising import refused as expect_refusal
 from PIL import Image
-from raising import check
-from raising import refused as expect_refusal
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)

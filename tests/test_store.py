@@ -8,8 +8,8 @@ import pytest
 from dailies import connection, local_store, store
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.store import TrackingStore
-from raising import check
-from stores import (
+from helpers.raising import check
+from helpers.stores import (
     BEST,
     black_hole,
     folder_shelf,
@@ -24,7 +24,7 @@ from stores import (
     snapshot,
     stranger,
 )
-from stores import sqlite_shelf as new_shelf
+from helpers.stores import sqlite_shelf as new_shelf
 
 OLD_ROOT = "/tmp/dailies-mlflow2"
 

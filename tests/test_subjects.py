@@ -3,10 +3,10 @@ import pytest
 from dailies.codec import FORMATS
 from dailies.manifest import Manifest, attempt_after
 from dailies.subjects import alike, read_frame
-from frame_files import saved, written
+from helpers.frame_files import saved, written
+from helpers.pictures import picture
+from helpers.shots import NAMES, blur, read, write
 from PIL import Image
-from shots import NAMES, blur, read, write
-from test_quality import picture
 
 
 def test_a_frame_that_was_changed_after_it_was_rendered_is_measured_as_it_is(shot):

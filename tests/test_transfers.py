@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from dailies.transfers import Transfers
-from networks import CPU, pixels
-from streams import CUDA, Simulated
+from helpers.networks import CPU, pixels
+from helpers.streams import CUDA, Simulated
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ import sys
 
 import pytest
 import torch
-from conftest import grey_checkpoint
 from dailies import trial
 from dailies.trial import Verdict, is_trusted, tried
-from test_render import LOADING
+from helpers.weights import LOADING, grey_checkpoint
 
 RECORD = {"run_id": "ab12", "experiment_id": "7", "architecture": None, "hints": {}}
 

@@ -9,12 +9,12 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange
-from conftest import read_frame, write_video
 from dailies import frames, png, video
 from dailies.errors import SequenceError
+from helpers.images import read_frame, write_video
+from helpers.raising import check
+from helpers.raising import refused as expect_refusal
 from PIL import Image
-from raising import check
-from raising import refused as expect_refusal
 
 WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}
 

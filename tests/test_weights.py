@@ -3,9 +3,9 @@ import pytest
 import torch
 from dailies.errors import LoadError
 from dailies.weights import fill, groups
+from helpers.raising import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raising import refused
 from torch import nn
 
 

@@ -9,22 +9,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
-from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs, kill_group, strict_json, write_frame, write_video
 from dailies import frames
-from dailies.architectures import ARCHITECTURES
 from dailies.signatures import Signature, as_record
-
-NAMES = [f"frame_{number:06d}.png" for number in range(4)]
-
-
-def only(studio: Studio, *names: str) -> list[str]:
-    """The folder names of runs, sorted as ``jobs`` sorts them."""
-    return sorted(studio.folder(studio.runs[name]).name for name in names)
-
-
-def all_written(studio: Studio) -> dict[str, dict[str, int]]:
-    return {name: studio.written(studio.runs[name]) for name in LEVELS}
+from helpers.images import write_frame, write_video
+from helpers.json_files import strict_json
+from helpers.studio import LEVELS, NAMES, all_written, jobs, kill_group, only
+from helpers.weights import grey, grey_checkpoint, textured_checkpoint
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -347,13 +337,6 @@ def test_broken_models_fail_alone_and_are_retried(studio):
     assert (studio.levels(junk), studio.levels(torn)) == ([grey(0.1)] * 2, [grey(0.2)] * 2)
     assert studio.written(good) == before
     assert "dailies: 1 of 4 models failed: endless " in output
-
-
-def textured_checkpoint(seed: int) -> dict:
-    """Give the checkpoint of a U-Net with random weights: every pixel of its output depends on the frame."""
-    torch.manual_seed(seed)
-    config = {"in_channels": 3, "out_channels": 3, "base_channels": 16}
-    return grey_checkpoint(0.0, model_config=config, model_state_dict=ARCHITECTURES["unet"](**config).state_dict())
 
 
 def test_a_killed_render_resumes_where_it_stopped(studio, tmp_path_factory):

@@ -2,10 +2,12 @@
 
 import av
 import numpy as np
-from conftest import LEVELS, grey, grey_checkpoint, jobs, read_frame
 from dailies import captions, video
 from dailies.contact_sheet import CAPTION, GAP
 from dailies.reel import layout
+from helpers.images import read_frame
+from helpers.studio import LEVELS, jobs
+from helpers.weights import grey, grey_checkpoint
 
 FRAME = (40, 36)
 

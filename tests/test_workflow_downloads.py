@@ -6,7 +6,9 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
-from conftest import LEVELS, REPOSITORY, Studio, grey, grey_checkpoint, jobs
+from helpers import REPOSITORY
+from helpers.studio import LEVELS, Studio, jobs
+from helpers.weights import grey, grey_checkpoint
 
 STARTED = re.compile(r"^(?:local)?rule (\w+):\n(?:    .+\n)*?    jobid: (\d+)\n", re.MULTILINE)
 FINISHED = re.compile(r"^Finished jobid: (\d+) ", re.MULTILINE)

@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import LEVELS, REPOSITORY, Studio, grey, grey_checkpoint, jobs, kill_group
-from test_workflow import NAMES, all_written, only, textured_checkpoint
+from helpers import REPOSITORY
+from helpers.studio import LEVELS, NAMES, Studio, all_written, jobs, kill_group, only
+from helpers.weights import grey, grey_checkpoint, textured_checkpoint
 
 
 def damage(frame: Path) -> bytes:

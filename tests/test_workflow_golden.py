@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, Studio, jobs
+from helpers import REPOSITORY
+from helpers.studio import Studio, jobs
 
 ROOT = Path("/tmp/dailies-golden")
 """Where the folder was when it was written: digests are taken over absolute paths."""

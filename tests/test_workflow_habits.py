@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import REPOSITORY, grey_checkpoint, strict_json
-from test_lock import holder
-from test_workflow import all_written
-from test_workflow_inputs import check_one_sentence
+from helpers import REPOSITORY
+from helpers.json_files import strict_json
+from helpers.locks import holder
+from helpers.studio import all_written, check_one_sentence
+from helpers.weights import grey_checkpoint
 
 
 def run(folder: Path, *arguments: str, snakefile: Path = REPOSITORY / "Snakefile") -> tuple[int, str]:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import Studio, grey, grey_checkpoint, jobs, strict_json
-from frame_files import written
+from helpers.frame_files import written
+from helpers.json_files import strict_json
+from helpers.studio import Studio, check_one_sentence, jobs
+from helpers.weights import grey, grey_checkpoint
 
 
 @pytest.fixture
@@ -32,14 +34,6 @@ def unanswered(studio: Studio, server: socket.socket) -> Studio:
     """A studio whose MLflow server never answers."""
     studio.config["mlflow_uri"] = f"http://127.0.0.1:{server.getsockname()[1]}"
     return studio
-
-
-def check_one_sentence(output: str, sentence: str) -> None:
-    """Check that ``sentence`` is all that the workflow says, with no traceback and no failed job."""
-    assert f"dailies: {sentence}\n" in output
-    assert output.count("dailies: ") == 1
-    assert "Traceback" not in output
-    assert "Error in rule" not in output
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LEVELS, Studio, grey, grey_checkpoint, jobs, write_video
-from networks import write_alexnet
+from helpers.images import write_video
+from helpers.networks import write_alexnet
+from helpers.studio import LEVELS, Studio, jobs
+from helpers.weights import grey, grey_checkpoint
 from PIL import Image
 
 

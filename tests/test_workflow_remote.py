@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Studio, grey, grey_checkpoint, jobs
-from guarded import ADMIN, BARE, BUCKET, READER, guarded, logged_in, login
-from stores import proxied
+from helpers.guarded import ADMIN, BARE, BUCKET, READER, guarded, logged_in, login
+from helpers.stores import proxied
+from helpers.studio import Studio, jobs
+from helpers.weights import grey, grey_checkpoint
+
+pytestmark = pytest.mark.s3
 
 LEVELS = {"dark": -0.5, "light": 0.5}
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Studio, environment, grey, grey_checkpoint, jobs, kill_group
+from helpers.studio import Studio, environment, jobs, kill_group
+from helpers.weights import grey, grey_checkpoint
 
 
 class Server:

@@ -12,8 +12,10 @@ import tarfile
 from pathlib import Path
 
 import torch
-from conftest import Studio, grey_checkpoint, write_frame
 from dailies.architectures import ARCHITECTURES
+from helpers.images import write_frame
+from helpers.studio import Studio
+from helpers.weights import grey_checkpoint
 
 ROOT = Path("/tmp/dailies-golden")
 """Where it is made and unpacked to: digests are taken over absolute paths."""

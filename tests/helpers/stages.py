@@ -9,8 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from conftest import REPOSITORY, Studio, kill_group
 from PIL import Image
+
+from helpers import REPOSITORY
+from helpers.studio import Studio, kill_group
 
 FRAMES = 6
 WIDTH = 96
@@ -47,7 +49,7 @@ class Stage(Studio):
         self.config |= {
             "compare": False,
             "model_factory": "staged:build",
-            "python_path": [str(REPOSITORY / "tests" / "staging")],
+            "python_path": [str(REPOSITORY / "tests" / "helpers" / "staging")],
             "signatures": {"*": {"value_range": [-1, 1]}},  # so that no frame is tried in another range
         }
         for number in range(FRAMES):
@@ -121,7 +123,7 @@ class Stage(Studio):
     def placed(self, model: str, frame: int) -> None:
         """Wait until a frame of a model is written and noted."""
         folder = self.folder(self.runs[model]).name
-        lines = self.state / "frames" / folder
+        lines = self.layout.manifests(folder)
         self.until(
             lambda: any(f"frame_{frame:06d}.png" in path.read_text() for path in lines.glob("*.jsonl")),
             f"frame {frame} of {model}",

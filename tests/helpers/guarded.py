@@ -13,7 +13,8 @@ import boto3
 import moto.settings
 from mlflow.server.auth.client import AuthServiceClient
 from moto.server import ThreadedMotoServer
-from stores import free_port, new_server_folder, served
+
+from helpers.stores import free_port, new_server_folder, served
 
 ADMIN = "admin", "the-admins-password"
 READER = "reader", "the-readers-password"

@@ -34,6 +34,8 @@ from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
+from helpers import REPOSITORY
+
 os.environ |= {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
@@ -42,8 +44,7 @@ os.environ |= {
     "MLFLOW_ALLOW_FILE_STORE": "true",
 }
 
-TESTS = Path(__file__).parent
-SCHEMA = TESTS.parent / "config" / "config.schema.yaml"
+SCHEMA = REPOSITORY / "config" / "config.schema.yaml"
 BEST = "checkpoints/best_model_unet.pth"
 
 
@@ -149,7 +150,7 @@ def folder_shelf(root: Path) -> Shelf:
 
 def mlflow2(root: Path) -> Path:
     """Unpack the stores that MLflow 2.19 made; their artifact locations are below /tmp/dailies-mlflow2."""
-    with tarfile.open(TESTS / "fixtures" / "mlflow2.tar.gz") as archive:
+    with tarfile.open(REPOSITORY / "tests" / "fixtures" / "mlflow2.tar.gz") as archive:
         archive.extractall(root, filter="data")
     return root
 

@@ -9,6 +9,7 @@ import torch
 from dailies import backbone, files
 from dailies.errors import ConfigError
 from helpers.networks import ADVICE, write_alexnet
+from helpers.raising import refused
 
 
 @pytest.mark.parametrize("variables", [{}, {"XDG_CACHE_HOME": "/cache"}, {"XDG_CACHE_HOME": "/c", "TORCH_HOME": "~/t"}])
@@ -31,12 +32,8 @@ def test_a_package_without_its_weights_is_refused(monkeypatch, origin):
     spec = importlib.util.spec_from_loader("lpips", None, origin=origin)
     monkeypatch.setattr(backbone, "find_spec", lambda name: spec)
 
-    with pytest.raises(ConfigError) as error:
+    with refused(ConfigError, "measure.lpips_incomplete", "weights/v0.1/alex.pth", "pip install"):
         backbone.linear()
-
-    assert str(error.value) == (
-        "the package lpips lacks weights/v0.1/alex.pth; pip install --force-reinstall --no-deps lpips"
-    )
 
 
 def test_another_file_than_the_published_one_is_said(tmp_path, monkeypatch):
@@ -54,18 +51,14 @@ def test_a_file_that_holds_no_backbone_is_refused_where_there_is_torch(tmp_path,
     path = tmp_path / "own.pth"
     path.write_bytes(b"junk")
 
-    with pytest.raises(ConfigError) as error:
+    with refused(ConfigError, "measure.backbone_unusable", f"lpips_backbone {path}", "'junk'", ADVICE):
         backbone.checked(path)
-    assert str(error.value) == (
-        f"lpips_backbone {path} cannot be used: own.pth is not a checkpoint that torch wrote: "
-        f"it begins with 'junk'; {ADVICE}"
-    )
     monkeypatch.setattr(backbone, "find_spec", lambda name: None if name == "torch" else importlib.util.find_spec(name))
     assert "is not alexnet-owt-7be5be79.pth" in backbone.checked(path)
 
 
 def test_a_file_that_cannot_be_read_is_refused():
-    with pytest.raises(ConfigError, match=r"^lpips_backbone /proc/self/mem cannot be read: Input/output error$"):
+    with refused(ConfigError, "measure.backbone_unreadable", "lpips_backbone /proc/self/mem", "Input/output error"):
         backbone.checked(Path("/proc/self/mem"))
 
 

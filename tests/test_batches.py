@@ -11,6 +11,7 @@ from dailies.errors import RenderError
 from dailies.memory import is_out_of_memory
 from dailies.models import load_model
 from helpers.networks import CPU, Do, Limited, Recorder, engine, pixels, probed
+from helpers.raising import refused
 from torch import nn
 
 COUNT = 10
@@ -280,7 +281,7 @@ def test_a_batch_that_does_not_fit_is_no_failure_where_tiles_are_not_allowed():
 
 
 def test_out_of_memory_for_good_is_still_said():
-    with pytest.raises(RenderError, match=r"^out of memory on cpu, even in tiles of 32 pixels \("):
+    with refused(RenderError, "render.out_of_memory", "cpu", "tiles of 32 pixels"):
         rendered(engine(Limited(0), batch=4, tile_size=64, overlap=32), shot(4, 100, 90))
 
 

@@ -24,6 +24,7 @@ from helpers.bmp_files import (
     with_palette,
     with_runs,
 )
+from helpers.raising import refused
 from PIL import Image
 
 av.logging.set_level(av.logging.PANIC)
@@ -257,45 +258,41 @@ def test_run_lengths_without_an_end_are_refused(cut):
     indices = random(1).integers(1, 5, (HEIGHT, WIDTH))
     data, _ = with_runs(indices, runs_of(indices, 8, as_they_are=False, top_down=False))
 
-    with pytest.raises(SequenceError, match=r"^frame a\.bmp cannot be read: it is truncated$"):
+    with refused(SequenceError, "frame.truncated", "frame a.bmp"):
         inspect(data[:-cut], "a.bmp")
 
 
 @pytest.mark.parametrize(
-    ("header", "reason"),
+    ("header", "code", "what"),
     [
-        (info(64), "frame a.bmp is a BMP that holds pixels of 64 bits (compression code 0); convert it to PNG first"),
-        (info(0, 5), "frame a.bmp is a BMP that holds a PNG; convert it to PNG first"),
-        (info(0, 4), "frame a.bmp is a BMP that holds a JPEG; convert it to PNG first"),
-        (info(32, 11), "frame a.bmp is a BMP that holds CMYK; convert it to PNG first"),
-        (info(1, 3, size=64), "frame a.bmp is a BMP that holds Huffman codes; convert it to PNG first"),
-        (info(24, 4, size=64), "frame a.bmp is a BMP that holds run lengths of 24 bits; convert it to PNG first"),
-        (
-            info(8, 9),
-            "frame a.bmp is a BMP that holds a compression of unknown code 9; convert it to PNG first",
-        ),
-        (b"\x99\0\0\0" + bytes(200), "frame a.bmp cannot be read: its header of 153 bytes is of no known version"),
-        (info(24, height=0), "frame a.bmp cannot be read: its size is 9×0"),
-        (info(8, height=2_000_000_000), "frame a.bmp cannot be read: its size is 9×2000000000"),
-        (info(24, height=60), "frame a.bmp cannot be read: it is truncated"),
-        (info(8)[:20], "frame a.bmp cannot be read: it is truncated"),
-        (info(8), "frame a.bmp cannot be read: it has no palette"),
+        (info(64), "frame.unsupported_content", "64 bits (compression code 0)"),
+        (info(0, 5), "frame.unsupported_content", "PNG"),
+        (info(0, 4), "frame.unsupported_content", "JPEG"),
+        (info(32, 11), "frame.unsupported_content", "CMYK"),
+        (info(1, 3, size=64), "frame.unsupported_content", "Huffman"),
+        (info(24, 4, size=64), "frame.unsupported_content", "run lengths of 24 bits"),
+        (info(8, 9), "frame.unsupported_content", "code 9"),
+        (b"\x99\0\0\0" + bytes(200), "frame.unknown_header", "153 bytes"),
+        (info(24, height=0), "frame.impossible_size", "9×0"),
+        (info(8, height=2_000_000_000), "frame.impossible_size", "9×2000000000"),
+        (info(24, height=60), "frame.truncated", ""),
+        (info(8)[:20], "frame.truncated", ""),
+        (info(8), "frame.no_palette", ""),
     ],
 )
-def test_what_cannot_be_read_right_is_refused_with_the_reason(header, reason):
+def test_what_cannot_be_read_right_is_refused_with_the_reason(header, code, what):
     data = bmp(header, bytes(200 if len(header) > 20 else 0))
 
     for read in (inspect, decode):
-        with pytest.raises(SequenceError) as error:
+        with refused(SequenceError, code, "frame a.bmp", what):
             read(data, "a.bmp")
-        assert str(error.value) == reason
 
 
 @pytest.mark.parametrize("masks", [(0xFF00, 0x0FF0, 0xF), (0xFF00FF00, 0xFF0000, 0xFF), (0, 0, 0)])
 def test_bits_that_belong_to_two_colours_or_none_are_refused(masks):
     data = bmp(info(32, 3, masks=masks), bytes(4 * WIDTH * HEIGHT))
 
-    with pytest.raises(SequenceError, match="the bits of its colours are not apart, in one piece each"):
+    with refused(SequenceError, "frame.bad_masks", "frame a.bmp"):
         inspect(data, "a.bmp")
 
 

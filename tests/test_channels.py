@@ -4,6 +4,7 @@ import pytest
 from dailies.errors import SequenceError
 from dailies.frames import decode, encode, inspect
 from helpers.frame_files import colours, film, pixels, read_again, saved, written
+from helpers.raising import refused
 from PIL import Image
 
 
@@ -65,11 +66,8 @@ def test_an_exr_without_a_picture_is_refused_with_what_it_holds(channels):
     data = written(colours(5, 7, len(channels)), ".exr", depth="half", channels=channels)
 
     for read in (inspect, decode):
-        with pytest.raises(SequenceError) as error:
+        with refused(SequenceError, "frame.no_colour", "frame a.exr", ", ".join(channels)):
             read(data, "a.exr")
-        assert str(error.value) == (
-            "frame a.exr has no channels R, G and B that are its picture; its channels: " + ", ".join(channels)
-        )
 
 
 @pytest.mark.parametrize(
@@ -82,20 +80,16 @@ def test_an_exr_without_a_picture_is_refused_with_what_it_holds(channels):
 )
 def test_colours_that_are_differences_are_refused(data):
     for read in (inspect, decode):
-        with pytest.raises(SequenceError) as error:
+        with refused(SequenceError, "frame.not_rgb", "frame a "):
             read(data, "a")
-        assert str(error.value) == "frame a holds lightness and two colour differences; convert it to RGB first"
 
 
 def test_values_of_a_type_that_is_no_picture_are_refused():
     data = written(pixels().astype(np.uint32), ".exr", depth="uint")
 
     for read in (inspect, decode):
-        with pytest.raises(SequenceError) as error:
+        with refused(SequenceError, "frame.unsupported_depth", "frame deep.tif", "uint"):
             read(data, "deep.tif")
-        assert str(error.value) == (
-            "frame deep.tif holds values of type uint; allowed are 8 and 16 bits and floating-point numbers"
-        )
 
 
 def test_colours_of_a_type_that_is_no_picture_are_refused_beside_channels_that_could_be_one():
@@ -103,7 +97,7 @@ def test_colours_of_a_type_that_is_no_picture_are_refused_beside_channels_that_c
     data = written(np.ones((5, 7, 4), np.float32), ".exr", channels=["R", "G", "B", "Z"], types=types)
 
     for read in (inspect, decode):
-        with pytest.raises(SequenceError, match=r"^frame id\.exr holds values of type uint; allowed are 8 and 16 bits"):
+        with refused(SequenceError, "frame.unsupported_depth", "frame id.exr", "uint"):
             read(data, "id.exr")
 
 
@@ -211,20 +205,19 @@ def test_a_single_channel_is_a_layer_for_who_asks_for_it():
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("asked", "code", "names"),
     [
-        (None, "has several layers that could be its picture: a, b; set layer to one of them"),
-        ("c", "has no layer 'c'; its layers: a, b. Set layer to one of them or to none"),
-        ("[ab]", "has several layers '[ab]': a, b; set layer to one of them"),
+        (None, "frame.ambiguous_layer", []),
+        ("c", "frame.no_layer", ["'c'"]),
+        ("[ab]", "frame.ambiguous_layer", ["'[ab]'"]),
     ],
 )
-def test_a_layer_that_is_not_plain_is_refused_with_what_there_is(asked, reason):
+def test_a_layer_that_is_not_plain_is_refused_with_what_there_is(asked, code, names):
     data, _ = layered("a.R", "a.G", "a.B", "b.red", "b.green", "b.blue")
 
     for read in (inspect, decode):
-        with pytest.raises(SequenceError) as error:
+        with refused(SequenceError, code, "frame a.exr", ": a, b", *names):
             read(data, "a.exr", layer=asked)
-        assert str(error.value) == f"frame a.exr {reason}"
 
 
 def test_the_part_that_is_the_picture_is_taken(tmp_path):
@@ -297,5 +290,5 @@ def test_colours_beside_the_chosen_layer_do_not_take_its_place_in_what_is_writte
 
 
 def test_a_file_without_layers_refuses_one_that_is_asked_for():
-    with pytest.raises(SequenceError, match=r"^frame a\.png has no layer 'beauty'; its layers: rgba\. Set layer to"):
+    with refused(SequenceError, "frame.no_layer", "frame a.png", "'beauty'", "rgba"):
         inspect(saved(Image.fromarray(pixels()), "PNG"), "a.png", layer="beauty")

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from dailies.checkpoints import read_checkpoint
-from dailies.errors import LoadError
+from dailies.errors import LoadError, UnknownKind
+from helpers.raising import refused
 from safetensors.torch import save_file
 from torch import nn
 
@@ -139,14 +140,14 @@ def test_a_missing_file_of_several_is_named(tmp_path):
     path = sharded(tmp_path, "bin", torch.save)
     (tmp_path / "model-00002-of-00002.bin").unlink()
 
-    with pytest.raises(LoadError, match=r"is of 2 files, of which 1 are missing: model-00002-of-00002\.bin$"):
+    with refused(LoadError, "model.missing_parts", "model-00002-of-00002.bin"):
         read_checkpoint(path)
 
 
 def test_an_index_reaches_no_file_outside_of_its_folder(tmp_path):
     (tmp_path / "model.bin.index.json").write_text('{"weight_map": {"a": "../secret.bin"}}')
 
-    with pytest.raises(LoadError, match="names files outside of its folder"):
+    with refused(LoadError, "model.part_outside_folder", "../secret.bin"):
         read_checkpoint(tmp_path / "model.bin.index.json")
 
 
@@ -162,11 +163,10 @@ def test_the_content_decides_what_kind_of_file_it_is(tmp_path):
 def test_tensors_that_claim_more_than_the_file_holds_are_refused(read, tmp_path):
     state = {**STATE, "0.weight": torch.zeros(1).expand(10**6, 3, 10**3, 1)}
 
-    with pytest.raises(LoadError) as error:
+    with refused(LoadError, "model.oversized_tensor", "last.ckpt", "12.0 GB", "0.weight"):
         read({"state_dict": state})
 
     assert (tmp_path / "last.ckpt").stat().st_size < 10_000
-    assert str(error.value) == "last.ckpt claims 12.0 GB for 0.weight, far more than it holds"
 
 
 def test_safetensors_bring_their_config_along(tmp_path):
@@ -191,32 +191,30 @@ def test_safetensors_may_say_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "text"),
+    ("data", "kind"),
     [
-        (b"", "m.safetensors is damaged or not a safetensors file: it is empty"),
-        (b"<html>sign in", "m.safetensors is damaged or not a safetensors file: it is a web page or XML"),
-        (struct.pack("<Q", 2**40) + b"{}", "m.safetensors is damaged or not a safetensors file"),
-        (struct.pack("<Q", 2) + b"[]", "m.safetensors is damaged or not a safetensors file: "),
+        (b"", "empty"),
+        (b"<html>sign in", "web page"),
+        (struct.pack("<Q", 2**40) + b"{}", ""),
+        (struct.pack("<Q", 2) + b"[]", ""),
         (
             struct.pack("<Q", 68) + b'{"a":{"dtype":"F32","shape":[99999,99999],"data_offsets":[0,16]}}   ' + bytes(16),
-            "m.safetensors is damaged or not a safetensors file: ",
+            "",
         ),
     ],
     ids=["empty", "html", "long header", "no dict", "false shape"],
 )
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path, data, text):
+def test_a_file_that_is_no_safetensors_is_refused(tmp_path, data, kind):
     (tmp_path / "m.safetensors").write_bytes(data)
 
-    with pytest.raises(LoadError) as error:
+    with refused(LoadError, "model.damaged_safetensors", "m.safetensors", kind):
         read_checkpoint(tmp_path / "m.safetensors")
-
-    assert str(error.value).startswith(text)
 
 
 def test_a_config_that_is_not_json_is_refused(tmp_path):
     save_file(STATE, tmp_path / "m.safetensors", {"model_config": "{'width': 8}"})
 
-    with pytest.raises(LoadError, match=r"^the model_config in the metadata of m\.safetensors is not a dict in JSON: "):
+    with refused(LoadError, "model.bad_config_metadata", "m.safetensors", "model_config"):
         read_checkpoint(tmp_path / "m.safetensors")
 
 
@@ -227,7 +225,7 @@ def test_truncated_safetensors_are_refused(tmp_path, part):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * part)])
 
-    with pytest.raises(LoadError, match=r"^m\.safetensors is damaged or not a safetensors file"):
+    with refused(LoadError, "model.damaged_safetensors", "m.safetensors"):
         read_checkpoint(path)
 
 
@@ -235,7 +233,7 @@ def test_an_archive_that_torch_did_not_write_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "m.pth", "w") as archive:
         archive.writestr("readme.txt", "hello")
 
-    with pytest.raises(LoadError, match=r"^m\.pth is not a checkpoint that torch wrote$"):
+    with refused(UnknownKind, "model.not_a_checkpoint", "m.pth"):
         read_checkpoint(tmp_path / "m.pth")
 
 
@@ -279,5 +277,5 @@ def test_weights_of_fewer_bytes_than_they_claim_are_refused(tmp_path):
         for name in whole.namelist():
             cut.writestr(name, whole.read(name)[: 40 if name.endswith("data/0") else None])
 
-    with pytest.raises(LoadError, match=r"^best\.pth is damaged: .*data/0 holds 40 bytes instead of 4000"):
+    with refused(UnknownKind, "model.damaged", "best.pth", "data/0", "40 bytes", "4000"):
         read_checkpoint(tmp_path / "best.pth")

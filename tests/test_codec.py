@@ -16,6 +16,7 @@ from dailies.errors import RenderError, SequenceError
 from dailies.frames import decode, encode, inspect
 from helpers.frame_files import colours, pixels, plain, read_again, saved, written
 from helpers.png_files import png_files
+from helpers.raising import refused
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -47,27 +48,17 @@ def test_the_picture_of_an_exr_may_be_in_any_part(tmp_path):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "it is empty"),
-        (
-            b"<!DOCTYPE html>",
-            f"it is not {FORMATS}",
-        ),
-        (
-            saved(Image.fromarray(pixels()), "GIF"),
-            f"it is not {FORMATS}",
-        ),
-        (
-            b"RIFF\0\0\0\0WAVEfmt ",
-            f"it is not {FORMATS}",
-        ),
+        (b"", "empty"),
+        (b"<!DOCTYPE html>", FORMATS),
+        (saved(Image.fromarray(pixels()), "GIF"), FORMATS),
+        (b"RIFF\0\0\0\0WAVEfmt ", FORMATS),
     ],
     ids=["empty", "html", "gif", "sound"],
 )
 def test_what_is_no_frame_is_named_with_the_reason(data, reason):
     for read in (inspect, decode):
-        with pytest.raises(SequenceError) as error:
+        with refused(SequenceError, "frame.unreadable", "frame bad.png", reason):
             read(data, "bad.png")
-        assert str(error.value) == f"frame bad.png cannot be read: {reason}"
 
 
 def file_of(kind):
@@ -83,8 +74,9 @@ def test_a_truncated_frame_is_refused(kind):
     data = file_of(kind)
 
     for part in (0.3, 0.6, 0.9):
-        with pytest.raises(SequenceError, match=r"^frame cut\.x cannot be read: [^/]+$"):
+        with pytest.raises(SequenceError, match=r"^frame cut\.x [^/]+$") as error:
             inspect(data[: int(len(data) * part)], "cut.x")
+        assert error.value.code in {"frame.unreadable", "frame.truncated"}
 
 
 def test_a_flipped_byte_of_a_png_is_noticed():
@@ -93,7 +85,7 @@ def test_a_flipped_byte_of_a_png_is_noticed():
     for place in range(len(data)):
         broken = bytearray(data)
         broken[place] ^= 0x10
-        with pytest.raises(SequenceError, match=r"^frame a\.png cannot be read: it is "):
+        with refused(SequenceError, "frame.unreadable", "frame a.png"):
             inspect(bytes(broken), "a.png")
 
 
@@ -160,9 +152,7 @@ def test_a_png_whose_pixels_do_not_match_their_own_checksum_is_refused():
         if kind == "IDAT":
             content[-1] ^= 1  # of the Adler-32; the chunk's checksum is made anew
 
-    with pytest.raises(
-        SequenceError, match=r"^frame a\.png cannot be read: PNG read error: IDAT: incorrect data check"
-    ):
+    with refused(SequenceError, "frame.unreadable", "frame a.png", "IDAT: incorrect data check"):
         inspect(png.SIGNATURE + b"".join(png.chunk(*each) for each in chunks), "a.png")
 
 
@@ -172,7 +162,7 @@ def test_a_png_that_is_too_large_to_be_one_is_refused_before_its_pixels_are_made
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
 
     for read in (inspect, decode):
-        with pytest.raises(SequenceError, match=r"^frame a\.png cannot be read: .*limit"):
+        with refused(SequenceError, "frame.unreadable", "frame a.png", "limit"):
             read(bytes(data), "a.png")
 
 
@@ -217,36 +207,35 @@ HALVES = colours(32, 64, 3).astype(np.float16).astype(np.float32)
 
 
 @pytest.mark.parametrize(
-    ("spec", "reason"),
+    ("spec", "code", "names"),
     [
-        (spec_of(textureformat="LatLong Environment"), "the exr file that was written cannot be read again: "),
+        (spec_of(textureformat="LatLong Environment"), "output.unreadable", []),
         (
             spec_of("double"),
-            "the exr file that was written holds 64×32 of B (float), G (float), R (float), and not "
-            "64×32 of B (double), G (double), R (double)",
+            "output.wrong_layout",
+            ["64×32 of B (float), G (float), R (float)", "64×32 of B (double), G (double), R (double)"],
         ),
         (
             spec_of(channels=("R", "G", "G")),
-            "the exr file that was written holds 64×32 of G (half), R (half), channel2 (half), and not ",
+            "output.wrong_layout",
+            ["64×32 of G (half), R (half), channel2 (half)"],
         ),
     ],
     ids=["layout", "depth", "channels"],
 )
-def test_a_file_that_is_not_what_was_to_be_written_is_an_error(spec, reason):
-    with pytest.raises(RenderError) as error:
+def test_a_file_that_is_not_what_was_to_be_written_is_an_error(spec, code, names):
+    with refused(RenderError, code, "exr", *names):
         codec.written(HALVES, spec, ".exr")
-    assert str(error.value).startswith(reason)
 
 
 def test_values_that_are_not_what_was_to_be_written_are_an_error():
     frame, lossy = HALVES.copy(), {"compression": "b44"}
     frame[-4:] = 0.5  # which this compression keeps
-    reason = "holds other values than were rendered: channel R is .* and not .* at "
 
     assert codec.written(frame, spec_of(**lossy), ".exr")
-    with pytest.raises(RenderError, match=reason):
+    with refused(RenderError, "output.wrong_values", "channel R"):
         codec.written(frame, spec_of(**lossy), ".exr", whole=True)
-    with pytest.raises(RenderError, match=rf"{reason}\d+, 31$"):
+    with refused(RenderError, "output.wrong_values", "channel R", ", 31"):
         codec.written(HALVES, spec_of(**lossy), ".exr")
 
 
@@ -268,9 +257,7 @@ def test_every_value_is_as_it_was_meant_to_be_written(dtype, output_format):
 def test_a_png_that_says_otherwise_is_an_error(monkeypatch):
     monkeypatch.setattr(png, "encode", lambda layers, **_: PNG_OF_OTHER_SIZE)
 
-    with pytest.raises(
-        RenderError, match=r"the png file that was written holds \(40, 40, 8, 2\), and not \(7, 5, 8, 2\)"
-    ):
+    with refused(RenderError, "output.wrong_layout", "png", "(40, 40, 8, 2)", "(7, 5, 8, 2)"):
         encode(pixels(), plain(pixels()))
 
 

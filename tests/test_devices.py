@@ -9,6 +9,7 @@ from dailies import devices
 from dailies.devices import refuse_missing, taken
 from dailies.errors import ConfigError, RenderError
 from helpers import REPOSITORY
+from helpers.raising import refused
 
 SCRIPTS = REPOSITORY / "scripts"
 
@@ -42,10 +43,8 @@ def test_auto_and_cpu_are_always_there(machine, device):
 def test_a_missing_cuda_device_is_refused(machine, device, count, found):
     machine(count, "2.13.0")
 
-    with pytest.raises(ConfigError) as error:
+    with refused(ConfigError, "device.missing", f"device is {device},", found):
         refuse_missing(device)
-
-    assert str(error.value) == f"device is {device}, but this machine has {found}; set device to auto or cpu"
 
 
 @pytest.mark.parametrize(("device", "torch_version"), [("cuda", "2.13.0"), ("cuda:3", "2.13.0+cu130")])
@@ -58,7 +57,7 @@ def test_a_cuda_device_that_is_there_is_taken(machine, device, torch_version):
 def test_a_torch_for_the_cpu_cannot_use_a_cuda_device(machine):
     machine(1, "2.13.0+cpu")
 
-    with pytest.raises(ConfigError, match=r"the torch that is installed is built for the CPU only; set device to auto"):
+    with refused(ConfigError, "device.torch_without_cuda", "cuda"):
         refuse_missing("cuda")
 
 
@@ -70,10 +69,8 @@ def test_devices_of_amd_are_left_to_torch(machine):
 
 @pytest.mark.skipif(platform.system() == "Darwin", reason="a Mac may have mps")
 def test_only_a_mac_has_mps():
-    with pytest.raises(ConfigError) as error:
+    with refused(ConfigError, "device.mps_without_mac", "mps"):
         refuse_missing("mps")
-
-    assert str(error.value) == "device is mps, which only a Mac has; set device to auto, cuda or cpu"
 
 
 def test_hidden_devices_are_not_there():
@@ -256,10 +253,5 @@ def test_the_locks_lie_in_a_folder_of_the_user_and_not_of_another(tmp_path, monk
 
     monkeypatch.setattr(os, "getuid", lambda: 4711)
     (tmp_path / "dailies-4711").mkdir()
-    with pytest.raises(RenderError) as error:
+    with refused(RenderError, "device.foreign_claims", f"{tmp_path}/dailies-4711"):
         devices._lock_folder()
-
-    assert str(error.value) == (
-        f"{tmp_path}/dailies-4711, where renders agree on who uses which GPU, belongs to another user; "
-        "delete or rename it"
-    )

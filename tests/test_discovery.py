@@ -3,6 +3,7 @@ from dailies import connection
 from dailies.discovery import discover, standing
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.layout import Layout
+from helpers.raising import refused
 from helpers.scenes import LISTING, Scene, scene_of
 from helpers.stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot
 
@@ -185,7 +186,7 @@ def test_a_registered_model_that_cannot_be_found_ends_the_invocation(shelf, scen
     shelf.run("a", BEST)
     scene.change(models=["net@champion"])
     for question in (scene.standing, scene.look):
-        with pytest.raises(StoreError, match="registered model net does not exist in sqlite:///"):
+        with refused(StoreError, "registry.no_model", "registered model net ", "sqlite:///"):
             question()
 
 

@@ -10,6 +10,7 @@ from dailies.disk import refuse_shortage
 from dailies.errors import DiskError
 from dailies.layout import Layout
 from dailies.sequence import Frame, Sequence, output_name
+from helpers.raising import check
 
 Usage = namedtuple("Usage", "free")
 
@@ -29,7 +30,7 @@ def free(monkeypatch):
 
 @pytest.fixture
 def refused(tmp_path):
-    """Give the reason of a refusal, or None."""
+    """Return the message of the refusal, or None."""
 
     def refusal(models, sequence, output_format="auto", flows=False, **about):
         layout = Layout(tmp_path / "out")
@@ -42,6 +43,7 @@ def refused(tmp_path):
         try:
             refuse_shortage(layout, models, sequence, settings, flows=flows)
         except DiskError as error:
+            check(error, "disk.not_enough_space", "output_dir", "check_disk")
             return str(error)
         return None
 
@@ -51,11 +53,11 @@ def refused(tmp_path):
 def test_a_shortage_is_refused_with_numbers(free, refused, tmp_path):
     free(45)
 
-    assert refused(["a", "b"], shot()) == (
-        "20 frames of 2 models, still to be rendered, would take about 46.0 MB (frames 42.0 MB, weights 4.0 MB), but "
-        f"the disk of output_dir {tmp_path}/out has 45.0 MB free; make room, set output_dir to another disk, or set "
-        "check_disk to false to render what fits"
-    )
+    text = refused(["a", "b"], shot())
+
+    assert text.startswith("20 frames of 2 models")
+    needed = ("46.0 MB", "(frames 42.0 MB, weights 4.0 MB)", f"output_dir {tmp_path}/out", "45.0 MB")
+    assert [each for each in needed if each not in text] == []
     assert refused(["a"], shot()) is None
 
 
@@ -128,10 +130,7 @@ def test_a_flow_takes_what_is_estimated():
 def test_many_bytes_are_told_in_gb(free, refused):
     free(2000)
 
-    assert (
-        "1000 frames of 1 model, still to be rendered, would take about 2.1 GB (frames 2.1 GB, weights 1.0 MB)"
-        in refused(["a"], shot(1000))
-    )
+    assert "2.1 GB (frames 2.1 GB, weights 1.0 MB)" in refused(["a"], shot(1000))
 
 
 def test_frames_that_are_there_need_nothing(free, refused, tmp_path):

@@ -11,6 +11,7 @@ from dailies import png
 from dailies.errors import SequenceError
 from dailies.frames import converted, decode, encode, inspect, output_dtype, shown_as_it_is
 from helpers.frame_files import colours, film, pixels, plain, saved, written
+from helpers.raising import refused
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -440,11 +441,8 @@ def test_a_palette_that_cannot_be_read_is_refused_before_anything_is_rendered():
     data = tifffile_of(np.zeros((5, 7), np.uint16), photometric="palette", colormap=np.zeros((3, 65536), np.uint16))
 
     for read in (inspect, decode):
-        with pytest.raises(SequenceError) as error:
+        with refused(SequenceError, "frame.unreadable", "frame a.tif", "palette"):
             read(data, "a.tif")
-        assert str(error.value) == (
-            "frame a.tif cannot be read: its colours cannot be looked up in its palette; convert it to RGB first"
-        )
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -496,9 +494,8 @@ def test_numbers_of_64_bits_are_read_in_strips_and_refused_in_tiles():
     np.testing.assert_array_equal(
         decode(tifffile_of(frame, photometric="rgb"), "a.tif", transfer=None).pixels, frame.astype(np.float32)
     )
-    with pytest.raises(SequenceError) as error:
+    with refused(SequenceError, "frame.tiles_of_64_bit", "frame a.tif"):
         inspect(tifffile_of(frame, photometric="rgb", tile=(16, 16)), "a.tif")
-    assert str(error.value) == "frame a.tif holds tiles of 64-bit numbers; convert it to 32 bits first"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
@@ -578,7 +575,7 @@ def test_signed_integers_that_are_not_negative_need_no_word():
 def test_a_tiff_that_is_no_picture_is_refused(photometric, what):
     data = tifffile_of(np.zeros((5, 7), np.uint8), photometric=photometric)
 
-    with pytest.raises(SequenceError, match=f"^frame a.tif is a TIFF that holds {what}, which is no picture$"):
+    with refused(SequenceError, "frame.not_a_picture", "frame a.tif", what):
         inspect(data, "a.tif")
 
 
@@ -587,7 +584,7 @@ def test_integers_of_another_width_are_refused():
     place = data.index(struct.pack("<3H", 16, 16, 16))
     data[place : place + 6] = struct.pack("<3H", 24, 24, 24)
 
-    with pytest.raises(SequenceError, match=r"^frame a\.tif "):
+    with refused(SequenceError, "frame.unsupported_depth", "frame a.tif"):
         inspect(bytes(data), "a.tif")
 
 

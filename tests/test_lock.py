@@ -12,14 +12,15 @@ from dailies import files, lock
 from dailies.errors import ConfigError, FolderInUse
 from dailies.layout import Layout
 from helpers.locks import holder
+from helpers.raising import check, refused
 
 ELSEWHERE = {"host": "node7", "pid": 7, "started": "2026-01-01 00:00:00"}
 
 
-def refusal(layout: Layout) -> str:
+def refusal(layout: Layout) -> FolderInUse:
     with pytest.raises(FolderInUse) as caught:
         lock.take(layout)
-    return str(caught.value)
+    return caught.value
 
 
 @pytest.fixture
@@ -41,10 +42,8 @@ def test_a_process_that_runs_has_the_lock_through_any_path(busy, layout, tmp_pat
 
     assert (about["host"], about["pid"]) == (socket.gethostname(), busy.pid)
     for place in (layout, Layout(tmp_path / "link")):
-        assert refusal(place) == (
-            f"output_dir {place.output_dir} is in use by another invocation (process {busy.pid} on {about['host']}, "
-            f"since {about['started']}); wait for it, or set another output_dir"
-        )
+        process = f"process {busy.pid} on {about['host']}, since {about['started']}"
+        check(refusal(place), "output.in_use", f"output_dir {place.output_dir}", process)
     assert lock.clear(layout) == (
         f"output_dir {layout.output_dir} is still in use by another invocation (process {busy.pid} on {about['host']}, "
         f"since {about['started']}); end that one"
@@ -74,10 +73,9 @@ def test_the_lock_is_free_when_its_process_ends_and_leaves_no_empty_folder(layou
 def test_a_lock_of_another_machine_holds_until_it_is_removed(layout):
     files.write_json(layout.lock, ELSEWHERE)
 
-    assert refusal(layout) == (
-        f"output_dir {layout.output_dir} is in use by an invocation on another machine (process 7 on node7, since "
-        f"2026-01-01 00:00:00); wait for it, or if it no longer runs there, snakemake --unlock or delete {layout.lock}"
-    )
+    process = "process 7 on node7, since 2026-01-01 00:00:00"
+    advice = ("snakemake --unlock", f"{layout.lock}")
+    check(refusal(layout), "output.in_use_elsewhere", f"output_dir {layout.output_dir}", process, *advice)
     assert lock.clear(layout) is None
     holder(layout, "").communicate()
 
@@ -105,7 +103,7 @@ def test_where_the_disk_knows_no_locks_the_process_is_looked_for(layout, monkeyp
     monkeypatch.setattr(lock.atexit, "register", lambda function, *args: function(*args))
 
     if lives:
-        assert "is in use by another invocation" in refusal(layout)
+        check(refusal(layout), "output.in_use")
         process.communicate()
     else:
         lock.take(layout)
@@ -115,15 +113,12 @@ def test_where_the_disk_knows_no_locks_the_process_is_looked_for(layout, monkeyp
 def test_a_folder_that_is_not_ours_is_named(tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)
 
-    with pytest.raises(ConfigError, match=r"output_dir .*out cannot be written to: Permission denied: "):
+    with refused(ConfigError, "output.not_writable", f"output_dir {tmp_path}/out", "Permission denied"):
         lock.take(Layout(tmp_path / "out"))
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "out").touch()
 
-    with pytest.raises(ConfigError) as caught:
+    with refused(ConfigError, "output.not_writable", f"output_dir {tmp_path}/out", "Not a directory"):
         lock.take(Layout(tmp_path / "out"))
-    assert (
-        str(caught.value) == f"output_dir {tmp_path}/out cannot be written to: Not a directory: {tmp_path}/out/.dailies"
-    )

@@ -11,6 +11,7 @@ from dailies.errors import ConfigError
 from dailies.lpips import Lpips
 from helpers.networks import ADVICE, write_alexnet
 from helpers.pictures import KINDS, distorted, picture
+from helpers.raising import refused as expect_refusal
 
 SLICES = {0: "slice1.0", 3: "slice2.3", 6: "slice3.6", 8: "slice4.8", 10: "slice5.10"}
 """Where the package puts the layers of AlexNet."""
@@ -91,36 +92,28 @@ class Attack:
         return os.mkdir, (str(self.folder),)
 
 
-def refused(path: Path) -> str:
-    with pytest.raises(ConfigError) as error:
-        Lpips(path)
-    text = str(error.value)
-    start, end = f"lpips_backbone {path} cannot be used: ", f"; {ADVICE}"
-    assert text.startswith(start)
-    assert text.endswith(end)
-    return text[len(start) : -len(end)]
+def refused(path: Path, *names: str):
+    return expect_refusal(ConfigError, "measure.backbone_unusable", f"lpips_backbone {path}", ADVICE, *names)
 
 
 def test_a_file_that_holds_no_backbone_is_refused_with_the_reason(backbone, tmp_path):
     path = tmp_path / "file.pth"
     path.write_bytes(backbone.read_bytes()[:-1000])
-    assert refused(path) == "file.pth is damaged: it is cut short"
+    with refused(path, "cut short"):
+        Lpips(path)
 
     state = torch.load(backbone)
     torch.save({"net.weight": torch.zeros(3)}, path)
-    assert refused(path) == (
-        "the weights in file.pth do not fit the network: 10 missing (features.0.weight, features.0.bias, "
-        "features.3.weight, features.3.bias, features.6.weight and 5 more); 1 unexpected (net.weight)"
-    )
+    with refused(path, "10 missing (features.0.weight, ", "and 5 more", "1 unexpected (net.weight)"):
+        Lpips(path)
     torch.save(state | {"features.3.weight": torch.zeros(192, 64, 3, 3)}, path)
-    assert refused(path) == (
-        "the weights in file.pth do not fit the network: "
-        "1 of another shape (features.3.weight 192×64×3×3 instead of 192×64×5×5)"
-    )
+    with refused(path, "(features.3.weight 192×64×3×3 instead of 192×64×5×5)"):
+        Lpips(path)
 
 
 def test_nothing_in_the_file_is_run(tmp_path):
     torch.save(Attack(tmp_path / "made"), tmp_path / "file.pth")
 
-    assert refused(tmp_path / "file.pth") == "file.pth needs posix.mkdir to be loaded, which can run code"
+    with refused(tmp_path / "file.pth", "posix.mkdir"):
+        Lpips(tmp_path / "file.pth")
     assert not (tmp_path / "made").exists()

@@ -7,21 +7,22 @@ from pathlib import Path
 
 import pytest
 from dailies import files, manifest
-from dailies.errors import PromotionError, StoreError
+from dailies.errors import DailiesError, PromotionError, StoreError
 from helpers.json_files import strict_json
 from helpers.publishing import measure, promoted, version
+from helpers.raising import check
 from helpers.studio import Studio
 from helpers.weights import grey_checkpoint
 
 
-def refusal(studio: Studio, **changes) -> str:
-    """Give the text of a refusal; the store is as it was."""
+def refusal(studio: Studio, **changes) -> DailiesError:
+    """Return the error of a promotion that is refused; the store is as it was."""
     before = (studio.root / "mlflow.db").read_bytes()
     with pytest.raises((PromotionError, StoreError)) as error:
         promoted(studio, **changes)
     assert (studio.root / "mlflow.db").read_bytes() == before
     assert not list(studio.state.glob("promoting-*"))
-    return str(error.value)
+    return error.value
 
 
 def numbers(studio: Studio, name: str = "denoiser") -> list[int]:
@@ -111,12 +112,8 @@ def test_the_same_file_name_with_other_weights_is_another_version(rendered: Stud
     promoted(rendered)
     rendered.log_checkpoint(rendered.runs["dark"], grey_checkpoint(0.3))
 
-    text = refusal(rendered)
-    assert text.startswith(
-        f"the artifact of {rendered.folder(rendered.runs['dark']).name} in the store is another than "
-    )
-    assert "(sha256 " in text
-    assert text.endswith("run snakemake, look at its frames again, and promote it then")
+    folder = rendered.folder(rendered.runs["dark"]).name
+    check(refusal(rendered), "publish.artifact_changed", folder, "(sha256 ", "run snakemake")
 
     rendered.snakemake()
     assert promoted(rendered).endswith("is now version 2 of denoiser, and @champion, which was version 1 before.")
@@ -126,7 +123,7 @@ def test_what_is_missing_is_said_at_once(rendered: Studio):
     there = ", ".join(sorted(rendered.folder(rendered.runs[name]).name for name in ("dark", "light", "middle")))
     how = "snakemake promote --config model=<folder> registered_model=<name> alias=<alias>; the models here: " + there
 
-    assert refusal(rendered, alias=None) == f"promote needs alias: {how}"
+    check(refusal(rendered, alias=None), "publish.incomplete_request", "promote needs alias: ", there)
     printed = rendered.snakemake("promote", "--dry-run", expect=1)
     assert f"dailies: promote needs model and registered_model and alias: {how}\n" in printed
     assert "Traceback" not in printed
@@ -138,13 +135,10 @@ def test_a_model_that_is_not_just_one_is_refused(rendered: Studio):
     shutil.copytree(rendered.output / folders[0], rendered.output / twin)
     shutil.copytree(rendered.output / folders[1], rendered.output / f"{folders[1]}_2")
 
-    assert refusal(rendered, model="dark") == (
-        f"model is dark, and 2 folders begin so: {folders[0]}, {twin}; write more of its name"
-    )
-    assert refusal(rendered, model="nobody").startswith(
-        f"model is nobody, which is no rendered model in {rendered.output}; the models there: {folders[0]}, "
-    )
-    assert "which is no rendered model in" in refusal(rendered, model="/")
+    check(refusal(rendered, model="dark"), "publish.ambiguous_model", "dark", f"{folders[0]}, {twin}")
+    there = (str(rendered.output), f"{folders[0]}, ")
+    check(refusal(rendered, model="nobody"), "publish.unknown_model", "nobody", *there)
+    check(refusal(rendered, model="/"), "publish.unknown_model")
     assert promoted(rendered, folders[1]).startswith(f"{folders[1]} is now version 1")  # whole, it names itself
 
 
@@ -153,9 +147,7 @@ def test_a_failed_model_is_refused(rendered: Studio):
     about = strict_json(path)
     files.write_json(path, about | {"render": about["render"] | {"status": "load_failed", "error": "no network"}})
 
-    assert refusal(rendered) == (
-        f"{path.parent.name} cannot be promoted, for it was not rendered: load_failed: no network"
-    )
+    check(refusal(rendered), "publish.not_rendered", path.parent.name, "load_failed", "no network")
 
 
 @pytest.mark.parametrize("harm", ["lost", "cut", "other sequence"])
@@ -171,50 +163,43 @@ def test_a_model_whose_frames_are_not_those_that_were_rendered_is_refused(render
         shot["frames"][0]["sha256"] = "0" * 64
         files.write_json(sequence, shot | {"digest": "0" * 64})
 
-    assert refusal(rendered) == (
-        f"the frames of {folder.name} are not all there as they were rendered over this sequence: "
-        "run snakemake, look at them again, and promote it then"
-    )
+    check(refusal(rendered), "publish.frames_changed", folder.name, "run snakemake")
 
 
 def test_a_model_without_its_records_or_artifact_is_refused(rendered: Studio):
     name = rendered.folder(rendered.runs["dark"]).name
     next((rendered.root / "artifacts" / rendered.runs["dark"]).rglob("*.pth")).unlink()
-    assert refusal(rendered).startswith(f"{name} cannot be promoted: checkpoints/best_model_unet.pth is no longer in ")
+    check(refusal(rendered), "publish.artifact_unavailable", name, "checkpoints/best_model_unet.pth")
 
     shutil.rmtree(rendered.state / "models")
-    assert refusal(rendered) == (
-        "nothing is known any more of where " + name + " comes from: run snakemake, then promote it"
-    )
+    check(refusal(rendered), "publish.unknown_origin", name, "run snakemake")
 
 
 def test_a_deleted_run_is_refused(rendered: Studio):
     rendered.client.delete_run(rendered.runs["dark"])
 
-    assert refusal(rendered).endswith(": restore it, or choose another")
+    check(refusal(rendered), "publish.run_deleted", rendered.runs["dark"])
 
 
 @pytest.mark.parametrize(
-    ("changes", "text"),
+    ("changes", "code", "names"),
     [
-        ({"alias": "Latest"}, "alias is 'Latest'; allowed: letters, digits, "),
-        ({"alias": "v3"}, "but not latest or v1, which MLflow keeps to itself"),
-        ({"alias": "a b"}, "alias is 'a b'; allowed: "),
-        ({"name": "a/b"}, "registered_model is 'a/b'; allowed: a name without '/' and ':'"),
-        ({"name": "n" * 251}, "of at most 250 characters"),
+        ({"alias": "Latest"}, "publish.bad_alias", "'Latest'"),
+        ({"alias": "v3"}, "publish.bad_alias", "latest or v1"),
+        ({"alias": "a b"}, "publish.bad_alias", "'a b'"),
+        ({"name": "a/b"}, "publish.bad_registered_model", "'a/b'"),
+        ({"name": "n" * 251}, "publish.bad_registered_model", "250 characters"),
     ],
 )
-def test_names_that_mlflow_does_not_accept_are_refused(rendered: Studio, changes: dict, text: str):
-    assert text in refusal(rendered, **changes)
+def test_names_that_mlflow_does_not_accept_are_refused(rendered: Studio, changes: dict, code: str, names: str):
+    check(refusal(rendered, **changes), code, names)
 
 
 def test_a_read_only_store_is_refused(rendered: Studio):
     database = rendered.root / "mlflow.db"
     database.chmod(0o444)
 
-    assert refusal(rendered) == (
-        f"the MLflow store {database} is read-only for you: get the right to write to it, or leave it be"
-    )
+    check(refusal(rendered), "store.read_only", str(database))
 
 
 def test_a_store_of_another_mlflow_is_not_upgraded(rendered: Studio):
@@ -226,20 +211,17 @@ def test_a_store_of_another_mlflow_is_not_upgraded(rendered: Studio):
             connection.commit()
 
     of("451aebb31d03")
-    assert refusal(rendered) == (
-        f"{database} is of an older MLflow: writing to it would upgrade it, and the older one could not open it any "
-        f"more; upgrade it yourself (mlflow db upgrade sqlite:///{database}), or set mlflow_uri to the server that "
-        "uses it"
-    )
+    advice = (f"mlflow db upgrade sqlite:///{database}", "mlflow_uri")
+    check(refusal(rendered), "store.older_format", str(database), *advice)
     of("ffffffffffff")
-    assert refusal(rendered) == f"{database} was made by a newer MLflow than the one installed here: install that one"
+    check(refusal(rendered), "store.newer_format", str(database))
 
 
 def test_a_locked_store_says_so(rendered: Studio, monkeypatch):
     monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE", "1")
     with closing(sqlite3.connect(rendered.root / "mlflow.db")) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert "database is locked" in refusal(rendered)
+        assert "database is locked" in str(refusal(rendered))
 
 
 def test_frames_in_place_are_told_by_the_last_line(tmp_path: Path):

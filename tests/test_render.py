@@ -27,6 +27,7 @@ from helpers.frame_files import written
 from helpers.images import read_frame, write_frame, write_video
 from helpers.json_files import strict_json
 from helpers.program_files import onnx_images
+from helpers.raising import refused as expect_refusal
 from helpers.weights import LOADING, grey, grey_checkpoint
 from PIL import Image
 from torch import nn
@@ -577,7 +578,7 @@ def test_a_first_frame_that_cannot_be_read_is_a_result_in_every_precision(site, 
     outcome = site.render(settings=BF16)
 
     assert outcome["status"] == "error"
-    assert outcome["error"].startswith(f"frame {NAMES[0]} has changed since the sequence was read; run again")
+    assert outcome["error"].startswith(f"frame {NAMES[0]} has changed")
     assert outcome["model"]["architecture"] == "test"
 
 
@@ -652,7 +653,7 @@ def test_a_model_that_does_not_load_is_a_result(site, caplog):
     outcome = site.render()
 
     assert outcome["status"] == "load_failed"
-    assert outcome["error"].startswith("best.pth holds a dict with the keys 'epoch', and no weights: ")
+    assert outcome["error"].startswith("best.pth holds a dict with the keys 'epoch'")
     assert outcome["model"] == {}
     assert caplog.messages[-1] == f"load_failed: {outcome['error']}"
 
@@ -725,12 +726,13 @@ def test_out_of_memory_for_good_names_the_frame_and_what_to_change(site, network
 
     outcome = site.render(settings=SETTINGS | {"tiled": False})
 
-    assert outcome["error"] == f"out of memory on cpu (tiled must be auto or true) at frame {NAMES[1]}"
+    assert outcome["error"].startswith("out of memory on cpu (tiled ")
+    assert outcome["error"].endswith(f" at frame {NAMES[1]}")
     assert list(site.written()) == NAMES[:1]
 
 
 def test_a_missing_device_is_no_fault_of_the_model(site):
-    with pytest.raises(RenderError, match=r"device is cuda:99, but torch"):
+    with expect_refusal(RenderError, "device.not_in_torch", "cuda:99"):
         site.render(device="cuda:99")
 
     assert not site.job.state.exists()
@@ -742,7 +744,7 @@ def test_an_input_frame_that_changed_meanwhile_is_refused(site, network):
     outcome = site.render()
 
     assert outcome["status"] == "error"
-    assert outcome["error"].startswith(f"frame {NAMES[2]} has changed since the sequence was read; run again")
+    assert outcome["error"].startswith(f"frame {NAMES[2]} has changed")
     assert list(site.written()) == NAMES[:2]
 
 
@@ -1137,10 +1139,7 @@ def test_a_pickle_does_not_load_for_others(site, trust):
     outcome = site.render(trust_code=trust)
 
     assert outcome["status"] == "load_failed"
-    assert outcome["error"] == (
-        f"best.pth needs {os.getcwd.__module__}.getcwd to be loaded, which can run code; "
-        "set trust_code, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
-    )
+    assert outcome["error"].startswith(f"best.pth needs {os.getcwd.__module__}.getcwd ")
 
 
 def test_a_run_tells_what_its_network_is_built_from(site):
@@ -1292,11 +1291,9 @@ def test_another_output_renders_all_frames_again(site, use):
     chosen = site.render()
 
     assert refused["status"] == "load_failed"
-    assert refused["error"].startswith("the network answers 2 images, 0 (1×3×96×160), 1 (1×3×96×160); set output in")
-    assert (
-        "Of the first frame, 0 is the nearest to the input; the mean differences from it, of 255: 0 by 0.0"
-        in (refused["error"])
-    )
+    assert "2 images, 0 (1×3×96×160), 1 (1×3×96×160); set output" in refused["error"]
+    assert "0 is the nearest" in refused["error"]
+    assert "0 by 0.0" in refused["error"]
     assert (chosen["status"], chosen["model"]["signature"]["output"]) == ("success", "1")
     assert site.rendered_again(before) == NAMES
     np.testing.assert_array_equal(list(site.pixels().values()), inverted(site))
@@ -1337,8 +1334,8 @@ def test_the_outputs_of_onnx_are_chosen_by_name(site):
     refused = site.render()
     chosen = site.render(loading=LOADING | {"signatures": {"model": {"output": "final"}}})
 
-    assert refused["error"].startswith("the network answers 2 images, stage (1×3×96×160), final (1×3×96×160); set")
-    assert "stage is the nearest to the input" in refused["error"]
+    assert refused["error"].startswith("the network answers 2 images, stage (1×3×96×160), final (1×3×96×160)")
+    assert "stage is the nearest" in refused["error"]
     assert chosen["status"] == "success"
     assert "part ['final'] of the network's answer is used" in chosen["model"]["notes"]
     np.testing.assert_array_equal(list(site.pixels().values()), inverted(site))

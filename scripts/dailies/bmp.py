@@ -84,7 +84,7 @@ def layout_of(data: bytes, name: str) -> Layout:
         if size not in HEADERS:
             raise SequenceError(
                 "frame.unknown_header",
-                f"frame {name} cannot be read: its header of {size} bytes is of no known version",
+                f"frame {name} cannot be read: its header of {size} bytes is not of a known version",
             )
         short = size in {CORE, OS2_SHORT}
         kind = {CORE: "<HHHH", OS2_SHORT: "<IIHH"}.get(size, "<iiHH")
@@ -107,9 +107,7 @@ def layout_of(data: bytes, name: str) -> Layout:
     if width <= 0 or not height or width * abs(height) * 4 > LARGEST:
         raise SequenceError("frame.impossible_size", f"frame {name} cannot be read: its size is {width}×{abs(height)}")
     if bits in USUAL_MASKS and not _are_fields([*masks[:3], *[masks[3]] * bool(masks[3])]):
-        raise SequenceError(
-            "frame.bad_masks", f"frame {name} cannot be read: the bits of its colours are not apart, in one piece each"
-        )
+        raise SequenceError("frame.bad_masks", f"frame {name} cannot be read: its colour masks overlap or have gaps")
     return Layout(
         size=size,
         start=start,

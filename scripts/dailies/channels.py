@@ -296,7 +296,7 @@ def depth_of(spec: oiio.ImageSpec, channels: Channels, name: str) -> np.dtype:
     photometric = spec.get_int_attribute("tiff:PhotometricInterpretation", -1)
     if photometric in RAW:
         raise SequenceError(
-            "frame.not_a_picture", f"frame {name} is a TIFF that holds {RAW[photometric]}, which is no picture"
+            "frame.not_a_picture", f"frame {name} is a TIFF that holds {RAW[photometric]}, which is not a picture"
         )
     bits, whole = spec.get_int_attribute("oiio:BitsPerSample"), 8 * spec.format.basesize()
     depths = DEPTHS | INTEGERS if photometric >= 0 and bits == whole else DEPTHS

@@ -157,7 +157,8 @@ def _read_file(path: Path, *, trusted: bool) -> Checkpoint | nn.Module:
                 "model.needs_permission", f"{file} needs {listed(names)} to be loaded, which can run code; {TRUST}"
             )
         raise UnknownKind(
-            "model.no_tensors", f"{file} holds {described(found)}, and no weights: no dict of tensors at any depth"
+            "model.no_tensors",
+            f"{file} holds {described(found)}, but no weights: it has no dict of tensors at any depth",
         )
     _refuse_hollow(held, file)
     outer = inert.plain({k: value for k, value in _entries(found).items() if not _is_state(k, value)})
@@ -361,7 +362,7 @@ def _all_parts(path: Path, part: re.Match[str]) -> list[str]:
     if count > MOST_PARTS:
         raise LoadError(
             "model.too_many_parts",
-            f"{shown(path.name)} is one of {count} files; a model of more than {MOST_PARTS} is not read",
+            f"{shown(path.name)} is one of {count} files; a model of more than {MOST_PARTS} files is not supported",
         )
     before, after = path.name[: part.start(1)], path.name[part.end(1) :]
     return [f"{before}{number:0{digits}}{after}" for number in range(1, count + 1)]
@@ -380,14 +381,15 @@ def _sharded(path: Path, parts: Sequence[str], *, trusted: bool) -> Checkpoint:
     if missing := [part for part in parts if not (path.parent / part).is_file()]:
         raise LoadError(
             "model.missing_parts",
-            f"{file} is of {len(parts)} files, of which {len(missing)} are missing: {listed(missing)}",
+            f"{len(missing)} of the {len(parts)} files of {file} are missing: {listed(missing)}",
         )
     state: dict[str, Tensor] = {}
     for part in parts:
         read = _read_file(path.parent / part, trusted=trusted)
         if not isinstance(read, Checkpoint):
             raise LoadError(
-                "model.part_is_network", f"{shown(part)}, one of several files, holds a whole network and no weights"
+                "model.part_is_network",
+                f"{shown(part)}, one of several files, holds a whole network instead of weights",
             )
         state |= read.groups[0].tensors if read.groups else {}
     config, config_from = _config({}, _beside(path))
@@ -420,8 +422,9 @@ def unpickled(path: Path, *, trusted: bool = False) -> tuple[Any, tuple[str, ...
         reading = inert.read(path)
     except inert.NotWrittenByTorch as error:
         damage = seen(path)
-        kind = "damaged" if damage in {EMPTY, CUT_SHORT} else "not a checkpoint that torch wrote"
-        raise UnknownKind("model.not_a_checkpoint", f"{file} is {kind}{damage}") from error
+        if damage in {EMPTY, CUT_SHORT}:
+            raise UnknownKind("model.damaged", f"{file} is damaged{damage}") from error
+        raise UnknownKind("model.not_a_checkpoint", f"{file} is not a checkpoint that torch wrote{damage}") from error
     except inert.Damaged as error:
         raise UnknownKind("model.damaged", f"{file} is damaged{seen(path) or f': {shown(str(error))}'}") from error
     if not trusted:

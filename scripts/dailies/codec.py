@@ -235,14 +235,16 @@ def _verify(path: Path, layers: np.ndarray, spec: oiio.ImageSpec, *, whole: bool
     config.attribute("oiio:UnassociatedAlpha", 1)
     file = oiio.ImageInput.open(str(path), config)
     if file is None:
-        raise RenderError("output.unreadable", f"{written} cannot be read again: {_complaint(oiio)}")
+        raise RenderError("output.unreadable", f"{written} cannot be read back: {_complaint(oiio)}")
     try:
         found, wanted = _contents(file.spec()), _contents(spec)
         if found != wanted:
-            raise RenderError("output.wrong_layout", f"{written} holds {_in_words(found)}, and not {_in_words(wanted)}")
+            raise RenderError(
+                "output.wrong_layout", f"{written} holds {_in_words(found)} instead of {_in_words(wanted)}"
+            )
         _verify_values(file, layers, spec, start=0 if whole else len(layers) - 1, written=written)
         if file.seek_subimage(0, 1) or file.seek_subimage(1, 0):
-            raise RenderError("output.several_pictures", f"{written} holds several pictures, and not one")
+            raise RenderError("output.several_pictures", f"{written} holds several pictures instead of one")
     finally:
         file.close()
 
@@ -268,7 +270,7 @@ def _verify_values(
     storage = "float" if layers.dtype.kind == "f" else str(layers.dtype)
     again = file.read_scanlines(0, 0, top, top + len(layers), 0, 0, spec.nchannels, storage)
     if again is None or file.has_error:
-        raise RenderError("output.unreadable", f"{written} cannot be read again: {_complaint(file)}")
+        raise RenderError("output.unreadable", f"{written} cannot be read back: {_complaint(file)}")
     again = again.reshape(layers.shape)
     for index, (name, kind) in enumerate(zip(spec.channelnames, formats, strict=True)):
         plane, found = layers[:, :, index], again[:, :, order.index(name)]
@@ -280,7 +282,7 @@ def _verify_values(
             row, column = np.argwhere(wrong)[0]
             raise RenderError(
                 "output.wrong_values",
-                f"{written} holds other values than were rendered: channel {name} "
+                f"{written} does not hold the values that were rendered: channel {name} "
                 f"is {found[row, column]} and not {meant[row, column]} at {column}, {start + row}",
             )
 

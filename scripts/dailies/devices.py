@@ -54,7 +54,7 @@ def refuse_missing(device: str) -> None:
     if _torch_build() == "cpu":
         raise ConfigError(
             "device.torch_without_cuda",
-            f"device is {device}, but the torch that is installed is built for the CPU only; "
+            f"device is {device}, but the installed torch is built for the CPU only; "
             "set device to auto or cpu, or install a torch for CUDA",
         )
 

@@ -149,7 +149,7 @@ def _indexed(path: Path, shown: str) -> set[str]:
         names = set()
     if not names:
         raise ArtifactDamaged(
-            "artifact.bad_index", f"{shown} is no index of a model in several files: it has no weight_map of names"
+            "artifact.bad_index", f"{shown} is not the index of a model in several files: it has no weight_map"
         )
     return names
 

@@ -125,8 +125,8 @@ class _Book:
         if experiment is not None and experiment.lifecycle_stage != "active":
             raise StoreError(
                 "publish.experiment_deleted",
-                f"experiment '{clean(name)}', where evaluations go, was deleted from {self._ledger.name}: restore it "
-                "(mlflow experiments restore), or write_back=false",
+                f"experiment '{clean(name)}', where evaluations go, was deleted from {self._ledger.name}; restore it "
+                "(mlflow experiments restore), or set write_back=false",
             )
         if experiment is not None:
             return experiment.experiment_id

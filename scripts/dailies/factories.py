@@ -334,7 +334,7 @@ def _recognised(checkpoint: Checkpoint) -> Built | None:
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise LoadError(
             "model.needs_several_images",
-            f"{checkpoint.file} is a {descriptor.architecture.name}, which needs more than one image",
+            f"{checkpoint.file} is a {descriptor.architecture.name}, which takes more than one image",
         )
     descriptor.model.float().eval().requires_grad_(False)
     needs = descriptor.size_requirements

@@ -226,7 +226,7 @@ def _verify_png(data: bytes, layers: np.ndarray) -> None:
     if found != wanted or not data.endswith(png.chunk("IEND")):
         raise RenderError(
             "output.wrong_layout",
-            f"the png file that was written holds {found}, and not {wanted} (width, height, bits, colour type)",
+            f"the png file that was written holds {found} instead of {wanted} (width, height, bits, colour type)",
         )
 
 

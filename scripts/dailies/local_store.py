@@ -95,7 +95,7 @@ def _refuse_read_only(path: Path) -> None:
     if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         raise StoreError(
             "store.read_only",
-            f"the MLflow store {path} is read-only for you: get the right to write to it, or leave it be",
+            f"the MLflow store {path} is read-only for you; get permission to write to it",
         )
 
 
@@ -155,7 +155,7 @@ def _migrations() -> "ScriptDirectory":
 def _refuse_newer(path: Path, revision: str) -> None:
     if revision not in {script.revision for script in _migrations().walk_revisions()}:
         raise StoreError(
-            "store.newer_format", f"{path} was made by a newer MLflow than the one installed here: install that one"
+            "store.newer_format", f"{path} was made by a newer MLflow than the one installed here; install that version"
         )
 
 

@@ -233,7 +233,9 @@ def _flavored(folder: Path) -> tuple[Path, list[Path]]:
         flavors = yaml.safe_load((folder / MLMODEL).read_bytes())["flavors"]
         found = next(((each, flavors[each]) for each in FLAVORS if isinstance(flavors.get(each), Mapping)), None)
     except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise LoadError("model.bad_mlmodel", f"{name} is no MLflow model: its {MLMODEL} file cannot be read") from error
+        raise LoadError(
+            "model.bad_mlmodel", f"{name} is not an MLflow model: its {MLMODEL} file cannot be read"
+        ) from error
     if found is None:
         known = " and ".join(FLAVORS)
         raise LoadError(

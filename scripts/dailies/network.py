@@ -262,7 +262,7 @@ class Network:
         scale = answer.shape[2] // size[0]
         if answer.shape[1] not in COLOURS or answer.shape[2:] != tuple(side * scale for side in size) or not scale:
             raise Unfit(
-                "model.answer_without_frame", f"the network answered {_shape(answer)} to {asked}: that is no frame"
+                "model.answer_without_frame", f"the network answered {_shape(answer)} to {asked}, which is not a frame"
             )
         return answer
 
@@ -279,9 +279,10 @@ class Network:
         if signature.colours == 4 and answer.shape[1] != 4:
             raise LoadError(
                 "model.fourth_channel_not_alpha",
-                f"the network takes {signature.channels} channels and answers {answer.shape[1]}, so its fourth is "
-                "hardly alpha; set extra_channels in signatures, or the run's tag dailies.extra_channels, to the "
-                "constants that it is to get after the three colours, such as [0.06] for a level of noise",
+                f"the network takes {signature.channels} channels and answers {answer.shape[1]}, so its fourth "
+                "channel is probably not alpha; set extra_channels in signatures, or the run's tag "
+                "dailies.extra_channels, to the constants that it takes after the three colours, such as [0.06] for a "
+                "noise level",
             )
         if not bool(torch.isfinite(answer).all()):
             log.warning("the network's answer to a grey ramp is not finite")
@@ -478,7 +479,7 @@ def _called(name: str, parts: list[Part], result: Any) -> Part:
         return found
     raise LoadError(
         "model.no_such_output",
-        f"output is {clean(name)!r}, which the network does not answer; it answers {few(map(str, parts))}",
+        f"output is {clean(name)!r}, which the network does not return; it returns {few(map(str, parts))}",
     )
 
 

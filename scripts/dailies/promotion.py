@@ -81,13 +81,13 @@ def decided(settings: "Settings", layout: Layout) -> Decision:
     if render["status"] != "success":
         raise PromotionError(
             "publish.not_rendered",
-            f"{model} cannot be promoted, for it was not rendered: {render['status']}: {clean(render['error'])}",
+            f"{model} cannot be promoted because it was not rendered: {render['status']}: {clean(render['error'])}",
         )
     record = layout.record(model)
     if not (record.is_file() and layout.sequence.is_file()):
         raise PromotionError(
             "publish.unknown_origin",
-            f"nothing is known any more of where {model} comes from: run snakemake, then promote it",
+            f"the record of where {model} comes from is missing; run snakemake, then promote it",
         )
     found = files.read_json(record)
     return Decision(
@@ -120,7 +120,7 @@ def _refuse_names(registered_model: str, alias: str) -> None:
         raise PromotionError(
             "publish.bad_alias",
             f"alias is {clean(alias)[:80]!r}; allowed: letters, digits, '_', '.' and '-', such as champion, "
-            "but not latest or v1, which MLflow keeps to itself",
+            "but not latest or v1, which MLflow reserves",
         )
 
 
@@ -134,7 +134,7 @@ def _chosen(asked: str, there: list[str], output_dir: Path) -> str:
         raise PromotionError(
             "publish.ambiguous_model",
             f"model is {clean(asked)}, and {len(fitting)} folders begin so: {few(fitting, NAMED)}; "
-            "write more of its name",
+            "give more of its name",
         )
     raise PromotionError(
         "publish.unknown_model",
@@ -278,7 +278,7 @@ def _source(ledger: Ledger, decision: Decision) -> tuple[str | None, str]:
     if run is None or run.deleted:
         raise PromotionError(
             "publish.run_deleted",
-            f"run {decision.run_id} of {decision.model} was deleted from {ledger.name}: restore it, or choose another",
+            f"run {decision.run_id} of {decision.model} was deleted from {ledger.name}; restore it, or choose another",
         )
     path = f"/{artifact.path}" if artifact.path else ""
     return None, f"runs:/{run.run_id}{path}" if artifact.uri == run.artifact_uri else f"{artifact.uri}{path}"

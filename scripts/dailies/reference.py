@@ -207,21 +207,21 @@ def _paired(asked: Asked, shot: sequence.Sequence, names: Sequence[str]) -> Pair
     if pairs.several:
         raise SequenceError(
             "reference.ambiguous",
-            f"no frame can be paired with reference_dir {asked.place}, for those that match could be paired in several "
-            f"ways; set reference_name to decide: {_doubtful(pairs)}",
+            f"no frame can be paired with reference_dir {asked.place}, because those that match could be paired in "
+            f"several ways; set reference_name to decide: {_doubtful(pairs)}",
         )
     there = f"there are {few(names, FIRST)}"
     if asked.template is not None:
         wanted = pairing.expected(asked.template, frames, asked.offset)
         raise SequenceError(
             "reference.name_matches_nothing",
-            f"reference_name {asked.template!r} names no file of reference_dir {asked.place}: {there}, and looked for "
+            f"reference_name {asked.template!r} names no file of reference_dir {asked.place}: {there}, but looked for "
             f"were {few(wanted, FIRST)}; correct reference_name",
         )
     shift = f", each {asked.offset} frames later (reference_offset)" if asked.offset else ""
     raise SequenceError(
         "reference.nothing_paired",
-        f"no frame of reference_dir {asked.place} belongs to a frame of the sequence: {there}, and wanted are "
+        f"no frame of reference_dir {asked.place} belongs to a frame of the sequence: {there}, but wanted are "
         f"{few(frames, FIRST)}{shift}; {_advice(asked, frames, names)}, or set reference_dir to none",
     )
 
@@ -266,7 +266,7 @@ def _refuse_template(asked: Asked) -> None:
         raise SequenceError(
             "reference.name_for_video",
             f"reference_name {asked.template!r} names files, but reference_dir {asked.place} is a video, whose frames "
-            "are paired by number; take reference_name out, and set reference_offset if both do not begin together",
+            "are paired by number; remove reference_name, and set reference_offset if both do not begin together",
         )
 
 
@@ -280,7 +280,7 @@ def _listed(asked: Asked) -> list[str]:
         raise SequenceError("reference.missing", f"reference_dir {folder} does not exist; {advice}") from None
     except NotADirectoryError:
         raise SequenceError(
-            "reference.not_a_folder", f"reference_dir {folder} is a file and no video ({' '.join(VIDEOS)}); {advice}"
+            "reference.not_a_folder", f"reference_dir {folder} is a file but not a video ({' '.join(VIDEOS)}); {advice}"
         ) from None
     except OSError as error:
         raise SequenceError(

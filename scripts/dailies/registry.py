@@ -138,7 +138,7 @@ def _logged_model(store: TrackingStore, version: Version, model_id: str) -> Any:
             raise
         raise StoreError(
             "registry.logged_model_missing",
-            f"{version} is made of the logged model {clean(model_id)}, which is not in {store.name}; "
+            f"{version} was created from the logged model {clean(model_id)}, which is not in {store.name}; "
             f"name another version; {_existing(store, version.name)}",
         ) from error
 
@@ -152,7 +152,7 @@ def _run(store: TrackingStore, version: Version, run_id: str) -> Run:
     elif run_id:
         what = f"of run {clean(run_id)[:64]}, which is not in {store.name}; name another version"
     else:
-        what = "of no run, so nothing is known of it; register it from a run or a logged model"
+        what = "of no run, so its origin is unknown; register it from a run or a logged model"
     raise StoreError("registry.version_unusable", f"{version} is {what}; {_existing(store, version.name)}")
 
 

@@ -195,7 +195,7 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
     except NotADirectoryError:
         raise SequenceError(
             "sequence.not_a_folder",
-            f"input_dir {input_dir} is a file and no video ({' '.join(VIDEOS)}); "
+            f"input_dir {input_dir} is a file but not a video ({' '.join(VIDEOS)}); "
             "set input_dir to the folder of your frames, or to a video",
         ) from None
     except OSError as error:
@@ -411,7 +411,7 @@ def _refuse_clashes(names: list[str]) -> None:
         )
         raise SequenceError(
             "sequence.name_collision",
-            f"several frames would be rendered to one name: {listed}. Rename or remove all but one of each",
+            f"several frames would be rendered to the same name: {listed}. Rename or remove all but one of each",
         )
 
 

@@ -171,7 +171,7 @@ def _read(key: str, value: Any, where: str) -> Any:
     if key not in FIELDS:
         raise LoadError(
             "model.unknown_signature_key",
-            f"{where} says {clean(key)[:60]}, which is no part of a signature; there are: {', '.join(FIELDS)}",
+            f"{where} sets {clean(key)[:60]}, which is not part of a signature; its keys: {', '.join(FIELDS)}",
         )
     allowed, read = FIELDS[key]
     try:
@@ -276,7 +276,8 @@ def _check(merged: Signature) -> None:
         if merged.colours in COLOURS and not len(merged.mean) == len(merged.std) == merged.colours:
             raise LoadError(
                 "model.wrong_mean_length",
-                f"mean has {len(merged.mean)} and std {len(merged.std)} numbers, the network {merged.colours} channels",
+                f"mean has {len(merged.mean)} numbers and std has {len(merged.std)}, but the network takes "
+                f"{merged.colours} channels",
             )
         if min(merged.std) <= 0:
             raise LoadError("model.bad_std", "std must be above 0 in every channel")

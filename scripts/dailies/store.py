@@ -83,7 +83,9 @@ class TrackingStore:
             if self._remote:
                 connection.knock(uri, self.name)
         except ValueError as error:  # urllib's, or urllib3's, which requests lets through
-            raise StoreError("store.bad_address", f"{self.name} is no address ({error}); correct mlflow_uri") from None
+            raise StoreError(
+                "store.bad_address", f"{self.name} is not a valid address ({error}); correct mlflow_uri"
+            ) from None
         self.locations = Locations(uri if self._remote else None, allowed_schemes, dict(artifact_remap or {}))
         if not self._remote:
             _refuse_missing(uri)
@@ -142,7 +144,7 @@ class TrackingStore:
             if error_code(error) == "INVALID_PARAMETER_VALUE":
                 asked = {"filter": filter_string, "order_by": order_by}
                 given = " or ".join(f"{key} {clean(value)}" for key, value in asked.items() if value)
-                raise StoreError("store.bad_search", f"{given} is not accepted. {error}") from error
+                raise StoreError("store.bad_search", f"MLflow does not accept {given}. {error}") from error
             if "start_time cannot be None" not in str(error) and "too many 500" not in str(error):
                 raise
         # MLflow 3.17 breaks off a whole search over one run without a start time, on a server with status 500
@@ -293,7 +295,7 @@ class TrackingStore:
         if link := next((part for part in _steps(source, path) if part.is_symlink()), None):
             raise StoreError(
                 "artifact.symbolic_link",
-                f"{clean(str(link))} is a symbolic link, which is not followed; log the file itself",
+                f"{clean(str(link))} is a symbolic link, and links are not followed; log the file itself",
             )
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -442,7 +444,7 @@ def _refuse_missing(uri: str) -> None:
     if not (file or folder):
         raise StoreError(
             "store.unsupported_uri",
-            f"{redacted(uri)} cannot be opened without changing it: set mlflow_uri to the http(s):// address of an "
+            f"{redacted(uri)} cannot be opened without changing it; set mlflow_uri to the http(s):// address of an "
             "MLflow server, to sqlite:/// and a file, or to a folder",
         )
     if not (file.is_file() if file else folder.is_dir()):

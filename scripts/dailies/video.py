@@ -334,8 +334,8 @@ def _frames(
         if shown is not None:
             end = max(end, shown + (packet.duration or longest))
     if not begins and count < packets:
-        lost = f"{packets - count} of its {packets} frames need one that is not there"
-        raise SequenceError("video.no_beginning", f"video {path.name} lacks its beginning: {lost}")
+        lost = f"{packets - count} of its {packets} frames depend on a frame that is not there"
+        raise SequenceError("video.no_beginning", f"video {path.name} is missing its beginning: {lost}")
     if 0 < packets - count < count and stream.codec_context.name in LEADING:
         lost = f"{packets - count} of its {packets} frames need one before its beginning"
         log.warning("%s begins within what it was cut from: %s, and are left out", path.name, lost)

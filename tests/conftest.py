@@ -88,8 +88,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def studio(tmp_path: Path, blank_store: Path) -> Studio:
-    """An empty studio with a local sqlite store."""
-    return Studio(tmp_path, blank=blank_store)
+    """An empty studio with a local sqlite store, which makes no page."""
+    studio = Studio(tmp_path, blank=blank_store)
+    studio.config["compare"] = False
+    return studio
 
 
 @pytest.fixture(scope="session")
@@ -115,11 +117,20 @@ def rendered_once(tmp_path_factory: pytest.TempPathFactory, blank_store: Path) -
 def rendered(rendered_once: tuple[Studio, Path]) -> Iterator[Studio]:
     """A studio with the models dark, middle and light, each rendered over four frames, and a run without a model.
 
-    Every test finds it as if it were the first: files, times and store are put back, at the same paths.
+    Every test finds it as if it were the first: files, times and store are put back, at the same paths. Further
+    invocations leave the page as it is; tests of the page use ``compared``.
     """
     studio, copy = rendered_once
     shutil.rmtree(studio.root)
     shutil.copytree(copy, studio.root)
-    runs = dict(studio.runs)
+    runs, config = dict(studio.runs), dict(studio.config)
+    studio.config["compare"] = False
     yield studio
-    studio.runs = runs
+    studio.runs, studio.config = runs, config
+
+
+@pytest.fixture
+def compared(rendered: Studio) -> Studio:
+    """The studio ``rendered``, of which further invocations make the page, too."""
+    rendered.config["compare"] = True
+    return rendered

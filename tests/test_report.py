@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from helpers.requires import lacking
 from helpers.studio import Studio
 
 selenium = pytest.importorskip("selenium", reason="selenium, which drives the browser, is not installed")
@@ -15,27 +16,29 @@ from selenium.common.exceptions import ElementClickInterceptedException, StaleEl
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
+pytestmark = pytest.mark.browser
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
-def test_the_report_shows_leaderboard_and_contact_sheet_without_a_network(rendered: Studio):
-    path = rendered.root / "report.html"
-    reference = {"reference_dir": str(rendered.frames)}
-    rendered.snakemake(**reference)
-    rendered.snakemake("--report", str(path), **reference)
+def test_the_report_shows_leaderboard_and_contact_sheet_without_a_network(compared: Studio):
+    path = compared.root / "report.html"
+    reference = {"reference_dir": str(compared.frames)}
+    compared.snakemake(**reference)
+    compared.snakemake("--report", str(path), **reference)
 
     assert path.stat().st_size < 5_000_000
     if not (CHROMIUM and DRIVER):
-        pytest.skip("chromium and chromedriver are not installed (apt install chromium-driver)")
+        lacking("browser", "chromium and chromedriver are not installed (apt install chromium-driver)")
     with offline_browser() as browser:
         browser.get(path.as_uri())
         said = shown(browser, "Dailies rendered")
         assert (
-            f"Dailies rendered every model of exp over every frame of {rendered.frames} at native resolution." in said
+            f"Dailies rendered every model of exp over every frame of {compared.frames} at native resolution." in said
         )
         assert "open compare/index.html in that folder to see them side by side." in said
         page = browser.find_element(By.PARTIAL_LINK_TEXT, "compare/index.html")
-        assert page.get_attribute("href") == (rendered.output / "compare" / "index.html").as_uri()
+        assert page.get_attribute("href") == (compared.output / "compare" / "index.html").as_uri()
 
         click(browser, By.PARTIAL_LINK_TEXT, "1. Models")
         assert "leaderboard" in shown(browser, "leaderboard")

@@ -116,11 +116,12 @@ def test_a_setting_that_changes_no_pixel_renders_nothing(rendered):
 
 
 def test_a_video_is_rendered_once_and_lost_frames_of_it_are_decoded_again(rendered):
+    rendered.config["run_ids"] = rendered.runs["dark"]
     clip = rendered.root / "clip.mkv"
     write_video(clip, [np.full((6, 8, 3), number, np.uint8) for number in range(3)])
     names = [f"clip_{number:06d}.png" for number in range(3)]
 
-    assert len(jobs(rendered.snakemake(input_dir=str(clip)), "infer")) == 3
+    assert jobs(rendered.snakemake(input_dir=str(clip)), "infer") == only(rendered, "dark")
     assert set(names) <= set(rendered.written(rendered.runs["dark"]))
     assert "Nothing to be done" in rendered.snakemake(input_dir=str(clip))
 
@@ -133,7 +134,7 @@ def test_a_video_is_rendered_once_and_lost_frames_of_it_are_decoded_again(render
 
 
 def test_another_output_format_renders_every_frame_to_it(rendered):
-    rendered.snakemake(output_format="exr")
+    rendered.snakemake(output_format="exr", run_ids=rendered.runs["dark"])
 
     folder = rendered.folder(rendered.runs["dark"])
     assert {path.name for path in folder.glob("*.exr")} == {name.replace(".png", ".exr") for name in NAMES}
@@ -273,7 +274,7 @@ def test_editing_a_loaders_code_renders_its_models_alone_again(studio):
     studio.add_frames(2)
     plain = studio.add_run("plain", grey_checkpoint(0.3))
     exotic = studio.add_run("exotic", b"0.25", path="exotic.ckpt", params={})
-    studio.config |= {"compare": False, "python_path": [str(studio.root)]}
+    studio.config["python_path"] = [str(studio.root)]
     (studio.root / "loaders.py").write_text(LOADER.format(factor=1))
 
     studio.snakemake(expect=1)
@@ -339,37 +340,6 @@ def test_broken_models_fail_alone_and_are_retried(studio):
     assert "dailies: 1 of 4 models failed: endless " in output
 
 
-def test_a_killed_render_resumes_where_it_stopped(studio, tmp_path_factory):
-    studio.config["output_dir"] = str(tmp_path_factory.mktemp("other disk") / "results")
-    studio.add_frames(201, size=(64, 48))
-    killed = studio.add_run("killed", textured_checkpoint(1))
-
-    process = studio.start()
-    while len(list(studio.output.glob("*/*.png"))) < 100:
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.01)
-    kill_group(process)
-    process.stdout.close()
-    manifest = studio.state / "frames" / studio.folder(killed).name / "all.jsonl"
-    done = {json.loads(line)["output"] for line in manifest.read_text().splitlines()[:-1]}
-    before = studio.written(killed)
-    assert 90 < len(done) < 201
-    (studio.folder(killed) / ".frame_000150.png.0123abcd.tmp").write_bytes(b"half a fra")
-
-    undisturbed = studio.add_run("undisturbed", textured_checkpoint(1))
-    studio.snakemake("--unlock")
-    studio.snakemake()
-
-    after = studio.written(killed)
-    kept = {name for name in before if after[name] == before[name]}
-    assert done <= kept
-    assert len(kept - done) <= 1  # the last line of the manifest may have been cut short
-    assert len(manifest.read_text().splitlines()) == 201
-    frames = contents(studio.folder(undisturbed))
-    assert contents(studio.folder(killed)) == frames
-    assert len(set(frames.values())) == 201
-
-
 def test_an_alias_that_moves_renders_only_the_model_it_names_now(rendered):
     dark, middle, light = (rendered.runs[name] for name in LEVELS)
     rendered.client.create_registered_model("net")
@@ -407,26 +377,20 @@ def test_a_frame_that_was_only_touched_downloads_nothing(rendered):
     assert "Nothing to be done" in rendered.snakemake("-n")
 
 
-def test_another_split_renders_nothing(rendered):
-    before = all_written(rendered)
-    frames = {name: contents(rendered.folder(run)) for name, run in rendered.runs.items() if name in LEVELS}
-    figures = rendered.metadata(rendered.runs["dark"])["render"]
+def test_another_split_renders_nothing_and_in_shards_just_what_is_missing_is_rendered(rendered):
+    before, figures = all_written(rendered), rendered.metadata(rendered.runs["dark"])["render"]
+    dark = only(rendered, "dark")[0]
+    frames = contents(rendered.output / dark)
 
-    for shard_frames in (2, 3):
-        output = rendered.snakemake(shard_frames=shard_frames)
+    output = rendered.snakemake(shard_frames=2)
 
-        assert jobs(output, "infer") == [f"{name}/{shard}" for name in only(rendered, *LEVELS) for shard in "12"]
-        assert all_written(rendered) == before
-        assert "Nothing to be done" in rendered.snakemake("-n", shard_frames=shard_frames)
-    assert {name: contents(rendered.folder(run)) for name, run in rendered.runs.items() if name in LEVELS} == frames
+    assert jobs(output, "infer") == [f"{name}/{shard}" for name in only(rendered, *LEVELS) for shard in "12"]
+    assert all_written(rendered) == before
+    assert contents(rendered.output / dark) == frames
     render = rendered.metadata(rendered.runs["dark"])["render"]
     assert (render["status"], render["attempt"], render["frames"]) == ("success", 1, figures["frames"])
+    assert "Nothing to be done" in rendered.snakemake("-n", shard_frames=2)
 
-
-def test_in_shards_just_what_is_missing_is_rendered(rendered):
-    rendered.snakemake(shard_frames=2)
-    before = all_written(rendered)
-    dark = only(rendered, "dark")[0]
     (rendered.output / dark / NAMES[2]).unlink()
 
     output = rendered.snakemake(shard_frames=2)
@@ -449,23 +413,8 @@ def test_in_shards_just_what_is_missing_is_rendered(rendered):
     assert [name for name in NAMES if now[name] != after["dark"][name]] == [NAMES[1]]
 
 
-def test_shards_that_failed_are_retried_and_the_model_says_why(studio):
-    studio.add_frames(4)
-    good, junk = studio.add_run("good", grey_checkpoint(0.3)), studio.add_run("junk", b"junk")
-
-    output = studio.snakemake(expect=1, shard_frames=2)
-
-    assert "dailies: 1 of 2 models failed: junk " in output
-    before = studio.written(good)
-    studio.log_checkpoint(junk, grey_checkpoint(0.1))
-    output = studio.snakemake(shard_frames=2)
-    assert jobs(output, "infer") == [f"{studio.folder(junk).name}/{shard}" for shard in "12"]
-    assert studio.written(good) == before
-    assert studio.levels(junk) == [grey(0.1)] * 4
-    assert [studio.metadata(run)["render"]["attempt"] for run in (good, junk)] == [1, 2]
-
-
-def test_a_killed_shard_resumes_and_all_bytes_are_those_of_a_whole_render(studio):
+def test_a_killed_shard_resumes_and_all_bytes_are_those_of_a_whole_render(studio, tmp_path_factory):
+    studio.config["output_dir"] = str(tmp_path_factory.mktemp("other disk") / "results")
     studio.add_frames(120, size=(64, 48))
     killed = studio.add_run("killed", textured_checkpoint(1))
 
@@ -480,6 +429,7 @@ def test_a_killed_shard_resumes_and_all_bytes_are_those_of_a_whole_render(studio
     done = {json.loads(line)["output"] for line in lines}
     before = studio.written(killed)
     assert 80 < len(done) < 120
+    (studio.folder(killed) / ".frame_000100.png.0123abcd.tmp").write_bytes(b"half a fra")
 
     studio.snakemake("--unlock")
     studio.snakemake(shard_frames=60)

@@ -25,7 +25,7 @@ def test_a_download_runs_beside_a_render_that_has_the_only_core(studio: Studio):
     for name, level in LEVELS.items():
         studio.add_run(name, grey_checkpoint(level))
 
-    output = studio.snakemake("--cores", "1", "--resources", "downloads=1", compare=False)
+    output = studio.snakemake("--cores", "1", "--resources", "downloads=1")
 
     downloads, renders = spans(output, "download"), spans(output, "infer")
     assert len(downloads) == len(renders) == 3
@@ -41,7 +41,7 @@ def test_no_more_models_lie_on_the_disk_than_may(studio: Studio):
     for number in range(5):
         studio.add_run(f"run{number}", grey_checkpoint(number / 10))
 
-    output = studio.snakemake("--cores", "1", compare=False, models_on_disk=2)
+    output = studio.snakemake("--cores", "1", models_on_disk=2)
 
     assert len(jobs(output, "infer")) == 5
     waited = [path.read_text() for path in (studio.output / "logs").glob("download_*.log")]
@@ -61,14 +61,14 @@ def test_weights_that_were_deleted_are_fetched_by_the_next_invocation(rendered: 
     for folder in ("renders", "attempts", "frames"):
         shutil.rmtree(rendered.state / folder / model)
 
-    output = rendered.snakemake(expect=1, compare=False)
+    output = rendered.snakemake(expect=1)
 
     assert f"download_failed: {receipt.parent}/artifact was deleted; the next invocation fetches it again" in output
-    output = rendered.snakemake(compare=False)
+    output = rendered.snakemake()
 
     assert jobs(output, "infer") == [model]
     assert rendered.levels(run_id) == [grey(LEVELS["dark"])] * 4
-    assert "Nothing to be done" in rendered.snakemake("-n", compare=False)
+    assert "Nothing to be done" in rendered.snakemake("-n")
 
 
 def test_a_newer_script_of_the_download_fetches_nothing(rendered: Studio, tmp_path: Path):
@@ -76,7 +76,7 @@ def test_a_newer_script_of_the_download_fetches_nothing(rendered: Studio, tmp_pa
     shutil.copytree(REPOSITORY, copy, ignore=shutil.ignore_patterns(".git", ".venv", "tests", ".snakemake", "output*"))
     os.utime(copy / "scripts" / "download.py")
 
-    output = rendered.snakemake("-s", str(copy / "Snakefile"), compare=False)
+    output = rendered.snakemake("-s", str(copy / "Snakefile"))
 
     assert jobs(output, "infer") == []
     for name in jobs(output, "download"):
@@ -91,7 +91,7 @@ def test_the_next_file_is_rendered_where_the_first_holds_no_network(studio: Stud
     run_id = studio.add_run("gan", {"state": {}, "param_groups": []}, path="best.pth")
     studio.log_checkpoint(run_id, grey_checkpoint(0.3), path="checkpoints/epoch_2.pth")
 
-    output = studio.snakemake("--cores", "1", compare=False)
+    output = studio.snakemake("--cores", "1")
 
     assert studio.levels(run_id) == [grey(0.3)] * 2
     about = studio.metadata(run_id)
@@ -99,12 +99,12 @@ def test_the_next_file_is_rendered_where_the_first_holds_no_network(studio: Stud
     assert [each["path"] for each in about["artifact"]["tried"]] == ["best.pth"]
     assert about["not_chosen"] == ["best.pth"]
     assert f"1 model rendered from another file than the preferred one: gan ({run_id[:8]}): best.pth was" in output
-    assert "Nothing to be done" in studio.snakemake("-n", compare=False)
+    assert "Nothing to be done" in studio.snakemake("-n")
     before = studio.written(run_id)
 
     studio.log_checkpoint(run_id, grey_checkpoint(0.1), path="optimizer.pth")
     studio.add_frames(3)
-    studio.snakemake("--cores", "1", compare=False)
+    studio.snakemake("--cores", "1")
 
     assert studio.levels(run_id) == [grey(0.3)] * 3
     assert {name: studio.written(run_id)[name] for name in before} == before
@@ -113,13 +113,13 @@ def test_the_next_file_is_rendered_where_the_first_holds_no_network(studio: Stud
 def test_another_checkpoint_beside_the_rendered_one_fetches_nothing(studio: Studio):
     studio.add_frames(2)
     run_id = studio.add_run("growing", grey_checkpoint(0.3), path="best.pth")
-    studio.snakemake("--cores", "1", compare=False)
+    studio.snakemake("--cores", "1")
     before = studio.written(run_id)
 
     studio.log_checkpoint(run_id, grey_checkpoint(0.5), path="epoch_9.pth")
-    output = studio.snakemake("--cores", "1", compare=False)
+    output = studio.snakemake("--cores", "1")
 
     assert jobs(output, "download") == jobs(output, "infer") == []
     assert studio.written(run_id) == before
     assert studio.metadata(run_id)["not_chosen"] == ["epoch_9.pth"]
-    assert "Nothing to be done" in studio.snakemake("-n", compare=False)
+    assert "Nothing to be done" in studio.snakemake("-n")

@@ -33,6 +33,7 @@ def golden(studio: Studio) -> Iterator[Studio]:
             "input_dir": str(ROOT / "shot"),
             "output_dir": str(ROOT / "out"),
             "reference_dir": str(ROOT / "reference"),
+            "compare": True,
         }
         yield studio
         shutil.rmtree(ROOT)

@@ -48,7 +48,7 @@ def test_the_end_counts_what_was_passed_over_and_names_the_page(studio):
     )
 
     shutil.move(studio.root / "elsewhere", studio.frames)
-    end = last_lines(studio.snakemake())
+    end = last_lines(studio.snakemake(compare=True))
     assert f"\n{counts}\n" in end
     assert f"\nCompare the models: open {studio.output}/compare/index.html\n" in end
 
@@ -56,7 +56,6 @@ def test_the_end_counts_what_was_passed_over_and_names_the_page(studio):
 def test_silence_ends_with_the_sentence_of_what_failed(studio):
     studio.add_frames(2)
     studio.add_run("junk", b"junk")
-    studio.config["compare"] = False
 
     assert "dailies: 1 of 1 models failed: junk (" in studio.snakemake("--quiet", "all", expect=1)
     (studio.frames / "frame_000001.png").write_bytes(b"no image")
@@ -75,12 +74,12 @@ def upgraded(folder: Path) -> Path:
     return folder / "Snakefile"
 
 
-def test_newer_code_makes_page_and_tables_again_and_renders_nothing(rendered):
-    (rendered.root / "project").mkdir()
-    snakefile = upgraded(rendered.root / "project")
+def test_newer_code_makes_page_and_tables_again_and_renders_nothing(compared):
+    (compared.root / "project").mkdir()
+    snakefile = upgraded(compared.root / "project")
     package = snakefile.parent / "scripts" / "dailies"
-    rendered.snakemake("-s", str(snakefile))
-    before = all_written(rendered)
+    compared.snakemake("-s", str(snakefile))
+    before = all_written(compared)
     expected = {
         "web/app.js": {"compare"},
         "metadata.py": {"collect", "summary", "contact_sheet", "compare"},
@@ -93,12 +92,12 @@ def test_newer_code_makes_page_and_tables_again_and_renders_nothing(rendered):
             (package / name).read_text() + ("// newer\n" if name.endswith("js") else "# newer\n")
         )
         os.utime(package / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as a copy that keeps times
-        output = rendered.snakemake("-s", str(snakefile))
+        output = compared.snakemake("-s", str(snakefile))
         done = set(re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):$", output, re.MULTILINE)) - {"all"}
         assert done == rules, name
-    (served,) = rendered.output.glob("compare/**/app.js")
+    (served,) = compared.output.glob("compare/**/app.js")
     assert "// newer" in served.read_text()
-    assert all_written(rendered) == before
+    assert all_written(compared) == before
 
 
 def test_a_package_of_the_same_name_elsewhere_does_no_harm(studio):
@@ -118,7 +117,6 @@ def test_a_package_of_the_same_name_elsewhere_does_no_harm(studio):
 def test_a_second_invocation_in_one_output_folder_ends_at_once_from_wherever(studio, tmp_path):
     studio.add_frames(1)
     studio.add_run("net", grey_checkpoint(0.1))
-    studio.config["compare"] = False
     other = tmp_path / "other"
     (other / "config").mkdir(parents=True)
     (other / "link").symlink_to(studio.root)
@@ -165,7 +163,6 @@ def test_what_a_deletion_of_all_output_leaves_is_said(rendered):
 def test_a_lock_of_another_machine_is_freed_by_unlock(studio):
     studio.add_frames(1)
     studio.add_run("net", grey_checkpoint(0.1))
-    studio.config["compare"] = False
     studio.state.mkdir(parents=True)
     (studio.state / "lock").write_text('{"host": "node7", "pid": 7, "started": "2026-01-01 00:00:00"}')
 
@@ -205,7 +202,7 @@ def test_all_keys_on_the_command_line_need_no_file(studio, tmp_path):
 def test_the_prefix_of_a_module_is_where_everything_goes(studio):
     studio.add_frames(1)
     run_id = studio.add_run("net", grey_checkpoint(0.1))
-    studio.config |= {"output_dir": "out"}
+    studio.config |= {"output_dir": "out", "compare": True}
     (studio.root / "Snakefile").write_text(
         f'module dailies:\n    snakefile: "{REPOSITORY}/Snakefile"\n    config: config\n    prefix: "shots/a"\n\n'
         "use rule * from dailies as dailies_*\n\n"

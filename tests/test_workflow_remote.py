@@ -29,7 +29,7 @@ def remote(tmp_path: Path) -> Iterator:
                 studio.add_run(run, grey_checkpoint(level))
             server.show(studio.experiment)
         studio.add_frames(2)
-        studio.config["mlflow_uri"] = uri or server.uri
+        studio.config |= {"mlflow_uri": uri or server.uri, "compare": False}
         studio.environment = BARE | login(READER)
         return studio
 

@@ -72,7 +72,7 @@ def server(one_server: Server) -> Server:
 
 def test_a_changed_run_of_a_server_is_noticed(server, tmp_path):
     studio = Studio(tmp_path, server.uri, experiment="changing")
-    studio.config["filter_status"] = "none"
+    studio.config |= {"filter_status": "none", "compare": False}
     studio.add_frames(2)
     done = studio.add_run("done", grey_checkpoint(0.1))
     again = studio.add_run("again", grey_checkpoint(0.2))
@@ -100,6 +100,7 @@ def test_a_changed_run_of_a_server_is_noticed(server, tmp_path):
 
 def test_known_models_go_on_without_their_server(server, tmp_path):
     studio = Studio(tmp_path, server.uri, experiment="known")
+    studio.config["compare"] = False
     studio.add_frames(2)
     run_id = studio.add_run("known", grey_checkpoint(0.1))
     studio.snakemake()

@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from helpers import REPOSITORY
+from helpers.invocations import Invocation
 from helpers.studio import Studio, kill_group
 
 FRAMES = 6
@@ -45,7 +45,7 @@ class Stage(Studio):
         self.environment = variables
         self.stage = root / "stage"
         self.stage.mkdir()
-        self.started: list[subprocess.Popen] = []
+        self.started: list[Invocation] = []
         self.config |= {
             "compare": False,
             "model_factory": "staged:build",
@@ -68,7 +68,7 @@ class Stage(Studio):
         state = {f"mix.{name}": value * (math.nan if broken else 1) for name, value in layer.state_dict().items()}
         return {"model_state_dict": state, "model_config": {"stage": str(self.stage)}, "architecture": "staged"}
 
-    def start(self, *arguments: str, **config) -> subprocess.Popen:
+    def start(self, *arguments: str, **config) -> Invocation:
         process = super().start(*arguments, log=self.root / f"invocation-{len(self.started) + 1}.txt", **config)
         self.started.append(process)
         return process

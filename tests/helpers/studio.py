@@ -5,8 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from dailies.layout import Layout
 
 from helpers import REPOSITORY
 from helpers.images import read_frame, write_frame
+from helpers.invocations import Invocation
 from helpers.json_files import strict_json
 
 STAND_INS = REPOSITORY / "tests" / "stand_ins"
@@ -154,24 +153,15 @@ class Studio:
         assert expect is None or process.returncode == expect, output
         return output
 
-    def start(self, *arguments: str, log: Path | None = None, **config) -> subprocess.Popen:
+    def start(self, *arguments: str, log: Path | None = None, **config) -> Invocation:
         """Start snakemake as the leader of a process group of its own; ``config`` changes this studio's.
 
-        What it prints goes to the file ``log``, else into a pipe.
+        What it prints goes to the file ``log``, else into its ``stdout``.
         """
         (self.root / "config").mkdir(exist_ok=True)
         (self.root / "config" / "config.yaml").write_text(yaml.safe_dump(self.config | config))
-        command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile"), *self.machine, *arguments]
-        with log.open("wb") if log else nullcontext(subprocess.PIPE) as output:
-            return subprocess.Popen(
-                command,
-                cwd=self.root,
-                env=environment() | self.environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
+        command = ["-s", str(REPOSITORY / "Snakefile"), *self.machine, *arguments]
+        return Invocation(command, self.root, environment() | self.environment, log)
 
     def folder(self, run_id: str) -> Path:
         """The output folder of a run's model."""
@@ -200,7 +190,7 @@ class Studio:
         return found
 
 
-def kill_group(process: subprocess.Popen) -> None:
+def kill_group(process: subprocess.Popen | Invocation) -> None:
     """Kill -9 a process and all that it started."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

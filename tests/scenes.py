@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dailies.discovery import Standing, discover, standing
+from dailies.discovery import Plan, discover, plan
+from dailies.errors import StoreError
 from stores import Shelf, configured
 
 LISTING = "GET /api/2.0/mlflow-artifacts/artifacts"
@@ -19,19 +20,28 @@ class Scene:
 
     state: Path
     config: dict[str, Any]
+    reason: str = ""
+    """Why the last look found no model."""
 
     @property
     def index(self) -> Path:
         return self.state / "discovery.json"
 
     def look(self, **changes: Any) -> list[str]:
-        """Do what an invocation does; give the names of the models."""
+        """Do what an invocation does; return the names of the models, none where planning ends it with the reason."""
         self.config |= changes
-        discover(self.config, fingerprint=self.standing().fingerprint, state=self.state, index=self.index)
+        try:
+            fingerprint = self.plan().fingerprint
+        except StoreError as error:
+            if error.code != "store.no_model":
+                raise
+            self.reason = str(error)
+            return []
+        discover(self.config, fingerprint=fingerprint, state=self.state, index=self.index)
         return self.read("discovery")["models"]
 
-    def standing(self) -> Standing:
-        return standing(self.config, self.state)
+    def plan(self, **how: bool) -> Plan:
+        return plan(self.config, self.state, **how)
 
     def read(self, name: str) -> Any:
         return json.loads((self.state / f"{name}.json").read_text(), parse_constant=pytest.fail)

@@ -7,7 +7,6 @@ from unittest.mock import patch
 
 import pytest
 from dailies import files
-from dailies.discovery import discover
 from dailies.download import download
 from dailies.entities import Experiment, LoggedModel, StoredFile, read_run
 from dailies.errors import StoreError
@@ -22,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mlflow.entities import Metric, Param, RunData, RunInfo, RunTag
 from mlflow.entities import Run as MlflowRun
+from scenes import Scene
 from stores import configured
 
 TURNED = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -133,10 +133,10 @@ def test_whatever_a_store_says_records_names_and_logs_are_safe(
     for module in ("discovery", "download"):
         monkeypatch.setattr(f"dailies.{module}.open_store", lambda config, state: Hostile(found, experiment, paths))
 
+    scene = Scene(state, config)
     for _ in range(2):
-        discover(config, fingerprint="x", state=state, index=state / "discovery.json")
-        names = files.read_json(state / "discovery.json")["models"]
-    shown = table(state / "discovery.json")
+        names = scene.look()
+    shown = table(scene.index) if names else scene.reason
     fetched = set()
     for name in names:
         weights = state / "weights" / name
@@ -148,7 +148,7 @@ def test_whatever_a_store_says_records_names_and_logs_are_safe(
     assert all(str(path.relative_to(root)).isprintable() and ".." not in path.parts for path in fetched)
     written = {path for path in root.rglob("*") if path.is_file()} - fetched
     kept = {state / kind / f"{name}.json" for name in names for kind in ("models", "runs")}
-    own = {state / f"{name}.json" for name in ("discovery", "known", "skipped", "listings")}
+    own = {state / f"{name}.json" for name in (("discovery", "skipped", "snapshot") if names else ("skipped",))}
     assert written == kept | own | {state / "weights" / name / RECEIPT for name in names}
     assert len({name.casefold() for name in names}) == len(names)
     assert all(name.isprintable() and len(name.encode()) <= LONGEST for name in names)

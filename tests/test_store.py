@@ -1,5 +1,4 @@
 import logging
-import shutil
 import sqlite3
 import time
 from contextlib import closing, suppress
@@ -47,9 +46,10 @@ def open_store(tmp_path):
     return lambda uri, **remap: TrackingStore(uri, private=tmp_path / "private", artifact_remap=remap.get("remap"))
 
 
-def refusal(question, kind=StoreError):
+def refusal(question, kind=StoreError, code=None):
     with pytest.raises(kind) as error:
         question()
+    assert code is None or error.value.code == code
     text = str(error.value)
     assert "\n" not in text
     assert len(text) < 700
@@ -293,13 +293,10 @@ def test_reading_changes_nothing_in_a_sqlite_store(tmp_path, open_store, monkeyp
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("trash", [True, False])
-def test_reading_changes_nothing_in_a_folder_store(tmp_path, open_store, monkeypatch, trash):
+def test_reading_changes_nothing_in_a_folder_store(tmp_path, open_store, monkeypatch):
     shelf = folder_shelf(tmp_path / "store")
     shelf.logged_model(shelf.run("a", BEST), "MLmodel")
     shelf.client.delete_run(shelf.run("gone"))
-    if not trash:
-        (tmp_path / "store" / "mlruns" / ".trash").rmdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
     before = snapshot(tmp_path / "store")
@@ -308,7 +305,20 @@ def test_reading_changes_nothing_in_a_folder_store(tmp_path, open_store, monkeyp
 
     assert [run.run_name for run in runs] == ["a", "gone"]
     assert snapshot(tmp_path / "store") == before
-    assert [path.name for path in tmp_path.iterdir()] == (["store"] if trash else ["private", "store"])
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_read_only_folder_store_without_trash_says_what_to_make(tmp_path, open_store):
+    shelf = folder_shelf(tmp_path / "store")
+    shelf.run("a", BEST)
+    mlruns = tmp_path / "store" / "mlruns"
+    (mlruns / ".trash").rmdir()
+    mlruns.chmod(0o555)
+
+    assert str(mlruns / ".trash") in refusal(lambda: runs_of(open_store(shelf.uri)), code="store.no_trash")
+
+    mlruns.chmod(0o755)
+    assert len(runs_of(open_store(shelf.uri))) == 1
 
 
 def test_an_old_sqlite_store_is_read_through_an_upgraded_copy(tmp_path, open_store, monkeypatch, caplog):
@@ -354,32 +364,6 @@ def test_two_invocations_may_upgrade_a_copy_at_once(tmp_path, open_store, monkey
     assert look() == ["pickled", "weights"]
     assert seen == [["pickled", "weights"]]
     assert [path.suffix for path in (tmp_path / "private").iterdir()] == [".db"]
-
-
-def test_a_folder_store_is_read_while_another_invocation_opens_it(tmp_path, open_store):
-    shelf = folder_shelf(tmp_path / "store")
-    shelf.run("a", BEST)
-    other, new = (shelf.client.create_experiment(name) for name in ("other", "new"))
-    mlruns = tmp_path / "store" / "mlruns"
-    (mlruns / new).rename(tmp_path / "new")
-    (mlruns / ".trash").rmdir()
-
-    def links():
-        """The links through which the store is read, each with the time of its making."""
-        return {path.name: path.lstat().st_ctime_ns for path in (tmp_path / "private").glob("*/*") if path.is_symlink()}
-
-    first = open_store(shelf.uri)
-    assert len(runs_of(first)) == 1
-    before = links()
-    shutil.rmtree(mlruns / other)
-    (tmp_path / "new").rename(mlruns / new)
-    assert runs_of(open_store(shelf.uri), "new") == []
-
-    after = links()
-    assert {*before} - {*after} == {other}
-    assert {*after} - {*before} == {new}
-    assert {name: after[name] for name in {*before} & {*after}} == {name: before[name] for name in {*before} - {other}}
-    assert len(runs_of(first)) == 1
 
 
 def test_a_store_of_a_newer_mlflow_is_said_so(shelf, open_store):
@@ -471,7 +455,7 @@ def test_a_server_that_is_not_there_is_noticed_at_once(open_store):
     text = refusal(lambda: open_store(f"http://me:secret@127.0.0.1:{free_port()}"), StoreUnreachable)
 
     assert "http://***@127.0.0.1" in text
-    assert "does not answer (connection refused or no route)" in text
+    assert "does not answer: [Errno 111] Connection refused" in text
     assert "secret" not in text
     assert time.monotonic() - start < 5
 
@@ -483,7 +467,7 @@ def test_a_server_that_never_answers_is_given_up_within_ten_seconds(open_store, 
     with black_hole() as uri:
         text = refusal(lambda: open_store(uri), StoreUnreachable)
 
-    assert "does not answer (no answer in time)" in text
+    assert "does not answer: " in text
     assert time.monotonic() - start < 3
 
 
@@ -491,18 +475,18 @@ def test_a_server_in_trouble_counts_as_unreachable(open_store, monkeypatch):
     monkeypatch.setattr(connection, "KNOCKS", (0, 0))
     with proxied() as proxy:
         proxy.trouble = lambda method, path: (502, "bad gateway")
-        assert "answers 502 Bad Gateway; try again later" in refusal(lambda: open_store(proxy.uri), StoreUnreachable)
+        assert 'answers 502: "bad gateway"' in refusal(lambda: open_store(proxy.uri), StoreUnreachable)
 
         proxy.trouble = lambda method, path: None if path == "/health" else (503, "busy")
         tracking = open_store(proxy.uri)
         text = refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable)
-        assert text.endswith("is busy (too many 503 error responses); try again later")
+        assert 'answers 503: "busy"' in text
 
         proxy.trouble = lambda method, path: "drop"
         text = refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable)
-        assert text.endswith("does not answer (Remote end closed connection without response); try again later")
+        assert "does not answer: Remote end closed connection without response" in text
     text = refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable)
-    assert text.endswith("does not answer ([Errno 111] Connection refused); try again later")
+    assert "does not answer: [Errno 111] Connection refused" in text
 
 
 def test_a_server_that_does_not_answer_a_question_in_time_is_unreachable(open_store, monkeypatch):
@@ -511,7 +495,7 @@ def test_a_server_that_does_not_answer_a_question_in_time_is_unreachable(open_st
     with proxied() as proxy:
         proxy.trouble = lambda method, path: None if path == "/health" else time.sleep(2)
         tracking = open_store(proxy.uri)
-        assert "does not answer (" in refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable)
+        assert "does not answer: " in refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable)
 
 
 def test_a_server_older_than_mlflow_3_has_no_logged_models(open_store):

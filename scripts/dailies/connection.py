@@ -58,18 +58,52 @@ KEYS = {
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 """The variables that hold a user's login."""
 
-CERTIFICATE = (
-    "For an authority of your studio's own, set MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE to the file of "
-    "its certificate (.pem); otherwise check mlflow_uri."
-)
-PROXY = "Correct HTTPS_PROXY or HTTP_PROXY, or name the server's host in NO_PROXY."
 NOT_MLFLOW = "That is no answer of MLflow's: check mlflow_uri, its port and path, and whether a login page is before it"
-"""What a user can do."""
+
+MEANING: dict[str, tuple[type[StoreError], str]] = {
+    "store.certificate": (
+        StoreUnreachable,
+        "For an authority of your studio's own, set MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE to the file "
+        "of its certificate (.pem); otherwise check mlflow_uri.",
+    ),
+    "store.proxy": (StoreUnreachable, "Correct HTTPS_PROXY or HTTP_PROXY, or name the server's host in NO_PROXY."),
+    "store.proxy_login": (AccessRefused, "Correct the login in HTTPS_PROXY or HTTP_PROXY."),
+    "store.login_refused": (AccessRefused, f"Set or correct {LOGIN}; a login in ~/.netrc is used before these."),
+    "store.permission_denied": (
+        StoreError,
+        f"You may not read {{what}}: ask for the permission READ, or check mlflow_uri and {LOGIN}.",
+    ),
+    "store.cut_short": (TransferBroken, "The answer was cut short."),
+    "store.unreachable": (
+        StoreUnreachable,
+        "Check mlflow_uri and the network, start the server, or set a larger MLFLOW_HTTP_REQUEST_TIMEOUT.",
+    ),
+    "store.not_mlflow": (StoreError, NOT_MLFLOW),
+    "store.failed": (StoreError, ""),
+    "artifacts.certificate": (
+        StoreUnreachable,
+        "For an authority of your studio's own, set {authority} to the file of its certificate (.pem).",
+    ),
+    "artifacts.cut_short": (TransferBroken, "The answer was cut short."),
+    "artifacts.unreachable": (StoreUnreachable, "Check {endpoint}the network."),
+    "artifacts.keys_refused": (AccessRefused, "Set or correct {keys}."),
+    "artifacts.permission_denied": (StoreError, "Set keys that may list and read it in {keys}."),
+    "artifacts.missing": (StoreError, "Check {endpoint}artifact_remap."),
+    "artifacts.failed": (StoreError, ""),
+}
+"""By the code of an error its class, and what the user can do."""
 
 KEYS_REFUSED = frozenset(
-    {"ExpiredToken", "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "SignatureDoesNotMatch"}
+    {
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "UNAUTHENTICATED",
+    }
 )
-"""S3's error codes for keys that are wrong or no longer valid."""
+"""S3's and MLflow's codes for keys that are wrong or no longer valid."""
 
 SILENCE = frozenset({"ConnectionError", "HTTPClientError", "Timeout"})
 CUT_SHORT = frozenset({"ChunkedEncodingError", "IncompleteRead", "IncompleteReadError", "ResponseStreamingError"})
@@ -87,9 +121,6 @@ BODY = "Response body: "
 
 VERSION = re.compile(r"\d+(\.\w+)+")
 """What MLflow answers when it is asked for its version."""
-
-Case = tuple[bool, type[StoreError], str, str]
-"""Whether an error is of a kind; its class, its code, and what the user can do."""
 
 
 def set_out() -> None:
@@ -158,7 +189,7 @@ class _Trouble:
     code: str | None
     """The code of S3, or of MLflow."""
     is_foreign: bool
-    """Whether another program than MLflow answered, in JSON."""
+    """Whether the answer is JSON that MLflow did not write."""
 
     @classmethod
     def behind(cls, error: Exception) -> "_Trouble":
@@ -166,7 +197,7 @@ class _Trouble:
         answers = [each.response for each in causes if getattr(each, "response", None) is not None]
         s3: Any = next((answer for answer in answers if isinstance(answer, dict)), {})
         said = getattr(error, "json", None)
-        is_foreign = isinstance(said, dict) and "error_code" not in said
+        is_foreign = isinstance(said, dict) and said.get("error_code") != error.error_code
         # of a failed download MLflow says first that there was one, then "##### File x #####" and what went wrong
         text = masked(clean(str(error))).rpartition("##### ")[2] or type(error).__name__
         found = [getattr(answer, "status_code", None) for answer in answers]
@@ -182,14 +213,17 @@ class _Trouble:
             is_foreign=is_foreign,
         )
 
-    def error(self, subject: str, cases: tuple[Case, ...]) -> StoreError:
-        """Return the error of the first case that holds."""
-        _, kind, code, advice = next(case for case in cases if case[0])
+    def error(self, subject: str, cases: dict[str, bool], **names: str) -> StoreError:
+        """Return the error of the first code whose case holds; ``names`` are those in its advice."""
+        code = next(code for code, holds in cases.items() if holds)
+        kind, advice = MEANING[code]
+        happens, words = (
+            f"answers {self.status}" if self.status else "says",
+            _plain(self.text.partition(BODY)[2].strip("'") or self.text) or "nothing",
+        )
         if self.status is None and self.kinds & (SILENCE | CUT_SHORT):
-            happens = "breaks off" if kind is TransferBroken else "does not answer"
-            return kind(code, f"{subject} {happens}: {self.root.rstrip('.')}. {advice}".strip())
-        answers = f"answers {self.status}" if self.status else "says"
-        return kind(code, f"{subject} {answers}: {_plain(self.text).rstrip('.') or 'nothing'}. {advice}".strip())
+            happens, words = "breaks off" if kind is TransferBroken else "does not answer", self.root
+        return kind(code, f"{subject} {happens}: {words.rstrip('.')}. {advice.format(**names)}".strip())
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -255,39 +289,22 @@ def explained(error: Exception, uri: str, *, what: str = "this", place: str | No
 
 
 def _of_server(trouble: _Trouble, uri: str, what: str) -> StoreError:
-    status, kinds, code, name = trouble.status, trouble.kinds, trouble.code, redacted(uri)
+    status, kinds, code = trouble.status, trouble.kinds, trouble.code
     body = trouble.text.partition(BODY)[2].lstrip("' ")
-    is_half = status is None and body.startswith("{")
     is_other = trouble.is_foreign or bool(body) or "TooManyRedirects" in kinds
-    found = trouble.error(
-        f"the MLflow server {name}",
-        (
-            ("SSLError" in kinds, StoreUnreachable, "store.certificate", CERTIFICATE),
-            ("ProxyError" in kinds, StoreUnreachable, "store.proxy", PROXY),
-            (status == 407, AccessRefused, "store.proxy", PROXY),
-            (
-                status == 401 or code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"},
-                AccessRefused,
-                "store.login_refused",
-                f"Set or correct {LOGIN}; a login in ~/.netrc is used before these.",
-            ),
-            (
-                status == 403 or code == "PERMISSION_DENIED",
-                StoreError,
-                "store.permission_denied",
-                f"You may not read {what}: ask for the permission READ, or check mlflow_uri and {LOGIN}.",
-            ),
-            (bool(kinds & CUT_SHORT) or is_half, TransferBroken, "store.cut_short", "The answer was cut short."),
-            (
-                status == 429 or (status or 0) >= 500 or (status is None and not is_other and bool(kinds & SILENCE)),
-                StoreUnreachable,
-                "store.unreachable",
-                "Check mlflow_uri and the network, start the server, or set a larger MLFLOW_HTTP_REQUEST_TIMEOUT.",
-            ),
-            (is_other, StoreError, "store.not_mlflow", NOT_MLFLOW),
-            (True, StoreError, "store.failed", ""),
-        ),
-    )
+    is_silent = status is None and not is_other and bool(kinds & SILENCE)
+    cases = {
+        "store.certificate": "SSLError" in kinds,
+        "store.proxy": "ProxyError" in kinds,
+        "store.proxy_login": status == 407,
+        "store.login_refused": status == 401 or code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"},
+        "store.permission_denied": status == 403 or code == "PERMISSION_DENIED",
+        "store.cut_short": bool(kinds & CUT_SHORT) or (status is None and body.startswith("{")),
+        "store.unreachable": is_silent or status == 429 or (status or 0) >= 500,
+        "store.not_mlflow": is_other,
+        "store.failed": True,
+    }
+    found = trouble.error(f"the MLflow server {redacted(uri)}", cases, what=what)
     return StoreError(found.code, f"{found}{_where_instead(uri)}.") if found.code == "store.not_mlflow" else found
 
 
@@ -298,31 +315,21 @@ def foreign(words: str, uri: str) -> StoreError:
 
 def _of_artifacts(trouble: _Trouble, place: str) -> StoreError:
     scheme, status, kinds, code = urlsplit(place).scheme, trouble.status, trouble.kinds, trouble.code
-    keys, authority = KEYS.get(scheme, "its keys"), "AWS_CA_BUNDLE" if scheme == "s3" else "REQUESTS_CA_BUNDLE"
-    endpoint, elsewhere = ("MLFLOW_S3_ENDPOINT_URL and ", " or MLFLOW_S3_ENDPOINT_URL") if scheme == "s3" else ("", "")
-    are_refused = bool(kinds & NO_KEYS) or code in {*KEYS_REFUSED, "UNAUTHENTICATED"} or status == 401
-    is_denied = status == 403 or code == "PERMISSION_DENIED"
+    cases = {
+        "artifacts.certificate": "SSLError" in kinds,
+        "artifacts.cut_short": bool(kinds & CUT_SHORT),
+        "artifacts.unreachable": bool(kinds & SILENCE),
+        "artifacts.keys_refused": bool(kinds & NO_KEYS) or code in KEYS_REFUSED or status == 401,
+        "artifacts.permission_denied": status == 403 or code == "PERMISSION_DENIED",
+        "artifacts.missing": status == 404 or code == "NoSuchBucket",
+        "artifacts.failed": True,
+    }
     return trouble.error(
         f"the artifact store {_store_of(place)}",
-        (
-            (
-                "SSLError" in kinds,
-                StoreUnreachable,
-                "artifacts.certificate",
-                f"For an authority of your studio's own, set {authority} to the file of its certificate (.pem).",
-            ),
-            (bool(kinds & CUT_SHORT), TransferBroken, "artifacts.cut_short", ""),
-            (bool(kinds & SILENCE), StoreUnreachable, "artifacts.unreachable", f"Check {endpoint}the network."),
-            (are_refused, AccessRefused, "artifacts.keys_refused", f"Set or correct {keys}."),
-            (is_denied, StoreError, "artifacts.permission_denied", f"Set keys that may list and read it in {keys}."),
-            (
-                code == "NoSuchBucket" or status == 404,
-                StoreError,
-                "artifacts.missing",
-                f"If the files are elsewhere, set artifact_remap{elsewhere}.",
-            ),
-            (True, StoreError, "artifacts.failed", ""),
-        ),
+        cases,
+        keys=KEYS.get(scheme, "its keys"),
+        authority="AWS_CA_BUNDLE" if scheme == "s3" else "REQUESTS_CA_BUNDLE",
+        endpoint="MLFLOW_S3_ENDPOINT_URL and " if scheme == "s3" else "",
     )
 
 

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,11 +42,20 @@ def readable_sqlite(path: Path, private: Path) -> str:
     return f"sqlite+pysqlite:///{_read_only(path)}&uri=true"
 
 
-def readable_folder(path: Path, private: Path) -> str:
-    """Give the URI with which MLflow reads a folder store. Raises StoreError when the folder is none."""
+def readable_folder(path: Path) -> str:
+    """Return the URI with which MLflow reads a folder store.
+
+    Raises StoreError when the folder is none, or when it is read-only and lacks the folder that MLflow would make.
+    """
     _refuse_other_folder(path)
+    if not (path / TRASH).is_dir() and not _is_writable(path):
+        raise StoreError(
+            "store.no_trash",
+            f"the MLflow store {path} has no folder {TRASH}, without which MLflow cannot open it, and is read-only for "
+            f"you. Have an empty folder {path / TRASH} made.",
+        )
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
-    return (path if (path / TRASH).is_dir() else _with_trash(path, private)).as_uri()
+    return path.as_uri()
 
 
 def writable_sqlite(path: Path) -> str:
@@ -81,9 +90,13 @@ def _refuse_other_folder(path: Path) -> None:
 
 
 def _refuse_read_only(path: Path) -> None:
-    # of root the system lets every write pass: the bits still say what is meant
-    if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+    if not _is_writable(path) or not os.access(path.parent, os.W_OK):
         raise StoreError(f"the MLflow store {path} is read-only for you: get the right to write to it, or leave it be")
+
+
+def _is_writable(path: Path) -> bool:
+    # of root the system lets every write pass: the bits still say what is meant
+    return bool(path.stat().st_mode & 0o222) and os.access(path, os.W_OK)
 
 
 @contextmanager
@@ -175,20 +188,3 @@ def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
     for old in set(private.glob("*.db")) - {copy}:
         old.unlink(missing_ok=True)
     return copy
-
-
-def _with_trash(path: Path, private: Path) -> Path:
-    """Link everything in a folder store into a folder of our own, where MLflow may make what it misses.
-
-    Another invocation may be reading through these links: those that are right stay.
-    """
-    links = private.absolute() / files.digest(str(path))[:16]
-    (links / TRASH).mkdir(parents=True, exist_ok=True)
-    names = {entry.name for entry in path.iterdir()} | {TRASH}
-    for link in links.iterdir():
-        if link.name not in names:
-            link.unlink(missing_ok=True)
-    for name in names:
-        with suppress(FileExistsError):
-            (links / name).symlink_to(path / name)
-    return links

@@ -93,7 +93,7 @@ class TrackingStore:
         if file := _sqlite_file(uri):
             uri = local_store.readable_sqlite(file, self._private)
         elif folder := self._folder:
-            uri = local_store.readable_folder(folder, self._private)
+            uri = local_store.readable_folder(folder)
         from mlflow import MlflowClient
 
         return self._ask(lambda: MlflowClient(tracking_uri=uri, registry_uri=uri))

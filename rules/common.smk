@@ -206,19 +206,21 @@ def store_fingerprint():
     if needs_frames():
         input_fingerprint()
     take_output()
-    standing = told(discovery.standing, settings, LAYOUT)
-    if standing.warning:
-        logger.warning(f"dailies: {standing.warning}")
-    told(discovery.refuse_nothing, settings, LAYOUT)
-    return standing.fingerprint
+    planned = told(
+        discovery.plan,
+        settings,
+        LAYOUT,
+        dry_run=not is_executed(),
+        afresh=is_forced(["discover"], LAYOUT.index),
+    )
+    if planned.warning:
+        logger.warning(f"dailies: {planned.warning}")
+    return planned.fingerprint
 
 
 def discovery_index(wildcards):
-    """The list of the selected models, once MLflow was asked; ends the invocation when there is none."""
-    index = checkpoints.discover.get().output.index
-    if reason := files.read_json(Path(index))["reason"]:
-        end_with(reason)
-    return index
+    """The list of the selected models, once MLflow was asked."""
+    return checkpoints.discover.get().output.index
 
 
 def discovered_models():

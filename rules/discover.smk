@@ -1,4 +1,4 @@
-"""Stage 2, discover: ask MLflow which models there are. experiment -> discovery.json, one record per model."""
+"""Stage 2, discover: find the models in what MLflow answered. snapshot.json -> discovery.json, one record per model."""
 
 
 checkpoint discover:
@@ -11,7 +11,6 @@ checkpoint discover:
         "../envs/dailies.yaml"
     params:
         fingerprint=lambda wildcards: store_fingerprint(),
-        afresh=afresh("discover"),
     script:
         "../scripts/discover.py"
 

@@ -1,7 +1,6 @@
 """Adapter of checkpoint discover."""
 
 import sys
-from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
@@ -12,11 +11,9 @@ from dailies.logs import job_log
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        layout = Layout(Path(snakemake.config["output_dir"]))
-        if snakemake.params.afresh:
-            layout.listings.unlink(missing_ok=True)
+        settings = Settings.from_job(snakemake.config)
         discover(
-            Settings.from_job(snakemake.config),
+            settings,
             fingerprint=snakemake.params.fingerprint,
-            layout=layout,
+            layout=Layout(settings.output_dir),
         )

@@ -151,14 +151,14 @@ def test_means_of_unseen_frames_are_told_apart_where_there_are_others():
 
 
 def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Path):
-    from dailies.survey import Listings, Selection, survey, unseen
+    from dailies.questions import Questions
+    from dailies.survey import Selection
 
     shelf = folder_shelf(tmp_path / "store")
     shelf.run("plain", "best.pth", params={"a": "1"})
     shelf.run("ours", "best.pth", params={"a": "1"}, tags={"dailies.evaluation": "k"})
     config = validated({"mlflow_uri": shelf.uri, "experiment_name": "exp", "filter": "params.a = '2'"})
     store = TrackingStore(shelf.uri, private=tmp_path / "private")
-    selection = Selection.from_settings(config)
-    seen = survey(store, selection, Listings(store, recheck=True, remembered={}))
+    questions = Questions(store, Selection.from_settings(config), recheck=True, earlier=None)
 
-    assert [run.run_name for run in unseen(store, selection, seen)] == ["plain"]
+    assert [run.run_name for run in questions.unseen(questions.snapshot())] == ["plain"]

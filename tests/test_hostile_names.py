@@ -7,7 +7,6 @@ from unittest.mock import patch
 
 import pytest
 from dailies import files
-from dailies.discovery import discover
 from dailies.download import download
 from dailies.entities import Experiment, LoggedModel, StoredFile, read_run
 from dailies.errors import StoreError
@@ -18,6 +17,7 @@ from dailies.naming import LONGEST
 from dailies.records import table
 from dailies.store import TrackingStore
 from dailies.text import clean, plain
+from helpers.scenes import Scene
 from helpers.stores import configured
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -132,10 +132,10 @@ def test_whatever_a_store_says_records_names_and_logs_are_safe(
     for module in ("discovery", "download"):
         monkeypatch.setattr(f"dailies.{module}.open_store", lambda config, private: Hostile(found, experiment, paths))
 
+    scene = Scene(layout, config)
     for _ in range(2):
-        discover(config, fingerprint="x", layout=layout)
-        names = files.read_json(layout.index)["models"]
-    shown = table(layout)
+        names = scene.look()
+    shown = table(scene.layout) if names else scene.reason
     fetched = set()
     for name in names:
         download(config, layout=layout, model=name)
@@ -146,7 +146,7 @@ def test_whatever_a_store_says_records_names_and_logs_are_safe(
     assert all(str(path.relative_to(root)).isprintable() and ".." not in path.parts for path in fetched)
     written = {path for path in root.rglob("*") if path.is_file()} - fetched
     kept = {place(name) for name in names for place in (layout.record, layout.run)}
-    own = {layout.index, layout.known, layout.skipped, layout.listings}
+    own = {*((layout.index, layout.skipped, layout.snapshot) if names else (layout.skipped,))}
     assert written == kept | own | {layout.receipt(name) for name in names}
     assert len({name.casefold() for name in names}) == len(names)
     assert all(name.isprintable() and len(name.encode()) <= LONGEST for name in names)

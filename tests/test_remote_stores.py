@@ -1,13 +1,12 @@
 """Servers that ask who comes: MLflow with login and TLS, artifacts in S3, and everything between that can go wrong."""
 
-import json
 import uuid
 from datetime import timedelta
 from pathlib import Path
 
 import boto3
 import pytest
-from dailies import connection, discovery, download
+from dailies import connection, download
 from dailies.catalog import Artifact
 from dailies.connection import PACKAGES
 from dailies.download import receive
@@ -17,10 +16,9 @@ from dailies.layout import Layout, Weights
 from dailies.store import TrackingStore
 from helpers.certificates import Authority
 from helpers.guarded import ADMIN, BARE, BUCKET, READER, STRANGER, guarded, logged_in, login
+from helpers.scenes import Scene
 from helpers.stores import BEST, Shelf, black_hole, configured, free_port, proxied
 from mlflow.store.artifact.s3_artifact_repo import _cached_get_s3_client
-
-pytestmark = pytest.mark.s3
 
 PAIR = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 WRONG = READER[0], "not-the-password"
@@ -90,10 +88,11 @@ def authority(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-def refusal(question, kind=StoreError):
+def refusal(question, kind=StoreError, code=None):
     with pytest.raises(kind) as error:
         question()
     assert type(error.value) is kind
+    assert code is None or error.value.code == code
     text = str(error.value)
     assert text.isprintable()
     assert len(text) < 700
@@ -117,15 +116,8 @@ def test_the_right_login_reads_runs_and_artifacts(shelves, as_user, open_store, 
     assert files_of(tracking, shelves, place) == [(BEST, len(CONTENT))]
 
 
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        (login(WRONG), f"refuses the login in {PAIR}: it is wrong, or no longer valid"),
-        ({}, f"asks for a login; set {PAIR}, or MLFLOW_TRACKING_TOKEN"),
-        ({"MLFLOW_TRACKING_USERNAME": READER[0]}, f"asks for a login; set {PAIR}, or MLFLOW_TRACKING_TOKEN"),
-    ],
-)
-def test_a_login_that_is_refused_says_where_it_came_from(shelves, as_user, open_store, variables, words):
+@pytest.mark.parametrize("variables", [login(WRONG), {}, {"MLFLOW_TRACKING_USERNAME": READER[0]}])
+def test_a_login_that_is_refused_names_the_variables(shelves, as_user, open_store, variables):
     as_user(**variables)
     tracking = open_store()
     questions = (
@@ -136,7 +128,9 @@ def test_a_login_that_is_refused_says_where_it_came_from(shelves, as_user, open_
     )
 
     for question in questions:
-        assert refusal(question, AccessRefused).startswith(f"the MLflow server {guarded().uri} {words}")
+        text = refusal(question, AccessRefused, "store.login_refused")
+        assert text.startswith(f"the MLflow server {guarded().uri} answers 401: ")
+        assert f"{PAIR}, or MLFLOW_TRACKING_TOKEN" in text
 
 
 def test_a_login_in_netrc_is_named_as_it_goes_before_the_others(shelves, as_user, open_store, tmp_path):
@@ -144,8 +138,8 @@ def test_a_login_in_netrc_is_named_as_it_goes_before_the_others(shelves, as_user
     netrc.write_text(f"machine 127.0.0.1 login {WRONG[0]} password {WRONG[1]}\n")
     as_user(READER, NETRC=str(netrc))
 
-    text = refusal(lambda: open_store().experiments([shelves.names["proxied"]]), AccessRefused)
-    assert "refuses the login in .netrc, which goes before MLflow's own: it is wrong, or no longer valid (401: " in text
+    question = lambda: open_store().experiments([shelves.names["proxied"]])  # noqa: E731
+    assert "~/.netrc" in refusal(question, AccessRefused, "store.login_refused")
 
 
 def test_a_login_that_was_taken_away_is_refused(shelves, as_user, open_store, monkeypatch):
@@ -154,26 +148,28 @@ def test_a_login_that_was_taken_away_is_refused(shelves, as_user, open_store, mo
         users(guarded().uri).create_user(*leaver)
     as_user(leaver)
     tracking = open_store()
-    assert "does not let the login" in refusal(lambda: tracking.experiments([shelves.names["proxied"]]))
+    refusal(lambda: tracking.experiments([shelves.names["proxied"]]), code="store.permission_denied")
     with logged_in(ADMIN) as users:
         users(guarded().uri).delete_user(leaver[0])
 
-    text = refusal(lambda: tracking.experiments([shelves.names["proxied"]]), AccessRefused)
+    text = refusal(lambda: tracking.experiments([shelves.names["proxied"]]), AccessRefused, "store.login_refused")
 
-    assert "it is wrong, or no longer valid (401: You are not authenticated" in text
+    assert "You are not authenticated" in text
 
 
 def test_no_right_to_read_is_not_an_empty_experiment(shelves, as_user, open_store):
     as_user(STRANGER)
     tracking, name, run_id = open_store(), shelves.names["proxied"], shelves.runs["proxied"]
-    denied = (
-        f"the MLflow server {guarded().uri} does not let the login in {PAIR} read {{}} (403: Permission denied); "
-        "ask its administrator for the permission READ"
-    )
 
-    assert refusal(lambda: tracking.experiments([name])) == denied.format(f"experiment '{name}'")
-    assert refusal(lambda: tracking.runs_by_id([run_id])) == denied.format(f"run {run_id}")
-    assert refusal(lambda: tracking.files(shelves.uris["proxied"])) == denied.format("a run's artifacts")
+    for what, question in (
+        (f"experiment '{name}'", lambda: tracking.experiments([name])),
+        (f"run {run_id}", lambda: tracking.runs_by_id([run_id])),
+        ("a run's artifacts", lambda: tracking.files(shelves.uris["proxied"])),
+    ):
+        text = refusal(question, code="store.permission_denied")
+        assert text.startswith(f"the MLflow server {guarded().uri} answers 403: ")
+        assert "Permission denied" in text
+        assert f"You may not read {what}: ask for the permission READ" in text
     text = refusal(lambda: tracking.experiments(["misspelled"]))
     assert text.endswith("experiments that you may read there: none")
 
@@ -192,10 +188,8 @@ def test_a_token_opens_a_server_behind_tls_with_an_authority_of_its_own(
         assert (tmp_path / "weights" / "artifact" / BEST).read_bytes() == CONTENT
 
         proxy.token = "the-next-token"
-        text = refusal(lambda: tracking.experiments([shelves.names["proxied"]]), AccessRefused)
-        assert text.startswith(
-            f"the MLflow server {proxy.uri} refuses the login in MLFLOW_TRACKING_TOKEN: it is wrong, or no longer valid"
-        )
+        text = refusal(lambda: tracking.experiments([shelves.names["proxied"]]), AccessRefused, "store.login_refused")
+        assert "MLFLOW_TRACKING_TOKEN" in text
         assert sum("authorization" in headers for headers in proxy.headers) >= 4
 
 
@@ -208,24 +202,20 @@ def test_a_studios_own_authority_may_be_named_for_all_of_python(as_user, open_st
 @pytest.mark.parametrize(
     ("trusted", "certificate", "words"),
     [
-        (
-            False,
-            {},
-            "is not trusted; if your studio has an authority of its own, set MLFLOW_TRACKING_SERVER_CERT_PATH or "
-            "REQUESTS_CA_BUNDLE to the file of its certificate (.pem)",
-        ),
-        (True, {"host": "mlflow.studio"}, "is for another host than localhost; use the name that it was made out for"),
-        (True, {"host": "10.0.0.1"}, "is for another host than 127.0.0.1; use the name that it was made out for"),
-        (True, {"valid_for": timedelta(days=-1)}, "has expired, or is not valid yet; have it renewed, or set this"),
+        (False, {}, "unable to get local issuer certificate"),
+        (True, {"host": "mlflow.studio"}, "Hostname mismatch"),
+        (True, {"host": "10.0.0.1"}, "IP address mismatch"),
+        (True, {"valid_for": timedelta(days=-1)}, "certificate has expired"),
     ],
 )
 def test_a_certificate_that_is_not_accepted_says_why(as_user, open_store, authority, trusted, certificate, words):
     as_user(READER, **({"MLFLOW_TRACKING_SERVER_CERT_PATH": str(authority.path)} if trusted else {}))
     with proxied(guarded().uri, tls=authority.server(**certificate)) as proxy:
-        uri = proxy.uri.replace("127.0.0.1", "localhost") if "localhost" in words else proxy.uri
-        text = refusal(lambda: open_store(uri), StoreUnreachable)
+        uri = proxy.uri.replace("127.0.0.1", "localhost") if "Hostname" in words else proxy.uri
+        text = refusal(lambda: open_store(uri), StoreUnreachable, "store.certificate")
 
-    assert text.startswith(f"the certificate of {uri} {words}")
+    assert words in text
+    assert "set MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE" in text
     assert not proxy.requests
 
 
@@ -238,22 +228,18 @@ def test_a_certificate_that_the_user_wants_unchecked_is_not_checked(as_user, ope
 
 def test_an_address_without_tls_is_no_https(open_store):
     with proxied(guarded().uri) as proxy:
-        text = refusal(lambda: open_store(proxy.uri.replace("http", "https")), StoreUnreachable)
-
-    assert "does not speak TLS as expected (" in text
-    assert text.endswith("is it an http:// address?")
+        uri = proxy.uri.replace("http", "https")
+        assert "mlflow_uri" in refusal(lambda: open_store(uri), StoreUnreachable, "store.certificate")
 
 
 @pytest.mark.parametrize("name", ["MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH"])
 def test_a_certificate_file_that_is_not_there_is_named(as_user, open_store, authority, name):
     as_user(**{name: "/nonexistent.pem"})
     with proxied(guarded().uri, tls=authority.server()) as proxy:
-        text = refusal(lambda: open_store(proxy.uri))
+        text = refusal(lambda: open_store(proxy.uri), code="store.certificate_file")
 
-    assert (
-        "/nonexistent.pem; correct MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or MLFLOW_TRACKING_CLIENT"
-        in text
-    )
+    assert "/nonexistent.pem" in text
+    assert name in text
 
 
 def test_a_secret_that_a_server_says_back_is_masked(as_user, open_store):
@@ -279,13 +265,10 @@ def test_a_secret_that_a_server_says_back_is_masked(as_user, open_store):
 def test_a_login_page_or_another_program_is_no_mlflow(open_store, trouble, shown):
     with proxied(guarded().uri) as proxy:
         proxy.trouble = lambda method, path: (200, b"<p>Studio login") if path == "/login" else trouble
-        text = refusal(lambda: open_store(proxy.uri).experiments(["exp"]))
+        text = refusal(lambda: open_store(proxy.uri).experiments(["exp"]), code="store.not_mlflow")
 
-    assert text.startswith(
-        f"{proxy.uri} answers with a web page where MLflow's interface should be: a login page stands before it, or it "
-        "is no MLflow server; check mlflow_uri, its port, and whether a path belongs to it"
-    )
-    assert text.endswith(f"(the page: {shown})")
+    assert shown in text
+    assert "check mlflow_uri" in text
 
 
 @pytest.mark.parametrize("trouble", ["cut", "short"])
@@ -300,18 +283,15 @@ def test_an_answer_that_was_cut_short_is_asked_for_again(shelves, as_user, open_
         proxy.trouble = lambda method, path: troubles.pop() if troubles else None
 
         if lasting:
-            text = refusal(lambda: tracking.experiments([shelves.names["proxied"]]), connection.TransferBroken)
-            assert (
-                text
-                == f"the answer of the MLflow server {proxy.uri} was cut short, by a proxy or the network on the way"
-            )
+            question = lambda: tracking.experiments([shelves.names["proxied"]])  # noqa: E731
+            refusal(question, connection.TransferBroken, "store.cut_short")
         else:
             assert tracking.experiments([shelves.names["proxied"]])[0].name == shelves.names["proxied"]
 
     assert waited == [1, 3]
 
 
-def test_a_busy_server_is_waited_for_as_long_as_it_asks_but_not_for_hours(shelves, as_user, open_store, monkeypatch):
+def test_a_busy_server_is_asked_again_but_not_waited_for_as_long_as_it_asks(shelves, as_user, open_store, monkeypatch):
     as_user(READER, MLFLOW_HTTP_REQUEST_MAX_RETRIES="2")
     waited = []
     monkeypatch.setattr("urllib3.util.retry.time.sleep", waited.append)
@@ -321,11 +301,11 @@ def test_a_busy_server_is_waited_for_as_long_as_it_asks_but_not_for_hours(shelve
         proxy.trouble = lambda method, path: busy.pop() if busy else None
 
         assert tracking.experiments([shelves.names["proxied"]])[0].name == shelves.names["proxied"]
-        assert waited == [7, connection.LONGEST_WAIT]
+        assert sum(waited) < 10
 
         proxy.trouble = lambda method, path: (429, "busy")
-        text = refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable)
-        assert text.endswith("is busy (too many 429 error responses); try again later")
+        text = refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable, "store.unreachable")
+        assert 'answers 429: "busy"' in text
 
 
 @pytest.mark.parametrize("trouble", ["drop", (500, "sorry"), (503, "sorry")])
@@ -339,15 +319,9 @@ def test_a_server_that_stumbles_at_the_door_is_asked_again(open_store, monkeypat
         assert waited == list(connection.KNOCKS)
 
         proxy.trouble = lambda method, path: trouble
-        text = refusal(lambda: open_store(proxy.uri), StoreUnreachable)
+        text = refusal(lambda: open_store(proxy.uri), StoreUnreachable, "store.unreachable")
 
-    said = (
-        "does not answer (Remote end closed connection without response)"
-        if trouble == "drop"
-        else f"answers {trouble[0]}"
-    )
-    assert text.startswith(f"the MLflow server {proxy.uri} {said}")
-    assert text.endswith("; try again later")
+    assert ("closed connection without response" if trouble == "drop" else f'answers {trouble[0]}: "sorry"') in text
 
 
 def test_a_proxy_of_the_users_is_used_unless_no_proxy_names_the_server(shelves, as_user, open_store):
@@ -369,14 +343,11 @@ def test_a_proxy_that_does_not_let_us_through_is_named(as_user, open_store):
     with proxied(guarded().uri) as proxy:
         proxy.trouble = lambda method, path: (407, "who are you?") if method == "CONNECT" else None
         as_user(HTTPS_PROXY=proxy.uri, https_proxy=proxy.uri)
-        text = refusal(lambda: open_store("https://mlflow.studio"), StoreUnreachable)
+        text = refusal(lambda: open_store("https://mlflow.studio"), StoreUnreachable, "store.proxy")
 
     assert proxy.requests == ["CONNECT mlflow.studio:443"]
-    assert text.startswith(
-        "the MLflow server https://mlflow.studio is asked through the proxy of HTTPS_PROXY or HTTP_PROXY, which does "
-        "not let us through (Tunnel connection failed: 407"
-    )
-    assert text.endswith("correct it, or name the server's host in NO_PROXY")
+    assert "407" in text
+    assert "Correct HTTPS_PROXY or HTTP_PROXY, or name the server's host in NO_PROXY" in text
 
 
 def _artifact(uri: str) -> Artifact:
@@ -387,21 +358,11 @@ KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
 @pytest.mark.parametrize(
-    ("keys", "words"),
-    [
-        ({}, f"asks for keys, and there are none here; set {KEYS}"),
-        (
-            {"AWS_ACCESS_KEY_ID": "AKIANOBODY"},
-            f"refuses the keys sent to it: they are wrong, or no longer valid; correct {KEYS}",
-        ),
-        (
-            {"AWS_SECRET_ACCESS_KEY": "hush"},
-            f"refuses the keys sent to it: they are wrong, or no longer valid; correct {KEYS}",
-        ),
-    ],
+    "keys",
+    [{}, {"AWS_ACCESS_KEY_ID": "AKIANOBODY"}, {"AWS_SECRET_ACCESS_KEY": "hush"}],
     ids=["none", "unknown", "wrong"],
 )
-def test_keys_that_an_artifact_store_does_not_take(shelves, as_user, open_store, keys, words):
+def test_keys_that_an_artifact_store_does_not_take(shelves, as_user, open_store, keys):
     as_user(READER, **(dict(guarded().keys) | keys if keys else {"MLFLOW_S3_ENDPOINT_URL": guarded().s3}))
     tracking = open_store()
 
@@ -409,16 +370,18 @@ def test_keys_that_an_artifact_store_does_not_take(shelves, as_user, open_store,
         lambda: tracking.files(shelves.uris["direct"]),
         lambda: tracking.listings([shelves.uris["direct"]]),
     ):
-        assert refusal(question, AccessRefused) == f"the artifact store s3://{BUCKET} {words}"
+        text = refusal(question, AccessRefused, "artifacts.keys_refused")
+        assert f"the artifact store s3://{BUCKET} " in text
+        assert KEYS in text
 
 
 def test_a_bucket_that_is_not_there_is_said(as_user, open_store):
     as_user(READER, **guarded().keys)
 
-    assert refusal(lambda: open_store().files("s3://elsewhere/1/run")) == (
-        "the artifact store s3://elsewhere does not exist; if the files were moved, set artifact_remap; if it is not "
-        "Amazon's, set MLFLOW_S3_ENDPOINT_URL"
-    )
+    text = refusal(lambda: open_store().files("s3://elsewhere/1/run"), code="artifacts.missing")
+
+    assert "the artifact store s3://elsewhere answers 404: " in text
+    assert "MLFLOW_S3_ENDPOINT_URL and artifact_remap" in text
 
 
 def test_keys_without_the_right_to_list_are_said(shelves, as_user, open_store):
@@ -427,9 +390,9 @@ def test_keys_without_the_right_to_list_are_said(shelves, as_user, open_store):
     with proxied(guarded().s3) as proxy:
         proxy.trouble = lambda method, path: (403, denied)
         as_user(MLFLOW_S3_ENDPOINT_URL=proxy.uri)
-        text = refusal(lambda: open_store().files(shelves.uris["direct"]))
+        text = refusal(lambda: open_store().files(shelves.uris["direct"]), code="artifacts.permission_denied")
 
-    assert text == f"the artifact store s3://{BUCKET} does not let these keys list or read {shelves.uris['direct']}"
+    assert f"the artifact store s3://{BUCKET} answers 403: " in text
 
 
 @pytest.mark.parametrize("kind", ["nobody", "silent"])
@@ -440,11 +403,11 @@ def test_an_artifact_store_that_is_down_is_noticed_within_seconds(shelves, as_us
     tracking = open_store()
     with black_hole() as silent:
         as_user(MLFLOW_S3_ENDPOINT_URL=silent if kind == "silent" else f"http://127.0.0.1:{free_port()}")
-        text = refusal(lambda: tracking.listings([shelves.uris["direct"]]), StoreUnreachable)
+        question = lambda: tracking.listings([shelves.uris["direct"]])  # noqa: E731
+        text = refusal(question, StoreUnreachable, "artifacts.unreachable")
 
-    assert text.startswith(f"the artifact store s3://{BUCKET} does not answer (")
-    assert text.endswith("; check MLFLOW_S3_ENDPOINT_URL and the network")
-    assert ("Read timeout" in text) == (kind == "silent")
+    assert f"the artifact store s3://{BUCKET} does not answer: " in text
+    assert "MLFLOW_S3_ENDPOINT_URL" in text
 
 
 def test_an_artifact_store_is_waited_for_half_a_minute_at_most(shelves, as_user, open_store):
@@ -462,7 +425,8 @@ def test_an_artifact_store_behind_an_unknown_authority_names_the_variable(shelve
     as_user(READER, **guarded().keys)
     with proxied(guarded().s3, tls=authority.server()) as proxy:
         as_user(MLFLOW_S3_ENDPOINT_URL=proxy.uri)
-        text = refusal(lambda: open_store().files(shelves.uris["direct"]), StoreUnreachable)
+        question = lambda: open_store().files(shelves.uris["direct"])  # noqa: E731
+        text = refusal(question, StoreUnreachable, "artifacts.certificate")
         assert "set AWS_CA_BUNDLE to the file of its certificate (.pem)" in text
 
         connection._bound_s3.cache_clear()
@@ -515,34 +479,22 @@ def test_a_missing_package_is_named(as_user, open_store, monkeypatch, scheme):
         "abfss": "abfss://files@account.dfs.core.windows.net/1/run",
     }.get(scheme, f"{scheme}://bucket/1/run")
 
-    text = refusal(lambda: open_store().files(place))
+    text = refusal(lambda: open_store().files(place), code="artifacts.package_missing")
 
-    assert text.endswith(
-        f", and Python reads {scheme}:// with a package that is not installed here: pip install {packages}"
-    )
+    assert text.endswith(f"pip install {packages}")
 
 
 def test_runs_whose_artifacts_cannot_be_read_are_told_of(shelves, as_user, tmp_path, monkeypatch):
     as_user(READER)
     monkeypatch.setitem(connection.importlib.sys.modules, "boto3", None)
-    why = f"the artifacts are at s3://{BUCKET}, and Python reads s3:// with a package that is not installed here: pip "
+    scene = Scene(Layout(tmp_path), configured(guarded().uri))
 
-    def found(*places):
-        config = configured(guarded().uri, experiment_name=[shelves.names[place] for place in places])
-        layout = Layout(tmp_path)
-        discovery.discover(config, fingerprint="1", layout=layout)
-        return json.loads(layout.index.read_text())
-
-    some, none = found("proxied", "direct"), found("direct")
-
-    assert (len(some["models"]), some["reason"]) == (1, None)
-    assert some["warning"] == (
-        f"runs that are passed over, as their artifacts cannot be read: 1. Of the first, {why}install boto3"
-    )
-    assert (none["models"], none["warning"]) == ([], None)
-    assert none["reason"].endswith(
-        f"among 1 run: 1 with artifacts that cannot be read. For the first of them, {why}install boto3"
-    )
+    some = scene.look(experiment_name=[shelves.names[place] for place in ("proxied", "direct")])
+    assert len(some) == 1
+    assert "cannot be read: 1. Of the first, the artifacts are at s3://" in scene.read("discovery")["warning"]
+    assert scene.look(experiment_name=[shelves.names["direct"]]) == []
+    assert "among 1 run: 1 with artifacts that cannot be read" in scene.reason
+    assert "pip install boto3" in scene.reason
 
 
 def test_a_download_does_not_ask_again_with_a_login_that_is_refused(

@@ -47,9 +47,11 @@ def open_store(tmp_path):
     return lambda uri, **remap: TrackingStore(uri, private=tmp_path / "private", artifact_remap=remap.get("remap"))
 
 
-def refusal(question, kind=StoreError):
+def refusal(question, kind=StoreError, code=None):
     with pytest.raises(kind) as error:
         question()
+    assert code is None or error.value.code == code
+    assert "\n" not in str(error.value)
     assert len(str(error.value)) < 700
     return error.value
 
@@ -300,6 +302,19 @@ def test_reading_changes_nothing_in_a_folder_store(tmp_path, open_store, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
+def test_a_read_only_folder_store_without_trash_says_what_to_make(tmp_path, open_store):
+    shelf = folder_shelf(tmp_path / "store")
+    shelf.run("a", BEST)
+    mlruns = tmp_path / "store" / "mlruns"
+    (mlruns / ".trash").rmdir()
+    mlruns.chmod(0o555)
+
+    assert str(mlruns / ".trash") in str(refusal(lambda: runs_of(open_store(shelf.uri)), code="store.no_trash"))
+
+    mlruns.chmod(0o755)
+    assert len(runs_of(open_store(shelf.uri))) == 1
+
+
 def test_an_old_sqlite_store_is_read_through_an_upgraded_copy(tmp_path, open_store, monkeypatch, caplog):
     root = mlflow2(tmp_path / "store # 1%")
     monkeypatch.chdir(tmp_path)
@@ -343,22 +358,6 @@ def test_two_invocations_may_upgrade_a_copy_at_once(tmp_path, open_store, monkey
     assert look() == ["pickled", "weights"]
     assert seen == [["pickled", "weights"]]
     assert [path.suffix for path in (tmp_path / "private").iterdir()] == [".db"]
-
-
-def test_an_empty_folder_that_mlflow_misses_in_a_store_is_made(tmp_path, open_store, monkeypatch):
-    shelf = folder_shelf(tmp_path / "store")
-    shelf.run("a", BEST)
-    trash = tmp_path / "store" / "mlruns" / ".trash"
-    trash.rmdir()
-    with monkeypatch.context() as patch:
-        patch.setattr(local_store.os, "access", lambda *given: False)
-        with pytest.raises(StoreError) as error:
-            open_store(shelf.uri).experiments(["exp"])
-    assert error.value.code == "store.no_trash"
-    assert not trash.exists()
-
-    assert [run.run_name for run in runs_of(open_store(shelf.uri))] == ["a"]
-    assert [*trash.iterdir()] == []
 
 
 def test_a_store_of_a_newer_mlflow_is_said_so(shelf, open_store):
@@ -451,7 +450,7 @@ def test_a_server_that_is_not_there_is_noticed_at_once(open_store):
     text = str(refusal(lambda: open_store(f"http://me:secret@127.0.0.1:{free_port()}"), StoreUnreachable))
 
     assert "http://***@127.0.0.1" in text
-    assert "does not answer (connection refused or no route)" in text
+    assert "does not answer: [Errno 111] Connection refused" in text
     assert "secret" not in text
     assert time.monotonic() - start < 5
 
@@ -463,7 +462,7 @@ def test_a_server_that_never_answers_is_given_up_within_ten_seconds(open_store, 
     with black_hole() as uri:
         text = str(refusal(lambda: open_store(uri), StoreUnreachable))
 
-    assert "does not answer (no answer in time)" in text
+    assert "does not answer: " in text
     assert time.monotonic() - start < 3
 
 
@@ -471,20 +470,18 @@ def test_a_server_in_trouble_counts_as_unreachable(open_store, monkeypatch):
     monkeypatch.setattr(connection, "KNOCKS", (0, 0))
     with proxied() as proxy:
         proxy.trouble = lambda method, path: (502, "bad gateway")
-        assert "answers 502 Bad Gateway; try again later" in str(
-            refusal(lambda: open_store(proxy.uri), StoreUnreachable)
-        )
+        assert 'answers 502: "bad gateway"' in str(refusal(lambda: open_store(proxy.uri), StoreUnreachable))
 
         proxy.trouble = lambda method, path: None if path == "/health" else (503, "busy")
         tracking = open_store(proxy.uri)
         text = str(refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable))
-        assert text.endswith("is busy (too many 503 error responses); try again later")
+        assert 'answers 503: "busy"' in text
 
         proxy.trouble = lambda method, path: "drop"
         text = str(refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable))
-        assert text.endswith("does not answer (Remote end closed connection without response); try again later")
+        assert "does not answer: Remote end closed connection without response" in text
     text = str(refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable))
-    assert text.endswith("does not answer ([Errno 111] Connection refused); try again later")
+    assert "does not answer: [Errno 111] Connection refused" in text
 
 
 def test_a_server_that_does_not_answer_a_question_in_time_is_unreachable(open_store, monkeypatch):
@@ -493,7 +490,7 @@ def test_a_server_that_does_not_answer_a_question_in_time_is_unreachable(open_st
     with proxied() as proxy:
         proxy.trouble = lambda method, path: None if path == "/health" else time.sleep(2)
         tracking = open_store(proxy.uri)
-        assert "does not answer (" in str(refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable))
+        assert "does not answer: " in str(refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable))
 
 
 def test_a_server_older_than_mlflow_3_has_no_logged_models(open_store):

@@ -3,7 +3,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from dailies import store, survey
+from dailies import questions, store
 from dailies.entities import StoredFile
 from dailies.errors import StoreError
 from dailies.layout import Layout
@@ -123,7 +123,7 @@ def test_a_moved_store_is_said_and_found_through_artifact_remap(tmp_path):
     scene = Scene(Layout(tmp_path), configured(str(root / "mlruns"), experiment_name="old", folder_name="{run_name}"))
 
     assert scene.look() == []
-    reason = scene.read("discovery")["reason"]
+    reason = scene.reason
     assert "among 2 runs: 2 whose artifacts are lost" in reason or "among 3 runs" in reason
     assert "For the first of them, its artifacts were at /tmp/dailies-mlflow2/mlruns/" in reason
     assert "set artifact_remap, for example {/tmp/dailies-mlflow2/mlruns/" in reason
@@ -133,7 +133,7 @@ def test_a_moved_store_is_said_and_found_through_artifact_remap(tmp_path):
 
 
 def test_artifacts_of_runs_beyond_max_runs_are_not_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr(survey, "STEP", 2)
+    monkeypatch.setattr(questions, "STEP", 2)
     shelf = server_shelf(tmp_path)
     for number in range(6):
         shelf.run(f"run {number}", *([BEST] if number else []))
@@ -159,22 +159,21 @@ def test_known_finished_runs_are_not_listed_again_over_http(tmp_path):
             return proxy.count(LISTING)
 
         running_alone = 2  # the run's folder and the one in it
-        assert listed_by(scene.standing) == running_alone
         assert scene.look() == ["finished", "running", "logged"]
-        assert listed_by(scene.standing) == running_alone
-        assert listed_by(scene.look) == 2 * running_alone
+        assert listed_by(scene.plan) == running_alone
+        assert listed_by(scene.look) == running_alone
 
-        known = scene.standing()
+        known = scene.plan()
         shelf.log(running, "checkpoints/last.pth")
-        assert scene.standing() != known
+        assert scene.plan() != known
         shelf.client.update_run(finished, status="RUNNING")
         shelf.log(finished, "checkpoints/best_of_all.pth")
         shelf.client.set_terminated(finished)
-        assert listed_by(scene.look) == 2 * running_alone + 2
+        assert listed_by(scene.look) == running_alone + 2
         assert "checkpoints/best_of_all.pth" in [*scene.chosen(), *scene.run("finished")["not_chosen"]]
 
         scene.change(recheck_artifacts=True)
-        assert listed_by(scene.standing) > running_alone + 2
+        assert listed_by(scene.plan) > running_alone + 2
 
 
 def test_a_listing_that_is_remembered_leads_to_the_same_choice(shelf, scene):
@@ -194,13 +193,14 @@ def test_a_listing_that_failed_over_http_is_tried_by_every_invocation(tmp_path):
         scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
         proxy.trouble = lambda method, path: (403, "no") if "mlflow-artifacts" in path and bad in path else None
         assert scene.look() == ["good"]
-        assert "does not let someone without a login read a run's artifacts" in scene.reasons()["bad"]
-        known = scene.standing()
+        assert "answers 403: " in scene.reasons()["bad"]
+        assert "You may not read a run's artifacts" in scene.reasons()["bad"]
+        known = scene.plan()
         assert scene.look() == ["good"]
-        assert scene.standing() == known
+        assert scene.plan() == known
 
         proxy.trouble = lambda method, path: None
-        assert scene.standing() != known
+        assert scene.plan() != known
         assert scene.look() == ["bad", "good"]
         proxy.requests.clear()
         assert scene.look() == ["bad", "good"]
@@ -305,7 +305,7 @@ def test_the_users_own_word_makes_a_place_readable(tmp_path):
     scene = scene_of(shelf, tmp_path)
 
     assert scene.look() == []
-    reason = scene.read("discovery")["reason"]
+    reason = scene.reason
     assert "among 1 run: 1 whose artifacts are at a place that is not asked. For the first of them, " in reason
     assert reason.endswith("if your files are there, set artifact_remap, for example {/mnt/mlruns: /mnt/mlruns}")
     assert scene.look(artifact_remap={f"{tmp_path}/nas": f"{tmp_path}/nas"}) == ["a"]
@@ -434,13 +434,13 @@ def test_aliases_are_read_once_from_a_server(tmp_path):
         scene.look()
         assert scene.chosen() == ["epoch=0/epoch=0.ckpt", "epoch=3/epoch=3.ckpt"]
         assert proxy.count("aliases.txt") == 2 * 2  # MLflow asks first whether it is a folder
-        known, before = scene.standing(), snapshot(scene.state / "models")
+        known, before = scene.plan(), snapshot(scene.state / "models")
         proxy.requests.clear()
         scene.look()
 
         assert proxy.count("aliases.txt") == 0
         assert snapshot(scene.state / "models") == before
-        assert scene.standing() == known
+        assert scene.plan() == known
 
 
 def test_files_without_an_ending_are_models_where_their_content_says_so(shelf, scene):

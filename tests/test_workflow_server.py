@@ -105,7 +105,7 @@ def test_known_models_go_on_without_their_server(server, tmp_path):
     run_id = studio.add_run("known", grey_checkpoint(0.1))
     studio.snakemake()
     about, before = studio.metadata(run_id), studio.written(run_id)
-    warning = f"the MLflow server {server.uri} does not answer (connection refused or no route)"
+    warning = f"the MLflow server {server.uri} does not answer: [Errno 111] Connection refused."
 
     server.stop()
     (studio.folder(run_id) / "metadata.json").unlink()
@@ -135,9 +135,8 @@ def test_nothing_known_and_no_server_is_one_error_within_seconds(studio):
     output = studio.snakemake(expect=1, mlflow_uri=uri)
 
     assert time.monotonic() - started < 10
-    sentence = (
-        f"the MLflow server {uri} does not answer (connection refused or no route); check mlflow_uri, the network"
+    assert (
+        f"dailies: the MLflow server {uri} does not answer: [Errno 111] Connection refused. Check mlflow_uri" in output
     )
-    assert f"dailies: {sentence}, or start the server\n" in output
     assert output.count("dailies: ") == 1
     assert "Traceback" not in output

@@ -222,6 +222,17 @@ def _heads(listing: Iterable[StoredFile]) -> list[StoredFile]:
     return heads
 
 
+def is_unnamed(file: StoredFile) -> bool:
+    """Tell whether a file may be a model by its name, and only its content can say so."""
+    path = file.path.lower()
+    return (
+        _kind(file) == BY_CONTENT
+        and file.size != 0
+        and not path.endswith(".json")
+        and roles.may_hold_model(_head_name(file))
+    )
+
+
 def _is_part(path: str) -> bool:
     found = PART.search(PurePosixPath(path).name)
     return found is not None and int(found[2]) > 1

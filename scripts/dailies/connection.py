@@ -1,13 +1,12 @@
-"""Connections: how long servers are waited for, with which login, and what their refusals mean in words."""
+"""Connections: how long servers are waited for, and errors that name the status, the server's words and a setting."""
 
 import importlib
-import json
 import os
 import re
 import time
-from contextlib import suppress
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,16 +20,14 @@ CONNECT_SECONDS, ANSWER_SECONDS = 3, 5
 KNOCKS = (0.5, 1.5)
 """Seconds before the second and third knock at a server that hangs up or is in trouble."""
 
-LONGEST_WAIT = 20
-"""Seconds that a busy server may ask to be left alone before the next try, by ``Retry-After``; three tries follow."""
-
 READ_SECONDS = 10
-"""How long an artifact store may be silent, before its answer or in the middle of it; three tries follow."""
+"""How long S3 may be silent, before its answer or in the middle of it; three tries follow."""
 
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # a busy server may ask for hours, and MLflow would wait
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # in a log it is a line of escapes for every step
     # a server before S3 would send us there for the bytes; where S3 cannot be reached, MLflow tries for ten minutes
@@ -38,7 +35,7 @@ ENVIRONMENT = {
     "AWS_MAX_ATTEMPTS": "3",
     "AWS_RETRY_MODE": "standard",
 }
-"""MLflow takes four minutes to notice a dead server, and reports its use to its makers; what the user sets is kept."""
+"""Settings of MLflow and boto3, by which no question is waited for longer than two minutes; the user's own count."""
 
 PACKAGES = {
     "s3": ("boto3", "boto3"),
@@ -48,31 +45,7 @@ PACKAGES = {
 }
 """By the scheme of an artifact location, the module that reads it and the packages that bring it."""
 
-LONGEST_WORDS, LONGEST_SENTENCE, LONGEST_ANSWER = 500, 300, 10_000
-"""Characters of what MLflow says, and of what another program does; bytes of an answer in which that is looked for."""
-
-BROKEN = re.compile(
-    r"Connection broken|IncompleteRead|Response ended prematurely|Connection aborted|Connection reset|"
-    r"Expecting value|Unterminated string|Expecting property name|Expecting ['\"]?[,:]|Invalid control character"
-)
-"""What Python's libraries say of an answer that was cut short."""
-
-NO_HTTP = re.compile(r"BadStatusLine\(['\"](?:\\x..)*([^\\'\"]*)")
-"""What Python's libraries say where a program of another kind answers, and its first words."""
-
-STATUS = re.compile(r"error code (\d{3}) !=|\b(\d{3}) (?:Client|Server) Error")
-"""The HTTP status in what MLflow says of an answer."""
-
-END = " (end of the response)"
-"""What we put behind an answer that a library puts into a sentence of its own."""
-
-BODY = re.compile(rf"Response (?:body|text): ['\"]?(.*?)(?:['\"]?{re.escape(END)}.*)?$", re.DOTALL)
-"""The answer itself in what MLflow says of it."""
-
-VERSION = re.compile(r"\d+(\.\w+)+")
-"""What MLflow answers when it is asked for its version."""
-
-AZURE = "AZURE_STORAGE_CONNECTION_STRING, or what else Azure's packages read"
+AZURE = "AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCESS_KEY"
 
 KEYS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
@@ -82,94 +55,78 @@ KEYS = {
 }
 """By the scheme of an artifact location, the variables that hold a user's keys."""
 
-ARTIFACT_STORE = (
-    (
-        r"CERTIFICATE_VERIFY_FAILED|SSL validation failed",
-        None,
-        StoreUnreachable,
-        "the certificate of the artifact store {store} is not accepted; if your studio has an authority of its own, "
-        "set {authority} to the file of its certificate (.pem) ({text})",
-    ),
-    (
-        r"Could not connect to the endpoint|Connect timeout on endpoint|Read timeout on endpoint|"
-        r"Connection was closed before|Failed to connect to proxy",
-        None,
-        StoreUnreachable,
-        "the artifact store {store} does not answer ({text}); check MLFLOW_S3_ENDPOINT_URL and the network",
-    ),
-    (
-        r"Unable to locate credentials|Partial credentials|config profile .* could not be found",
-        None,
-        AccessRefused,
-        "the artifact store {store} asks for keys, and there are none here; set {keys}",
-    ),
-    (
-        r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|InvalidClientTokenId|"
-        r"does not exist in our records|signature we calculated|token .*(?:expired|invalid)|SSO (?:session|token)",
-        "UNAUTHENTICATED",
-        AccessRefused,
-        "the artifact store {store} refuses the keys sent to it: they are wrong, or no longer valid; correct {keys}",
-    ),
-    (
-        r"NoSuchBucket|bucket does not exist",
-        None,
-        StoreError,
-        "the artifact store {store} does not exist; if the files were moved, set artifact_remap{endpoint}",
-    ),
-    (
-        r"AccessDenied|Access Denied|\(403\)|is not authorized to perform|Forbidden",
-        "PERMISSION_DENIED",
-        StoreError,
-        "the artifact store {store} does not let these keys list or read {place}",
-    ),
-    (BROKEN.pattern, None, TransferBroken, "the artifact store {store} broke off: {text}"),
-    ("", None, StoreError, "the artifact store {store} says: {text}"),
-)
-"""What botocore says, or the server through it, MLflow's code for it, and what it means; the first that fits holds.
+LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+"""The variables that hold a user's login."""
 
-MLflow hands on the sentence and not always the code.
-"""
+NOT_MLFLOW = "That is no answer of MLflow's: check mlflow_uri, its port and path, and whether a login page is before it"
+
+MEANING: dict[str, tuple[type[StoreError], str]] = {
+    "store.certificate": (
+        StoreUnreachable,
+        "For an authority of your studio's own, set MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE to the file "
+        "of its certificate (.pem); otherwise check mlflow_uri.",
+    ),
+    "store.proxy": (StoreUnreachable, "Correct HTTPS_PROXY or HTTP_PROXY, or name the server's host in NO_PROXY."),
+    "store.proxy_login": (AccessRefused, "Correct the login in HTTPS_PROXY or HTTP_PROXY."),
+    "store.login_refused": (AccessRefused, f"Set or correct {LOGIN}; a login in ~/.netrc is used before these."),
+    "store.permission_denied": (
+        StoreError,
+        f"You may not read {{what}}: ask for the permission READ, or check mlflow_uri and {LOGIN}.",
+    ),
+    "store.cut_short": (TransferBroken, "The answer was cut short."),
+    "store.unreachable": (
+        StoreUnreachable,
+        "Check mlflow_uri and the network, start the server, or set a larger MLFLOW_HTTP_REQUEST_TIMEOUT.",
+    ),
+    "store.not_mlflow": (StoreError, NOT_MLFLOW),
+    "store.failed": (StoreError, ""),
+    "artifacts.certificate": (
+        StoreUnreachable,
+        "For an authority of your studio's own, set {authority} to the file of its certificate (.pem).",
+    ),
+    "artifacts.cut_short": (TransferBroken, "The answer was cut short."),
+    "artifacts.unreachable": (StoreUnreachable, "Check {endpoint}the network."),
+    "artifacts.keys_refused": (AccessRefused, "Set or correct {keys}."),
+    "artifacts.permission_denied": (StoreError, "Set keys that may list and read it in {keys}."),
+    "artifacts.missing": (StoreError, "Check {endpoint}artifact_remap."),
+    "artifacts.failed": (StoreError, ""),
+}
+"""By the code of an error its class, and what the user can do."""
+
+KEYS_REFUSED = frozenset(
+    {
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "UNAUTHENTICATED",
+    }
+)
+"""S3's and MLflow's codes for keys that are wrong or no longer valid."""
+
+SILENCE = frozenset({"ConnectionError", "HTTPClientError", "Timeout"})
+CUT_SHORT = frozenset({"ChunkedEncodingError", "IncompleteRead", "IncompleteReadError", "ResponseStreamingError"})
+NO_KEYS = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "SSOError"})
+"""Classes of errors of requests, urllib3 and botocore: nobody answers, an answer is not whole, there are no keys."""
+
+LONGEST_WORDS, LONGEST_ANSWER = 300, 10_000
+"""Characters of what a server or a library says, and of an answer in which that is looked for."""
+
+STATUS = re.compile(r"error code (\d{3}) !=|\b(\d{3}) (?:Client|Server) Error|too many (\d{3}) error")
+"""The HTTP status in what MLflow says of an answer; without it, the message is still quoted."""
+
+BODY = "Response body: "
+"""What stands before the answer itself in what MLflow says of it."""
+
+VERSION = re.compile(r"\d+(\.\w+)+")
+"""What MLflow answers when it is asked for its version."""
 
 
 def set_out() -> None:
     """Set how patient MLflow and boto3 are in this process; what the user set is kept."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-
-
-@cache
-def bound_waiting() -> None:
-    """Let a busy server make MLflow wait for seconds only, and keep what a server says of its trouble, and its status.
-
-    MLflow would obey a ``Retry-After`` of six hours, and forgets the answer to its last try. MLflow 3.17 has no setting
-    for it; its requests take these from here.
-    """
-    from mlflow.utils import request_utils, rest_utils
-    from urllib3.exceptions import MaxRetryError, ResponseError
-    from urllib3.util import Retry
-
-    class _Retry(Retry):
-        def increment(
-            self, method: Any = None, url: Any = None, response: Any = None, *args: Any, **more: Any
-        ) -> Retry:
-            try:
-                return super().increment(method, url, response, *args, **more)
-            except MaxRetryError as failed:
-                said = response.read(LONGEST_ANSWER, decode_content=True) if response is not None else b""
-                if not (words := _words(f"Response body: {said.decode(errors='replace')}")):
-                    raise
-                reason = ResponseError(f"{failed.reason}. Response body: {words}{END}")
-                raise MaxRetryError(failed.pool, url, reason) from failed
-
-    def verified(response: Any, *others: Any, **more: Any) -> Any:
-        try:
-            return verify(response, *others, **more)
-        except Exception as error:
-            error.http_status = response.status_code
-            raise
-
-    verify, rest_utils.verify_rest_response = rest_utils.verify_rest_response, verified
-    request_utils.Retry = partial(_Retry, retry_after_max=LONGEST_WAIT)
 
 
 def knock(uri: str, name: str) -> None:
@@ -184,11 +141,14 @@ def knock(uri: str, name: str) -> None:
             return
         if pause is not None:
             time.sleep(pause)
-    raise StoreUnreachable(f"the MLflow server {name} {reason}; try again later")
+    raise StoreUnreachable(
+        "store.unreachable",
+        f"the MLflow server {name} {reason}. Check mlflow_uri and the network, or start the server.",
+    )
 
 
 def _health(uri: str, name: str) -> str | None:
-    """Say what trouble a server is in, one that may pass; None when it is well. Raises StoreUnreachable."""
+    """Return what is wrong with a server if it may pass; None when it is well. Raises StoreError for the rest."""
     import requests
     from requests import exceptions
 
@@ -200,60 +160,78 @@ def _health(uri: str, name: str) -> str | None:
             verify=not insecure and (os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True),
             cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
         )
-    except exceptions.SSLError as error:
-        raise StoreUnreachable(_certificate(name, str(error))) from None
-    except exceptions.ProxyError as error:
-        raise StoreUnreachable(
-            f"the MLflow server {name} is asked through the proxy of HTTPS_PROXY or HTTP_PROXY, which does not let us "
-            f"through ({_cause(str(error))}); correct it, or name the server's host in NO_PROXY"
-        ) from None
-    except exceptions.Timeout:
-        raise StoreUnreachable(_silent(name, "no answer in time")) from None
+    except (exceptions.SSLError, exceptions.ProxyError, exceptions.Timeout) as error:
+        raise _of_server(_Trouble.behind(error), uri, "this") from None
     except exceptions.RequestException as error:
-        if told := NO_HTTP.search(str(error)):
-            words = f"says {told[1]!r}" if told[1] else "answers"
-            raise StoreUnreachable(f"{name} {words}, which is not HTTP; check mlflow_uri and its port") from None
-        if BROKEN.search(str(error)) and "refused" not in str(error):
-            return f"does not answer ({_cause(str(error))})"
-        raise StoreUnreachable(_silent(name, "connection refused or no route")) from None
+        return f"does not answer: {_Trouble.behind(error).root}"
     except OSError as error:  # what requests raises for certificate files that are not there
         raise StoreError(
-            f"the certificate for {name} cannot be used: {clean(str(error))[:300]}; correct "
-            "MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or MLFLOW_TRACKING_CLIENT_CERT_PATH"
+            "store.certificate_file",
+            f"the certificate for {name} cannot be used: {clean(str(error))[:300]}. Correct "
+            "MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or MLFLOW_TRACKING_CLIENT_CERT_PATH.",
         ) from None
-    if answer.status_code < 500:
-        return None
-    reason = clean(answer.reason)[:50]
-    words = _words(f"Response body: {masked(clean(answer.text[:LONGEST_ANSWER]))}")
-    said = f", saying: {words}" if words.lower() not in {"", reason.lower()} else ""
-    return f"answers {answer.status_code} {reason}{said}"
+    return (
+        f"answers {answer.status_code}: {_plain(answer.text) or answer.reason}" if answer.status_code >= 500 else None
+    )
 
 
-def _silent(name: str, reason: str) -> str:
-    return f"the MLflow server {name} does not answer ({reason}); check mlflow_uri, the network, or start the server"
+@dataclass(frozen=True)
+class _Trouble:
+    """What an error says, and the errors that it was raised for."""
 
+    text: str
+    root: str
+    """What the innermost error says."""
+    kinds: frozenset[str]
+    """The names of the errors' classes, with those that they inherit from."""
+    status: int | None
+    """The HTTP status, where it is known."""
+    code: str | None
+    """The code of S3, or of MLflow."""
+    is_foreign: bool
+    """Whether the answer is JSON that MLflow did not write."""
 
-def _cause(text: str) -> str:
-    """Give the innermost reason in what requests says of a failed connection."""
-    found = re.findall(r"(?:Error|Exception|Disconnected)\(['\"]?(?:<[^>]*>[:,] )?(?:\d+, )?['\"]?([^'\"()]+)", text)
-    return redacted(clean(found[-1] if found else text)).strip(" :,")[:200]
-
-
-def _certificate(name: str, text: str) -> str:
-    """Say what is wrong with a server's certificate, and what to do, from what OpenSSL says."""
-    if "certificate has expired" in text or "not yet valid" in text:
-        return (
-            f"the certificate of {name} has expired, or is not valid yet; have it renewed, or set this machine's clock"
+    @classmethod
+    def behind(cls, error: Exception) -> "_Trouble":
+        causes = [*_chain(error)]
+        answers = [each.response for each in causes if getattr(each, "response", None) is not None]
+        s3: Any = next((answer for answer in answers if isinstance(answer, dict)), {})
+        said = getattr(error, "json", None)
+        is_foreign = isinstance(said, dict) and said.get("error_code") != error.error_code
+        # of a failed download MLflow says first that there was one, then "##### File x #####" and what went wrong
+        text = masked(clean(str(error))).rpartition("##### ")[2] or type(error).__name__
+        found = [getattr(answer, "status_code", None) for answer in answers]
+        found.append(s3.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+        found.append(error.get_http_status_code() if isinstance(said, dict) and not is_foreign else None)
+        found += [int(group) for match in STATUS.finditer(text) for group in match.groups() if group]
+        return cls(
+            text=text,
+            root=masked(clean(str(causes[-1])))[:LONGEST_WORDS] or type(causes[-1]).__name__,
+            kinds=frozenset(kind.__name__ for each in causes for kind in type(each).__mro__),
+            status=next((status for status in found if status), None),
+            code=s3.get("Error", {}).get("Code") or (None if is_foreign else getattr(error, "error_code", None)),
+            is_foreign=is_foreign,
         )
-    if "Hostname mismatch" in text or "IP address mismatch" in text or "doesn't match" in text:
-        host = urlsplit(name).hostname or name
-        return f"the certificate of {name} is for another host than {host}; use the name that it was made out for"
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return (
-            f"the certificate of {name} is not trusted; if your studio has an authority of its own, set "
-            "MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE to the file of its certificate (.pem)"
+
+    def error(self, subject: str, cases: dict[str, bool], **names: str) -> StoreError:
+        """Return the error of the first code whose case holds; ``names`` are those in its advice."""
+        code = next(code for code, holds in cases.items() if holds)
+        kind, advice = MEANING[code]
+        happens, words = (
+            f"answers {self.status}" if self.status else "says",
+            _plain(self.text.partition(BODY)[2].strip("'") or self.text) or "nothing",
         )
-    return f"{name} does not speak TLS as expected ({_cause(text)}); is it an http:// address?"
+        if self.status is None and self.kinds & (SILENCE | CUT_SHORT):
+            happens, words = "breaks off" if kind is TransferBroken else "does not answer", self.root
+        return kind(code, f"{subject} {happens}: {words.rstrip('.')}. {advice.format(**names)}".strip())
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised for, the innermost last."""
+    while error is not None:
+        yield error
+        inner = (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args)
+        error = next((each for each in inner if isinstance(each, BaseException)), None)
 
 
 def require_package(place: str) -> None:
@@ -264,8 +242,9 @@ def require_package(place: str) -> None:
         importlib.import_module(module)
     except ImportError:
         raise StoreError(
+            "artifacts.package_missing",
             f"the artifacts are at {_store_of(place)}, and Python reads {scheme}:// with a package that is not "
-            f"installed here: pip install {packages}"
+            f"installed here: pip install {packages}",
         ) from None
     if scheme == "s3":
         _bound_s3()
@@ -273,7 +252,10 @@ def require_package(place: str) -> None:
 
 @cache
 def _bound_s3() -> None:
-    """Let boto3 notice within seconds that an endpoint is dead; MLflow takes its clients from this session."""
+    """Let boto3 give up a silent endpoint within seconds; no variable bounds how long it reads, and its own is 60 s.
+
+    MLflow takes its clients from boto3's default session.
+    """
     import boto3
     from botocore.config import Config
     from botocore.session import Session
@@ -289,106 +271,79 @@ def _store_of(place: str) -> str:
 
 
 def explained(error: Exception, uri: str, *, what: str = "this", place: str | None = None) -> StoreError:
-    """Turn what MLflow, or a library below it, raised into an error in words.
+    """Turn what MLflow, or a library below it, raised into an error for the user.
 
     ``uri`` is the tracking store's and ``what`` was asked of it; ``place`` is an artifact location with a server of
     its own, when it was that which was asked. Secrets are masked.
     """
-    # of a failed download MLflow says first that there was one, then "##### File x #####" and what went wrong
-    text = masked(clean(str(error))).rpartition("##### ")[2]
+    trouble = _Trouble.behind(error)
     if place is not None:
-        return _of_artifacts(error, text, place)
-    name = redacted(uri)
-    if urlsplit(uri).scheme in {"http", "https"} and (found := _of_server(error, text, uri, name, what)):
-        return found
-    return StoreError(f"MLflow at {name} {_says(error)}: {text[:LONGEST_WORDS] or type(error).__name__}")
+        return _of_artifacts(trouble, place)
+    if urlsplit(uri).scheme not in {"http", "https"}:
+        return StoreError("store.failed", f"MLflow at {redacted(uri)} says: {trouble.text[:LONGEST_WORDS]}")
+    if trouble.is_foreign or "RetryError" in trouble.kinds:
+        again = _asked_again(uri)
+        if again is not None and again.status_code >= 400:
+            trouble = replace(trouble, status=again.status_code, text=masked(clean(again.text[:LONGEST_ANSWER])))
+    return _of_server(trouble, uri, what)
 
 
-def _says(error: Exception) -> str:
-    status = getattr(error, "http_status", None)
-    return f"answers {status} and says" if status else "says"
+def _of_server(trouble: _Trouble, uri: str, what: str) -> StoreError:
+    status, kinds, code = trouble.status, trouble.kinds, trouble.code
+    body = trouble.text.partition(BODY)[2].lstrip("' ")
+    is_other = trouble.is_foreign or bool(body) or "TooManyRedirects" in kinds
+    is_silent = status is None and not is_other and bool(kinds & SILENCE)
+    cases = {
+        "store.certificate": "SSLError" in kinds,
+        "store.proxy": "ProxyError" in kinds,
+        "store.proxy_login": status == 407,
+        "store.login_refused": status == 401 or code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"},
+        "store.permission_denied": status == 403 or code == "PERMISSION_DENIED",
+        "store.cut_short": bool(kinds & CUT_SHORT) or (status is None and body.startswith("{")),
+        "store.unreachable": is_silent or status == 429 or (status or 0) >= 500,
+        "store.not_mlflow": is_other,
+        "store.failed": True,
+    }
+    found = trouble.error(f"the MLflow server {redacted(uri)}", cases, what=what)
+    return StoreError(found.code, f"{found}{_where_instead(uri)}.") if found.code == "store.not_mlflow" else found
 
 
-def _of_server(error: Exception, text: str, uri: str, name: str, what: str) -> StoreError | None:
-    if "CERTIFICATE_VERIFY_FAILED" in text or "SSLError" in text:
-        return StoreUnreachable(_certificate(name, text))
-    if "artifacts-only" in text:
-        return StoreError(
-            f"the MLflow server {name} runs with --artifacts-only, so it knows no experiments; set mlflow_uri to the "
-            f"tracking server (it answers 503: {_words(text)})"
-        )
-    if "Max retries exceeded" in text or "failed with timeout" in text:
-        return StoreUnreachable(f"the MLflow server {name} {_why_unanswered(text)}; try again later")
-    match = STATUS.search(text)
-    status = int(match[1] or match[2]) if match else getattr(error, "http_status", None)
-    code = _code(error)
-    words = _told(error.json) if isinstance(getattr(error, "json", None), dict) else _words(text)
-    return _refusal(code, status, words or text[:LONGEST_WORDS], uri, name, what) or _no_answer(
-        error, status, text, uri, name
+def foreign(words: str, uri: str) -> StoreError:
+    """Return the error for an answer that is none of MLflow's."""
+    return StoreError("store.not_mlflow", f"{redacted(uri)} answers with {words}. {NOT_MLFLOW}{_where_instead(uri)}.")
+
+
+def _of_artifacts(trouble: _Trouble, place: str) -> StoreError:
+    scheme, status, kinds, code = urlsplit(place).scheme, trouble.status, trouble.kinds, trouble.code
+    cases = {
+        "artifacts.certificate": "SSLError" in kinds,
+        "artifacts.cut_short": bool(kinds & CUT_SHORT),
+        "artifacts.unreachable": bool(kinds & SILENCE),
+        "artifacts.keys_refused": bool(kinds & NO_KEYS) or code in KEYS_REFUSED or status == 401,
+        "artifacts.permission_denied": status == 403 or code == "PERMISSION_DENIED",
+        "artifacts.missing": status == 404 or code == "NoSuchBucket",
+        "artifacts.failed": True,
+    }
+    return trouble.error(
+        f"the artifact store {_store_of(place)}",
+        cases,
+        keys=KEYS.get(scheme, "its keys"),
+        authority="AWS_CA_BUNDLE" if scheme == "s3" else "REQUESTS_CA_BUNDLE",
+        endpoint="MLFLOW_S3_ENDPOINT_URL and " if scheme == "s3" else "",
     )
 
 
-def _code(error: Exception) -> str | None:
-    """Return MLflow's code for an error, unless MLflow made it up: for an answer of another program."""
-    said = getattr(error, "json", None)
-    return None if isinstance(said, dict) and "error_code" not in said else getattr(error, "error_code", None)
+def _asked_again(uri: str) -> Any | None:
+    """Ask a server once more, with the user's login, for the status and the words that MLflow does not hand on."""
+    from mlflow.tracking._tracking_service.utils import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
 
-
-def _refusal(code: str | None, status: int | None, words: str, uri: str, name: str, what: str) -> StoreError | None:
-    """Give the error for a server that wants a login, or wants another one; None where it does not."""
-    if status == 401 or code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}:
-        return AccessRefused(f"{_login_refused(uri, name)} ({status or 'it says'}: {words})")
-    if status == 407:
-        return AccessRefused(f"the proxy before {name} asks for a login; correct HTTPS_PROXY or HTTP_PROXY")
-    if status == 403 and re.search(r"host header|DNS rebinding", words, re.IGNORECASE):
-        return StoreError(
-            f"the MLflow server {name} does not answer to the host {urlsplit(uri).hostname} (403: {words}); "
-            "write the address by which it is known, or have it started with --allowed-hosts and this one"
-        )
-    if status == 403 or code == "PERMISSION_DENIED":
-        return StoreError(
-            f"the MLflow server {name} does not let {_whose(uri)} read {what} "
-            f"({status or 'it says'}: {words}); ask its administrator for the permission READ"
-        )
-    return None
-
-
-def _no_answer(error: Exception, status: int | None, text: str, uri: str, name: str) -> StoreError | None:
-    """Give the error for what is no answer of MLflow's, or half of one; None for any other."""
-    body, said = BODY.search(text), getattr(error, "json", None)
-    whole = body[1].lstrip() if body else ""
-    if isinstance(said, dict):
-        return None if "error_code" in said else foreign(status, _told(said), uri, name)
-    if whole.startswith("<") and status in {None, 200, 404}:
-        answered = f", status {status}" if status == 404 else ""
-        return StoreError(
-            f"{name} answers with a web page where MLflow's interface should be: a login page stands before it, or it "
-            f"is no MLflow server; check mlflow_uri, its port, and whether a path belongs to it{answered}"
-            f"{_where_instead(uri)} (the page: {_words(text)})"
-        )
-    if "redirects" in text:
-        return StoreError(
-            f"{name} sends every question on to another address, as a login page before it does; ask for an address "
-            "for programs, and check mlflow_uri"
-        )
-    if body and (status not in {None, 200} or whole[:1] not in {"", "{"}):
-        return foreign(status or 200, _words(text), uri, name)
-    if status in {None, 200} and (BROKEN.search(text) or (body and "not in a valid JSON format" in text)):
-        return TransferBroken(
-            f"the answer of the MLflow server {name} was cut short, by a proxy or the network on the way"
-        )
-    return None
-
-
-def foreign(status: int | None, words: str, uri: str, name: str) -> StoreError:
-    """Give the error for an answer that MLflow did not write: of a program before it, or of another one altogether."""
-    answered = f"answers {status or 'with an error'}, saying: {words[:LONGEST_WORDS] or 'nothing'}"
-    if status and status >= 500:
-        return StoreUnreachable(f"the MLflow server {name} {answered}; try again later")
-    return StoreError(
-        f"{name} {answered}; that is no answer of MLflow's: check mlflow_uri, its port, and whether a path belongs to "
-        f"it{_where_instead(uri)}"
-    )
+    once = {"max_retries": 0, "raise_on_status": False, "timeout": ANSWER_SECONDS}
+    try:
+        question = "/api/2.0/mlflow/experiments/search"
+        return http_request(get_default_host_creds(uri), question, "GET", params={"max_results": 1}, **once)
+    except Exception:  # the first error is reported, then, as it is
+        return None
 
 
 def _where_instead(uri: str) -> str:
@@ -408,78 +363,10 @@ def _where_instead(uri: str) -> str:
     return ""
 
 
-def _why_unanswered(text: str) -> str:
-    if busy := re.search(r"too many (429|5\d\d) error responses", text):
-        what = "is busy" if busy[1] in {"429", "503"} else "is in trouble"
-        words = _words(text).replace("\\'", "'")  # as Python writes it in what is raised again
-        said = f"says '{words}' and " if words else ""
-        return f"{said}{what} (too many {busy[1]} error responses)"
-    cause = re.search(r"Caused by .*['\"](?:.*: )?([^'\"]+)['\"]\)", text)
-    return f"does not answer ({cause[1].strip()[:200] if cause else 'no answer in time'})"
-
-
-def _words(text: str) -> str:
-    """Give what a server said, without markup."""
-    body = BODY.search(text)
-    if body and body[1].startswith("{"):
-        with suppress(ValueError):
-            return _told(json.loads(body[1].rstrip("'")))
-    found = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", body[1]) if body else ""
-    return re.sub(r"\s+", " ", found).strip(" '\"")[:LONGEST_SENTENCE]
-
-
-def _told(said: dict[str, Any]) -> str:
-    """Give the sentence in an answer of JSON, which every program keeps in another field."""
-    words = next((said[key] for key in ("message", "detail", "error") if said.get(key)), said)
-    return masked(clean(str(words)))[:LONGEST_WORDS]
-
-
-def login(uri: str) -> str | None:
-    """Name the place of the login that a server is sent, the first of those that requests and MLflow look at."""
-    import requests
-
-    if urlsplit(uri).username is not None:
-        return "in the address"
-    if requests.utils.get_netrc_auth(uri):
-        return "in .netrc, which goes before MLflow's own"
-    pair = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
-    if all(os.environ.get(name) for name in pair):
-        return f"in {' and '.join(pair)}"
-    if Path("~/.mlflow/credentials").expanduser().exists():
-        return "in ~/.mlflow/credentials"
-    return "in MLFLOW_TRACKING_TOKEN" if os.environ.get("MLFLOW_TRACKING_TOKEN") else None
-
-
-def _whose(uri: str) -> str:
-    where = login(uri)
-    return f"the login {where}" if where else "someone without a login"
-
-
-def _login_refused(uri: str, name: str) -> str:
-    if where := login(uri):
-        return f"the MLflow server {name} refuses the login {where}: it is wrong, or no longer valid"
-    return (
-        f"the MLflow server {name} asks for a login; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
-        "or MLFLOW_TRACKING_TOKEN"
-    )
-
-
-def _of_artifacts(error: Exception, text: str, place: str) -> StoreError:
-    scheme = urlsplit(place).scheme
-    known = {
-        "store": _store_of(place),
-        "place": redacted(clean(place))[:200],
-        "keys": KEYS.get(scheme, "them"),
-        "authority": "AWS_CA_BUNDLE" if scheme == "s3" else "REQUESTS_CA_BUNDLE",
-        "endpoint": "; if it is not Amazon's, set MLFLOW_S3_ENDPOINT_URL" if scheme == "s3" else "",
-    }
-    found = getattr(error, "error_code", None)
-    kind, sentence = next(
-        (kind, sentence)
-        for pattern, code, kind, sentence in ARTIFACT_STORE
-        if re.search(pattern, text, re.IGNORECASE) or (code and code == found)
-    )
-    return kind(sentence.format(**known, text=text[:LONGEST_WORDS] or type(error).__name__))
+def _plain(text: str) -> str:
+    """Return what a server says, without markup."""
+    text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text[:LONGEST_ANSWER], flags=re.DOTALL)
+    return masked(re.sub(r"\s+", " ", clean(text)).strip())[:LONGEST_WORDS]
 
 
 def masked(text: str) -> str:

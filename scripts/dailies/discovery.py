@@ -2,28 +2,19 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dailies import files, registry, sources
-from dailies.entities import StoredFile
+from dailies import files, snapshot, sources
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.layout import Layout
+from dailies.questions import Questions
 from dailies.records import record
-from dailies.store import TrackingStore, open_store, uri_of
-from dailies.survey import (
-    AMENDABLE,
-    Listings,
-    Selection,
-    Skipped,
-    logged_models,
-    passes,
-    selected_runs,
-    survey,
-    unseen,
-)
+from dailies.snapshot import Kept, Skipped, Snapshot
+from dailies.store import open_store, uri_of
+from dailies.survey import AMENDABLE, Selection, survey
 from dailies.text import clean, counted, redacted
 
 if TYPE_CHECKING:
@@ -51,8 +42,8 @@ SELECTING = (
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How the store stands, as far as discovery can tell."""
+class Plan:
+    """What discovery is planned with."""
 
     fingerprint: str
     """Changes when discovery has to run again."""
@@ -60,59 +51,58 @@ class Standing:
     """Set when the store does not answer and what is known of it is used instead."""
 
 
-def standing(settings: "Settings", layout: Layout) -> Standing:
-    """Ask the store, once and without downloading anything, whether anything changed since the last discovery.
+def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh: bool = False) -> Plan:
+    """Ask the store, once, and keep the answers as a snapshot, from which ``discover`` finds the models.
 
-    Raises StoreError when the store or an experiment does not exist, and StoreUnreachable when the store does not
-    answer and nothing is known of this selection yet.
+    Only what changed since the last snapshot is listed again, or everything when ``afresh``. A dry run writes no
+    snapshot. When the store does not answer, the last snapshot of this selection stays and a warning is returned.
+    Raises StoreError when the store or an experiment does not exist, and when no run holds a model; StoreUnreachable
+    when the store does not answer and nothing is known of this selection yet.
     """
-    selection = Selection.from_settings(settings)
+    selection, kept = Selection.from_settings(settings), Kept.load(layout.snapshot)
+    known = _known(settings, layout, kept)
+    if dry_run and known is None:  # discovery is due anyway; whether there is any model shows sooner
+        selection = replace(selection, max_runs=1)
+    earlier = kept.snapshot if kept and not afresh else None
     try:
         store = open_store(settings, layout.upgraded)
-        listings = Listings(store, recheck=settings.recheck_artifacts, remembered=_remembered(layout))
-        named = registry.registered(store, selection.models)
-        runs = selected_runs(store, selection)
-        passing = [run for run in runs if passes(run, selection)]
-        places = [(item.uri, item.run) for item in named] + [(run.artifact_uri, run) for run in passing]
-        watched = [uri for uri, run in dict(places).items() if uri and listings.is_watched(uri, run)]
-        listed = store.listings(watched)
-        models = logged_models(store, passing)
+        questions = Questions(store, selection, recheck=settings.recheck_artifacts, earlier=earlier)
+        taken = questions.snapshot()
+        fingerprint = files.digest([_identity(settings), sources.digest(Path(__file__)), taken.digest])
+        if kept and not afresh and kept.fingerprint == fingerprint:
+            return Plan(fingerprint)
+        unseen = questions.unseen(taken)
     except StoreUnreachable as error:
-        known = _known(settings, layout)
         if known is None:
             raise
-        return Standing(known["fingerprint"], _going_on(error, known))
-    return Standing(
-        files.digest(
-            [
-                _identity(settings),
-                sources.digest(Path(__file__)),
-                _postponed(layout),
-                [asdict(item) for item in named],
-                [asdict(run) for run in runs],
-                [[asdict(model) for model in models[run_id]] for run_id in sorted(models)],
-                [[uri, _plain(listed[uri])] for uri in sorted(listed)],
-            ]
+        return Plan(
+            known.fingerprint, f"{str(error).rstrip('.')}. Going on with the models already known: {known.models}"
         )
-    )
-
-
-def refuse_nothing(settings: "Settings", layout: Layout) -> None:
-    """Raise StoreError, with the reasons, when no run holds a model; ask only while no model is known."""
-    if _known(settings, layout) is not None:
-        return
-    selection = Selection.from_settings(settings)
-    store = open_store(settings, layout.upgraded)
-    listings = Listings(store, recheck=settings.recheck_artifacts, remembered=_remembered(layout))
-    seen = survey(store, replace(selection, max_runs=1), listings)
+    seen = survey(taken, selection)
     if not seen.found:
-        passed_over = [*seen.skipped, *unseen(store, selection, seen)]
-        files.write_json(layout.skipped, [asdict(run) for run in passed_over])
-        raise StoreError("store.nothing_found", _nothing_found(store, selection, passed_over))
+        passed_over = (*seen.skipped, *unseen)
+        _write_skipped(passed_over, layout)
+        raise StoreError("store.no_model", _nothing_found(settings, selection, passed_over))
+    if not dry_run:
+        Kept(fingerprint, _identity(settings), len(seen.found), taken, unseen).save(layout.snapshot)
+    return Plan(fingerprint)
 
 
-def _plain(listed: tuple[StoredFile, ...] | StoreError) -> Any:
-    return str(listed) if isinstance(listed, StoreError) else [asdict(file) for file in listed]
+@dataclass(frozen=True)
+class _Known:
+    """What an earlier invocation found with the same selection, if it found models."""
+
+    fingerprint: str
+    models: int
+
+
+def _known(settings: "Settings", layout: Layout, kept: Kept | None) -> _Known | None:
+    """Return what is known of this very selection, by the snapshot, or by the index that an earlier version left."""
+    if kept:
+        return _Known(kept.fingerprint, kept.models) if kept.selection == _identity(settings) else None
+    index = files.read_json(layout.index) if layout.index.is_file() else {}
+    is_same = index.get("selection") == _identity(settings) and index["models"]
+    return _Known(index["fingerprint"], len(index["models"])) if is_same else None
 
 
 def _identity(settings: "Settings") -> str:
@@ -120,69 +110,41 @@ def _identity(settings: "Settings") -> str:
     return files.digest([redacted(uri_of(settings)), {key: asked[key] for key in SELECTING}])
 
 
-def _known(settings: "Settings", layout: Layout) -> dict[str, Any] | None:
-    """Give what the last discovery of this very selection left, if it found models."""
-    path = layout.known
-    known = files.read_json(path) if path.is_file() else {}
-    return known if known.get("selection") == _identity(settings) and known["models"] else None
-
-
-def _postponed(layout: Layout) -> int:
-    """Give how often changes were left for the next invocation, as the store did not answer when it was looked at."""
-    path = layout.known
-    return files.read_json(path).get("postponed", 0) if path.is_file() else 0
-
-
-def _remembered(layout: Layout) -> dict[str, Any]:
-    path = layout.listings
-    return files.read_json(path) if path.is_file() else {}
-
-
-def _going_on(error: StoreUnreachable, known: Mapping[str, Any]) -> str:
-    return f"{error}. Going on with the models already known: {len(known['models'])}"
-
-
 def discover(settings: "Settings", *, fingerprint: str, layout: Layout) -> None:
-    """Find the models and record them; write the index, the list of their names, last.
+    """Find the models in the snapshot of ``fingerprint`` and record them; write their list last.
 
-    The record of a model holds only what matters for rendering, that of its run the rest; a record that says
-    the same as before is not touched. Runs that are passed over are recorded, too. When the store does not answer
-    and models are known, their index is written again, and the next invocation looks again. Raises StoreError.
+    ``models/{model}.json`` holds only what matters for rendering, ``runs/{model}.json`` the rest; a record that says
+    the same as before is not touched. Runs that are passed over go to ``skipped.json``. MLflow is not asked. Raises
+    StoreError where the snapshot is missing.
     """
-    selection = Selection.from_settings(settings)
-    try:
-        store = open_store(settings, layout.upgraded)
-        listings = Listings(store, recheck=settings.recheck_artifacts, remembered=_remembered(layout))
-        seen = survey(store, selection, listings)
-        passed_over = [*seen.skipped, *unseen(store, selection, seen)]
-    except StoreUnreachable as error:
-        known = _known(settings, layout)
-        if known is None:
-            raise
-        warning = _going_on(error, known)
-        log.warning("%s", warning)
-        if known["fingerprint"] != fingerprint:
-            # what changed was not looked at: the next invocation's fingerprint has to be another one
-            known |= {"fingerprint": fingerprint, "postponed": _postponed(layout) + 1, "warning": warning}
-            files.write_json(layout.known, known)
-        files.write_json(layout.index, known)
-        return
+    selection, kept = Selection.from_settings(settings), snapshot.load(layout.snapshot, fingerprint)
+    seen = survey(kept.snapshot, selection)
+    passed_over = (*seen.skipped, *kept.unseen)
     names = record(seen.found, settings.folder_name, layout)
-    files.write_json(layout.skipped, [asdict(run) for run in passed_over])
-    files.write_json(layout.listings, listings.memory)
+    _write_skipped(passed_over, layout)
     for run in passed_over:
         log.info("passed over: run %s (%s): %s", run.run_id, run.run_name, run.reason)
-    known = {
+    _report_unread(kept.snapshot)
+    found = {
         "fingerprint": fingerprint,
-        "selection": _identity(settings),
+        "selection": kept.selection,
         "models": names,
-        "reason": None if names else _nothing_found(store, selection, passed_over),
-        "warning": _left_out(passed_over) if names else None,
-        "postponed": _postponed(layout),
+        "warning": _left_out(passed_over),
     }
-    files.write_json(layout.known, known)
-    files.write_json(layout.index, known)
+    files.write_json(layout.index, found)
     log.info("%d models found, %d runs passed over", len(names), len(passed_over))
+
+
+def _write_skipped(passed_over: Sequence[Skipped], layout: Layout) -> None:
+    files.write_json(layout.skipped, [asdict(run) for run in passed_over])
+
+
+def _report_unread(taken: Snapshot) -> None:
+    """Log which logged models cannot be listed: their runs may hold other files."""
+    for model in (model for models in taken.logged.values() for model in models):
+        listing = taken.listings.get(model.artifact_uri)
+        if listing and listing.error:
+            log.warning("a logged model of run %s is left out: %s", model.run_id, listing.error)
 
 
 def _left_out(passed_over: Sequence[Skipped]) -> str | None:
@@ -193,7 +155,7 @@ def _left_out(passed_over: Sequence[Skipped]) -> str | None:
     return f"runs that are passed over, as their artifacts cannot be read: {len(lost)}. Of the first, {lost[0].reason}"
 
 
-def _nothing_found(store: TrackingStore, selection: Selection, passed_over: Sequence[Skipped]) -> str:
+def _nothing_found(settings: "Settings", selection: Selection, passed_over: Sequence[Skipped]) -> str:
     places = [*selection.models, *(["run_ids"] if selection.run_ids else selection.experiments)]
     where = " and ".join(clean(name) for name in places)
     kinds = Counter(run.kind for run in passed_over).most_common()
@@ -201,6 +163,6 @@ def _nothing_found(store: TrackingStore, selection: Selection, passed_over: Sequ
     first = next((run.reason for run in passed_over if run.kind in AMENDABLE), None)
     why = f": {counts}" if counts else ""
     seen = counted(len(passed_over), "run")
-    return f"no run with a model was found in {where} of {store.name}, among {seen}{why}. " + (
+    return f"no run with a model was found in {where} of {redacted(uri_of(settings))}, among {seen}{why}. " + (
         f"For the first of them, {first}" if first else "Each with its reason is in .dailies/skipped.json"
     )

@@ -187,14 +187,9 @@ class Layout:
         return self.state / "discovery.json"
 
     @property
-    def known(self) -> Path:
-        """The last index that the store gave; written by ``discover``, read while the store does not answer."""
-        return self.state / "known.json"
-
-    @property
-    def listings(self) -> Path:
-        """What was in artifact folders that are not looked at again; written by ``discover``."""
-        return self.state / "listings.json"
+    def snapshot(self) -> Path:
+        """What MLflow answered when an invocation was planned; ``discover`` finds the models in it."""
+        return self.state / "snapshot.json"
 
     @property
     def skipped(self) -> Path:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dailies import connection, local_store
+from dailies import local_store
 from dailies.errors import StoreError, StoreUnreachable
 from dailies.store import TrackingStore, error_code, uri_of
 
@@ -78,7 +78,6 @@ class Ledger(TrackingStore):
         uri = self._writable_uri
         from mlflow import MlflowClient
 
-        connection.bound_waiting()
         return self._ask(lambda: MlflowClient(tracking_uri=uri, registry_uri=uri))
 
     def ask(self, question: Callable[["MlflowClient"], T], **about: Any) -> T:

@@ -45,14 +45,14 @@ def readable_sqlite(path: Path, private: Path) -> str:
 def readable_folder(path: Path) -> str:
     """Return the URI with which MLflow reads a folder store.
 
-    Raises StoreError when the folder is no store, or when MLflow cannot make the one folder in it that it misses.
+    Raises StoreError when the folder is none, or when it is read-only and lacks the folder that MLflow would make.
     """
     _refuse_other_folder(path)
-    if not (path / TRASH).is_dir() and not os.access(path, os.W_OK):
+    if not (path / TRASH).is_dir() and not _is_writable(path):
         raise StoreError(
             "store.no_trash",
-            f"the MLflow store {path} is read-only for you and lacks the folder {TRASH}, which MLflow makes when it "
-            "opens a store; have its owner make it, or copy the store",
+            f"the MLflow store {path} has no folder {TRASH}, without which MLflow cannot open it, and is read-only for "
+            f"you. Have an empty folder {path / TRASH} made.",
         )
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
     return path.as_uri()
@@ -91,12 +91,13 @@ def _refuse_other_folder(path: Path) -> None:
 
 
 def _refuse_read_only(path: Path) -> None:
+    if not _is_writable(path) or not os.access(path.parent, os.W_OK):
+        raise StoreError(f"the MLflow store {path} is read-only for you: get the right to write to it, or leave it be")
+
+
+def _is_writable(path: Path) -> bool:
     # of root the system lets every write pass: the bits still say what is meant
-    if not path.stat().st_mode & 0o222 or not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
-        raise StoreError(
-            "store.read_only",
-            f"the MLflow store {path} is read-only for you; get permission to write to it",
-        )
+    return bool(path.stat().st_mode & 0o222) and os.access(path, os.W_OK)
 
 
 @contextmanager

@@ -100,7 +100,6 @@ class TrackingStore:
             uri = local_store.readable_folder(folder)
         from mlflow import MlflowClient
 
-        connection.bound_waiting()
         return self._ask(lambda: MlflowClient(tracking_uri=uri, registry_uri=uri))
 
     def experiments(self, names: Sequence[str]) -> list[Experiment]:
@@ -110,7 +109,7 @@ class TrackingStore:
             what = f"experiment '{clean(name)}'"
             experiment = self.ask(lambda client, name=name: client.get_experiment_by_name(name), what=what)
             if experiment is not None and not experiment.experiment_id:
-                raise connection.foreign(200, "something else than an experiment", self._uri, self.name)
+                raise connection.foreign("something else than an experiment", self._uri)
             if experiment is None or experiment.lifecycle_stage != "active":
                 deleted = " (it was deleted)" if experiment is not None else ""
                 raise StoreError(

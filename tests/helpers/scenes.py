@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from dailies.config import Settings
-from dailies.discovery import Standing, discover, standing
+from dailies.discovery import Plan, discover, plan
+from dailies.errors import StoreError
 from dailies.layout import Layout
 
 from helpers.stores import Shelf, configured
@@ -22,19 +23,28 @@ class Scene:
 
     layout: Layout
     settings: Settings
+    reason: str = ""
+    """Why the last look found no model."""
 
     @property
     def state(self) -> Path:
         return self.layout.state
 
     def look(self, **changes: Any) -> list[str]:
-        """Do what an invocation does; give the names of the models."""
+        """Do what an invocation does; return the names of the models, none where planning ends it with the reason."""
         self.change(**changes)
-        discover(self.settings, fingerprint=self.standing().fingerprint, layout=self.layout)
+        try:
+            fingerprint = self.plan().fingerprint
+        except StoreError as error:
+            if error.code != "store.no_model":
+                raise
+            self.reason = str(error)
+            return []
+        discover(self.settings, fingerprint=fingerprint, layout=self.layout)
         return self.read("discovery")["models"]
 
-    def standing(self) -> Standing:
-        return standing(self.settings, self.layout)
+    def plan(self, **how: bool) -> Plan:
+        return plan(self.settings, self.layout, **how)
 
     def change(self, **changes: Any) -> None:
         """Change settings as if the user had edited the configuration."""

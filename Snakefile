@@ -45,9 +45,9 @@ wildcard_constraints:
 rule all:
     default_target: True
     input:
-        f"{STATE}/sequence.json",
+        LAYOUT.sequence,
         metadata_of_all_models,
-        f"{OUT}/batch_summary.json",
+        LAYOUT.summary,
         comparison_page,
         evaluations,
     localrule: True

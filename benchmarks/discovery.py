@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
 from dailies.discovery import discover, standing  # noqa: E402
+from dailies.layout import Layout  # noqa: E402
 from stores import BEST, Shelf, configured, multiply, server_folder, server_shelf  # noqa: E402
 
 REPEATS, MANY = 3, 2000
@@ -50,10 +51,10 @@ def loop(shelf: Shelf) -> int:
             return found
 
 
-def discovered(config: dict[str, Any], state: Path) -> None:
+def discovered(config: dict[str, Any], layout: Layout) -> None:
     """Do what an invocation does: ask when jobs are planned, and discover in a job."""
-    fingerprint = standing(config, state).fingerprint
-    discover(config, fingerprint=fingerprint, state=state, index=state / "discovery.json")
+    fingerprint = standing(config, layout).fingerprint
+    discover(config, fingerprint=fingerprint, layout=layout)
 
 
 def measure(runs: int, root: Path) -> None:
@@ -62,13 +63,13 @@ def measure(runs: int, root: Path) -> None:
     config = configured(shelf.uri, experiment_name=shelf.client.get_experiment(shelf.experiment).name)
     times: dict[str, list[float]] = {}
     for repeat in range(REPEATS if runs <= MANY else 1):
-        state = root / f"state {repeat}"
-        state.mkdir()
+        layout = Layout(root / f"output {repeat}")
+        layout.state.mkdir(parents=True)
         ways: dict[str, Callable[[], Any]] = {
             "a plain loop": lambda: loop(shelf),
-            "the first discovery": lambda state=state: discovered(config, state),
-            "nothing new, planning": lambda state=state: standing(config, state),
-            "nothing new, the job too": lambda state=state: discovered(config, state),
+            "the first discovery": lambda layout=layout: discovered(config, layout),
+            "nothing new, planning": lambda layout=layout: standing(config, layout),
+            "nothing new, the job too": lambda layout=layout: discovered(config, layout),
         }
         for name, way in ways.items():
             start = time.perf_counter()

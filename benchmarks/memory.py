@@ -22,6 +22,7 @@ def render(count: int) -> float:
     import torch
     from dailies import frames, sequence
     from dailies.engine import Engine, Settings
+    from dailies.layout import Layout
     from dailies.manifest import Manifest, keys_of
     from dailies.models import Model
     from dailies.pipeline import Route, render_frames
@@ -35,7 +36,7 @@ def render(count: int) -> float:
             pixels = np.random.default_rng(number).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
             data = frames.encode(pixels, frames.Picture(pixels))
             (root / "shot" / f"frame_{number:06d}.png").write_bytes(data)
-        shot = sequence.scan(root / "shot", on_bad_frame="error", cache=root / "cache.json")
+        shot = sequence.scan(root / "shot", on_bad_frame="error", cache=Layout(root).scan)
         engine = Engine(Model(network.eval(), "test"), device=torch.device("cpu"), settings=Settings())
         engine.probe()
         route = Route(root / "shot", root / "out", "clip", "auto", 2)

@@ -26,6 +26,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
 from dailies import files, page, sequence  # noqa: E402
+from dailies.layout import Layout  # noqa: E402
 from dailies.metadata import summarize  # noqa: E402
 
 MODELS, FRAMES, SIZE = 50, 500, (640, 360)
@@ -73,13 +74,12 @@ def generate(root: Path, models: int, frames: int, size: tuple[int, int]) -> Pat
         summary=root / "summary.json",
         sequence=root / "sequence.json",
         input_dir=root / "shot",
-        output=root / "out" / "compare" / "index.html",
-        state=root / "page.json",
+        layout=Layout(root / "out"),
         tracking_uri="http://localhost:5000",
         fps=24,
         metrics=[page.FrameMetric(name, values, higher_is_better=True) for name in ("PSNR", "SSIM", "MS-SSIM")],
     )
-    return root / "out" / "compare" / "index.html"
+    return Layout(root / "out").page
 
 
 def metadata(number: int, frames: int) -> dict:

@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
 
 from dailies import environment, files, frames, sequence  # noqa: E402
+from dailies.layout import Layout  # noqa: E402
 from dailies.manifest import Manifest, keys_of  # noqa: E402
 from dailies.pipeline import Route, render_frames  # noqa: E402
 from estimates import photograph  # noqa: E402
@@ -130,7 +131,7 @@ def main() -> None:
         for number in range(COUNT):
             (root / "shot" / f"frame_{number:06d}.png").write_bytes(data)
         measure_steps(root / "shot" / "frame_000000.png", root)
-        shot = sequence.scan(root / "shot", on_bad_frame="error", cache=root / "cache.json")
+        shot = sequence.scan(root / "shot", on_bad_frame="error", cache=Layout(root).scan)
         times: dict[str, list[float]] = {name: [] for name in WAYS}
         cores: dict[str, list[float]] = {name: [] for name in WAYS}
         for repeat in range(REPEATS):

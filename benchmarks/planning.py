@@ -27,6 +27,7 @@ sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests"), str(REPO
 from conftest import environment, grey_checkpoint, write_frame  # noqa: E402
 from dailies import files, manifest, metadata, sequence  # noqa: E402
 from dailies.config import loading_settings, pixel_settings, validated  # noqa: E402
+from dailies.layout import Layout  # noqa: E402
 from stores import BEST, multiply, sqlite_shelf  # noqa: E402
 
 REAL, FRAMES, REPEATS = 2, 200, 3
@@ -38,7 +39,7 @@ class Site:
 
     def __init__(self, root: Path, shards: int) -> None:
         self.root, self.out = root, root / "out"
-        self.state = self.out / ".dailies"
+        self.layout = Layout(self.out)
         (root / "shot").mkdir()
         for number in range(FRAMES):
             write_frame(root / "shot" / f"frame_{number:06d}.png", number)
@@ -79,43 +80,45 @@ class Site:
         return time.perf_counter() - start, done.stdout + done.stderr
 
     def models(self) -> list[str]:
-        return files.read_json(self.state / "discovery.json")["models"]
+        return files.read_json(self.layout.index)["models"]
 
     def pretend(self, model: str, like: str) -> None:
         """Write what the jobs of a model leave, from what those of another left."""
-        record = self.state / "models" / f"{model}.json"
+        layout = self.layout
+        record = layout.record(model)
         artifact = files.read_json(record)["artifact"]
-        receipt = files.read_json(self.state / "weights" / like / "download.json")
-        files.write_json(self.state / "weights" / model / "download.json", receipt | {"uri": artifact["uri"]})
+        receipt = files.read_json(layout.receipt(like))
+        files.write_json(layout.receipt(model), receipt | {"uri": artifact["uri"]})
         (self.out / model).mkdir(exist_ok=True)
         for frame in (self.out / like).glob("*.png"):
             if not (self.out / model / frame.name).exists():
                 os.link(frame, self.out / model / frame.name)
         outcomes = []
-        plan = sequence.shards(self.state / "sequence.json", self.config["shard_frames"])
+        plan = sequence.shards(layout.sequence, self.config["shard_frames"])
         for name, shard in plan.items():
-            outcome = files.read_json(self.state / "renders" / like / f"{name}.json")
+            outcome = files.read_json(layout.outcome(like, name))
             outcome["artifact"]["uri"] = artifact["uri"]
             settings = pixel_settings(self.config), loading_settings(self.config)
             outcome["basis"] = manifest.basis(record, shard.digest, *settings)
-            outcomes.append(self.state / "renders" / model / f"{name}.json")
-            for path in (outcomes[-1], self.state / "attempts" / model / f"{name}.json"):
+            outcomes.append(layout.outcome(model, name))
+            for path in (outcomes[-1], layout.attempt(model, name)):
                 files.write_json(path, outcome)
-            lines = (self.state / "frames" / like / f"{name}.jsonl").read_bytes()
-            files.write_bytes(self.state / "frames" / model / f"{name}.jsonl", lines)
+            lines = layout.manifest(like, name).read_bytes()
+            files.write_bytes(layout.manifest(model, name), lines)
         metadata.describe(
-            self.state / "runs" / f"{model}.json",
+            layout.run(model),
             outcomes,
-            sequence=self.state / "sequence.json",
-            manifests=self.state / "frames" / model,
-            output=self.out / model / "metadata.json",
+            sequence=layout.sequence,
+            manifests=layout.manifests(model),
+            folder=layout.frames(model),
+            output=layout.metadata(model),
         )
 
     def left(self, model: str) -> dict[str, object]:
         """Give what the jobs of a model left, without the times that they took."""
         places = [
             self.out / model,
-            *(self.state / name / model for name in ("weights", "renders", "attempts", "frames")),
+            *(self.layout.state / name / model for name in ("weights", "renders", "attempts", "frames")),
         ]
         found = {}
         for place in places:
@@ -151,7 +154,7 @@ def measure(count: int, shards: int, root: Path) -> None:
     if differing or before.keys() != site.left(real[1]).keys():
         sys.exit(f"the state that is made is not what jobs leave: {differing}")
     site.add(count - REAL)
-    site.snakemake(str(site.state / "discovery.json"))
+    site.snakemake(str(site.layout.index))
     for model in site.models():
         if model not in real:
             site.pretend(model, like=real[0])

@@ -23,6 +23,7 @@ sys.path[:0] = [str(SCRIPTS)]
 from dailies import files, frames, sequence  # noqa: E402
 from dailies.architectures import ARCHITECTURES  # noqa: E402
 from dailies.config import loading_settings, pixel_settings, validated  # noqa: E402
+from dailies.layout import Layout  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "base"}}
 PLACES = {"read": "frames.decode", "in the network": "pipeline.submitted"}
@@ -59,18 +60,19 @@ def site(root: Path, name: str) -> dict[str, str]:
     picture = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
     blank = frames.Picture(picture)
     (root / "shot" / "frame_000000.png").write_bytes(frames.encode(picture, blank))
-    sequence.save(sequence.scan(root / "shot", on_bad_frame="error", cache=root / "cache.json"), root / "sequence.json")
-    weights = root / "weights" / "artifact" / "best.pth"
+    layout = Layout(root / "out")
+    sequence.save(sequence.scan(root / "shot", on_bad_frame="error", cache=layout.scan), layout.sequence)
+    weights = layout.weights("model").whole / "best.pth"
     weights.parent.mkdir(parents=True)
     state = ARCHITECTURES[name](**NETWORKS[name]).state_dict()
     torch.save({"model_state_dict": state, "model_config": NETWORKS[name], "architecture": name}, weights)
     receipt = {"status": "success", "error": None, "uri": "", "path": "best.pth", "sha256": files.sha256_of(weights)}
-    files.write_json(root / "weights" / "download.json", receipt)
+    files.write_json(layout.receipt("model"), receipt)
     record = {"run_id": "a", "experiment_id": "0", "architecture": name, "hints": {}}
-    files.write_json(root / "models" / "model.json", record)
+    files.write_json(layout.record("model"), record)
     given = {
         "input_dir": str(root / "shot"),
-        "output_dir": str(root / "out"),
+        "output_dir": str(layout.output_dir),
         "device": "cpu",
         "mlflow_uri": "http://x",
     }
@@ -79,11 +81,11 @@ def site(root: Path, name: str) -> dict[str, str]:
         "log": [str(root / "log")],
         "wildcards": {"model": "model", "shard": "all"},
         "input": {
-            "record": str(root / "models" / "model.json"),
-            "receipt": str(root / "weights" / "download.json"),
-            "sequence": str(root / "sequence.json"),
+            "record": str(layout.record("model")),
+            "receipt": str(layout.receipt("model")),
+            "sequence": str(layout.sequence),
         },
-        "output": {"outcome": str(root / "renders" / "model.json")},
+        "output": {"outcome": str(layout.outcome("model", "all"))},
         "params": {"settings": pixel_settings(config), "loading": loading_settings(config), "attempt": 1},
         "config": config,
         "threads": 2,

@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
 
 from dailies import environment, frames, sequence  # noqa: E402
+from dailies.layout import Layout  # noqa: E402
 
 if TYPE_CHECKING:
     import torch
@@ -72,9 +73,7 @@ def photographed(root: Path, *, height: int, width: int, least: int, most: int) 
     data = frames.encode(picture.pixels, picture)
     for number in range(most):
         (root / "shot" / f"frame_{number:06d}.png").write_bytes(data)
-    return Shot(
-        root, sequence.scan(root / "shot", on_bad_frame="error", cache=root / "cache.json"), height, width, least
-    )
+    return Shot(root, sequence.scan(root / "shot", on_bad_frame="error", cache=Layout(root).scan), height, width, least)
 
 
 def seconds_of_job(engine: "Engine", shot: Shot) -> float:

@@ -7,7 +7,7 @@ from dailies import ledger, promotion
 def check_ledger():
     """End the invocation, before anything is rendered, when the store cannot be written to."""
     if workflow.local_exec:
-        told(ledger.refuse_unwritable, config, Path(STATE))
+        told(ledger.refuse_unwritable, config, LAYOUT.upgraded)
 
 
 def evaluations(wildcards):
@@ -15,9 +15,9 @@ def evaluations(wildcards):
     if not config["write_back"]:
         return []
     check_ledger()
-    return [f"{STATE}/evaluations.json"]
+    return [LAYOUT.evaluations]
 
 
 def chosen_model(wildcards):
     """The folder of the model to promote; ends the invocation when it cannot be."""
-    return told(promotion.decided, config, Path(OUT)).model
+    return told(promotion.decided, config, LAYOUT).model

@@ -3,15 +3,15 @@
 
 rule collect:
     input:
-        run=f"{STATE}/runs/{{model}}.json",
+        run=LAYOUT.run("{model}"),
         outcomes=records_of_all_shards,
         measures=measures_of_model,
-        sequence=f"{STATE}/sequence.json",
+        sequence=LAYOUT.sequence,
         reference=pairing_of_measures,
     output:
-        metadata=f"{OUT}/{{model}}/metadata.json",
+        metadata=LAYOUT.metadata("{model}"),
     log:
-        f"{OUT}/logs/collect_{{model}}.log",
+        LAYOUT.log("collect_{model}"),
     localrule: True
     conda:
         "../envs/dailies.yaml"

@@ -35,6 +35,7 @@ from dailies import (
 from dailies.config import as_written, loading_settings, pixel_settings, validated
 from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
+from dailies.layout import Layout
 
 sys.path.remove(SCRIPTS)  # what lies beside it must not hide the modules of a workflow that uses this one
 sys.path.append(SCRIPTS)
@@ -79,8 +80,7 @@ if (moved := workflow.modifier.path_modifier.replace_prefix(config["output_dir"]
 if "downloads" not in workflow.global_resources:  # else --resources gpu=1 would let all models be downloaded at once
     workflow.register_resource("downloads", 4)
 
-OUT = config["output_dir"]
-STATE = f"{OUT}/.dailies"
+LAYOUT = Layout(Path(config["output_dir"]))
 SETTINGS = {"settings": pixel_settings(config), "loading": loading_settings(config)}
 
 
@@ -112,7 +112,7 @@ def is_executed():
 def take_output():
     """End the invocation when another one works in the output folder."""
     if is_executed():
-        told(lock.take, Path(STATE))
+        told(lock.take, LAYOUT)
         if RerunTrigger.PARAMS not in workflow.dag_settings.rerun_triggers:
             logger.warning(
                 "dailies: --rerun-triggers is without params, by which it is noticed what failed, what has changed and "
@@ -122,15 +122,15 @@ def take_output():
 
 def tell_what_stays():
     """Say at the end which frames Snakemake did not delete."""
-    if left := verbs.left_by_deletion(Path(OUT), Path(STATE)):
+    if left := verbs.left_by_deletion(LAYOUT):
         print(f"dailies: {left}", file=sys.stderr)
 
 
 if workflow.is_main_process:
-    if verbs.is_asked(verbs.UNLOCK, sys.argv) and (running := lock.clear(Path(STATE))):
+    if verbs.is_asked(verbs.UNLOCK, sys.argv) and (running := lock.clear(LAYOUT)):
         logger.warning(f"dailies: {running}")
     if verbs.deletes(sys.argv):
-        told(lock.take, Path(STATE))  # Snakemake's own lock does not keep it from deleting, and is of one folder only
+        told(lock.take, LAYOUT)  # Snakemake's own lock does not keep it from deleting, and is of one folder only
     if verbs.is_asked(verbs.DELETE_OUTPUT, sys.argv):
         atexit.register(tell_what_stays)
 
@@ -139,7 +139,7 @@ if workflow.is_main_process:
 def forced():
     """What this invocation is told to run again; a job on a node reads it, as its command line does not say."""
     if not workflow.is_main_process:
-        return forcing.announced(Path(STATE))
+        return forcing.announced(LAYOUT.forced)
     if workflow.touch:
         return forcing.Forced()
     take_output()
@@ -147,7 +147,7 @@ def forced():
     names = {*asked.forcerun, *(asked.targets if asked.forcetargets else ())}
     told_to = forcing.asked(everything=asked.forceall, names=names, rules=[rule.name for rule in workflow.rules])
     if is_executed():
-        forcing.announce(told_to, Path(STATE))
+        forcing.announce(told_to, LAYOUT.forced)
     return told_to
 
 
@@ -159,7 +159,7 @@ def is_forced(names, *outputs):
 
 def forced_render(model, shard):
     """The invocation that a shard of a model is to be rendered again by, its frames in place included, or None."""
-    outputs = (f"{STATE}/renders/{model}/{shard}.json", f"{STATE}/weights/{model}/download.json")
+    outputs = (LAYOUT.outcome(model, shard), LAYOUT.receipt(model))
     return forced().token if is_forced(["infer", "download"], *outputs) else None
 
 
@@ -188,7 +188,7 @@ def input_fingerprint():
     check_configured()
     if workflow.local_exec and workflow.is_main_process and not workflow.dryrun:
         told(refuse_missing, config["device"])
-    fingerprint = told(sequence.fingerprint, Path(config["input_dir"]), Path(STATE), config["layer"])
+    fingerprint = told(sequence.fingerprint, Path(config["input_dir"]), LAYOUT.scan, config["layer"])
     take_output()
     return fingerprint
 
@@ -202,10 +202,10 @@ def store_fingerprint():
     if needs_frames():
         input_fingerprint()
     take_output()
-    standing = told(discovery.standing, config, Path(STATE))
+    standing = told(discovery.standing, config, LAYOUT)
     if standing.warning:
         logger.warning(f"dailies: {standing.warning}")
-    told(discovery.refuse_nothing, config, Path(STATE))
+    told(discovery.refuse_nothing, config, LAYOUT)
     return standing.fingerprint
 
 
@@ -223,12 +223,12 @@ def discovered_models():
 
 
 def metadata_of_all_models(wildcards):
-    return [f"{OUT}/{model}/metadata.json" for model in discovered_models()]
+    return [LAYOUT.metadata(model) for model in discovered_models()]
 
 
 def shards_of_sequence():
     """The frames of each shard by its name; none while the sequence was not read yet."""
-    listing = Path(f"{STATE}/sequence.json")
+    listing = LAYOUT.sequence
     return sequence.shards(listing, config["shard_frames"]) if listing.is_file() else {}
 
 
@@ -236,9 +236,9 @@ def shards_of_sequence():
 def check_room(listing):
     """End the invocation when the disk has no room for the frames that are missing."""
     if config["check_disk"] and workflow.is_main_process:
-        models = files.read_json(Path(f"{STATE}/discovery.json"))["models"]
+        models = files.read_json(LAYOUT.index)["models"]
         shot, flows = sequence.load(listing), "flicker" in METRICS and is_measured()
-        told(disk.refuse_shortage, Path(OUT), Path(STATE), models, shot, config, flows=flows)
+        told(disk.refuse_shortage, LAYOUT, models, shot, config, flows=flows)
 
 
 def records_of_all_shards(wildcards):
@@ -247,19 +247,19 @@ def records_of_all_shards(wildcards):
     check_reference(listing)
     check_backbone()
     check_room(listing)
-    return [f"{STATE}/renders/{wildcards.model}/{shard}.json" for shard in shards_of_sequence()]
+    return [LAYOUT.outcome(wildcards.model, shard) for shard in shards_of_sequence()]
 
 
 @cache
 def standing(model, shards):
     """Of each shard of a model: the digest of its frames, and the attempt that is due; it grows after a failure."""
-    past, places = Path(f"{STATE}/attempts/{model}"), (Path(f"{STATE}/sequence.json"), Path(f"{OUT}/{model}"))
+    places = (LAYOUT.sequence, LAYOUT.frames(model))
     split = {"shard_frames": config["shard_frames"]}
     return {
         name: {
             "frames": digest,  # a function of input would not count as a parameter
             "attempt": manifest.next_attempt(
-                past / f"{name}.json", *places, shard=name, **split, forced=forced_render(model, name)
+                LAYOUT.attempt(model, name), *places, shard=name, **split, forced=forced_render(model, name)
             ),
         }
         for name, digest in shards
@@ -271,6 +271,6 @@ def standing_of_shards(wildcards):
 
 
 def receipt_of_weights(wildcards):
-    receipt = f"{STATE}/weights/{wildcards.model}/download.json"
-    due = manifest.is_due(Path(STATE), *wildcards, **standing_of_shards(wildcards)[wildcards.shard], **SETTINGS)
+    receipt = LAYOUT.receipt(wildcards.model)
+    due = manifest.is_due(LAYOUT, *wildcards, **standing_of_shards(wildcards)[wildcards.shard], **SETTINGS)
     return receipt if due else ancient(receipt)  # else a download for one shard would start the model's others

@@ -4,15 +4,15 @@
 rule compare:
     input:
         metadata=metadata_of_all_models,
-        summary=f"{OUT}/batch_summary.json",
-        sequence=f"{STATE}/sequence.json",
+        summary=LAYOUT.summary,
+        sequence=LAYOUT.sequence,
         reference=pairing_record,
-        sheet=f"{OUT}/compare/contact_sheet.png",
+        sheet=LAYOUT.contact_sheet,
         metrics=ranking_for_page,
     output:
-        page=f"{OUT}/compare/index.html",
+        page=LAYOUT.page,
     log:
-        f"{OUT}/logs/compare.log",
+        LAYOUT.log("compare"),
     conda:
         "../envs/dailies.yaml"
     threads: 4

@@ -1,23 +1,19 @@
 """Input functions and parameters of contact_sheet.smk, compare.smk and videos.smk."""
 
-PAGE_FILE = f"{OUT}/compare/index.html"
-
-SIDE_BY_SIDE = f"{OUT}/compare/side_by_side.mp4"
-
 
 def comparison_page(wildcards):
-    return [PAGE_FILE] if config["compare"] else []
+    return [LAYOUT.page] if config["compare"] else []
 
 
 def names_of_models(wildcards):
     """What the runs of the selected models are called, by the model, in MLflow's order."""
-    return {model: files.read_json(Path(f"{STATE}/runs/{model}.json"))["run_name"] for model in discovered_models()}
+    return {model: files.read_json(LAYOUT.run(model))["run_name"] for model in discovered_models()}
 
 
 def records_of_all_models(wildcards):
     """The records of all shards of all models: they are written when frames are, and not when a metric changes."""
     checkpoints.sequence.get()
-    return [f"{STATE}/renders/{model}/{shard}.json" for model in discovered_models() for shard in shards_of_sequence()]
+    return [LAYOUT.outcome(model, shard) for model in discovered_models() for shard in shards_of_sequence()]
 
 
 def video_memory(wildcards, input, threads, attempt):

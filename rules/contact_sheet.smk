@@ -3,19 +3,19 @@
 
 rule contact_sheet:
     input:
-        index=ancient(f"{STATE}/discovery.json"),  # the parameter names says whether it matters
+        index=ancient(LAYOUT.index),  # the parameter names says whether it matters
         records=records_of_all_models,  # not metadata.json, which changes with every metric
-        sequence=f"{STATE}/sequence.json",
+        sequence=LAYOUT.sequence,
         reference=pairing_record,
     output:
         sheet=report(
-            f"{OUT}/compare/contact_sheet.png",
+            LAYOUT.contact_sheet,
             caption="../report/contact_sheet.rst",
             category="2. Frames",
             labels={"what": "all models side by side"},
         ),
     log:
-        f"{OUT}/logs/contact_sheet.log",
+        LAYOUT.log("contact_sheet"),
     conda:
         "../envs/dailies.yaml"
     threads: 4

@@ -3,9 +3,9 @@
 
 checkpoint discover:
     output:
-        index=f"{STATE}/discovery.json",
+        index=LAYOUT.index,
     log:
-        f"{OUT}/logs/discover.log",
+        LAYOUT.log("discover"),
     localrule: True
     conda:
         "../envs/dailies.yaml"
@@ -20,7 +20,7 @@ rule list_models:
     input:
         index=discovery_index,
     log:
-        f"{OUT}/logs/list_models.log",
+        LAYOUT.log("list_models"),
     localrule: True
     conda:
         "../envs/dailies.yaml"

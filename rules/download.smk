@@ -3,23 +3,23 @@
 
 rule download:
     input:
-        index=ancient(f"{STATE}/discovery.json"),
-        record=f"{STATE}/models/{{model}}.json",
-        sequence=ancient(f"{STATE}/sequence.json"),  # nothing is downloaded for frames that cannot be used
+        index=ancient(LAYOUT.index),
+        record=LAYOUT.record("{model}"),
+        sequence=ancient(LAYOUT.sequence),  # nothing is downloaded for frames that cannot be used
     output:
-        receipt=f"{STATE}/weights/{{model}}/download.json",
+        receipt=LAYOUT.receipt("{model}"),
     log:
-        f"{OUT}/logs/download_{{model}}.log",
+        LAYOUT.log("download_{model}"),
     benchmark:
-        f"{STATE}/benchmarks/download_{{model}}.tsv"
+        LAYOUT.benchmark("download_{model}")
     priority: 1
     conda:
         "../envs/dailies.yaml"
     threads: lambda wildcards: 0 if workflow.local_exec else 1  # it waits for the network, beside a render that has all the cores
     resources:
         downloads=1,
-        mem_mb=lambda wc, input, attempt: attempt * estimates.download_memory(input.record),
-        runtime=lambda wc, input, attempt: attempt * estimates.download_minutes(input.record),
+        mem_mb=lambda wc, input, attempt: attempt * estimates.download_memory(input.record, LAYOUT.run(wc.model)),
+        runtime=lambda wc, input, attempt: attempt * estimates.download_minutes(input.record, LAYOUT.run(wc.model)),
     params:  # what makes a render due
         **SETTINGS,
         shards=standing_of_shards,

@@ -3,15 +3,15 @@
 
 rule infer:
     input:
-        record=f"{STATE}/models/{{model}}.json",
+        record=LAYOUT.record("{model}"),
         receipt=receipt_of_weights,
-        sequence=ancient(f"{STATE}/sequence.json"),  # the parameter frames says whether this shard has changed
+        sequence=ancient(LAYOUT.sequence),  # the parameter frames says whether this shard has changed
     output:
-        outcome=f"{STATE}/renders/{{model}}/{{shard}}.json",
+        outcome=LAYOUT.outcome("{model}", "{shard}"),
     log:
-        f"{OUT}/logs/infer_{{model}}_{{shard}}.log",
+        LAYOUT.log("infer_{model}_{shard}"),
     benchmark:
-        f"{STATE}/benchmarks/infer_{{model}}_{{shard}}.tsv"
+        LAYOUT.benchmark("infer_{model}_{shard}")
     conda:
         "../envs/dailies.yaml"
     threads: 8

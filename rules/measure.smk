@@ -11,11 +11,11 @@ rule metrics:
 
 rule pairing:
     input:
-        sequence=f"{STATE}/sequence.json",
+        sequence=LAYOUT.sequence,
     output:
-        pairs=f"{STATE}/{reference.RECORD}",
+        pairs=LAYOUT.pairing,
     log:
-        f"{OUT}/logs/pairing.log",
+        LAYOUT.log("pairing"),
     localrule: find_spec("OpenImageIO") is not None  # a head node without codecs submits it
     conda:
         "../envs/dailies.yaml"
@@ -31,12 +31,12 @@ rule pairing:
 
 rule baseline:
     input:
-        sequence=f"{STATE}/sequence.json",
+        sequence=LAYOUT.sequence,
         reference=decoded_reference,
     output:
-        measures=f"{STATE}/measures/@source/{{shard}}.json",
+        measures=LAYOUT.measures("@source", "{shard}"),
     log:
-        f"{OUT}/logs/baseline_{{shard}}.log",
+        LAYOUT.log("baseline_{shard}"),
     conda:
         "../envs/dailies.yaml"
     threads: 2
@@ -54,13 +54,13 @@ rule baseline:
 rule measure:
     input:
         outcomes=records_to_measure,
-        sequence=f"{STATE}/sequence.json",
-        baseline=f"{STATE}/measures/@source/{{shard}}.json",  # which leaves the source's motion behind
+        sequence=LAYOUT.sequence,
+        baseline=LAYOUT.measures("@source", "{shard}"),  # which leaves the source's motion behind
         reference=decoded_reference,
     output:
-        measures=f"{STATE}/measures/{{model}}/{{shard}}.json",
+        measures=LAYOUT.measures("{model}", "{shard}"),
     log:
-        f"{OUT}/logs/measure_{{model}}_{{shard}}.log",
+        LAYOUT.log("measure_{model}_{shard}"),
     conda:
         "../envs/dailies.yaml"
     threads: 2
@@ -79,19 +79,19 @@ rule leaderboard:
     input:
         metadata=metadata_of_all_models,
         measures=measures_of_all,
-        sequence=f"{STATE}/sequence.json",
+        sequence=LAYOUT.sequence,
         reference=pairing_record,
     output:
-        frames=f"{OUT}/compare/metrics.csv",
+        frames=LAYOUT.frame_table,
         models=report(
-            f"{OUT}/compare/leaderboard.csv",
+            LAYOUT.leaderboard,
             caption="../report/leaderboard.rst",
             category="1. Models",
             labels={"what": "leaderboard"},
         ),
-        told=f"{STATE}/metrics.json",
+        told=LAYOUT.verdict,
     log:
-        f"{OUT}/logs/leaderboard.log",
+        LAYOUT.log("leaderboard"),
     conda:
         "../envs/dailies.yaml"
     params:

@@ -12,7 +12,7 @@ REFERENCE = reference.Asked.from_config(config)
 @cache
 def reference_fingerprint():
     """A digest of the reference's listing and of how it is paired; ends the invocation where it cannot be used."""
-    return told(reference.fingerprint, REFERENCE, Path(STATE)) if REFERENCE else None
+    return told(reference.fingerprint, REFERENCE, LAYOUT.reference_scan) if REFERENCE else None
 
 
 @cache
@@ -24,7 +24,7 @@ def check_reference(listing):
 
 def pairing_record(wildcards):
     """Which file of the reference belongs to which frame, where there is a reference."""
-    return [f"{STATE}/{reference.RECORD}"] if REFERENCE else []
+    return [LAYOUT.pairing] if REFERENCE else []
 
 
 def decoded_reference(wildcards):
@@ -60,16 +60,14 @@ def measuring(wildcards):
 
 def due_attempt(model):
     """The number of the attempt that is due at measuring a shard; it grows only after a failure."""
-    return lambda wildcards: manifest.attempt_after(
-        Path(f"{STATE}/measured/{model.format(**wildcards)}/{wildcards.shard}.json")
-    )
+    return lambda wildcards: manifest.attempt_after(LAYOUT.measuring(model.format(**wildcards), wildcards.shard))
 
 
 def leaderboard_wanted(wildcards):
     """What the target metrics makes; ends the invocation where the configuration asks for nothing."""
     if not METRICS:
         end_with("metrics is none, so there is nothing to measure; set metrics to auto or a list")
-    return f"{OUT}/compare/leaderboard.csv"
+    return LAYOUT.leaderboard
 
 
 def shards_now():
@@ -81,11 +79,11 @@ def records_to_measure(wildcards):
     """The records of a model's shard and of the one before it, whose last frame its motion begins at."""
     names = shards_now()
     place = names.index(wildcards.shard)
-    return [f"{STATE}/renders/{wildcards.model}/{shard}.json" for shard in names[max(0, place - 1) : place + 1]]
+    return [LAYOUT.outcome(wildcards.model, shard) for shard in names[max(0, place - 1) : place + 1]]
 
 
 def measures_of(model):
-    return [f"{STATE}/measures/{model}/{shard}.json" for shard in shards_now()]
+    return [LAYOUT.measures(model, shard) for shard in shards_now()]
 
 
 def measures_of_model(wildcards):
@@ -98,7 +96,7 @@ def measures_of_all(wildcards):
 
 
 def ranking_for_page(wildcards):
-    return [f"{STATE}/metrics.json"] if AUTOMATIC else []
+    return [LAYOUT.verdict] if AUTOMATIC else []
 
 
 def measure_memory(wildcards, input, attempt):

@@ -4,8 +4,7 @@ import time
 
 STARTED = time.time()
 
-SUMMARY, TOLD, PAGE = (Path(name) for name in (f"{OUT}/batch_summary.json", f"{STATE}/metrics.json", PAGE_FILE))
-PAIRED = Path(f"{STATE}/{reference.RECORD}")
+SUMMARY, TOLD, PAGE, PAIRED = LAYOUT.summary, LAYOUT.verdict, LAYOUT.page, LAYOUT.pairing
 
 
 def written(path):
@@ -39,16 +38,15 @@ def tell_outcome():
 
 def tell_models():
     """Say how each model went, and what was not rendered."""
-    index = Path(f"{STATE}/discovery.json")
     logger.info(metadata.table(SUMMARY))
-    logger.info(records.counts(index))
-    if warning := files.read_json(index).get("warning"):
+    logger.info(records.counts(LAYOUT))
+    if warning := files.read_json(LAYOUT.index).get("warning"):
         logger.warning(f"dailies: {warning}")
-    if gone := metadata.left_behind(Path(OUT), index):
+    if gone := metadata.left_behind(LAYOUT):
         logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
     if substituted := metadata.substituted(SUMMARY):
         logger.warning(f"dailies: {substituted}")
-    logger.info(f"Frames: {OUT}/<model>/; all models in one file: {SUMMARY}")
+    logger.info(f"Frames: {LAYOUT.output_dir}/<model>/; all models in one file: {SUMMARY}")
 
 
 def tell_interruption():
@@ -57,8 +55,8 @@ def tell_interruption():
         return
     kept = "what is rendered is kept for the next invocation"
     if is_silent():
-        for reason in logs.failures(Path(f"{OUT}/logs"), since=STARTED):
+        for reason in logs.failures(LAYOUT.logs, since=STARTED):
             logger.error(f"dailies: {reason}")
-        logger.error(f"dailies: all logs are in {OUT}/logs; {kept}.")
+        logger.error(f"dailies: all logs are in {LAYOUT.logs}; {kept}.")
     else:
-        logger.error(f"dailies: the reason is above, and in {OUT}/logs; {kept}.")
+        logger.error(f"dailies: the reason is above, and in {LAYOUT.logs}; {kept}.")

@@ -3,7 +3,7 @@
 
 rule promote:
     log:
-        f"{OUT}/logs/promote.log",
+        LAYOUT.log("promote"),
     localrule: True
     conda:
         "../envs/dailies.yaml"

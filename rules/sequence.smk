@@ -5,9 +5,9 @@ from importlib.util import find_spec
 
 checkpoint sequence:
     output:
-        sequence=f"{STATE}/sequence.json",
+        sequence=LAYOUT.sequence,
     log:
-        f"{OUT}/logs/sequence.log",
+        LAYOUT.log("sequence"),
     localrule: find_spec("OpenImageIO") is not None  # a head node without codecs submits it
     conda:
         "../envs/dailies.yaml"

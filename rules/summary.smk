@@ -3,12 +3,12 @@
 
 rule summary:
     input:
-        index=f"{STATE}/discovery.json",
+        index=LAYOUT.index,
         metadata=metadata_of_all_models,
     output:
-        summary=f"{OUT}/batch_summary.json",
+        summary=LAYOUT.summary,
     log:
-        f"{OUT}/logs/summary.log",
+        LAYOUT.log("summary"),
     localrule: True
     conda:
         "../envs/dailies.yaml"

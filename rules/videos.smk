@@ -3,16 +3,16 @@
 
 rule side_by_side:
     input:
-        index=ancient(f"{STATE}/discovery.json"),  # the parameter names says whether it matters
+        index=ancient(LAYOUT.index),  # the parameter names says whether it matters
         records=records_of_all_models,
-        sequence=f"{STATE}/sequence.json",
+        sequence=LAYOUT.sequence,
         reference=pairing_record,
     output:
-        video=SIDE_BY_SIDE,
+        video=LAYOUT.side_by_side,
     log:
-        f"{OUT}/logs/side_by_side.log",
+        LAYOUT.log("side_by_side"),
     benchmark:
-        f"{STATE}/benchmarks/side_by_side.tsv"
+        LAYOUT.benchmark("side_by_side")
     conda:
         "../envs/dailies.yaml"
     threads: 8
@@ -31,6 +31,6 @@ rule side_by_side:
 rule videos:
     input:
         metadata_of_all_models,
-        f"{OUT}/batch_summary.json",
+        LAYOUT.summary,
         comparison_page,
-        SIDE_BY_SIDE,
+        LAYOUT.side_by_side,

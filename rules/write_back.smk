@@ -5,9 +5,9 @@ rule write_back:
     input:
         metadata=metadata_of_all_models,
     output:
-        record=f"{STATE}/evaluations.json",
+        record=LAYOUT.evaluations,
     log:
-        f"{OUT}/logs/write_back.log",
+        LAYOUT.log("write_back"),
     localrule: True
     conda:
         "../envs/dailies.yaml"

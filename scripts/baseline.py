@@ -1,11 +1,11 @@
 """Adapter of rule baseline."""
 
 import sys
-from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.baseline import baseline
+from dailies.layout import SOURCE
 from dailies.logs import job_log
 from dailies.subjects import Measurement
 
@@ -13,7 +13,8 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         job = Measurement.from_config(
             snakemake.config,
-            output=Path(snakemake.output.measures),
+            subject=SOURCE,
+            shard=snakemake.wildcards.shard,
             threads=snakemake.threads,
             attempt=snakemake.params.attempt,
         )

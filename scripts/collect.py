@@ -5,22 +5,24 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.layout import discard
+from dailies.layout import Layout
 from dailies.logs import job_log
 from dailies.metadata import describe
 from dailies.reference import found
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
+        layout, model = Layout(Path(snakemake.config["output_dir"])), snakemake.wildcards.model
         describe(
             Path(snakemake.input.run),
             [Path(path) for path in snakemake.input.outcomes],
             sequence=Path(snakemake.input.sequence),
-            manifests=Path(snakemake.input.sequence).parent / "frames" / snakemake.wildcards.model,
+            manifests=layout.manifests(model),
+            folder=layout.frames(model),
             measures=[Path(path) for path in snakemake.input.measures],
             training_frames_from=snakemake.params.training_frames_from,
             input_dir=Path(snakemake.config["input_dir"]),
             reference=found(snakemake.input.reference),
             output=Path(snakemake.output.metadata),
         )
-        discard(Path(snakemake.input.sequence).parent / "weights" / snakemake.wildcards.model)
+        layout.weights(model).discard()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
+from dailies.layout import Layout
 from dailies.leaderboard import page_metrics
 from dailies.logs import job_log
 from dailies.page import build
@@ -19,8 +20,7 @@ if __name__ == "__main__":
             summary=Path(snakemake.input.summary),
             sequence=Path(snakemake.input.sequence),
             input_dir=Path(snakemake.config["input_dir"]),
-            output=Path(snakemake.output.page),
-            state=Path(snakemake.input.sequence).parent / "page.json",
+            layout=Layout(Path(snakemake.config["output_dir"])),
             tracking_uri=snakemake.config["mlflow_uri"] or os.environ.get("MLFLOW_TRACKING_URI"),
             fps=snakemake.params.fps,
             reference=paths(snakemake.input.reference),

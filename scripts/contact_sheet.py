@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.contact_sheet import build
+from dailies.layout import Layout
 from dailies.logs import job_log
 from dailies.reference import paths
 from dailies.shelves import rendered
@@ -16,7 +17,7 @@ if __name__ == "__main__":
             rendered(
                 snakemake.params.names,
                 [Path(path) for path in snakemake.input.records],
-                Path(snakemake.config["output_dir"]),
+                Layout(Path(snakemake.config["output_dir"])),
             ),
             sequence=Path(snakemake.input.sequence),
             input_dir=Path(snakemake.config["input_dir"]),

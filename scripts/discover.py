@@ -5,16 +5,17 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.discovery import MEMORY, discover
+from dailies.discovery import discover
+from dailies.layout import Layout
 from dailies.logs import job_log
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
+        layout = Layout(Path(snakemake.config["output_dir"]))
         if snakemake.params.afresh:
-            (Path(snakemake.output.index).parent / MEMORY).unlink(missing_ok=True)
+            layout.listings.unlink(missing_ok=True)
         discover(
             snakemake.config,
             fingerprint=snakemake.params.fingerprint,
-            state=Path(snakemake.output.index).parent,
-            index=Path(snakemake.output.index),
+            layout=layout,
         )

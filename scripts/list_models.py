@@ -5,11 +5,12 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
+from dailies.layout import Layout
 from dailies.logs import job_log
 from dailies.records import counts, table
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        index = Path(snakemake.input.index)
-        text = f"{table(index, snakemake.config)}\n{counts(index)}"
+        layout = Layout(Path(snakemake.config["output_dir"]))
+        text = f"{table(layout, snakemake.config)}\n{counts(layout)}"
     print(text)

@@ -13,14 +13,11 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         job = Measurement.from_config(
             snakemake.config,
-            output=Path(snakemake.output.measures),
+            subject=snakemake.wildcards.model,
+            shard=snakemake.wildcards.shard,
             threads=snakemake.threads,
             attempt=snakemake.params.attempt,
         )
         if snakemake.params.afresh:
             job.kept.unlink(missing_ok=True)
-        measure(
-            job,
-            folder=Path(snakemake.config["output_dir"]) / snakemake.wildcards.model,
-            outcomes=[Path(path) for path in snakemake.input.outcomes],
-        )
+        measure(job, outcomes=[Path(path) for path in snakemake.input.outcomes])

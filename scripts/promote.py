@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
+from dailies.layout import Layout
 from dailies.logs import job_log
 from dailies.promotion import promote
 
@@ -13,6 +14,6 @@ if __name__ == "__main__":
         text = promote(
             snakemake.config,
             model=snakemake.params.model,
-            output_dir=Path(snakemake.config["output_dir"]),
+            layout=Layout(Path(snakemake.config["output_dir"])),
         )
     print(text)

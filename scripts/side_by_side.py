@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
+from dailies.layout import Layout
 from dailies.logs import job_log
 from dailies.page import list_extras
 from dailies.reel import build
@@ -17,7 +18,7 @@ if __name__ == "__main__":
             rendered(
                 snakemake.params.names,
                 [Path(path) for path in snakemake.input.records],
-                Path(snakemake.config["output_dir"]),
+                Layout(Path(snakemake.config["output_dir"])),
             ),
             sequence=Path(snakemake.input.sequence),
             input_dir=Path(snakemake.config["input_dir"]),
@@ -26,4 +27,4 @@ if __name__ == "__main__":
             reference=paths(snakemake.input.reference),
             threads=snakemake.threads,
         )
-        list_extras(Path(snakemake.output.video).with_name("index.html"))
+        list_extras(Layout(Path(snakemake.config["output_dir"])))

@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.evaluation import write_back
+from dailies.layout import Layout
 from dailies.logs import job_log
 
 if __name__ == "__main__":
@@ -13,5 +14,5 @@ if __name__ == "__main__":
         write_back(
             snakemake.config,
             [Path(path) for path in snakemake.input.metadata],
-            output=Path(snakemake.output.record),
+            layout=Layout(Path(snakemake.config["output_dir"])),
         )

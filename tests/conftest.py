@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import yaml
+from dailies.layout import Layout
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
@@ -179,8 +180,12 @@ class Studio:
         return Path(self.config["output_dir"])
 
     @property
+    def layout(self) -> Layout:
+        return Layout(self.output)
+
+    @property
     def state(self) -> Path:
-        return self.output / ".dailies"
+        return self.layout.state
 
     def add_frames(self, count: int, start: int = 0, size: tuple[int, int] = (7, 5)) -> None:
         for number in range(start, start + count):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from dailies.discovery import Standing, discover, standing
+from dailies.layout import Layout
 from stores import Shelf, configured
 
 LISTING = "GET /api/2.0/mlflow-artifacts/artifacts"
@@ -17,21 +18,21 @@ LISTING = "GET /api/2.0/mlflow-artifacts/artifacts"
 class Scene:
     """A configuration and the state that discovery keeps for it."""
 
-    state: Path
+    layout: Layout
     config: dict[str, Any]
 
     @property
-    def index(self) -> Path:
-        return self.state / "discovery.json"
+    def state(self) -> Path:
+        return self.layout.state
 
     def look(self, **changes: Any) -> list[str]:
         """Do what an invocation does; give the names of the models."""
         self.config |= changes
-        discover(self.config, fingerprint=self.standing().fingerprint, state=self.state, index=self.index)
+        discover(self.config, fingerprint=self.standing().fingerprint, layout=self.layout)
         return self.read("discovery")["models"]
 
     def standing(self) -> Standing:
-        return standing(self.config, self.state)
+        return standing(self.config, self.layout)
 
     def read(self, name: str) -> Any:
         return json.loads((self.state / f"{name}.json").read_text(), parse_constant=pytest.fail)
@@ -54,4 +55,4 @@ class Scene:
 def scene_of(shelf: Shelf, root: Path, **config: Any) -> Scene:
     experiment = shelf.client.get_experiment(shelf.experiment).name
     defaults = {"experiment_name": experiment, "folder_name": "{run_name}", "order_by": "start_time ASC"}
-    return Scene(root / "state", configured(shelf.uri, **(defaults | config)))
+    return Scene(Layout(root), configured(shelf.uri, **(defaults | config)))

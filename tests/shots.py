@@ -8,6 +8,7 @@ import pytest
 from conftest import strict_json
 from dailies import files, measures, sequence
 from dailies.baseline import baseline
+from dailies.layout import Layout
 from dailies.measures import measure
 from dailies.subjects import SOURCE, Measurement
 from PIL import Image
@@ -37,9 +38,12 @@ class Shot:
             clean = 0.1 + 0.8 * picture(size, seed=number)
             write(root / "clean" / name, clean)
             write(root / "shot" / name, distorted(clean, "noise"))
+        self.layout = Layout(self.out)
         self.scan()
         self.job = Measurement(
-            output=self.measures(SOURCE),
+            layout=self.layout,
+            subject=SOURCE,
+            shard="all",
             shard_frames=0,
             input_dir=root / "shot",
             reference_dir=root / "clean",
@@ -50,9 +54,8 @@ class Shot:
         )
 
     def scan(self, **options) -> None:
-        state = self.root / "state"
-        found = sequence.scan(self.root / "shot", on_bad_frame="error", cache=state / "read.json", **options)
-        sequence.save(found, state / "sequence.json")
+        found = sequence.scan(self.root / "shot", on_bad_frame="error", cache=self.layout.scan, **options)
+        sequence.save(found, self.layout.sequence)
 
     def add(self, model: str, make, status: str = "success") -> Path:
         for name in NAMES:
@@ -61,17 +64,17 @@ class Shot:
         return self.out / model
 
     def record(self, model: str) -> Path:
-        return self.root / "state" / "renders" / model / "all.json"
+        return self.layout.outcome(model, "all")
 
     def measures(self, subject: str, shard: str = "all") -> Path:
-        return self.root / "state" / "measures" / subject / f"{shard}.json"
+        return self.layout.measures(subject, shard)
 
     def measure(self, model: str, *, shard: str = "all", **changes) -> dict:
-        job = replace(self.job, output=self.measures(model, shard), **changes)
+        job = replace(self.job, subject=model, shard=shard, **changes)
         if model == SOURCE:
             baseline(job)
         else:
-            measure(job, folder=self.out / model, outcomes=[self.record(model)])
+            measure(job, outcomes=[self.record(model)])
         return strict_json(job.output)
 
 

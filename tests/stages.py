@@ -121,7 +121,7 @@ class Stage(Studio):
     def placed(self, model: str, frame: int) -> None:
         """Wait until a frame of a model is written and noted."""
         folder = self.folder(self.runs[model]).name
-        lines = self.state / "frames" / folder
+        lines = self.layout.manifests(folder)
         self.until(
             lambda: any(f"frame_{frame:06d}.png" in path.read_text() for path in lines.glob("*.jsonl")),
             f"frame {frame} of {model}",

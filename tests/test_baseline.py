@@ -15,19 +15,19 @@ def test_the_source_is_measured_as_if_it_were_an_answer(shot):
 
 def test_the_flow_of_pairs_that_are_gone_is_deleted(shot):
     shot.measure(SOURCE)
-    kept = {path.name for path in (shot.root / "state/flow").iterdir()}
+    kept = {path.name for path in shot.layout.flows.iterdir()}
     write(shot.root / "shot" / NAMES[4], np.full((40, 48, 3), 0.5, np.float32))
     shot.scan()
     shot.measure(SOURCE)
 
-    now = {path.name for path in (shot.root / "state/flow").iterdir()}
+    now = {path.name for path in shot.layout.flows.iterdir()}
     assert len(kept) == len(now) == COUNT - 1
     assert len(kept & now) == COUNT - 2
 
 
 def test_the_flow_is_found_once_however_the_sequence_is_split(shot):
     shot.measure(SOURCE)
-    flows = shot.root / "state" / "flow"
+    flows = shot.layout.flows
     found = {path: path.stat().st_mtime_ns for path in flows.rglob("*.npy")}
 
     for shard in ("1", "2", "3"):

@@ -16,7 +16,7 @@ from dailies.catalog import candidates
 from dailies.download import download, loading_digest, receive
 from dailies.entities import Run
 from dailies.errors import ArtifactDamaged, DownloadError
-from dailies.layout import RECEIPT
+from dailies.layout import Layout
 from dailies.store import TrackingStore
 from program_files import onnx_model, proto
 from stores import configured, sqlite_shelf
@@ -39,7 +39,9 @@ class Place:
 
     def __init__(self, root: Path) -> None:
         self.root, self.artifacts = root, root / "run" / "artifacts"
-        self.state, self.folder = root / "state", root / "state" / "weights" / "model"
+        self.layout = Layout(root / "out")
+        self.weights = self.layout.weights("model")
+        self.folder = self.weights.folder
         self.store = sqlite_shelf(root / "store").uri
 
     def put(self, **contents: bytes) -> None:
@@ -62,17 +64,16 @@ class Place:
     def received(self) -> dict[str, Any]:
         """Fetch the one candidate there is."""
         (only,) = self.found()
-        return receive(self.opened(), only, self.folder)
+        return receive(self.opened(), only, self.weights)
 
     def download(self, **config: Any) -> dict[str, Any]:
         first, *others = map(asdict, self.found())
-        record = self.state / "models" / "model.json"
         about = {"run_id": "ab12", "experiment_id": "7", "architecture": None, "hints": {}, "artifact": first}
-        files.write_json(record, about)
-        files.write_json(self.state / "runs" / "model.json", {"alternatives": others} if others else {})
-        files.write_json(self.state / "discovery.json", {"models": ["model"]})
-        download(configured(self.store, **config), record=record, state=self.state, folder=self.folder, loading=LOADING)
-        return files.read_json(self.folder / RECEIPT)
+        files.write_json(self.layout.record("model"), about)
+        files.write_json(self.layout.run("model"), {"alternatives": others} if others else {})
+        files.write_json(self.layout.index, {"models": ["model"]})
+        download(configured(self.store, **config), layout=self.layout, model="model", loading=LOADING)
+        return files.read_json(self.weights.receipt)
 
     def there(self) -> list[str]:
         """The files that the download left."""
@@ -107,7 +108,7 @@ def test_the_first_file_that_holds_a_network_is_taken(place):
     assert [each["path"] for each in receipt["tried"]] == ["1.pth", "2.pth"]
     assert receipt["tried"][0]["reason"].startswith("1.pth holds ")
     assert receipt["tried"][1]["reason"].startswith("2.pth is damaged in the store")
-    assert place.there() == ["artifact/3.pth", RECEIPT]
+    assert place.there() == ["artifact/3.pth", "download.json"]
 
 
 def test_a_single_file_is_taken_as_it_is(place, loaded):
@@ -138,7 +139,7 @@ def test_where_none_holds_a_network_the_first_one_is_kept_for_its_reason(place, 
     assert (receipt["status"], receipt["path"]) == ("success", "1.pth")
     assert [each["path"] for each in receipt["tried"]] == ["2.pth", "3.pth"]
     assert receipt["tried"][1]["reason"] == "3.pth is none"
-    assert place.there() == ["artifact/1.pth", RECEIPT]
+    assert place.there() == ["artifact/1.pth", "download.json"]
 
 
 def test_where_the_first_one_is_damaged_and_no_other_holds_a_network_it_is_a_failed_download(place, loaded):
@@ -149,7 +150,7 @@ def test_where_the_first_one_is_damaged_and_no_other_holds_a_network_it_is_a_fai
     assert (receipt["status"], receipt["path"]) == ("download_failed", "1.pth")
     assert receipt["error"].startswith("1.pth is damaged in the store")
     assert receipt["tried"] == [{"path": "2.pth", "reason": "2.pth is none"}]
-    assert place.there() == [RECEIPT]
+    assert place.there() == ["download.json"]
 
 
 def test_trouble_with_the_store_is_no_reason_to_take_another_file(place, loaded, monkeypatch):
@@ -179,9 +180,9 @@ def test_a_file_that_cannot_be_tried_is_taken(place, monkeypatch, caplog):
 def test_what_was_rendered_before_is_not_tried_again(place, loaded):
     place.put(**{"1.pth": NETWORK, "2.pth": NETWORK})
     receipt = place.download()
-    record = files.read_json(place.state / "models" / "model.json")
+    record = files.read_json(place.layout.record("model"))
     last = {"model": {"architecture": "unet"}, "artifact": receipt, "loading": loading_digest(record, LOADING)}
-    attempt = place.state / "attempts" / "model" / "all.json"
+    attempt = place.layout.attempt("model", "all")
 
     def tried_after(**changes):
         loaded.clear()
@@ -205,7 +206,7 @@ def test_the_parts_of_a_model_come_with_its_index_whatever_they_are_called(place
     place.put(**parts, **{"m/model.safetensors.index.json": index_of(*names), "m/config.json": b"{}"})
 
     first = next(artifact for artifact in place.found() if artifact.path.endswith("index.json"))
-    received = receive(place.opened(), first, place.folder)
+    received = receive(place.opened(), first, place.weights)
 
     weights = ["m/model.safetensors.index.json", *parts]
     assert sorted(received["files"]) == sorted([*weights, "m/config.json"])
@@ -243,7 +244,7 @@ def test_files_that_an_onnx_file_names_come_with_it(place, name):
     place.put(**{"m/net.onnx": proto((1, 8), (7, graph)), f"m/{name}": b"1234", "m/other": b"5"})
 
     first = next(artifact for artifact in place.found() if artifact.path == "m/net.onnx")
-    received = receive(place.opened(), first, place.folder)
+    received = receive(place.opened(), first, place.weights)
 
     assert received["files"] == ["m/net.onnx", f"m/{name}"]
     assert (place.folder / "artifact" / "m" / name).read_bytes() == b"1234"
@@ -285,4 +286,4 @@ def test_real_onnx_files_with_external_data_arrive_whole(place, tmp_path):
 
     first = next(artifact for artifact in place.found() if artifact.path == "net.onnx")
 
-    assert receive(place.opened(), first, place.folder)["files"] == ["net.onnx", "all the weights"]
+    assert receive(place.opened(), first, place.weights)["files"] == ["net.onnx", "all the weights"]

@@ -205,14 +205,14 @@ def test_the_rendered_artifact_is_found_again_in_the_records(tmp_path):
     first, second = candidates(a_run(artifact_uri="s3://me:secret@bucket/1"), listing("best.pth", "last.pth"))
     record, about = tmp_path / "models" / "a.json", tmp_path / "runs" / "a.json"
     files.write_json(record, {"artifact": asdict(first)})
-    assert recorded(record) == [first]
+    assert recorded(record, about) == [first]
     files.write_json(about, {"alternatives": [asdict(second)]})
 
-    assert recorded(record) == [first, second]
-    assert rendered(record, {"uri": "s3://***@bucket/1", "path": "last.pth"}) == second
-    assert rendered(record, {"uri": None, "path": None}) == first
+    assert recorded(record, about) == [first, second]
+    assert rendered(record, about, {"uri": "s3://***@bucket/1", "path": "last.pth"}) == second
+    assert rendered(record, about, {"uri": None, "path": None}) == first
     files.write_json(record, {"artifact": asdict(first), "alternatives": [asdict(second)] * 2})
-    assert recorded(record) == [first, second, second]
+    assert recorded(record, about) == [first, second, second]
 
 
 def test_a_pattern_may_ask_for_a_file_of_any_name():

@@ -2,6 +2,7 @@ import pytest
 from dailies import connection
 from dailies.discovery import discover, standing
 from dailies.errors import StoreError, StoreUnreachable
+from dailies.layout import Layout
 from scenes import LISTING, Scene, scene_of
 from stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot
 
@@ -26,7 +27,7 @@ def test_discovery_changes_nothing_but_its_state(shelf, scene, tmp_path, monkeyp
     scene.look()
 
     assert snapshot(shelf.root) == before
-    assert {path.name for path in tmp_path.iterdir()} == {"store", "state"}
+    assert {path.name for path in tmp_path.iterdir()} == {"store", ".dailies"}
 
 
 def test_the_fingerprint_changes_with_whatever_discovery_would_see(shelf, scene):
@@ -82,14 +83,14 @@ def test_known_models_go_on_when_the_server_is_gone(tmp_path, caplog):
             standing(scene.config | {"experiment_name": ["missing"]}, scene.state)
         known = scene.standing()
         assert scene.look() == ["a"]
-        index = scene.index.read_bytes()
+        index = scene.layout.index.read_bytes()
 
     gone = scene.standing()
     assert gone.fingerprint == known.fingerprint
     assert gone.warning.endswith("or start the server. Going on with the models already known: 1")
-    scene.index.unlink()
+    scene.layout.index.unlink()
     assert scene.look() == ["a"]
-    assert scene.index.read_bytes() == index
+    assert scene.layout.index.read_bytes() == index
     assert "Going on with the models already known: 1" in caplog.text
     with pytest.raises(StoreUnreachable):
         standing(scene.config | {"filter_status": "KILLED"}, scene.state)
@@ -106,7 +107,7 @@ def test_a_server_that_dies_before_discovery_does_not_pass_for_looked_at(tmp_pat
         changed = scene.standing().fingerprint
 
         proxy.trouble = lambda method, path: "drop"
-        discover(scene.config, fingerprint=changed, state=scene.state, index=scene.index)
+        discover(scene.config, fingerprint=changed, layout=scene.layout)
         index = scene.read("discovery")
         assert len(index["models"]) == 1
         assert index["warning"].endswith("Going on with the models already known: 1")
@@ -122,11 +123,11 @@ def test_a_server_that_dies_before_discovery_does_not_pass_for_looked_at(tmp_pat
 
 def test_an_unreachable_server_of_which_nothing_is_known_is_an_error(tmp_path):
     with proxied() as proxy:
-        scene = Scene(tmp_path / "state", configured(proxy.uri))
+        scene = Scene(Layout(tmp_path), configured(proxy.uri))
     with pytest.raises(StoreUnreachable, match="does not answer"):
         scene.standing()
     with pytest.raises(StoreUnreachable, match="does not answer"):
-        discover(scene.config, fingerprint="x", state=scene.state, index=scene.index)
+        discover(scene.config, fingerprint="x", layout=scene.layout)
     assert not scene.state.exists()
 
 
@@ -139,14 +140,14 @@ def test_a_password_in_the_environment_is_written_nowhere(tmp_path, monkeypatch,
     with proxied() as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri.replace("//", "//me:SECRET@"))
         config = configured(None, experiment_name=experiment) | {"mlflow_uri": None}
-        scene = Scene(tmp_path / "state", config)
+        scene = Scene(Layout(tmp_path), config)
         scene.look(filter_status="KILLED")
         assert "http://***@127.0.0.1" in scene.read("discovery")["reason"]
         scene.look(filter_status="FINISHED")
     warning = scene.standing().warning
 
     assert "http://***@127.0.0.1" in warning
-    written = b"".join(data for data in snapshot(tmp_path / "state").values() if data)
+    written = b"".join(data for data in snapshot(scene.state).values() if data)
     assert b"SECRET" not in written
     assert "SECRET" not in caplog.text + warning
 

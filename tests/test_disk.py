@@ -7,6 +7,7 @@ import pytest
 from dailies import disk, files, motion
 from dailies.disk import refuse_shortage
 from dailies.errors import DiskError
+from dailies.layout import Layout
 from dailies.sequence import Frame, Sequence, output_name
 
 Usage = namedtuple("Usage", "free")
@@ -29,15 +30,16 @@ def free(monkeypatch):
 def refused(tmp_path):
     """Give the reason of a refusal, or None."""
 
-    def refusal(models, sequence, output_format="auto", output_dir=None, flows=False, **about):
+    def refusal(models, sequence, output_format="auto", flows=False, **about):
+        layout = Layout(tmp_path / "out")
         config = {"output_format": output_format, "models_on_disk": 16, "compare": False} | about
         for model in models:
             size = {"a": 1_000_000, "b": 3_000_000}.get(model)
             stored = [{"path": "best.pth", "size": size, "modified": None}]
             artifact = {"uri": "store", "path": "best.pth", "files": stored}
-            files.write_json(tmp_path / "state" / "models" / f"{model}.json", {"artifact": artifact})
+            files.write_json(layout.record(model), {"artifact": artifact})
         try:
-            refuse_shortage(output_dir or tmp_path / "out", tmp_path / "state", models, sequence, config, flows=flows)
+            refuse_shortage(layout, models, sequence, config, flows=flows)
         except DiskError as error:
             return str(error)
         return None
@@ -66,7 +68,7 @@ def test_the_largest_weights_that_lie_there_at_once_need_room(free, refused):
 
 def test_weights_that_were_downloaded_before_need_no_room(free, refused, tmp_path):
     free(44.9)
-    (tmp_path / "state" / "weights" / "b" / "artifact").mkdir(parents=True)
+    Layout(tmp_path / "out").weights("b").whole.mkdir(parents=True)
 
     assert refused(["a", "b"], shot()) is None
     free(0)
@@ -94,7 +96,7 @@ def test_what_the_page_makes_of_frames_needs_room(free, refused, output_format, 
 
 def test_copies_that_the_page_has_already_need_nothing(free, refused, tmp_path):
     free(0)
-    folder = tmp_path / "out" / "compare" / "page" / "copies" / "@source"
+    folder = Layout(tmp_path / "out").page_copies("@source")
     folder.mkdir(parents=True)
     for number in range(9):
         (folder / f"{number}.png").touch()
@@ -107,9 +109,10 @@ def test_the_flows_along_which_flicker_is_measured_need_room(free, refused, tmp_
 
     assert "weights 1.0 MB)" in refused(["a"], shot())
     assert "weights 1.0 MB, flow 2.2 MB)" in refused(["a"], shot(), flows=True)
-    (tmp_path / "state" / "flow").mkdir(parents=True)
+    flows = Layout(tmp_path / "out").flows
+    flows.mkdir(parents=True)
     for number in range(5):
-        (tmp_path / "state" / "flow" / f"{number}.npy").touch()
+        (flows / f"{number}.npy").touch()
     assert "weights 1.0 MB, flow 1.0 MB)" in refused(["a"], shot(), flows=True)
 
 
@@ -148,8 +151,9 @@ def test_a_model_that_enlarges_needs_more(free, refused, tmp_path):
     free(23)
     assert refused(["a"], shot()) is None
 
-    files.write_json(tmp_path / "state" / "attempts" / "a" / "1.json", {"model": {}})
-    files.write_json(tmp_path / "state" / "attempts" / "a" / "2.json", {"model": {"signature": {"scale": 2}}})
+    layout = Layout(tmp_path / "out")
+    files.write_json(layout.attempt("a", "1"), {"model": {}})
+    files.write_json(layout.attempt("a", "2"), {"model": {"signature": {"scale": 2}}})
 
     assert "(frames 84.0 MB, " in refused(["a"], shot())
 
@@ -179,10 +183,14 @@ def test_a_frame_is_estimated_by_its_format_depth_and_channels(free, refused, ou
     assert f"(frames {size}, " in refused(["a"], sequence, output_format)
 
 
-def test_the_disk_is_that_of_the_nearest_folder_that_is_there(monkeypatch, refused, tmp_path):
+def test_the_disk_is_that_of_the_nearest_folder_that_is_there(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: asked.append(place) or Usage(10**12))
 
-    assert refused(["a"], shot(), output_dir=tmp_path / "not" / "yet") is None
-    assert refused(["a"], shot(), output_dir=Path("not/yet")) is None
+    monkeypatch.setattr(disk.estimates, "artifact_size", lambda record: 1)
+    config = {"output_format": "auto", "models_on_disk": 16, "compare": False}
+
+    monkeypatch.chdir(tmp_path)
+    for place in (tmp_path / "not" / "yet", Path("not/yet")):
+        refuse_shortage(Layout(place), ["a"], shot(), config, flows=False)
     assert asked == [tmp_path, Path()]

@@ -17,7 +17,7 @@ from dailies.catalog import Artifact
 from dailies.download import download, receive
 from dailies.entities import StoredFile
 from dailies.errors import DownloadError, StoreError
-from dailies.layout import RECEIPT, discard
+from dailies.layout import Layout, Weights
 from dailies.manifest import basis
 from dailies.store import TrackingStore
 from hypothesis import given, settings
@@ -65,21 +65,22 @@ def pauses(monkeypatch):
 
 def record_of(uri: str, root: Path, *paths: str, path: str | None = None, size: int | None = None) -> Path:
     """Write a discovery record; the artifact is the one file given, or the folder ``path``."""
-    record = root / "models" / "model.json"
+    layout = Layout(root)
+    record = layout.record("model")
     stored = [{"path": file, "size": size, "modified": None} for file in paths]
-    files.write_json(root / "discovery.json", {"models": [record.stem]})
+    files.write_json(layout.index, {"models": ["model"]})
     files.write_json(record, {"artifact": {"uri": uri, "path": paths[0] if path is None else path, "files": stored}})
     return record
 
 
 def fetched(uri: str, artifact_uri: str, root: Path, *paths: str, path: str | None = None, **config: Any) -> dict:
     """Download as rule download does; give the receipt."""
-    record = record_of(artifact_uri, root, *paths or [BEST], path=path)
-    folder = root / "weights" / "model"
-    download(configured(uri, **config), record=record, state=root, folder=folder)
-    receipt = json.loads((folder / RECEIPT).read_text())
+    record_of(artifact_uri, root, *paths or [BEST], path=path)
+    layout = Layout(root)
+    download(configured(uri, **config), layout=layout, model="model")
+    receipt = json.loads(layout.receipt("model").read_text())
     if receipt["status"] != "success":
-        assert [entry.name for entry in folder.iterdir()] == [RECEIPT]
+        assert list(layout.weights("model").folder.iterdir()) == [layout.receipt("model")]
     return receipt
 
 
@@ -105,9 +106,9 @@ def test_weights_arrive_with_their_receipt(shelf, tmp_path):
         "size": len(WEIGHTS),
         "files": [BEST],
     }
-    folder = tmp_path / "weights" / "model"
+    folder = Layout(tmp_path).weights("model").folder
     assert (folder / "artifact" / BEST).read_bytes() == WEIGHTS
-    assert sorted(entry.name for entry in folder.iterdir()) == ["artifact", RECEIPT]
+    assert sorted(entry.name for entry in folder.iterdir()) == ["artifact", "download.json"]
     assert source.read_bytes() == WEIGHTS
 
 
@@ -118,8 +119,8 @@ def test_weights_are_on_the_disk_before_their_receipt(shelf, tmp_path, monkeypat
 
     fetched(shelf.uri, uri, tmp_path)
 
-    folder = tmp_path / "weights" / "model"
-    assert synced[-2:] == [path.stat().st_ino for path in (folder / "artifact" / BEST, folder / RECEIPT)]
+    weights = Layout(tmp_path).weights("model")
+    assert synced[-2:] == [path.stat().st_ino for path in (weights.whole / BEST, weights.receipt)]
 
 
 def test_a_model_folder_arrives_whole(shelf, tmp_path):
@@ -132,7 +133,7 @@ def test_a_model_folder_arrives_whole(shelf, tmp_path):
 
     receipt = fetched(shelf.uri, uri, tmp_path, *paths, path="model")
 
-    artifact = tmp_path / "weights" / "model" / "artifact"
+    artifact = Layout(tmp_path).weights("model").whole
     assert receipt["files"] == paths
     assert receipt["size"] == 11 + len(WEIGHTS)
     assert receipt["sha256"] == files.sha256_of_files(artifact, paths)
@@ -140,8 +141,8 @@ def test_a_model_folder_arrives_whole(shelf, tmp_path):
 
 
 def test_what_an_earlier_attempt_left_is_never_taken_for_a_result(shelf, tmp_path):
-    folder = tmp_path / "weights" / "model"
-    for left in ("draft/checkpoints/other.pth", "artifact/other.pth", RECEIPT):
+    folder = Layout(tmp_path).weights("model").folder
+    for left in ("draft/checkpoints/other.pth", "artifact/other.pth", "download.json"):
         (folder / left).parent.mkdir(parents=True, exist_ok=True)
         (folder / left).write_bytes(b"old")
     uri, _ = local_run(shelf, tmp_path, WEIGHTS)
@@ -149,7 +150,7 @@ def test_what_an_earlier_attempt_left_is_never_taken_for_a_result(shelf, tmp_pat
     fetched(shelf.uri, uri, tmp_path)
 
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert found == {RECEIPT, f"artifact/{BEST}"}
+    assert found == {"download.json", f"artifact/{BEST}"}
 
 
 def test_a_store_on_disk_is_not_asked_but_must_be_there(tmp_path):
@@ -259,7 +260,8 @@ def test_a_full_disk_is_said_and_not_tried_again(shelf, tmp_path, monkeypatch, p
 
     monkeypatch.setattr(module.shutil, "copyfile", full)
 
-    assert fetched(shelf.uri, uri, tmp_path)["error"] == f"No space left on device: {tmp_path / 'weights' / 'model'}"
+    folder = Layout(tmp_path).weights("model").folder
+    assert fetched(shelf.uri, uri, tmp_path)["error"] == f"No space left on device: {folder}"
     assert pauses == []
 
 
@@ -282,8 +284,8 @@ def test_a_disk_that_is_full_for_what_a_server_sends_is_said_and_not_tried_again
 
     receipt = fetched(shelf.uri, shelf.client.get_run(run_id).info.artifact_uri, small_disk)
 
-    folder = small_disk / "weights" / "model"
-    assert receipt["error"] == f"No space left on device: {folder / 'draft'}"
+    draft = Layout(small_disk).weights("model").draft
+    assert receipt["error"] == f"No space left on device: {draft}"
     assert pauses == []
 
 
@@ -297,7 +299,7 @@ def test_an_interrupted_download_leaves_nothing(shelf, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "_verify", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        receive(store, artifact, tmp_path / "weights")
+        receive(store, artifact, Weights(tmp_path / "weights"))
 
     assert list((tmp_path / "weights").iterdir()) == []
 
@@ -306,7 +308,7 @@ def test_the_reason_of_a_failure_is_said_where_another_invocation_has_taken_the_
     uri, _ = local_run(shelf, tmp_path, WEIGHTS)
 
     def damaged(path, name, **about):
-        module.shutil.rmtree(tmp_path / "weights" / "model")
+        module.shutil.rmtree(Layout(tmp_path).weights("model").folder)
         raise DownloadError(f"{name} is damaged")
 
     monkeypatch.setattr(module, "_verify", damaged)
@@ -339,7 +341,7 @@ def test_a_transfer_that_fails_is_tried_again(remote, tmp_path, pauses, kind):
         receipt = fetched(proxy.uri, remote, tmp_path)
 
     assert receipt["status"] == "success"
-    assert (tmp_path / "weights" / "model" / "artifact" / BEST).read_bytes() == WEIGHTS
+    assert (Layout(tmp_path).weights("model").whole / BEST).read_bytes() == WEIGHTS
     assert 1 <= len(pauses) <= 3
 
 
@@ -389,14 +391,20 @@ def test_a_server_that_is_gone_is_said_within_seconds(remote, tmp_path, pauses):
 def test_no_password_reaches_a_receipt(remote, tmp_path, monkeypatch, pauses, caplog):
     caplog.set_level("INFO", logger="dailies")
     config = configured("x") | {"mlflow_uri": None}
-    record = record_of("http://me:SECRET@127.0.0.1:9/api/2.0/mlflow-artifacts/artifacts/1/x", tmp_path, BEST)
+    layout, unreachable = Layout(tmp_path), "http://me:SECRET@127.0.0.1:9/api/2.0/mlflow-artifacts/artifacts/1/x"
+    receipts = []
+
+    def receive_from(uri):
+        record_of(uri, tmp_path, BEST)
+        download(config, layout=layout, model="model")
+        receipts.append(files.read_json(layout.receipt("model")))
+
     with proxied() as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri.replace("//", "//me:SECRET@"))
-        download(config, record=record, state=tmp_path, folder=tmp_path / "one")
-        download(config, record=record_of(remote, tmp_path, BEST), state=tmp_path, folder=tmp_path / "two")
-    download(config, record=record, state=tmp_path, folder=tmp_path / "three")
+        receive_from(unreachable)
+        receive_from(remote)
+    receive_from(unreachable)
 
-    receipts = [files.read_json(tmp_path / name / RECEIPT) for name in ("one", "two", "three")]
     assert [receipt["status"] for receipt in receipts] == ["download_failed", "success", "download_failed"]
     assert "SECRET" not in json.dumps(receipts) + caplog.text
 
@@ -448,11 +456,11 @@ def test_links_in_an_artifact_folder_lead_nowhere(shelf, tmp_path):
         for path in ("best.pth", "checkpoints/secret.pth", "model/data/model.pth", "up/artifacts/model/MLmodel"):
             with pytest.raises(StoreError, match="is a symbolic link, which is not followed; log the file itself"):
                 tracking.fetch(str(root), path, tmp_path / "out")
-    receipt = fetched(shelf.uri, str(artifacts), tmp_path / "state", "model/MLmodel", path="model")
+    receipt = fetched(shelf.uri, str(artifacts), tmp_path / "output", "model/MLmodel", path="model")
 
     assert receipt["files"] == ["model/MLmodel"]
-    assert "is no longer in the store" in fetched(shelf.uri, str(artifacts), tmp_path / "state", "best.pth")["error"]
-    assert not any(secret.encode() == data for data in snapshot(tmp_path / "state").values())
+    assert "is no longer in the store" in fetched(shelf.uri, str(artifacts), tmp_path / "output", "best.pth")["error"]
+    assert not any(secret.encode() == data for data in snapshot(tmp_path / "output").values())
     assert not (tmp_path / "out").exists()
 
 
@@ -480,12 +488,12 @@ class Disk:
     """A place for at most two models, one of which is there; what a waiting download sees changes while it sleeps."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.root, self.slept, self.events = root, [], []
+        self.root, self.layout, self.slept, self.events = root, Layout(root), [], []
         monkeypatch.setattr(module.time, "sleep", self._sleep)
 
     def put(self, *models: str) -> None:
         for model in models:
-            (self.root / "weights" / model / "artifact").mkdir(parents=True)
+            self.layout.weights(model).whole.mkdir(parents=True)
 
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -494,11 +502,10 @@ class Disk:
         assert sum(self.slept) < 4 * module.PATIENCE
 
     def fetch(self, shelf: Any, uri: str, *selected: str) -> dict:
-        record = record_of(uri, self.root, BEST)
-        files.write_json(self.root / "discovery.json", {"models": ["model", *selected]})
-        folder = self.root / "weights" / "model"
-        download(configured(shelf.uri, models_on_disk=2), record=record, state=self.root, folder=folder)
-        return files.read_json(folder / RECEIPT)
+        record_of(uri, self.root, BEST)
+        files.write_json(self.layout.index, {"models": ["model", *selected]})
+        download(configured(shelf.uri, models_on_disk=2), layout=self.layout, model="model")
+        return files.read_json(self.layout.receipt("model"))
 
 
 @pytest.fixture
@@ -510,8 +517,8 @@ def test_a_download_waits_until_a_model_was_rendered(shelf, tmp_path, disk):
     uri, _ = local_run(shelf, tmp_path, WEIGHTS)
     disk.put("one", "two")
     there = []
-    look = lambda: there.append((tmp_path / "weights" / "model").exists())  # noqa: E731
-    disk.events = [look, look, lambda: discard(tmp_path / "weights" / "one")]
+    look = lambda: there.append(disk.layout.weights("model").folder.exists())  # noqa: E731
+    disk.events = [look, look, disk.layout.weights("one").discard]
 
     receipt = disk.fetch(shelf, uri, "one", "two")
 
@@ -531,7 +538,7 @@ def test_a_download_waits_for_nobody_while_there_is_room(shelf, tmp_path, disk):
 def test_a_download_goes_on_when_no_render_gives_a_sign_of_life(shelf, tmp_path, disk):
     uri, _ = local_run(shelf, tmp_path, WEIGHTS)
     disk.put("one", "two")
-    manifest = tmp_path / "frames" / "one" / "all.jsonl"
+    manifest = disk.layout.manifest("one", "all")
     disk.events = [lambda: files.write_bytes(manifest, b"")] + [lambda: None] * 100
     disk.events[60] = lambda: files.write_bytes(manifest, b"a frame")
 
@@ -543,20 +550,19 @@ def test_a_download_goes_on_when_no_render_gives_a_sign_of_life(shelf, tmp_path,
 
 
 def test_nothing_is_fetched_for_shards_that_are_not_due(shelf, tmp_path):
-    record = record_of("nowhere", tmp_path, BEST)
+    record, layout = record_of("nowhere", tmp_path, BEST), Layout(tmp_path)
     settings: dict = {"settings": {"tiled": True}, "loading": {"code": None}}
     artifact = {"uri": "nowhere", "path": BEST, "sha256": "ab", "size": 3}
     done = {"status": "success", "error": None, "attempt": 1, "artifact": artifact}
     done["basis"] = basis(record, "digest", **settings)
     shards = {"1": {"frames": "digest", "attempt": 1}}
-    for folder in ("attempts", "renders"):
-        files.write_json(tmp_path / folder / "model" / "1.json", done)
-    folder = tmp_path / "weights" / "model"
+    for place in (layout.attempt, layout.outcome):
+        files.write_json(place("model", "1"), done)
 
     def receipt(shards, **changes):
         about = settings | changes
-        download(configured(shelf.uri), record=record, state=tmp_path, folder=folder, shards=shards, **about)
-        return files.read_json(folder / RECEIPT)
+        download(configured(shelf.uri), layout=layout, model="model", shards=shards, **about)
+        return files.read_json(layout.receipt("model"))
 
     assert receipt(shards) == {"status": "success", "error": None, **artifact}
     for due, changes in (

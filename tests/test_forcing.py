@@ -30,10 +30,10 @@ def test_all_or_nothing():
 def test_jobs_elsewhere_read_what_is_forced_and_the_next_invocation_forgets_it(tmp_path):
     forced = asked("infer", "a.json")
 
-    forcing.announce(forced, tmp_path)
-    assert forcing.announced(tmp_path) == forced
+    forcing.announce(forced, tmp_path / "forced.json")
+    assert forcing.announced(tmp_path / "forced.json") == forced
     assert asked("infer", "a.json").token != forced.token
 
-    forcing.announce(asked(), tmp_path)
-    assert not forcing.announced(tmp_path)
+    forcing.announce(asked(), tmp_path / "forced.json")
+    assert not forcing.announced(tmp_path / "forced.json")
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from dailies.discovery import discover
 from dailies.download import download
 from dailies.entities import Experiment, LoggedModel, StoredFile, read_run
 from dailies.errors import StoreError
-from dailies.layout import RECEIPT
+from dailies.layout import Layout
 from dailies.locations import Locations
 from dailies.logs import job_log
 from dailies.naming import LONGEST
@@ -126,37 +126,36 @@ def test_whatever_a_store_says_records_names_and_logs_are_safe(
     tmp_path_factory, monkeypatch, caplog, found, experiment, paths, template
 ):
     root = tmp_path_factory.mktemp("hostile")
-    state = root / "out" / ".dailies"
+    layout = Layout(root / "out")
     caplog.clear()
     caplog.set_level(logging.INFO, logger="dailies")
     config = configured("http://tracker:5000", folder_name=template + "{run_id:.3}", filter="params.a = 'b'")
     for module in ("discovery", "download"):
-        monkeypatch.setattr(f"dailies.{module}.open_store", lambda config, state: Hostile(found, experiment, paths))
+        monkeypatch.setattr(f"dailies.{module}.open_store", lambda config, private: Hostile(found, experiment, paths))
 
     for _ in range(2):
-        discover(config, fingerprint="x", state=state, index=state / "discovery.json")
-        names = files.read_json(state / "discovery.json")["models"]
-    shown = table(state / "discovery.json")
+        discover(config, fingerprint="x", layout=layout)
+        names = files.read_json(layout.index)["models"]
+    shown = table(layout)
     fetched = set()
     for name in names:
-        weights = state / "weights" / name
-        download(config, record=state / "models" / f"{name}.json", state=state, folder=weights)
-        receipt = files.read_json(weights / RECEIPT)
+        download(config, layout=layout, model=name)
+        receipt = files.read_json(layout.receipt(name))
         assert len(receipt["error"] or "") <= 1000
-        fetched |= {weights / "artifact" / path for path in receipt.get("files", ())}
+        fetched |= {layout.weights(name).whole / path for path in receipt.get("files", ())}
 
     assert all(str(path.relative_to(root)).isprintable() and ".." not in path.parts for path in fetched)
     written = {path for path in root.rglob("*") if path.is_file()} - fetched
-    kept = {state / kind / f"{name}.json" for name in names for kind in ("models", "runs")}
-    own = {state / f"{name}.json" for name in ("discovery", "known", "skipped", "listings")}
-    assert written == kept | own | {state / "weights" / name / RECEIPT for name in names}
+    kept = {place(name) for name in names for place in (layout.record, layout.run)}
+    own = {layout.index, layout.known, layout.skipped, layout.listings}
+    assert written == kept | own | {layout.receipt(name) for name in names}
     assert len({name.casefold() for name in names}) == len(names)
     assert all(name.isprintable() and len(name.encode()) <= LONGEST for name in names)
     for path in written:
         assert_strict(path)
     assert shown.replace("\n", "").isprintable()
     assert max(map(len, shown.splitlines())) < 500
-    for run in files.read_json(state / "skipped.json"):
+    for run in files.read_json(layout.skipped):
         assert all(value.isprintable() for value in run.values())
         assert len(run["run_id"]) <= 200
         assert len(run["run_name"]) <= 200
@@ -165,10 +164,10 @@ def test_whatever_a_store_says_records_names_and_logs_are_safe(
         assert record.getMessage().isprintable()
         assert len(record.getMessage()) < 2000
     for name in names:
-        hints = files.read_json(state / "models" / f"{name}.json")["hints"]
+        hints = files.read_json(layout.record(name))["hints"]
         assert all(key.isprintable() and value.isprintable() for key, value in hints.items())
         assert all(len(key) <= 100 and len(value) <= 500 for key, value in hints.items())
-        about = files.read_json(state / "runs" / f"{name}.json")
+        about = files.read_json(layout.run(name))
         assert all(len(value) <= 8000 for kind in ("params", "tags") for value in about[kind].values())
 
 

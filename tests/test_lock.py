@@ -11,20 +11,21 @@ import pytest
 from conftest import REPOSITORY
 from dailies import files, lock
 from dailies.errors import ConfigError, FolderInUse
+from dailies.layout import Layout
 
 TAKE = """import sys, time
 from pathlib import Path
-from dailies import lock
-lock.take(Path(sys.argv[1]))
+from dailies import layout, lock
+lock.take(layout.Layout(Path(sys.argv[1])))
 print(1, flush=True)
 """
 ELSEWHERE = {"host": "node7", "pid": 7, "started": "2026-01-01 00:00:00"}
 
 
-def holder(state: Path, ending: str = "time.sleep(60)") -> subprocess.Popen:
+def holder(layout: Layout, ending: str = "time.sleep(60)") -> subprocess.Popen:
     """Start another process that takes the lock."""
     process = subprocess.Popen(
-        [sys.executable, "-c", TAKE + ending, str(state)],
+        [sys.executable, "-c", TAKE + ending, str(layout.output_dir)],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY / "scripts")},
         stdout=subprocess.PIPE,
     )
@@ -32,99 +33,99 @@ def holder(state: Path, ending: str = "time.sleep(60)") -> subprocess.Popen:
     return process
 
 
-def refusal(state: Path) -> str:
+def refusal(layout: Layout) -> str:
     with pytest.raises(FolderInUse) as caught:
-        lock.take(state)
+        lock.take(layout)
     return str(caught.value)
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "out" / ".dailies"
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "out")
 
 
 @pytest.fixture
-def busy(state: Path):
-    process = holder(state)
+def busy(layout: Layout):
+    process = holder(layout)
     yield process
     process.kill()
     process.communicate()
 
 
-def test_a_process_that_runs_has_the_lock_through_any_path(busy, state, tmp_path):
+def test_a_process_that_runs_has_the_lock_through_any_path(busy, layout, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "out")
-    about = files.read_json(state / "lock")
+    about = files.read_json(layout.lock)
 
     assert (about["host"], about["pid"]) == (socket.gethostname(), busy.pid)
-    for place in (state, tmp_path / "link" / ".dailies"):
+    for place in (layout, Layout(tmp_path / "link")):
         assert refusal(place) == (
-            f"output_dir {place.parent} is in use by another invocation (process {busy.pid} on {about['host']}, since "
-            f"{about['started']}); wait for it, or set another output_dir"
+            f"output_dir {place.output_dir} is in use by another invocation (process {busy.pid} on {about['host']}, "
+            f"since {about['started']}); wait for it, or set another output_dir"
         )
-    assert lock.clear(state) == (
-        f"output_dir {state.parent} is still in use by another invocation (process {busy.pid} on {about['host']}, "
+    assert lock.clear(layout) == (
+        f"output_dir {layout.output_dir} is still in use by another invocation (process {busy.pid} on {about['host']}, "
         f"since {about['started']}); end that one"
     )
-    assert files.read_json(state / "lock") == about
+    assert files.read_json(layout.lock) == about
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_lock_of_a_process_that_was_killed_is_taken_over(busy, state, number):
+def test_the_lock_of_a_process_that_was_killed_is_taken_over(busy, layout, number):
     busy.send_signal(number)
     busy.wait()
-    assert (state / "lock").is_file()
+    assert layout.lock.is_file()
 
-    holder(state, "").communicate()
+    holder(layout, "").communicate()
 
-    assert not state.parent.exists()
-
-
-def test_the_lock_is_free_when_its_process_ends_and_leaves_no_empty_folder(state):
-    holder(state, "(Path(sys.argv[1]) / 'kept').touch()").communicate()
-    assert [path.name for path in state.iterdir()] == ["kept"]
-
-    holder(state, "sys.exit(1)").communicate()
-    assert [path.name for path in state.iterdir()] == ["kept"]
+    assert not layout.output_dir.exists()
 
 
-def test_a_lock_of_another_machine_holds_until_it_is_removed(state):
-    files.write_json(state / "lock", ELSEWHERE)
+def test_the_lock_is_free_when_its_process_ends_and_leaves_no_empty_folder(layout):
+    holder(layout, "(layout.Layout(Path(sys.argv[1])).state / 'kept').touch()").communicate()
+    assert [path.name for path in layout.state.iterdir()] == ["kept"]
 
-    assert refusal(state) == (
-        f"output_dir {state.parent} is in use by an invocation on another machine (process 7 on node7, since "
-        f"2026-01-01 00:00:00); wait for it, or if it no longer runs there, snakemake --unlock or delete {state}/lock"
+    holder(layout, "sys.exit(1)").communicate()
+    assert [path.name for path in layout.state.iterdir()] == ["kept"]
+
+
+def test_a_lock_of_another_machine_holds_until_it_is_removed(layout):
+    files.write_json(layout.lock, ELSEWHERE)
+
+    assert refusal(layout) == (
+        f"output_dir {layout.output_dir} is in use by an invocation on another machine (process 7 on node7, since "
+        f"2026-01-01 00:00:00); wait for it, or if it no longer runs there, snakemake --unlock or delete {layout.lock}"
     )
-    assert lock.clear(state) is None
-    holder(state, "").communicate()
+    assert lock.clear(layout) is None
+    holder(layout, "").communicate()
 
 
 @pytest.mark.parametrize("content", [b'{"host": ', b'{"host": "node7"}', b"[1]", b"\xff\x00", b""])
-def test_a_lock_that_cannot_be_read_is_taken_over(state, content):
-    state.mkdir(parents=True)
-    (state / "lock").write_bytes(content)
+def test_a_lock_that_cannot_be_read_is_taken_over(layout, content):
+    layout.state.mkdir(parents=True)
+    layout.lock.write_bytes(content)
 
-    holder(state, "").communicate()
+    holder(layout, "").communicate()
 
 
-def test_unlocking_what_was_never_there_makes_nothing(state):
-    assert lock.clear(state) is None
-    assert not state.parent.exists()
+def test_unlocking_what_was_never_there_makes_nothing(layout):
+    assert lock.clear(layout) is None
+    assert not layout.output_dir.exists()
 
 
 @pytest.mark.parametrize("lives", [False, True])
-def test_where_the_disk_knows_no_locks_the_process_is_looked_for(state, monkeypatch, lives):
+def test_where_the_disk_knows_no_locks_the_process_is_looked_for(layout, monkeypatch, lives):
     monkeypatch.setattr(lock, "fcntl", None)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    files.write_json(state / "lock", ELSEWHERE | {"host": socket.gethostname(), "pid": process.pid})
+    files.write_json(layout.lock, ELSEWHERE | {"host": socket.gethostname(), "pid": process.pid})
     if not lives:
         process.communicate()
     monkeypatch.setattr(lock.atexit, "register", lambda function, *args: function(*args))
 
     if lives:
-        assert "is in use by another invocation" in refusal(state)
+        assert "is in use by another invocation" in refusal(layout)
         process.communicate()
     else:
-        lock.take(state)
+        lock.take(layout)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -132,14 +133,14 @@ def test_a_folder_that_is_not_ours_is_named(tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)
 
     with pytest.raises(ConfigError, match=r"output_dir .*out cannot be written to: Permission denied: "):
-        lock.take(tmp_path / "out" / ".dailies")
+        lock.take(Layout(tmp_path / "out"))
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "out").touch()
 
     with pytest.raises(ConfigError) as caught:
-        lock.take(tmp_path / "out" / ".dailies")
+        lock.take(Layout(tmp_path / "out"))
     assert (
         str(caught.value) == f"output_dir {tmp_path}/out cannot be written to: Not a directory: {tmp_path}/out/.dailies"
     )

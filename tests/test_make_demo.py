@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from dailies.architectures import ARCHITECTURES
+from dailies.layout import Layout
 from make_demo import EXPERIMENT, RECIPES, make_demo
 from mlflow import MlflowClient
 from PIL import Image
@@ -175,7 +176,7 @@ def test_the_frames_that_a_run_says_it_was_trained_on_are_those(demo):
     from dailies import training
     from dailies.sequence import scan
 
-    frames = scan(demo / "frames", on_bad_frame="error", cache=demo.parent / "read.json").frames
+    frames = scan(demo / "frames", on_bad_frame="error", cache=Layout(demo.parent).scan).frames
     text = runs(demo)["unet_adamw"].data.params["data.train_frames"]
     shot = script.Shot(noisy=list(range(len(frames))), clean=list(range(len(frames))))
 

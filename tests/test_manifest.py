@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 
 import pytest
 from dailies import files
+from dailies.layout import Layout
 from dailies.manifest import (
     Manifest,
     attempt_after,
@@ -360,17 +361,18 @@ def test_what_is_told_of_a_frame_that_left_does_not_outlive_the_manifest_that_kn
 @pytest.fixture
 def known(tmp_path):
     """A shard that was rendered once, and what it depends on."""
-    record = tmp_path / "models" / "model.json"
+    layout = Layout(tmp_path)
+    record = layout.record("model")
     files.write_json(record, {"artifact": "a"})
     about = {"frames": "digest", "attempt": 1, "settings": {"tiled": True}, "loading": {"code": None}}
     key = basis(record, "digest", about["settings"], about["loading"])
-    for folder in ("attempts", "renders"):
-        files.write_json(tmp_path / folder / "model" / "1.json", {"attempt": 1, "basis": key})
+    for place in (layout.attempt, layout.outcome):
+        files.write_json(place("model", "1"), {"attempt": 1, "basis": key})
     return about
 
 
 def test_a_shard_of_which_nothing_has_changed_is_not_due(known, tmp_path):
-    assert not is_due(tmp_path, "model", "1", **known)
+    assert not is_due(Layout(tmp_path), "model", "1", **known)
 
 
 @pytest.mark.parametrize(
@@ -379,23 +381,23 @@ def test_a_shard_of_which_nothing_has_changed_is_not_due(known, tmp_path):
     ids=lambda change: next(iter(change)),
 )
 def test_a_shard_of_which_something_has_changed_is_due(known, tmp_path, change):
-    assert is_due(tmp_path, "model", "1", **known | change)
+    assert is_due(Layout(tmp_path), "model", "1", **known | change)
 
 
 def test_a_shard_that_was_never_rendered_or_lost_its_record_is_due(known, tmp_path):
-    assert is_due(tmp_path, "model", "2", **known)
-    (tmp_path / "renders" / "model" / "1.json").unlink()
-    assert is_due(tmp_path, "model", "1", **known)
+    assert is_due(Layout(tmp_path), "model", "2", **known)
+    Layout(tmp_path).outcome("model", "1").unlink()
+    assert is_due(Layout(tmp_path), "model", "1", **known)
 
 
 def test_a_shard_of_a_model_whose_record_has_changed_is_due(known, tmp_path):
-    files.write_json(tmp_path / "models" / "model.json", {"artifact": "another"})
-    assert is_due(tmp_path, "model", "1", **known)
+    files.write_json(Layout(tmp_path).record("model"), {"artifact": "another"})
+    assert is_due(Layout(tmp_path), "model", "1", **known)
 
 
 def test_a_shard_that_an_older_version_rendered_is_due(known, tmp_path):
-    files.write_json(tmp_path / "attempts" / "model" / "1.json", {"attempt": 1})
-    assert is_due(tmp_path, "model", "1", **known)
+    files.write_json(Layout(tmp_path).attempt("model", "1"), {"attempt": 1})
+    assert is_due(Layout(tmp_path), "model", "1", **known)
 
 
 def test_frames_are_in_place_by_size_and_by_their_bytes_where_manifests_disagree(folder, tmp_path):
@@ -439,21 +441,21 @@ def forced(folder, *names):
 
 
 def test_what_is_forced_is_forgotten_once_and_other_frames_are_not(manifest, folder):
-    forget(manifest.path, ["a.png", "b.png"], "f")
+    forget(manifest.path, folder.parent / "forced", ["a.png", "b.png"], "f")
     assert list(manifest.done()) == ["c.png"]
 
     manifest.add("a.png", b"pixels", seconds=1, device="cpu", tiled=False)
-    forget(manifest.path, ["a.png", "b.png"], "f")
+    forget(manifest.path, folder.parent / "forced", ["a.png", "b.png"], "f")
     assert list(manifest.done()) == ["a.png", "c.png"]
 
-    forget(manifest.path, ["a.png", "b.png"], "another")
+    forget(manifest.path, folder.parent / "forced", ["a.png", "b.png"], "another")
     assert list(manifest.done()) == ["c.png"]
 
 
 def test_what_other_manifests_tell_does_not_count_while_a_render_is_forced(shards, manifest, folder):
     for shard in shards():
         shard.restart()
-    forget(manifest.path, list(KEYS), "f")
+    forget(manifest.path, folder.parent / "forced", list(KEYS), "f")
 
     assert list(forced(folder).done()) == []
     (folder / "b.png").write_bytes(b"DAMAGE")
@@ -461,6 +463,6 @@ def test_what_other_manifests_tell_does_not_count_while_a_render_is_forced(shard
 
 
 def test_a_manifest_that_is_not_there_is_forgotten_too(tmp_path):
-    forget(tmp_path / "model" / "all.jsonl", ["a.png"], "f")
+    forget(tmp_path / "model" / "all.jsonl", tmp_path / "model" / "all.forced", ["a.png"], "f")
 
     assert Manifest(tmp_path / "model" / "all.jsonl", folder=tmp_path, keys=KEYS).done() == {}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import strict_json
 from dailies import files
+from dailies.layout import Layout
 from dailies.metadata import describe, failures, left_behind, substituted, summarize, table
 from dailies.reference import Reference
 from dailies.sequence import Frame, Sequence, save
@@ -74,6 +75,7 @@ def described(tmp_path):
             list(records),
             sequence=tmp_path / "sequence.json",
             manifests=tmp_path / "frames",
+            folder=output.parent,
             output=output,
             **measured,
         )
@@ -306,9 +308,10 @@ def test_models_that_are_no_longer_listed_are_named(described, tmp_path):
     for name, content in (("foreign", '{"run_id": "x"}'), ("broken", "{"), ("list", "[1]"), ("number", "1")):
         (tmp_path / "out" / name).mkdir()
         (tmp_path / "out" / name / "metadata.json").write_text(content)
-    files.write_json(tmp_path / "discovery.json", {"models": ["stays", "new"]})
+    layout = Layout(tmp_path / "out")
+    files.write_json(layout.index, {"models": ["stays", "new"]})
 
-    assert left_behind(tmp_path / "out", tmp_path / "discovery.json") == ["a_gone", "z_gone"]
+    assert left_behind(layout) == ["a_gone", "z_gone"]
 
 
 def test_a_registered_model_is_shown_as_one(described):

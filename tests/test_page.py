@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import read_frame, write_frame, write_video
 from dailies import files, frames, page, sequence
+from dailies.layout import Layout
 from dailies.metadata import describe, summarize
 from dailies.page import FrameMetric, run_link, script
 from dailies.shelves import gather
@@ -52,8 +53,9 @@ class Show:
         self.input = root / "shot"
         self.reference = root / "reference"
         self.output = root / "out"
-        self.page = self.output / "compare" / "index.html"
-        self.state = root / "state"
+        self.layout = Layout(self.output)
+        self.page = self.layout.page
+        self.state = self.layout.state
         self.models: list[Path] = []
         self.input.mkdir()
 
@@ -97,6 +99,7 @@ class Show:
             [self.state / "outcome.json"],
             sequence=self.state / "sequence.json",
             manifests=self.state / "manifests",
+            folder=folder,
             output=folder / "metadata.json",
         )
         self.models.append(folder)
@@ -108,7 +111,7 @@ class Show:
         shot = sequence.scan(
             self.input,
             on_bad_frame="error",
-            cache=self.state / "frames.json",
+            cache=self.layout.scan,
             output_format=output_format,
             layer=changes.pop("layer", None),
             threads=1,
@@ -120,8 +123,7 @@ class Show:
             "summary": self.output / "batch_summary.json",
             "sequence": self.state / "sequence.json",
             "input_dir": self.input,
-            "output": self.page,
-            "state": self.state / "page.json",
+            "layout": self.layout,
             "tracking_uri": None,
             "fps": 24,
             "threads": 2,
@@ -462,8 +464,7 @@ def test_a_frame_of_the_source_that_is_gone_is_said_to_be_missing(show):
         summary=show.output / "batch_summary.json",
         sequence=shot,
         input_dir=show.input,
-        output=show.page,
-        state=show.state / "page.json",
+        layout=show.layout,
         tracking_uri=None,
         fps=24,
     )
@@ -630,7 +631,7 @@ def test_the_page_lists_what_lies_beside_it(show):
 
 
 def test_nothing_is_listed_where_there_is_no_page(tmp_path):
-    page.list_extras(tmp_path / "index.html")
+    page.list_extras(Layout(tmp_path))
 
     assert not list(tmp_path.iterdir())
 

@@ -829,7 +829,7 @@ def test_the_page_links_to_what_lies_beside_it_and_to_nothing_else(browser, driv
     try:
         for name in beside:
             show.page.with_name(name).write_bytes(b"something")
-        list_extras(show.page)
+        list_extras(show.layout)
         browser.open()
         links = browser.all("#extras a")
         assert {Path(link.get_attribute("href")).name: link.text for link in links} == beside
@@ -838,7 +838,7 @@ def test_the_page_links_to_what_lies_beside_it_and_to_nothing_else(browser, driv
     finally:
         for name in beside:
             show.page.with_name(name).unlink()
-        list_extras(show.page)
+        list_extras(show.layout)
 
 
 def test_failed_models_are_listed_with_their_reason(browser, driver, show):
@@ -1326,7 +1326,7 @@ def test_the_video_plays_in_the_browser_in_its_own_colours(browser, driver, tmp_
         output=video,
         fps=12,
     )
-    list_extras(show.page)
+    list_extras(show.layout)
     page = Browser(driver, show.page)
     page.open()
     address = page.find("#extras a").get_attribute("href")

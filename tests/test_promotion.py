@@ -22,7 +22,7 @@ def asked(studio: Studio, model: str | None = "dark", name: str | None = "denois
 
 def promoted(studio: Studio, model: str = "dark", **changes) -> str:
     config = asked(studio, model, **changes)
-    return promote(config, model=decided(config, studio.output).model, output_dir=studio.output)
+    return promote(config, model=decided(config, studio.layout).model, layout=studio.layout)
 
 
 def refusal(studio: Studio, **changes) -> str:

@@ -74,7 +74,7 @@ def test_records_are_on_the_disk_before_their_list(shelf, scene, monkeypatch):
 
     records = {(scene.state / kind / "a.json").stat().st_ino for kind in ("models", "runs")}
     assert records == {*synced[:2]}
-    assert scene.index.stat().st_ino in synced[2:]
+    assert scene.layout.index.stat().st_ino in synced[2:]
 
 
 def test_the_values_of_real_stores_break_nothing(shelf, scene):
@@ -125,7 +125,7 @@ def test_the_values_of_real_stores_break_nothing(shelf, scene):
     assert scene.run("inf-loss")["metrics"] == {"train/loss": None, "val/loss": None}
     assert scene.run("n" * 60)["run_name"] == "n" * 200
     assert scene.read("skipped") == []
-    assert all(ord(character) >= 32 for line in table(scene.index).splitlines() for character in line)
+    assert all(ord(character) >= 32 for line in table(scene.layout).splitlines() for character in line)
 
 
 def test_alternatives_matter_for_rendering_only_where_the_first_file_held_no_network(shelf, scene):
@@ -194,7 +194,7 @@ def test_the_table_shows_what_would_be_rendered(shelf, scene):
     shelf.run("b")
     scene.look()
 
-    assert table(scene.index).splitlines() == [
+    assert table(scene.layout).splitlines() == [
         "model  architecture  epoch  train loss  val loss  artifact                         size",
         "-" * 89,
         "a      unet          7      0.1127      -         checkpoints/best_model_unet.pth  0.0 kB",
@@ -225,7 +225,7 @@ def test_the_table_shows_the_range_of_values_as_far_as_it_is_known(shelf, scene,
     shelf.run("e", BEST, tags={"dailies.value_range": "[1, 0]"})
     scene.look()
 
-    head, _, *lines = table(scene.index, SETTINGS | settings).splitlines()
+    head, _, *lines = table(scene.layout, SETTINGS | settings).splitlines()
 
     assert head.endswith("  value range")
     found = {line.split()[0]: line.split("kB", 1)[1].strip() for line in lines[:5]}
@@ -270,7 +270,7 @@ def test_hints_are_what_a_run_says_for_rendering(shelf, scene):
 def test_models_and_what_was_passed_over_are_counted_by_reason(shelf, scene):
     shelf.run("a", BEST)
     scene.look()
-    assert counts(scene.index) == "1 model"
+    assert counts(scene.layout) == "1 model"
 
     shelf.run("b", BEST)
     for status in ("FAILED", "KILLED", "FAILED"):
@@ -278,7 +278,7 @@ def test_models_and_what_was_passed_over_are_counted_by_reason(shelf, scene):
     shelf.run("empty")
     shelf.client.delete_run(shelf.run("regretted", BEST))
     scene.look()
-    assert counts(scene.index) == "2 models; passed over: 2 FAILED, 1 KILLED, 1 without a model, 1 deleted"
+    assert counts(scene.layout) == "2 models; passed over: 2 FAILED, 1 KILLED, 1 without a model, 1 deleted"
 
     scene.look(max_runs=1, filter_status=None)
-    assert counts(scene.index) == "1 model; passed over: 5 beyond max_runs, 1 deleted"
+    assert counts(scene.layout) == "1 model; passed over: 5 beyond max_runs, 1 deleted"

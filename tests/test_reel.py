@@ -264,7 +264,7 @@ from pathlib import Path
 from dailies import reel
 root = Path({root!r})
 models = [(path.parent, json.loads(path.read_text())) for path in root.glob("out/model_*/metadata.json")]
-reel.build(models, sequence=root / "state/sequence.json",
+reel.build(models, sequence=root / "out/.dailies/sequence.json",
            input_dir=root / "shot", output=root / "reel.mp4", fps=24, threads=2)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """

@@ -9,6 +9,7 @@ import pytest
 from conftest import strict_json, write_video
 from dailies import sequence
 from dailies.errors import SequenceError
+from dailies.layout import Layout
 from dailies.reference import Asked, Reference, check, fingerprint, found, load, told_missing, write
 from dailies.sequence import Frame, Sequence, save
 from PIL import Image
@@ -39,13 +40,14 @@ def paired(tmp_path):
     """Pair a reference with frames, or with what is known of a sequence."""
 
     def pair(place: Path, *names: str, known: Sequence | None = None, **how) -> Reference:
-        save(known or shot(*names), tmp_path / "state" / "sequence.json")
-        output = tmp_path / "state" / "reference.json"
+        save(known or shot(*names), Layout(tmp_path).sequence)
+        output = Layout(tmp_path).pairing
         write(
             Asked(place, **how),
-            sequence_file=tmp_path / "state" / "sequence.json",
+            sequence_file=Layout(tmp_path).sequence,
             input_dir=tmp_path / "shot",
             transfer="clip",
+            cache=Layout(tmp_path).reference_scan,
             output=output,
             threads=1,
         )
@@ -71,7 +73,7 @@ def test_frames_are_paired_by_name_and_that_is_told(folder, paired, tmp_path):
 
     assert reference.paths == {"frame_1.png": place / "frame_1.exr", "frame_2.png": place / "frame_2.TIF"}
     assert reference.report == ["reference: 2 frames paired by name"]
-    assert found([str(tmp_path / "state" / "reference.json")]) == reference
+    assert found([str(Layout(tmp_path).pairing)]) == reference
     assert found([]) is None
 
 
@@ -132,7 +134,7 @@ def test_a_shift_is_told_with_the_offset_to_set(paired, tmp_path):
         for kind, name in (("shot", f"f_{number}.png"), ("clean", f"{number + 1:04d}.png")):
             (tmp_path / kind).mkdir(exist_ok=True)
             Image.fromarray(moving(number)).save(tmp_path / kind / name)
-    known = sequence.scan(tmp_path / "shot", on_bad_frame="error", cache=tmp_path / "read.json", threads=1)
+    known = sequence.scan(tmp_path / "shot", on_bad_frame="error", cache=Layout(tmp_path).scan, threads=1)
 
     shifted, fixed = (paired(tmp_path / "clean", known=known, offset=offset) for offset in (0, 1))
 
@@ -150,7 +152,7 @@ def test_a_video_is_decoded_once_and_paired_by_number(paired, tmp_path):
 
     reference = paired(tmp_path / "clean.mkv", "f_0.png", "f_1.png", "f_4.png", offset=-1)
 
-    home = tmp_path / "state" / "reference"
+    home = Layout(tmp_path).reference_scan.folder
     assert reference.paths == {
         "f_1.png": home / "video" / "clean_000000.png",
         "f_4.png": home / "video" / "clean_000003.png",
@@ -162,35 +164,34 @@ def test_a_video_is_decoded_once_and_paired_by_number(paired, tmp_path):
     assert int(np.asarray(Image.open(reference.paths["f_4.png"]))[0, 0, 0]) == 120
     written = (home / "video" / "clean_000000.png").stat().st_mtime_ns
     assert paired(tmp_path / "clean.mkv", "f_0.png").paths["f_0.png"].stat().st_mtime_ns == written
-    moved = (tmp_path / "state").rename(tmp_path / "moved")
+    moved = Layout(tmp_path).state.rename(tmp_path / "moved")
     assert load(moved / "reference.json").paths["f_0.png"].is_file()
 
 
 def test_the_frames_of_a_video_of_both_sides_have_the_same_numbers(paired, tmp_path):
     for name in ("noisy.mkv", "clean.mkv"):
         write_video(tmp_path / name, [grey(number) for number in range(3)])
-    state = tmp_path / "state"
-    known = sequence.scan(tmp_path / "noisy.mkv", on_bad_frame="error", cache=state / "read.json", threads=1)
+    known = sequence.scan(tmp_path / "noisy.mkv", on_bad_frame="error", cache=Layout(tmp_path).scan, threads=1)
 
     reference = paired(tmp_path / "clean.mkv", known=known)
 
     assert [path.name for path in reference.paths.values()] == [f"clean_{number:06d}.png" for number in range(3)]
     assert reference.report == ["reference: 3 frames paired by number"]
-    assert sorted(path.name for path in (state / "video").iterdir())[0] == "noisy_000000.png"
+    assert sorted(path.name for path in Layout(tmp_path).scan.video.iterdir())[0] == "noisy_000000.png"
 
 
 def test_decoded_frames_are_deleted_when_the_reference_is_a_folder(folder, paired, tmp_path):
     write_video(tmp_path / "clean.mkv", [grey(1)])
     paired(tmp_path / "clean.mkv", "f_0.png")
-    assert (tmp_path / "state" / "reference").is_dir()
+    assert Layout(tmp_path).reference_scan.folder.is_dir()
 
     paired(folder("f_0.png"), "f_0.png")
 
-    assert not (tmp_path / "state" / "reference").exists()
+    assert not Layout(tmp_path).reference_scan.folder.exists()
 
 
 def test_the_same_reference_gives_the_same_bytes_and_strict_json(folder, paired, tmp_path):
-    record = tmp_path / "state" / "reference.json"
+    record = Layout(tmp_path).pairing
     paired(folder("f_1.png"), "f_1.png")
     first = record.read_bytes()
     paired(folder("f_1.png"), "f_1.png")
@@ -245,7 +246,7 @@ def test_a_template_does_not_go_with_a_video(tmp_path):
     write_video(tmp_path / "clean.mkv", [grey(1)])
 
     with pytest.raises(SequenceError, match="is a video, whose frames are paired by number; take reference_name out"):
-        fingerprint(Asked(tmp_path / "clean.mkv", "{stem}"), tmp_path / "state")
+        fingerprint(Asked(tmp_path / "clean.mkv", "{stem}"), Layout(tmp_path).reference_scan)
 
 
 def test_a_place_that_cannot_be_used_says_why(tmp_path):
@@ -259,37 +260,40 @@ def test_a_place_that_cannot_be_used_says_why(tmp_path):
         ("empty", f"holds no frame; frames end in {' '.join(sequence.EXTENSIONS)}"),
     ):
         with pytest.raises(SequenceError) as error:
-            fingerprint(Asked(tmp_path / place), tmp_path / "state")
+            fingerprint(Asked(tmp_path / place), Layout(tmp_path).reference_scan)
         assert str(error.value) == f"reference_dir {tmp_path / place} {reason}"
     with pytest.raises(SequenceError, match="holds no frame in its sub-folders; "):
-        fingerprint(Asked(tmp_path / "empty", "{stem}/a"), tmp_path / "state")
+        fingerprint(Asked(tmp_path / "empty", "{stem}/a"), Layout(tmp_path).reference_scan)
 
 
 def test_the_fingerprint_follows_every_frame_and_how_it_is_paired_and_nothing_else(folder, tmp_path):
     place = folder("a_1.png", "a_2.png")
-    first = fingerprint(Asked(place), tmp_path)
+    first = fingerprint(Asked(place), Layout(tmp_path).reference_scan)
 
     folder("notes.txt", ".hidden.png", "sub/a_3.png")
-    assert fingerprint(Asked(place), tmp_path) == first
-    others = {fingerprint(Asked(place, *how), tmp_path) for how in (("{stem}", 0), (None, 1), ("{stem}/a", 0))}
+    assert fingerprint(Asked(place), Layout(tmp_path).reference_scan) == first
+    others = {
+        fingerprint(Asked(place, *how), Layout(tmp_path).reference_scan)
+        for how in (("{stem}", 0), (None, 1), ("{stem}/a", 0))
+    }
     os.utime(place / "a_1.png", ns=(1, 1))
-    second = fingerprint(Asked(place), tmp_path)
+    second = fingerprint(Asked(place), Layout(tmp_path).reference_scan)
     folder("a_3.png")
-    assert len({first, second, fingerprint(Asked(place), tmp_path), *others}) == 6
+    assert len({first, second, fingerprint(Asked(place), Layout(tmp_path).reference_scan), *others}) == 6
 
 
 def test_the_fingerprint_follows_a_video_and_its_decoded_frames(paired, tmp_path):
-    asked, state = Asked(tmp_path / "clean.mkv"), tmp_path / "state"
+    asked, cache = Asked(tmp_path / "clean.mkv"), Layout(tmp_path).reference_scan
     write_video(asked.place, [grey(1)])
     paired(asked.place, "f_0.png")
-    first = fingerprint(asked, state)
+    first = fingerprint(asked, cache)
 
-    shutil.rmtree(state / "reference" / "video")
-    assert fingerprint(asked, state) != first
+    shutil.rmtree(cache.video)
+    assert fingerprint(asked, cache) != first
     paired(asked.place, "f_0.png")
-    assert fingerprint(asked, state) == first
+    assert fingerprint(asked, cache) == first
     write_video(asked.place, [grey(1), grey(2)])
-    assert fingerprint(asked, state) != first
+    assert fingerprint(asked, cache) != first
 
 
 def test_missing_frames_are_listed_and_counted():

@@ -14,6 +14,7 @@ from dailies.connection import PACKAGES
 from dailies.download import receive
 from dailies.entities import StoredFile
 from dailies.errors import AccessRefused, StoreError, StoreUnreachable
+from dailies.layout import Layout, Weights
 from dailies.store import TrackingStore
 from guarded import ADMIN, BARE, BUCKET, READER, STRANGER, guarded, logged_in, login
 from mlflow.store.artifact.s3_artifact_repo import _cached_get_s3_client
@@ -185,7 +186,7 @@ def test_a_token_opens_a_server_behind_tls_with_an_authority_of_its_own(
         assert [run.run_id for run in tracking.runs(tracking.experiments([shelves.names["proxied"]]))] == [
             shelves.runs["proxied"]
         ]
-        receive(tracking, _artifact(shelves.uris["proxied"]), tmp_path / "weights")
+        receive(tracking, _artifact(shelves.uris["proxied"]), Weights(tmp_path / "weights"))
         assert (tmp_path / "weights" / "artifact" / BEST).read_bytes() == CONTENT
 
         proxy.token = "the-next-token"
@@ -493,10 +494,10 @@ def test_a_download_cut_in_the_middle_is_fetched_again_or_leaves_nothing(
         folder = tmp_path / "weights"
         if lasting:
             with pytest.raises((StoreError, download.DownloadError)):
-                receive(tracking, _artifact(shelves.uris[place]), folder)
+                receive(tracking, _artifact(shelves.uris[place]), Weights(folder))
             assert list(folder.iterdir()) == []
         else:
-            receive(tracking, _artifact(shelves.uris[place]), folder)
+            receive(tracking, _artifact(shelves.uris[place]), Weights(folder))
             assert (folder / "artifact" / BEST).read_bytes() == CONTENT
 
     assert len(cuts) >= (3 if lasting else 1)
@@ -526,8 +527,9 @@ def test_runs_whose_artifacts_cannot_be_read_are_told_of(shelves, as_user, tmp_p
 
     def found(*places):
         config = configured(guarded().uri, experiment_name=[shelves.names[place] for place in places])
-        discovery.discover(config, fingerprint="1", state=tmp_path, index=tmp_path / "discovery.json")
-        return json.loads((tmp_path / "discovery.json").read_text())
+        layout = Layout(tmp_path)
+        discovery.discover(config, fingerprint="1", layout=layout)
+        return json.loads(layout.index.read_text())
 
     some, none = found("proxied", "direct"), found("direct")
 
@@ -551,6 +553,6 @@ def test_a_download_does_not_ask_again_with_a_login_that_is_refused(
     monkeypatch.setattr(tracking, "files", lambda uri: (StoredFile(BEST, len(CONTENT)),))
     as_user(WRONG)
 
-    refusal(lambda: receive(tracking, _artifact(shelves.uris["proxied"]), tmp_path / "weights"), AccessRefused)
+    refusal(lambda: receive(tracking, _artifact(shelves.uris["proxied"]), Weights(tmp_path / "weights")), AccessRefused)
 
     assert waited == []

@@ -18,6 +18,7 @@ from conftest import grey, grey_checkpoint, read_frame, strict_json, write_frame
 from dailies import files, frames, models, pipeline, sequence
 from dailies.architectures import ARCHITECTURES
 from dailies.errors import RenderError
+from dailies.layout import Layout
 from dailies.models import load_model
 from dailies.network import probe_size
 from dailies.pipeline import read
@@ -79,18 +80,15 @@ class Site:
     """What the jobs before a render leave on the disk: frames, their sequence, a downloaded model."""
 
     def __init__(self, root):
-        self.shot, self.folder, self.weights = root / "shot", root / "out" / "model", root / "weights"
-        self.result = root / "renders" / "model" / "all.json"
+        self.shot, self.layout = root / "shot", Layout(root / "out")
+        self.folder, self.weights = self.layout.frames("model"), self.layout.weights("model")
+        self.result = self.layout.outcome("model", "all")
         self.job = Job(
-            record=root / "models" / "model.json",
-            weights=self.weights,
-            sequence=root / "sequence.json",
+            layout=self.layout,
+            model="model",
             shard="all",
             shard_frames=0,
             input_dir=self.shot,
-            folder=self.folder,
-            manifest=root / "frames" / "model" / "all.jsonl",
-            state=root / "attempts" / "model" / "all.json",
             settings=SETTINGS,
             loading=LOADING,
             batch="auto",
@@ -110,23 +108,24 @@ class Site:
         files.write_json(self.job.record, about)
 
     def read_sequence(self, **options):
-        found = sequence.scan(self.shot, on_bad_frame="error", cache=self.shot.parent / "cache.json", **options)
-        sequence.save(found, self.job.sequence)
+        found = sequence.scan(self.shot, on_bad_frame="error", cache=self.layout.scan, **options)
+        sequence.save(found, self.layout.sequence)
 
     def download(self, checkpoint):
-        path = self.weights / "artifact" / "best.pth"
+        path = self.weights.whole / "best.pth"
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(checkpoint, path)
         self.receive("success", path="best.pth", sha256=files.sha256_of(path), size=path.stat().st_size)
 
     def receive(self, status, error=None, **about):
-        files.write_json(self.weights / "download.json", {"status": status, "error": error, "uri": "store", **about})
+        files.write_json(self.weights.receipt, {"status": status, "error": error, "uri": "store", **about})
 
     def render(self, forced=None, **changes):
         """Render, and give the record of it."""
-        self.result.unlink(missing_ok=True)
         job = replace(self.job, **changes)
-        render(job, result=self.result, forced=forced)
+        self.result = job.result
+        self.result.unlink(missing_ok=True)
+        render(job, forced=forced)
         assert self.result.read_bytes() == job.state.read_bytes()
         return strict_json(self.result)
 
@@ -218,8 +217,8 @@ def test_frames_keep_their_depth_alpha_and_grey(site, network):
 
 
 def test_frames_are_written_in_the_format_asked_for(site, network):
-    found = sequence.scan(site.shot, on_bad_frame="error", cache=site.shot.parent / "cache.json", output_format="tiff")
-    sequence.save(found, site.job.sequence)
+    found = sequence.scan(site.shot, on_bad_frame="error", cache=site.layout.scan, output_format="tiff")
+    sequence.save(found, site.layout.sequence)
 
     site.render(settings=SETTINGS | {"output_format": "tiff"})
 
@@ -255,8 +254,8 @@ def test_another_layer_renders_its_frames_again_and_the_same_one_does_not(site, 
 def test_a_video_is_rendered_from_its_decoded_frames(site, network):
     clip = site.shot.parent / "clip.mkv"
     write_video(clip, [read_frame(site.shot / name) for name in NAMES])
-    found = sequence.scan(clip, on_bad_frame="error", cache=site.job.sequence.parent / "cache.json")
-    sequence.save(found, site.job.sequence)
+    found = sequence.scan(clip, on_bad_frame="error", cache=site.layout.scan)
+    sequence.save(found, site.layout.sequence)
 
     assert site.render(input_dir=clip)["render"]["frames"] == 6
 
@@ -303,9 +302,9 @@ def test_the_record_says_what_was_rendered_with_what(site):
     }
     assert figures["fps"] == pytest.approx(6 / figures["seconds"], rel=0.5)
     assert figures["versions"]["torch"] == torch.__version__
-    assert outcome["artifact"]["sha256"] == files.sha256_of(site.weights / "artifact" / "best.pth")
+    assert outcome["artifact"]["sha256"] == files.sha256_of(site.weights.whole / "best.pth")
     assert outcome["input"] == {
-        "digest": sequence.load(site.job.sequence).digest,
+        "digest": sequence.load(site.layout.sequence).digest,
         "frames": 6,
         "skipped": 0,
     }
@@ -608,8 +607,8 @@ TRIED = [{"path": "last.pth", "reason": "it holds an optimizer"}]
 
 
 def test_what_else_was_tried_is_in_the_outcome_and_in_the_reason_of_a_failure(site):
-    receipt = files.read_json(site.weights / "download.json")
-    files.write_json(site.weights / "download.json", receipt | {"tried": TRIED})
+    receipt = files.read_json(site.weights.receipt)
+    files.write_json(site.weights.receipt, receipt | {"tried": TRIED})
 
     outcome = site.render()
 
@@ -617,8 +616,8 @@ def test_what_else_was_tried_is_in_the_outcome_and_in_the_reason_of_a_failure(si
     assert outcome["artifact"]["tried"] == TRIED
 
     site.download({"model_state_dict": {}})
-    receipt = files.read_json(site.weights / "download.json")
-    files.write_json(site.weights / "download.json", receipt | {"tried": TRIED})
+    receipt = files.read_json(site.weights.receipt)
+    files.write_json(site.weights.receipt, receipt | {"tried": TRIED})
 
     outcome = site.render()
 
@@ -628,9 +627,9 @@ def test_what_else_was_tried_is_in_the_outcome_and_in_the_reason_of_a_failure(si
 
 def test_another_config_beside_the_same_weights_is_looked_at(site, network):
     site.render()
-    receipt = files.read_json(site.weights / "download.json")
+    receipt = files.read_json(site.weights.receipt)
     before = site.written()
-    files.write_json(site.weights / "download.json", receipt | {"config_sha256": "ab"})
+    files.write_json(site.weights.receipt, receipt | {"config_sha256": "ab"})
 
     outcome = site.render()
 
@@ -641,10 +640,10 @@ def test_another_config_beside_the_same_weights_is_looked_at(site, network):
 def test_frames_outlive_a_failed_download(site, network):
     site.render()
     before = site.written()
-    receipt = files.read_json(site.weights / "download.json")
+    receipt = files.read_json(site.weights.receipt)
     site.receive("download_failed", "the server does not answer")
     site.render(attempt=2)
-    files.write_json(site.weights / "download.json", receipt)
+    files.write_json(site.weights.receipt, receipt)
 
     outcome = site.render(attempt=3)
 
@@ -676,7 +675,7 @@ def test_a_broken_artifact_does_not_forget_the_frames_of_the_good_one(site):
 
 
 def test_a_missing_artifact_is_a_result(site):
-    (site.weights / "artifact" / "best.pth").unlink()
+    (site.weights.whole / "best.pth").unlink()
 
     outcome = site.render()
 
@@ -823,12 +822,7 @@ def sharded(site, tmp_path):
 
     def render(shard_frames, shards, **changes):
         for shard in shards:
-            site.result = tmp_path / "renders" / "model" / f"{shard}.json"
-            paths = {
-                "manifest": tmp_path / "frames" / f"{shard}.jsonl",
-                "state": tmp_path / "attempts" / f"{shard}.json",
-            }
-            site.render(shard=shard, shard_frames=shard_frames, **paths, **changes)
+            site.render(shard=shard, shard_frames=shard_frames, **changes)
         return {path.stem: strict_json(path) for path in sorted(site.result.parent.iterdir())}
 
     return render
@@ -955,6 +949,7 @@ def test_the_threads_of_the_job_reach_torch(site, network):
 
 
 PLAIN = (
+    "model",
     "shard",
     "shard_frames",
     "batch",
@@ -971,14 +966,15 @@ PLAIN = (
 def imported(site):
     """Run the job in a process of its own, and name the heavy modules that it imported."""
     settings = {name: getattr(site.job, name) for name in PLAIN}
-    paths = {name: str(getattr(site.job, name)) for name in Job.__dataclass_fields__ if name not in settings}
+    paths = [str(site.layout.output_dir), str(site.job.input_dir)]
     code = (
-        "import sys, json; from pathlib import Path; from dailies.render import Job, render;"
-        "paths, settings, result = json.loads(sys.argv[1]);"
-        "render(Job(**{name: Path(path) for name, path in paths.items()}, **settings), result=Path(result));"
+        "import sys, json; from pathlib import Path; from dailies.layout import Layout;"
+        "from dailies.render import Job, render;"
+        "(output_dir, input_dir), settings = json.loads(sys.argv[1]);"
+        "render(Job(layout=Layout(Path(output_dir)), input_dir=Path(input_dir), **settings));"
         "print(sorted({'mlflow', 'torch', 'snakemake', 'pandas'} & set(sys.modules)))"
     )
-    arguments = json.dumps([paths, settings, str(site.result)])
+    arguments = json.dumps([paths, settings])
     return subprocess.check_output(
         [sys.executable, "-c", code, arguments], env={"PYTHONPATH": str(SCRIPTS)}, text=True
     ).strip()
@@ -1116,7 +1112,7 @@ def test_a_loader_that_declares_params_gets_those_of_the_run(site, loaders):
     error = "model_loader test_render_loaders:with_params returned None for best.pth; it must return a torch.nn.Module"
     assert site.render(loading=loading)["error"] == error
 
-    files.write_json(site.job.record.parents[1] / "runs" / "model.json", {"params": {"gain": "1"}})
+    files.write_json(site.layout.run("model"), {"params": {"gain": "1"}})
 
     assert site.render(loading=loading)["status"] == "success"
 
@@ -1215,19 +1211,19 @@ def test_the_first_frame_of_the_sequence_decides_on_the_precision_of_every_shard
 def test_weights_that_someone_deleted_are_a_failure_of_the_download_unless_nothing_is_to_render(site):
     site.download(grey_checkpoint(0.5))
     site.render()
-    shutil.rmtree(site.weights / "artifact")
+    shutil.rmtree(site.weights.whole)
 
     assert site.render()["status"] == "success"
 
     (site.folder / NAMES[0]).unlink()
     outcome = site.render(attempt=2)
     assert (outcome["status"], outcome["attempt"]) == ("download_failed", 2)
-    assert outcome["error"] == f"{site.weights / 'artifact'} was deleted; the next invocation fetches it again"
+    assert outcome["error"] == f"{site.weights.whole} was deleted; the next invocation fetches it again"
 
 
 def keys(site, outcome, **changes):
     """Give the key that the frames of a render have whose input and artifact are of known digests."""
-    shot = sequence.load(site.job.sequence)
+    shot = sequence.load(site.layout.sequence)
     shot = replace(shot, frames=tuple(replace(frame, sha256="0" * 64) for frame in shot.frames))
     manifest = _manifest(replace(site.job, **changes), {"sha256": "1" * 64}, shot, outcome["model"], forced=False)
     (key,) = set(manifest._keys.values())
@@ -1334,7 +1330,7 @@ def test_constants_are_in_the_record_and_other_ones_render_all_frames_again(site
 def write_onnx(site, *outputs):
     """Put an ONNX program in the place of the model: each output is the image, times a number."""
     pytest.importorskip("onnxruntime")
-    path = site.weights / "artifact" / "model.onnx"
+    path = site.weights.whole / "model.onnx"
     shutil.rmtree(path.parent)
     path.parent.mkdir()
     onnx_images(path, dict(outputs))

@@ -17,6 +17,7 @@ from conftest import read_frame, write_frame, write_video
 from dailies import files
 from dailies import sequence as module
 from dailies.errors import SequenceError
+from dailies.layout import Layout
 from dailies.sequence import (
     Frame,
     Sequence,
@@ -50,7 +51,7 @@ def shot(tmp_path):
 
 
 def read(folder, on_bad_frame="error"):
-    return scan(folder, on_bad_frame=on_bad_frame, cache=folder.parent / "cache.json", threads=2)
+    return scan(folder, on_bad_frame=on_bad_frame, cache=Layout(folder.parent).scan, threads=2)
 
 
 def refused(folder, on_bad_frame="error"):
@@ -289,7 +290,7 @@ def test_two_frames_of_one_rendered_name_are_refused(shot):
 
 
 def stamp(folder):
-    return fingerprint(folder, folder.parent / "state")
+    return fingerprint(folder, Layout(folder.parent).scan)
 
 
 @pytest.mark.parametrize("look", [read, stamp])
@@ -359,7 +360,7 @@ def test_frames_that_come_back_in_another_unicode_form_are_the_same(tmp_path, be
     write_frame(shot / f"{after}_2.png", seed=2)
 
     second = read(shot)
-    third = scan(shot, on_bad_frame="error", cache=shot.parent / "cache.json", output_format="exr")
+    third = scan(shot, on_bad_frame="error", cache=Layout(shot.parent).scan, output_format="exr")
 
     assert [frame.name for frame in second.frames] == [f"{after}_1.png", f"{after}_2.png"]
     assert [frame.output for frame in second.frames] == [f"{before}_1.png", f"{after}_2.png"]
@@ -433,7 +434,7 @@ def test_a_revision_is_recorded_where_there_is_one(shot, tmp_path):
 
 
 def test_frames_are_described_again_by_a_later_version(shot, monkeypatch):
-    before = fingerprint(shot, shot.parent / "state")
+    before = fingerprint(shot, Layout(shot.parent).scan)
     read(shot)
     monkeypatch.setattr(module, "READER", module.READER + 1)
     described, describe = [], module._read
@@ -442,7 +443,7 @@ def test_frames_are_described_again_by_a_later_version(shot, monkeypatch):
     read(shot)
 
     assert sorted(described) == ["frame_000.png", "frame_001.png", "frame_002.png"]
-    assert fingerprint(shot, shot.parent / "state") != before
+    assert fingerprint(shot, Layout(shot.parent).scan) != before
 
 
 def test_a_frame_that_was_written_again_is_read_again(shot):
@@ -526,7 +527,7 @@ def test_a_layer_is_part_of_what_a_frame_is(shot):
     write_float(shot / "frame_003.exr", LAYERS)
     plain = read(shot)
 
-    other = scan(shot, on_bad_frame="skip", cache=shot.parent / "cache.json", layer="spec*")
+    other = scan(shot, on_bad_frame="skip", cache=Layout(shot.parent).scan, layer="spec*")
     again = read(shot)
 
     assert [frame.layer for frame in plain.frames] == ["", "", "", "beauty"]
@@ -548,16 +549,16 @@ def test_a_layer_is_written_down_only_where_there_is_one(shot):
 
 
 def test_another_layer_reads_the_sequence_again(shot):
-    state = shot.parent / "state"
+    cache = Layout(shot.parent).scan
 
-    assert len({fingerprint(shot, state), fingerprint(shot, state, "a"), fingerprint(shot, state, "b")}) == 3
+    assert len({fingerprint(shot, cache), fingerprint(shot, cache, "a"), fingerprint(shot, cache, "b")}) == 3
 
 
 def test_a_video_has_no_layers(clip):
     with pytest.raises(
         SequenceError, match=r"^layer is 'beauty', but video clip\.mkv has no layers; set layer to none$"
     ):
-        scan(clip, on_bad_frame="error", cache=clip.parent / "cache.json", layer="beauty")
+        scan(clip, on_bad_frame="error", cache=Layout(clip.parent).scan, layer="beauty")
 
 
 def test_floats_are_rendered_to_exr_whatever_their_name(shot):
@@ -572,7 +573,7 @@ def test_floats_are_rendered_to_exr_whatever_their_name(shot):
 
 def test_another_format_changes_the_names_of_known_frames(shot):
     before = read(shot)
-    after = scan(shot, on_bad_frame="error", cache=shot.parent / "cache.json", output_format="exr")
+    after = scan(shot, on_bad_frame="error", cache=Layout(shot.parent).scan, output_format="exr")
 
     assert [frame.output for frame in after.frames] == ["frame_000.exr", "frame_001.exr", "frame_002.exr"]
     assert after.digest != before.digest
@@ -606,20 +607,20 @@ def clip(tmp_path):
 
 
 def test_a_video_is_a_sequence_of_its_frames_by_number(clip, tmp_path):
-    sequence = read(clip)
-    save(sequence, tmp_path / "sequence.json")
+    sequence, layout = read(clip), Layout(tmp_path)
+    save(sequence, layout.sequence)
 
     assert [frame.output for frame in sequence.frames] == [f"clip_{number:06d}.png" for number in range(4)]
-    assert (sequence.folder, sequence.fps) == (tmp_path / "video", 24)
-    assert load(tmp_path / "sequence.json") == sequence
+    assert (sequence.folder, sequence.fps) == (layout.scan.video, 24)
+    assert load(layout.sequence) == sequence
     assert [int(read_frame(sequence.folder / frame.name)[0, 0, 0]) for frame in sequence.frames] == [0, 50, 100, 150]
 
 
 def test_a_sequence_of_a_video_can_be_moved(clip, tmp_path):
-    save(read(clip), tmp_path / "sequence.json")
-    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    save(read(clip), Layout(tmp_path).sequence)
+    moved = Layout(tmp_path.rename(tmp_path.with_name("moved")))
 
-    assert load(moved / "sequence.json").folder == moved / "video"
+    assert load(moved.sequence).folder == moved.scan.video
 
 
 def test_a_video_is_decoded_once(clip, monkeypatch):
@@ -631,17 +632,17 @@ def test_a_video_is_decoded_once(clip, monkeypatch):
 
 
 def test_another_video_or_lost_frames_are_decoded_again(clip):
-    state = clip.parent
-    before, first = read(clip), fingerprint(clip, state)
+    cache = Layout(clip.parent).scan
+    before, first = read(clip), fingerprint(clip, cache)
     shutil.rmtree(before.folder)
 
-    assert fingerprint(clip, state) != first
+    assert fingerprint(clip, cache) != first
     assert read(clip) == before
-    assert fingerprint(clip, state) == first
+    assert fingerprint(clip, cache) == first
     (before.folder / "clip_000002.png").unlink()
     assert read(clip) == before
     write_video(clip, [np.zeros((6, 8, 3), np.uint8)] * 2)
-    assert fingerprint(clip, state) != first
+    assert fingerprint(clip, cache) != first
     assert len(read(clip).frames) == 2
 
 
@@ -677,8 +678,8 @@ def test_a_jpeg_is_described_by_its_own_bytes(shot):
 
 def test_planning_a_workflow_needs_no_pixels(shot):
     code = (
-        "import sys; from pathlib import Path; from dailies import manifest, sequence;"
-        f"sequence.fingerprint(Path({str(shot)!r}), Path('state'));"
+        "import sys; from pathlib import Path; from dailies import layout, manifest, sequence;"
+        f"sequence.fingerprint(Path({str(shot)!r}), layout.Layout(Path('out')).scan);"
         "print({'numpy', 'PIL', 'OpenImageIO', 'av', 'torch', 'mlflow'} & set(sys.modules))"
     )
 

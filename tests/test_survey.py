@@ -6,6 +6,7 @@ import pytest
 from dailies import store, survey
 from dailies.entities import StoredFile
 from dailies.errors import StoreError
+from dailies.layout import Layout
 from scenes import LISTING, Scene, scene_of
 from stores import (
     BEST,
@@ -119,7 +120,7 @@ def test_several_experiments_are_one_selection(shelf, scene):
 
 def test_a_moved_store_is_said_and_found_through_artifact_remap(tmp_path):
     root = mlflow2(tmp_path / "store")
-    scene = Scene(tmp_path / "state", configured(str(root / "mlruns"), experiment_name="old", folder_name="{run_name}"))
+    scene = Scene(Layout(tmp_path), configured(str(root / "mlruns"), experiment_name="old", folder_name="{run_name}"))
 
     assert scene.look() == []
     reason = scene.read("discovery")["reason"]

@@ -2,6 +2,7 @@
 
 import pytest
 from dailies import verbs
+from dailies.layout import Layout
 from dailies.verbs import DELETE_OUTPUT, UNLOCK
 
 
@@ -37,21 +38,21 @@ def test_a_command_line_that_deletes_is_told_from_one_that_shows_what_it_would(a
 
 
 def test_the_frames_that_a_deletion_leaves_are_counted(tmp_path):
-    state = tmp_path / ".dailies"
+    layout = Layout(tmp_path)
     for model, frames in {"a": 2, "b": 1, "gone": 0}.items():
-        (state / "frames" / model).mkdir(parents=True)
+        layout.manifests(model).mkdir(parents=True)
         (tmp_path / model).mkdir()
-        (tmp_path / model / "metadata.json").touch()
+        layout.metadata(model).touch()
         for number in range(frames):
             (tmp_path / model / f"{number}.png").touch()
     (tmp_path / "not ours").mkdir()
     (tmp_path / "not ours" / "a.png").touch()
 
-    assert verbs.left_by_deletion(tmp_path, state) == (
+    assert verbs.left_by_deletion(Layout(tmp_path)) == (
         "--delete-all-output leaves 3 frames of 2 models in place, and what is known of them, so the next invocation "
         f"renders none of them again; to delete them too, delete the folder {tmp_path}"
     )
 
 
 def test_where_no_frame_is_left_nothing_is_said(tmp_path):
-    assert verbs.left_by_deletion(tmp_path, tmp_path / ".dailies") is None
+    assert verbs.left_by_deletion(Layout(tmp_path)) is None

@@ -50,6 +50,6 @@ def _find_motion(job: Measurement) -> None:
         for done in [pool.submit(find, missing[start : start + size]) for start in range(0, len(missing), size)]:
             done.result()
     needed = {job.flow_of(*pair) for pair in pairwise(job.shot.frames)}
-    for path in (job.state / "flow").glob("*.npy"):
+    for path in job.layout.flows.glob("*.npy"):
         if path not in needed:
             path.unlink(missing_ok=True)  # the job of another shard does the same

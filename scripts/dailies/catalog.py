@@ -285,19 +285,19 @@ def _family(artifact: Artifact) -> str:
     return roles.family(artifact.path) if artifact.path else ""
 
 
-def recorded(record: Path) -> list[Artifact]:
+def recorded(record: Path, about: Path) -> list[Artifact]:
     """Read a model's artifacts in the order in which they are tried, from its two discovery records.
 
     ``record`` is the one that rendering depends on. While alternatives do not matter for that, they are in the other.
     """
-    first, about = files.read_json(record), record.parents[1] / "runs" / record.name
+    first = files.read_json(record)
     others = (files.read_json(about) if about.is_file() else {}).get("alternatives", ())
     return [Artifact.from_json(value) for value in (first["artifact"], *(first.get("alternatives") or others))]
 
 
-def rendered(record: Path, told: Mapping[str, Any]) -> Artifact:
-    """Return that artifact of a discovery record which a model's ``metadata.json`` says was rendered."""
-    found = recorded(record)
+def rendered(record: Path, about: Path, told: Mapping[str, Any]) -> Artifact:
+    """Return that artifact of two discovery records which a model's ``metadata.json`` says was rendered."""
+    found = recorded(record, about)
     place = (told.get("uri"), told.get("path"))
     return next((each for each in found if (redacted(each.uri), each.path) == place), found[0])
 

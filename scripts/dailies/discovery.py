@@ -10,6 +10,7 @@ from typing import Any
 from dailies import files, registry, sources
 from dailies.entities import StoredFile
 from dailies.errors import StoreError, StoreUnreachable
+from dailies.layout import Layout
 from dailies.records import record
 from dailies.store import TrackingStore, open_store, uri_of
 from dailies.survey import (
@@ -26,8 +27,6 @@ from dailies.survey import (
 from dailies.text import clean, counted, redacted
 
 log = logging.getLogger(__name__)
-
-MEMORY, KNOWN = "listings.json", "known.json"
 
 SELECTING = (
     "models",
@@ -58,7 +57,7 @@ class Standing:
     """Set when the store does not answer and what is known of it is used instead."""
 
 
-def standing(config: Mapping[str, Any], state: Path) -> Standing:
+def standing(config: Mapping[str, Any], layout: Layout) -> Standing:
     """Ask the store, once and without downloading anything, whether anything changed since the last discovery.
 
     Raises StoreError when the store or an experiment does not exist, and StoreUnreachable when the store does not
@@ -66,8 +65,8 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
     """
     selection = Selection.from_config(config)
     try:
-        store = open_store(config, state)
-        listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
+        store = open_store(config, layout.upgraded)
+        listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(layout))
         named = registry.registered(store, selection.models)
         runs = selected_runs(store, selection)
         passing = [run for run in runs if passes(run, selection)]
@@ -76,7 +75,7 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
         listed = store.listings(watched)
         models = logged_models(store, passing)
     except StoreUnreachable as error:
-        known = _known(config, state)
+        known = _known(config, layout)
         if known is None:
             raise
         return Standing(known["fingerprint"], _going_on(error, known))
@@ -85,7 +84,7 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
             [
                 _identity(config),
                 sources.digest(Path(__file__)),
-                _postponed(state),
+                _postponed(layout),
                 [asdict(item) for item in named],
                 [asdict(run) for run in runs],
                 [[asdict(model) for model in models[run_id]] for run_id in sorted(models)],
@@ -95,17 +94,17 @@ def standing(config: Mapping[str, Any], state: Path) -> Standing:
     )
 
 
-def refuse_nothing(config: Mapping[str, Any], state: Path) -> None:
+def refuse_nothing(config: Mapping[str, Any], layout: Layout) -> None:
     """Raise StoreError, with the reasons, when no run holds a model; ask only while no model is known."""
-    if _known(config, state) is not None:
+    if _known(config, layout) is not None:
         return
     selection = Selection.from_config(config)
-    store = open_store(config, state)
-    listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
+    store = open_store(config, layout.upgraded)
+    listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(layout))
     seen = survey(store, replace(selection, max_runs=1), listings)
     if not seen.found:
         passed_over = [*seen.skipped, *unseen(store, selection, seen)]
-        files.write_json(state / "skipped.json", [asdict(run) for run in passed_over])
+        files.write_json(layout.skipped, [asdict(run) for run in passed_over])
         raise StoreError(_nothing_found(store, selection, passed_over))
 
 
@@ -117,21 +116,21 @@ def _identity(config: Mapping[str, Any]) -> str:
     return files.digest([redacted(uri_of(config)), {key: config[key] for key in SELECTING}])
 
 
-def _known(config: Mapping[str, Any], state: Path) -> dict[str, Any] | None:
+def _known(config: Mapping[str, Any], layout: Layout) -> dict[str, Any] | None:
     """Give what the last discovery of this very selection left, if it found models."""
-    path = state / KNOWN
+    path = layout.known
     known = files.read_json(path) if path.is_file() else {}
     return known if known.get("selection") == _identity(config) and known["models"] else None
 
 
-def _postponed(state: Path) -> int:
+def _postponed(layout: Layout) -> int:
     """Give how often changes were left for the next invocation, as the store did not answer when it was looked at."""
-    path = state / KNOWN
+    path = layout.known
     return files.read_json(path).get("postponed", 0) if path.is_file() else 0
 
 
-def _remembered(state: Path) -> dict[str, Any]:
-    path = state / MEMORY
+def _remembered(layout: Layout) -> dict[str, Any]:
+    path = layout.listings
     return files.read_json(path) if path.is_file() else {}
 
 
@@ -139,34 +138,34 @@ def _going_on(error: StoreUnreachable, known: Mapping[str, Any]) -> str:
     return f"{error}. Going on with the models already known: {len(known['models'])}"
 
 
-def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index: Path) -> None:
-    """Find the models and record them below ``state``; write ``index``, the list of their names, last.
+def discover(config: Mapping[str, Any], *, fingerprint: str, layout: Layout) -> None:
+    """Find the models and record them; write the index, the list of their names, last.
 
-    ``models/{model}.json`` holds only what matters for rendering, ``runs/{model}.json`` the rest; a record that says
-    the same as before is not touched. Runs that are passed over go to ``skipped.json``. When the store does not answer
+    The record of a model holds only what matters for rendering, that of its run the rest; a record that says
+    the same as before is not touched. Runs that are passed over are recorded, too. When the store does not answer
     and models are known, their index is written again, and the next invocation looks again. Raises StoreError.
     """
     selection = Selection.from_config(config)
     try:
-        store = open_store(config, state)
-        listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(state))
+        store = open_store(config, layout.upgraded)
+        listings = Listings(store, recheck=config["recheck_artifacts"], remembered=_remembered(layout))
         seen = survey(store, selection, listings)
         passed_over = [*seen.skipped, *unseen(store, selection, seen)]
     except StoreUnreachable as error:
-        known = _known(config, state)
+        known = _known(config, layout)
         if known is None:
             raise
         warning = _going_on(error, known)
         log.warning("%s", warning)
         if known["fingerprint"] != fingerprint:
             # what changed was not looked at: the next invocation's fingerprint has to be another one
-            known |= {"fingerprint": fingerprint, "postponed": _postponed(state) + 1, "warning": warning}
-            files.write_json(state / KNOWN, known)
-        files.write_json(index, known)
+            known |= {"fingerprint": fingerprint, "postponed": _postponed(layout) + 1, "warning": warning}
+            files.write_json(layout.known, known)
+        files.write_json(layout.index, known)
         return
-    names = record(seen.found, config["folder_name"], state)
-    files.write_json(state / "skipped.json", [asdict(run) for run in passed_over])
-    files.write_json(state / MEMORY, listings.memory)
+    names = record(seen.found, config["folder_name"], layout)
+    files.write_json(layout.skipped, [asdict(run) for run in passed_over])
+    files.write_json(layout.listings, listings.memory)
     for run in passed_over:
         log.info("passed over: run %s (%s): %s", run.run_id, run.run_name, run.reason)
     known = {
@@ -175,10 +174,10 @@ def discover(config: Mapping[str, Any], *, fingerprint: str, state: Path, index:
         "models": names,
         "reason": None if names else _nothing_found(store, selection, passed_over),
         "warning": _left_out(passed_over) if names else None,
-        "postponed": _postponed(state),
+        "postponed": _postponed(layout),
     }
-    files.write_json(state / KNOWN, known)
-    files.write_json(index, known)
+    files.write_json(layout.known, known)
+    files.write_json(layout.index, known)
     log.info("%d models found, %d runs passed over", len(names), len(passed_over))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dailies import estimates, files, manifest
 from dailies.errors import DiskError
-from dailies.layout import WHOLE
+from dailies.layout import SOURCE, Layout
 from dailies.sequence import Frame, Sequence
 from dailies.text import counted, in_bytes
 
@@ -23,7 +23,7 @@ THUMBNAIL_BYTES = 12_000
 
 
 def refuse_shortage(
-    output_dir: Path, state: Path, models: Iterable[str], shot: Sequence, config: Mapping[str, Any], *, flows: bool
+    layout: Layout, models: Iterable[str], shot: Sequence, config: Mapping[str, Any], *, flows: bool
 ) -> None:
     """Raise DiskError, with numbers, when what is to be rendered does not fit on the disk of ``output_dir``.
 
@@ -35,22 +35,22 @@ def refuse_shortage(
     sizes = {frame.output: _size(frame, config["output_format"]) for frame in shot.frames}
     missing, frames, weights, page = 0, 0.0, [], 0.0
     for model in models:
-        lacking = shot.outputs - manifest.names(output_dir / model)
+        lacking = shot.outputs - manifest.names(layout.frames(model))
         if lacking:
-            scale = _scale(state / "attempts" / model) ** 2
+            scale = _scale(layout.attempts(model)) ** 2
             missing += len(lacking)
             frames += sum(sizes[output] for output in lacking) * scale
-            there = (state / "weights" / model / WHOLE).is_dir()
-            weights.append(0.0 if there else estimates.artifact_size(state / "models" / f"{model}.json"))
+            there = layout.weights(model).whole.is_dir()
+            weights.append(0.0 if there else estimates.artifact_size(layout.record(model)))
             page += sum(_shown_size(frame, config["output_format"]) for frame in shot.frames if frame.output in lacking)
     if not missing:
         return
-    pages = output_dir / "compare" / "page" / "copies" / "@source"
+    output_dir, pages = layout.output_dir, layout.page_copies(SOURCE)
     copies = (_size(replace(frame, output="x.png"), "png") for frame in shot.frames if not _is_copied(frame, pages))
     page += sum(size + THUMBNAIL_BYTES for size in copies)
     parts = {"frames": frames, "weights": sum(sorted(weights)[-config["models_on_disk"] :])}
     parts |= {"page": page} if config["compare"] else {}
-    parts |= {"flow": _flow_size(shot, state)} if flows else {}
+    parts |= {"flow": _flow_size(shot, layout.flows)} if flows else {}
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free
     if sum(parts.values()) > free:
         several = ", ".join(f"{name} {in_bytes(size)}" for name, size in parts.items())
@@ -72,9 +72,9 @@ def _is_copied(frame: Frame, folder: Path) -> bool:
     return f"{Path(frame.output).stem}.png" in manifest.names(folder)
 
 
-def _flow_size(shot: Sequence, state: Path) -> float:
+def _flow_size(shot: Sequence, flows: Path) -> float:
     """Give the bytes of the flows that are not there yet: one for every frame but the first."""
-    there = len(manifest.names(state / "flow"))
+    there = len(manifest.names(flows))
     return sum(FLOW_BYTES * frame.width * frame.height for frame in shot.frames[1 + there :])
 
 

@@ -15,7 +15,7 @@ from dailies import files, trial
 from dailies.catalog import INDEX, WEIGHTS, Artifact, recorded
 from dailies.entities import StoredFile
 from dailies.errors import AccessRefused, ArtifactDamaged, ArtifactGone, DailiesError, DownloadError
-from dailies.layout import DRAFT, FIRST, RECEIPT, WHOLE
+from dailies.layout import Layout, Weights
 from dailies.manifest import is_due
 from dailies.store import TrackingStore, open_store
 from dailies.text import clean, counted, few, redacted
@@ -38,14 +38,14 @@ PATIENCE, LOOK = 300, 1
 """Seconds without a sign of life from any render until a download no longer waits for one, and between two looks."""
 
 
-def receive(store: TrackingStore, artifact: Artifact, folder: Path) -> dict[str, Any]:
-    """Fetch an artifact into ``folder / "artifact"`` and give its sha256, size and files.
+def receive(store: TrackingStore, artifact: Artifact, weights: Weights) -> dict[str, Any]:
+    """Fetch an artifact into ``weights.whole`` and give its sha256, size and files.
 
     The files appear all together, after their sizes and checksums were verified, with those that an index or an ONNX
     file among them names. The sha256 is that of the weights; a ``config.json`` beside them has its own.
     Raises StoreError, DownloadError or OSError, and leaves no file, when one of them cannot be fetched whole.
     """
-    draft, whole = folder / DRAFT, folder / WHOLE
+    draft, whole = weights.draft, weights.whole
     draft.mkdir(parents=True, exist_ok=True)
     try:
         listed = store.files(artifact.uri)
@@ -209,30 +209,29 @@ def _zip_damage(path: Path) -> str | None:
 def download(
     config: Mapping[str, Any],
     *,
-    record: Path,
-    state: Path,
-    folder: Path,
+    layout: Layout,
+    model: str,
     shards: Mapping[str, Mapping[str, Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
     loading: Mapping[str, Any] | None = None,
 ) -> None:
-    """Fetch the artifact that a model's discovery record names into ``folder``, with a receipt.
+    """Fetch the artifact that a model's discovery record names, with a receipt.
 
     The receipt has status, error, uri and path, and after success what ``receive`` gives. A failure that a user can
     act on concerns this model alone: its status is ``download_failed``. Where the ``shards`` are given, each with its
     frames' digest and its attempt, and none is due, nothing is fetched: the receipt is that of the last render.
     """
     if shards and not any(
-        is_due(state, record.stem, name, **standing, settings=settings or {}, loading=loading or {})
+        is_due(layout, model, name, **standing, settings=settings or {}, loading=loading or {})
         for name, standing in shards.items()
     ):
-        last = files.read_json(state / "attempts" / record.stem / f"{next(iter(shards))}.json")
-        files.write_json(folder / RECEIPT, {"status": last["status"], "error": last["error"], **last["artifact"]})
+        last = files.read_json(layout.attempt(model, next(iter(shards))))
+        files.write_json(layout.receipt(model), {"status": last["status"], "error": last["error"], **last["artifact"]})
         log.info("nothing to render, nothing is fetched")
         return
-    _take_place(folder, state, config["models_on_disk"])
-    candidates = _Candidates(config, record, state=state, folder=folder, loading=loading or {})
-    files.write_json(folder / RECEIPT, candidates.first_that_loads())
+    _take_place(layout, model, config["models_on_disk"])
+    candidates = _Candidates(config, layout=layout, model=model, loading=loading or {})
+    files.write_json(layout.receipt(model), candidates.first_that_loads())
 
 
 class _Candidates:
@@ -241,16 +240,14 @@ class _Candidates:
     Where the record names a single one it is taken as it is.
     """
 
-    def __init__(
-        self, config: Mapping[str, Any], record: Path, *, state: Path, folder: Path, loading: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, config: Mapping[str, Any], *, layout: Layout, model: str, loading: Mapping[str, Any]) -> None:
         self._config = config
-        self._model = record.stem
-        self._record = files.read_json(record)
-        self._state = state
-        self._folder = folder
+        self._layout = layout
+        self._model = model
+        self._record = files.read_json(layout.record(model))
+        self._weights = layout.weights(model)
         self._loading = loading
-        self._artifacts = recorded(record)
+        self._artifacts = recorded(layout.record(model), layout.run(model))
 
     def first_that_loads(self) -> dict[str, Any]:
         """Return the receipt of the first artifact that holds a network, or of the very first where none does.
@@ -263,30 +260,30 @@ class _Candidates:
         for artifact in self._artifacts:
             receipt, reason = self._tried(artifact)
             if reason is None:
-                shutil.rmtree(self._folder / FIRST, ignore_errors=True)
+                shutil.rmtree(self._weights.first, ignore_errors=True)
                 return _with_tried(receipt, tried)
             log.warning("%s is passed over: %s", clean(artifact.label)[:LONGEST_PATH], reason)
             receipts.append(receipt)
             tried.append({"path": clean(artifact.label)[:LONGEST_PATH], "reason": reason})
             self._put_aside(is_first=len(receipts) == 1)
         log.error("none of %s holds a network that can be built", counted(len(tried), "file"))
-        first = self._folder / FIRST
+        first = self._weights.first
         if first.is_dir():
-            first.replace(self._folder / WHOLE)
-        shutil.rmtree(self._folder / DRAFT, ignore_errors=True)
+            first.replace(self._weights.whole)
+        shutil.rmtree(self._weights.draft, ignore_errors=True)
         return _with_tried(receipts[0], tried[1:])
 
     def _tried(self, artifact: Artifact) -> tuple[dict[str, Any], str | None]:
         """Fetch an artifact; return its receipt, and why another one is to be tried, if so."""
         origin = {"uri": redacted(artifact.uri), "path": artifact.path}
         try:
-            received = receive(open_store(self._config, self._state), artifact, self._folder)
+            received = receive(open_store(self._config, self._layout.upgraded), artifact, self._weights)
         except (DailiesError, OSError) as error:
-            reason = files.reason(error, self._folder) if isinstance(error, OSError) else str(error)
+            reason = files.reason(error, self._weights.folder) if isinstance(error, OSError) else str(error)
             receipt = {"status": "download_failed", "error": redacted(clean(reason))[:LONGEST_ERROR], **origin}
             log.error("%s", receipt["error"])
-            for name in (DRAFT, WHOLE):
-                shutil.rmtree(self._folder / name, ignore_errors=True)
+            for folder in (self._weights.draft, self._weights.whole):
+                shutil.rmtree(folder, ignore_errors=True)
             is_own = isinstance(error, ArtifactDamaged) or (
                 isinstance(error, ArtifactGone) and artifact is not self._artifacts[0]
             )
@@ -296,12 +293,12 @@ class _Candidates:
         if len(self._artifacts) == 1 or self._is_known(receipt):
             return receipt, None
         verdict = trial.tried(
-            self._folder / WHOLE / artifact.path,
+            self._weights.whole / artifact.path,
             model=self._model,
             record=self._record,
             loading=self._loading,
             trusted=trial.is_trusted(self._config["trust_pickle"], self._record),
-            params=trial.run_params(self._state, self._model),
+            params=trial.run_params(self._layout.run(self._model)),
         )
         if verdict.unknown:
             log.warning(
@@ -314,7 +311,7 @@ class _Candidates:
     def _is_known(self, receipt: Mapping[str, Any]) -> bool:
         """Tell whether an earlier render loaded these very files with the same settings."""
         loading = loading_digest(self._record, self._loading)
-        attempts = map(files.read_json, (self._state / "attempts" / self._model).glob("*.json"))
+        attempts = map(files.read_json, self._layout.attempts(self._model).glob("*.json"))
         return any(
             last["model"] and last["loading"] == loading and is_same_artifact(last["artifact"], receipt)
             for last in attempts
@@ -322,10 +319,10 @@ class _Candidates:
 
     def _put_aside(self, *, is_first: bool) -> None:
         """Keep the files of the first artifact until all are tried, delete those of any other."""
-        whole = self._folder / WHOLE
-        (self._folder / DRAFT).mkdir(exist_ok=True)  # what other downloads count as a model on the disk
+        whole = self._weights.whole
+        self._weights.draft.mkdir(exist_ok=True)  # what other downloads count as a model on the disk
         if is_first and whole.is_dir():
-            whole.replace(self._folder / FIRST)
+            whole.replace(self._weights.first)
         shutil.rmtree(whole, ignore_errors=True)
 
 
@@ -343,26 +340,26 @@ def loading_digest(record: Mapping[str, Any], loading: Mapping[str, Any]) -> str
     return files.digest([record.get("architecture"), record.get("hints"), loading])
 
 
-def _take_place(folder: Path, state: Path, most: int) -> None:
-    """Make the folder of a download, as one of at most ``most`` models whose files are on the disk.
+def _take_place(layout: Layout, model: str, most: int) -> None:
+    """Make the folder of a model's download, as one of at most ``most`` models whose files are on the disk.
 
     While there are as many, wait for a render to end. A render that died leaves its model's files, so a download
     goes on where no frame was written for a while.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    selected = files.read_json(state / "discovery.json")["models"]
+    weights = layout.weights(model)
+    shutil.rmtree(weights.folder, ignore_errors=True)
+    selected = files.read_json(layout.index)["models"]
     quiet, last = 0.0, None
     while True:
-        (folder / DRAFT).mkdir(parents=True)
-        present = {path.parent for name in (DRAFT, WHOLE) for path in folder.parent.glob(f"*/{name}")}
-        present = {model for model in present if model.name in selected}  # nobody renders the others
+        weights.draft.mkdir(parents=True)
+        present = sorted(name for name in selected if layout.weights(name).are_there)  # nobody renders the others
         if len(present) <= most or quiet >= PATIENCE:
             return
         # two downloads that take the last place at once both give it back: they look again at different times
-        shutil.rmtree(folder)
+        shutil.rmtree(weights.folder)
         if last is None:
             log.info("%d models are on the disk; waiting for one of them to be rendered", len(present) - 1)
-        signs = sorted((model.name, _written(state / "frames" / model.name)) for model in present)
+        signs = [(name, _written(layout.manifests(name))) for name in present]
         quiet, last = 0.0 if signs != last else quiet, signs
         pause = LOOK * (1 + secrets.randbelow(1000) / 1000)
         time.sleep(pause)

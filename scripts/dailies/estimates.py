@@ -86,18 +86,18 @@ def render_minutes(record: str | Path, shard: Sequence) -> int:
     return math.ceil(START + (artifact_size(record) / BANDWIDTH + shard.pixels / 1e6 * SECONDS_PER_MEGAPIXEL) / 60)
 
 
-def download_memory(record: str | Path) -> int:
-    """Give the MB of a download; where the record names alternatives, files are loaded to see which is a network."""
-    sizes = [MODEL_BYTES if each.size is None else each.size for each in recorded(Path(record))]
+def download_memory(record: str | Path, about: Path) -> int:
+    """Give the MB of a download; where the records name alternatives, files are loaded to see which is a network."""
+    sizes = [MODEL_BYTES if each.size is None else each.size for each in recorded(Path(record), about)]
     return DOWNLOAD_MEMORY + (math.ceil(TORCH + COPIES * sizes[0] / 1e6) if len(sizes) > 1 else 0)
 
 
-def download_minutes(record: str | Path) -> int:
+def download_minutes(record: str | Path, about: Path) -> int:
     """Give the minutes of a download: its start, its tries again, and a slow network.
 
-    Where the record names alternatives a second file may be fetched, and each is loaded.
+    Where the records name alternatives a second file may be fetched, and each is loaded.
     """
-    several = len(recorded(Path(record))) > 1
+    several = len(recorded(Path(record), about)) > 1
     return math.ceil(START + artifact_size(record) / BANDWIDTH / 60 * (2 if several else 1) + (TRIAL if several else 0))
 
 

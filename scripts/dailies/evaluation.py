@@ -14,6 +14,7 @@ from dailies import files, manifest
 from dailies.catalog import rendered
 from dailies.entities import EVALUATION
 from dailies.errors import StoreError
+from dailies.layout import Layout, model_of
 from dailies.ledger import Ledger, open_ledger
 from dailies.sequence import load as load_sequence
 from dailies.text import clean
@@ -54,11 +55,10 @@ def grounds(model: str, about: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def frames_judged(model: str, about: Mapping[str, Any], output_dir: Path) -> dict[str, str] | None:
+def frames_judged(model: str, about: Mapping[str, Any], layout: Layout) -> dict[str, str] | None:
     """Give digests of the sequence and of the frames rendered from it; None when they are not all in place."""
-    state = output_dir / ".dailies"
-    sequence = load_sequence(state / "sequence.json")
-    entries = manifest.in_place(state / "frames" / model, output_dir / model, sequence.outputs)
+    sequence = load_sequence(layout.sequence)
+    entries = manifest.in_place(layout.manifests(model), layout.frames(model), sequence.outputs)
     if about["input"]["digest"] != sequence.digest or sequence.outputs != entries.keys():
         return None
     return {
@@ -74,23 +74,22 @@ def logged_model(ledger: Ledger, experiment_id: str, run_id: str, artifact_uri: 
     return next((model.model_id for model in models if model.artifact_uri == artifact_uri), None)
 
 
-def write_back(config: Mapping[str, Any], metadata: Sequence[Path], *, output: Path) -> None:
-    """Write an evaluation of every model that was rendered, unless MLflow has it already; record them in ``output``.
+def write_back(config: Mapping[str, Any], metadata: Sequence[Path], *, layout: Layout) -> None:
+    """Write an evaluation of every model that was rendered, unless MLflow has it already; record them.
 
     The record lists, in the order of ``metadata``, each model with the id of its evaluation run, or why it has none.
     What has been measured of the same frames is written once. Raises StoreError.
     """
-    output_dir, state = metadata[0].parents[1], output.parent
-    ledger = open_ledger(config, state)
+    ledger = open_ledger(config, layout.upgraded)
     ledger.refuse_unwritable()
     books: dict[str, _Book] = {}
     records = []
     for path in metadata:
-        model, about = path.parent.name, files.read_json(path)
-        place = state / "models" / f"{model}.json"
-        found = files.read_json(place) | {"artifact": {"uri": rendered(place, about["artifact"]).uri}}
+        model, about = model_of(path), files.read_json(path)
+        artifact = rendered(layout.record(model), layout.run(model), about["artifact"])
+        found = files.read_json(layout.record(model)) | {"artifact": {"uri": artifact.uri}}
         status = about["render"]["status"]
-        frames = frames_judged(model, about, output_dir) if status == "success" else None
+        frames = frames_judged(model, about, layout) if status == "success" else None
         record = {"model": model, "run_id": found["run_id"], "evaluation": None, "reason": None}
         if frames is None:
             record["reason"] = "its frames are not all in place" if status == "success" else status
@@ -101,7 +100,7 @@ def write_back(config: Mapping[str, Any], metadata: Sequence[Path], *, output: P
             tags = grounds(model, about) | frames
             record["evaluation"] = books[experiment].enter(found, about, tags, shot=Path(config["input_dir"]).name)
         records.append(record)
-    files.write_json(output, records)
+    files.write_json(layout.evaluations, records)
     log.info("%d evaluations are in MLflow", sum(record["evaluation"] is not None for record in records))
 
 

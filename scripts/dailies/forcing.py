@@ -7,9 +7,6 @@ from pathlib import Path
 
 from dailies import files
 
-RECORD = "forced.json"
-"""The name of the file that tells jobs on other machines what is forced."""
-
 
 @dataclass(frozen=True)
 class Forced:
@@ -43,20 +40,19 @@ def asked(*, everything: bool, names: Iterable[str], rules: Iterable[str]) -> Fo
     )
 
 
-def announce(forced: Forced, state: Path) -> None:
+def announce(forced: Forced, record: Path) -> None:
     """Write what is forced where jobs on other machines read it, or delete what an earlier invocation left there."""
     if forced:
-        files.write_json(state / RECORD, asdict(forced))
+        files.write_json(record, asdict(forced))
     else:
-        (state / RECORD).unlink(missing_ok=True)
+        record.unlink(missing_ok=True)
 
 
-def announced(state: Path) -> Forced:
+def announced(record: Path) -> Forced:
     """Return what the invocation that this job belongs to forces."""
-    path = state / RECORD
-    if not path.is_file():
+    if not record.is_file():
         return Forced()
-    known = files.read_json(path)
+    known = files.read_json(record)
     return Forced(known["token"], known["everything"], tuple(known["rules"]), tuple(known["files"]))
 
 

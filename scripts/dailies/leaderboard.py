@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dailies import files, metrics, training
+from dailies.layout import SOURCE, model_of
 from dailies.measures import NOT_RENDERED
 from dailies.metrics import BY_NAME
 from dailies.reference import Reference
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
-from dailies.subjects import SOURCE
 from dailies.text import clean, counted
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def tabulate(
     shot = load_sequence(sequence)
     measured: dict[str, list[Path]] = {}
     for path in measures:
-        measured.setdefault(path.parent.name, []).append(path)
+        measured.setdefault(model_of(path), []).append(path)
     entries = [_entry(path, shot, measured, question) for path in metadata]
     source = Entry(SOURCE, {}, merged(measured[SOURCE]), frozenset())
     ranking = rank(entries, shot, question.ranked_by)
@@ -116,7 +116,7 @@ def tabulate(
 
 
 def _entry(path: Path, shot: FrameSequence, measured: Mapping[str, Sequence[Path]], question: Question) -> Entry:
-    model, about = path.parent.name, files.read_json(path)
+    model, about = model_of(path), files.read_json(path)
     # of a model whose render failed in part, nothing counts
     rendered = about["render"]["status"] == "success"
     values = merged(measured[model]) if rendered else {}

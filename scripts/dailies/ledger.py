@@ -90,20 +90,21 @@ class Ledger(TrackingStore):
         return super()._ask(question, **(about | {"pauses": ()}))
 
 
-def open_ledger(config: Mapping[str, Any], state: Path) -> Ledger:
+def open_ledger(config: Mapping[str, Any], private: Path) -> Ledger:
     """Open the store that a validated configuration names, to add to it.
 
-    Raises StoreError when it cannot be written without changing more.
+    ``private`` is the folder for the upgraded copy of an old one. Raises StoreError when it cannot be written without
+    changing more.
     """
     return Ledger(
         uri_of(config),
-        private=state / "upgraded",
+        private=private,
         artifact_remap=config["artifact_remap"],
         allowed_schemes=config["allowed_artifact_schemes"],
     )
 
 
-def refuse_unwritable(config: Mapping[str, Any], state: Path) -> None:
+def refuse_unwritable(config: Mapping[str, Any], private: Path) -> None:
     """Raise StoreError when nothing can be written to a store on disk; a server is asked when there is something."""
     with suppress(StoreUnreachable):
-        open_ledger(config, state).refuse_unwritable()
+        open_ledger(config, private).refuse_unwritable()

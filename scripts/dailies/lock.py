@@ -5,70 +5,67 @@ import os
 import socket
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from dailies import files
 from dailies.errors import ConfigError, FolderInUse
+from dailies.layout import Layout
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-NAME = "lock"
-"""The file that the system locks as long as an invocation runs, and that says which one it is."""
-
 SAID = {"host", "pid", "started"}
 """What it says."""
 
 
-def take(state: Path) -> None:
-    """Take the lock of an output folder, whose ``state`` is inside it, until this process ends.
+def take(layout: Layout) -> None:
+    """Take the lock of an output folder until this process ends.
 
     The system frees the lock of a process on this machine that was killed. Raises FolderInUse when another invocation
     has it, and when one on another machine has left its name, as its end cannot be seen from here; ConfigError when the
     folder cannot be written to.
     """
     try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = _acquired(state)
+        layout.state.mkdir(parents=True, exist_ok=True)
+        lock = _acquired(layout)
     except OSError as error:
-        raise ConfigError(f"{_named(state)} cannot be written to: {files.reason(error, state)}") from None
-    holder = _holder(state)
+        raise ConfigError(f"{_named(layout)} cannot be written to: {files.reason(error, layout.state)}") from None
+    holder = _holder(layout)
     if lock is None:
         raise FolderInUse(
-            f"{_named(state)} is in use by another invocation{_described(holder)}; "
+            f"{_named(layout)} is in use by another invocation{_described(holder)}; "
             "wait for it, or set another output_dir"
         )
     if holder and holder["host"] != socket.gethostname():
         os.close(lock)
         raise FolderInUse(
-            f"{_named(state)} is in use by an invocation on another machine{_described(holder)}; wait for it, or if it "
-            f"no longer runs there, snakemake --unlock or delete {state / NAME}"
+            f"{_named(layout)} is in use by an invocation on another machine{_described(holder)}; wait for it, or if "
+            f"it no longer runs there, snakemake --unlock or delete {layout.lock}"
         )
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     os.ftruncate(lock, 0)
     os.pwrite(lock, files.dump_json({"host": socket.gethostname(), "pid": os.getpid(), "started": started}), 0)
-    atexit.register(_release, state, lock)
+    atexit.register(_release, layout, lock)
 
 
-def clear(state: Path) -> str | None:
+def clear(layout: Layout) -> str | None:
     """Remove what an invocation left that no longer runs; return a sentence where one still runs on this machine."""
-    if not (state / NAME).exists():
+    if not layout.lock.exists():
         return None
-    lock = _acquired(state)
+    lock = _acquired(layout)
     if lock is None:
-        return f"{_named(state)} is still in use by another invocation{_described(_holder(state))}; end that one"
-    _release(state, lock)
+        return f"{_named(layout)} is still in use by another invocation{_described(_holder(layout))}; end that one"
+    _release(layout, lock)
     return None
 
 
-def _acquired(state: Path) -> int | None:
+def _acquired(layout: Layout) -> int | None:
     """Return a descriptor of the file, locked; None where another process has it. It is not handed on to children."""
     while True:
-        descriptor = os.open(state / NAME, os.O_RDWR | os.O_CREAT, 0o666)
-        if not _is_lockable(descriptor, state):
+        descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o666)
+        if not _is_lockable(descriptor, layout):
             os.close(descriptor)
             return None
         if os.fstat(descriptor).st_nlink:
@@ -76,7 +73,7 @@ def _acquired(state: Path) -> int | None:
         os.close(descriptor)  # its last holder has deleted it meanwhile
 
 
-def _is_lockable(descriptor: int, state: Path) -> bool:
+def _is_lockable(descriptor: int, layout: Layout) -> bool:
     """Lock a file; where the disk knows no locks, look whether its holder lives."""
     try:
         if fcntl:
@@ -88,28 +85,28 @@ def _is_lockable(descriptor: int, state: Path) -> bool:
         pass
     import psutil
 
-    holder = _holder(state)
+    holder = _holder(layout)
     return not (holder and holder["host"] == socket.gethostname() and psutil.pid_exists(holder["pid"]))
 
 
-def _release(state: Path, lock: int) -> None:
+def _release(layout: Layout, lock: int) -> None:
     with suppress(OSError):  # the folder may have been deleted meanwhile
-        (state / NAME).unlink(missing_ok=True)
+        layout.lock.unlink(missing_ok=True)
         os.close(lock)
-        for folder in (state, state.parent):  # where nothing was found to do
+        for folder in (layout.state, layout.output_dir):  # where nothing was found to do
             folder.rmdir()
 
 
-def _holder(state: Path) -> dict[str, Any] | None:
+def _holder(layout: Layout) -> dict[str, Any] | None:
     """Return who has the lock; None where that is not said, not yet, or not legibly."""
     with suppress(OSError, ValueError):
-        found = files.read_json(state / NAME)
+        found = files.read_json(layout.lock)
         return found if isinstance(found, dict) and found.keys() >= SAID else None
     return None
 
 
-def _named(state: Path) -> str:
-    return f"output_dir {state.parent}"
+def _named(layout: Layout) -> str:
+    return f"output_dir {layout.output_dir}"
 
 
 def _described(holder: dict[str, Any] | None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dailies import files
+from dailies.layout import Layout
 from dailies.sequence import Frame, Sequence, normal_form, shards
 
 PIXELS = 2
@@ -105,13 +106,12 @@ def _read(path: Path) -> dict[str, Entry]:
     return found
 
 
-def forget(path: Path, names: Collection[str], token: str) -> None:
+def forget(path: Path, mark: Path, names: Collection[str], token: str) -> None:
     """Forget the frames ``names`` of the manifest at ``path``, once per ``token``: all of them are rendered again.
 
     They are noted as ``PENDING``: should other manifests tell of them too, and this render be interrupted, the bytes
-    of each are compared before the next one takes it as done.
+    of each are compared before the next one takes it as done. ``mark`` keeps the last token.
     """
-    mark = path.with_suffix(".forced")
     if mark.is_file() and mark.read_text() == token:
         return
     kept = [entry for name, entry in _read(path).items() if name not in names]
@@ -217,18 +217,18 @@ def _record(path: Path, modified: int) -> str:
 
 
 def is_due(
-    state: Path, model: str, shard: str, *, frames: str, attempt: int, settings: Mapping, loading: Mapping
+    layout: Layout, model: str, shard: str, *, frames: str, attempt: int, settings: Mapping, loading: Mapping
 ) -> bool:
     """Tell whether a shard of a model is to be rendered: for the first time, for what has changed, or once more.
 
-    ``state`` is the folder of all records, ``frames`` the digest of the shard, ``attempt`` what ``next_attempt`` gives.
+    ``frames`` is the digest of the shard, ``attempt`` what ``next_attempt`` gives.
     """
-    last = state / "attempts" / model / f"{shard}.json"
-    if not (last.is_file() and (state / "renders" / model / f"{shard}.json").is_file()):
+    last = layout.attempt(model, shard)
+    if not (last.is_file() and layout.outcome(model, shard).is_file()):
         return True
     known = files.read_json(last)
-    record = state / "models" / f"{model}.json"
-    return known["attempt"] != attempt or known.get("basis") != basis(record, frames, settings, loading)
+    now = basis(layout.record(model), frames, settings, loading)
+    return known["attempt"] != attempt or known.get("basis") != now
 
 
 def names(folder: Path) -> frozenset[str]:

@@ -27,8 +27,8 @@ NOT_RENDERED = "not rendered"
 """How the note begins on a model without frames."""
 
 
-def measure(job: Measurement, *, folder: Path, outcomes: Sequence[Path]) -> None:
-    """Measure the frames of a model in ``folder``; ``outcomes`` are the records of its shard and the one before.
+def measure(job: Measurement, *, outcomes: Sequence[Path]) -> None:
+    """Measure the frames of a model; ``outcomes`` are the records of its shard and the one before.
 
     What was not rendered is not measured, and the record says why. Whatever fails is a record, too: measuring
     must never stand in the way of a render.
@@ -39,7 +39,7 @@ def measure(job: Measurement, *, folder: Path, outcomes: Sequence[Path]) -> None
             outcome = files.read_json(path)
             if outcome["status"] != "success":
                 return {"frames": {}, "notes": [f"{NOT_RENDERED}: {outcome['status']}: {outcome['error']}"]}
-        return measured(job, model_of(job, folder))
+        return measured(job, model_of(job))
 
     record(job, work)
 
@@ -69,7 +69,7 @@ def _reference(job: Measurement) -> Subject | None:
     if job.reference_dir is None:
         return None
     asked = reference.Asked(job.reference_dir, job.reference_name, job.reference_offset)
-    paths = reference.paths_of(asked, job.shot, job.state)
+    paths = reference.paths_of(asked, job.shot, job.layout.pairing)
     mine = {frame.output: paths[frame.output] for _, frame in job.places if frame.output in paths}
     asked = [job.shot.layer] if job.shot.layer else []
     digests = {name: files.sha256_of(path) for name, path in mine.items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 from dailies import files, leaderboard, manifest
 from dailies.catalog import Artifact
+from dailies.layout import Layout, model_of
 from dailies.reference import Reference
 from dailies.sequence import load as load_sequence
 from dailies.sequence import notes
@@ -28,6 +29,7 @@ def describe(
     *,
     sequence: Path,
     manifests: Path,
+    folder: Path,
     output: Path,
     measures: Sequence[Path] = (),
     training_frames_from: Sequence[str] = (),
@@ -36,14 +38,14 @@ def describe(
 ) -> None:
     """Merge what MLflow says of a model (``run``) and how its shards went (``outcomes``) into ``metadata.json``.
 
-    Of the ``manifests`` only those of these shards are needed once all frames are rendered. ``measures`` are the
-    records of the metrics of its shards; without any, nothing is said of metrics. With them it is said how the frames
-    of the ``reference`` were paired.
+    Of the ``manifests`` of the frames in ``folder`` only those of these shards are needed once all are rendered.
+    ``measures`` are the records of the metrics of its shards; without any, nothing is said of metrics. With them it is
+    said how the frames of the ``reference`` were paired.
     """
     about, went = files.read_json(run), merged([files.read_json(path) for path in outcomes])
     shot = load_sequence(sequence)
     if went["status"] == "success":
-        manifest.prune(manifests, output.parent, [path.stem for path in outcomes])
+        manifest.prune(manifests, folder, [path.stem for path in outcomes])
     model, tried = went["model"], went["artifact"].get("tried", [])
     checkpoint = {key: files.strict(model.get(key)) for key in PROGRESS}
     about |= {"architecture": model.get("architecture") or about["architecture"]}
@@ -189,10 +191,10 @@ def substituted(summary: Path) -> str | None:
     )
 
 
-def left_behind(output_dir: Path, index: Path) -> list[str]:
-    """Name the folders of models that were rendered once and that discovery's ``index`` no longer lists, sorted."""
-    listed = files.read_json(index)["models"]
-    folders = {path.parent.name for path in output_dir.glob("*/metadata.json") if _is_ours(path)}
+def left_behind(layout: Layout) -> list[str]:
+    """Name the folders of models that were rendered once and that discovery's index no longer lists, sorted."""
+    listed = files.read_json(layout.index)["models"]
+    folders = {model_of(path) for path in layout.all_metadata() if _is_ours(path)}
     return sorted(folders.difference(listed))
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 
 from dailies import files
 from dailies.errors import SequenceError
+from dailies.layout import Layout
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 from dailies.shelves import FPS, Shelf, eight_bit, gather, in_order, scale_of
@@ -52,9 +53,6 @@ SAVE_SECONDS = 10
 HEADLINE = ("architecture", "epoch", "train_loss", "val_loss")
 """What ``metadata.json`` says of a model itself."""
 
-EXTRAS = ("contact_sheet.png", "side_by_side.mp4")
-"""What else may lie beside the page, which then links to it."""
-
 RENDERED = ("frames", "fps", "seconds", "device", "precision", "tiled", "tile_size", "overlap")
 """What ``metadata.json`` says of a model's render."""
 
@@ -83,8 +81,7 @@ def build(
     summary: Path,
     sequence: Path,
     input_dir: Path,
-    output: Path,
-    state: Path,
+    layout: Layout,
     tracking_uri: str | None,
     fps: float | None,
     reference: Mapping[str, Path] | None = None,
@@ -92,11 +89,11 @@ def build(
     trained: Mapping[str, Collection[str]] | None = None,
     threads: int = 4,
 ) -> None:
-    """Build the page ``output`` and, beside it, the folder ``page/`` with everything it loads.
+    """Build the page and the folder with everything it loads.
 
     Models come in the order of ``summary``; ``metadata`` are their ``metadata.json`` files, each in the folder that
     holds the model's frames. Copies are made of frames that are new or changed, and so are the sheets of thumbnails
-    that show them; what nothing shows any more is deleted. ``state`` remembers of what each was made. The same inputs
+    that show them; what nothing shows any more is deleted. It is remembered of what each was made. The same inputs
     give the same bytes.
     ``fps`` is how fast the sequence plays; without it, at its own rate. Frames of the source, the reference or a
     model that are missing or unreadable are reported on the page. ``trained`` names, by a model's folder, the frames
@@ -106,8 +103,8 @@ def build(
     shot = load_sequence(sequence)
     abouts = in_order(metadata, summary)
     shelves = gather(shot, abouts, input_dir=input_dir, reference=reference)
-    folder = output.parent / "page"
-    frames, sheets = _make(shot, shelves, folder=folder, state=state, threads=threads)
+    folder = layout.page_folder
+    frames, sheets = _make(shot, shelves, layout=layout, threads=threads)
     seen = {
         model.name: [
             number for number, frame in enumerate(shot.frames) if frame.output in (trained or {}).get(model.name, ())
@@ -124,7 +121,7 @@ def build(
         "frames": [[frame.output, frame.width, frame.height] for frame in shot.frames],
         "pictures": [_picture(shelf, shot, frames) for shelf in shelves],
         "models": [
-            _described(path, about, output=output, tracking_uri=tracking_uri) | {"trained": seen[path.name]}
+            _described(path, about, layout=layout, tracking_uri=tracking_uri) | {"trained": seen[path.name]}
             for path, about in abouts
         ],
         "metrics": [
@@ -136,21 +133,21 @@ def build(
     for asset in sorted(WEB.iterdir()):
         if asset.suffix in {".js", ".css"}:
             files.write_bytes(folder / asset.name, asset.read_bytes())
-    list_extras(output)
-    files.write_bytes(output, (WEB / "index.html").read_bytes())
+    list_extras(layout)
+    files.write_bytes(layout.page, (WEB / "index.html").read_bytes())
     log.info("%d models, %d frames, %d sheets of thumbnails", len(abouts), len(shot.frames), len(sheets))
 
 
-def list_extras(page: Path) -> None:
+def list_extras(layout: Layout) -> None:
     """Let a page link to the contact sheet and the videos that lie beside it; where no page was built, do nothing."""
     listed = None
-    while (page.parent / "page").is_dir() and (there := _extras(page)) != listed:  # what another job made meanwhile
-        files.write_bytes(page.parent / "page" / "extras.js", script("const BESIDE = {}", there))
+    while layout.page_folder.is_dir() and (there := _extras(layout)) != listed:  # what another job made meanwhile
+        files.write_bytes(layout.page_extras, script("const BESIDE = {}", there))
         listed = there
 
 
-def _extras(page: Path) -> list[str]:
-    return [name for name in EXTRAS if (page.parent / name).is_file()]
+def _extras(layout: Layout) -> list[str]:
+    return [path.name for path in (layout.contact_sheet, layout.side_by_side) if path.is_file()]
 
 
 def script(statement: str, value: Any) -> bytes:
@@ -191,16 +188,16 @@ class _Strip:
     def key(self, name: str) -> str:
         return f"{self.shelf.key}/{name}"
 
-    def copy(self, name: str, folder: Path) -> Path | None:
-        return None if self.shelf.as_it_is else folder / "copies" / self.shelf.key / f"{Path(name).stem}.png"
+    def copy(self, name: str, layout: Layout) -> Path | None:
+        return None if self.shelf.as_it_is else layout.page_copies(self.shelf.key) / f"{Path(name).stem}.png"
 
-    def sheet(self, folder: Path) -> Path | None:
-        return folder / "thumbnails" / self.shelf.key / f"{self.number}.jpg" if self.size else None
+    def sheet(self, layout: Layout) -> Path | None:
+        return layout.page_thumbnails(self.shelf.key) / f"{self.number}.jpg" if self.size else None
 
-    def files(self, folder: Path) -> set[Path]:
+    def files(self, layout: Layout) -> set[Path]:
         """Name all that is made of these frames, in the page's folder."""
-        copies = (self.copy(name, folder) for name in self.names if name in self.shelf.originals)
-        return {path for path in (*copies, self.sheet(folder)) if path}
+        copies = (self.copy(name, layout) for name in self.names if name in self.shelf.originals)
+        return {path for path in (*copies, self.sheet(layout)) if path}
 
 
 def _strips(shot: FrameSequence, shelf: Shelf) -> list[_Strip]:
@@ -227,14 +224,15 @@ def _thumbnail_size(width: int, height: int) -> tuple[int, int]:
 
 
 def _make(
-    shot: FrameSequence, shelves: Iterable[Shelf], *, folder: Path, state: Path, threads: int
+    shot: FrameSequence, shelves: Iterable[Shelf], *, layout: Layout, threads: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Make the copies and sheets that are missing or out of date and delete those that nothing shows.
 
     Returns the record of each frame that was looked at, by shelf and name, where one that cannot be read has an
     ``error``; and of what each sheet was made, by shelf and number.
     """
-    known = files.read_json(state) if state.is_file() else {}
+    memory = layout.page_memory
+    known = files.read_json(memory) if memory.is_file() else {}
     known = known if known.get("maker") == MAKER else {"frames": {}, "sheets": {}}
     strips = [strip for shelf in shelves for strip in _strips(shot, shelf)]
     frames: dict[str, dict[str, Any]] = {}
@@ -242,11 +240,11 @@ def _make(
 
     def save() -> None:
         kept = {"frames": known["frames"] | frames, "sheets": known["sheets"] | sheets}
-        files.write_json_if_changed(state, {"maker": MAKER} | kept)
+        files.write_json_if_changed(memory, {"maker": MAKER} | kept)
 
     saved = time.monotonic()
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        for looked_at, sheet in pool.map(lambda strip: _made(strip, folder, known), strips):
+        for looked_at, sheet in pool.map(lambda strip: _made(strip, layout, known), strips):
             frames |= looked_at
             sheets |= sheet
             for key, record in looked_at.items():
@@ -255,26 +253,26 @@ def _make(
             if time.monotonic() - saved > SAVE_SECONDS:
                 save()
                 saved = time.monotonic()
-    _delete_others({path for strip in strips for path in strip.files(folder)}, folder)
+    _delete_others({path for strip in strips for path in strip.files(layout)}, layout)
     known = {"frames": {}, "sheets": {}}
     save()
     return frames, sheets
 
 
 def _made(
-    strip: _Strip, folder: Path, known: Mapping[str, Mapping[str, Any]]
+    strip: _Strip, layout: Layout, known: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Bring the copies of some frames and their sheet up to date, by digest; give the records of both."""
     originals = {name: strip.shelf.originals[name] for name in strip.names if name in strip.shelf.originals}
     before = {name: known["frames"].get(strip.key(name), {}) for name in originals}
     layers = strip.shelf.layers
     records = {name: _looked_at(path, before[name], layers.get(name)) for name, path in originals.items()}
-    sheet = strip.sheet(folder)
+    sheet = strip.sheet(layout)
     number = strip.key(str(strip.number))
     again = sheet and not (known["sheets"].get(number) == _made_of(strip, records) and sheet.is_file())
     thumbnails = {}
     for name, path in originals.items():
-        copy = strip.copy(name, folder)
+        copy = strip.copy(name, layout)
         stale = copy and not (records[name].get("sha256") == before[name].get("sha256") and copy.is_file())
         if "error" in records[name] or not (stale or again):
             continue
@@ -335,11 +333,10 @@ def _as_sheet(thumbnails: Sequence[Image.Image | None], size: tuple[int, int]) -
     return buffer.getvalue()
 
 
-def _delete_others(wanted: set[Path], folder: Path) -> None:
-    for kind in ("copies", "thumbnails"):
-        for path in (folder / kind).glob("*/*"):
-            if path not in wanted:
-                path.unlink()
+def _delete_others(wanted: set[Path], layout: Layout) -> None:
+    for path in layout.all_page_pictures():
+        if path not in wanted:
+            path.unlink()
 
 
 def _picture(shelf: Shelf, shot: FrameSequence, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -358,11 +355,11 @@ def _picture(shelf: Shelf, shot: FrameSequence, records: Mapping[str, Mapping[st
     }
 
 
-def _described(folder: Path, about: Mapping[str, Any], *, output: Path, tracking_uri: str | None) -> dict[str, Any]:
+def _described(folder: Path, about: Mapping[str, Any], *, layout: Layout, tracking_uri: str | None) -> dict[str, Any]:
     render = about["render"]
     return {
         "id": folder.name,
-        "folder": Path(os.path.relpath(folder, output.parent)).as_posix(),
+        "folder": Path(os.path.relpath(folder, layout.compare)).as_posix(),
         "run_id": about["run_id"],
         "name": about["run_name"] or folder.name,
         "status": render["status"],

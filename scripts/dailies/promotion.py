@@ -14,6 +14,7 @@ from dailies import evaluation, files, registry
 from dailies.catalog import Artifact, rendered
 from dailies.download import receive
 from dailies.errors import DailiesError, PromotionError, StoreError, StoreUnreachable
+from dailies.layout import Layout, Weights, model_of
 from dailies.ledger import Ledger, open_ledger
 from dailies.registry import MISSING
 from dailies.store import error_code
@@ -57,27 +58,26 @@ class Decision:
     tags: Mapping[str, str]
 
 
-def decided(config: Mapping[str, Any], output_dir: Path) -> Decision:
+def decided(config: Mapping[str, Any], layout: Layout) -> Decision:
     """Read a decision from the keys ``model``, ``registered_model`` and ``alias``; nothing is asked of MLflow.
 
     Raises PromotionError when one is missing or none that MLflow accepts, and when ``model`` is not the folder, or
     the beginning of just one, of a model whose frames are all in place as they were rendered.
     """
-    there = sorted(path.parent.name for path in output_dir.glob("*/metadata.json") if _is_render(path))
+    there = sorted(model_of(path) for path in layout.all_metadata() if _is_render(path))
     missing = [key for key in ("model", "registered_model", "alias") if config[key] is None]
     if missing:
         raise PromotionError(f"promote needs {' and '.join(missing)}: {HOW}; the models here: {few(there, NAMED)}")
     _refuse_names(config["registered_model"], config["alias"])
-    model = _chosen(config["model"], there, output_dir)
-    about = files.read_json(output_dir / model / "metadata.json")
-    render, state = about["render"], output_dir / ".dailies"
+    model = _chosen(config["model"], there, layout.output_dir)
+    about = files.read_json(layout.metadata(model))
+    render = about["render"]
     if render["status"] != "success":
         raise PromotionError(
             f"{model} cannot be promoted, for it was not rendered: {render['status']}: {clean(render['error'])}"
         )
-    record = state / "models" / f"{model}.json"
-    sequence = state / "sequence.json"
-    if not (record.is_file() and sequence.is_file()):
+    record = layout.record(model)
+    if not (record.is_file() and layout.sequence.is_file()):
         raise PromotionError(f"nothing is known any more of where {model} comes from: run snakemake, then promote it")
     found = files.read_json(record)
     return Decision(
@@ -86,9 +86,9 @@ def decided(config: Mapping[str, Any], output_dir: Path) -> Decision:
         alias=config["alias"],
         run_id=found["run_id"],
         experiment_id=found["experiment_id"],
-        artifact=rendered(record, about["artifact"]),
+        artifact=rendered(record, layout.run(model), about["artifact"]),
         sha256=about["artifact"]["sha256"],
-        tags=evaluation.grounds(model, about) | _frames_tags(model, about, output_dir),
+        tags=evaluation.grounds(model, about) | _frames_tags(model, about, layout),
     )
 
 
@@ -129,9 +129,9 @@ def _chosen(asked: str, there: list[str], output_dir: Path) -> str:
     )
 
 
-def _frames_tags(model: str, about: Mapping[str, Any], output_dir: Path) -> dict[str, str]:
+def _frames_tags(model: str, about: Mapping[str, Any], layout: Layout) -> dict[str, str]:
     """Give the tags of the frames that a model was judged on. Raises PromotionError when they are not those."""
-    tags = evaluation.frames_judged(model, about, output_dir)
+    tags = evaluation.frames_judged(model, about, layout)
     if tags is None:
         raise PromotionError(
             f"the frames of {model} are not all there as they were rendered over this sequence: "
@@ -140,16 +140,16 @@ def _frames_tags(model: str, about: Mapping[str, Any], output_dir: Path) -> dict
     return tags
 
 
-def promote(config: Mapping[str, Any], *, model: str, output_dir: Path) -> str:
+def promote(config: Mapping[str, Any], *, model: str, layout: Layout) -> str:
     """Register a model's artifact, set the alias, tag the version; say in a sentence what was done.
 
     A version of the same source and digest is used again. Raises PromotionError or StoreError when nothing was done.
     """
-    decision, state = decided(dict(config) | {"model": model}, output_dir), output_dir / ".dailies"
-    ledger = open_ledger(config, state)
+    decision = decided(dict(config) | {"model": model}, layout)
+    ledger = open_ledger(config, layout.upgraded)
     ledger.refuse_unwritable()
     ledger.refuse_without_registry()
-    _refuse_changed(ledger, decision, state)
+    _refuse_changed(ledger, decision, layout)
     before = _alias_now(ledger, decision)
     version = _standing(ledger, decision)
     made = version is None
@@ -181,11 +181,11 @@ def _told(decision: Decision, number: str, *, made: bool, before: str | None, ch
     return f"{what}, and @{decision.alias}{was}."
 
 
-def _refuse_changed(ledger: Ledger, decision: Decision, state: Path) -> None:
+def _refuse_changed(ledger: Ledger, decision: Decision, layout: Layout) -> None:
     """Fetch the artifact as the store holds it now, and raise PromotionError unless it is the one rendered."""
-    with tempfile.TemporaryDirectory(dir=state, prefix="promoting-") as folder:
+    with tempfile.TemporaryDirectory(dir=layout.state, prefix="promoting-") as folder:
         try:
-            now = receive(ledger, decision.artifact, Path(folder))["sha256"]
+            now = receive(ledger, decision.artifact, Weights(Path(folder)))["sha256"]
         except StoreUnreachable:
             raise
         except (DailiesError, OSError) as error:

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from dailies import catalog, files, naming
 from dailies.catalog import Artifact
+from dailies.layout import Layout, model_of
 from dailies.signatures import ASSUMED, range_of, told_by
 from dailies.survey import OTHER_STATUS, Found
 from dailies.tables import columns
@@ -23,12 +23,12 @@ ABOUT_ASSUMED = (
 class _Folders:
     """The folder names given so far: a model keeps its own, also when its run's best file is another one now."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, layout: Layout) -> None:
         self.taken: set[str] = set()
         self._by_identity: dict[tuple[str, str, str], str] = {}
         self._by_run: dict[str, str] = {}
-        for path in sorted((state / "models").glob("*.json")):
-            record, about = files.read_json(path), state / "runs" / path.name
+        for path in layout.all_records():
+            record, about = files.read_json(path), layout.run(path.stem)
             self.taken.add(path.stem)
             self._by_identity[record["run_id"], record["artifact"]["uri"], record["artifact"]["path"]] = path.stem
             if not (about.is_file() and files.read_json(about).get("registered_model")):
@@ -55,22 +55,23 @@ class _Folders:
         )
 
 
-def _substituted(state: Path) -> set[str]:
+def _substituted(layout: Layout) -> set[str]:
     """Name the models whose preferred file holds no network, as their last render knows.
 
     Which other files their runs hold matters for rendering. Of any other model it does not: a checkpoint that is logged
     beside the one that is rendered must not make a download due.
     """
-    records = (state / "attempts").glob("*/*.json")
-    return {path.parent.name for path in records if (files.read_json(path).get("artifact") or {}).get("tried")}
+    return {
+        model_of(path) for path in layout.all_attempts() if (files.read_json(path).get("artifact") or {}).get("tried")
+    }
 
 
-def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
-    """Write the two records of every model below ``state`` and give the models' names, in order.
+def record(found: Sequence[Found], template: str, layout: Layout) -> list[str]:
+    """Write the two records of every model and give the models' names, in order.
 
     ``template`` is how a new folder is named. A record that says the same as before is not touched.
     """
-    folders, substituted = _Folders(state), _substituted(state)
+    folders, substituted = _Folders(layout), _substituted(layout)
     names = []
     for model in found:
         run, facts, choice, version = model.run, model.facts, model.choice, model.version
@@ -78,7 +79,7 @@ def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
         names.append(name)
         others = {"alternatives": [asdict(each) for each in choice.alternatives]} if choice.alternatives else {}
         files.write_json_if_changed(
-            state / "models" / f"{name}.json",
+            layout.record(name),
             {
                 "run_id": run.run_id,
                 "experiment_id": run.experiment_id,
@@ -90,7 +91,7 @@ def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
             lasting=False,
         )
         files.write_json_if_changed(
-            state / "runs" / f"{name}.json",
+            layout.run(name),
             {
                 "run_id": run.run_id,
                 "run_name": run.run_name,
@@ -109,21 +110,20 @@ def record(found: Sequence[Found], template: str, state: Path) -> list[str]:
             },
             lasting=False,
         )
-    files.persist_all(state / kind / f"{name}.json" for kind in ("models", "runs") for name in names)
+    files.persist_all(place(name) for place in (layout.record, layout.run) for name in names)
     return names
 
 
-def table(index: Path, config: Mapping[str, Any] | None = None) -> str:
+def table(layout: Layout, config: Mapping[str, Any] | None = None) -> str:
     """Lay out what would be rendered: one line per model, in order.
 
     With the configuration it also shows the range of values that each network is given, as far as it is known.
     """
-    state = index.parent
     ranges: list[str] = []
     rows = [("model", "architecture", "epoch", "train loss", "val loss", "artifact", "size")]
-    for name in files.read_json(index)["models"]:
-        run = files.read_json(state / "runs" / f"{name}.json")
-        record = files.read_json(state / "models" / f"{name}.json")
+    for name in files.read_json(layout.index)["models"]:
+        run = files.read_json(layout.run(name))
+        record = files.read_json(layout.record(name))
         artifact = Artifact.from_json(record["artifact"])
         size = None if artifact.size is None else in_bytes(artifact.size)
         losses = (None if loss is None else f"{loss:.4g}" for loss in (run["train_loss"], run["val_loss"]))
@@ -137,11 +137,10 @@ def table(index: Path, config: Mapping[str, Any] | None = None) -> str:
     return f"{text}\n{ABOUT_ASSUMED}" if ASSUMED in ranges else text
 
 
-def counts(index: Path) -> str:
+def counts(layout: Layout) -> str:
     """Count the models and, by reason, the runs that are not rendered: "3 models; passed over: 2 FAILED, 1 deleted"."""
-    path = index.with_name("skipped.json")
-    skipped = files.read_json(path) if path.is_file() else []
+    skipped = files.read_json(layout.skipped) if layout.skipped.is_file() else []
     reasons = Counter(clean(run["status"]) if run["kind"] == OTHER_STATUS else run["kind"] for run in skipped)
-    models = counted(len(files.read_json(index)["models"]), "model")
+    models = counted(len(files.read_json(layout.index)["models"]), "model")
     passed_over = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     return f"{models}; passed over: {passed_over}" if passed_over else models

@@ -12,13 +12,10 @@ from typing import Any
 from dailies import files, pairing, sequence
 from dailies.errors import SequenceError
 from dailies.pairing import Pairs
-from dailies.sequence import EXTENSIONS, VIDEOS, Frame, in_order
+from dailies.sequence import EXTENSIONS, VIDEOS, Frame, ScanFiles, in_order
 from dailies.text import counted, few
 
 log = logging.getLogger(__name__)
-
-RECORD = "reference.json"
-"""The name of the file that ``write`` leaves, in the folder of the workflow's own state."""
 
 WARNING = "warning: "
 """How a sentence begins on which the user should act."""
@@ -49,10 +46,6 @@ class Asked:
     def is_video(self) -> bool:
         return sequence.is_video(self.place)
 
-    def state(self, state: Path) -> Path:
-        """Return the folder for the decoded frames of a video, in that of the workflow's own state."""
-        return state / "reference"
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -70,14 +63,14 @@ class Reference:
         return [*self.told, *([self.missing] if self.missing else [])]
 
 
-def fingerprint(asked: Asked, state: Path) -> str:
+def fingerprint(asked: Asked, cache: ScanFiles) -> str:
     """Return a digest that changes when a frame of the reference comes, goes or is written again, or its pairing does.
 
     Raises SequenceError when there is no frame, or when the template cannot be used.
     """
     if asked.is_video:
         _refuse_template(asked)
-        found = sequence.fingerprint(asked.place, asked.state(state))
+        found = sequence.fingerprint(asked.place, cache)
     else:
         stats = ((name, (asked.place / name).stat()) for name in _listed(asked))
         found = files.digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
@@ -92,20 +85,27 @@ def check(asked: Asked, shot: sequence.Sequence) -> None:
 
 
 def write(
-    asked: Asked, *, sequence_file: Path, input_dir: Path, transfer: str | None, output: Path, threads: int = 4
+    asked: Asked,
+    *,
+    sequence_file: Path,
+    input_dir: Path,
+    transfer: str | None,
+    cache: ScanFiles,
+    output: Path,
+    threads: int = 4,
 ) -> None:
     """Pair the reference with the sequence and write what ``load`` reads; a video is decoded first.
 
-    Decoded frames lie in ``reference/`` beside ``output``, and are deleted when the reference is a folder. Raises
-    SequenceError when no frame belongs to any of the sequence.
+    What ``cache`` holds, decoded frames among it, is deleted when the reference is a folder. Raises SequenceError when
+    no frame belongs to any of the sequence.
     """
-    shot, home = sequence.load(sequence_file), asked.state(output.parent)
+    shot = sequence.load(sequence_file)
     if asked.is_video:
         _refuse_template(asked)
-        clip = sequence.scan(asked.place, on_bad_frame="error", cache=home / "frames_read.json", threads=threads)
+        clip = sequence.scan(asked.place, on_bad_frame="error", cache=cache, threads=threads)
         folder, names = clip.folder, [frame.name for frame in clip.frames]
     else:
-        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(cache.folder, ignore_errors=True)
         folder, names = asked.place, _listed(asked)
     pairs = _paired(asked, shot, names)
     sources = {frame.name: (shot.folder or input_dir) / frame.name for frame in shot.frames}
@@ -127,13 +127,13 @@ def write(
     )
 
 
-def paths_of(asked: Asked, shot: sequence.Sequence, state: Path) -> Mapping[str, Path]:
+def paths_of(asked: Asked, shot: sequence.Sequence, record: Path) -> Mapping[str, Path]:
     """Return the files of the reference by the names of the rendered frames.
 
-    Those of a folder are known by their names alone; those of a video when ``write`` has decoded it.
+    Those of a folder are known by their names alone; those of a video by the ``record`` that ``write`` left.
     """
     if asked.is_video:
-        return load(state / RECORD).paths
+        return load(record).paths
     pairs = _paired(asked, shot, _listed(asked))
     return {frame.output: asked.place / pairs.files[frame.name] for frame in shot.frames if frame.name in pairs.files}
 

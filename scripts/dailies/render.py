@@ -14,7 +14,7 @@ import dailies
 from dailies import devices, files
 from dailies.download import is_same_artifact, loading_digest
 from dailies.errors import DailiesError
-from dailies.layout import RECEIPT, WHOLE
+from dailies.layout import Layout, Weights
 from dailies.manifest import Entry, Manifest, basis, forget, keys_of, restore_names
 from dailies.pipeline import Route, begin, naming, read, render_frames
 from dailies.sequence import Frame, split
@@ -51,20 +51,13 @@ Opened = Callable[[Mapping[str, Any]], Manifest]
 class Job:
     """What one render needs to know: of one shard of the sequence."""
 
-    record: Path
-    """The model's discovery record."""
-    weights: Path
-    """The folder with the downloaded artifact and its receipt."""
-    sequence: Path
+    layout: Layout
+    model: str
+    """The name of its folder."""
     shard: str
     shard_frames: int
     """Into shards of how many frames the sequence is split; 0: it is not."""
     input_dir: Path
-    folder: Path
-    """Where the frames go."""
-    manifest: Path
-    state: Path
-    """The record of the last attempt, which outlives this one."""
     settings: Mapping[str, Any]
     """Precision, compile, autotune, tiled, tile_size, overlap, output_format, transfer: what changes pixels."""
     loading: Mapping[str, Any]
@@ -76,6 +69,35 @@ class Job:
     attempt: int
     trust_pickle: bool | Sequence[str]
     """Whether loading may run code that the artifact brings along, or the runs and experiments that are trusted."""
+
+    @property
+    def record(self) -> Path:
+        """The model's discovery record."""
+        return self.layout.record(self.model)
+
+    @property
+    def weights(self) -> Weights:
+        """The downloaded artifact and its receipt."""
+        return self.layout.weights(self.model)
+
+    @property
+    def folder(self) -> Path:
+        """Where the frames go."""
+        return self.layout.frames(self.model)
+
+    @property
+    def manifest(self) -> Path:
+        return self.layout.manifest(self.model, self.shard)
+
+    @property
+    def state(self) -> Path:
+        """The record of the last attempt, which outlives this one."""
+        return self.layout.attempt(self.model, self.shard)
+
+    @property
+    def result(self) -> Path:
+        """The record of this attempt, for the jobs that come after it."""
+        return self.layout.outcome(self.model, self.shard)
 
 
 @dataclass(frozen=True)
@@ -91,28 +113,28 @@ class Ending:
     """The frames that are in place, by output name; none when the model was not loaded."""
 
 
-def render(job: Job, *, result: Path, forced: str | None = None) -> None:
-    """Render every frame of a shard that is missing or out of date, and write the record of it to ``result``.
+def render(job: Job, *, forced: str | None = None) -> None:
+    """Render every frame of a shard that is missing or out of date, and write the record of it.
 
     ``forced`` is the token of an invocation that was told to render all frames again, those in place included.
 
     A model that cannot be downloaded, loaded or rendered is a result too: its status says so and its error says why.
     Raises RenderError when the device is missing, which concerns all models.
     """
-    receipt = files.read_json(job.weights / RECEIPT)
-    whole, record = load_sequence(job.sequence), files.read_json(job.record)
+    receipt = files.read_json(job.weights.receipt)
+    whole, record = load_sequence(job.layout.sequence), files.read_json(job.record)
     plan = split(whole, job.shard_frames)
     sequence = plan[job.shard]
     restore_names(job.folder, sequence.outputs)
-    _forget_others(result.parent, plan)
+    _forget_others(job.result.parent, plan)
     loading = loading_digest(record, job.loading)
     if receipt["status"] == "success":
         if forced:
-            forget(job.manifest, sequence.outputs, forced)
+            forget(job.manifest, job.layout.forced_mark(job.model, job.shard), sequence.outputs, forced)
         opened = partial(_manifest, job, receipt, sequence, forced=bool(forced))
         ending = _nothing_to_do(job, receipt, sequence, loading, opened)
-        if ending is None and not (job.weights / WHOLE).is_dir():
-            lost = f"{job.weights / WHOLE} was deleted; the next invocation fetches it again"
+        if ending is None and not job.weights.whole.is_dir():
+            lost = f"{job.weights.whole} was deleted; the next invocation fetches it again"
             ending = Ending("download_failed", lost)
         if ending is None:
             with devices.taken(job.device) as device:
@@ -134,7 +156,7 @@ def render(job: Job, *, result: Path, forced: str | None = None) -> None:
     }
     outcome |= {"forced": forced} if forced else {}
     files.write_json(job.state, outcome)
-    files.write_json(result, outcome)
+    files.write_json(job.result, outcome)
     if ending.error:
         log.error("%s: %s", ending.status, ending.error)
     else:
@@ -166,8 +188,8 @@ def _nothing_to_do(
 
     It may have been an attempt at another shard: the sequence may have been split otherwise.
     """
-    attempts = (files.read_json(path) for path in sorted(job.state.parent.glob("*.json"), key=lambda p: p != job.state))
-    for last in attempts:
+    paths = sorted(job.layout.attempts(job.model).glob("*.json"), key=lambda path: path != job.state)
+    for last in map(files.read_json, paths):
         if last["model"] and is_same_artifact(last["artifact"], receipt) and last["loading"] == loading:
             manifest = opened(last["model"])
             done = manifest.done()
@@ -202,7 +224,7 @@ def _attempt(
     first: Frame,
 ) -> Ending:
     """Load the model and render the frames that the manifest does not hold; ``first`` decides on the precision."""
-    path = job.weights / WHOLE / receipt["path"]
+    path = job.weights.whole / receipt["path"]
     route = _route(job, sequence)
     # both beside the import, which takes longer
     files.fetch(path)
@@ -223,9 +245,7 @@ def _attempt(
         return read(first, route).pixels
 
     try:
-        hints = Hints.gather(
-            job.folder.name, record, job.loading, params=run_params(job.record.parents[1], job.record.stem)
-        )
+        hints = Hints.gather(job.model, record, job.loading, params=run_params(job.layout.run(job.model)))
         factories, loaders = Factories.from_settings(job.loading), Loaders.from_settings(job.loading)
         model = load_model(path, hints=hints, factories=factories, loaders=loaders, trust_pickle=trusted)
         settings = {each.name: job.settings[each.name] for each in fields(Settings) if each.name in job.settings}

@@ -39,11 +39,22 @@ SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
 
 NUMBER = re.compile(r"((?:(?<![^._])-)?\d+)")
 """A number in a name; a minus belongs to it at the start of the name and after a dot or underscore."""
-MEMORY = "frames_read.json"
-"""The name of the file of what scans found, by the state of each frame's file."""
-
 WHOLE = "all"
 """The name of the one shard of a sequence that is not split."""
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """Where scans of one input keep what they found, so that they need not find it again."""
+
+    folder: Path
+    """Where all of it lies."""
+    frames: Path
+    """JSON: what was found, by the state of each frame's file."""
+    video: Path
+    """The folder of a video's decoded frames."""
+    clip: Path
+    """JSON: which video was decoded into it."""
 
 
 @dataclass(frozen=True)
@@ -221,14 +232,14 @@ def is_video(input_dir: Path) -> bool:
     return input_dir.is_file() and input_dir.suffix.lower() in VIDEOS
 
 
-def fingerprint(input_dir: Path, state: Path, layer: str | None = None) -> str:
+def fingerprint(input_dir: Path, cache: ScanFiles, layer: str | None = None) -> str:
     """Give a digest that changes when a frame comes, goes or is written again, or with ``layer``; nothing is opened.
 
-    Of a video it also changes when its decoded frames in ``state`` were lost. Raises SequenceError as ``listing`` does.
+    Of a video it also changes when its decoded frames in ``cache`` were lost. Raises SequenceError as ``listing`` does.
     """
     asked = [layer] if layer else []
     if is_video(input_dir):
-        lost = _record(state).is_file() and not _decoded(state).is_dir()
+        lost = cache.clip.is_file() and not cache.video.is_dir()
         return files.digest([_stamp(input_dir), lost, *asked])
     return files.digest([READER, *(_stamp(entry) for entry in listing(input_dir)), *asked])
 
@@ -246,31 +257,30 @@ def scan(
     input_dir: Path,
     *,
     on_bad_frame: str,
-    cache: Path,
+    cache: ScanFiles,
     output_format: str = "auto",
     layer: str | None = None,
     threads: int = 4,
 ) -> Sequence:
     """Read every frame of a folder once and describe it; frames already in ``cache`` are not read again.
 
-    ``cache`` is a JSON file that maps the name, size and modification time of a frame's file to its description.
+    ``cache.frames`` maps the name, size and modification time of a frame's file to its description.
     ``on_bad_frame`` is ``error`` (an unreadable frame raises SequenceError, naming the first few) or ``skip``
     (it is left out: the sequence keeps a gap, no name shifts). Two frames that would render to one name raise
     SequenceError. A frame that came back with its name in another Unicode form renders to the name that it had.
     ``layer`` is the name of the layer of EXR frames that is their picture, or a glob. A video is decoded
-    beside ``cache``, once.
+    into ``cache.video``, once.
     """
     if is_video(input_dir):
         if layer:
             raise SequenceError(f"layer is '{layer}', but video {input_dir.name} has no layers; set layer to none")
-        clip = _clip(input_dir, cache.parent, threads)
-        decoded = _decoded(cache.parent)
-        found = scan(decoded, on_bad_frame="error", cache=cache, output_format=output_format, threads=threads)
-        return replace(found, folder=decoded, fps=clip["fps"])
+        clip = _clip(input_dir, cache, threads)
+        found = scan(cache.video, on_bad_frame="error", cache=cache, output_format=output_format, threads=threads)
+        return replace(found, folder=cache.video, fps=clip["fps"])
     entries = listing(input_dir)
     _report_others(input_dir, entries)
     _refuse_clashes([entry.name for entry in entries])
-    known = _known(cache)
+    known = _known(cache.frames)
     stems = _stems_before(known.values())
 
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
@@ -291,7 +301,7 @@ def scan(
         for entry, (_, error) in zip(entries, described, strict=True)
         if isinstance(error, SequenceError)
     ]
-    files.write_json(cache, {stamp: _record_of(frame) for stamp, frame in good.items()})
+    files.write_json(cache.frames, {stamp: _record_of(frame) for stamp, frame in good.items()})
     if bad and (on_bad_frame == "error" or not good):
         advice = "Replace them, or set on_bad_frame to skip to leave them out" if good else "Check input_dir"
         reasons = few([each["reason"] for each in bad], separator="; ")
@@ -303,30 +313,22 @@ def scan(
     return Sequence(tuple(good.values()), tuple(bad), layer=layer)
 
 
-def forget(state: Path) -> None:
+def forget(cache: ScanFiles) -> None:
     """Forget what earlier scans found: every frame is read again, and a video decoded again."""
-    (state / MEMORY).unlink(missing_ok=True)
-    _record(state).unlink(missing_ok=True)
+    cache.frames.unlink(missing_ok=True)
+    cache.clip.unlink(missing_ok=True)
 
 
-def _decoded(state: Path) -> Path:
-    return state / "video"
-
-
-def _record(state: Path) -> Path:
-    return state / "video.json"
-
-
-def _clip(path: Path, state: Path, threads: int) -> dict[str, Any]:
+def _clip(path: Path, cache: ScanFiles, threads: int) -> dict[str, Any]:
     """Decode a video, unless that is done, and give the record of it."""
     from dailies import video
 
-    stamp, record = f"{DECODER}|{_stamp(path)}", _record(state)
+    stamp, record = f"{DECODER}|{_stamp(path)}", cache.clip
     done = files.read_json(record) if record.is_file() else None
-    if done and done["stamp"] == stamp and len(list(_decoded(state).glob("*.png"))) == done["frames"]:
+    if done and done["stamp"] == stamp and len(list(cache.video.glob("*.png"))) == done["frames"]:
         return done
     record.unlink(missing_ok=True)
-    done = {"stamp": stamp, **asdict(video.decode(path, _decoded(state), threads=threads))}
+    done = {"stamp": stamp, **asdict(video.decode(path, cache.video, threads=threads))}
     files.write_json(record, done)
     return done
 

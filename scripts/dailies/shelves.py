@@ -11,13 +11,14 @@ from PIL import Image
 
 from dailies import captions, files, frames
 from dailies.errors import SequenceError
+from dailies.layout import SOURCE, Layout, model_of
 from dailies.metadata import merged
 from dailies.sequence import Sequence as FrameSequence
 
 FPS = 24
 """How fast a sequence plays that has no rate of its own."""
 
-SOURCE, REFERENCE = "@source", "@reference"
+REFERENCE = "@reference"
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,18 @@ def in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, dict[s
     return sorted(abouts, key=lambda model: order.get(model[0].name, order[model[1]["run_id"]]))
 
 
-def rendered(names: Mapping[str, str], records: Sequence[Path], output_dir: Path) -> list[tuple[Path, dict[str, Any]]]:
+def rendered(names: Mapping[str, str], records: Sequence[Path], layout: Layout) -> list[tuple[Path, dict[str, Any]]]:
     """Give each model's folder and what ``gather`` needs of its metadata, from the ``records`` of its renders.
 
     ``names`` are those of the runs, by the model's folder, in order. A record changes when frames are rendered;
     ``metadata.json`` also when a metric changes, which changes no picture.
     """
-    outcomes = {model: [files.read_json(path) for path in records if path.parent.name == model] for model in names}
+    outcomes = {model: [files.read_json(path) for path in records if model_of(path) == model] for model in names}
     found = []
     for model, name in names.items():
         went = merged(outcomes[model])
         about = {"run_name": name, "render": {"status": went["status"]}, "signature": went["model"].get("signature")}
-        found.append((output_dir / model, about))
+        found.append((layout.frames(model), about))
     return found
 
 

@@ -396,11 +396,14 @@ class TrackingStore:
             raise connection.explained(error, self._uri, what=what, place=place) from error
 
 
-def open_store(config: Mapping[str, Any], state: Path) -> TrackingStore:
-    """Open the store that a validated configuration names, else the one that MLFLOW_TRACKING_URI names."""
+def open_store(config: Mapping[str, Any], private: Path) -> TrackingStore:
+    """Open the store that a validated configuration names, else the one that MLFLOW_TRACKING_URI names.
+
+    ``private`` is the folder for the upgraded copy of an old one.
+    """
     return TrackingStore(
         uri_of(config),
-        private=state / "upgraded",
+        private=private,
         artifact_remap=config["artifact_remap"],
         allowed_schemes=config["allowed_artifact_schemes"],
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dailies import backbone, files, manifest
 from dailies.errors import DailiesError, SequenceError
+from dailies.layout import SOURCE, Layout
 from dailies.metrics import LPIPS, measured
 from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
@@ -24,16 +25,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SOURCE = "@source"
-"""Whose measures lie beside those of the models; no model's folder begins with ``@``."""
-
 
 @dataclass(frozen=True)
 class Measurement:
     """What a job that measures needs to know: whose frames of which shard, and what of them."""
 
-    output: Path
-    """Its record: ``measures/{subject}/{shard}.json`` in the folder of the workflow's own state."""
+    layout: Layout
+    subject: str
+    """The name of the model's folder, or ``@source``."""
+    shard: str
     shard_frames: int
     """Into shards of how many frames the sequence is split; 0: it is not."""
     input_dir: Path
@@ -48,11 +48,15 @@ class Measurement:
     """The file of LPIPS's weights, where that is measured."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, output: Path, threads: int, attempt: int) -> "Measurement":
+    def from_config(
+        cls, config: Mapping[str, Any], *, subject: str, shard: str, threads: int, attempt: int
+    ) -> "Measurement":
         """Take what concerns measuring from a validated configuration."""
         asked = measured(config)
         return cls(
-            output=output,
+            layout=Layout(Path(config["output_dir"])),
+            subject=subject,
+            shard=shard,
             shard_frames=config["shard_frames"],
             input_dir=Path(config["input_dir"]),
             reference_dir=Path(config["reference_dir"]) if config["reference_dir"] else None,
@@ -66,28 +70,19 @@ class Measurement:
         )
 
     @property
-    def state(self) -> Path:
-        """The folder of the workflow's own state."""
-        return self.output.parents[2]
-
-    @property
-    def subject(self) -> str:
-        """The name of the model's folder, or ``@source``."""
-        return self.output.parent.name
-
-    @property
-    def shard(self) -> str:
-        return self.output.stem
+    def output(self) -> Path:
+        """Its record."""
+        return self.layout.measures(self.subject, self.shard)
 
     @property
     def kept(self) -> Path:
         """The file of the values that are known already."""
-        return self.state / "measured" / self.subject / f"{self.shard}.jsonl"
+        return self.layout.values(self.subject, self.shard)
 
     @cached_property
     def shot(self) -> FrameSequence:
         """The whole sequence."""
-        return load_sequence(self.state / "sequence.json")
+        return load_sequence(self.layout.sequence)
 
     @cached_property
     def places(self) -> list[tuple[Frame | None, Frame]]:
@@ -121,7 +116,7 @@ class Measurement:
     def flow_of(self, before: Frame, frame: Frame) -> Path:
         """Say where the flow between two frames of the source is kept."""
         name = files.digest([MEASURING, *before.contents, *frame.contents, self.transfer])[:32]
-        return self.state / "flow" / f"{name}.npy"
+        return self.layout.flow(name)
 
 
 @dataclass(frozen=True)
@@ -141,17 +136,18 @@ class Subject:
         return self.paths[name], self.layers.get(name)
 
 
-def model_of(job: Measurement, folder: Path) -> Subject:
-    """Give the frames of a model in ``folder`` that the job needs; raise SequenceError when some are not there."""
+def model_of(job: Measurement) -> Subject:
+    """Give the frames of a model that the job needs; raise SequenceError when some are not there."""
+    folder = job.layout.frames(job.subject)
     names = {frame.output for pair in job.places for frame in pair if frame}
-    written = manifest.in_place(job.state / "frames" / folder.name, folder, names)
+    written = manifest.in_place(job.layout.manifests(job.subject), folder, names)
     there = [name for name in names if (folder / name).is_file()]
     digests = {name: written[name].sha256 if name in written else files.sha256_of(folder / name) for name in there}
     if lost := sorted(names - digests.keys()):
         raise SequenceError(
-            f"{folder.name} lacks {counted(len(lost), 'frame')}, the first of them {lost[0]}; render them again"
+            f"{job.subject} lacks {counted(len(lost), 'frame')}, the first of them {lost[0]}; render them again"
         )
-    return Subject(folder.name, {name: folder / name for name in names}, digests)
+    return Subject(job.subject, {name: folder / name for name in names}, digests)
 
 
 def record(job: Measurement, work: Callable[[], dict[str, Any]]) -> None:
@@ -166,7 +162,7 @@ def record(job: Measurement, work: Callable[[], dict[str, Any]]) -> None:
         log.error("%s", ending["error"])
     for note in ending.get("notes", ()):
         log.warning("%s", note)
-    files.write_json(job.kept.with_suffix(".json"), {"status": ending["status"], "attempt": job.attempt})
+    files.write_json(job.layout.measuring(job.subject, job.shard), {"status": ending["status"], "attempt": job.attempt})
     files.write_json(job.output, ending)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dailies import files
+from dailies.layout import model_of
 from dailies.sequence import Frame, load, normal_form, numbers
 
 SINGLE = re.compile(r"-?\d{1,12}")
@@ -40,7 +41,7 @@ def seen_by_models(
     """Name, by a model's folder, the rendered frames that it was trained on, as ``frames_seen`` does."""
     shot, names = load(sequence), list(names)
     return {
-        path.parent.name: frames_seen(files.read_json(path), shot.frames, names=names, input_dir=input_dir)
+        model_of(path): frames_seen(files.read_json(path), shot.frames, names=names, input_dir=input_dir)
         for path in metadata
     }
 

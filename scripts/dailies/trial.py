@@ -49,9 +49,8 @@ def is_trusted(trust: bool | Sequence[str], record: Mapping[str, Any]) -> bool:
     return trust if isinstance(trust, bool) else bool({record["run_id"], record["experiment_id"]} & {*trust})
 
 
-def run_params(state: Path, model: str) -> Mapping[str, str]:
-    """Return all params of a model's run, which its discovery record does not hold."""
-    about = state / "runs" / f"{model}.json"
+def run_params(about: Path) -> Mapping[str, str]:
+    """Return all params of a model's run from what is known ``about`` it; its discovery record does not hold them."""
     return files.read_json(about).get("params", {}) if about.is_file() else {}
 
 

@@ -1,8 +1,8 @@
 """Verbs: what a command line of Snakemake asks for beside running jobs, where its Snakefile is not told."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
+from dailies.layout import Layout
 from dailies.text import counted
 
 UNLOCK, DELETE_OUTPUT, DELETE_TEMPORARY = "--unlock", "--delete-all-output", "--delete-temp-output"
@@ -26,15 +26,17 @@ def deletes(arguments: Iterable[str]) -> bool:
     return not is_dry and any(is_asked(verb, given) for verb in (DELETE_OUTPUT, DELETE_TEMPORARY))
 
 
-def left_by_deletion(output_dir: Path, state: Path) -> str | None:
+def left_by_deletion(layout: Layout) -> str | None:
     """Say which frames ``--delete-all-output`` leaves, which Snakemake knows nothing of; None where there are none."""
-    folders = [output_dir / path.name for path in (state / "frames").glob("*") if path.is_dir()]
-    frames = [[file for file in folder.glob("*") if file.name != "metadata.json"] for folder in folders]
+    frames = [
+        [file for file in layout.frames(model).glob("*") if file != layout.metadata(model)]
+        for model in layout.rendered()
+    ]
     full = [files for files in frames if files]
     if not full:
         return None
     return (
         f"{DELETE_OUTPUT} leaves {counted(sum(map(len, full)), 'frame')} of {counted(len(full), 'model')} in place, "
         "and what is known of them, so the next invocation renders none of them again; to delete them too, delete the "
-        f"folder {output_dir}"
+        f"folder {layout.output_dir}"
     )

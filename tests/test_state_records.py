@@ -2,11 +2,14 @@
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 from dailies import files
+from dailies.catalog import Artifact
+from dailies.entities import StoredFile
 from dailies.signatures import Signature
 from dailies.state_records import (
     Attempt,
@@ -21,12 +24,15 @@ from dailies.state_records import (
     Outcome,
     PassedOver,
     Receipt,
+    RenderedArtifact,
     RunRecord,
     SummaryLine,
+    candidates,
     is_same_artifact,
     merged,
+    rendered,
 )
-from dailies.typed import NotTheRecord, save_all
+from dailies.typed import NotTheRecord, load_all, save_all
 
 KINDS = {
     "models/*.json": ModelRecord,
@@ -73,7 +79,7 @@ def test_a_record_that_is_read_is_written_with_the_same_bytes(golden, tmp_path, 
 def test_a_summary_that_is_read_is_written_with_the_same_bytes(golden, tmp_path):
     path = golden / "batch_summary.json"
 
-    save_all(SummaryLine.load_all(path), tmp_path / "written.json")
+    save_all(load_all(SummaryLine, path), tmp_path / "written.json")
 
     assert (tmp_path / "written.json").read_bytes() == path.read_bytes()
 
@@ -177,3 +183,15 @@ def test_the_outcome_of_a_model_is_that_of_all_its_shards():
 
     assert (found.status, found.error, found.attempt, found.model) == ("error", "broken", 3, loaded)
     assert found.render == Figures(frames=6, seconds=3.0, fps=2.0, tiled=True)
+
+
+def test_the_rendered_artifact_is_found_again_in_the_records():
+    first, second = (Artifact("s3://me:secret@bucket/1", path, (StoredFile(path, 1),)) for path in ("a.pth", "b.pth"))
+    record = ModelRecord(run_id="r", artifact=first)
+    about = RunRecord(run_id="r", alternatives=(second,))
+
+    assert candidates(record, None) == [first]
+    assert candidates(record, about) == [first, second]
+    assert rendered(record, about, RenderedArtifact(uri="s3://***@bucket/1", path="b.pth")) == second
+    assert rendered(record, about, RenderedArtifact()) == first
+    assert candidates(replace(record, alternatives=(second, second)), about) == [first, second, second]

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dailies import estimates, files, manifest
+from dailies import estimates, manifest
 from dailies.errors import DiskError
 from dailies.layout import SOURCE, Layout
 from dailies.sequence import Frame, Sequence
+from dailies.state_records import Outcome
 from dailies.text import counted, in_bytes
 
 BYTES = {(".png", 8): 0.7, (".png", 16): 1.9, (".exr", 16): 1.4, (".tif", 8): 0.7, (".tif", 16): 1.9, (".tif", 32): 3.0}
@@ -95,6 +96,5 @@ def _bits(frame: Frame, output_format: str) -> int:
 
 def _scale(attempts: Path) -> int:
     """Give a model's output pixels per input pixel, along a side, as it was found when it was last loaded; else 1."""
-    records: Iterable[Mapping[str, Any]] = (files.read_json(path) for path in attempts.glob("*.json"))
-    signatures = (record["model"].get("signature") or {} for record in records)
-    return max((signature.get("scale") or 1 for signature in signatures), default=1)
+    models = (Outcome.load(path).model for path in attempts.glob("*.json"))
+    return max((model.signature.scale or 1 for model in models if model), default=1)

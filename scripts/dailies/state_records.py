@@ -7,6 +7,7 @@ from typing import Any
 
 from dailies import files
 from dailies.catalog import Artifact
+from dailies.progress import Progress
 from dailies.signatures import Signature
 from dailies.text import redacted
 from dailies.typed import EMPTIED, OMITTED, Record
@@ -158,7 +159,7 @@ class RenderedArtifact:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parity:
+class ParityFigures:
     """How far a precision is from fp32 on one frame, in code values of 255; None for infinite."""
 
     max: float | None = None
@@ -183,12 +184,12 @@ class Figures:
     fps: float | None = None
     device: str | None = None
     precision: str | None = None
-    parity: Parity | None = None
+    parity: ParityFigures | None = None
     compile_seconds: float | None = None
     autotuned: bool = False
     batch: int | None = None
     tiled: bool = False
-    tile_size: int | None = None
+    tile_size: int | Sequence[int] | None = None
     overlap: int | None = None
     versions: Versions | None = None
 
@@ -222,9 +223,9 @@ class LoadedModel:
     precision: str | None = None
     compile_seconds: float | None = None
     autotuned: bool = False
-    parity: Parity | None = None
+    parity: ParityFigures | None = None
     batch: int | None = None
-    tile_size: int | None = None
+    tile_size: int | Sequence[int] | None = None
     overlap: int | None = None
     notes: tuple[str, ...] = ()
     trust_pickle: bool | None = None
@@ -286,15 +287,6 @@ class Measures(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a training had come."""
-
-    epoch: int | None = None
-    train_loss: float | None = None
-    val_loss: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Ending:
     status: str
     error: str | None = None
@@ -340,6 +332,10 @@ class Metadata(Record):
     run_name: str = ""
     architecture: str | None = None
     epoch: int | None = None
+    """What the run says, as the model's folder is named, else the checkpoint; and so are the losses.
+
+    What the checkpoint says is under ``checkpoint``, too. They differ if the run ended later than its best epoch.
+    """
     train_loss: float | None = None
     val_loss: float | None = None
     status: str = ""
@@ -362,8 +358,17 @@ class Metadata(Record):
     measured: Means | None = None
 
 
+def is_metadata(path: Path) -> bool:
+    """Return whether a ``metadata.json`` is that of a render; another program may have written it."""
+    try:
+        Metadata.load(path)
+    except ValueError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
-class SummaryLine(Record):
+class SummaryLine:
     """A model in ``batch_summary.json``, which is a list of them."""
 
     run_id: str
@@ -429,7 +434,7 @@ class FrameMetric:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(Record):
+class Evaluation:
     """A model in ``evaluations.json``, which is a list of them."""
 
     model: str
@@ -467,16 +472,15 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
     )
 
 
-def recorded(record: Path) -> list[Artifact]:
-    """Read a model's artifacts in the order in which they are tried, from its two discovery records.
+def candidates(record: ModelRecord, about: RunRecord | None) -> list[Artifact]:
+    """Return a model's artifacts in the order in which they are tried.
 
-    ``record`` is the one that rendering depends on. While alternatives do not matter for that, they are in the other.
+    While alternatives do not matter for rendering, only what is known ``about`` the run names them.
     """
-    first, about = ModelRecord.load(record), RunRecord.load_if_there(record.parents[1] / "runs" / record.name)
-    return [first.artifact, *(first.alternatives or (about.alternatives if about else ()))]
+    return [record.artifact, *(record.alternatives or (about.alternatives if about else ()))]
 
 
-def rendered(record: Path, told: RenderedArtifact) -> Artifact:
-    """Return that artifact of a discovery record which a model's ``metadata.json`` says was rendered."""
-    found = recorded(record)
+def rendered(record: ModelRecord, about: RunRecord | None, told: RenderedArtifact) -> Artifact:
+    """Return the artifact that a model's ``metadata.json`` says was rendered, as discovery found it."""
+    found = candidates(record, about)
     return next((each for each in found if (redacted(each.uri), each.path) == (told.uri, told.path)), found[0])

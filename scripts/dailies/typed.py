@@ -44,11 +44,6 @@ class Record:
         """Read a record; return None if the file does not exist."""
         return cls.load(path) if path.is_file() else None
 
-    @classmethod
-    def load_all(cls, path: Path) -> tuple[Self, ...]:
-        """Read a file that holds a list of such records."""
-        return tuple(from_json(cls, value) for value in files.read_json(path))
-
     def save(self, path: Path) -> None:
         """Write the record, in one step."""
         files.write_json(path, to_json(self))
@@ -56,6 +51,11 @@ class Record:
     def save_if_changed(self, path: Path, *, lasting: bool = True) -> bool:
         """Write the record unless the file holds it already; return whether it was written."""
         return files.write_json_if_changed(path, to_json(self), lasting=lasting)
+
+
+def load_all(cls: type[T], path: Path) -> tuple[T, ...]:
+    """Read a file that holds a list of records of one kind."""
+    return tuple(from_json(cls, value) for value in files.read_json(path))
 
 
 def save_all(records: Iterable[Any], path: Path) -> None:
@@ -66,7 +66,7 @@ def save_all(records: Iterable[Any], path: Path) -> None:
 def from_json(cls: type[T], value: Any) -> T:
     """Return the instance of a dataclass that a JSON object stands for.
 
-    Raises NotTheRecord if the value is no object or lacks the key of a field without a default.
+    Raises NotTheRecord if the value is no object, lacks the key of a field without a default, or nests otherwise.
     """
     names, decoders, required = _plan(cls)
     if not isinstance(value, dict):
@@ -74,9 +74,12 @@ def from_json(cls: type[T], value: Any) -> T:
     found = {name: value[name] for name in names if name in value}
     if len(found) < len(names) and (missing := required - found.keys()):
         raise NotTheRecord(f"the key {min(missing)} is missing for {cls.__name__}")
-    for name, decode in decoders:
-        if name in found:
-            found[name] = decode(found[name])
+    try:
+        for name, decode in decoders:
+            if name in found:
+                found[name] = decode(found[name])
+    except (TypeError, AttributeError) as error:
+        raise NotTheRecord(f"the value of {name} does not fit {cls.__name__}") from error
     return cls(**found)
 
 

@@ -17,6 +17,7 @@ import torch
 from conftest import grey, grey_checkpoint, read_frame, strict_json, write_frame, write_video
 from dailies import files, frames, models, pipeline, sequence
 from dailies.architectures import ARCHITECTURES
+from dailies.catalog import Artifact
 from dailies.errors import RenderError
 from dailies.layout import Layout
 from dailies.models import load_model
@@ -24,6 +25,7 @@ from dailies.network import probe_size
 from dailies.pipeline import read
 from dailies.render import Job, _manifest, render
 from dailies.signatures import Signature, as_record
+from dailies.state_records import ModelRecord, RunRecord
 from frame_files import written
 from PIL import Image
 from program_files import onnx_images
@@ -104,8 +106,9 @@ class Site:
         self.record()
 
     def record(self, architecture="unet", **hints):
-        about = {"run_id": "ab12", "experiment_id": "7", "architecture": architecture, "hints": hints}
-        files.write_json(self.job.record, about)
+        artifact = Artifact("store", "best.pth", ())
+        about = ModelRecord(run_id="ab12", experiment_id="7", architecture=architecture, artifact=artifact, hints=hints)
+        about.save(self.job.record)
 
     def read_sequence(self, **options):
         found = sequence.scan(self.shot, on_bad_frame="error", cache=self.layout.scan, **options)
@@ -1112,7 +1115,7 @@ def test_a_loader_that_declares_params_gets_those_of_the_run(site, loaders):
     error = "model_loader test_render_loaders:with_params returned None for best.pth; it must return a torch.nn.Module"
     assert site.render(loading=loading)["error"] == error
 
-    files.write_json(site.layout.run("model"), {"params": {"gain": "1"}})
+    RunRecord(run_id="ab12", params={"gain": "1"}).save(site.layout.run("model"))
 
     assert site.render(loading=loading)["status"] == "success"
 

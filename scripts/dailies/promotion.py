@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dailies import evaluation, files, registry
-from dailies.catalog import Artifact, rendered
+from dailies import evaluation, registry
+from dailies.catalog import Artifact
 from dailies.download import receive
 from dailies.errors import DailiesError, PromotionError, StoreError, StoreUnreachable
 from dailies.layout import Layout, Weights, model_of
 from dailies.ledger import Ledger, open_ledger
 from dailies.registry import MISSING
+from dailies.state_records import SUCCESS, Metadata, ModelRecord, RunRecord, is_metadata, rendered
 from dailies.store import error_code
 from dailies.text import clean, few
 
@@ -64,39 +65,29 @@ def decided(config: Mapping[str, Any], layout: Layout) -> Decision:
     Raises PromotionError when one is missing or none that MLflow accepts, and when ``model`` is not the folder, or
     the beginning of just one, of a model whose frames are all in place as they were rendered.
     """
-    there = sorted(model_of(path) for path in layout.all_metadata() if _is_render(path))
+    there = sorted(model_of(path) for path in layout.all_metadata() if is_metadata(path))
     missing = [key for key in ("model", "registered_model", "alias") if config[key] is None]
     if missing:
         raise PromotionError(f"promote needs {' and '.join(missing)}: {HOW}; the models here: {few(there, NAMED)}")
     _refuse_names(config["registered_model"], config["alias"])
     model = _chosen(config["model"], there, layout.output_dir)
-    about = files.read_json(layout.metadata(model))
-    render = about["render"]
-    if render["status"] != "success":
-        raise PromotionError(
-            f"{model} cannot be promoted, for it was not rendered: {render['status']}: {clean(render['error'])}"
-        )
-    record = layout.record(model)
-    if not (record.is_file() and layout.sequence.is_file()):
+    about = Metadata.load(layout.metadata(model))
+    if about.render.status != SUCCESS:
+        why = f"{about.render.status}: {clean(about.render.error or '')}"
+        raise PromotionError(f"{model} cannot be promoted, for it was not rendered: {why}")
+    record = ModelRecord.load_if_there(layout.record(model))
+    if record is None or not layout.sequence.is_file():
         raise PromotionError(f"nothing is known any more of where {model} comes from: run snakemake, then promote it")
-    found = files.read_json(record)
     return Decision(
         model=model,
         registered_model=config["registered_model"],
         alias=config["alias"],
-        run_id=found["run_id"],
-        experiment_id=found["experiment_id"],
-        artifact=rendered(record, layout.run(model), about["artifact"]),
-        sha256=about["artifact"]["sha256"],
+        run_id=record.run_id,
+        experiment_id=record.experiment_id,
+        artifact=rendered(record, RunRecord.load_if_there(layout.run(model)), about.artifact),
+        sha256=about.artifact.sha256,
         tags=evaluation.grounds(model, about) | _frames_tags(model, about, layout),
     )
-
-
-def _is_render(metadata: Path) -> bool:
-    try:
-        return {"run_id", "render", "artifact"} <= files.read_json(metadata).keys()
-    except (ValueError, AttributeError):
-        return False
 
 
 def _refuse_names(registered_model: str, alias: str) -> None:
@@ -129,7 +120,7 @@ def _chosen(asked: str, there: list[str], output_dir: Path) -> str:
     )
 
 
-def _frames_tags(model: str, about: Mapping[str, Any], layout: Layout) -> dict[str, str]:
+def _frames_tags(model: str, about: Metadata, layout: Layout) -> dict[str, str]:
     """Give the tags of the frames that a model was judged on. Raises PromotionError when they are not those."""
     tags = evaluation.frames_judged(model, about, layout)
     if tags is None:
@@ -185,7 +176,7 @@ def _refuse_changed(ledger: Ledger, decision: Decision, layout: Layout) -> None:
     """Fetch the artifact as the store holds it now, and raise PromotionError unless it is the one rendered."""
     with tempfile.TemporaryDirectory(dir=layout.state, prefix="promoting-") as folder:
         try:
-            now = receive(ledger, decision.artifact, Weights(Path(folder)))["sha256"]
+            now = receive(ledger, decision.artifact, Weights(Path(folder))).sha256
         except StoreUnreachable:
             raise
         except (DailiesError, OSError) as error:

@@ -5,7 +5,6 @@ import pytest
 from conftest import read_frame, write_frame
 from dailies import captions, contact_sheet, sequence
 from dailies.contact_sheet import CAPTION, GAP, UnknownFrame, chosen_frames
-from dailies.files import read_json
 from PIL import Image
 from test_page import HOSTILE, Show, flat
 
@@ -22,7 +21,7 @@ def build(show: Show, **changes) -> np.ndarray:
         "output": show.page.with_name("contact_sheet.png"),
         "threads": 2,
     }
-    contact_sheet.build([(folder, read_json(folder / "metadata.json")) for folder in show.models], **(usual | changes))
+    contact_sheet.build(show.rendered(), **(usual | changes))
     return read_frame(show.page.with_name("contact_sheet.png"))
 
 

@@ -12,9 +12,11 @@ from conftest import read_frame, write_frame, write_video
 from dailies import files, frames, page, sequence
 from dailies.layout import Layout
 from dailies.metadata import describe, summarize
-from dailies.page import FrameMetric, run_link, script
-from dailies.shelves import gather
+from dailies.page import run_link, script
+from dailies.shelves import RenderedModel, gather
 from dailies.shelves import picture as shown
+from dailies.state_records import FrameMetric, Metadata
+from dailies.typed import from_json
 from frame_files import written
 from PIL import Image, ImageCms
 
@@ -104,6 +106,10 @@ class Show:
         )
         self.models.append(folder)
         return folder
+
+    def rendered(self) -> list[RenderedModel]:
+        """What is known of the models whose pictures are compared."""
+        return [RenderedModel.described(folder, Metadata.load(folder / "metadata.json")) for folder in self.models]
 
     def build(self, **changes) -> dict[str, Any]:
         """Build the page and return its data."""
@@ -707,7 +713,9 @@ def test_what_the_checkpoint_says_otherwise_is_labelled_and_what_was_passed_over
     about |= {"artifact": artifact, "checkpoint": checkpoint}
 
     def facts(**changes):
-        return page._described(tmp_path, about | changes, output=tmp_path / "index.html", tracking_uri=None)["facts"]
+        return page._described(
+            tmp_path, from_json(Metadata, about | changes), layout=Layout(tmp_path), tracking_uri=None
+        ).facts
 
     assert (facts()["epoch"], facts()["checkpoint_epoch"]) == (20, 18)
     assert not {"checkpoint_train_loss", "checkpoint_val_loss", "file", "passed_over"} & facts().keys()

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 from dailies import captions, reel, video
-from dailies.files import read_json
 from dailies.reel import CAPTION, LARGEST, NoEncoder, layout
 from PIL import Image
 from test_page import HOSTILE, Show, flat
@@ -33,7 +32,7 @@ def build(show: Show, **changes) -> Path:
         "fps": None,
         "threads": 2,
     }
-    reel.build([(folder, read_json(folder / "metadata.json")) for folder in show.models], **(usual | changes))
+    reel.build(show.rendered(), **(usual | changes))
     return show.page.with_name("reel.mp4")
 
 

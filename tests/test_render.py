@@ -25,7 +25,8 @@ from dailies.network import probe_size
 from dailies.pipeline import read
 from dailies.render import Job, _manifest, render
 from dailies.signatures import Signature, as_record
-from dailies.state_records import ModelRecord, RunRecord
+from dailies.state_records import LoadedModel, ModelRecord, Receipt, RunRecord
+from dailies.typed import from_json
 from frame_files import written
 from PIL import Image
 from program_files import onnx_images
@@ -869,8 +870,8 @@ def test_shards_that_move_forget_records_of_what_they_were(site, network, sharde
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 64 KiB, mounted where the rendered frames go."""
-    place = tmp_path / "out"
-    place.mkdir()
+    place = tmp_path / "out" / "model"
+    place.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "dailies-test", str(place)]
     if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a disk is not allowed here")
@@ -1228,7 +1229,8 @@ def keys(site, outcome, **changes):
     """Give the key that the frames of a render have whose input and artifact are of known digests."""
     shot = sequence.load(site.layout.sequence)
     shot = replace(shot, frames=tuple(replace(frame, sha256="0" * 64) for frame in shot.frames))
-    manifest = _manifest(replace(site.job, **changes), {"sha256": "1" * 64}, shot, outcome["model"], forced=False)
+    receipt, model = Receipt(status="success", sha256="1" * 64), from_json(LoadedModel, outcome["model"])
+    manifest = _manifest(replace(site.job, **changes), receipt, shot, model, forced=False)
     (key,) = set(manifest._keys.values())
     return key
 

@@ -21,7 +21,6 @@ from dailies import (
     discovery,
     disk,
     estimates,
-    files,
     forcing,
     lock,
     logs,
@@ -36,6 +35,7 @@ from dailies.config import loading_settings, pixel_settings
 from dailies.devices import refuse_missing
 from dailies.errors import DailiesError
 from dailies.layout import Layout
+from dailies.state_records import DiscoveryIndex, RunRecord
 from dailies.validation import as_written, validated
 
 sys.path.remove(SCRIPTS)  # what lies beside it must not hide the modules of a workflow that uses this one
@@ -225,7 +225,7 @@ def discovery_index(wildcards):
 
 def discovered_models():
     """The names of the selected models, in MLflow's order."""
-    return files.read_json(Path(discovery_index(None)))["models"]
+    return DiscoveryIndex.load(Path(discovery_index(None))).models
 
 
 def metadata_of_all_models(wildcards):
@@ -242,7 +242,7 @@ def shards_of_sequence():
 def check_room(listing):
     """End the invocation when the disk has no room for the frames that are missing."""
     if settings.check_disk and workflow.is_main_process:
-        models = files.read_json(LAYOUT.index)["models"]
+        models = DiscoveryIndex.load(LAYOUT.index).models
         shot, flows = sequence.load(listing), "flicker" in METRICS and is_measured()
         told(disk.refuse_shortage, LAYOUT, models, shot, settings, flows=flows)
 

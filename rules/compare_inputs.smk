@@ -7,7 +7,7 @@ def comparison_page(wildcards):
 
 def names_of_models(wildcards):
     """What the runs of the selected models are called, by the model, in MLflow's order."""
-    return {model: files.read_json(LAYOUT.run(model))["run_name"] for model in discovered_models()}
+    return {model: RunRecord.load(LAYOUT.run(model)).run_name for model in discovered_models()}
 
 
 def records_of_all_models(wildcards):

@@ -40,7 +40,7 @@ def tell_models():
     """Say how each model went, and what was not rendered."""
     logger.info(metadata.table(SUMMARY))
     logger.info(records.counts(LAYOUT))
-    if warning := files.read_json(LAYOUT.index).get("warning"):
+    if warning := DiscoveryIndex.load(LAYOUT.index).warning:
         logger.warning(f"dailies: {warning}")
     if gone := metadata.left_behind(LAYOUT):
         logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")

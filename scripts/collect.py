@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.layout import Layout
+from dailies.leaderboard import summed_up
 from dailies.logs import job_log
 from dailies.metadata import describe
 from dailies.reference import found
@@ -19,10 +20,14 @@ if __name__ == "__main__":
             sequence=Path(snakemake.input.sequence),
             manifests=layout.manifests(model),
             folder=layout.frames(model),
-            measures=[Path(path) for path in snakemake.input.measures],
-            training_frames_from=snakemake.params.training_frames_from,
-            input_dir=Path(snakemake.config["input_dir"]),
-            reference=found(snakemake.input.reference),
             output=Path(snakemake.output.metadata),
+            measured=summed_up(
+                [Path(path) for path in snakemake.input.measures],
+                Path(snakemake.input.run),
+                sequence=Path(snakemake.input.sequence),
+                names=snakemake.params.training_frames_from,
+                input_dir=Path(snakemake.config["input_dir"]),
+                reference=found(snakemake.input.reference),
+            ),
         )
         layout.weights(model).discard()

@@ -7,11 +7,10 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.layout import Layout
-from dailies.leaderboard import page_metrics
+from dailies.leaderboard import page_metrics, seen_by_models
 from dailies.logs import job_log
 from dailies.page import build
 from dailies.reference import paths
-from dailies.training import seen_by_models
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

@@ -2,7 +2,6 @@
 
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ import pytest
 import torch
 from dailies import files, trial
 from dailies.catalog import candidates
-from dailies.download import download, loading_digest, receive
+from dailies.download import Received, download, receive
 from dailies.entities import Run
 from dailies.errors import ArtifactDamaged
 from dailies.layout import Layout
+from dailies.state_records import ModelRecord, RunRecord, loading_digest
 from dailies.store import TrackingStore
 from helpers.program_files import onnx_model, proto
 from helpers.raising import refused
@@ -60,16 +60,15 @@ class Place:
         listing = self.opened().files(str(self.artifacts))
         return sorted(candidates(self.run(), listing), key=lambda artifact: artifact.path)
 
-    def received(self) -> dict[str, Any]:
+    def received(self) -> Received:
         """Fetch the one candidate there is."""
         (only,) = self.found()
         return receive(self.opened(), only, self.weights)
 
     def download(self, **config: Any) -> dict[str, Any]:
-        first, *others = map(asdict, self.found())
-        about = {"run_id": "ab12", "experiment_id": "7", "architecture": None, "hints": {}, "artifact": first}
-        files.write_json(self.layout.record("model"), about)
-        files.write_json(self.layout.run("model"), {"alternatives": others} if others else {})
+        first, *others = self.found()
+        ModelRecord(run_id="ab12", experiment_id="7", artifact=first).save(self.layout.record("model"))
+        RunRecord(run_id="ab12", alternatives=tuple(others)).save(self.layout.run("model"))
         files.write_json(self.layout.index, {"models": ["model"]})
         download(configured(self.store, **config), layout=self.layout, model="model", loading=LOADING)
         return files.read_json(self.weights.receipt)
@@ -179,8 +178,9 @@ def test_a_file_that_cannot_be_tried_is_taken(place, monkeypatch, caplog):
 def test_what_was_rendered_before_is_not_tried_again(place, loaded):
     place.put(**{"1.pth": NETWORK, "2.pth": NETWORK})
     receipt = place.download()
-    record = files.read_json(place.layout.record("model"))
-    last = {"model": {"architecture": "unet"}, "artifact": receipt, "loading": loading_digest(record, LOADING)}
+    record = ModelRecord.load(place.layout.record("model"))
+    last = {"status": "success", "model": {"architecture": "unet"}, "artifact": receipt}
+    last |= {"loading": loading_digest(record, LOADING)}
     attempt = place.layout.attempt("model", "all")
 
     def tried_after(**changes):
@@ -208,9 +208,9 @@ def test_the_parts_of_a_model_come_with_its_index_whatever_they_are_called(place
     received = receive(place.opened(), first, place.weights)
 
     weights = ["m/model.safetensors.index.json", *parts]
-    assert sorted(received["files"]) == sorted([*weights, "m/config.json"])
-    assert received["sha256"] == files.sha256_of_files(place.folder / "artifact", weights)
-    assert received["config_sha256"] == files.sha256_of(place.artifacts / "m/config.json")
+    assert sorted(received.files) == sorted([*weights, "m/config.json"])
+    assert received.sha256 == files.sha256_of_files(place.folder / "artifact", weights)
+    assert received.config_sha256 == files.sha256_of(place.artifacts / "m/config.json")
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_files_that_an_onnx_file_names_come_with_it(place, name):
     first = next(artifact for artifact in place.found() if artifact.path == "m/net.onnx")
     received = receive(place.opened(), first, place.weights)
 
-    assert received["files"] == ["m/net.onnx", f"m/{name}"]
+    assert received.files == ("m/net.onnx", f"m/{name}")
     assert (place.folder / "artifact" / "m" / name).read_bytes() == b"1234"
 
 
@@ -254,8 +254,8 @@ def test_the_digest_of_weights_is_the_same_with_a_config_beside_them(place):
 
     received = place.received()
 
-    assert received["sha256"] == files.sha256_of(place.artifacts / "best.pth")
-    assert received["config_sha256"] == files.sha256_of(place.artifacts / "config.json")
+    assert received.sha256 == files.sha256_of(place.artifacts / "best.pth")
+    assert received.config_sha256 == files.sha256_of(place.artifacts / "config.json")
     assert (place.folder / "artifact" / "config.json").is_file()
 
 
@@ -270,7 +270,7 @@ def test_a_damaged_zip_is_noticed_whatever_it_is_called(place, name):
 def test_an_archive_beside_a_model_is_left_alone(place):
     place.put(**{"m/MLmodel": b"flavors: {}", "m/code.zip": CUT, "m/data.npz": CUT})
 
-    assert place.received()["files"] == ["m/MLmodel", "m/code.zip", "m/data.npz"]
+    assert place.received().files == ("m/MLmodel", "m/code.zip", "m/data.npz")
 
 
 def test_real_onnx_files_with_external_data_arrive_whole(place, tmp_path):
@@ -285,4 +285,4 @@ def test_real_onnx_files_with_external_data_arrive_whole(place, tmp_path):
 
     first = next(artifact for artifact in place.found() if artifact.path == "net.onnx")
 
-    assert receive(place.opened(), first, place.weights)["files"] == ["net.onnx", "all the weights"]
+    assert receive(place.opened(), first, place.weights).files == ("net.onnx", "all the weights")

@@ -1,7 +1,4 @@
-from dataclasses import asdict
-
 import pytest
-from dailies import files
 from dailies.catalog import (
     Artifact,
     Facts,
@@ -13,8 +10,6 @@ from dailies.catalog import (
     fitting,
     hints,
     number,
-    recorded,
-    rendered,
     whole,
     word,
 )
@@ -199,20 +194,6 @@ def test_alternatives_are_few_and_of_several_families():
     assert kept == ["j.pth", "i.pth", "h.pth", "g.pth", "f.pth", "epoch_19.pth", "epoch_18.pth", "e.pth"]
     newest, *older = candidates(a_run(), listing(*epochs))
     assert [artifact.path for artifact in alternatives(newest, older)] == ["epoch_18.pth"]
-
-
-def test_the_rendered_artifact_is_found_again_in_the_records(tmp_path):
-    first, second = candidates(a_run(artifact_uri="s3://me:secret@bucket/1"), listing("best.pth", "last.pth"))
-    record, about = tmp_path / "models" / "a.json", tmp_path / "runs" / "a.json"
-    files.write_json(record, {"artifact": asdict(first)})
-    assert recorded(record, about) == [first]
-    files.write_json(about, {"alternatives": [asdict(second)]})
-
-    assert recorded(record, about) == [first, second]
-    assert rendered(record, about, {"uri": "s3://***@bucket/1", "path": "last.pth"}) == second
-    assert rendered(record, about, {"uri": None, "path": None}) == first
-    files.write_json(record, {"artifact": asdict(first), "alternatives": [asdict(second)] * 2})
-    assert recorded(record, about) == [first, second, second]
 
 
 def test_a_pattern_may_ask_for_a_file_of_any_name():

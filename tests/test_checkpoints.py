@@ -9,6 +9,7 @@ import pytest
 import torch
 from dailies.checkpoints import read_checkpoint
 from dailies.errors import LoadError, UnknownKind
+from dailies.progress import Progress
 from helpers.raising import refused
 from safetensors.torch import save_file
 from torch import nn
@@ -178,7 +179,7 @@ def test_safetensors_bring_their_config_along(tmp_path):
 
     assert same(checkpoint.groups[0].tensors, STATE)
     assert (checkpoint.config, checkpoint.architecture) == ({"width": 8}, "nafnet")
-    assert (checkpoint.facts, checkpoint.said) == ({"epoch": 7}, {"scale": "2"})
+    assert (checkpoint.facts, checkpoint.said) == (Progress(epoch=7), {"scale": "2"})
 
 
 def test_safetensors_may_say_nothing(tmp_path):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from dailies import captions, contact_sheet, sequence
 from dailies.contact_sheet import CAPTION, GAP, UnknownFrame, chosen_frames
-from dailies.files import read_json
 from helpers.images import flat, read_frame, write_frame
 from helpers.raising import refused
 from helpers.shows import HOSTILE, Show
@@ -23,7 +22,7 @@ def build(show: Show, **changes) -> np.ndarray:
         "output": show.page.with_name("contact_sheet.png"),
         "threads": 2,
     }
-    contact_sheet.build([(folder, read_json(folder / "metadata.json")) for folder in show.models], **(usual | changes))
+    contact_sheet.build(show.rendered(), **(usual | changes))
     return read_frame(show.page.with_name("contact_sheet.png"))
 
 

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dailies import disk, files, motion
+from dailies import disk, motion
+from dailies.catalog import Artifact
 from dailies.config import Settings
 from dailies.disk import refuse_shortage
+from dailies.entities import StoredFile
 from dailies.errors import DiskError
 from dailies.layout import Layout
 from dailies.sequence import Frame, Sequence, output_name
+from dailies.signatures import Signature
+from dailies.state_records import LoadedModel, ModelRecord, Outcome
 from helpers.raising import check
 
 Usage = namedtuple("Usage", "free")
@@ -37,9 +41,8 @@ def refused(tmp_path):
         settings = Settings(**{"output_format": output_format, "models_on_disk": 16, "compare": False} | about)
         for model in models:
             size = {"a": 1_000_000, "b": 3_000_000}.get(model)
-            stored = [{"path": "best.pth", "size": size, "modified": None}]
-            artifact = {"uri": "store", "path": "best.pth", "files": stored}
-            files.write_json(layout.record(model), {"artifact": artifact})
+            artifact = Artifact("store", "best.pth", (StoredFile("best.pth", size),))
+            ModelRecord(run_id="ab12", artifact=artifact).save(layout.record(model))
         try:
             refuse_shortage(layout, models, sequence, settings, flows=flows)
         except DiskError as error:
@@ -152,8 +155,8 @@ def test_a_model_that_enlarges_needs_more(free, refused, tmp_path):
     assert refused(["a"], shot()) is None
 
     layout = Layout(tmp_path / "out")
-    files.write_json(layout.attempt("a", "1"), {"model": {}})
-    files.write_json(layout.attempt("a", "2"), {"model": {"signature": {"scale": 2}}})
+    Outcome(status="load_failed").save(layout.attempt("a", "1"))
+    Outcome(status="success", model=LoadedModel(signature=Signature(scale=2))).save(layout.attempt("a", "2"))
 
     assert "(frames 84.0 MB, " in refused(["a"], shot())
 

@@ -19,6 +19,7 @@ from dailies.entities import StoredFile
 from dailies.errors import DownloadError, StoreError
 from dailies.layout import Layout, Weights
 from dailies.manifest import basis
+from dailies.state_records import ModelRecord
 from dailies.store import TrackingStore
 from helpers import REPOSITORY
 from helpers.raising import refused
@@ -69,9 +70,9 @@ def record_of(uri: str, root: Path, *paths: str, path: str | None = None, size: 
     """Write a discovery record; the artifact is the one file given, or the folder ``path``."""
     layout = Layout(root)
     record = layout.record("model")
-    stored = [{"path": file, "size": size, "modified": None} for file in paths]
+    stored = tuple(StoredFile(file, size) for file in paths)
     files.write_json(layout.index, {"models": ["model"]})
-    files.write_json(record, {"artifact": {"uri": uri, "path": paths[0] if path is None else path, "files": stored}})
+    ModelRecord(run_id="ab12", artifact=Artifact(uri, paths[0] if path is None else path, stored)).save(record)
     return record
 
 

@@ -1,9 +1,12 @@
 """What jobs ask a scheduler for: more for larger frames, models and batches, and never too little for Snakemake."""
 
 import pytest
-from dailies import estimates, files, sequence
+from dailies import estimates, sequence
+from dailies.catalog import Artifact
 from dailies.config import Settings
+from dailies.entities import StoredFile
 from dailies.sequence import Frame, Sequence
+from dailies.state_records import ModelRecord, RunRecord
 
 SETTINGS = Settings()
 
@@ -21,8 +24,8 @@ def record(tmp_path):
 
     def write(size):
         path = tmp_path / "model.json"
-        stored = [{"path": "best.pth", "size": size, "modified": None}]
-        files.write_json(path, {"artifact": {"uri": "store", "path": "best.pth", "files": stored}})
+        artifact = Artifact("store", "best.pth", (StoredFile("best.pth", size),))
+        ModelRecord(run_id="ab12", artifact=artifact).save(path)
         return path
 
     return write
@@ -38,8 +41,7 @@ def test_a_download_that_may_load_several_files_asks_for_more(record, tmp_path):
     least = estimates.download_memory(place, about), estimates.download_minutes(place, about)
     assert least == (estimates.DOWNLOAD_MEMORY, 11)
 
-    alternative = {"uri": "store", "path": "last.pth", "files": []}
-    files.write_json(about, {"alternatives": [alternative]})
+    RunRecord(run_id="ab12", alternatives=(Artifact("store", "last.pth", ()),)).save(about)
 
     assert estimates.download_memory(place, about) == estimates.DOWNLOAD_MEMORY + estimates.TORCH + 300
     assert estimates.download_minutes(place, about) == 16

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dailies import files
-from dailies.leaderboard import Question, page_metrics, summed_up, tabulate, told
+from dailies.leaderboard import Question, page_metrics, seen_by_models, summed_up, tabulate, told
 from dailies.reference import Reference
-from dailies.sequence import Frame, Sequence, load, save
+from dailies.sequence import Frame, Sequence, save
+from dailies.state_records import Means, RunRecord
 from helpers.json_files import strict_json
 
 COUNT = 40
@@ -270,7 +271,7 @@ def test_the_page_gets_a_value_for_every_frame(board):
 
     psnr, flicker = page_metrics(board.root / "metrics.json")
     assert (psnr.name, psnr.unit, psnr.higher_is_better, psnr.note) == ("PSNR", "dB", True, "")
-    assert psnr.values == {"a": [*([30.0] * 39), None]}
+    assert psnr.values == {"a": (*([30.0] * 39), None)}
     assert (flicker.higher_is_better, flicker.note[:9]) == (False, "Advisory:")
 
 
@@ -286,22 +287,54 @@ def test_everything_written_is_strict_and_the_same_for_the_same_measures(board):
     assert {path: path.read_bytes() for path in board.root.glob("*.[cj]s*")} == before
 
 
-def test_a_model_is_summed_up_over_all_unseen_and_training_frames(board):
+@pytest.fixture
+def summed(board):
+    """Sum up a model of whose run only params are known."""
+
+    def sum_up(*names, measures=None, **about):
+        RunRecord(run_id="a", params={"seen": "0-9"}).save(board.root / "run.json")
+        about |= {"sequence": board.root / "sequence.json", "input_dir": board.root}
+        return summed_up(
+            board.measures[1:] if measures is None else measures, board.root / "run.json", names=names, **about
+        )
+
+    return sum_up
+
+
+def test_a_model_is_summed_up_over_all_unseen_and_training_frames(board, summed):
     values = np.full(COUNT, 30.0)
     values[:10] = 50
-    board.add("a", values, params={"seen": "0-9"}, notes=["n"])
-    shot = load(board.root / "sequence.json")
-    about = files.read_json(board.metadata[0])
+    board.add("a", values, notes=["n"])
 
-    found = summed_up([board.measures[1]], about, shot, names=["seen"], input_dir=board.root)
+    found = summed("seen")
 
-    assert found == {
-        "frames": 40,
-        "training_frames": 10,
-        "error": None,
-        "notes": ["n"],
-        "mean": {"psnr": 35, "flicker": 0},
-        "mean_unseen": {"psnr": 30, "flicker": 0},
-        "mean_training": {"psnr": 50, "flicker": 0},
-    }
-    assert summed_up([board.measures[1]], about, shot, names=[], input_dir=board.root)["mean_training"] is None
+    assert found == Means(
+        frames=40,
+        training_frames=10,
+        notes=("n",),
+        mean={"psnr": 35, "flicker": 0},
+        mean_unseen={"psnr": 30, "flicker": 0},
+        mean_training={"psnr": 50, "flicker": 0},
+    )
+    assert summed().mean_training is None
+
+
+def test_what_is_summed_up_says_how_the_reference_was_paired_and_nothing_without_measures(board, summed):
+    board.add("a", np.full(COUNT, 30.0))
+
+    assert summed(reference=Reference({}, ("paired by name",), "1 is missing")).reference == (
+        "paired by name",
+        "1 is missing",
+    )
+    assert summed(measures=[]) is None
+
+
+def test_models_are_asked_by_their_folders_which_frames_they_were_trained_on(board):
+    board.add("one", None, params={"seen": "2"})
+    board.add("two", None, tags={"also": "0-1"})
+
+    found = seen_by_models(
+        board.metadata, sequence=board.root / "sequence.json", names=["seen", "also"], input_dir=board.root
+    )
+
+    assert found == {"one": {"f_0002.png"}, "two": {"f_0000.png", "f_0001.png"}}

@@ -21,6 +21,7 @@ from dailies.manifest import (
     restore_names,
 )
 from dailies.sequence import Frame, Sequence, save
+from dailies.state_records import Attempt
 
 SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
 FRAMES = tuple(
@@ -367,7 +368,7 @@ def known(tmp_path):
     about = {"frames": "digest", "attempt": 1, "settings": {"tiled": True}, "loading": {"code": None}}
     key = basis(record, "digest", about["settings"], about["loading"])
     for place in (layout.attempt, layout.outcome):
-        files.write_json(place("model", "1"), {"attempt": 1, "basis": key})
+        Attempt(status="success", attempt=1, basis=key).save(place("model", "1"))
     return about
 
 
@@ -396,7 +397,7 @@ def test_a_shard_of_a_model_whose_record_has_changed_is_due(known, tmp_path):
 
 
 def test_a_shard_that_an_older_version_rendered_is_due(known, tmp_path):
-    files.write_json(Layout(tmp_path).attempt("model", "1"), {"attempt": 1})
+    Attempt(status="success", attempt=1).save(Layout(tmp_path).attempt("model", "1"))
     assert is_due(Layout(tmp_path), "model", "1", **known)
 
 

@@ -6,8 +6,9 @@ import pytest
 from dailies import files
 from dailies.layout import Layout
 from dailies.metadata import describe, failures, left_behind, substituted, summarize, table
-from dailies.reference import Reference
 from dailies.sequence import Frame, Sequence, save
+from dailies.signatures import Signature, as_record
+from dailies.state_records import Means
 from helpers.json_files import strict_json
 
 RUN = {
@@ -61,7 +62,7 @@ FAILED["render"] = OUTCOME["render"] | {"frames": 0, "seconds": 0, "fps": None, 
 def described(tmp_path):
     """Describe a model in a folder, and give the path of its metadata.json."""
 
-    def write(name="night", run=None, outcome=None, outcomes=None, sequence=SEQUENCE, **measured):
+    def write(name="night", run=None, outcome=None, outcomes=None, sequence=SEQUENCE, measured=None):
         files.write_json(tmp_path / "run.json", RUN | (run or {}))
         save(sequence, tmp_path / "sequence.json")
         records = {}
@@ -77,7 +78,7 @@ def described(tmp_path):
             manifests=tmp_path / "frames",
             folder=output.parent,
             output=output,
-            **measured,
+            measured=measured,
         )
         return output
 
@@ -104,8 +105,8 @@ def test_metadata_has_the_promised_fields_in_order(described):
         *("render", "artifact", "input", "network", "signature", "measured"),
     ]
     assert list(about["render"]) == [
-        *("status", "error", "attempt", "frames", "seconds", "fps", "device", "precision"),
-        *("tiled", "tile_size", "overlap", "versions"),
+        *("status", "error", "attempt", "frames", "seconds", "fps", "device", "precision", "parity"),
+        *("compile_seconds", "autotuned", "batch", "tiled", "tile_size", "overlap", "versions"),
     ]
     assert about["artifact"] == OUTCOME["artifact"]
     assert about["input"] == {"digest": SEQUENCE.digest, "frames": 1, "skipped": 1}
@@ -122,7 +123,7 @@ def test_what_is_noted_of_the_frames_is_in_the_metadata(described):
         "trust_pickle": False,
         "notes": ["averaged weights (ema) are used"],
     }
-    assert about["signature"] == OUTCOME["model"]["signature"]
+    assert about["signature"] == as_record(Signature(scale=1))
     assert about["not_chosen"] == ["checkpoints/last.pth"]
     assert (about["run_id"], about["run_name"], about["start_time"]) == (
         RUN["run_id"],
@@ -146,7 +147,7 @@ def test_the_checkpoint_tells_what_the_run_does_not(described):
 
 
 def test_a_checkpoint_may_tell_nothing(described):
-    about = strict_json(described(outcome=OUTCOME | {"model": {"epoch": None, "signature": None}}))
+    about = strict_json(described(outcome=OUTCOME | {"model": {"architecture": None, "epoch": None}}))
 
     assert (about["architecture"], about["epoch"], about["train_loss"]) == ("UNet", 2500, 0.5)
     assert about["checkpoint"] is None
@@ -179,17 +180,17 @@ def test_nothing_is_said_to_be_passed_over_where_nothing_was_or_nothing_loads(de
     assert strict_json(failed)["not_chosen"] == ["checkpoints/last.pth"]
 
 
-def test_what_was_measured_is_summed_up_and_the_summary_has_the_unseen_means(described, summary, tmp_path):
-    measures = tmp_path / "measures" / "all.json"
-    files.write_json(measures, {"status": "success", "error": None, "frames": {"a.png": {"psnr": 31.5}}, "notes": []})
+def test_what_was_measured_is_told_and_the_summary_has_the_unseen_means(described, summary):
+    means = Means(frames=1, mean={"psnr": 31.5}, mean_unseen={"psnr": 31.0}, reference=("1 frame paired by name",))
 
-    reference = Reference({}, ("reference: 1 frame paired by name",), None)
-    path = described(measures=[measures], training_frames_from=["lr"], reference=reference)
+    path = described(measured=means)
 
-    measured = strict_json(path)["measured"]
-    assert measured["reference"] == ["reference: 1 frame paired by name"]
-    assert (measured["frames"], measured["mean"], measured["mean_training"]) == (1, {"psnr": 31.5}, None)
-    assert strict_json(summary(path))[0]["measured"] == {"psnr": 31.5}
+    assert strict_json(path)["measured"] == {
+        **{"frames": 1, "training_frames": 0, "error": None, "notes": []},
+        **{"mean": {"psnr": 31.5}, "mean_unseen": {"psnr": 31.0}, "mean_training": None},
+        "reference": ["1 frame paired by name"],
+    }
+    assert strict_json(summary(path))[0]["measured"] == {"psnr": 31.0}
 
 
 @pytest.mark.parametrize(("falling", "names"), [(True, "bcad"), (False, "abcd")])

@@ -16,6 +16,7 @@ from dailies.architectures import ARCHITECTURES
 from dailies.errors import LoadError
 from dailies.factories import Factories
 from dailies.models import Hints, load_model, nested
+from dailies.progress import Progress
 from dailies.signatures import Signature
 from helpers.raising import check
 from helpers.raising import refused as expect_refusal
@@ -184,11 +185,11 @@ def test_no_model_config_means_the_architecture_as_published(load):
     ],
 )
 def test_facts_are_those_that_the_checkpoint_tells(load, told, facts):
-    assert load(without("epoch", "train_loss") | told).facts == facts
+    assert load(without("epoch", "train_loss") | told).facts == Progress(**facts)
 
 
 def test_a_checkpoint_may_tell_no_facts(load):
-    assert load(without("epoch", "train_loss")).facts == {}
+    assert load(without("epoch", "train_loss")).facts == Progress()
 
 
 def test_harmless_things_beside_the_weights_load(load):
@@ -204,7 +205,7 @@ def test_harmless_things_beside_the_weights_load(load):
         "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.99)}]},
     }
 
-    assert load(checkpoint(**beside)).facts["epoch"] == 10
+    assert load(checkpoint(**beside)).facts.epoch == 10
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_what_other_versions_wrote_loads(path, written, read):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert load_model(path).facts["epoch"] == 10
+        assert load_model(path).facts.epoch == 10
 
 
 def test_a_path_from_windows_loads_anywhere(path):
@@ -461,7 +462,7 @@ def test_a_trusted_pickle_runs_and_loads(path, tmp_path, caplog):
     model = load_model(path, trust_code=True)
 
     assert mark.exists()
-    assert model.facts["epoch"] == 10
+    assert model.facts.epoch == 10
     assert caplog.record_tuples == [
         (
             "dailies.checkpoints",
@@ -649,13 +650,10 @@ def test_flattened_params_become_a_configuration(flat, result):
 
 
 def test_hints_are_gathered_from_the_record_and_the_configuration():
-    record = {
-        "architecture": None,
-        "hints": {"model.arch": "unet", "model.width": "8", "dailies.scale": "2"},
-    }
+    said = {"model.arch": "unet", "model.width": "8", "dailies.scale": "2"}
     settings = {"default_architecture": "nafnet", "architecture_from": ["model.arch", "arch"], "signatures": {"a": {}}}
 
-    assert Hints.gather("folder", record, settings) == Hints(
+    assert Hints.gather("folder", settings, architecture=None, said=said) == Hints(
         folder="folder",
         architecture="nafnet",
         config={"arch": "unet", "width": 8},
@@ -666,9 +664,8 @@ def test_hints_are_gathered_from_the_record_and_the_configuration():
 
 def test_without_a_section_for_the_network_all_params_of_the_run_are_what_it_is_built_from():
     settings = {"default_architecture": None, "signatures": {}}
-    record = {"architecture": None, "hints": {}}
 
-    hints = Hints.gather("folder", record, settings, params={"width": "8", "optim.lr": "1e-4"})
+    hints = Hints.gather("folder", settings, architecture=None, said={}, params={"width": "8", "optim.lr": "1e-4"})
 
     assert hints.config == {"width": 8, "optim": {"lr": 0.0001}}
     assert hints.params == {"width": "8", "optim.lr": "1e-4"}

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from dailies import files, frames, page, sequence
 from dailies.layout import Layout
-from dailies.page import FrameMetric, run_link, script
+from dailies.page import run_link, script
 from dailies.shelves import gather
 from dailies.shelves import picture as shown
+from dailies.state_records import FrameMetric, Metadata
+from dailies.typed import from_json
 from helpers.frame_files import written
 from helpers.images import flat, read_frame, write_frame, write_video
 from helpers.shows import HOSTILE, RENDER, RUN, Show, add_means, received
@@ -562,7 +564,9 @@ def test_what_the_checkpoint_says_otherwise_is_labelled_and_what_was_passed_over
     about |= {"artifact": artifact, "checkpoint": checkpoint}
 
     def facts(**changes):
-        return page._described(tmp_path, about | changes, output=tmp_path / "index.html", tracking_uri=None)["facts"]
+        return page._described(
+            tmp_path, from_json(Metadata, about | changes), layout=Layout(tmp_path), tracking_uri=None
+        ).facts
 
     assert (facts()["epoch"], facts()["checkpoint_epoch"]) == (20, 18)
     assert not {"checkpoint_train_loss", "checkpoint_val_loss", "file", "passed_over"} & facts().keys()

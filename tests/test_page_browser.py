@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dailies import reel
-from dailies.files import read_json
-from dailies.page import FrameMetric, list_extras
+from dailies.page import list_extras
+from dailies.state_records import FrameMetric
 from helpers.images import flat
 from helpers.requires import lacking
 from helpers.shows import BARS, HOSTILE, Show, add_means, bars
@@ -1322,7 +1322,7 @@ def test_the_video_plays_in_the_browser_in_its_own_colours(browser, driver, tmp_
     show.build()
     video = show.page.with_name("side_by_side.mp4")
     reel.build(
-        [(folder, read_json(folder / "metadata.json")) for folder in show.models],
+        show.rendered(),
         sequence=show.state / "sequence.json",
         input_dir=show.input,
         output=video,

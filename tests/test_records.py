@@ -4,10 +4,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from dailies import files
 from dailies.config import Settings
 from dailies.discovery import discover
 from dailies.records import ABOUT_ASSUMED, counts, table
+from dailies.state_records import Outcome, PassedOver, RenderedArtifact
 from helpers.stores import BEST, snapshot
 
 
@@ -135,7 +135,7 @@ def test_alternatives_matter_for_rendering_only_where_the_first_file_held_no_net
     scene.look()
     before = snapshot(scene.state / "models")
     attempt = scene.state / "attempts" / "a" / "all.json"
-    files.write_json(attempt, {"artifact": {"path": BEST}})
+    Outcome(status="success", artifact=RenderedArtifact(path=BEST)).save(attempt)
     shelf.log(run_id, "other.pth")
 
     scene.look()
@@ -143,7 +143,8 @@ def test_alternatives_matter_for_rendering_only_where_the_first_file_held_no_net
     assert snapshot(scene.state / "models") == before
     assert [each["path"] for each in scene.run("a")["alternatives"]] == ["other.pth", "epoch_1.pth"]
 
-    files.write_json(attempt, {"artifact": {"path": "epoch_1.pth", "tried": [{"path": BEST, "reason": "damaged"}]}})
+    artifact = RenderedArtifact(path="epoch_1.pth", tried=(PassedOver(path=BEST, reason="damaged"),))
+    Outcome(status="success", artifact=artifact).save(attempt)
     scene.look()
 
     assert scene.model("a")["alternatives"] == scene.run("a")["alternatives"]

@@ -10,7 +10,6 @@ import av
 import numpy as np
 import pytest
 from dailies import captions, reel, video
-from dailies.files import read_json
 from dailies.reel import CAPTION, LARGEST, NoEncoder, layout
 from helpers import REPOSITORY
 from helpers.images import flat
@@ -31,7 +30,7 @@ def build(show: Show, **changes) -> Path:
         "fps": None,
         "threads": 2,
     }
-    reel.build([(folder, read_json(folder / "metadata.json")) for folder in show.models], **(usual | changes))
+    reel.build(show.rendered(), **(usual | changes))
     return show.page.with_name("reel.mp4")
 
 

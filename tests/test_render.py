@@ -15,6 +15,7 @@ import pytest
 import torch
 from dailies import files, frames, models, pipeline, sequence
 from dailies.architectures import ARCHITECTURES
+from dailies.catalog import Artifact
 from dailies.errors import RenderError
 from dailies.layout import Layout
 from dailies.models import load_model
@@ -22,6 +23,8 @@ from dailies.network import probe_size
 from dailies.pipeline import read
 from dailies.render import Job, _manifest, render
 from dailies.signatures import Signature, as_record
+from dailies.state_records import LoadedModel, ModelRecord, Receipt, RunRecord
+from dailies.typed import from_json
 from helpers import REPOSITORY
 from helpers.frame_files import written
 from helpers.images import read_frame, write_frame, write_video
@@ -99,8 +102,9 @@ class Site:
         self.record()
 
     def record(self, architecture="unet", **hints):
-        about = {"run_id": "ab12", "experiment_id": "7", "architecture": architecture, "hints": hints}
-        files.write_json(self.job.record, about)
+        artifact = Artifact("store", "best.pth", ())
+        about = ModelRecord(run_id="ab12", experiment_id="7", architecture=architecture, artifact=artifact, hints=hints)
+        about.save(self.job.record)
 
     def read_sequence(self, **options):
         found = sequence.scan(self.shot, on_bad_frame="error", cache=self.layout.scan, **options)
@@ -862,8 +866,8 @@ def test_shards_that_move_forget_records_of_what_they_were(site, network, sharde
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 64 KiB, mounted where the rendered frames go."""
-    place = tmp_path / "out"
-    place.mkdir()
+    place = tmp_path / "out" / "model"
+    place.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "dailies-test", str(place)]
     if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a disk is not allowed here")
@@ -1108,7 +1112,7 @@ def test_a_loader_that_declares_params_gets_those_of_the_run(site, loaders):
     error = "model_loader test_render_loaders:with_params returned None for best.pth; it must return a torch.nn.Module"
     assert site.render(loading=loading)["error"] == error
 
-    files.write_json(site.layout.run("model"), {"params": {"gain": "1"}})
+    RunRecord(run_id="ab12", params={"gain": "1"}).save(site.layout.run("model"))
 
     assert site.render(loading=loading)["status"] == "success"
 
@@ -1218,7 +1222,8 @@ def keys(site, outcome, **changes):
     """Give the key that the frames of a render have whose input and artifact are of known digests."""
     shot = sequence.load(site.layout.sequence)
     shot = replace(shot, frames=tuple(replace(frame, sha256="0" * 64) for frame in shot.frames))
-    manifest = _manifest(replace(site.job, **changes), {"sha256": "1" * 64}, shot, outcome["model"], forced=False)
+    receipt, model = Receipt(status="success", sha256="1" * 64), from_json(LoadedModel, outcome["model"])
+    manifest = _manifest(replace(site.job, **changes), receipt, shot, model, forced=False)
     (key,) = set(manifest._keys.values())
     return key
 

@@ -203,7 +203,7 @@ def test_a_record_holds_later_fields_only_where_they_say_something():
         "half",
     ]
     record = as_record(said(output="1", extra_channels=[0.5]))
-    assert (record["output"], record["extra_channels"], record["channels"]) == ("1", (0.5,), 4)
+    assert (record["output"], record["extra_channels"], record["channels"]) == ("1", [0.5], 4)
 
 
 def test_the_built_in_architectures_are_those_whose_range_is_known():

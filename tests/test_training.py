@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from dailies import files
-from dailies.sequence import Frame, Sequence, save
-from dailies.training import frames_seen, listed, seen_by_models
+from dailies.sequence import Frame
+from dailies.state_records import Dataset, RunRecord
+from dailies.training import frames_seen, listed
 
 FRAMES = [Frame(f"f_{n:04d}.jpg", f"f_{n:04d}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(10, 20)]
 
@@ -15,8 +15,8 @@ def numbers(found) -> list[int]:
 
 
 def seen(tmp_path: Path = Path("/nowhere"), **about) -> list[int]:
-    about = {"params": {}, "tags": {}, "datasets": []} | about
-    return numbers(frames_seen(about, FRAMES, names=["a", "b"], input_dir=tmp_path))
+    run = RunRecord(run_id="r", **about)
+    return numbers(frames_seen(run, FRAMES, names=["a", "b"], input_dir=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_tags_and_params_count_together_and_others_do_not():
     assert seen(tags={"a": "10", "c": "19"}, params={"a": "11", "b": "12:14"}) == [10, 11, 12, 13]
 
 
-def dataset(name: str, source: str = "", context: str = "training") -> dict[str, str]:
-    return {"name": name, "source": source, "context": context}
+def dataset(name: str, source: str = "", context: str = "training") -> Dataset:
+    return Dataset(name=name, source=source, context=context)
 
 
 def test_a_dataset_names_frames_by_its_name_or_its_source():
@@ -86,24 +86,3 @@ def test_a_dataset_of_the_input_folder_names_all_frames(tmp_path):
 )
 def test_only_datasets_that_were_trained_on_count(context, counts):
     assert seen(datasets=[dataset("f_0011", context=context)]) == ([11] if counts else [])
-
-
-def test_a_record_from_before_datasets_were_kept_has_none():
-    about = {"params": {"a": "10"}, "tags": {}}
-
-    assert numbers(frames_seen(about, FRAMES, names=["a"], input_dir=Path("x"))) == [10]
-
-
-def test_models_are_asked_by_their_folders(tmp_path):
-    files.write_json(tmp_path / "one" / "metadata.json", {"params": {"a": "12"}, "tags": {}, "datasets": []})
-    files.write_json(tmp_path / "two" / "metadata.json", {"params": {}, "tags": {"b": "10-11"}, "datasets": []})
-    save(Sequence(tuple(FRAMES)), tmp_path / "sequence.json")
-
-    found = seen_by_models(
-        [tmp_path / name / "metadata.json" for name in ("one", "two")],
-        sequence=tmp_path / "sequence.json",
-        names=["a", "b"],
-        input_dir=tmp_path,
-    )
-
-    assert {model: numbers(names) for model, names in found.items()} == {"one": [12], "two": [10, 11]}

@@ -2,21 +2,24 @@ import importlib.util
 import json
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from dailies import trial
+from dailies.catalog import Artifact
+from dailies.state_records import ModelRecord
 from dailies.trial import Verdict, is_trusted, tried
 from helpers.weights import LOADING, grey_checkpoint
 
-RECORD = {"run_id": "ab12", "experiment_id": "7", "architecture": None, "hints": {}}
+RECORD = ModelRecord(run_id="ab12", experiment_id="7", artifact=Artifact("", "", ()))
 
 
 def verdict(path, *, record=None, trusted=False, **loading):
     return tried(
         path,
         model="model",
-        record=RECORD | (record or {}),
+        record=replace(RECORD, **(record or {})),
         loading=LOADING | loading,
         trusted=trusted,
     )

@@ -5,17 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from dailies import files
 from dailies.measures import measured
+from dailies.state_records import Measures
 from dailies.subjects import Measurement, read_frame, record
 
 
 def baseline(job: Measurement) -> None:
     """Measure the source itself, as if it were a model's answer, and find its motion from frame to frame."""
 
-    def work() -> dict[str, Any]:
+    def work() -> Measures:
         if "flicker" in job.metrics:
             _find_motion(job)
         return measured(job, job.source)

@@ -5,12 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from dailies import files, roles
 from dailies.entities import LoggedModel, Run, StoredFile
-from dailies.text import clean, redacted
+from dailies.text import clean
 
 T = TypeVar("T")
 
@@ -76,11 +76,6 @@ class Artifact:
     """The weights' path below ``uri``, or the folder of an MLflow model ("" is the location itself)."""
     files: tuple[StoredFile, ...]
     """Every file that belongs to it, with paths below ``uri``; none as long as a logged model was not listed."""
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Artifact":
-        """Read what ``dataclasses.asdict`` wrote."""
-        return cls(value["uri"], value["path"], tuple(StoredFile(**file) for file in value["files"]))
 
     @property
     def size(self) -> int | None:
@@ -294,23 +289,6 @@ def alternatives(chosen: Artifact, following: Iterable[Artifact]) -> tuple[Artif
 
 def _family(artifact: Artifact) -> str:
     return roles.family(artifact.path) if artifact.path else ""
-
-
-def recorded(record: Path, about: Path) -> list[Artifact]:
-    """Read a model's artifacts in the order in which they are tried, from its two discovery records.
-
-    ``record`` is the one that rendering depends on. While alternatives do not matter for that, they are in the other.
-    """
-    first = files.read_json(record)
-    others = (files.read_json(about) if about.is_file() else {}).get("alternatives", ())
-    return [Artifact.from_json(value) for value in (first["artifact"], *(first.get("alternatives") or others))]
-
-
-def rendered(record: Path, about: Path, told: Mapping[str, Any]) -> Artifact:
-    """Return that artifact of two discovery records which a model's ``metadata.json`` says was rendered."""
-    found = recorded(record, about)
-    place = (told.get("uri"), told.get("path"))
-    return next((each for each in found if (redacted(each.uri), each.path) == place), found[0])
 
 
 def named(

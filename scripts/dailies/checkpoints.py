@@ -21,7 +21,7 @@ from dailies import inert
 from dailies.catalog import INDEX, PART, number, whole, word
 from dailies.errors import LoadError, UnknownKind
 from dailies.inert import Inert
-from dailies.progress import finished_epochs
+from dailies.progress import Progress, finished_epochs
 from dailies.text import clean, few, reason
 from dailies.weights import Group, groups, preference
 
@@ -120,8 +120,8 @@ class Checkpoint:
     config_from: str = ""
     """Where ``config`` comes from: a key of the file, or in words."""
     architecture: str | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """Epoch and losses; only those that it tells."""
+    facts: Progress = field(default_factory=Progress)
+    """Epoch and losses, as far as it tells them."""
     said: Mapping[str, Any] = field(default_factory=dict)
     """What it says of its signature, under ``dailies``."""
     notes: tuple[str, ...] = ()
@@ -274,13 +274,13 @@ def _refuse_hollow(held: Iterable[Group], file: str) -> None:
             )
 
 
-def _facts(outer: Mapping[str, Any]) -> dict[str, Any]:
-    told = {
-        "epoch": finished if (finished := finished_epochs(outer)) is not None else _told(whole, outer.get("epoch")),
-        "train_loss": _told(number, outer.get("train_loss")),
-        "val_loss": _told(number, outer.get("val_loss")),
-    }
-    return {key: value for key, value in told.items() if value is not None}
+def _facts(outer: Mapping[str, Any]) -> Progress:
+    finished = finished_epochs(outer)
+    return Progress(
+        epoch=_told(whole, outer.get("epoch")) if finished is None else finished,
+        train_loss=_told(number, outer.get("train_loss")),
+        val_loss=_told(number, outer.get("val_loss")),
+    )
 
 
 def _told(read: Callable[[Any], Any], value: Any) -> Any:

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -14,7 +13,7 @@ from dailies.errors import DailiesError
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
 from dailies.sequence import normal_form
-from dailies.shelves import Shelf, fitted, gather, labels, picture
+from dailies.shelves import RenderedModel, Shelf, fitted, gather, labels, picture
 from dailies.text import counted
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ class UnknownFrame(DailiesError):
 
 
 def build(
-    models: Sequence[tuple[Path, Mapping[str, Any]]],
+    models: Sequence[RenderedModel],
     *,
     sequence: Path,
     input_dir: Path,
@@ -47,7 +46,7 @@ def build(
 ) -> None:
     """Write the contact sheet of all ``models`` that were rendered, as an 8-bit PNG.
 
-    ``models`` are as ``shelves.gather`` takes them. ``chosen`` names the frames to show; without it, the first, the
+    ``chosen`` names the frames to show; without it, the first, the
     middle and the last are. A frame that is missing or cannot be read is said to be. Raises UnknownFrame.
     """
     shot = load_sequence(sequence)

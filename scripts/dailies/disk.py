@@ -1,15 +1,16 @@
 """Disk: whether the frames that are still to be rendered have room, told before any of them is."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dailies import estimates, files, manifest
+from dailies import estimates, manifest
 from dailies.errors import DiskError
 from dailies.layout import SOURCE, Layout
 from dailies.sequence import Frame, Sequence
+from dailies.state_records import Outcome
 from dailies.text import counted, in_bytes
 
 if TYPE_CHECKING:
@@ -99,6 +100,5 @@ def _bits(frame: Frame, output_format: str) -> int:
 
 def _scale(attempts: Path) -> int:
     """Give a model's output pixels per input pixel, along a side, as it was found when it was last loaded; else 1."""
-    records: Iterable[Mapping[str, Any]] = (files.read_json(path) for path in attempts.glob("*.json"))
-    signatures = (record["model"].get("signature") or {} for record in records)
-    return max((signature.get("scale") or 1 for signature in signatures), default=1)
+    models = (Outcome.load(path).model for path in attempts.glob("*.json"))
+    return max((model.signature.scale or 1 for model in models if model), default=1)

@@ -8,15 +8,28 @@ import shutil
 import time
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from dailies import files, trial
-from dailies.catalog import INDEX, WEIGHTS, Artifact, recorded
+from dailies.catalog import INDEX, WEIGHTS, Artifact
 from dailies.entities import StoredFile
 from dailies.errors import AccessRefused, ArtifactDamaged, ArtifactGone, DailiesError, DownloadError
 from dailies.layout import Layout, Weights
 from dailies.manifest import is_due
+from dailies.state_records import (
+    SUCCESS,
+    DiscoveryIndex,
+    ModelRecord,
+    Outcome,
+    PassedOver,
+    Receipt,
+    RunRecord,
+    candidates,
+    is_same_artifact,
+    loading_digest,
+)
 from dailies.store import TrackingStore, open_store
 from dailies.text import clean, counted, few, redacted
 
@@ -41,12 +54,25 @@ PATIENCE, LOOK = 300, 1
 """Seconds without a sign of life from any render until a download no longer waits for one, and between two looks."""
 
 
-def receive(store: TrackingStore, artifact: Artifact, weights: Weights) -> dict[str, Any]:
-    """Fetch an artifact into ``weights.whole`` and give its sha256, size and files.
+@dataclass(frozen=True)
+class Received:
+    """An artifact that arrived."""
+
+    sha256: str
+    """Digest of the weights."""
+    size: int
+    """Bytes of all files."""
+    files: tuple[str, ...]
+    config_sha256: str | None
+    """Digest of the ``config.json`` beside the weights."""
+
+
+def receive(store: TrackingStore, artifact: Artifact, weights: Weights) -> Received:
+    """Fetch an artifact into ``weights.whole``.
 
     The files appear all together, after their sizes and checksums were verified, with those that an index or an ONNX
-    file among them names. The sha256 is that of the weights; a ``config.json`` beside them has its own.
-    Raises StoreError, DownloadError or OSError, and leaves no file, when one of them cannot be fetched whole.
+    file among them names. Raises StoreError, DownloadError or OSError, and leaves no file, when one of them cannot be
+    fetched whole.
     """
     draft, whole = weights.draft, weights.whole
     draft.mkdir(parents=True, exist_ok=True)
@@ -69,15 +95,14 @@ def receive(store: TrackingStore, artifact: Artifact, weights: Weights) -> dict[
         raise
     draft.replace(whole)
     paths = [file.path for file in stored]
-    weights = [path for path in paths if path != artifact.config]
-    return {
-        "sha256": files.sha256_of(whole / weights[0])
-        if weights == [artifact.path]
-        else files.sha256_of_files(whole, weights),
-        "size": sum((whole / path).stat().st_size for path in paths),
-        "files": paths,
-        **({"config_sha256": files.sha256_of(whole / artifact.config)} if artifact.config in paths else {}),
-    }
+    own = [path for path in paths if path != artifact.config]
+    is_one = own == [artifact.path]
+    return Received(
+        sha256=files.sha256_of(whole / own[0]) if is_one else files.sha256_of_files(whole, own),
+        size=sum((whole / path).stat().st_size for path in paths),
+        files=tuple(paths),
+        config_sha256=files.sha256_of(whole / artifact.config) if artifact.config in paths else None,
+    )
 
 
 def _wanted(store: TrackingStore, artifact: Artifact, listed: Sequence[StoredFile]) -> list[StoredFile]:
@@ -231,21 +256,21 @@ def download(
 ) -> None:
     """Fetch the artifact that a model's discovery record names, with a receipt.
 
-    The receipt has status, error, uri and path, and after success what ``receive`` gives. A failure that a user can
-    act on concerns this model alone: its status is ``download_failed``. Where the ``shards`` are given, each with its
-    frames' digest and its attempt, and none is due, nothing is fetched: the receipt is that of the last render.
+    A failure that a user can act on concerns this model alone: the receipt's status is ``download_failed``. Where the
+    ``shards`` are given, each with its frames' digest and its attempt, and none is due, nothing is fetched: the receipt
+    is that of the last render.
     """
     if shards and not any(
         is_due(layout, model, name, **standing, settings=settings or {}, loading=loading or {})
         for name, standing in shards.items()
     ):
-        last = files.read_json(layout.attempt(model, next(iter(shards))))
-        files.write_json(layout.receipt(model), {"status": last["status"], "error": last["error"], **last["artifact"]})
+        last = Outcome.load(layout.attempt(model, next(iter(shards))))
+        replace(last.artifact.receipt, status=last.status, error=last.error).save(layout.receipt(model))
         log.info("nothing to render, nothing is fetched")
         return
     _take_place(layout, model, config.models_on_disk)
-    candidates = _Candidates(config, layout=layout, model=model, loading=loading or {})
-    files.write_json(layout.receipt(model), candidates.first_that_loads())
+    tries = _Candidates(config, layout=layout, model=model, loading=loading or {})
+    tries.first_that_loads().save(layout.receipt(model))
 
 
 class _Candidates:
@@ -258,52 +283,53 @@ class _Candidates:
         self._config = config
         self._layout = layout
         self._model = model
-        self._record = files.read_json(layout.record(model))
+        self._record = ModelRecord.load(layout.record(model))
         self._weights = layout.weights(model)
         self._loading = loading
-        self._artifacts = recorded(layout.record(model), layout.run(model))
+        self._artifacts = candidates(self._record, RunRecord.load_if_there(layout.run(model)))
 
-    def first_that_loads(self) -> dict[str, Any]:
+    def first_that_loads(self) -> Receipt:
         """Return the receipt of the first artifact that holds a network, or of the very first where none does.
 
         Its ``tried`` names the other artifacts that were tried, if any, and why each of them holds no network. Their
         files are deleted.
         """
-        receipts: list[dict[str, Any]] = []
-        tried: list[dict[str, str]] = []
+        receipts: list[Receipt] = []
+        tried: list[PassedOver] = []
         for artifact in self._artifacts:
             receipt, reason = self._tried(artifact)
             if reason is None:
                 shutil.rmtree(self._weights.first, ignore_errors=True)
-                return _with_tried(receipt, tried)
+                return replace(receipt, tried=tuple(tried))
             log.warning("%s is passed over: %s", clean(artifact.label)[:LONGEST_PATH], reason)
             receipts.append(receipt)
-            tried.append({"path": clean(artifact.label)[:LONGEST_PATH], "reason": reason})
+            tried.append(PassedOver(path=clean(artifact.label)[:LONGEST_PATH], reason=reason))
             self._put_aside(is_first=len(receipts) == 1)
         log.error("none of %s holds a network that can be built", counted(len(tried), "file"))
         first = self._weights.first
         if first.is_dir():
             first.replace(self._weights.whole)
         shutil.rmtree(self._weights.draft, ignore_errors=True)
-        return _with_tried(receipts[0], tried[1:])
+        return replace(receipts[0], tried=tuple(tried[1:]))
 
-    def _tried(self, artifact: Artifact) -> tuple[dict[str, Any], str | None]:
+    def _tried(self, artifact: Artifact) -> tuple[Receipt, str | None]:
         """Fetch an artifact; return its receipt, and why another one is to be tried, if so."""
         origin = {"uri": redacted(artifact.uri), "path": artifact.path}
         try:
             received = receive(open_store(self._config, self._layout.upgraded), artifact, self._weights)
         except (DailiesError, OSError) as error:
             reason = files.reason(error, self._weights.folder) if isinstance(error, OSError) else str(error)
-            receipt = {"status": "download_failed", "error": redacted(clean(reason))[:LONGEST_ERROR], **origin}
-            log.error("%s", receipt["error"])
+            reason = redacted(clean(reason))[:LONGEST_ERROR]
+            log.error("%s", reason)
             for folder in (self._weights.draft, self._weights.whole):
                 shutil.rmtree(folder, ignore_errors=True)
             is_own = isinstance(error, ArtifactDamaged) or (
                 isinstance(error, ArtifactGone) and artifact is not self._artifacts[0]
             )
-            return receipt, receipt["error"] if is_own and len(self._artifacts) > 1 else None
-        log.info("%s: %d bytes", clean(artifact.label)[:LONGEST_PATH], received["size"])
-        receipt = {"status": "success", "error": None, **origin, **received}
+            failed = Receipt(status="download_failed", error=reason, **origin)
+            return failed, reason if is_own and len(self._artifacts) > 1 else None
+        log.info("%s: %d bytes", clean(artifact.label)[:LONGEST_PATH], received.size)
+        receipt = Receipt(status=SUCCESS, **origin, **vars(received))
         if len(self._artifacts) == 1 or self._is_known(receipt):
             return receipt, None
         verdict = trial.tried(
@@ -322,13 +348,12 @@ class _Candidates:
             )
         return receipt, verdict.reason
 
-    def _is_known(self, receipt: Mapping[str, Any]) -> bool:
+    def _is_known(self, receipt: Receipt) -> bool:
         """Tell whether an earlier render loaded these very files with the same settings."""
         loading = loading_digest(self._record, self._loading)
-        attempts = map(files.read_json, self._layout.attempts(self._model).glob("*.json"))
+        attempts = map(Outcome.load, self._layout.attempts(self._model).glob("*.json"))
         return any(
-            last["model"] and last["loading"] == loading and is_same_artifact(last["artifact"], receipt)
-            for last in attempts
+            last.model and last.loading == loading and is_same_artifact(last.artifact, receipt) for last in attempts
         )
 
     def _put_aside(self, *, is_first: bool) -> None:
@@ -340,20 +365,6 @@ class _Candidates:
         shutil.rmtree(whole, ignore_errors=True)
 
 
-def _with_tried(receipt: dict[str, Any], tried: list[dict[str, str]]) -> dict[str, Any]:
-    return receipt | ({"tried": tried} if tried else {})
-
-
-def is_same_artifact(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Tell whether two receipts are of the same bytes."""
-    return all(one.get(key) == other.get(key) for key in ("sha256", "config_sha256"))
-
-
-def loading_digest(record: Mapping[str, Any], loading: Mapping[str, Any]) -> str:
-    """Return the digest of all but the files that decides which network an artifact becomes."""
-    return files.digest([record.get("architecture"), record.get("hints"), loading])
-
-
 def _take_place(layout: Layout, model: str, most: int) -> None:
     """Make the folder of a model's download, as one of at most ``most`` models whose files are on the disk.
 
@@ -362,7 +373,7 @@ def _take_place(layout: Layout, model: str, most: int) -> None:
     """
     weights = layout.weights(model)
     shutil.rmtree(weights.folder, ignore_errors=True)
-    selected = files.read_json(layout.index)["models"]
+    selected = DiscoveryIndex.load(layout.index).models
     quiet, last = 0.0, None
     while True:
         weights.draft.mkdir(parents=True)

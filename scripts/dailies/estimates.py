@@ -5,10 +5,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dailies import files
-from dailies.catalog import Artifact, recorded
+from dailies.catalog import Artifact
 from dailies.metrics import LPIPS
 from dailies.sequence import Sequence, load
+from dailies.state_records import ModelRecord, RunRecord, candidates
 
 if TYPE_CHECKING:
     from dailies.config import Settings
@@ -68,7 +68,7 @@ START = 10
 
 def artifact_size(record: str | Path) -> float:
     """Give the bytes of the artifact that a model's discovery record names."""
-    size = Artifact.from_json(files.read_json(Path(record))["artifact"]).size
+    size = ModelRecord.load(Path(record)).artifact.size
     return MODEL_BYTES if size is None else size
 
 
@@ -91,7 +91,7 @@ def render_minutes(record: str | Path, shard: Sequence) -> int:
 
 def download_memory(record: str | Path, about: Path) -> int:
     """Give the MB of a download; where the records name alternatives, files are loaded to see which is a network."""
-    sizes = [MODEL_BYTES if each.size is None else each.size for each in recorded(Path(record), about)]
+    sizes = [MODEL_BYTES if each.size is None else each.size for each in _candidates(record, about)]
     return DOWNLOAD_MEMORY + (math.ceil(TORCH + COPIES * sizes[0] / 1e6) if len(sizes) > 1 else 0)
 
 
@@ -100,8 +100,12 @@ def download_minutes(record: str | Path, about: Path) -> int:
 
     Where the records name alternatives a second file may be fetched, and each is loaded.
     """
-    several = len(recorded(Path(record), about)) > 1
+    several = len(_candidates(record, about)) > 1
     return math.ceil(START + artifact_size(record) / BANDWIDTH / 60 * (2 if several else 1) + (TRIAL if several else 0))
+
+
+def _candidates(record: str | Path, about: Path) -> list[Artifact]:
+    return candidates(ModelRecord.load(Path(record)), RunRecord.load_if_there(about))
 
 
 def measure_memory(shard: Sequence, metrics: Collection[str]) -> int:

@@ -6,18 +6,20 @@ The model's own run is never opened again. Evaluations are in an experiment of t
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dailies
 from dailies import files, manifest
-from dailies.catalog import rendered
 from dailies.entities import EVALUATION
 from dailies.errors import StoreError
 from dailies.layout import Layout, model_of
 from dailies.ledger import Ledger, open_ledger
 from dailies.sequence import load as load_sequence
+from dailies.state_records import SUCCESS, Evaluation, Means, Metadata, ModelRecord, RunRecord, rendered
 from dailies.text import clean
+from dailies.typed import save_all
 
 if TYPE_CHECKING:
     from dailies.config import Settings
@@ -37,32 +39,32 @@ LONGEST_DIGEST = 36
 """Characters that MLflow keeps of a dataset's digest."""
 
 
-def measured(about: Mapping[str, Any]) -> dict[str, float]:
+def measured(about: Metadata) -> dict[str, float]:
     """Give the means of what was measured of a model, as its ``metadata.json`` tells them.
 
     Those over frames that it was not trained on are named ``…_unseen``, where there are any of both kinds.
     """
-    told = about.get("measured") or {}
-    unseen = (told.get("mean_unseen") or {}) if told.get("training_frames") else {}
-    values = {**(told.get("mean") or {}), **{f"{name}_unseen": value for name, value in unseen.items()}}
+    told = about.measured or Means()
+    unseen = told.mean_unseen if told.training_frames else {}
+    values = {**told.mean, **{f"{name}_unseen": value for name, value in unseen.items()}}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def grounds(model: str, about: Mapping[str, Any]) -> dict[str, str]:
+def grounds(model: str, about: Metadata) -> dict[str, str]:
     """Give what is tagged of a model: which it is, and what was measured of it."""
     return {
         "dailies.version": dailies.__version__,
         "dailies.model": model,
-        "dailies.artifact_sha256": about["artifact"]["sha256"],
+        "dailies.artifact_sha256": about.artifact.sha256,
         **{f"dailies.metrics.{name}": repr(value) for name, value in measured(about).items()},
     }
 
 
-def frames_judged(model: str, about: Mapping[str, Any], layout: Layout) -> dict[str, str] | None:
+def frames_judged(model: str, about: Metadata, layout: Layout) -> dict[str, str] | None:
     """Give digests of the sequence and of the frames rendered from it; None when they are not all in place."""
     sequence = load_sequence(layout.sequence)
     entries = manifest.in_place(layout.manifests(model), layout.frames(model), sequence.outputs)
-    if about["input"]["digest"] != sequence.digest or sequence.outputs != entries.keys():
+    if about.input.digest != sequence.digest or sequence.outputs != entries.keys():
         return None
     return {
         "dailies.sequence_digest": sequence.digest,
@@ -88,23 +90,33 @@ def write_back(settings: "Settings", metadata: Sequence[Path], *, layout: Layout
     books: dict[str, _Book] = {}
     records = []
     for path in metadata:
-        model, about = model_of(path), files.read_json(path)
-        artifact = rendered(layout.record(model), layout.run(model), about["artifact"])
-        found = files.read_json(layout.record(model)) | {"artifact": {"uri": artifact.uri}}
-        status = about["render"]["status"]
-        frames = frames_judged(model, about, layout) if status == "success" else None
-        record = {"model": model, "run_id": found["run_id"], "evaluation": None, "reason": None}
+        model, about = model_of(path), Metadata.load(path)
+        record, run = ModelRecord.load(layout.record(model)), RunRecord.load_if_there(layout.run(model))
+        status = about.render.status
+        frames = frames_judged(model, about, layout) if status == SUCCESS else None
         if frames is None:
-            record["reason"] = "its frames are not all in place" if status == "success" else status
+            reason = "its frames are not all in place" if status == SUCCESS else status
+            records.append(Evaluation(model=model, run_id=record.run_id, reason=reason))
         else:
-            experiment = found["experiment_id"]
+            experiment = record.experiment_id
             if experiment not in books:
                 books[experiment] = _Book(ledger, experiment)
+            judged = _Judged(record.run_id, rendered(record, run, about.artifact).uri, about)
             tags = grounds(model, about) | frames
-            record["evaluation"] = books[experiment].enter(found, about, tags, shot=settings.input_dir.name)
-        records.append(record)
-    files.write_json(layout.evaluations, records)
-    log.info("%d evaluations are in MLflow", sum(record["evaluation"] is not None for record in records))
+            written = books[experiment].enter(judged, tags, shot=settings.input_dir.name)
+            records.append(Evaluation(model=model, run_id=record.run_id, evaluation=written))
+    save_all(records, layout.evaluations)
+    log.info("%d evaluations are in MLflow", sum(record.evaluation is not None for record in records))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A model that was rendered."""
+
+    run_id: str
+    uri: str
+    """The artifact location of what was rendered."""
+    about: Metadata
 
 
 class _Book:
@@ -135,35 +147,39 @@ class _Book:
         place = f"{location.rstrip('/')}{BESIDE}" if self._ledger.is_local else None
         return self._ledger.ask(lambda client: client.create_experiment(name, artifact_location=place))
 
-    def enter(self, found: Mapping[str, Any], about: Mapping[str, Any], tags: Mapping[str, str], *, shot: str) -> str:
+    def enter(self, judged: _Judged, tags: Mapping[str, str], *, shot: str) -> str:
         """Write the evaluation of a model, unless it is there; give its run's id.
 
         One that an interruption left unfinished is finished. How long a render took is no part of what tells one
         evaluation from another.
         """
         told = {name: value for name, value in tags.items() if name not in {"dailies.version", "dailies.model"}}
-        key = files.digest([found["run_id"], told])
+        key = files.digest([judged.run_id, told])
         known = self._written.get(key)
         if known and known.status == "FINISHED":
             log.info("%s: written before, as run %s", tags["dailies.model"], known.run_id)
             return known.run_id
-        run_id = known.run_id if known else self._begin(key, found, about, tags)
-        self._fill(run_id, found, about, digest=tags["dailies.sequence_digest"][:LONGEST_DIGEST], shot=shot)
+        run_id = known.run_id if known else self._begin(key, judged, tags)
+        self._fill(run_id, judged, digest=tags["dailies.sequence_digest"][:LONGEST_DIGEST], shot=shot)
         self._ledger.ask(lambda client: client.set_terminated(run_id))
         log.info("%s: written as run %s", tags["dailies.model"], run_id)
         return run_id
 
-    def _begin(self, key: str, found: Mapping[str, Any], about: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        own = {EVALUATION: key, "dailies.source_run_id": found["run_id"], "dailies.source_run_name": about["run_name"]}
+    def _begin(self, key: str, judged: _Judged, tags: Mapping[str, str]) -> str:
+        own = {
+            EVALUATION: key,
+            "dailies.source_run_id": judged.run_id,
+            "dailies.source_run_name": judged.about.run_name,
+        }
         run = self._ledger.ask(
             lambda client: client.create_run(self._experiment, tags=own | tags, run_name=tags["dailies.model"])
         )
         return run.info.run_id
 
-    def _fill(self, run_id: str, found: Mapping[str, Any], about: Mapping[str, Any], *, digest: str, shot: str) -> None:
+    def _fill(self, run_id: str, judged: _Judged, *, digest: str, shot: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, LoggedModelInput
 
-        model_id = logged_model(self._ledger, self._models_of, found["run_id"], found["artifact"]["uri"])
+        model_id = logged_model(self._ledger, self._models_of, judged.run_id, judged.uri)
         dataset = Dataset(
             name=shot, digest=digest, source_type="local", source=files.dump_json({"shot": shot}).decode()
         )
@@ -172,16 +188,18 @@ class _Book:
             lambda client: client.log_inputs(run_id, datasets=[DatasetInput(dataset, [])], models=models or None)
         )
         names_model = model_id if self._ledger.tells_metrics_of_models(self._experiment) else None
-        metrics = list(_metrics(about, run_id=run_id, model_id=names_model, dataset=(shot, digest)))
+        metrics = list(_metrics(judged.about, run_id=run_id, model_id=names_model, dataset=(shot, digest)))
         self._ledger.ask(lambda client: client.log_batch(run_id, metrics=metrics))
 
 
-def _metrics(about: Mapping[str, Any], *, run_id: str, model_id: str | None, dataset: tuple[str, str]) -> Iterable[Any]:
+def _metrics(about: Metadata, *, run_id: str, model_id: str | None, dataset: tuple[str, str]) -> Iterable[Any]:
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    figures = {name: about["render"][name] for name in FIGURES if about["render"][name] is not None}
+    figures = {name: getattr(about.render, name) for name in FIGURES}
     for name, value in (figures | measured(about)).items():
+        if value is None:
+            continue
         yield Metric(
             f"{PREFIX}{name}",
             float(value),

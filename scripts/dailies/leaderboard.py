@@ -15,11 +15,22 @@ from dailies.metrics import BY_NAME
 from dailies.reference import Reference
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
+from dailies.state_records import (
+    SUCCESS,
+    FrameMetric,
+    Leaderboard,
+    Means,
+    Measures,
+    Metadata,
+    MetricRecord,
+    RunRecord,
+    Values,
+)
 from dailies.text import clean, counted
+from dailies.training import Trained
 
 if TYPE_CHECKING:
     from dailies.config import Settings
-    from dailies.page import FrameMetric
     from dailies.ranking import Comparison
 
 log = logging.getLogger(__name__)
@@ -27,7 +38,7 @@ log = logging.getLogger(__name__)
 SHOWN_SOURCE = "(source)"
 """How the tables call the source; no model's folder has parentheses."""
 
-Frames = Mapping[str, Mapping[str, float | None]]
+Frames = Mapping[str, Values]
 """Values by frame, by metric."""
 
 LEAST_UNSEEN = 2
@@ -60,8 +71,8 @@ class Entry:
 
     model: str
     """Its folder; ``@source`` for the source."""
-    about: Mapping[str, Any]
-    """Its ``metadata.json``."""
+    about: Metadata | None
+    """None for the source."""
     frames: Frames
     seen: frozenset[str]
     """The frames that it was trained on."""
@@ -89,52 +100,54 @@ def tabulate(
     for path in measures:
         measured.setdefault(model_of(path), []).append(path)
     entries = [_entry(path, shot, measured, question) for path in metadata]
-    source = Entry(SOURCE, {}, merged(measured[SOURCE]), frozenset())
+    source = Entry(SOURCE, None, merged(map(Measures.load, measured[SOURCE])), frozenset())
     ranking = rank(entries, shot, question.ranked_by)
     per_frame, per_model = tables
     _write_csv(per_frame, _frame_lines([source, *entries], shot, question.metrics))
     _write_csv(per_model, _model_lines(entries, source, ranking, shot, question))
-    files.write_json(
-        output,
-        {
-            "verdict": ranking.told,
-            "reference": list(reference.told) if reference else [],
-            "missing": reference.missing if reference else None,
-            "problems": _problems(measured),
-            "metrics": [asdict(BY_NAME[name]) for name in question.metrics],
-            "values": {
-                name: {
-                    entry.model: [entry.frames.get(frame.output, {}).get(name) for frame in shot.frames]
-                    for entry in entries
-                    if entry.frames
-                }
-                for name in question.metrics
-            },
+    board = Leaderboard(
+        verdict=ranking.told,
+        reference=reference.told if reference else (),
+        missing=reference.missing if reference else None,
+        problems=tuple(_problems(measured)),
+        metrics=tuple(MetricRecord(**asdict(BY_NAME[name])) for name in question.metrics),
+        values={
+            name: {
+                entry.model: tuple(entry.frames.get(frame.output, {}).get(name) for frame in shot.frames)
+                for entry in entries
+                if entry.frames
+            }
+            for name in question.metrics
         },
     )
+    board.save(output)
     for line in told(output):
         log.info("%s", line)
 
 
 def _entry(path: Path, shot: FrameSequence, measured: Mapping[str, Sequence[Path]], question: Question) -> Entry:
-    model, about = model_of(path), files.read_json(path)
+    model, about = model_of(path), Metadata.load(path)
     # of a model whose render failed in part, nothing counts
-    rendered = about["render"]["status"] == "success"
-    values = merged(measured[model]) if rendered else {}
+    values = merged(map(Measures.load, measured[model])) if about.render.status == SUCCESS else {}
     return Entry(model, about, values, seen_by(about, shot, question.training_frames_from, question.input_dir))
 
 
-def seen_by(about: Mapping[str, Any], shot: FrameSequence, names: Iterable[str], input_dir: Path) -> frozenset[str]:
+def seen_by(about: Trained, shot: FrameSequence, names: Iterable[str], input_dir: Path) -> frozenset[str]:
     """Name the frames of the sequence that a model was trained on, as far as its run says."""
     return training.frames_seen(about, shot.frames, names=names, input_dir=input_dir)
 
 
-def merged(records: Iterable[Path]) -> dict[str, dict[str, float | None]]:
+def seen_by_models(
+    metadata: Iterable[Path], *, sequence: Path, names: Iterable[str], input_dir: Path
+) -> dict[str, frozenset[str]]:
+    """Name, by a model's folder, the rendered frames that it was trained on, as ``seen_by`` does."""
+    shot, names = load_sequence(sequence), list(names)
+    return {model_of(path): seen_by(Metadata.load(path), shot, names, input_dir) for path in metadata}
+
+
+def merged(records: Iterable[Measures]) -> dict[str, Values]:
     """Give the values of all frames from the records of a model's shards."""
-    found: dict[str, dict[str, float | None]] = {}
-    for path in records:
-        found |= files.read_json(path).get("frames", {})
-    return found
+    return {frame: values for record in records for frame, values in (record.frames or {}).items()}
 
 
 def column(frames: Frames, metric: str, names: Iterable[str]) -> list[float]:
@@ -151,23 +164,37 @@ def means(frames: Frames, metrics: Iterable[str], names: Iterable[str]) -> dict[
 
 
 def summed_up(
-    records: Sequence[Path], about: Mapping[str, Any], shot: FrameSequence, *, names: Iterable[str], input_dir: Path
-) -> dict[str, Any]:
-    """Sum up a model's measures for its ``metadata.json``: means over all, over unseen, and over training frames."""
-    frames, told_by = merged(records), [files.read_json(path) for path in records]
+    measures: Sequence[Path],
+    run: Path,
+    *,
+    sequence: Path,
+    names: Iterable[str],
+    input_dir: Path,
+    reference: Reference | None = None,
+) -> Means | None:
+    """Sum up a model's measures for its ``metadata.json``: means over all, over unseen, and over training frames.
+
+    ``run`` is the record of its run. None where nothing was measured. With the ``reference`` it is said how its frames
+    were paired.
+    """
+    if not measures:
+        return None
+    shot, records = load_sequence(sequence), [Measures.load(path) for path in measures]
+    frames = merged(records)
     metrics = [name for name in BY_NAME if any(name in values for values in frames.values())]
-    seen = seen_by(about, shot, names, input_dir)
+    seen = seen_by(RunRecord.load(run), shot, names, input_dir)
     outputs = [frame.output for frame in shot.frames]
     trained = [name for name in outputs if name in seen]
-    return {
-        "frames": len(frames),
-        "training_frames": len(trained),
-        "error": next((each["error"] for each in told_by if each["error"]), None),
-        "notes": sorted({note for each in told_by for note in each.get("notes", ())}),
-        "mean": means(frames, metrics, outputs),
-        "mean_unseen": means(frames, metrics, [name for name in outputs if name not in seen]),
-        "mean_training": means(frames, metrics, trained) if trained else None,
-    }
+    return Means(
+        frames=len(frames),
+        training_frames=len(trained),
+        error=next((record.error for record in records if record.error), None),
+        notes=tuple(sorted({note for record in records for note in record.notes or ()})),
+        mean=means(frames, metrics, outputs),
+        mean_unseen=means(frames, metrics, [name for name in outputs if name not in seen]),
+        mean_training=means(frames, metrics, trained) if trained else None,
+        reference=tuple(reference.report) if reference else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -248,10 +275,10 @@ def _problems(measured: Mapping[str, Sequence[Path]]) -> list[str]:
     """Say what could not be measured, once for each model."""
     found = []
     for model, paths in measured.items():
-        records = [files.read_json(path) for path in paths]
-        said = [each["error"] for each in records if each["error"]]
+        records = [Measures.load(path) for path in paths]
+        said = [each.error for each in records if each.error]
         said += [
-            note for each in records for note in each.get("notes", ()) if not note.startswith(NOT_RENDERED)
+            note for each in records for note in each.notes or () if not note.startswith(NOT_RENDERED)
         ]  # a render that failed is told by itself
         if said:
             found.append(f"{'the source' if model == SOURCE else model}: {clean(said[0])}")
@@ -296,15 +323,16 @@ def _model_lines(
         against = ranking.comparisons.get(entry.model)
         own = means(entry.frames, question.metrics, decided)
         seen = means(entry.frames, question.metrics, trained)
-        render = entry.about.get("render", {})
+        about = entry.about
+        render = about and about.render
         ranked = entry.model in place
         lines.append(
             [
                 place[entry.model] + 1 if ranked else None,
                 _shown(entry),
-                entry.about.get("run_id"),
-                entry.about.get("run_name"),
-                render.get("status"),
+                about and about.run_id,
+                about and about.run_name,
+                render and render.status,
                 against.verdict if against else "first" if ranked else None,
                 ranking.metric if ranked else None,
                 len(ranking.frames) if ranked else None,
@@ -312,7 +340,7 @@ def _model_lines(
                 *own.values(),
                 len(trained),
                 *seen.values(),
-                render.get("error"),
+                render and render.error,
             ]
         )
     return lines
@@ -336,27 +364,25 @@ def _cell(value: Any) -> Any:
 
 def told(path: Path) -> list[str]:
     """Give what the end of an invocation says of the measures: the best model, the reference, what failed."""
-    found = files.read_json(path)
-    return [line for line in (found["verdict"], *_of_reference(found), *found["problems"]) if line]
+    found = Leaderboard.load(path)
+    return [line for line in (found.verdict, *_of_reference(found), *found.problems) if line]
 
 
-def _of_reference(found: Mapping[str, Any]) -> list[str]:
+def _of_reference(found: Leaderboard) -> list[str]:
     """Say how the reference was paired, and what is missing; earlier versions wrote only that."""
-    return [*found.get("reference", ()), *([found["missing"]] if found["missing"] else [])]
+    return [*found.reference, *([found.missing] if found.missing else [])]
 
 
-def page_metrics(path: Path) -> list["FrameMetric"]:
+def page_metrics(path: Path) -> list[FrameMetric]:
     """Give the measures as the page takes them."""
-    from dailies.page import FrameMetric
-
-    found = files.read_json(path)
+    found = Leaderboard.load(path)
     return [
         FrameMetric(
-            each["label"],
-            found["values"][each["name"]],
-            higher_is_better=each["higher_is_better"],
-            unit=each["unit"],
-            note="; ".join(_of_reference(found)) if each["group"] == "reference" else each["note"],
+            each.label,
+            found.values[each.name],
+            higher_is_better=each.higher_is_better,
+            unit=each.unit,
+            note="; ".join(_of_reference(found)) if each.group == "reference" else each.note,
         )
-        for each in found["metrics"]
+        for each in found.metrics
     ]

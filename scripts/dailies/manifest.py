@@ -14,6 +14,7 @@ from typing import Any
 from dailies import files
 from dailies.layout import Layout
 from dailies.sequence import Frame, Sequence, normal_form, shards
+from dailies.state_records import SUCCESS, Attempt
 
 PIXELS = 2
 """Version of the code that makes pixels: raise it when the same frame and model would render differently."""
@@ -188,21 +189,23 @@ def next_attempt(
     the invocation ``forced`` has to render the shard and has not done so yet. ``state`` is the record of the last
     attempt, ``sequence`` the sequence that it rendered; both may be missing.
     """
-    due = attempt_after(state)
-    if not state.is_file() or (last := files.read_json(state))["status"] != "success":
+    last = Attempt.load_if_there(state)
+    due = _after(last)
+    if last is None or last.status != SUCCESS:
         return due
     missing = shards(sequence, shard_frames)[shard].outputs - names(folder) if sequence.is_file() else ()
     lost = any(not (folder / name).exists() for name in missing)  # macOS lists a name in another Unicode form
-    again = forced is not None and last.get("forced") != forced
+    again = forced is not None and last.forced != forced
     return due + 1 if lost or again else due
 
 
 def attempt_after(state: Path) -> int:
     """Give the number of the attempt that is due after the one that ``state`` records: the same after a success."""
-    if not state.is_file():
-        return 1
-    last = files.read_json(state)
-    return last["attempt"] + (last["status"] != "success")
+    return _after(Attempt.load_if_there(state))
+
+
+def _after(last: Attempt | None) -> int:
+    return 1 if last is None else last.attempt + (last.status != SUCCESS)
 
 
 def basis(record: Path, frames: str, settings: Any, loading: Any) -> str:
@@ -226,9 +229,8 @@ def is_due(
     last = layout.attempt(model, shard)
     if not (last.is_file() and layout.outcome(model, shard).is_file()):
         return True
-    known = files.read_json(last)
-    now = basis(layout.record(model), frames, settings, loading)
-    return known["attempt"] != attempt or known.get("basis") != now
+    known = Attempt.load(last)
+    return known.attempt != attempt or known.basis != basis(layout.record(model), frames, settings, loading)
 
 
 def names(folder: Path) -> frozenset[str]:

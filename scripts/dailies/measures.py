@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dailies import files, reference
 from dailies.errors import SequenceError
 from dailies.metrics import LPIPS, of_group
 from dailies.sequence import Frame
+from dailies.state_records import SUCCESS, Measures, Outcome
 from dailies.subjects import Measurement, Subject, alike, model_of, read_frame, record
 from dailies.text import counted
 from dailies.values import MEASURING, Kept, Values, rounded
@@ -34,17 +35,17 @@ def measure(job: Measurement, *, outcomes: Sequence[Path]) -> None:
     must never stand in the way of a render.
     """
 
-    def work() -> dict[str, Any]:
+    def work() -> Measures:
         for path in outcomes:
-            outcome = files.read_json(path)
-            if outcome["status"] != "success":
-                return {"frames": {}, "notes": [f"{NOT_RENDERED}: {outcome['status']}: {outcome['error']}"]}
+            outcome = Outcome.load(path)
+            if outcome.status != SUCCESS:
+                return Measures(frames={}, notes=(f"{NOT_RENDERED}: {outcome.status}: {outcome.error}",))
         return measured(job, model_of(job))
 
     record(job, work)
 
 
-def measured(job: Measurement, subject: Subject) -> dict[str, Any]:
+def measured(job: Measurement, subject: Subject) -> Measures:
     """Measure what is not known yet, in as many threads as the job has, each a stretch of consecutive frames."""
     kept = Kept(job.kept)
     against = _reference(job)
@@ -58,10 +59,9 @@ def measured(job: Measurement, subject: Subject) -> dict[str, Any]:
             done.result()
     asked = {plan.frame.output: [name for _, metrics in plan.groups for name in metrics] for plan in plans}
     kept.prune([key for plan in plans for key, _ in plan.groups], asked)
-    return {
-        "frames": {plan.frame.output: _values(kept, plan, job.metrics) for plan in plans},
-        "notes": _notes(kept, plans),
-    }
+    return Measures(
+        frames={plan.frame.output: _values(kept, plan, job.metrics) for plan in plans}, notes=tuple(_notes(kept, plans))
+    )
 
 
 def _reference(job: Measurement) -> Subject | None:

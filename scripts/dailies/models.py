@@ -18,6 +18,7 @@ from dailies.errors import LoadError, UnknownKind
 from dailies.factories import Factories, channels_of
 from dailies.loaders import Loaders, input_channels
 from dailies.programs import SAFE, is_program, open_program
+from dailies.progress import Progress
 from dailies.signatures import Signature, overrides, signature, told_by
 from dailies.user_code import make_importable
 
@@ -50,18 +51,18 @@ class Hints:
     def gather(
         cls,
         folder: str,
-        record: Mapping[str, Any],
         settings: Mapping[str, Any],
         *,
+        architecture: str | None,
+        said: Mapping[str, str],
         params: Mapping[str, str] | None = None,
     ) -> "Hints":
-        """Take a model's discovery record, the configuration's settings of loading, and all params of the run."""
-        said = record["hints"]
+        """Take the configuration's settings of loading, what the run says for rendering, and all of its params."""
         params = params or {}
         section = {key: text for key, text in {**params, **said}.items() if key.startswith(MODEL)}
         return cls(
             folder=folder,
-            architecture=record["architecture"] or settings["default_architecture"],
+            architecture=architecture or settings["default_architecture"],
             config=nested({name.removeprefix(MODEL): text for name, text in section.items()} or params),
             config_from=RUN_PARAMS if section or not params else "the run's params",
             params=params,
@@ -110,8 +111,8 @@ class Model:
     """Takes float32 ``(batch, channels, height, width)`` as ``signature`` says, and gives the same, scaled."""
     architecture: str
     signature: Signature = field(default_factory=Signature)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """Epoch and losses as the checkpoint tells them; only those that it tells."""
+    facts: Progress = field(default_factory=Progress)
+    """Epoch and losses, as far as the checkpoint tells them."""
     builder: str = "dailies"
     """Who built the network: dailies, spandrel, a user's function (``model_factory`` or ``model_loader``), or the kind
     of program that the artifact is."""

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +25,9 @@ from dailies.errors import SequenceError
 from dailies.layout import Layout
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
-from dailies.shelves import FPS, Shelf, eight_bit, gather, in_order, scale_of
+from dailies.shelves import FPS, RenderedModel, Shelf, eight_bit, gather, in_order, scale_of
+from dailies.state_records import FrameMetric, Metadata, Values
+from dailies.typed import OMITTED, Record, to_json
 
 log = logging.getLogger(__name__)
 
@@ -57,22 +59,88 @@ RENDERED = ("frames", "fps", "seconds", "device", "precision", "tiled", "tile_si
 """What ``metadata.json`` says of a model's render."""
 
 
-@dataclass(frozen=True)
-class FrameMetric:
-    """One metric, measured on every frame of every model."""
+Fact = str | int | float | bool | Sequence[int] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSeen:
+    """What was seen of a frame when it was looked at: its digest, or why it cannot be shown."""
+
+    stamp: tuple[int | str, ...] | None = field(default=None, metadata=OMITTED)
+    """Size and time of its file, and the layer that was asked for."""
+    sha256: str | None = field(default=None, metadata=OMITTED)
+    error: str | None = field(default=None, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageMemory(Record):
+    """``page.json``: of what each copy and thumbnail was made."""
+
+    maker: int = 0
+    """The ``MAKER`` that made them."""
+    frames: Mapping[str, FrameSeen] = field(default_factory=dict)
+    """By shelf and name."""
+    sheets: Mapping[str, str] = field(default_factory=dict)
+    """By shelf and number, the digest of what each sheet was made of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PagePicture:
+    """Where the frames of a shelf are, for the page."""
+
+    id: str
+    copied: bool
+    thumbnails: bool
+    bit_depth: int
+    missing: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageModel:
+    """What the page says of a model."""
+
+    id: str
+    folder: str
+    run_id: str
+    name: str
+    status: str
+    error: str | None
+    link: str | None
+    scale: float
+    notes: Sequence[str]
+    facts: Mapping[str, Fact]
+    means: Values
+    metrics: Mapping[str, float]
+    params: Mapping[str, str]
+    trained: Sequence[int]
+    """The numbers of the frames that it was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageMetric:
+    """What the page says of a metric."""
 
     name: str
-    values: Mapping[str, Sequence[float | None]]
-    """By the model's folder: one value for each frame of the sequence, None where there is none."""
+    unit: str
     higher_is_better: bool
-    unit: str = ""
-    note: str = ""
-    """What a reader has to know, such as that it is advisory."""
+    note: str
 
-    def __post_init__(self) -> None:
-        lengths = {len(values) for values in self.values.values()}
-        if len(lengths) > 1:
-            raise ValueError(f"metric {self.name} has a different number of frames for different models: {lengths}")
+
+@dataclass(frozen=True, kw_only=True)
+class PageData:
+    """All that the page knows beside the values of metrics."""
+
+    id: str
+    title: str
+    sequence: str
+    fps: float
+    thumbnail: int
+    sheet: int
+    frames: Sequence[tuple[str, int, int]]
+    """Name, width and height of each."""
+    pictures: Sequence[PagePicture]
+    models: Sequence[PageModel]
+    metrics: Sequence[PageMetric]
 
 
 def build(
@@ -102,33 +170,36 @@ def build(
     """
     shot = load_sequence(sequence)
     abouts = in_order(metadata, summary)
-    shelves = gather(shot, abouts, input_dir=input_dir, reference=reference)
+    models = [RenderedModel.described(path, about) for path, about in abouts]
+    shelves = gather(shot, models, input_dir=input_dir, reference=reference)
     folder = layout.page_folder
     frames, sheets = _make(shot, shelves, layout=layout, threads=threads)
-    seen = {
-        model.name: [
-            number for number, frame in enumerate(shot.frames) if frame.output in (trained or {}).get(model.name, ())
-        ]
-        for model, _ in abouts
-    }
-    data = {
-        "id": files.digest([shot.digest, [folder.name for folder, _ in abouts]])[:16],
-        "title": ", ".join(sorted({about["experiment"] for _, about in abouts})),
-        "sequence": input_dir.resolve().name,
-        "fps": fps or shot.fps or FPS,
-        "thumbnail": THUMBNAIL,
-        "sheet": SHEET,
-        "frames": [[frame.output, frame.width, frame.height] for frame in shot.frames],
-        "pictures": [_picture(shelf, shot, frames) for shelf in shelves],
-        "models": [
-            _described(path, about, layout=layout, tracking_uri=tracking_uri) | {"trained": seen[path.name]}
+    trained = trained or {}
+    data = PageData(
+        id=files.digest([shot.digest, [folder.name for folder, _ in abouts]])[:16],
+        title=", ".join(sorted({about.experiment for _, about in abouts})),
+        sequence=input_dir.resolve().name,
+        fps=fps or shot.fps or FPS,
+        thumbnail=THUMBNAIL,
+        sheet=SHEET,
+        frames=[(frame.output, frame.width, frame.height) for frame in shot.frames],
+        pictures=[_picture(shelf, shot, frames) for shelf in shelves],
+        models=[
+            _described(
+                path,
+                about,
+                layout=layout,
+                tracking_uri=tracking_uri,
+                trained=_numbers(shot, trained.get(path.name, ())),
+            )
             for path, about in abouts
         ],
-        "metrics": [
-            {key: getattr(metric, key) for key in ("name", "unit", "higher_is_better", "note")} for metric in metrics
+        metrics=[
+            PageMetric(name=metric.name, unit=metric.unit, higher_is_better=metric.higher_is_better, note=metric.note)
+            for metric in metrics
         ],
-    }
-    files.write_bytes(folder / "data.js", script("const DATA = {}", data))
+    )
+    files.write_bytes(folder / "data.js", script("const DATA = {}", to_json(data)))
     files.write_bytes(folder / "metrics.js", script("Metrics.receive({})", _values(metrics)))
     for asset in sorted(WEB.iterdir()):
         if asset.suffix in {".js", ".css"}:
@@ -136,6 +207,11 @@ def build(
     list_extras(layout)
     files.write_bytes(layout.page, (WEB / "index.html").read_bytes())
     log.info("%d models, %d frames, %d sheets of thumbnails", len(abouts), len(shot.frames), len(sheets))
+
+
+def _numbers(shot: FrameSequence, names: Collection[str]) -> list[int]:
+    """Give the numbers of the frames of these names."""
+    return [number for number, frame in enumerate(shot.frames) if frame.output in names]
 
 
 def list_extras(layout: Layout) -> None:
@@ -225,61 +301,57 @@ def _thumbnail_size(width: int, height: int) -> tuple[int, int]:
 
 def _make(
     shot: FrameSequence, shelves: Iterable[Shelf], *, layout: Layout, threads: int
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+) -> tuple[dict[str, FrameSeen], dict[str, str]]:
     """Make the copies and sheets that are missing or out of date and delete those that nothing shows.
 
-    Returns the record of each frame that was looked at, by shelf and name, where one that cannot be read has an
-    ``error``; and of what each sheet was made, by shelf and number.
+    Returns what was seen of each frame, by shelf and name; and of what each sheet was made, by shelf and number.
     """
-    memory = layout.page_memory
-    known = files.read_json(memory) if memory.is_file() else {}
-    known = known if known.get("maker") == MAKER else {"frames": {}, "sheets": {}}
+    known = PageMemory.load_if_there(layout.page_memory)
+    known = known if known and known.maker == MAKER else PageMemory()
     strips = [strip for shelf in shelves for strip in _strips(shot, shelf)]
-    frames: dict[str, dict[str, Any]] = {}
+    frames: dict[str, FrameSeen] = {}
     sheets: dict[str, str] = {}
 
     def save() -> None:
-        kept = {"frames": known["frames"] | frames, "sheets": known["sheets"] | sheets}
-        files.write_json_if_changed(memory, {"maker": MAKER} | kept)
+        kept = PageMemory(maker=MAKER, frames={**known.frames, **frames}, sheets={**known.sheets, **sheets})
+        kept.save_if_changed(layout.page_memory)
 
     saved = time.monotonic()
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         for looked_at, sheet in pool.map(lambda strip: _made(strip, layout, known), strips):
             frames |= looked_at
             sheets |= sheet
-            for key, record in looked_at.items():
-                if "error" in record:
-                    log.warning("%s cannot be shown: %s", key, record["error"])
+            for key, seen in looked_at.items():
+                if seen.error is not None:
+                    log.warning("%s cannot be shown: %s", key, seen.error)
             if time.monotonic() - saved > SAVE_SECONDS:
                 save()
                 saved = time.monotonic()
     _delete_others({path for strip in strips for path in strip.files(layout)}, layout)
-    known = {"frames": {}, "sheets": {}}
+    known = PageMemory()
     save()
     return frames, sheets
 
 
-def _made(
-    strip: _Strip, layout: Layout, known: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Bring the copies of some frames and their sheet up to date, by digest; give the records of both."""
+def _made(strip: _Strip, layout: Layout, known: PageMemory) -> tuple[dict[str, FrameSeen], dict[str, str]]:
+    """Bring the copies of some frames and their sheet up to date, by digest; give what is remembered of both."""
     originals = {name: strip.shelf.originals[name] for name in strip.names if name in strip.shelf.originals}
-    before = {name: known["frames"].get(strip.key(name), {}) for name in originals}
+    before = {name: known.frames.get(strip.key(name), FrameSeen()) for name in originals}
     layers = strip.shelf.layers
-    records = {name: _looked_at(path, before[name], layers.get(name)) for name, path in originals.items()}
+    seen = {name: _looked_at(path, before[name], layers.get(name)) for name, path in originals.items()}
     sheet = strip.sheet(layout)
     number = strip.key(str(strip.number))
-    again = sheet and not (known["sheets"].get(number) == _made_of(strip, records) and sheet.is_file())
+    again = sheet and not (known.sheets.get(number) == _made_of(strip, seen) and sheet.is_file())
     thumbnails = {}
     for name, path in originals.items():
         copy = strip.copy(name, layout)
-        stale = copy and not (records[name].get("sha256") == before[name].get("sha256") and copy.is_file())
-        if "error" in records[name] or not (stale or again):
+        stale = copy and not (seen[name].sha256 == before[name].sha256 and copy.is_file())
+        if seen[name].error is not None or not (stale or again):
             continue
         try:
             image = eight_bit(path.read_bytes(), name, layers.get(name))
         except (SequenceError, OSError) as error:
-            records[name] = _error(error)
+            seen[name] = _unreadable(error)
             continue
         if stale:
             files.write_bytes(copy, _as_png(image))
@@ -288,31 +360,31 @@ def _made(
     if again:
         files.write_bytes(sheet, _as_sheet([thumbnails.get(name) for name in strip.names], strip.size))
     return (
-        {strip.key(name): record for name, record in records.items()},
-        {number: _made_of(strip, records)} if sheet else {},
+        {strip.key(name): each for name, each in seen.items()},
+        {number: _made_of(strip, seen)} if sheet else {},
     )
 
 
-def _made_of(strip: _Strip, records: Mapping[str, Mapping[str, Any]]) -> str:
-    return files.digest([strip.size, [records.get(name, {}).get("sha256") for name in strip.names]])
+def _made_of(strip: _Strip, seen: Mapping[str, FrameSeen]) -> str:
+    return files.digest([strip.size, [seen.get(name, FrameSeen()).sha256 for name in strip.names]])
 
 
-def _looked_at(original: Path, before: Mapping[str, Any], layer: str | None) -> dict[str, Any]:
+def _looked_at(original: Path, before: FrameSeen, layer: str | None) -> FrameSeen:
     """Give a frame's digest, which is not computed again while size and time stay the same; or its error."""
     asked = [layer] if layer else []
     try:
         stat = original.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns, *asked]
-        if before.get("stamp") == stamp:
-            return dict(before)
+        stamp = (stat.st_size, stat.st_mtime_ns, *asked)
+        if before.stamp == stamp:
+            return before
         digest = hashlib.sha256(original.read_bytes()).hexdigest()
-        return {"stamp": stamp, "sha256": files.digest([digest, *asked]) if asked else digest}
+        return FrameSeen(stamp=stamp, sha256=files.digest([digest, *asked]) if asked else digest)
     except OSError as error:
-        return _error(error)
+        return _unreadable(error)
 
 
-def _error(error: Exception) -> dict[str, Any]:
-    return {"error": (error.strerror if isinstance(error, OSError) else None) or str(error)}
+def _unreadable(error: Exception) -> FrameSeen:
+    return FrameSeen(error=(error.strerror if isinstance(error, OSError) else None) or str(error))
 
 
 def _as_png(image: Image.Image) -> bytes:
@@ -339,55 +411,57 @@ def _delete_others(wanted: set[Path], layout: Layout) -> None:
             path.unlink()
 
 
-def _picture(shelf: Shelf, shot: FrameSequence, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _picture(shelf: Shelf, shot: FrameSequence, seen: Mapping[str, FrameSeen]) -> PagePicture:
     """Say where a shelf's frames are, and which are missing."""
-    unreadable = {frame.output for frame in shot.frames if "error" in records.get(f"{shelf.key}/{frame.output}", {})}
-    return {
-        "id": shelf.key,
-        "copied": not shelf.as_it_is,
-        "thumbnails": _large(shot, shelf),
-        "bit_depth": shelf.bit_depth,
-        "missing": [
-            number
-            for number, frame in enumerate(shot.frames)
-            if frame.output not in shelf.originals or frame.output in unreadable
-        ],
-    }
+
+    def is_shown(name: str) -> bool:
+        return name in shelf.originals and seen.get(f"{shelf.key}/{name}", FrameSeen()).error is None
+
+    return PagePicture(
+        id=shelf.key,
+        copied=not shelf.as_it_is,
+        thumbnails=_large(shot, shelf),
+        bit_depth=shelf.bit_depth,
+        missing=[number for number, frame in enumerate(shot.frames) if not is_shown(frame.output)],
+    )
 
 
-def _described(folder: Path, about: Mapping[str, Any], *, layout: Layout, tracking_uri: str | None) -> dict[str, Any]:
-    render = about["render"]
-    return {
-        "id": folder.name,
-        "folder": Path(os.path.relpath(folder, layout.compare)).as_posix(),
-        "run_id": about["run_id"],
-        "name": about["run_name"] or folder.name,
-        "status": render["status"],
-        "error": render["error"],
-        "link": run_link(tracking_uri, about["run_id"]),
-        "scale": scale_of(about),
-        "notes": (about.get("network") or {}).get("notes") or [],
-        "facts": {key: about[key] for key in HEADLINE}
+def _described(
+    folder: Path, about: Metadata, *, layout: Layout, tracking_uri: str | None, trained: Sequence[int] = ()
+) -> PageModel:
+    render = about.render
+    return PageModel(
+        id=folder.name,
+        folder=Path(os.path.relpath(folder, layout.compare)).as_posix(),
+        run_id=about.run_id,
+        name=about.run_name or folder.name,
+        status=render.status,
+        error=render.error,
+        link=run_link(tracking_uri, about.run_id),
+        scale=scale_of(about.signature),
+        notes=about.network.notes or (),
+        facts={key: getattr(about, key) for key in HEADLINE}
         | _of_checkpoint(about)
-        | {key: render.get(key) for key in RENDERED}
+        | {key: getattr(render, key) for key in RENDERED}
         | _of_artifact(about),
-        "means": (about.get("measured") or {}).get("mean_unseen", {}),
-        "metrics": about["metrics"],
-        "params": about["params"],
-    }
+        means=about.measured.mean_unseen if about.measured else {},
+        metrics=about.metrics,
+        params=about.params,
+        trained=trained,
+    )
 
 
-def _of_checkpoint(about: Mapping[str, Any]) -> dict[str, Any]:
+def _of_checkpoint(about: Metadata) -> dict[str, Fact]:
     """Return what the checkpoint says otherwise than the run, under names that say so."""
-    told = about.get("checkpoint") or {}
-    return {f"checkpoint_{key}": value for key, value in told.items() if value not in {None, about[key]}}
+    told = vars(about.checkpoint) if about.checkpoint else {}
+    return {f"checkpoint_{key}": value for key, value in told.items() if value not in {None, getattr(about, key)}}
 
 
-def _of_artifact(about: Mapping[str, Any]) -> dict[str, Any]:
+def _of_artifact(about: Metadata) -> dict[str, Fact]:
     """Name the file that was rendered, and those that were passed over, where there are any."""
-    tried = about["artifact"].get("tried", ())
-    passed_over = "; ".join(f"{each['path']}: {each['reason']}" for each in tried)
-    return {"file": about["artifact"]["path"], "passed_over": passed_over} if tried else {}
+    tried = about.artifact.tried
+    passed_over = "; ".join(f"{each.path}: {each.reason}" for each in tried)
+    return {"file": about.artifact.path, "passed_over": passed_over} if tried else {}
 
 
 def _values(metrics: Sequence[FrameMetric]) -> dict[str, dict[str, list[float | None]]]:

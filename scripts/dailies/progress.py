@@ -1,6 +1,7 @@
 """Progress: how many epochs a trainer had finished when it saved a checkpoint."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from dailies.catalog import whole
@@ -10,6 +11,15 @@ LIGHTNING = "pytorch-lightning_version"
 
 ZERO_BASED = (1, 6)
 """The first Lightning whose ``epoch`` is the number of the epoch that runs, from 0; before it was the count."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training had come; None for what nobody says."""
+
+    epoch: int | None = None
+    train_loss: float | None = None
+    val_loss: float | None = None
 
 
 def finished_epochs(outer: Mapping[str, Any]) -> int | None:

@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dailies import evaluation, files, registry
-from dailies.catalog import Artifact, rendered
+from dailies import evaluation, registry
+from dailies.catalog import Artifact
 from dailies.download import receive
 from dailies.errors import DailiesError, PromotionError, StoreError, StoreUnreachable
 from dailies.layout import Layout, Weights, model_of
 from dailies.ledger import Ledger, open_ledger
 from dailies.registry import MISSING
+from dailies.state_records import SUCCESS, Metadata, ModelRecord, RunRecord, is_metadata, rendered
 from dailies.store import error_code
 from dailies.text import clean, few
 
@@ -67,7 +68,7 @@ def decided(settings: "Settings", layout: Layout) -> Decision:
     Raises PromotionError when one is missing or none that MLflow accepts, and when ``model`` is not the folder, or
     the beginning of just one, of a model whose frames are all in place as they were rendered.
     """
-    there = sorted(model_of(path) for path in layout.all_metadata() if _is_render(path))
+    there = sorted(model_of(path) for path in layout.all_metadata() if is_metadata(path))
     missing = [key for key in ("model", "registered_model", "alias") if getattr(settings, key) is None]
     if missing:
         raise PromotionError(
@@ -76,37 +77,26 @@ def decided(settings: "Settings", layout: Layout) -> Decision:
         )
     _refuse_names(settings.registered_model, settings.alias)
     model = _chosen(settings.model, there, layout.output_dir)
-    about = files.read_json(layout.metadata(model))
-    render = about["render"]
-    if render["status"] != "success":
-        raise PromotionError(
-            "publish.not_rendered",
-            f"{model} cannot be promoted because it was not rendered: {render['status']}: {clean(render['error'])}",
-        )
-    record = layout.record(model)
-    if not (record.is_file() and layout.sequence.is_file()):
+    about = Metadata.load(layout.metadata(model))
+    if about.render.status != SUCCESS:
+        why = f"{about.render.status}: {clean(about.render.error or '')}"
+        raise PromotionError("publish.not_rendered", f"{model} cannot be promoted because it was not rendered: {why}")
+    record = ModelRecord.load_if_there(layout.record(model))
+    if record is None or not layout.sequence.is_file():
         raise PromotionError(
             "publish.unknown_origin",
             f"the record of where {model} comes from is missing; run snakemake, then promote it",
         )
-    found = files.read_json(record)
     return Decision(
         model=model,
         registered_model=settings.registered_model,
         alias=settings.alias,
-        run_id=found["run_id"],
-        experiment_id=found["experiment_id"],
-        artifact=rendered(record, layout.run(model), about["artifact"]),
-        sha256=about["artifact"]["sha256"],
+        run_id=record.run_id,
+        experiment_id=record.experiment_id,
+        artifact=rendered(record, RunRecord.load_if_there(layout.run(model)), about.artifact),
+        sha256=about.artifact.sha256,
         tags=evaluation.grounds(model, about) | _frames_tags(model, about, layout),
     )
-
-
-def _is_render(metadata: Path) -> bool:
-    try:
-        return {"run_id", "render", "artifact"} <= files.read_json(metadata).keys()
-    except (ValueError, AttributeError):
-        return False
 
 
 def _refuse_names(registered_model: str, alias: str) -> None:
@@ -143,7 +133,7 @@ def _chosen(asked: str, there: list[str], output_dir: Path) -> str:
     )
 
 
-def _frames_tags(model: str, about: Mapping[str, Any], layout: Layout) -> dict[str, str]:
+def _frames_tags(model: str, about: Metadata, layout: Layout) -> dict[str, str]:
     """Give the tags of the frames that a model was judged on. Raises PromotionError when they are not those."""
     tags = evaluation.frames_judged(model, about, layout)
     if tags is None:
@@ -200,7 +190,7 @@ def _refuse_changed(ledger: Ledger, decision: Decision, layout: Layout) -> None:
     """Fetch the artifact as the store holds it now, and raise PromotionError unless it is the one rendered."""
     with tempfile.TemporaryDirectory(dir=layout.state, prefix="promoting-") as folder:
         try:
-            now = receive(ledger, decision.artifact, Weights(Path(folder)))["sha256"]
+            now = receive(ledger, decision.artifact, Weights(Path(folder))).sha256
         except StoreUnreachable:
             raise
         except (DailiesError, OSError) as error:

@@ -6,12 +6,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dailies import catalog, files, naming
-from dailies.catalog import Artifact
 from dailies.layout import Layout, model_of
 from dailies.signatures import ASSUMED, range_of, told_by
-from dailies.survey import OTHER_STATUS, Found
+from dailies.state_records import Dataset, DiscoveryIndex, ModelRecord, Outcome, RegisteredModel, RunRecord
+from dailies.survey import OTHER_STATUS, Found, Skipped
 from dailies.tables import columns
 from dailies.text import clean, counted, in_bytes
+from dailies.typed import load_all
 
 if TYPE_CHECKING:
     from dailies.config import Settings
@@ -31,11 +32,11 @@ class _Folders:
         self._by_identity: dict[tuple[str, str, str], str] = {}
         self._by_run: dict[str, str] = {}
         for path in layout.all_records():
-            record, about = files.read_json(path), layout.run(path.stem)
+            record, about = ModelRecord.load(path), RunRecord.load_if_there(layout.run(path.stem))
             self.taken.add(path.stem)
-            self._by_identity[record["run_id"], record["artifact"]["uri"], record["artifact"]["path"]] = path.stem
-            if not (about.is_file() and files.read_json(about).get("registered_model")):
-                self._by_run[record["run_id"]] = path.stem
+            self._by_identity[record.run_id, record.artifact.uri, record.artifact.path] = path.stem
+            if not (about and about.registered_model):
+                self._by_run[record.run_id] = path.stem
         self._given: set[str] = set()
 
     def of(self, model: Found, template: str) -> str:
@@ -64,9 +65,7 @@ def _substituted(layout: Layout) -> set[str]:
     Which other files their runs hold matters for rendering. Of any other model it does not: a checkpoint that is logged
     beside the one that is rendered must not make a download due.
     """
-    return {
-        model_of(path) for path in layout.all_attempts() if (files.read_json(path).get("artifact") or {}).get("tried")
-    }
+    return {model_of(path) for path in layout.all_attempts() if Outcome.load(path).artifact.tried}
 
 
 def record(found: Sequence[Found], template: str, layout: Layout) -> list[str]:
@@ -80,39 +79,36 @@ def record(found: Sequence[Found], template: str, layout: Layout) -> list[str]:
         run, facts, choice, version = model.run, model.facts, model.choice, model.version
         name = folders.of(model, template)
         names.append(name)
-        others = {"alternatives": [asdict(each) for each in choice.alternatives]} if choice.alternatives else {}
-        files.write_json_if_changed(
-            layout.record(name),
-            {
-                "run_id": run.run_id,
-                "experiment_id": run.experiment_id,
-                "architecture": facts.architecture,
-                "artifact": asdict(choice.artifact),
-                **(others if name in substituted else {}),
-                "hints": catalog.hints(run),
-            },
-            lasting=False,
+        rendering = ModelRecord(
+            run_id=run.run_id,
+            experiment_id=run.experiment_id,
+            architecture=facts.architecture,
+            artifact=choice.artifact,
+            alternatives=choice.alternatives if name in substituted else (),
+            hints=catalog.hints(run),
         )
-        files.write_json_if_changed(
-            layout.run(name),
-            {
-                "run_id": run.run_id,
-                "run_name": run.run_name,
-                "experiment": run.experiment,
-                "registered_model": version
-                and {"name": clean(version.name), "version": version.version, "alias": version.alias},
-                **asdict(facts),
-                "status": run.status,
-                "start_time": run.start_time,
-                "params": dict(sorted(run.params.items())),
-                "metrics": dict(sorted(run.metrics.items())),
-                "tags": dict(sorted(run.tags.items())),
-                "datasets": [dict(dataset) for dataset in run.datasets],
-                "not_chosen": list(choice.others),
-                **others,
-            },
-            lasting=False,
+        rendering.save_if_changed(layout.record(name), lasting=False)
+        about = RunRecord(
+            run_id=run.run_id,
+            run_name=run.run_name,
+            experiment=run.experiment,
+            registered_model=RegisteredModel(name=clean(version.name), version=version.version, alias=version.alias)
+            if version
+            else None,
+            architecture=facts.architecture,
+            epoch=facts.epoch,
+            train_loss=facts.train_loss,
+            val_loss=facts.val_loss,
+            status=run.status,
+            start_time=run.start_time,
+            params=dict(sorted(run.params.items())),
+            metrics=dict(sorted(run.metrics.items())),
+            tags=dict(sorted(run.tags.items())),
+            datasets=tuple(Dataset(**dataset) for dataset in run.datasets),
+            not_chosen=choice.others,
+            alternatives=choice.alternatives,
         )
+        about.save_if_changed(layout.run(name), lasting=False)
     files.persist_all(place(name) for place in (layout.record, layout.run) for name in names)
     return names
 
@@ -124,16 +120,14 @@ def table(layout: Layout, settings: "Settings | None" = None) -> str:
     """
     ranges: list[str] = []
     rows = [("model", "architecture", "epoch", "train loss", "val loss", "artifact", "size")]
-    for name in files.read_json(layout.index)["models"]:
-        run = files.read_json(layout.run(name))
-        record = files.read_json(layout.record(name))
-        artifact = Artifact.from_json(record["artifact"])
-        size = None if artifact.size is None else in_bytes(artifact.size)
-        losses = (None if loss is None else f"{loss:.4g}" for loss in (run["train_loss"], run["val_loss"]))
-        values = (name, run["architecture"], run["epoch"], *losses, clean(artifact.label), size)
+    for name in DiscoveryIndex.load(layout.index).models:
+        run, record = RunRecord.load(layout.run(name)), ModelRecord.load(layout.record(name))
+        size = None if record.artifact.size is None else in_bytes(record.artifact.size)
+        losses = (None if loss is None else f"{loss:.4g}" for loss in (run.train_loss, run.val_loss))
+        values = (name, run.architecture, run.epoch, *losses, clean(record.artifact.label), size)
         rows.append(tuple("-" if value is None else str(value) for value in values))
         if settings:
-            ranges.append(range_of(record["architecture"], name, told_by(record["hints"]), settings))
+            ranges.append(range_of(record.architecture, name, told_by(record.hints), settings))
     if not settings:
         return columns(rows)
     text = columns([(*row, found) for row, found in zip(rows, ["value range", *ranges], strict=True)])
@@ -142,8 +136,8 @@ def table(layout: Layout, settings: "Settings | None" = None) -> str:
 
 def counts(layout: Layout) -> str:
     """Count the models and, by reason, the runs that are not rendered: "3 models; passed over: 2 FAILED, 1 deleted"."""
-    skipped = files.read_json(layout.skipped) if layout.skipped.is_file() else []
-    reasons = Counter(clean(run["status"]) if run["kind"] == OTHER_STATUS else run["kind"] for run in skipped)
-    models = counted(len(files.read_json(layout.index)["models"]), "model")
+    skipped = load_all(Skipped, layout.skipped) if layout.skipped.is_file() else ()
+    reasons = Counter(clean(run.status) if run.kind == OTHER_STATUS else run.kind for run in skipped)
+    models = counted(len(DiscoveryIndex.load(layout.index).models), "model")
     passed_over = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     return f"{models}; passed over: {passed_over}" if passed_over else models

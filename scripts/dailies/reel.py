@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -23,7 +22,7 @@ from dailies.errors import DailiesError
 from dailies.sequence import Frame
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
-from dailies.shelves import FPS, Shelf, fitted, gather, labels, picture
+from dailies.shelves import FPS, RenderedModel, Shelf, fitted, gather, labels, picture
 from dailies.video import EXACT
 
 log = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ class Layout:
 
 
 def build(
-    models: Sequence[tuple[Path, Mapping[str, Any]]],
+    models: Sequence[RenderedModel],
     *,
     sequence: Path,
     input_dir: Path,
@@ -81,7 +80,7 @@ def build(
 ) -> None:
     """Write the reel of all ``models`` that were rendered to ``output``, an ``.mp4``.
 
-    ``models`` are as ``shelves.gather`` takes them. H.264 is of 8 bits, 4:2:0, converted by and tagged with BT.709,
+    H.264 is of 8 bits, 4:2:0, converted by and tagged with BT.709,
     limited range, its index first, and at most 3840 × 2160 pixels, to which the pictures are reduced. How pictures
     differ from the frames is written below them. Frames are decoded and composed a few at a time; one that is missing
     or cannot be read is said to be. The same inputs and ``threads`` give the same bytes. Raises NoEncoder.

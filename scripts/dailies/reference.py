@@ -14,6 +14,7 @@ from dailies.errors import SequenceError
 from dailies.pairing import Pairs
 from dailies.sequence import EXTENSIONS, VIDEOS, Frame, ScanFiles, in_order
 from dailies.text import counted, few
+from dailies.typed import Record
 
 if TYPE_CHECKING:
     from dailies.config import Settings
@@ -64,6 +65,19 @@ class Reference:
     @property
     def report(self) -> list[str]:
         return [*self.told, *([self.missing] if self.missing else [])]
+
+
+@dataclass(frozen=True)
+class _Pairing(Record):
+    """What is written of a reference."""
+
+    folder: str
+    """Where its files are; relative to the record if they were decoded."""
+    decoded: bool
+    files: Mapping[str, str]
+    """The name of the file by that of the rendered frame."""
+    told: tuple[str, ...]
+    missing: str | None
 
 
 def fingerprint(asked: Asked, cache: ScanFiles) -> str:
@@ -118,16 +132,14 @@ def write(
     for line in (*told, told_missing(missing)):
         if line:
             log.log(logging.WARNING if line.startswith(WARNING) else logging.INFO, "%s", line.removeprefix(WARNING))
-    files.write_json(
-        output,
-        {
-            "folder": folder.relative_to(output.parent).as_posix() if asked.is_video else str(folder),
-            "decoded": asked.is_video,
-            "files": {frame.output: pairs.files[frame.name] for frame in shot.frames if frame.name in pairs.files},
-            "told": told,
-            "missing": told_missing(missing),
-        },
+    record = _Pairing(
+        folder=folder.relative_to(output.parent).as_posix() if asked.is_video else str(folder),
+        decoded=asked.is_video,
+        files={frame.output: pairs.files[frame.name] for frame in shot.frames if frame.name in pairs.files},
+        told=tuple(told),
+        missing=told_missing(missing),
     )
+    record.save(output)
 
 
 def paths_of(asked: Asked, shot: sequence.Sequence, record: Path) -> Mapping[str, Path]:
@@ -143,10 +155,9 @@ def paths_of(asked: Asked, shot: sequence.Sequence, record: Path) -> Mapping[str
 
 def load(path: Path) -> Reference:
     """Read what ``write`` wrote."""
-    data = files.read_json(path)
-    folder = path.parent / data["folder"] if data["decoded"] else Path(data["folder"])
-    paths = {output: folder / name for output, name in data["files"].items()}
-    return Reference(paths, tuple(data["told"]), data["missing"])
+    record = _Pairing.load(path)
+    folder = path.parent / record.folder if record.decoded else Path(record.folder)
+    return Reference({output: folder / name for output, name in record.files.items()}, record.told, record.missing)
 
 
 def found(records: Sequence[str]) -> Reference | None:

@@ -4,7 +4,7 @@ import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import dailies
 from dailies import devices, files
-from dailies.download import is_same_artifact, loading_digest
 from dailies.errors import DailiesError
 from dailies.layout import Layout, Weights
 from dailies.manifest import Entry, Manifest, basis, forget, keys_of, restore_names
@@ -20,9 +19,23 @@ from dailies.pipeline import Route, begin, naming, read, render_frames
 from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
-from dailies.signatures import as_record
+from dailies.state_records import (
+    SUCCESS,
+    Figures,
+    Input,
+    LoadedModel,
+    ModelRecord,
+    Network,
+    Outcome,
+    ParityFigures,
+    Receipt,
+    Versions,
+    is_same_artifact,
+    loading_digest,
+)
 from dailies.text import cause, few
 from dailies.trial import is_trusted, run_params
+from dailies.typed import to_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +45,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OPTIONAL = ("config_sha256", "tried")
-"""What a receipt holds only where it matters: the digest of a ``config.json`` beside weights, and files passed over."""
-
 OTHERS, LONGEST_REASON = 3, 120
 """How many of the other files that were tried an error names, and characters of the reason of each."""
 
@@ -43,7 +53,7 @@ RENDERING = "rendering"
 
 ABOUT_SIZES = "if frames are of a size that the network does not take, set multiple, most or tile in signatures"
 
-Opened = Callable[[Mapping[str, Any]], Manifest]
+Opened = Callable[[LoadedModel], Manifest]
 """Opens the manifest of a render, once it is known which network the artifact became."""
 
 
@@ -107,8 +117,8 @@ class Ending:
     status: str
     """success, download_failed, load_failed or error."""
     error: str | None = None
-    model: Mapping[str, Any] = field(default_factory=dict)
-    """What the loaded model says of itself; empty when it was not loaded."""
+    model: LoadedModel | None = None
+    """None if it was not loaded."""
     done: Mapping[str, Entry] = field(default_factory=dict)
     """The frames that are in place, by output name; none when the model was not loaded."""
 
@@ -121,14 +131,14 @@ def render(job: Job, *, forced: str | None = None) -> None:
     A model that cannot be downloaded, loaded or rendered is a result too: its status says so and its error says why.
     Raises RenderError when the device is missing, which concerns all models.
     """
-    receipt = files.read_json(job.weights.receipt)
-    whole, record = load_sequence(job.layout.sequence), files.read_json(job.record)
+    receipt, record = Receipt.load(job.weights.receipt), ModelRecord.load(job.record)
+    whole = load_sequence(job.layout.sequence)
     plan = split(whole, job.shard_frames)
     sequence = plan[job.shard]
     restore_names(job.folder, sequence.outputs)
     _forget_others(job.result.parent, plan)
     loading = loading_digest(record, job.loading)
-    if receipt["status"] == "success":
+    if receipt.status == SUCCESS:
         if forced:
             forget(job.manifest, job.layout.forced_mark(job.model, job.shard), sequence.outputs, forced)
         opened = partial(_manifest, job, receipt, sequence, forced=bool(forced))
@@ -140,35 +150,33 @@ def render(job: Job, *, forced: str | None = None) -> None:
             with devices.taken(job.device) as device:
                 ending = _attempt(replace(job, device=device), receipt, sequence, record, opened, first=whole.frames[0])
     else:
-        ending = Ending(receipt["status"], receipt["error"])
+        ending = Ending(receipt.status, receipt.error)
     ending = replace(ending, error=ending.error and ending.error + _others_tried(ending.status, receipt))
-    outcome = {
-        "status": ending.status,
-        "error": ending.error,
-        "attempt": job.attempt,
-        "render": _figures(ending, job),
-        "model": ending.model,
-        "loading": loading,
-        "basis": basis(job.record, sequence.digest, job.settings, job.loading),
-        "artifact": {key: receipt.get(key) for key in ("uri", "path", "sha256", "size")}
-        | {key: receipt[key] for key in OPTIONAL if receipt.get(key)},
-        "input": {"digest": sequence.digest, "frames": len(sequence.frames), "skipped": len(sequence.skipped)},
-    }
-    outcome |= {"forced": forced} if forced else {}
-    files.write_json(job.state, outcome)
-    files.write_json(job.result, outcome)
+    outcome = Outcome(
+        status=ending.status,
+        error=ending.error,
+        attempt=job.attempt,
+        render=_figures(ending, job),
+        model=ending.model,
+        loading=loading,
+        basis=basis(job.record, sequence.digest, job.settings, job.loading),
+        artifact=receipt.artifact,
+        input=Input(digest=sequence.digest, frames=len(sequence.frames), skipped=len(sequence.skipped)),
+        forced=forced or None,
+    )
+    outcome.save(job.state)
+    outcome.save(job.result)
     if ending.error:
         log.error("%s: %s", ending.status, ending.error)
     else:
         log.info("success")
 
 
-def _others_tried(status: str, receipt: Mapping[str, Any]) -> str:
+def _others_tried(status: str, receipt: Receipt) -> str:
     """Say of a model that cannot be loaded which other files of its run were tried, and why they hold no network."""
-    others = receipt.get("tried", ())
-    if status not in {"load_failed", "download_failed"} or not others:
+    if status not in {"load_failed", "download_failed"} or not receipt.tried:
         return ""
-    told = (f"{each['path']} ({each['reason'][:LONGEST_REASON].rstrip()})" for each in others)
+    told = (f"{each.path} ({each.reason[:LONGEST_REASON].rstrip()})" for each in receipt.tried)
     return f". Also tried: {few(told, OTHERS)}"
 
 
@@ -176,55 +184,51 @@ def _forget_others(records: Path, plan: Mapping[str, FrameSequence]) -> None:
     """Delete the records of shards that the sequence is no longer split into: their frames may change unnoticed."""
     for path in records.glob("*.json"):
         with suppress(FileNotFoundError):  # another shard's job, which does the same
-            about = files.read_json(path)["input"]["digest"]
-            if path.stem not in plan or about != plan[path.stem].digest:
+            digest = Outcome.load(path).input.digest
+            if path.stem not in plan or digest != plan[path.stem].digest:
                 path.unlink()
 
 
-def _nothing_to_do(
-    job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, loading: str, opened: Opened
-) -> Ending | None:
+def _nothing_to_do(job: Job, receipt: Receipt, sequence: FrameSequence, loading: str, opened: Opened) -> Ending | None:
     """Succeed without even importing torch, when an earlier attempt knew this very network and left no frame out.
 
     It may have been an attempt at another shard: the sequence may have been split otherwise.
     """
     paths = sorted(job.layout.attempts(job.model).glob("*.json"), key=lambda path: path != job.state)
-    for last in map(files.read_json, paths):
-        if last["model"] and is_same_artifact(last["artifact"], receipt) and last["loading"] == loading:
-            manifest = opened(last["model"])
+    for last in map(Outcome.load, paths):
+        if last.model and is_same_artifact(last.artifact, receipt) and last.loading == loading:
+            manifest = opened(last.model)
             done = manifest.done()
             if len(done) == len(sequence.frames):
                 manifest.restart()
                 log.info("%d frames, none of them to render", len(done))
-                return Ending("success", model=last["model"], done=done)
+                return Ending(SUCCESS, model=last.model, done=done)
             return None
     return None
 
 
-def _manifest(
-    job: Job, receipt: Mapping[str, Any], sequence: FrameSequence, model: Mapping[str, Any], *, forced: bool
-) -> Manifest:
+def _manifest(job: Job, receipt: Receipt, sequence: FrameSequence, model: LoadedModel, *, forced: bool) -> Manifest:
     """Open the manifest of the frames that this very network renders with these settings."""
-    signature = dict(model["signature"])
-    if "told_multiple" in model and job.settings["tiled"] is not True:
+    signature = model.signature
+    if model.told_multiple is not None and job.settings["tiled"] is not True:
         # frames that were rendered before the multiple was found could only be those of sizes that it divides
-        signature["multiple"] = model["told_multiple"]
-    depends_on = [dict(job.settings), model["network"], signature]
-    keys = keys_of(sequence, receipt["sha256"], depends_on)
+        signature = replace(signature, multiple=model.told_multiple)
+    depends_on = [dict(job.settings), to_json(model.network), to_json(signature)]
+    keys = keys_of(sequence, receipt.sha256, depends_on)
     return Manifest(job.manifest, folder=job.folder, keys=keys, forced=forced)
 
 
 def _attempt(
     job: Job,
-    receipt: Mapping[str, Any],
+    receipt: Receipt,
     sequence: FrameSequence,
-    record: Mapping[str, Any],
+    record: ModelRecord,
     opened: Opened,
     *,
     first: Frame,
 ) -> Ending:
     """Load the model and render the frames that the manifest does not hold; ``first`` decides on the precision."""
-    path = job.weights.whole / receipt["path"]
+    path = job.weights.whole / receipt.path
     route = _route(job, sequence)
     # both beside the import, which takes longer
     files.fetch(path)
@@ -245,7 +249,13 @@ def _attempt(
         return read(first, route).pixels
 
     try:
-        hints = Hints.gather(job.model, record, job.loading, params=run_params(job.layout.run(job.model)))
+        hints = Hints.gather(
+            job.model,
+            job.loading,
+            architecture=record.architecture,
+            said=record.hints,
+            params=run_params(job.layout.run(job.model)),
+        )
         factories, loaders = Factories.from_settings(job.loading), Loaders.from_settings(job.loading)
         model = load_model(path, hints=hints, factories=factories, loaders=loaders, trust_code=trusted)
         settings = {each.name: job.settings[each.name] for each in fields(Settings) if each.name in job.settings}
@@ -266,12 +276,12 @@ def _attempt(
     log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)
     log.info("%d frames, %d of them to render", len(sequence.frames), len(todo))
     files.sweep(job.folder, sequence.outputs)
-    status, reason = "success", None
+    status, reason = SUCCESS, None
     try:
         render_frames(todo, route, engine, manifest, begun)
     except Exception as error:  # a network is foreign code
         status, reason = "error", _reason(error, RENDERING, job.folder)
-    return Ending(status, reason, about | _found(model, engine), manifest.done())
+    return Ending(status, reason, _found(about, model, engine), manifest.done())
 
 
 def _due(sequence: FrameSequence, folder: Path) -> Frame:
@@ -310,31 +320,34 @@ def _settle(first: Frame, pixels: "Callable[[], np.ndarray]", engine: "Engine") 
         return engine.settle(pixels())
 
 
-def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity: "Parity | None") -> dict[str, Any]:
+def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity: "Parity | None") -> LoadedModel:
     """Give what is known of a model once it was tried: for the manifest's keys and for ``metadata.json``."""
-    return {
-        "architecture": model.architecture,
-        **model.facts,
-        "builder": model.builder,
-        "network": {
-            "builder": model.builder,
-            "config": files.digest(repr(sorted(model.config.items()))),
-            "code": _code(model.builder, job.loading),
-            "part": engine.keyed_part,
+    told = engine.told_multiple
+    loaded = LoadedModel(
+        architecture=model.architecture,
+        epoch=model.facts.epoch,
+        train_loss=model.facts.train_loss,
+        val_loss=model.facts.val_loss,
+        builder=model.builder,
+        network=Network(
+            builder=model.builder,
+            config=files.digest(repr(sorted(model.config.items()))),
+            code=_code(model.builder, job.loading),
+            part=engine.keyed_part,
             # the one used, of which one asked for may fall short: frames of both never mix in a sequence
-            "precision": engine.precision,
-            **({} if engine.compile_seconds is None else {"compiled": True}),
-            **({"autotuned": True} if engine.autotuned else {}),
-        },
-        "precision": engine.precision,
-        "compile_seconds": engine.compile_seconds,
-        "autotuned": engine.autotuned,
-        "parity": asdict(parity) if parity else None,
-        **_found(model, engine),
-        "trust_pickle": trusted,  # an older name of trust_code, kept because records keep their bytes
-        "signature": as_record(engine.signature),
-        **({"told_multiple": told} if (told := engine.told_multiple) != engine.signature.multiple else {}),
-    }
+            precision=engine.precision,
+            compiled=engine.compile_seconds is not None,
+            autotuned=bool(engine.autotuned),
+        ),
+        precision=engine.precision,
+        compile_seconds=engine.compile_seconds,
+        autotuned=engine.autotuned,
+        parity=ParityFigures(max=files.strict(parity.max), mean=files.strict(parity.mean)) if parity else None,
+        trust_pickle=trusted,
+        signature=engine.signature,
+        told_multiple=told if told != engine.signature.multiple else None,
+    )
+    return _found(loaded, model, engine)
 
 
 def _code(builder: str, loading: Mapping[str, Any]) -> str | None:
@@ -343,34 +356,35 @@ def _code(builder: str, loading: Mapping[str, Any]) -> str | None:
     return loaders[builder] if builder in loaders else loading["code"] if ":" in builder else None
 
 
-def _found(model: "Model", engine: "Engine") -> dict[str, Any]:
-    """Give what rendering itself may change: what memory allows, and what there is to tell a user."""
+def _found(loaded: LoadedModel, model: "Model", engine: "Engine") -> LoadedModel:
+    """Add what rendering itself may change: what memory allows, and what there is to tell a user."""
     parts = (f"part {engine.part} of the network's answer is used",) if engine.part else ()
-    return {
-        "batch": engine.batch,
-        "tile_size": engine.tile_size,
-        "overlap": engine.overlap,
-        "notes": [*model.notes, *parts, *engine.notes],
-    }
+    return replace(
+        loaded,
+        batch=engine.batch,
+        tile_size=engine.tile_size,
+        overlap=engine.overlap,
+        notes=(*model.notes, *parts, *engine.notes),
+    )
 
 
-def _figures(ending: Ending, job: Job) -> dict[str, Any]:
+def _figures(ending: Ending, job: Job) -> Figures:
     """Sum up a render from its manifest: the same figures, however often it was interrupted."""
-    entries = list(ending.done.values())
+    entries, model = list(ending.done.values()), ending.model
     seconds = sum(entry.seconds for entry in entries)
     tiled = any(entry.tiled for entry in entries)
-    return {
-        "frames": len(entries),
-        "seconds": round(seconds, 2),
-        "fps": round(len(entries) / seconds, 3) if seconds else None,
-        "device": entries[-1].device if entries else None,
-        "precision": ending.model.get("precision", job.settings["precision"]),
-        "parity": ending.model.get("parity"),
-        "compile_seconds": ending.model.get("compile_seconds"),
-        "autotuned": ending.model.get("autotuned", False),
-        "batch": ending.model.get("batch") if entries else None,
-        "tiled": tiled,
-        "tile_size": ending.model["tile_size"] if tiled else None,
-        "overlap": ending.model["overlap"] if tiled else None,
-        "versions": {"dailies": dailies.__version__, "torch": version("torch"), "python": platform.python_version()},
-    }
+    return Figures(
+        frames=len(entries),
+        seconds=round(seconds, 2),
+        fps=round(len(entries) / seconds, 3) if seconds else None,
+        device=entries[-1].device if entries else None,
+        precision=model.precision if model else job.settings["precision"],
+        parity=model.parity if model else None,
+        compile_seconds=model.compile_seconds if model else None,
+        autotuned=bool(model and model.autotuned),
+        batch=model.batch if model and entries else None,
+        tiled=tiled,
+        tile_size=model.tile_size if model and tiled else None,
+        overlap=model.overlap if model and tiled else None,
+        versions=Versions(dailies=dailies.__version__, torch=version("torch"), python=platform.python_version()),
+    )

@@ -8,14 +8,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 from dailies import files
 from dailies.errors import SequenceError
 from dailies.text import few
+from dailies.typed import OMITTED, Record, from_json, to_json
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +79,9 @@ class Frame:
     """Whether the values are floating-point numbers."""
     notes: tuple[str, ...] = ()
     """What of the frame is not rendered, in words."""
-    revision: str = ""
+    revision: str = field(default="", metadata=OMITTED)
     """What was changed about reading such a file since frames were first rendered from it; empty: nothing."""
-    layer: str = ""
+    layer: str = field(default="", metadata=OMITTED)
     """Of an EXR: the layer that is its picture; empty where that is the one that is taken without asking."""
 
     @property
@@ -281,7 +281,7 @@ def scan(
             )
         clip = _clip(input_dir, cache, threads)
         found = scan(cache.video, on_bad_frame="error", cache=cache, output_format=output_format, threads=threads)
-        return replace(found, folder=cache.video, fps=clip["fps"])
+        return replace(found, folder=cache.video, fps=clip.fps)
     entries = listing(input_dir)
     _report_others(input_dir, entries)
     _refuse_clashes([entry.name for entry in entries])
@@ -306,7 +306,7 @@ def scan(
         for entry, (_, error) in zip(entries, described, strict=True)
         if isinstance(error, SequenceError)
     ]
-    files.write_json(cache.frames, {stamp: _record_of(frame) for stamp, frame in good.items()})
+    files.write_json(cache.frames, to_json(good))
     if bad and (on_bad_frame == "error" or not good):
         advice = "Replace them, or set on_bad_frame to skip to leave them out" if good else "Check input_dir"
         reasons = few([each["reason"] for each in bad], separator="; ")
@@ -326,39 +326,36 @@ def forget(cache: ScanFiles) -> None:
     cache.clip.unlink(missing_ok=True)
 
 
-def _clip(path: Path, cache: ScanFiles, threads: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Decoded(Record):
+    """Which video was decoded, and what came of it."""
+
+    stamp: str
+    frames: int
+    fps: float | None
+
+
+def _clip(path: Path, cache: ScanFiles, threads: int) -> _Decoded:
     """Decode a video, unless that is done, and give the record of it."""
     from dailies import video
 
     stamp, record = f"{DECODER}|{_stamp(path)}", cache.clip
-    done = files.read_json(record) if record.is_file() else None
-    if done and done["stamp"] == stamp and len(list(cache.video.glob("*.png"))) == done["frames"]:
+    done = _Decoded.load_if_there(record)
+    if done and done.stamp == stamp and len(list(cache.video.glob("*.png"))) == done.frames:
         return done
     record.unlink(missing_ok=True)
-    done = {"stamp": stamp, **asdict(video.decode(path, cache.video, threads=threads))}
-    files.write_json(record, done)
+    clip = video.decode(path, cache.video, threads=threads)
+    done = _Decoded(stamp, clip.frames, clip.fps)
+    done.save(record)
     return done
 
 
 def _known(cache: Path) -> dict[str, Frame]:
     """Give what earlier scans found; nothing when there were none, or when another version of Dailies wrote them."""
     try:
-        return {stamp: _frame(frame) for stamp, frame in files.read_json(cache).items()}
+        return {stamp: from_json(Frame, frame) for stamp, frame in files.read_json(cache).items()}
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-
-
-def _record_of(frame: Frame) -> dict[str, Any]:
-    """Return a frame as it is written: what most do not have is left out, so that their records stay as they were."""
-    record = asdict(frame)
-    for name in ("revision", "layer"):
-        if not record[name]:
-            del record[name]
-    return record
-
-
-def _frame(data: dict[str, Any]) -> Frame:
-    return Frame(**data | {"notes": tuple(data["notes"])})
 
 
 def _stems_before(frames: Iterable[Frame]) -> dict[str, str]:
@@ -424,7 +421,7 @@ def save(sequence: Sequence, path: Path) -> None:
             "folder": None if sequence.folder is None else sequence.folder.name,
             "fps": sequence.fps,
             "skipped": list(sequence.skipped),
-            "frames": [_record_of(frame) for frame in sequence.frames],
+            "frames": to_json(sequence.frames),
             **({"layer": sequence.layer} if sequence.layer else {}),
         },
     )
@@ -434,7 +431,7 @@ def load(path: Path) -> Sequence:
     """Read what ``save`` wrote."""
     data = files.read_json(path)
     return Sequence(
-        frames=tuple(_frame(frame) for frame in data["frames"]),
+        frames=tuple(from_json(Frame, frame) for frame in data["frames"]),
         skipped=tuple(data["skipped"]),
         folder=None if data["folder"] is None else path.parent / data["folder"],
         fps=data["fps"],

@@ -4,16 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from dailies import captions, files, frames
+from dailies import captions, frames
 from dailies.errors import SequenceError
 from dailies.layout import SOURCE, Layout, model_of
-from dailies.metadata import merged
 from dailies.sequence import Sequence as FrameSequence
+from dailies.signatures import Signature
+from dailies.state_records import SUCCESS, Metadata, Outcome, SummaryLine, merged
+from dailies.typed import load_all
 
 FPS = 24
 """How fast a sequence plays that has no rate of its own."""
@@ -41,55 +42,72 @@ class Shelf:
     """Output name of a frame -> the layer of an EXR that is its picture, or a glob, where that is not plain."""
 
 
-def in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, dict[str, Any]]]:
+@dataclass(frozen=True)
+class RenderedModel:
+    """What is known of a model whose pictures are compared."""
+
+    folder: Path
+    """Where its frames are."""
+    run_name: str
+    is_whole: bool
+    """Whether all of its frames were rendered."""
+    scale: float = 1
+    """How many output pixels it makes of one, along each side."""
+
+    @classmethod
+    def described(cls, folder: Path, about: Metadata) -> "RenderedModel":
+        """Take what counts of a model's metadata."""
+        return cls(folder, about.run_name, about.render.status == SUCCESS, scale_of(about.signature))
+
+
+def in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, Metadata]]:
     """Give each model's folder and metadata in the summary's order; ``metadata`` are ``metadata.json`` files."""
     order: dict[str, int] = {}
-    for number, line in enumerate(files.read_json(summary)):
-        order.setdefault(line["run_id"], number)
-        if "output_dir" in line:  # a run may hold several models, which their folders tell apart
-            order[Path(line["output_dir"]).name] = number
-    abouts = [(path.parent, files.read_json(path)) for path in metadata]
-    return sorted(abouts, key=lambda model: order.get(model[0].name, order[model[1]["run_id"]]))
+    for number, line in enumerate(load_all(SummaryLine, summary)):
+        order.setdefault(line.run_id, number)
+        if line.output_dir:  # a run may hold several models, which their folders tell apart
+            order[Path(line.output_dir).name] = number
+    abouts = [(path.parent, Metadata.load(path)) for path in metadata]
+    return sorted(abouts, key=lambda model: order.get(model[0].name, order[model[1].run_id]))
 
 
-def rendered(names: Mapping[str, str], records: Sequence[Path], layout: Layout) -> list[tuple[Path, dict[str, Any]]]:
-    """Give each model's folder and what ``gather`` needs of its metadata, from the ``records`` of its renders.
+def rendered(names: Mapping[str, str], records: Sequence[Path], layout: Layout) -> list[RenderedModel]:
+    """Give what ``gather`` needs to know of each model, from the ``records`` of its renders.
 
     ``names`` are those of the runs, by the model's folder, in order. A record changes when frames are rendered;
     ``metadata.json`` also when a metric changes, which changes no picture.
     """
-    outcomes = {model: [files.read_json(path) for path in records if model_of(path) == model] for model in names}
+    outcomes = {model: [Outcome.load(path) for path in records if model_of(path) == model] for model in names}
     found = []
     for model, name in names.items():
         went = merged(outcomes[model])
-        about = {"run_name": name, "render": {"status": went["status"]}, "signature": went["model"].get("signature")}
-        found.append((layout.frames(model), about))
+        scale = scale_of(went.model and went.model.signature)
+        found.append(RenderedModel(layout.frames(model), name, went.status == SUCCESS, scale))
     return found
 
 
 def gather(
     shot: FrameSequence,
-    models: Sequence[tuple[Path, Mapping[str, Any]]],
+    models: Sequence[RenderedModel],
     *,
     input_dir: Path,
     reference: Mapping[str, Path] | None = None,
 ) -> list[Shelf]:
     """Give the source, the reference where there is one, and every model that was rendered, in this order.
 
-    ``models`` are folders and what their ``metadata.json`` says, of which ``run_name``, ``signature`` and the status of
-    ``render`` count. ``reference`` holds the files of the reference by the names of the rendered frames.
+    ``reference`` holds the files of the reference by the names of the rendered frames.
     """
     shelves = [_source(shot, shot.folder or input_dir)]
     if reference is not None:
         depth, _ = _first(reference.values())
         layers = _layers_asked_for(shot, reference)
         shelves.append(Shelf(REFERENCE, "Reference", reference, bit_depth=depth, as_it_is=False, layers=layers))
-    return shelves + [_model(shot, folder, about) for folder, about in models if about["render"]["status"] == "success"]
+    return shelves + [_model(shot, model) for model in models if model.is_whole]
 
 
-def scale_of(about: Mapping[str, Any]) -> float:
+def scale_of(signature: Signature | None) -> float:
     """Give how many output pixels a model makes of one, along each side."""
-    return (about["signature"] or {}).get("scale") or 1
+    return (signature and signature.scale) or 1
 
 
 def labels(shelves: Sequence[Shelf]) -> list[str]:
@@ -156,7 +174,8 @@ def _layers_asked_for(shot: FrameSequence, originals: Mapping[str, Path]) -> dic
     return found
 
 
-def _model(shot: FrameSequence, folder: Path, about: Mapping[str, Any]) -> Shelf:
+def _model(shot: FrameSequence, model: RenderedModel) -> Shelf:
+    folder = model.folder
     there = {path.name for path in folder.iterdir()}
     originals = {frame.output: folder / frame.output for frame in shot.frames if frame.output in there}
     kinds: dict[tuple[str, int, bool], list[Path]] = {}
@@ -165,8 +184,8 @@ def _model(shot: FrameSequence, folder: Path, about: Mapping[str, Any]) -> Shelf
             kinds.setdefault((frame.mode, frame.bit_depth, frame.floating), []).append(originals[frame.output])
     told = [_first(paths) for paths in kinds.values()]
     depth, shown = max((bits for bits, _ in told), default=8), all(each for _, each in told)
-    title = about["run_name"] or folder.name
-    return Shelf(folder.name, title, originals, bit_depth=depth, as_it_is=shown, scale=scale_of(about))
+    title = model.run_name or folder.name
+    return Shelf(folder.name, title, originals, bit_depth=depth, as_it_is=shown, scale=model.scale)
 
 
 def _first(originals: Iterable[Path]) -> tuple[int, bool]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import yaml
 
 from dailies.errors import LoadError
 from dailies.text import clean
+from dailies.typed import OMITTED, UNWRITTEN, to_json
 
 if TYPE_CHECKING:
     from dailies.config import Settings
@@ -61,11 +62,11 @@ class Signature:
     """Height and width, in pixels, of the one size that the network is given; None: any within the bounds."""
     half: bool = True
     """Whether it may run in half precision."""
-    output: str | None = None
+    output: str | None = field(default=None, metadata=OMITTED)
     """Which of its outputs is the frame, where it answers several: an index or a name, such as ``1`` or ``final``."""
-    extra_channels: tuple[float, ...] | None = None
+    extra_channels: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
     """Constants that the network gets after the channels of the picture, one channel each, as its own numbers."""
-    told: frozenset[str] = field(default=frozenset(), compare=False)
+    told: frozenset[str] = field(default=frozenset(), compare=False, metadata=UNWRITTEN)
     """Names of the fields that the configuration, the run or the checkpoint sets; all others are known or assumed."""
 
     @property
@@ -123,9 +124,7 @@ def as_record(signature: Signature) -> dict[str, Any]:
 
     The key of a frame depends on it, so a new field must not change the record of a network that does not use it.
     """
-    record = asdict(signature)
-    del record["told"]
-    return {name: value for name, value in record.items() if name not in ADDED or value is not None}
+    return to_json(signature)
 
 
 def range_of(architecture: str | None, folder: str, run: Mapping[str, Any], settings: "Settings") -> str:
@@ -258,9 +257,6 @@ FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 TEXTS = frozenset({"output"})
 """Fields whose text means itself and is not read as YAML."""
-
-ADDED = frozenset({"output", "extra_channels"})
-"""Fields that earlier records lack; None stands for how a network was fed then."""
 
 
 def _check(merged: Signature) -> None:

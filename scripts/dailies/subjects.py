@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dailies import backbone, files, manifest
 from dailies.errors import DailiesError, SequenceError
@@ -14,6 +14,7 @@ from dailies.metrics import LPIPS, measured
 from dailies.sequence import Frame, split
 from dailies.sequence import Sequence as FrameSequence
 from dailies.sequence import load as load_sequence
+from dailies.state_records import Attempt, Measures
 from dailies.text import counted
 from dailies.values import MEASURING
 
@@ -152,20 +153,20 @@ def model_of(job: Measurement) -> Subject:
     return Subject(job.subject, {name: folder / name for name in names}, digests)
 
 
-def record(job: Measurement, work: Callable[[], dict[str, Any]]) -> None:
+def record(job: Measurement, work: Callable[[], Measures]) -> None:
     """Do the work and write how it went: the job's record, and the state that decides whether it is tried again."""
     try:
-        ending = {"status": "success", "error": None} | work()
+        ending = work()
     except Exception as error:  # frames are foreign data, and no metric is worth a render
         if not isinstance(error, DailiesError):
             log.error("measuring failed", exc_info=error)
-        ending = {"status": "error", "error": str(error) or type(error).__name__}
-    if ending["error"]:
-        log.error("%s", ending["error"])
-    for note in ending.get("notes", ()):
+        ending = Measures(status="error", error=str(error) or type(error).__name__)
+    if ending.error:
+        log.error("%s", ending.error)
+    for note in ending.notes or ():
         log.warning("%s", note)
-    files.write_json(job.layout.measuring(job.subject, job.shard), {"status": ending["status"], "attempt": job.attempt})
-    files.write_json(job.output, ending)
+    Attempt(status=ending.status, attempt=job.attempt).save(job.layout.measuring(job.subject, job.shard))
+    ending.save(job.output)
 
 
 def read_frame(path: Path, layer: str | None = None, *, transfer: str | None) -> "Picture":

@@ -4,11 +4,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from dailies import files
-from dailies.layout import model_of
-from dailies.sequence import Frame, load, normal_form, numbers
+from dailies.sequence import Frame, normal_form, numbers
 
 SINGLE = re.compile(r"-?\d{1,12}")
 SPAN = re.compile(r"(-?\d{1,12})(?:-|\.\.)(-?\d{1,12})")
@@ -18,32 +16,40 @@ SEEN = {"", "train", "training", "fit"}
 """The contexts in which a dataset counts as one that was trained on; MLflow leaves it empty where nothing is said."""
 
 
-def frames_seen(
-    about: Mapping[str, Any], frames: Sequence[Frame], *, names: Iterable[str], input_dir: Path
-) -> frozenset[str]:
-    """Name the rendered frames whose inputs a model was trained on.
+class Dataset(Protocol):
+    """A dataset that a run was given."""
 
-    ``about`` is what is known of the run: its ``params``, ``tags`` and ``datasets``. The params and tags called
-    ``names`` list frames, in the forms that ``listed`` reads. Of a dataset that was trained on, the name or the source
-    names a frame, or the folder ``input_dir``, which stands for all frames.
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def context(self) -> str: ...
+
+
+class Trained(Protocol):
+    """What says which frames a model was trained on."""
+
+    @property
+    def params(self) -> Mapping[str, str]: ...
+    @property
+    def tags(self) -> Mapping[str, str]: ...
+    @property
+    def datasets(self) -> Sequence[Dataset]: ...
+
+
+def frames_seen(run: Trained, frames: Sequence[Frame], *, names: Iterable[str], input_dir: Path) -> frozenset[str]:
+    """Name the rendered frames whose inputs a model was trained on, as far as its run says.
+
+    The run's params and tags called ``names`` list frames, in the forms that ``listed`` reads. Of a dataset that was
+    trained on, the name or the source names a frame, or the folder ``input_dir``, which stands for all frames.
     """
-    texts = [about[kind][name] for name in names for kind in ("tags", "params") if name in about[kind]]
+    texts = [said[name] for name in names for said in (run.tags, run.params) if name in said]
     seen = {output for text in texts for output in listed(str(text), frames)}
-    for dataset in about.get("datasets") or ():
-        if dataset["context"].casefold() in SEEN:
+    for dataset in run.datasets:
+        if dataset.context.casefold() in SEEN:
             seen |= _in_dataset(dataset, frames, input_dir)
     return frozenset(seen)
-
-
-def seen_by_models(
-    metadata: Iterable[Path], *, sequence: Path, names: Iterable[str], input_dir: Path
-) -> dict[str, frozenset[str]]:
-    """Name, by a model's folder, the rendered frames that it was trained on, as ``frames_seen`` does."""
-    shot, names = load(sequence), list(names)
-    return {
-        model_of(path): frames_seen(files.read_json(path), shot.frames, names=names, input_dir=input_dir)
-        for path in metadata
-    }
 
 
 def listed(text: str, frames: Sequence[Frame]) -> set[str]:
@@ -78,8 +84,8 @@ def _numbers(item: str, last: int) -> range | None:
     return None
 
 
-def _in_dataset(dataset: Mapping[str, str], frames: Sequence[Frame], input_dir: Path) -> set[str]:
-    places = [dataset["name"], *_texts(dataset["source"])]
+def _in_dataset(dataset: Dataset, frames: Sequence[Frame], input_dir: Path) -> set[str]:
+    places = [dataset.name, *_texts(dataset.source)]
     stems = {normal_form(Path(place).stem) for place in places}
     if any(_is_folder(place, input_dir) for place in places):
         return {frame.output for frame in frames}

@@ -1,7 +1,6 @@
 """Trial: whether a downloaded file holds a network, found out in a process without credentials, on the CPU."""
 
 import importlib.util
-import json
 import logging
 import os
 import subprocess
@@ -12,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dailies import files
 from dailies.environment import without_credentials
+from dailies.state_records import ModelRecord, RunRecord
 from dailies.text import clean
+from dailies.typed import Record
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Record):
     """What a trial found out."""
 
     reason: str | None = None
@@ -44,21 +44,35 @@ class Verdict:
     """Why it could not be tried."""
 
 
-def is_trusted(trust: bool | Sequence[str], record: Mapping[str, Any]) -> bool:
+@dataclass(frozen=True)
+class Question(Record):
+    """What the other process is asked."""
+
+    path: str
+    """The downloaded file or folder."""
+    model: str
+    record: ModelRecord
+    loading: Mapping[str, Any]
+    trusted: bool
+    params: Mapping[str, str]
+
+
+def is_trusted(trust: bool | Sequence[str], record: ModelRecord) -> bool:
     """Tell whether loading a model may run code that it brings along; ``trust`` is the setting ``trust_code``."""
-    return trust if isinstance(trust, bool) else bool({record["run_id"], record["experiment_id"]} & {*trust})
+    return trust if isinstance(trust, bool) else bool({record.run_id, record.experiment_id} & {*trust})
 
 
 def run_params(about: Path) -> Mapping[str, str]:
     """Return all params of a model's run from what is known ``about`` it; its discovery record does not hold them."""
-    return files.read_json(about).get("params", {}) if about.is_file() else {}
+    run = RunRecord.load_if_there(about)
+    return run.params if run else {}
 
 
 def tried(
     path: Path,
     *,
     model: str,
-    record: Mapping[str, Any],
+    record: ModelRecord,
     loading: Mapping[str, Any],
     trusted: bool,
     params: Mapping[str, str] | None = None,
@@ -75,12 +89,11 @@ def tried(
     """
     if importlib.util.find_spec("torch") is None:
         return Verdict(unknown="torch is not installed here")
-    asked = {"path": str(path), "model": model, "record": dict(record), "loading": dict(loading), "trusted": trusted}
-    asked["params"] = dict(params or {})
+    asked = Question(path=str(path), model=model, record=record, loading=loading, trusted=trusted, params=params or {})
     environment = without_credentials(os.environ) | {"CUDA_VISIBLE_DEVICES": ""}  # the device is the renders'
     with tempfile.TemporaryDirectory(prefix="dailies-") as folder:
         question, answer = Path(folder) / "question.json", Path(folder) / "answer.json"
-        question.write_text(json.dumps(asked))
+        asked.save(question)
         try:
             process = subprocess.run(
                 [sys.executable, "-P", "-c", PROGRAM, str(Path(__file__).parents[1]), str(question), str(answer)],
@@ -95,7 +108,7 @@ def tried(
         except subprocess.TimeoutExpired:
             return Verdict(unknown=f"it was not loaded within {PATIENCE} s")
         if answer.is_file():
-            return Verdict(**files.read_json(answer))
+            return Verdict.load(answer)
         last = (process.stderr.strip().splitlines() or [""])[-1]
         return Verdict(
             unknown=clean(f"the process that loads it ended with {process.returncode}: {last}")[:LONGEST_REASON]
@@ -104,17 +117,17 @@ def tried(
 
 def main(question: Path, answer: Path) -> None:
     """Answer the question in a file by another file."""
-    asked = files.read_json(question)
     try:
         import torch
     except Exception as error:  # a damaged installation
-        files.write_json(answer, {"unknown": f"torch cannot be imported ({type(error).__name__}: {clean(str(error))})"})
+        told = f"torch cannot be imported ({type(error).__name__}: {clean(str(error))})"
+        Verdict(unknown=told).save(answer)
         return
     torch.set_num_threads(1)  # beside renders
-    files.write_json(answer, _answer(asked))
+    _answer(Question.load(question)).save(answer)
 
 
-def _answer(asked: Mapping[str, Any]) -> dict[str, str | None]:
+def _answer(asked: Question) -> Verdict:
     import torch
 
     from dailies.engine import Engine, Settings
@@ -122,20 +135,26 @@ def _answer(asked: Mapping[str, Any]) -> dict[str, str | None]:
     from dailies.loaders import Loaders
     from dailies.models import Hints, load_model
 
-    path = Path(asked["path"])
+    path = Path(asked.path)
     try:
         model = load_model(
             path,
-            hints=Hints.gather(asked["model"], asked["record"], asked["loading"], params=asked["params"]),
-            factories=Factories.from_settings(asked["loading"]),
-            loaders=Loaders.from_settings(asked["loading"]),
-            trust_code=asked["trusted"],
+            hints=Hints.gather(
+                asked.model,
+                asked.loading,
+                architecture=asked.record.architecture,
+                said=asked.record.hints,
+                params=asked.params,
+            ),
+            factories=Factories.from_settings(asked.loading),
+            loaders=Loaders.from_settings(asked.loading),
+            trust_code=asked.trusted,
         )
         Engine(model, device=torch.device("cpu"), settings=Settings()).probe()
     except MemoryError:
-        return {"unknown": "there is not enough memory here to load it"}
+        return Verdict(unknown="there is not enough memory here to load it")
     except Exception as error:  # an artifact is foreign data, and its network foreign code
         from dailies.render import _reason
 
-        return {"reason": clean(_reason(error, "loading", path))[:LONGEST_REASON]}
-    return {"reason": None}
+        return Verdict(reason=clean(_reason(error, "loading", path))[:LONGEST_REASON])
+    return Verdict()

@@ -10,6 +10,8 @@ import numpy as np
 from dailies import files, page, sequence
 from dailies.layout import Layout
 from dailies.metadata import describe, summarize
+from dailies.shelves import RenderedModel
+from dailies.state_records import Metadata
 from PIL import Image
 
 from helpers.images import read_frame
@@ -102,6 +104,10 @@ class Show:
         )
         self.models.append(folder)
         return folder
+
+    def rendered(self) -> list[RenderedModel]:
+        """What is known of the models whose pictures are compared."""
+        return [RenderedModel.described(folder, Metadata.load(folder / "metadata.json")) for folder in self.models]
 
     def build(self, **changes) -> dict[str, Any]:
         """Build the page and return its data."""

@@ -17,7 +17,7 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
-from dailies.discovery import discover, standing  # noqa: E402
+from dailies.discovery import discover, plan  # noqa: E402
 from stores import BEST, Shelf, configured, multiply, server_folder, server_shelf  # noqa: E402
 
 REPEATS, MANY = 3, 2000
@@ -52,7 +52,7 @@ def loop(shelf: Shelf) -> int:
 
 def discovered(config: dict[str, Any], state: Path) -> None:
     """Do what an invocation does: ask when jobs are planned, and discover in a job."""
-    fingerprint = standing(config, state).fingerprint
+    fingerprint = plan(config, state).fingerprint
     discover(config, fingerprint=fingerprint, state=state, index=state / "discovery.json")
 
 
@@ -67,7 +67,7 @@ def measure(runs: int, root: Path) -> None:
         ways: dict[str, Callable[[], Any]] = {
             "a plain loop": lambda: loop(shelf),
             "the first discovery": lambda state=state: discovered(config, state),
-            "nothing new, planning": lambda state=state: standing(config, state),
+            "nothing new, planning": lambda state=state: plan(config, state),
             "nothing new, the job too": lambda state=state: discovered(config, state),
         }
         for name, way in ways.items():

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
 from dailies.config import Settings  # noqa: E402
-from dailies.discovery import discover, standing  # noqa: E402
+from dailies.discovery import discover, plan  # noqa: E402
 from dailies.layout import Layout  # noqa: E402
 from helpers.stores import BEST, Shelf, configured, multiply, server_folder, server_shelf  # noqa: E402
 
@@ -54,7 +54,7 @@ def loop(shelf: Shelf) -> int:
 
 def discovered(settings: Settings, layout: Layout) -> None:
     """Do what an invocation does: ask when jobs are planned, and discover in a job."""
-    fingerprint = standing(settings, layout).fingerprint
+    fingerprint = plan(settings, layout).fingerprint
     discover(settings, fingerprint=fingerprint, layout=layout)
 
 
@@ -69,7 +69,7 @@ def measure(runs: int, root: Path) -> None:
         ways: dict[str, Callable[[], Any]] = {
             "a plain loop": lambda: loop(shelf),
             "the first discovery": lambda layout=layout: discovered(settings, layout),
-            "nothing new, planning": lambda layout=layout: standing(settings, layout),
+            "nothing new, planning": lambda layout=layout: plan(settings, layout),
             "nothing new, the job too": lambda layout=layout: discovered(settings, layout),
         }
         for name, way in ways.items():

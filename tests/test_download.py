@@ -457,7 +457,7 @@ def test_links_in_an_artifact_folder_lead_nowhere(shelf, tmp_path):
     for root in (artifacts, tmp_path / "nas" / "artifacts"):
         assert [file.path for file in tracking.files(str(root))] == ["model/MLmodel"]
         for path in ("best.pth", "checkpoints/secret.pth", "model/data/model.pth", "up/artifacts/model/MLmodel"):
-            with refused(StoreError, "artifact.symbolic_link", Path(path).name):
+            with refused(StoreError, "artifact.symbolic_link", "artifacts"):
                 tracking.fetch(str(root), path, tmp_path / "out")
     receipt = fetched(shelf.uri, str(artifacts), tmp_path / "output", "model/MLmodel", path="model")
 

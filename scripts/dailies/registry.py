@@ -73,7 +73,7 @@ def registered(store: TrackingStore, asked: Sequence[str]) -> list[Registered]:
 def _version(store: TrackingStore, asked: str) -> Version:
     name, alias, number = ASKED.fullmatch(asked).groups()
     if not store.has_registry:
-        raise StoreError("registry.no_model", _no_model(store, name))
+        raise _no_model(store, name)
     try:
         if alias:
             return read(store.ask(lambda client: client.get_model_version_by_alias(name, alias)), alias)
@@ -84,7 +84,7 @@ def _version(store: TrackingStore, asked: str) -> Version:
         if error_code(error) not in MISSING:
             raise
         what = f"alias {clean(alias)}" if alias else f"version {int(number)}"
-        raise StoreError("registry.no_version", _no_version(store, name, what)) from error
+        raise _no_version(store, name, what) from error
 
 
 def read(found: Any, alias: str | None) -> Version:
@@ -156,19 +156,23 @@ def _run(store: TrackingStore, version: Version, run_id: str) -> Run:
     raise StoreError("registry.version_unusable", f"{version} is {what}; {_existing(store, version.name)}")
 
 
-def _no_model(store: TrackingStore, name: str) -> str:
+def _no_model(store: TrackingStore, name: str) -> StoreError:
     pages = store.pages(lambda client, token: client.search_registered_models(EVERY, max_results=100, page_token=token))
     names = [model.name for model in pages] if store.has_registry else []
-    return f"registered model {clean(name)} does not exist in {store.name}; registered models there: {_several(names)}"
+    return StoreError(
+        "registry.no_model",
+        f"registered model {clean(name)} does not exist in {store.name}; registered models there: {_several(names)}",
+    )
 
 
-def _no_version(store: TrackingStore, name: str, what: str) -> str:
+def _no_version(store: TrackingStore, name: str, what: str) -> StoreError:
     try:
-        return f"registered model {clean(name)} has no {what}; {_existing(store, name)}"
+        existing = _existing(store, name)
     except StoreError as error:
         if error_code(error) not in MISSING:
             raise
         return _no_model(store, name)
+    return StoreError("registry.no_version", f"registered model {clean(name)} has no {what}; {existing}")
 
 
 def _existing(store: TrackingStore, name: str) -> str:

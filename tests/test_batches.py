@@ -93,7 +93,7 @@ def test_no_bit_depends_on_the_batch(architecture, config, batch, tiled, dtype):
     for name, values in network.named_parameters():
         if name.endswith(("beta", "gamma")):
             nn.init.normal_(values, std=0.2)
-    given = shot(7, 130, 100)
+    given = shot(7, 97, 70)
     tiles = {"tiled": tiled, "tile_size": 64, "overlap": 32}
 
     alone = rendered(engine(network, batch=1, **tiles), given, dtype=dtype)

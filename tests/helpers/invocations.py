@@ -31,6 +31,7 @@ def _run(arguments: list[str], folder: str, environment: dict[str, str], output:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in environment
     installed = [path for path in sys.path if path.startswith((sys.prefix, sys.base_prefix))]
     paths = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:] = [folder, *filter(None, paths), *installed]

@@ -42,7 +42,9 @@ def _job_name(match: re.Match[str]) -> str:
 
 def environment() -> dict[str, str]:
     """Give this process's environment without MLflow's settings and without GPUs, for programs that tests start."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    # where Python keeps no compiled code, each job would compile the package anew
+    left_out = ("MLFLOW_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     # on a machine that others use too, threads that wait by spinning made a render 50 times slower
     return kept | {"OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(STAND_INS)}
 

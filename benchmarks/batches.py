@@ -11,7 +11,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies import environment  # noqa: E402
+from dailies.render import environment  # noqa: E402
 
 NETWORKS = {
     "U-Net, base 64": ("unet", {"base_channels": 64}, (192, 320)),
@@ -25,9 +25,9 @@ TOGETHER, COUNT, REPEATS, WHITE = (2, 4), 4, 7, 127.5
 def main() -> None:
     """Print medians of ratios taken in turn, and the largest difference of an answer in code values of 255."""
     import torch
-    from dailies.architectures import ARCHITECTURES
-    from dailies.models import Model
-    from dailies.network import Network
+    from dailies.models.architectures import ARCHITECTURES
+    from dailies.models.load import Model
+    from dailies.render.network import Network
 
     torch.manual_seed(0)
     torch.set_num_threads(2)

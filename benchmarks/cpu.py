@@ -16,7 +16,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies.environment import SPEED  # noqa: E402
+from dailies.render.environment import SPEED  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "small"}}
 SIZE, REPEATS = (384, 640), 9
@@ -34,7 +34,7 @@ def work() -> None:
     import resource
 
     import torch
-    from dailies.architectures import ARCHITECTURES
+    from dailies.models.architectures import ARCHITECTURES
 
     torch.manual_seed(0)
     networks = {name: ARCHITECTURES[name](**config).eval() for name, config in NETWORKS.items()}

@@ -28,7 +28,9 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies import codec, environment, frames  # noqa: E402
+from dailies.frames import image as frames  # noqa: E402
+from dailies.frames import oiio as oiio_module  # noqa: E402
+from dailies.render import environment  # noqa: E402
 
 SIZE, REPEATS = (1920, 1080), 7
 GRAINS = {0: "clean", 5: "light grain", 15: "heavy grain"}
@@ -162,8 +164,8 @@ def with_opencv(data: bytes) -> np.ndarray:
 
 
 def with_openimageio(data: bytes) -> np.ndarray:
-    with codec.opened(data, "a.png") as file:
-        return codec.read(file, data, "", "a.png")
+    with oiio_module.opened(data, "a.png") as file:
+        return oiio_module.read(file, data, "", "a.png")
 
 
 def with_ffmpeg(data: bytes) -> np.ndarray:

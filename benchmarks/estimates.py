@@ -14,10 +14,10 @@ import torch
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies import frames  # noqa: E402
-from dailies.architectures import ARCHITECTURES  # noqa: E402
-from dailies.engine import Engine, Settings  # noqa: E402
-from dailies.models import Model  # noqa: E402
+from dailies.frames import image as frames  # noqa: E402
+from dailies.models.architectures import ARCHITECTURES  # noqa: E402
+from dailies.models.load import Model  # noqa: E402
+from dailies.render.engine import Engine, Settings  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "small"}}
 DEPTHS_OF_TIFF = tuple(("tiff", dtype) for dtype in ("uint8", "uint16", "float32"))

@@ -20,12 +20,12 @@ COUNTS, SIZE = (20, 2000), (270, 480)
 def render(count: int) -> float:
     """Render so many frames with a convolution; give the peak memory of this process in MB."""
     import torch
-    from dailies import frames, sequence
-    from dailies.engine import Engine, Settings
-    from dailies.layout import Layout
-    from dailies.manifest import Manifest, keys_of
-    from dailies.models import Model
-    from dailies.pipeline import Route, render_frames
+    from dailies.frames import image, scan
+    from dailies.models.load import Model
+    from dailies.render.engine import Engine, Settings
+    from dailies.render.pipeline import Route, render_frames
+    from dailies.state.layout import Layout
+    from dailies.state.manifest import Manifest, keys_of
 
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.Conv2d(16, 3, 3, padding=1))
@@ -34,9 +34,9 @@ def render(count: int) -> float:
         (root / "shot").mkdir()
         for number in range(count):
             pixels = np.random.default_rng(number).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-            data = frames.encode(pixels, frames.Picture(pixels))
+            data = image.encode(pixels, image.Picture(pixels))
             (root / "shot" / f"frame_{number:06d}.png").write_bytes(data)
-        shot = sequence.scan(root / "shot", on_bad_frame="error", cache=Layout(root).scan)
+        shot = scan.scan(root / "shot", on_bad_frame="error", cache=Layout(root).scan)
         engine = Engine(Model(network.eval(), "test"), device=torch.device("cpu"), settings=Settings())
         engine.probe()
         route = Route(root / "shot", root / "out", "clip", "auto", 2)

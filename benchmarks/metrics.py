@@ -16,8 +16,9 @@ import numpy as np
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / folder) for folder in ("scripts", "benchmarks", "tests")]
 
-from dailies import frames, motion, quality  # noqa: E402
-from dailies.lpips import Lpips  # noqa: E402
+from dailies.frames import image as frames  # noqa: E402
+from dailies.measure import flicker, quality  # noqa: E402
+from dailies.measure.lpips import Lpips  # noqa: E402
 from estimates import photograph  # noqa: E402
 from helpers.networks import write_alexnet  # noqa: E402
 from skimage.metrics import structural_similarity  # noqa: E402
@@ -42,7 +43,7 @@ def main() -> None:
     """Print medians of CPU time, taken in turn, and their ratios to ours of SSIM."""
     image, reference = (frames.converted(photograph(grain), "float32") for grain in (5, 15))
     data = frames.encode(photograph(5), frames.Picture(photograph(5)))
-    moved = motion.flow(reference, image)
+    moved = flicker.flow(reference, image)
     with tempfile.TemporaryDirectory() as folder:
         lpips = Lpips(write_alexnet(Path(folder) / "alexnet.pth"))  # other weights take as long
     ways: dict[str, Callable[[], object]] = {
@@ -52,8 +53,8 @@ def main() -> None:
         **{name: lambda run=run: run(image, reference) for name, run in quality.WITH_REFERENCE.items()},
         "lpips": lambda: lpips(image, reference),
         **{name: lambda run=run: run(image, reference) for name, run in quality.STILL.items()},
-        "motion of the source, once for all models": lambda: motion.flow(reference, image),
-        "flicker": lambda: motion.Path(moved, reference, image).flicker(image, reference),
+        "motion of the source, once for all models": lambda: flicker.flow(reference, image),
+        "flicker": lambda: flicker.Path(moved, reference, image).flicker(image, reference),
         "decoding the frame": lambda: frames.converted(frames.decode(data, "x.png").pixels, "float32"),
     }
     times: dict[str, list[float]] = {way: [] for way in ways}

@@ -25,9 +25,11 @@ from selenium.webdriver.common.keys import Keys
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies import files, page, sequence  # noqa: E402
-from dailies.layout import Layout  # noqa: E402
-from dailies.metadata import summarize  # noqa: E402
+from dailies.compare import page  # noqa: E402
+from dailies.core import files  # noqa: E402
+from dailies.frames import sequence  # noqa: E402
+from dailies.state.collect import summarize  # noqa: E402
+from dailies.state.layout import Layout  # noqa: E402
 
 MODELS, FRAMES, SIZE = 50, 500, (640, 360)
 REPEATS, SECONDS = 7, 4

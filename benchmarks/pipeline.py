@@ -26,10 +26,12 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
 
-from dailies import environment, files, frames, sequence  # noqa: E402
-from dailies.layout import Layout  # noqa: E402
-from dailies.manifest import Manifest, keys_of  # noqa: E402
-from dailies.pipeline import Route, render_frames  # noqa: E402
+from dailies.core import files  # noqa: E402
+from dailies.frames import image, scan, sequence  # noqa: E402
+from dailies.render import environment  # noqa: E402
+from dailies.render.pipeline import Route, render_frames  # noqa: E402
+from dailies.state.layout import Layout  # noqa: E402
+from dailies.state.manifest import Manifest, keys_of  # noqa: E402
 from estimates import photograph  # noqa: E402
 
 DEVICE_SECONDS, COUNT, COUNT_OF_OTHERS, THREADS, REPEATS = 0.033, 200, 6, 2, 3
@@ -93,13 +95,13 @@ WAYS = {
 def measure_steps(path: Path, folder: Path) -> None:
     """Print what each step of the pipeline takes of a core for one frame, and all of them together."""
     data = path.read_bytes()
-    picture = frames.decode(data, path.name)
-    encoded = frames.encode(picture.pixels, picture)
+    picture = image.decode(data, path.name)
+    encoded = image.encode(picture.pixels, picture)
     steps: dict[str, Callable[[], object]] = {
         "read": path.read_bytes,
         "sha256 of the input": lambda: hashlib.sha256(data).hexdigest(),
-        "decode": lambda: frames.decode(data, path.name),
-        "encode": lambda: frames.encode(picture.pixels, picture),
+        "decode": lambda: image.decode(data, path.name),
+        "encode": lambda: image.encode(picture.pixels, picture),
         "write": lambda: files.write_bytes(folder / path.name, encoded, lasting=False),
         "sha256 of the output": lambda: hashlib.sha256(encoded).hexdigest(),
     }
@@ -126,12 +128,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "shot").mkdir()
-        picture = frames.Picture(photograph(5))
-        data = frames.encode(picture.pixels, picture)
+        picture = image.Picture(photograph(5))
+        data = image.encode(picture.pixels, picture)
         for number in range(COUNT):
             (root / "shot" / f"frame_{number:06d}.png").write_bytes(data)
         measure_steps(root / "shot" / "frame_000000.png", root)
-        shot = sequence.scan(root / "shot", on_bad_frame="error", cache=Layout(root).scan)
+        shot = scan.scan(root / "shot", on_bad_frame="error", cache=Layout(root).scan)
         times: dict[str, list[float]] = {name: [] for name in WAYS}
         cores: dict[str, list[float]] = {name: [] for name in WAYS}
         for repeat in range(REPEATS):

@@ -24,10 +24,12 @@ import yaml
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "stand_ins")]
 
-from dailies import files, manifest, metadata, sequence  # noqa: E402
-from dailies.config import loading_settings, pixel_settings  # noqa: E402
-from dailies.layout import Layout  # noqa: E402
-from dailies.validation import validated  # noqa: E402
+from dailies.core import files  # noqa: E402
+from dailies.frames import sequence  # noqa: E402
+from dailies.planning.config import loading_settings, pixel_settings  # noqa: E402
+from dailies.planning.validation import validated  # noqa: E402
+from dailies.state import attempts, collect  # noqa: E402
+from dailies.state.layout import Layout  # noqa: E402
 from helpers.images import write_frame  # noqa: E402
 from helpers.stores import BEST, multiply, sqlite_shelf  # noqa: E402
 from helpers.studio import environment  # noqa: E402
@@ -102,13 +104,13 @@ class Site:
             outcome = files.read_json(layout.outcome(like, name))
             outcome["artifact"]["uri"] = artifact["uri"]
             settings = pixel_settings(self.settings), loading_settings(self.settings)
-            outcome["basis"] = manifest.basis(record, shard.digest, *settings)
+            outcome["basis"] = attempts.basis(record, shard.digest, *settings)
             outcomes.append(layout.outcome(model, name))
             for path in (outcomes[-1], layout.attempt(model, name)):
                 files.write_json(path, outcome)
             lines = layout.manifest(like, name).read_bytes()
             files.write_bytes(layout.manifest(model, name), lines)
-        metadata.describe(
+        collect.describe(
             layout.run(model),
             outcomes,
             sequence=layout.sequence,
@@ -162,7 +164,7 @@ def measure(count: int, shards: int, root: Path) -> None:
         if model not in real:
             site.pretend(model, like=real[0])
     paths = [site.out / model / "metadata.json" for model in site.models()]
-    metadata.summarize(paths, output=site.out / "batch_summary.json")
+    collect.summarize(paths, output=site.out / "batch_summary.json")
     site.snakemake("--touch")
     times = []
     for _ in range(REPEATS):

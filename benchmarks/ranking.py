@@ -19,7 +19,7 @@ from scipy.special import stdtrit
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies import ranking  # noqa: E402
+from dailies.measure import ranking  # noqa: E402
 
 COUNTS, SEQUENCES, RESAMPLES, SEED = (12, 24, 50, 100, 200, 500), 1000, 1000, 0
 DRIFT = 0.95

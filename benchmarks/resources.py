@@ -25,7 +25,7 @@ def imports() -> float:
     import av  # noqa: F401
     import OpenImageIO  # noqa: F401
     import torch  # noqa: F401
-    from dailies import frames, pipeline  # noqa: F401
+    from dailies.render import pipeline  # noqa: F401
 
     return peak()
 
@@ -40,9 +40,9 @@ def client() -> float:
 def read(name: str, path: str) -> float:
     """Read a model as a render does, and try it."""
     import torch
-    from dailies.engine import Engine, Settings
-    from dailies.factories import Factories
-    from dailies.models import Hints, load_model
+    from dailies.models.factories import Factories
+    from dailies.models.load import Hints, load_model
+    from dailies.render.engine import Engine, Settings
 
     model = load_model(Path(path), hints=Hints(architecture=name), factories=Factories(), trust_code=False)
     Engine(model, device=torch.device("cpu"), settings=Settings()).probe()
@@ -57,7 +57,7 @@ def measured(*arguments: str) -> float:
 def main() -> None:
     """Print peaks, each of a process of its own."""
     import torch
-    from dailies.architectures import ARCHITECTURES
+    from dailies.models.architectures import ARCHITECTURES
 
     base = measured("imports")
     print(f"torch and the codecs: {base:.0f} MB", flush=True)

@@ -20,11 +20,12 @@ REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = REPOSITORY / "scripts"
 sys.path[:0] = [str(SCRIPTS)]
 
-from dailies import files, frames, sequence  # noqa: E402
-from dailies.architectures import ARCHITECTURES  # noqa: E402
-from dailies.config import loading_settings, pixel_settings  # noqa: E402
-from dailies.layout import Layout  # noqa: E402
-from dailies.validation import validated  # noqa: E402
+from dailies.core import files  # noqa: E402
+from dailies.frames import image, scan, sequence  # noqa: E402
+from dailies.models.architectures import ARCHITECTURES  # noqa: E402
+from dailies.planning.config import loading_settings, pixel_settings  # noqa: E402
+from dailies.planning.validation import validated  # noqa: E402
+from dailies.state.layout import Layout  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "base"}}
 PLACES = {"read": "frames.decode", "in the network": "pipeline.submitted"}
@@ -59,10 +60,10 @@ def site(root: Path, name: str) -> dict[str, str]:
 
     (root / "shot").mkdir(parents=True)
     picture = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
-    blank = frames.Picture(picture)
-    (root / "shot" / "frame_000000.png").write_bytes(frames.encode(picture, blank))
+    blank = image.Picture(picture)
+    (root / "shot" / "frame_000000.png").write_bytes(image.encode(picture, blank))
     layout = Layout(root / "out")
-    sequence.save(sequence.scan(root / "shot", on_bad_frame="error", cache=layout.scan), layout.sequence)
+    sequence.save(scan.scan(root / "shot", on_bad_frame="error", cache=layout.scan), layout.sequence)
     weights = layout.weights("model").whole / "best.pth"
     weights.parent.mkdir(parents=True)
     state = ARCHITECTURES[name](**NETWORKS[name]).state_dict()

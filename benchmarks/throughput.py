@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
 
-from dailies import environment, frames, sequence  # noqa: E402
-from dailies.layout import Layout  # noqa: E402
+from dailies.frames import image, scan, sequence  # noqa: E402
+from dailies.render import environment  # noqa: E402
+from dailies.state.layout import Layout  # noqa: E402
 
 if TYPE_CHECKING:
     import torch
-    from dailies.engine import Engine
+    from dailies.render.engine import Engine
 
 NETWORKS = {"U-Net, base 64": ("unet", {"base_channels": 64}), "NAFNet base": ("nafnet", {"size": "base"})}
 WAYS = {
@@ -69,17 +70,17 @@ def photographed(root: Path, *, height: int, width: int, least: int, most: int) 
     from estimates import photograph
 
     (root / "shot").mkdir()
-    picture = frames.Picture(photograph(5)[:height, :width])
-    data = frames.encode(picture.pixels, picture)
+    picture = image.Picture(photograph(5)[:height, :width])
+    data = image.encode(picture.pixels, picture)
     for number in range(most):
         (root / "shot" / f"frame_{number:06d}.png").write_bytes(data)
-    return Shot(root, sequence.scan(root / "shot", on_bad_frame="error", cache=Layout(root).scan), height, width, least)
+    return Shot(root, scan.scan(root / "shot", on_bad_frame="error", cache=Layout(root).scan), height, width, least)
 
 
 def seconds_of_job(engine: "Engine", shot: Shot) -> float:
     """Render as an infer job does; give the seconds of a frame."""
-    from dailies.manifest import Manifest, keys_of
-    from dailies.pipeline import Route, render_frames
+    from dailies.render.pipeline import Route, render_frames
+    from dailies.state.manifest import Manifest, keys_of
 
     with tempfile.TemporaryDirectory(dir=shot.root) as target:
         route = Route(shot.root / "shot", Path(target), "clip", "auto", THREADS)
@@ -93,7 +94,7 @@ def seconds_of_job(engine: "Engine", shot: Shot) -> float:
 def seconds_alone(network: "Callable[[torch.Tensor], torch.Tensor]", engine: "Engine", shot: Shot) -> float:
     """Run a network on tensors of the frames' padded size, a batch together; give the seconds of a frame."""
     import torch
-    from dailies.levels import padded_length
+    from dailies.render.tensors import padded_length
 
     sides = (padded_length(side, engine.signature.multiple, 1) for side in (shot.height, shot.width))
     calls = -(-len(shot.frames.frames) // engine.batch)
@@ -120,7 +121,7 @@ def finish(device: "torch.device") -> None:
 def arithmetic(engine: "Engine") -> Iterator[None]:
     """Set what torch calculates in to what an engine came to."""
     import torch
-    from dailies.network import AUTOCAST
+    from dailies.render.network import AUTOCAST
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = engine.precision == "tf32"
     torch.backends.cudnn.benchmark = engine.autotuned
@@ -143,14 +144,14 @@ def failing_alone(way: str, engines: "dict[str, Engine]") -> Iterator[None]:
 def measure(name: str, shot: Shot, device: "torch.device") -> None:
     """Print for each way medians, and ratios taken in turn."""
     import torch
-    from dailies.architectures import ARCHITECTURES
-    from dailies.engine import Engine, Settings
-    from dailies.models import Model
+    from dailies.models.architectures import ARCHITECTURES
+    from dailies.models.load import Model
+    from dailies.render.engine import Engine, Settings
 
     architecture, config = NETWORKS[name]
     torch.manual_seed(0)
     network = ARCHITECTURES[architecture](**config).eval()
-    first = frames.decode((shot.root / "shot" / shot.frames.frames[0].name).read_bytes(), "").pixels
+    first = image.decode((shot.root / "shot" / shot.frames.frames[0].name).read_bytes(), "").pixels
     engines: dict[str, Engine] = {}
     for way in ON_CPU if device.type == "cpu" else WAYS:
         with failing_alone(f"{name}, {way}", engines):
@@ -197,7 +198,7 @@ def tell(way: str, engine: "Engine", taken: dict[str, list[tuple[float, float]]]
 def main() -> None:
     """Measure every network."""
     import torch
-    from dailies.engine import find_device
+    from dailies.render.engine import find_device
 
     torch.set_num_threads(THREADS)
     device = find_device(sys.argv[1] if len(sys.argv) > 1 else "auto")

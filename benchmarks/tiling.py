@@ -14,9 +14,9 @@ import torch
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
 
-from dailies.architectures import ARCHITECTURES  # noqa: E402
-from dailies.engine import Engine, Settings  # noqa: E402
-from dailies.models import Model  # noqa: E402
+from dailies.models.architectures import ARCHITECTURES  # noqa: E402
+from dailies.models.load import Model  # noqa: E402
+from dailies.render.engine import Engine, Settings  # noqa: E402
 from estimates import photograph  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 16}, "nafnet": {"size": "small"}}

@@ -10,8 +10,8 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY / "scripts"))
 
-from dailies.config import TOPICS, schemas  # noqa: E402
-from dailies.validation import allowed  # noqa: E402
+from dailies.planning.config import TOPICS, schemas  # noqa: E402
+from dailies.planning.validation import allowed  # noqa: E402
 
 SCHEMA, README = REPOSITORY / "config" / "config.schema.yaml", REPOSITORY / "config" / "README.md"
 

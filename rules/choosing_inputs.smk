@@ -1,6 +1,7 @@
 """Input functions and parameters of write_back.smk and promote.smk."""
 
-from dailies import ledger, promotion
+from dailies.store import writer as ledger
+from dailies.publish import promotion
 
 
 @cache

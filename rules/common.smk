@@ -17,26 +17,27 @@ import dailies
 if Path(dailies.__file__).parents[1] != Path(SCRIPTS):
     raise SystemExit(f"dailies: another package of this name was imported before, {dailies.__file__}; import it later")
 
-from dailies import (
-    discovery,
-    disk,
-    estimates,
-    forcing,
-    lock,
-    logs,
-    manifest,
-    metadata,
-    records,
-    sequence,
-    sources,
-    verbs,
-)
-from dailies.config import loading_settings, pixel_settings
-from dailies.devices import refuse_missing
-from dailies.errors import DailiesError
-from dailies.layout import Layout
-from dailies.state_records import DiscoveryIndex, RunRecord
-from dailies.validation import as_written, validated
+from dailies.discovery import discover as discovery
+from dailies.planning import estimates as disk
+from dailies.planning import estimates
+from dailies.state import forcing
+from dailies.state import lock
+from dailies.core import logs
+from dailies.state import attempts
+from dailies.state import collect as metadata
+from dailies.discovery import inventory as records
+from dailies.frames import scan, sequence
+from dailies.core import sources
+from dailies.planning import verbs
+from dailies.planning.config import loading_settings
+from dailies.planning.config import pixel_settings
+from dailies.render.devices import refuse_missing
+from dailies.core.errors import DailiesError
+from dailies.state.layout import Layout
+from dailies.state.records import DiscoveryIndex
+from dailies.state.records import RunRecord
+from dailies.planning.validation import as_written
+from dailies.planning.validation import validated
 
 sys.path.remove(SCRIPTS)  # what lies beside it must not hide the modules of a workflow that uses this one
 sys.path.append(SCRIPTS)
@@ -192,7 +193,7 @@ def input_fingerprint():
     check_configured()
     if workflow.local_exec and workflow.is_main_process and not workflow.dryrun:
         told(refuse_missing, settings.device)
-    fingerprint = told(sequence.fingerprint, settings.input_dir, LAYOUT.scan, settings.layer)
+    fingerprint = told(scan.fingerprint, settings.input_dir, LAYOUT.scan, settings.layer)
     take_output()
     return fingerprint
 
@@ -264,7 +265,7 @@ def standing(model, shards):
     return {
         name: {
             "frames": digest,  # a function of input would not count as a parameter
-            "attempt": manifest.next_attempt(
+            "attempt": attempts.next_attempt(
                 LAYOUT.attempt(model, name), *places, shard=name, **split, forced=forced_render(model, name)
             ),
         }
@@ -278,5 +279,5 @@ def standing_of_shards(wildcards):
 
 def receipt_of_weights(wildcards):
     receipt = LAYOUT.receipt(wildcards.model)
-    due = manifest.is_due(LAYOUT, *wildcards, **standing_of_shards(wildcards)[wildcards.shard], **SETTINGS)
+    due = attempts.is_due(LAYOUT, *wildcards, **standing_of_shards(wildcards)[wildcards.shard], **SETTINGS)
     return receipt if due else ancient(receipt)  # else a download for one shard would start the model's others

@@ -1,6 +1,9 @@
 """Input functions and parameters of measure.smk."""
 
-from dailies import backbone, leaderboard, metrics, reference
+from dailies.measure import backbone
+from dailies.measure import leaderboard
+from dailies.measure import metrics
+from dailies.frames import reference
 
 METRICS = metrics.measured(settings)
 AUTOMATIC = metrics.automatic(settings)
@@ -41,7 +44,9 @@ def pairing_of_measures(wildcards):
 def check_backbone():
     """End the invocation when the file of LPIPS's weights does not hold them; warn when it is not the published one."""
     if metrics.LPIPS in METRICS and workflow.is_main_process:
-        if warning := told(backbone.checked, backbone.place(settings.lpips_backbone)):
+        from dailies.measure.lpips import checked  # which imports torch
+
+        if warning := told(checked, backbone.place(settings.lpips_backbone)):
             logger.warning(f"dailies: {warning}")
 
 
@@ -52,7 +57,7 @@ def is_measured():
 
 def measuring(wildcards):
     """What decides which values there are, beside the frames themselves."""
-    from dailies.values import MEASURING
+    from dailies.measure.cache import MEASURING
 
     weights = [backbone.stamp(backbone.place(settings.lpips_backbone))] if metrics.LPIPS in METRICS else []
     return [MEASURING, METRICS, settings.transfer, reference_fingerprint(), *weights]
@@ -60,7 +65,7 @@ def measuring(wildcards):
 
 def due_attempt(model):
     """The number of the attempt that is due at measuring a shard; it grows only after a failure."""
-    return lambda wildcards: manifest.attempt_after(LAYOUT.measuring(model.format(**wildcards), wildcards.shard))
+    return lambda wildcards: attempts.attempt_after(LAYOUT.measuring(model.format(**wildcards), wildcards.shard))
 
 
 def leaderboard_wanted(wildcards):

@@ -4,11 +4,11 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.baseline import baseline
-from dailies.config import Settings
-from dailies.layout import SOURCE
-from dailies.logs import job_log
-from dailies.subjects import Measurement
+from dailies.core.logs import job_log
+from dailies.measure.job import Measurement
+from dailies.measure.per_frame import baseline
+from dailies.planning.config import Settings
+from dailies.state.layout import SOURCE
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

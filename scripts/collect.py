@@ -5,11 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.layout import Layout
-from dailies.leaderboard import summed_up
-from dailies.logs import job_log
-from dailies.metadata import describe
-from dailies.reference import found
+from dailies.core.logs import job_log
+from dailies.frames.reference import found
+from dailies.measure.scores import summed_up
+from dailies.state.collect import describe
+from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

@@ -6,11 +6,12 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.layout import Layout
-from dailies.leaderboard import page_metrics, seen_by_models
-from dailies.logs import job_log
-from dailies.page import build
-from dailies.reference import paths
+from dailies.compare.page import build
+from dailies.core.logs import job_log
+from dailies.frames.reference import paths
+from dailies.measure.leaderboard import page_metrics
+from dailies.measure.scores import seen_by_models
+from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

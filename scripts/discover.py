@@ -4,10 +4,10 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.config import Settings
-from dailies.discovery import discover
-from dailies.layout import Layout
-from dailies.logs import job_log
+from dailies.core.logs import job_log
+from dailies.discovery.discover import discover
+from dailies.planning.config import Settings
+from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

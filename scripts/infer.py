@@ -4,15 +4,15 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies import environment
+from dailies.render import environment
 
 if __name__ == "__main__":
     environment.prepare()
     # only now: the environment is prepared by starting Python again
-    from dailies.config import Settings
-    from dailies.layout import Layout
-    from dailies.logs import job_log
-    from dailies.render import Job, render
+    from dailies.core.logs import job_log
+    from dailies.planning.config import Settings
+    from dailies.render.job import Job, render
+    from dailies.state.layout import Layout
 
     with job_log(snakemake.log[0]):
         settings = Settings.from_job(snakemake.config)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.config import Settings
-from dailies.leaderboard import Question, tabulate
-from dailies.logs import job_log
-from dailies.reference import found
+from dailies.core.logs import job_log
+from dailies.frames.reference import found
+from dailies.measure.leaderboard import Question, tabulate
+from dailies.planning.config import Settings
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

@@ -4,10 +4,10 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.config import Settings
-from dailies.layout import Layout
-from dailies.logs import job_log
-from dailies.records import counts, table
+from dailies.core.logs import job_log
+from dailies.discovery.inventory import counts, table
+from dailies.planning.config import Settings
+from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.config import Settings
-from dailies.logs import job_log
-from dailies.measures import measure
-from dailies.subjects import Measurement
+from dailies.core.logs import job_log
+from dailies.measure.job import Measurement
+from dailies.measure.per_frame import measure
+from dailies.planning.config import Settings
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

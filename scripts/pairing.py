@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from dailies import reference
-from dailies.config import Settings
-from dailies.layout import Layout
-from dailies.logs import job_log
+from dailies.core.logs import job_log
+from dailies.frames import reference
+from dailies.planning.config import Settings
+from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

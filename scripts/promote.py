@@ -4,10 +4,10 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.config import Settings
-from dailies.layout import Layout
-from dailies.logs import job_log
-from dailies.promotion import promote
+from dailies.core.logs import job_log
+from dailies.planning.config import Settings
+from dailies.publish.promotion import promote
+from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

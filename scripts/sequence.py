@@ -5,19 +5,19 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies import sequence
-from dailies.config import Settings
-from dailies.layout import Layout
-from dailies.logs import job_log
-from dailies.text import plain
+from dailies.core.logs import job_log
+from dailies.core.text import plain
+from dailies.frames import scan, sequence
+from dailies.planning.config import Settings
+from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         settings = Settings.from_job(snakemake.config)
         cache = Layout(settings.output_dir).scan
         if snakemake.params.afresh:
-            sequence.forget(cache)
-        frames = sequence.scan(
+            scan.forget(cache)
+        frames = scan.scan(
             settings.input_dir,
             on_bad_frame=snakemake.params.on_bad_frame,
             cache=cache,

@@ -5,12 +5,12 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.layout import Layout
-from dailies.logs import job_log
-from dailies.page import list_extras
-from dailies.reel import build
-from dailies.reference import paths
-from dailies.shelves import rendered
+from dailies.compare.layers import rendered
+from dailies.compare.page import list_extras
+from dailies.compare.side_by_side import build
+from dailies.core.logs import job_log
+from dailies.frames.reference import paths
+from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.logs import job_log
-from dailies.metadata import summarize
+from dailies.core.logs import job_log
+from dailies.state.collect import summarize
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.config import Settings
-from dailies.evaluation import write_back
-from dailies.layout import Layout
-from dailies.logs import job_log
+from dailies.core.logs import job_log
+from dailies.planning.config import Settings
+from dailies.publish.evaluation import write_back
+from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from dailies.catalog import MLMODEL, ORDER
-from dailies.checkpoints import CONFIG_KEYS, Checkpoint
-from dailies.factories import Factories
-from dailies.loaders import Loaders
-from dailies.metrics import METRICS
-from dailies.sequence import EXTENSIONS, VIDEOS
-from dailies.signatures import FIELDS, overrides
-from dailies.weights import groups
+from dailies.frames.sequence import EXTENSIONS, VIDEOS
+from dailies.measure.metrics import METRICS
+from dailies.models.checkpoints import CONFIG_KEYS, Checkpoint
+from dailies.models.factories import Factories
+from dailies.models.kinds import MLMODEL, ORDER
+from dailies.models.loaders import Loaders
+from dailies.models.signature import FIELDS, overrides
+from dailies.models.weights import groups
 from helpers import REPOSITORY
 from helpers.studio import Studio
 from jsonschema import Draft202012Validator

@@ -9,8 +9,8 @@ import make_demo as script
 import numpy as np
 import pytest
 import torch
-from dailies.architectures import ARCHITECTURES
-from dailies.layout import Layout
+from dailies.models.architectures import ARCHITECTURES
+from dailies.state.layout import Layout
 from make_demo import EXPERIMENT, RECIPES, make_demo
 from mlflow import MlflowClient
 from PIL import Image
@@ -173,8 +173,8 @@ def test_training_is_repeatable_and_lowers_the_loss():
 
 
 def test_the_frames_that_a_run_says_it_was_trained_on_are_those(demo):
-    from dailies import training
-    from dailies.sequence import scan
+    from dailies.frames import training
+    from dailies.frames.scan import scan
 
     frames = scan(demo / "frames", on_bad_frame="error", cache=Layout(demo.parent).scan).frames
     text = runs(demo)["unet_adamw"].data.params["data.train_frames"]

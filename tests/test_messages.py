@@ -4,7 +4,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from dailies.errors import DailiesError
+from dailies.core.errors import DailiesError
 
 TOOL = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "messages.py"), run_name="messages")
 

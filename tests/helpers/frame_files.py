@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
-from dailies.frames import Picture
+from dailies.frames.image import Picture
 
 
 def pixels(height=5, width=7, seed=0):

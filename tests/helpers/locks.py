@@ -4,13 +4,13 @@ import os
 import subprocess
 import sys
 
-from dailies.layout import Layout
+from dailies.state.layout import Layout
 
 from helpers import REPOSITORY
 
 TAKE = """import sys, time
 from pathlib import Path
-from dailies import layout, lock
+from dailies.state import layout, lock
 lock.take(layout.Layout(Path(sys.argv[1])))
 print(1, flush=True)
 """

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dailies.engine import Engine, Settings
-from dailies.models import Model
-from dailies.signatures import Signature, signature
+from dailies.models.load import Model
+from dailies.models.signature import Signature, signature
+from dailies.render.engine import Engine, Settings
 from torch import nn
 
 CPU = torch.device("cpu")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from dailies.errors import LoadError
-from dailies.programs import Program, open_program
+from dailies.core.errors import LoadError
+from dailies.models.programs import open_program
+from dailies.models.programs.program import Program
 from torch import Tensor, nn
 
 

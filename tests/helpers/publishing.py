@@ -1,9 +1,9 @@
 """Promoting and writing back, as their rules do it."""
 
-from dailies import files
-from dailies.evaluation import write_back
-from dailies.promotion import decided, promote
-from dailies.validation import validated
+from dailies.core import files
+from dailies.planning.validation import validated
+from dailies.publish.evaluation import write_back
+from dailies.publish.promotion import decided, promote
 
 from helpers.json_files import strict_json
 from helpers.studio import Studio

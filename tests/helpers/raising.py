@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from dailies.errors import DailiesError
+from dailies.core.errors import DailiesError
 
 
 @contextmanager

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dailies.config import Settings
-from dailies.discovery import Plan, discover, plan
-from dailies.errors import StoreError
-from dailies.layout import Layout
+from dailies.core.errors import StoreError
+from dailies.discovery.discover import Plan, discover, plan
+from dailies.planning.config import Settings
+from dailies.state.layout import Layout
 
 from helpers.stores import Shelf, configured
 

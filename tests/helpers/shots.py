@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dailies import files, measures, sequence
-from dailies.baseline import baseline
-from dailies.layout import Layout
-from dailies.measures import measure
-from dailies.subjects import SOURCE, Measurement
+from dailies.core import files
+from dailies.frames import scan as scan_module
+from dailies.frames import sequence
+from dailies.measure import per_frame
+from dailies.measure.job import Measurement
+from dailies.measure.per_frame import baseline, measure
+from dailies.state.layout import SOURCE, Layout
 from PIL import Image
 
 from helpers.json_files import strict_json
@@ -55,7 +57,7 @@ class Shot:
         )
 
     def scan(self, **options) -> None:
-        found = sequence.scan(self.root / "shot", on_bad_frame="error", cache=self.layout.scan, **options)
+        found = scan_module.scan(self.root / "shot", on_bad_frame="error", cache=self.layout.scan, **options)
         sequence.save(found, self.layout.sequence)
 
     def add(self, model: str, make, status: str = "success") -> Path:
@@ -82,13 +84,13 @@ class Shot:
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Give the names of the frames that are measured from now on, once for each group of metrics."""
     seen = []
-    original = measures._of_frame
+    original = per_frame._of_frame
 
     def count(job, subject, against, plan, metrics, read):
         seen.append(plan.frame.output)
         return original(job, subject, against, plan, metrics, read)
 
-    monkeypatch.setattr(measures, "_of_frame", count)
+    monkeypatch.setattr(per_frame, "_of_frame", count)
     return seen
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dailies import files, page, sequence
-from dailies.layout import Layout
-from dailies.metadata import describe, summarize
-from dailies.shelves import RenderedModel
-from dailies.state_records import Metadata
+from dailies.compare import page
+from dailies.compare.layers import RenderedModel
+from dailies.core import files
+from dailies.frames import scan, sequence
+from dailies.state.collect import describe, summarize
+from dailies.state.layout import Layout
+from dailies.state.records import Metadata
 from PIL import Image
 
 from helpers.images import read_frame
@@ -112,7 +114,7 @@ class Show:
     def build(self, **changes) -> dict[str, Any]:
         """Build the page and return its data."""
         output_format = changes.pop("output_format", "auto")
-        shot = sequence.scan(
+        shot = scan.scan(
             self.input,
             on_bad_frame="error",
             cache=self.layout.scan,

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dailies.config import Settings
-from dailies.entities import Run
-from dailies.store import TrackingStore
-from dailies.validation import validated
+from dailies.planning.config import Settings
+from dailies.planning.validation import validated
+from dailies.store.entities import Run
+from dailies.store.tracking import TrackingStore
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException

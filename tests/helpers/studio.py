@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dailies.layout import Layout
+from dailies.state.layout import Layout
 
 from helpers import REPOSITORY
 from helpers.images import read_frame, write_frame

@@ -1,0 +1,5 @@
+"""Discovery: which models there are, and their files.
+
+Start with ``discover.plan`` (asks MLflow once and keeps a snapshot), ``discover.discover`` (finds the models in it) and
+``download.download`` (fetches the first file of a model that holds a network).
+"""

@@ -1,0 +1,276 @@
+"""The catalog: what a run says of its model, and which of its artifacts is the one to render with."""
+
+import fnmatch
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from dailies.models import roles
+from dailies.models.kinds import AFTER_MLFLOW, BY_CONTENT, CONFIG, INDEX, LARGEST_CONFIG, MLMODEL, ORDER, OWN, PART
+from dailies.store.entities import Artifact, LoggedModel, Run, StoredFile
+
+MOST_ALTERNATIVES, MOST_OF_FAMILY = 8, 2
+"""How many artifacts are tried beside the first one, and how many of those differ in an epoch or a step alone.
+
+Where one of them is damaged the next one helps; where the network is not the one that was expected, none does.
+"""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The artifact chosen for a run, and those that were not."""
+
+    artifact: Artifact
+    others: tuple[str, ...] = ()
+    alternatives: tuple[Artifact, ...] = ()
+    """What to try, in this order, where the artifact turns out to hold no network."""
+
+
+def _anything(_: StoredFile) -> bool:
+    return True
+
+
+def candidates(
+    run: Run,
+    listing: Sequence[StoredFile],
+    logged: Iterable[LoggedModel] = (),
+    *,
+    inside: Mapping[str, Sequence[StoredFile]] | None = None,
+    best: Collection[str] = (),
+    looks: Callable[[StoredFile], bool] = _anything,
+) -> list[Artifact]:
+    """Return every artifact of a run that may be a model, best first.
+
+    ``ORDER`` and ``roles.rank`` say which is better. Files in the folders of MLflow models come after all of these.
+
+    Args:
+        run: the run.
+        listing: the files below its artifact location.
+        logged: its logged models, the newest first.
+        inside: the files of those logged models that were listed, by their location.
+        best: paths that the trainer says are the best checkpoint.
+        looks: tells of a file with none of the ``WEIGHTS`` endings whether it can be a model.
+    """
+    folders = sorted(str(PurePosixPath(file.path).parent) for file in listing if _name(file) == MLMODEL)
+    prefixes = tuple("data/" if folder == "." else f"{folder}/" for folder in folders)
+    groups = _Groups(best, looks)
+    groups.add(run.artifact_uri, [file for file in listing if not file.path.startswith(prefixes)])
+    inner = _Groups(best, looks)
+    models = []
+    for model in logged:
+        files_of = tuple((inside or {}).get(model.artifact_uri, ()))
+        models.append(Artifact(model.artifact_uri, "", files_of))
+        inner.add(model.artifact_uri, _not_own(files_of, ["."]))
+    models += [_folder(run, folder, listing) for folder in folders]
+    inner.add(run.artifact_uri, _not_own([file for file in listing if file.path.startswith(prefixes)], folders))
+    return [
+        *groups.known,
+        *models,
+        *inner.known,
+        *inner.late,
+        *groups.late,
+        *groups.by_content,
+        *inner.by_content,
+        *groups.aside,
+        *inner.aside,
+    ]
+
+
+class _Groups:
+    """The candidates among files, ranked within groups: of known kinds, ONNX, any other, and those set aside."""
+
+    def __init__(self, best: Collection[str], looks: Callable[[StoredFile], bool]) -> None:
+        self._best, self._looks = best, looks
+        self.known: list[Artifact] = []
+        self.late: list[Artifact] = []
+        self.by_content: list[Artifact] = []
+        self.aside: list[Artifact] = []
+
+    def add(self, uri: str, listing: Sequence[StoredFile]) -> None:
+        """Add the files of an artifact location."""
+        families = frozenset(roles.family(file.path) for file in listing)
+        found = [file for file in _heads(listing) if _kind(file) < BY_CONTENT or self._may_be(file)]
+        newest = sorted(sorted(found, key=_natural_path, reverse=True), key=lambda file: -(file.modified or 0))
+        ranks = {file.path: self._rank(file.path, families) for file in found}
+        by_path = {file.path: file for file in found}
+        for rank in sorted({*ranks.values()}):
+            # sorted by kind, the newest first
+            ranked = sorted((file for file in newest if ranks[file.path] == rank), key=_kind)
+            for path in roles.averaged_first([file.path for file in ranked]):
+                self._group(by_path[path], rank).append(artifact_of(uri, by_path[path], listing))
+
+    def _may_be(self, file: StoredFile) -> bool:
+        if file.size == 0 or not roles.may_hold_model(_head_name(file)):
+            return False
+        return INDEX.search(file.path) is not None or self._looks(file)  # an index is JSON, its parts are the model
+
+    def _rank(self, path: str, families: Collection[str]) -> tuple[int, int]:
+        if path in self._best:
+            return -1, 0
+        return roles.rank(path, families), roles.named_rank(path)
+
+    def _group(self, file: StoredFile, rank: tuple[int, int]) -> list[Artifact]:
+        if rank[0] == roles.ASIDE:
+            return self.aside
+        if _kind(file) == BY_CONTENT:
+            return self.by_content
+        return self.late if file.path.lower().endswith(AFTER_MLFLOW) else self.known
+
+
+def _heads(listing: Iterable[StoredFile]) -> list[StoredFile]:
+    """Return the files that may stand for a model: of one in several files its index, else its first part."""
+    files_found = sorted((file for file in listing if _name(file)), key=lambda file: file.path)
+    indexed = {_whole_name(file.path) for file in files_found if INDEX.search(file.path)}
+    heads, seen = [], set(indexed)
+    for file in files_found:
+        if _is_part(file.path):
+            if (whole_name := _whole_name(file.path)) in seen:
+                continue
+            seen.add(whole_name)
+        if _kind(file) < BY_CONTENT or INDEX.search(file.path) or not file.path.lower().endswith(".json"):
+            heads.append(file)
+    return heads
+
+
+def is_unnamed(file: StoredFile) -> bool:
+    """Tell whether a file may be a model by its name, and only its content can say so."""
+    path = file.path.lower()
+    return (
+        _kind(file) == BY_CONTENT
+        and file.size != 0
+        and not path.endswith(".json")
+        and roles.may_hold_model(_head_name(file))
+    )
+
+
+def _is_part(path: str) -> bool:
+    found = PART.search(PurePosixPath(path).name)
+    return found is not None and int(found[2]) > 1
+
+
+def _whole_name(path: str) -> str:
+    """Return the path that a model in several files would have as one, from its index or from a part of it."""
+    if index := INDEX.search(path):
+        variant = index[2] or ""
+        return f"{path[: index.start()]}{variant}.{index[1]}".lower()
+    return PART.sub("", path).lower()
+
+
+def _head_name(file: StoredFile) -> str:
+    index = INDEX.search(file.path)
+    return file.path[: index.end(1)] if index else file.path
+
+
+def artifact_of(uri: str, file: StoredFile, listing: Iterable[StoredFile]) -> Artifact:
+    """Return the artifact that a file stands for: itself, its parts, and what belongs to it in the same folder.
+
+    That is the file of an ONNX model's weights, as torch names it, and a ``config.json``. Other files that an ONNX file
+    or an index names are found when it is downloaded.
+    """
+    others = tuple(other for other in listing if other.path != file.path)
+    parts: tuple[StoredFile, ...] = ()
+    if INDEX.search(file.path) or _is_part(file.path):
+        whole_name = _whole_name(file.path)
+        parts = tuple(other for other in others if _is_part(other.path) and _whole_name(other.path) == whole_name)
+    config = roles.beside(file.path, CONFIG)
+    beside = tuple(
+        other
+        for other in others
+        if other.path == f"{file.path}.data" or (other.path == config and (other.size or 0) <= LARGEST_CONFIG)
+    )
+    return Artifact(uri, file.path, (file, *parts, *beside))
+
+
+def _not_own(listing: Sequence[StoredFile], folders: Iterable[str]) -> list[StoredFile]:
+    """Leave out the files that the flavours of the MLflow models in these folders load themselves."""
+    prefixes = ["" if folder == "." else f"{folder}/" for folder in folders]
+
+    def is_own(path: str) -> bool:
+        return any(path.startswith(prefix) and OWN.fullmatch(path.removeprefix(prefix)) for prefix in prefixes)
+
+    return [file for file in listing if not is_own(file.path)]
+
+
+def alternatives(chosen: Artifact, following: Iterable[Artifact]) -> tuple[Artifact, ...]:
+    """Return the few of the following candidates that are worth trying where the chosen one holds no network."""
+    families = Counter([_family(chosen)])
+    kept: list[Artifact] = []
+    for artifact in following:
+        if families[_family(artifact)] < MOST_OF_FAMILY and len(kept) < MOST_ALTERNATIVES:
+            families[_family(artifact)] += 1
+            kept.append(artifact)
+    return tuple(kept)
+
+
+def _family(artifact: Artifact) -> str:
+    return roles.family(artifact.path) if artifact.path else ""
+
+
+def named(
+    run: Run,
+    location: str,
+    path: str,
+    listing: Sequence[StoredFile],
+    *,
+    best: Collection[str] = (),
+    looks: Callable[[StoredFile], bool] = _anything,
+) -> list[Artifact]:
+    """Return what a registry names below an artifact location: a file, or a folder and the models in it, best first."""
+    inside = tuple(file for file in listing if not path or file.path == path or file.path.startswith(f"{path}/"))
+    holder = replace(run, artifact_uri=location)
+    if file := next((file for file in inside if file.path == path), None):
+        return [artifact_of(location, file, listing)]
+    if f"{path}/{MLMODEL}".lstrip("/") in {file.path for file in inside}:
+        found = candidates(holder, inside, best=best, looks=looks)
+        whole = Artifact(location, path, inside)
+        return [whole, *(artifact for artifact in found if artifact.path != path)]
+    return candidates(holder, inside, best=best, looks=looks)
+
+
+def _folder(run: Run, folder: str, listing: Iterable[StoredFile]) -> Artifact:
+    if folder == ".":
+        return Artifact(run.artifact_uri, "", tuple(listing))
+    return Artifact(run.artifact_uri, folder, tuple(file for file in listing if file.path.startswith(f"{folder}/")))
+
+
+def fitting(found: Iterable[Artifact], pattern: str | None) -> Iterator[Artifact]:
+    """Yield the candidates that a shell pattern matches, by path or by file name; all of them without a pattern.
+
+    A model in several files is matched also by one of its parts.
+    """
+    for artifact in found:
+        parts = [file.path for file in artifact.files if _is_part(file.path)] if artifact.is_weights else []
+        if pattern is None or any(matches(path, pattern) for path in (artifact.label, *parts)):
+            yield artifact
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Tell whether a shell pattern matches a path or the name at its end."""
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (path, PurePosixPath(path).name))
+
+
+def asked_for(uri: str, listing: Sequence[StoredFile], pattern: str) -> list[Artifact]:
+    """Return the files of any name that a pattern matches, best first, each with what belongs to it."""
+    found = sorted(
+        (file for file in listing if file.size != 0 and matches(file.path, pattern)),
+        key=lambda file: (roles.rank(file.path), _natural_path(file)),
+    )
+    return [artifact_of(uri, file, listing) for file in found]
+
+
+def _name(file: StoredFile) -> str:
+    return PurePosixPath(file.path).name
+
+
+def _kind(file: StoredFile) -> int:
+    """Return the place of a file's ending in ``ORDER``."""
+    name = _head_name(file).lower()
+    kinds = (number for number, (endings, _) in enumerate(ORDER[:-1]) if endings and name.endswith(endings))
+    return next(kinds, BY_CONTENT)
+
+
+def _natural_path(file: StoredFile) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", file.path)
+    return [(len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (-1, part) for part in parts]

@@ -1,0 +1,497 @@
+"""Records: every JSON file in which one stage of the workflow tells another what it found or did."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dailies.core import files as files_module
+from dailies.core.text import redacted
+from dailies.core.typed import EMPTIED, OMITTED, Record
+from dailies.models.progress import Progress
+from dailies.models.signature import Signature
+from dailies.store.entities import Artifact
+
+Values = Mapping[str, float | None]
+"""Values by metric; None for one that could not be measured."""
+
+SUCCESS = "success"
+
+STAGES = ("download_failed", "load_failed", "error", SUCCESS)
+"""How far a shard may have come, the worst first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord(Record):
+    """``models/{model}.json``: what rendering depends on."""
+
+    run_id: str
+    experiment_id: str = ""
+    architecture: str | None = None
+    artifact: Artifact
+    alternatives: tuple[Artifact, ...] = field(default=(), metadata=OMITTED)
+    """What to try if the artifact turns out to hold no network, once it did."""
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """The run's params and tags that say how the network is built or fed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegisteredModel:
+    """The version of a registered model that was selected."""
+
+    name: str
+    version: str
+    alias: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A dataset that a run was given."""
+
+    name: str
+    source: str
+    context: str
+    """Such as ``training``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Record):
+    """``runs/{model}.json``: what is known of a model's run and does not matter for rendering."""
+
+    run_id: str
+    run_name: str = ""
+    experiment: str = ""
+    registered_model: RegisteredModel | None = None
+    architecture: str | None = None
+    epoch: int | None = None
+    train_loss: float | None = None
+    val_loss: float | None = None
+    status: str = ""
+    start_time: int | None = None
+    """Milliseconds since 1970."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    datasets: tuple[Dataset, ...] = ()
+    not_chosen: tuple[str, ...] = ()
+    """Files of the run that could have been the model."""
+    alternatives: tuple[Artifact, ...] = field(default=(), metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscoveryIndex(Record):
+    """``discovery.json``: the selected models, in MLflow's order."""
+
+    fingerprint: str = ""
+    selection: str = ""
+    """Digest of the settings that the models were selected by."""
+    models: tuple[str, ...] = ()
+    """The names of their folders."""
+    reason: str | None = None
+    """Why there is no model."""
+    warning: str | None = None
+    postponed: int = 0
+    """How often changes were left for the next invocation, because the store did not answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassedOver:
+    """A file of a run that holds no network."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt(Record):
+    """``weights/{model}/download.json``: how a download went."""
+
+    status: str
+    error: str | None = None
+    uri: str | None = None
+    path: str | None = None
+    sha256: str | None = field(default=None, metadata=OMITTED)
+    """Digest of the weights."""
+    size: int | None = field(default=None, metadata=OMITTED)
+    """Bytes of all files."""
+    files: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
+    config_sha256: str | None = field(default=None, metadata=OMITTED)
+    """Digest of a ``config.json`` beside weights."""
+    tried: tuple[PassedOver, ...] = field(default=(), metadata=OMITTED)
+    """The other files that were tried."""
+
+    @property
+    def artifact(self) -> "RenderedArtifact":
+        """What a render says of the artifact."""
+        return RenderedArtifact(
+            uri=self.uri,
+            path=self.path,
+            sha256=self.sha256,
+            size=self.size,
+            config_sha256=self.config_sha256,
+            tried=self.tried,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderedArtifact:
+    """The artifact that was rendered."""
+
+    uri: str | None = None
+    path: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    config_sha256: str | None = field(default=None, metadata=OMITTED)
+    tried: tuple[PassedOver, ...] = field(default=(), metadata=OMITTED)
+
+    @property
+    def receipt(self) -> Receipt:
+        """The receipt of a download that need not be done again, as this artifact was rendered."""
+        return Receipt(
+            status=SUCCESS,
+            uri=self.uri,
+            path=self.path,
+            sha256=self.sha256,
+            size=self.size,
+            config_sha256=self.config_sha256,
+            tried=self.tried,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityFigures:
+    """How far a precision is from fp32 on one frame, in code values of 255; None for infinite."""
+
+    max: float | None = None
+    mean: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """The software that rendered."""
+
+    dailies: str | None = None
+    torch: str | None = None
+    python: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """A render in figures."""
+
+    frames: int = 0
+    seconds: float = 0
+    fps: float | None = None
+    device: str | None = None
+    precision: str | None = None
+    parity: ParityFigures | None = None
+    compile_seconds: float | None = None
+    autotuned: bool = False
+    batch: int | None = None
+    tiled: bool = False
+    tile_size: int | Sequence[int] | None = None
+    overlap: int | None = None
+    versions: Versions | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What tells a network from every other: the key of each of its frames holds this record."""
+
+    builder: str | None = None
+    config: str | None = None
+    """Digest of what it was built from."""
+    code: str | None = None
+    """Digest of the user's code that built it."""
+    part: str | None = None
+    precision: str | None = None
+    compiled: bool = field(default=False, metadata=OMITTED)
+    autotuned: bool = field(default=False, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """What is known of a model since it was loaded."""
+
+    architecture: str | None = None
+    epoch: int | None = field(default=None, metadata=OMITTED)
+    """As the checkpoint says, and so are the losses."""
+    train_loss: float | None = field(default=None, metadata=OMITTED)
+    val_loss: float | None = field(default=None, metadata=OMITTED)
+    builder: str | None = None
+    network: Network = field(default_factory=Network)
+    precision: str | None = None
+    compile_seconds: float | None = None
+    autotuned: bool = False
+    parity: ParityFigures | None = None
+    batch: int | None = None
+    tile_size: int | Sequence[int] | None = None
+    overlap: int | None = None
+    notes: tuple[str, ...] = ()
+    trust_pickle: bool | None = None
+    signature: Signature = field(default_factory=Signature)
+    told_multiple: int | None = field(default=None, metadata=OMITTED)
+    """The multiple of the signature before a larger one was found by trying, if one was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """The frames that were rendered."""
+
+    digest: str = ""
+    frames: int = 0
+    skipped: int = 0
+    notes: tuple[str, ...] = field(default=(), metadata=OMITTED)
+    """What of the frames is not rendered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt(Record):
+    """What decides whether something is tried again: part of each Outcome, and a file of its own for measuring."""
+
+    status: str
+    attempt: int
+    basis: str | None = field(default=None, metadata=OMITTED)
+    forced: str | None = field(default=None, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Record):
+    """``renders/{model}/{shard}.json``: how a render went. ``attempts/{model}/{shard}.json`` keeps the last one."""
+
+    status: str
+    """One of ``STAGES``."""
+    error: str | None = None
+    attempt: int = 0
+    render: Figures = field(default_factory=Figures)
+    model: LoadedModel | None = field(default=None, metadata=EMPTIED)
+    """None if it was not loaded."""
+    loading: str | None = None
+    """Digest of all but the files that decides which network the artifact becomes."""
+    basis: str | None = None
+    """Digest of what makes the render due again when it changes."""
+    artifact: RenderedArtifact = field(default_factory=RenderedArtifact)
+    input: Input = field(default_factory=Input)
+    forced: str | None = field(default=None, metadata=OMITTED)
+    """The invocation that was told to render all frames again, if one was."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures(Record):
+    """``measures/{subject}/{shard}.json``: what was measured of every frame, by its name."""
+
+    status: str = SUCCESS
+    error: str | None = None
+    frames: Mapping[str, Values] | None = field(default=None, metadata=OMITTED)
+    notes: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ending:
+    status: str
+    error: str | None = None
+    attempt: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderReport(Figures, _Ending):
+    """How the render of a model went, over all its shards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkReport:
+    """How the network was loaded; None for all if it was not."""
+
+    builder: str | None = None
+    trust_pickle: bool | None = None
+    notes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """The means of what was measured of a model."""
+
+    frames: int = 0
+    training_frames: int = 0
+    """Frames of the sequence that the model was trained on."""
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    mean: Values = field(default_factory=dict)
+    mean_unseen: Values = field(default_factory=dict)
+    """Over the frames that the model was not trained on."""
+    mean_training: Values | None = None
+    reference: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
+    """How the frames of the reference were paired."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata(Record):
+    """``{model}/metadata.json``: everything that is known of a model and its render."""
+
+    run_id: str
+    run_name: str = ""
+    architecture: str | None = None
+    epoch: int | None = None
+    """What the run says, as the model's folder is named, else the checkpoint; and so are the losses.
+
+    What the checkpoint says is under ``checkpoint``, too. They differ if the run ended later than its best epoch.
+    """
+    train_loss: float | None = None
+    val_loss: float | None = None
+    status: str = ""
+    """The run's own."""
+    start_time: int | None = None
+    checkpoint: Progress | None = None
+    """What the checkpoint says, if it says anything."""
+    experiment: str = ""
+    registered_model: RegisteredModel | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    datasets: tuple[Dataset, ...] = ()
+    not_chosen: tuple[str, ...] = ()
+    render: RenderReport
+    artifact: RenderedArtifact = field(default_factory=RenderedArtifact)
+    input: Input = field(default_factory=Input)
+    network: NetworkReport = field(default_factory=NetworkReport)
+    signature: Signature | None = None
+    measured: Means | None = None
+
+
+def is_metadata(path: Path) -> bool:
+    """Return whether a ``metadata.json`` is that of a render; another program may have written it."""
+    try:
+        Metadata.load(path)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryLine:
+    """A model in ``batch_summary.json``, which is a list of them."""
+
+    run_id: str
+    run_name: str = ""
+    architecture: str | None = None
+    status: str
+    output_dir: str | None = field(default=None, metadata=OMITTED)
+    """Where the frames are; None after a failure."""
+    error: str | None = field(default=None, metadata=OMITTED)
+    epoch: int | None = None
+    train_loss: float | None = None
+    val_loss: float | None = None
+    frames: int = 0
+    seconds: float = 0
+    fps: float | None = None
+    measured: Values | None = field(default=None, metadata=OMITTED)
+    tried: tuple[PassedOver, ...] = field(default=(), metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRecord:
+    """A metric that was measured."""
+
+    name: str
+    label: str
+    group: str
+    higher_is_better: bool
+    unit: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard(Record):
+    """``metrics.json``: what was measured of all models, as the page and the end of an invocation tell it."""
+
+    verdict: str | None = None
+    reference: tuple[str, ...] = ()
+    """How the frames of the reference were paired."""
+    missing: str | None = None
+    """Which frames have no reference."""
+    problems: tuple[str, ...] = ()
+    metrics: tuple[MetricRecord, ...] = ()
+    values: Mapping[str, Mapping[str, tuple[float | None, ...]]] = field(default_factory=dict)
+    """By metric and by model: a value for each frame of the sequence."""
+
+
+@dataclass(frozen=True)
+class FrameMetric:
+    """One metric, measured on every frame of every model."""
+
+    name: str
+    values: Mapping[str, Sequence[float | None]]
+    """By the model's folder: one value for each frame of the sequence, None where there is none."""
+    higher_is_better: bool
+    unit: str = ""
+    note: str = ""
+    """What a reader has to know, such as that it is advisory."""
+
+    def __post_init__(self) -> None:
+        lengths = {len(values) for values in self.values.values()}
+        if len(lengths) > 1:
+            raise ValueError(f"metric {self.name} has a different number of frames for different models: {lengths}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A model in ``evaluations.json``, which is a list of them."""
+
+    model: str
+    run_id: str
+    evaluation: str | None = None
+    """The id of the run that holds its evaluation."""
+    reason: str | None = None
+    """Why it has none."""
+
+
+def is_same_artifact(one: Receipt | RenderedArtifact, other: Receipt | RenderedArtifact) -> bool:
+    """Return whether both are of the same bytes."""
+    return (one.sha256, one.config_sha256) == (other.sha256, other.config_sha256)
+
+
+def loading_digest(record: ModelRecord, loading: Mapping[str, Any]) -> str:
+    """Return the digest of all but the files that decides which network an artifact becomes."""
+    return files_module.digest([record.architecture, dict(record.hints), loading])
+
+
+def merged(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcome of a model: the figures of its shards are summed, its status is that of the worst of them."""
+    worst = min(outcomes, key=lambda outcome: STAGES.index(outcome.status))
+    if len(outcomes) == 1:
+        return worst
+    renders = [outcome.render for outcome in outcomes]
+    told = next((each for each in renders if each.tiled), next((each for each in renders if each.frames), renders[0]))
+    frames, seconds = sum(each.frames for each in renders), sum(each.seconds for each in renders)
+    fps = round(frames / seconds, 3) if seconds else None
+    return replace(
+        worst,
+        attempt=max(outcome.attempt for outcome in outcomes),
+        model=next((outcome.model for outcome in outcomes if outcome.model), None),
+        render=replace(told, frames=frames, seconds=round(seconds, 2), fps=fps),
+    )
+
+
+def candidates(record: ModelRecord, about: RunRecord | None) -> list[Artifact]:
+    """Return a model's artifacts in the order in which they are tried.
+
+    While alternatives do not matter for rendering, only what is known ``about`` the run names them.
+    """
+    return [record.artifact, *(record.alternatives or (about.alternatives if about else ()))]
+
+
+def rendered(record: ModelRecord, about: RunRecord | None, told: RenderedArtifact) -> Artifact:
+    """Return the artifact that a model's ``metadata.json`` says was rendered, as discovery found it."""
+    found = candidates(record, about)
+    return next((each for each in found if (redacted(each.uri), each.path) == (told.uri, told.path)), found[0])
+
+
+def is_trusted(trust: bool | Sequence[str], record: ModelRecord) -> bool:
+    """Tell whether loading a model may run code that it brings along; ``trust`` is the setting ``trust_code``."""
+    return trust if isinstance(trust, bool) else bool({record.run_id, record.experiment_id} & {*trust})
+
+
+def run_params(about: Path) -> Mapping[str, str]:
+    """Return all params of a model's run from what is known ``about`` it; its discovery record does not hold them."""
+    run = RunRecord.load_if_there(about)
+    return run.params if run else {}

@@ -1,0 +1,500 @@
+"""The tracking store: read MLflow's experiments, runs, models and artifacts, and never change them.
+
+Only this module, local_store, which opens the stores on disk, and what writes (ledger, evaluation) import mlflow.
+"""
+
+import errno
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from dailies.core.errors import (
+    AccessRefused,
+    LocationRefused,
+    StoreError,
+    StoreUnreachable,
+    TransferBroken,
+)
+from dailies.core.text import clean, few, redacted
+from dailies.store import connection, local
+from dailies.store.entities import (
+    LONGEST_NAME,
+    Experiment,
+    LoggedModel,
+    Run,
+    StoredFile,
+    read_run,
+)
+from dailies.store.locations import Locations, path_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from dailies.planning.config import Settings
+
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAGE, MODELS_PAGE = 5000, 50
+"""Runs and logged models per request: an unpaged question silently stops at 1000, and 50 is the API's limit."""
+
+DEPTH, ENTRIES = 6, 10_000
+"""How deep and how far a run's artifacts are walked: a listing that loops must end."""
+
+STARTED = "attributes.start_time >= 0"
+"""The search expression that leaves out runs without a start time."""
+
+TOO_MANY = "more than %d artifacts below %s, the rest is not looked at"
+
+LISTERS = 16
+"""Artifact listings under way at once; more gained little over HTTP and nothing on disk."""
+
+NAMED = 20
+"""How many experiments an error lists."""
+
+FULL = re.compile(rf"(?:.*#####\s+)?\[Errno ({errno.ENOSPC}|{errno.EDQUOT})\]", re.DOTALL)
+"""What MLflow says of a download for which our own disk, or what we may use of it, is too small."""
+
+PAUSES = (1, 3)
+"""Seconds before the second and third try at a question whose answer was cut short."""
+
+
+class TrackingStore:
+    """A tracking store, opened for reading. Every error is a StoreError in words; secrets in it are masked."""
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        private: Path,
+        artifact_remap: Mapping[str, str] | None = None,
+        allowed_schemes: Collection[str] = (),
+    ) -> None:
+        """Open ``uri``: ``http(s)://``, ``sqlite:///`` or a folder.
+
+        ``private`` is a folder of our own for the upgraded copy of an old sqlite file. ``artifact_remap`` maps old
+        prefixes of artifact locations to new ones; ``allowed_schemes`` are those that a location may have beside the
+        store's own. Raises StoreError when the store does not exist and StoreUnreachable when a server does not
+        answer within seconds.
+        """
+        self.name = redacted(uri)
+        self._uri = uri
+        self._private = private
+        self._experiments: dict[str, Experiment] = {}
+        connection.set_out()
+        try:
+            self._remote = urlsplit(uri).scheme in {"http", "https"}
+            if self._remote:
+                connection.knock(uri, self.name)
+        except ValueError as error:  # urllib's, or urllib3's, which requests lets through
+            raise StoreError(
+                "store.bad_address", f"{self.name} is not a valid address ({error}); correct mlflow_uri"
+            ) from None
+        self.locations = Locations(uri if self._remote else None, allowed_schemes, dict(artifact_remap or {}))
+        if not self._remote:
+            _refuse_missing(uri)
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        # made on the first question: a download from a local folder asks none, and importing mlflow takes seconds
+        uri = self._uri
+        if file := _sqlite_file(uri):
+            uri = local.readable_sqlite(file, self._private)
+        elif folder := self._folder:
+            uri = local.readable_folder(folder)
+        from mlflow import MlflowClient
+
+        return self._ask(lambda: MlflowClient(tracking_uri=uri, registry_uri=uri))
+
+    def experiments(self, names: Sequence[str]) -> list[Experiment]:
+        """Find experiments by name. Raises StoreError, listing those that exist, for one that does not."""
+        found = []
+        for name in names:
+            what = f"experiment '{clean(name)}'"
+            experiment = self.ask(lambda client, name=name: client.get_experiment_by_name(name), what=what)
+            if experiment is not None and not experiment.experiment_id:
+                raise connection.foreign("something else than an experiment", self._uri)
+            if experiment is None or experiment.lifecycle_stage != "active":
+                deleted = " (it was deleted)" if experiment is not None else ""
+                raise StoreError(
+                    "store.no_experiment",
+                    f"{what} does not exist in {self.name}{deleted}; "
+                    f"experiments {'that you may read ' if self._remote else ''}there: {self._experiment_names()}",
+                )
+            found.append(Experiment(experiment.experiment_id, experiment.name))
+        return found
+
+    def _experiment_names(self) -> str:
+        pages = self.pages(lambda client, token: client.search_experiments(max_results=1000, page_token=token))
+        return few(sorted(clean(experiment.name)[:LONGEST_NAME] for experiment in pages), NAMED)
+
+    def runs(
+        self,
+        experiments: list[Experiment],
+        *,
+        filter_string: str = "",
+        order_by: str | None = None,
+        deleted: bool = False,
+    ) -> list[Run]:
+        """Give every run of the experiments that passes an MLflow search expression, in MLflow's order.
+
+        ``deleted`` asks for the deleted runs instead of the active ones. Raises StoreError when MLflow does not
+        accept the expression or the order.
+        """
+        try:
+            return self._search(experiments, filter_string, order_by, deleted=deleted)
+        except StoreError as error:
+            if error_code(error) == "INVALID_PARAMETER_VALUE":
+                asked = {"filter": filter_string, "order_by": order_by}
+                given = " or ".join(f"{key} {clean(value)}" for key, value in asked.items() if value)
+                raise StoreError("store.bad_search", f"MLflow does not accept {given}. {error}") from error
+            if "start_time cannot be None" not in str(error) and "too many 500" not in str(error):
+                raise
+        # MLflow 3.17 breaks off a whole search over one run without a start time, on a server with status 500
+        started = " and ".join(filter(None, (STARTED, filter_string)))
+        found = self._search(experiments, started, order_by, deleted=deleted)
+        log.warning("MLflow reads %s only without its runs that have no start time: they are passed over", self.name)
+        return found
+
+    def _search(
+        self, experiments: list[Experiment], filter_string: str, order_by: str | None, *, deleted: bool
+    ) -> list[Run]:
+        from mlflow.entities import ViewType
+
+        by_id = {experiment.experiment_id: experiment for experiment in experiments}
+        pages = self.pages(
+            lambda client, token: client.search_runs(
+                list(by_id),
+                filter_string=filter_string,
+                run_view_type=ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY,
+                max_results=PAGE,
+                order_by=[order_by] if order_by else None,
+                page_token=token,
+            )
+        )
+        return [read_run(run, by_id[run.info.experiment_id]) for run in pages]
+
+    def runs_by_id(self, run_ids: Iterable[str]) -> list[Run]:
+        """Give just these runs, in this order, each once. Raises StoreError, naming it, for one that is not there."""
+        found = []
+        for run_id in dict.fromkeys(run_ids):
+            run = self.run(run_id)
+            if run is None:
+                raise StoreError("store.no_run", f"run {clean(run_id)[:64]} of run_ids is not in {self.name}")
+            if run.deleted:
+                raise StoreError(
+                    "store.run_deleted", f"run {run_id} of run_ids was deleted; restore it or take it out of run_ids"
+                )
+            found.append(run)
+        return found
+
+    def run(self, run_id: str) -> Run | None:
+        """Give one run, also a deleted one; None when the store has no such run."""
+        try:
+            run = self.ask(lambda client: client.get_run(run_id), what=f"run {clean(run_id)[:64]}")
+        except StoreError as error:
+            if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise
+        key = run.info.experiment_id
+        if key not in self._experiments:
+            self._experiments[key] = Experiment(key, self.ask(lambda client: client.get_experiment(key)).name)
+        return read_run(run, self._experiments[key])
+
+    @property
+    def has_registry(self) -> bool:
+        """Whether there can be registered models; asking a folder store without any would make it a folder for them."""
+        return self._folder is None or (self._folder / local.REGISTRY).is_dir()
+
+    @property
+    def _file(self) -> Path | None:
+        return None if self._remote else _sqlite_file(self._uri)
+
+    @property
+    def _folder(self) -> Path | None:
+        return None if self._remote or _sqlite_file(self._uri) else _store_folder(self._uri)
+
+    def logged_models(self, experiment_ids: Sequence[str]) -> dict[str, list[LoggedModel]]:
+        """Give the logged models of the experiments that are ready, newest first, by the run that made them.
+
+        A server older than MLflow 3 has none.
+        """
+        pages = self.pages(
+            lambda client, token: client.search_logged_models(
+                list(experiment_ids), max_results=MODELS_PAGE, page_token=token
+            )
+        )
+        try:
+            found = [model for model in pages if model.source_run_id and str(model.status) == "READY"]
+        except StoreError as error:
+            if error_code(error) in {"ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"}:
+                return {}
+            raise
+        models: dict[str, list[LoggedModel]] = {}
+        for model in sorted(found, key=lambda model: (-model.last_updated_timestamp, model.model_id)):
+            models.setdefault(model.source_run_id, []).append(
+                LoggedModel(
+                    model_id=model.model_id,
+                    run_id=model.source_run_id,
+                    name=clean(model.name)[:LONGEST_NAME],
+                    artifact_uri=model.artifact_location,
+                    updated=model.last_updated_timestamp,
+                )
+            )
+        return models
+
+    def listings(self, artifact_uris: list[str]) -> dict[str, tuple[StoredFile, ...] | StoreError]:
+        """List the files below several artifact locations at once; one that cannot be listed gives its error."""
+
+        def listed(uri: str) -> tuple[StoredFile, ...] | StoreError:
+            try:
+                return self.files(uri)
+            except (StoreUnreachable, AccessRefused):
+                raise
+            except StoreError as error:
+                return error
+
+        near = {uri: listed(uri) for uri in artifact_uris if self.local_folder(uri) is not None}
+        far = [uri for uri in artifact_uris if uri not in near]
+        with ThreadPoolExecutor(max_workers=LISTERS) as pool:
+            return near | dict(zip(far, pool.map(listed, far), strict=True))
+
+    def files(self, artifact_uri: str) -> tuple[StoredFile, ...]:
+        """List the files below an artifact location, sorted by path, to a bounded depth and number.
+
+        Raises LocationRefused, before anything is asked, for a location that the store may not name.
+        """
+        self._refuse_foreign(artifact_uri)
+        folder = self.local_folder(artifact_uri)
+        listed = self._remote_files(artifact_uri) if folder is None else _local_files(folder)
+        return tuple(sorted(listed, key=lambda file: file.path))
+
+    def _remote_files(self, artifact_uri: str) -> Iterator[StoredFile]:
+        repository = self._repository(artifact_uri)
+        what, place = "a run's artifacts", self._elsewhere(artifact_uri)
+        folders: list[tuple[str | None, int]] = [(None, 1)]
+        seen = 0
+        while folders:
+            parent, depth = folders.pop()
+            for entry in self._ask(lambda parent=parent: repository.list_artifacts(parent), what=what, place=place):
+                seen += 1
+                if seen > ENTRIES:
+                    log.warning(TOO_MANY, ENTRIES, redacted(clean(artifact_uri))[:LONGEST_NAME])
+                    return
+                if not entry.is_dir:
+                    yield StoredFile(entry.path, entry.file_size)
+                elif depth < DEPTH:
+                    folders.append((entry.path, depth + 1))
+
+    def fetch(self, artifact_uri: str, path: str, folder: Path) -> Path:
+        """Copy one artifact file below ``folder``, under its own path; return where it is.
+
+        Raises StoreError or OSError; what a broken transfer leaves behind is for the caller to check and remove.
+        """
+        self._refuse_foreign(artifact_uri)
+        source = self.local_folder(artifact_uri)
+        if source is None:
+            return self._fetch_remote(artifact_uri, path, folder)
+        if link := next((part for part in _steps(source, path) if part.is_symlink()), None):
+            raise StoreError(
+                "artifact.symbolic_link",
+                f"{clean(str(link))} is a symbolic link, and links are not followed; log the file itself",
+            )
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(source / path, target, follow_symlinks=False))
+
+    def beginning(self, artifact_uri: str, path: str, size: int) -> bytes | None:
+        """Return the first bytes of an artifact file on this machine's disks; None for one in any other place."""
+        folder = self.local_folder(artifact_uri)
+        if folder is None:
+            return None
+        try:
+            with (folder / path).open("rb") as file:
+                return file.read(size)
+        except OSError:
+            return b""
+
+    def _fetch_remote(self, artifact_uri: str, path: str, folder: Path) -> Path:
+        repository = self._repository(artifact_uri)
+        try:
+            fetched = self._ask(
+                lambda: repository.download_artifacts(path, dst_path=str(folder)),
+                what="a run's artifacts",
+                place=self._elsewhere(artifact_uri),
+                pauses=(),
+            )
+        except StoreError as error:
+            if full := FULL.match(str(error.__cause__)):
+                raise OSError(int(full[1]), os.strerror(int(full[1])), str(folder)) from error
+            raise
+        return Path(fetched)
+
+    def local_folder(self, artifact_uri: str) -> Path | None:
+        """Give the folder of an artifact location on this machine's disks, remapped; None for any other place."""
+        return self.locations.folder(artifact_uri)
+
+    def _refuse_foreign(self, artifact_uri: str) -> None:
+        if refusal := self.locations.refusal(artifact_uri):
+            raise LocationRefused("artifact.location_refused", f"{self.name} says that its artifacts are at {refusal}")
+
+    def moved(self, artifact_uri: str) -> str | None:
+        """Say how to find an artifact location that is gone with its run's and its experiment's folder, else None.
+
+        MLflow makes a run's folder with the first artifact: that it is missing alone says nothing.
+        """
+        folder = self.local_folder(artifact_uri)
+        if folder is None or any(place.exists() for place in (folder, *folder.parents[:2])):
+            return None
+        return (
+            f"its artifacts were at {folder}, which does not exist; if the store was moved, "
+            f"set artifact_remap, for example {{{folder.parent.parent}: /where/it/is/now}}"
+        )
+
+    def _repository(self, artifact_uri: str) -> Any:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        tracking_uri, place = self._client.tracking_uri, self.locations.place(artifact_uri)
+        connection.require_package(place)
+        return self._ask(
+            lambda: get_artifact_repository(place, tracking_uri=tracking_uri), place=self._elsewhere(artifact_uri)
+        )
+
+    def _elsewhere(self, artifact_uri: str) -> str | None:
+        """Give the place of an artifact location that the tracking server does not serve itself, else None."""
+        place = self.locations.place(artifact_uri)
+        return None if urlsplit(place).scheme in {"http", "https", "mlflow-artifacts"} else place
+
+    def ask(self, question: Callable[["MlflowClient"], T], *, what: str = "this") -> T:
+        """Put a question to MLflow about ``what``. Raises StoreError for whatever MLflow raises."""
+        if not self._folder:
+            return self._ask(lambda: question(self._client), what=what)
+        client = self._client
+        with local.as_default(client.tracking_uri):
+            return self._ask(lambda: question(client), what=what)
+
+    def pages(self, page: Callable[["MlflowClient", str | None], Any]) -> Iterator[Any]:
+        """Put a question to MLflow that it answers page by page, each page with the token of the next."""
+        token = None
+        while True:
+            result = self.ask(lambda client, token=token: page(client, token))
+            yield from result
+            token = result.token
+            if not token:
+                return
+
+    def _ask(
+        self,
+        question: Callable[[], T],
+        *,
+        what: str = "this",
+        place: str | None = None,
+        pauses: Sequence[float] = PAUSES,
+    ) -> T:
+        """Put a question, again where its answer was cut short. ``connection.explained`` says the rest."""
+        for pause in pauses:
+            try:
+                return self._ask_once(question, what, place)
+            except TransferBroken as error:
+                log.warning("%s; trying again in %d s", error, pause)
+                time.sleep(pause)
+        return self._ask_once(question, what, place)
+
+    def _ask_once(self, question: Callable[[], T], what: str, place: str | None) -> T:
+        try:
+            return question()
+        except StoreError:
+            raise
+        except Exception as error:  # MLflow lets through whatever its drivers, stores and parsers raise
+            raise connection.explained(error, self._uri, what=what, place=place) from error
+
+
+def open_store(settings: "Settings", private: Path) -> TrackingStore:
+    """Open the store that the settings name, else the one that MLFLOW_TRACKING_URI names.
+
+    ``private`` is the folder for the upgraded copy of an old one.
+    """
+    return TrackingStore(
+        uri_of(settings),
+        private=private,
+        artifact_remap=settings.artifact_remap,
+        allowed_schemes=settings.allowed_artifact_schemes,
+    )
+
+
+def uri_of(settings: "Settings") -> str:
+    """Give the URI of the store that the settings name, else the one of MLFLOW_TRACKING_URI."""
+    return settings.mlflow_uri or os.environ["MLFLOW_TRACKING_URI"]
+
+
+def error_code(error: StoreError) -> str | None:
+    """Give MLflow's code for the error behind a StoreError."""
+    return getattr(error.__cause__, "error_code", None)
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
+    return Path(match[1]).absolute() if match else None
+
+
+def _store_folder(uri: str) -> Path | None:
+    path = path_of(uri)
+    return None if urlsplit(path).scheme else Path(path).absolute()
+
+
+def _refuse_missing(uri: str) -> None:
+    file, folder = _sqlite_file(uri), _store_folder(uri)
+    if not (file or folder):
+        raise StoreError(
+            "store.unsupported_uri",
+            f"{redacted(uri)} cannot be opened without changing it; set mlflow_uri to the http(s):// address of an "
+            "MLflow server, to sqlite:/// and a file, or to a folder",
+        )
+    if not (file.is_file() if file else folder.is_dir()):
+        raise StoreError(
+            "store.missing", f"the MLflow store {file or folder} does not exist; set mlflow_uri to your store or server"
+        )
+
+
+def _steps(folder: Path, path: str) -> Iterator[Path]:
+    """Give every place on the way from a folder to a path below it, the last included."""
+    for part in Path(path).parts:
+        folder = folder / part
+        yield folder
+
+
+def _local_files(folder: Path) -> Iterator[StoredFile]:
+    seen = 0
+    folders = [(folder, 1)] if folder.is_dir() else []
+    while folders:
+        parent, depth = folders.pop()
+        for entry in _entries(parent):
+            seen += 1
+            if seen > ENTRIES:
+                log.warning(TOO_MANY, ENTRIES, clean(str(folder)))
+                return
+            if entry.is_dir(follow_symlinks=False):
+                if depth < DEPTH:
+                    folders.append((Path(entry.path), depth + 1))
+            elif entry.is_file(follow_symlinks=False):
+                stat = entry.stat()
+                yield StoredFile(Path(entry.path).relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except OSError as error:
+        raise StoreError(
+            "artifact.unreadable", f"the artifacts in {folder} cannot be read: {error.strerror}"
+        ) from error

@@ -1,0 +1,578 @@
+import os
+import shutil
+
+import numpy as np
+import pytest
+from dailies.compare import page, thumbnails
+from dailies.compare.layers import gather
+from dailies.compare.layers import picture as shown
+from dailies.compare.page import run_link, script
+from dailies.core import files
+from dailies.core.typed import from_json
+from dailies.frames import image as frames
+from dailies.frames import scan, sequence
+from dailies.state.layout import Layout
+from dailies.state.records import FrameMetric, Metadata
+from helpers.frame_files import written
+from helpers.images import flat, read_frame, write_frame, write_video
+from helpers.shows import HOSTILE, RENDER, RUN, Show, add_means, received
+from PIL import Image, ImageCms
+
+
+@pytest.fixture
+def show(tmp_path):
+    """Three frames and two models."""
+    show = Show(tmp_path)
+    for number in range(3):
+        write_frame(show.input / f"frame_{number:03d}.png", number)
+    show.add_model("dark", lambda number: flat(number, 0, 0))
+    show.add_model("light", lambda number: flat(number, 255, 255))
+    return show
+
+
+def picture(data, key):
+    return next(each for each in data["pictures"] if each["id"] == key)
+
+
+def test_the_page_loads_only_files_that_are_there(show):
+    show.build()
+
+    html = show.page.read_text()
+    named = [part.split('"')[0] for part in html.replace('href="page/', 'src="page/').split('src="page/')[1:]]
+
+    assert {"data.js", "app.js", "style.css"} <= set(named)
+    assert all((show.page.parent / "page" / name).is_file() for name in named)
+    assert "http" not in html.replace('http-equiv="Content-Security-Policy"', "")
+
+
+def test_the_data_describe_frames_and_models(show):
+    data = show.build(fps=25)
+
+    assert data["title"] == "exp"
+    assert data["sequence"] == "shot"
+    assert data["fps"] == 25
+    assert data["frames"] == [[f"frame_{number:03d}.png", 7, 5] for number in range(3)]
+    dark = data["models"][0]
+    assert (dark["id"], dark["folder"], dark["name"], dark["status"]) == ("model_1", "../model_1", "dark", "success")
+    assert dark["params"] == {"lr": "1e-3"}
+    assert dark["metrics"] == {"val/psnr": 31.5}
+    assert dark["facts"]["architecture"] == "unet"
+    assert dark["facts"]["device"] == "cpu"
+    assert dark["notes"] == []
+
+
+def test_the_data_hold_what_is_noted_of_a_model(show):
+    path = show.models[1] / "metadata.json"
+    files.write_json(path, files.read_json(path) | {"network": {"notes": ["value_range [-1, 1] was assumed"]}})
+
+    assert [model["notes"] for model in show.build()["models"]] == [[], ["value_range [-1, 1] was assumed"]]
+
+
+def test_models_come_in_the_summarys_order_whatever_the_order_of_their_files(show):
+    metadata = [folder / "metadata.json" for folder in reversed(show.models)]
+
+    assert [model["name"] for model in show.build(metadata=metadata)["models"]] == ["dark", "light"]
+
+
+def test_two_models_of_one_run_keep_their_places(show):
+    for name in ("first", "second"):
+        show.add_model(name, lambda number: flat(number, 0, 0), run={"run_id": f"{1:032x}"})
+    metadata = [folder / "metadata.json" for folder in reversed(show.models)]
+
+    assert [model["name"] for model in show.build(metadata=metadata)["models"]] == ["dark", "light", "first", "second"]
+
+
+def test_a_failed_model_is_listed_with_its_reason_and_shows_no_frames(show):
+    show.add_model("broken", error="best.pth is damaged")
+
+    data = show.build()
+
+    assert data["models"][2]["status"] == "load_failed"
+    assert data["models"][2]["error"] == "best.pth is damaged"
+    assert [each["id"] for each in data["pictures"]] == ["@source", "model_1", "model_2"]
+
+
+def test_a_page_of_failed_models_only_is_built(tmp_path):
+    show = Show(tmp_path)
+    write_frame(show.input / "a.png", 1)
+    show.add_model("broken", error="best.pth is damaged")
+
+    assert [each["id"] for each in show.build()["pictures"]] == ["@source"]
+
+
+def test_rendered_frames_are_shown_where_they_are_and_the_source_from_a_lossless_copy(show):
+    data = show.build()
+
+    assert picture(data, "model_1")["copied"] is False
+    assert picture(data, "@source") == {
+        "id": "@source",
+        "copied": True,
+        "thumbnails": False,
+        "bit_depth": 8,
+        "missing": [],
+    }
+    for path in show.input.iterdir():
+        np.testing.assert_array_equal(show.copy(f"@source/{path.name}"), read_frame(path))
+
+
+def test_a_copy_holds_the_values_that_networks_are_given_and_no_colour_profile(show):
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    transparent = np.random.default_rng(1).integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    Image.fromarray(transparent).save(show.input / "frame_000.png", icc_profile=profile)
+
+    show.build()
+
+    np.testing.assert_array_equal(show.copy("@source/frame_000.png"), transparent[..., :3])
+    with Image.open(show.page.parent / "page" / "copies" / "@source" / "frame_000.png") as image:
+        assert "icc_profile" not in image.info
+
+
+def test_the_source_and_the_reference_are_shown_in_the_layer_that_is_rendered(show):
+    for path in show.input.iterdir():
+        path.unlink()
+    for folder, level in ((show.input, 0.5), (show.reference, 0.25)):
+        folder.mkdir(exist_ok=True)
+        values = np.float32([level] * 3 + [1] * 3) * np.ones((5, 7, 6), np.float32)
+        names = [f"{layer}.{c}" for layer in ("beauty", "matte") for c in "RGB"]
+        (folder / "a.exr").write_bytes(written(values, ".exr", depth="half", channels=names))
+
+    show.build(reference={"a.exr": show.reference / "a.exr"})
+    assert [int(show.copy(f"{key}/a.png")[0, 0, 0]) for key in ("@source", "@reference")] == [128, 64]
+    show.build(reference={"a.exr": show.reference / "a.exr"}, layer="matte")
+    assert [int(show.copy(f"{key}/a.png")[0, 0, 0]) for key in ("@source", "@reference")] == [255, 255]
+    (show.reference / "a.exr").write_bytes(written(np.full((5, 7, 3), 0.75, np.float32), ".exr", depth="half"))
+    show.build(reference={"a.exr": show.reference / "a.exr"}, layer="matte")
+    assert int(show.copy("@reference/a.png")[0, 0, 0]) == 191
+    shot, paired = sequence.load(show.state / "sequence.json"), {"a.exr": show.reference / "a.exr"}
+    source, reference = gather(shot, [], input_dir=show.input, reference=paired)
+    assert [int(np.asarray(shown(shelf, "a.exr"))[0, 0, 0]) for shelf in (source, reference)] == [255, 191]
+
+
+def test_small_frames_get_no_thumbnails(show):
+    show.build()
+
+    assert show.made("thumbnails") == {}
+
+
+def thumbnail(show: Show, picture: str, number: int, *, of: int) -> np.ndarray:
+    """The thumbnail of a frame, by its number, from its sheet of ``of`` thumbnails."""
+    sheet = read_frame(show.page.parent / "page" / "thumbnails" / picture / f"{number // thumbnails.SHEET}.jpg")
+    return np.split(sheet, of)[number % thumbnails.SHEET]
+
+
+def add_large(show: Show, count: int) -> None:
+    """Frames that are large enough for thumbnails, and a model of them: each of one colour, its number times 20."""
+    for number in range(count):
+        show.add_frame(f"{number:02d}.png", flat(20 * number, 0, 0, size=(960, 540)))
+    show.add_model("dark", lambda number: flat(20 * number, 20, 30, size=(960, 540)))
+
+
+def test_large_frames_get_thumbnails_eight_of_them_on_a_sheet(tmp_path):
+    show = Show(tmp_path)
+    add_large(show, 10)
+
+    data = show.build()
+
+    assert list(show.made("thumbnails")) == ["@source/0.jpg", "@source/1.jpg", "model_1/0.jpg", "model_1/1.jpg"]
+    assert (data["thumbnail"], data["sheet"]) == (256, 8)
+    for number in range(10):
+        small = thumbnail(show, "model_1", number, of=8 if number < 8 else 2)
+        assert small.shape == (144, 256, 3)  # a multiple of 16: no block of JPEG holds parts of two
+        inner = small[1:-1]
+        np.testing.assert_allclose(inner, np.broadcast_to([20 * number, 20, 30], inner.shape), atol=3)
+
+
+def test_only_the_sheets_of_new_and_changed_frames_are_made(tmp_path):
+    show = Show(tmp_path)
+    add_large(show, 17)
+    show.build()
+    before = show.made("thumbnails")
+    show.add_frame("09.png", flat(250, 0, 0, size=(960, 540)))
+    show.add_frame("17.png", flat(240, 0, 0, size=(960, 540)))
+
+    show.build()
+    after = show.made("thumbnails")
+    show.build()
+
+    assert [name for name in after if after[name] != before[name]] == [
+        "@source/1.jpg",
+        "@source/2.jpg",
+        "model_1/2.jpg",
+    ]
+    assert show.made("thumbnails") == after
+    assert abs(int(thumbnail(show, "@source", 9, of=8)[50, 50, 0]) - 250) <= 3
+
+
+def test_a_sheet_that_was_deleted_is_made_again_and_one_that_nothing_needs_is_deleted(tmp_path):
+    show = Show(tmp_path)
+    add_large(show, 9)
+    show.build()
+    sheets = show.made("thumbnails")
+    (show.page.parent / "page" / "thumbnails" / "model_1" / "0.jpg").unlink()
+
+    show.build()
+    assert list(show.made("thumbnails")) == list(sheets)
+
+    (show.input / "08.png").unlink()
+    show.build()
+    assert list(show.made("thumbnails")) == ["@source/0.jpg", "model_1/0.jpg"]
+
+
+def test_a_frame_that_cannot_be_read_leaves_its_place_on_the_sheet_black(tmp_path):
+    show = Show(tmp_path)
+    add_large(show, 3)
+    good = (show.models[0] / "01.png").read_bytes()
+    (show.models[0] / "01.png").write_bytes(b"not an image")
+
+    assert picture(show.build(), "model_1")["missing"] == [1]
+    assert thumbnail(show, "model_1", 1, of=3)[1:-1].max() <= 3
+    np.testing.assert_allclose(thumbnail(show, "model_1", 2, of=3)[9, 9], [40, 20, 30], atol=3)
+
+    (show.models[0] / "01.png").write_bytes(good)
+    assert picture(show.build(), "model_1")["missing"] == []
+    np.testing.assert_allclose(thumbnail(show, "model_1", 1, of=3)[9, 9], [20, 20, 30], atol=3)
+
+
+def test_a_model_that_enlarges_gets_thumbnails_where_its_frames_are_large(tmp_path):
+    show = Show(tmp_path)
+    write_frame(show.input / "a.png", 1, size=(400, 300))
+    show.add_model("double", lambda _: flat(1, 2, 3, size=(800, 600)), scale=2)
+
+    data = show.build()
+
+    assert list(show.made("thumbnails")) == ["model_1/0.jpg"]
+    assert data["models"][0]["scale"] == 2
+
+
+def test_a_second_build_makes_nothing_and_gives_the_same_bytes(show):
+    show.build()
+    everything = {path: path.read_bytes() for path in show.output.rglob("*") if path.is_file()}
+    copies = show.made("copies")
+
+    show.build()
+
+    assert show.made("copies") == copies
+    assert {path: path.read_bytes() for path in show.output.rglob("*") if path.is_file()} == everything
+
+
+def test_only_what_is_new_or_changed_is_made(show):
+    show.build()
+    before = show.made("copies")
+    write_frame(show.input / "frame_001.png", 99)
+    write_frame(show.input / "frame_003.png", 3)
+
+    show.build()
+
+    after = show.made("copies")
+    assert [name for name in after if after[name] != before.get(name)] == [
+        "@source/frame_001.png",
+        "@source/frame_003.png",
+    ]
+    np.testing.assert_array_equal(show.copy("@source/frame_001.png"), read_frame(show.input / "frame_001.png"))
+
+
+def test_a_file_that_was_written_again_with_the_same_content_is_not_made_again(show):
+    show.build()
+    before = show.made("copies")
+    os.utime(show.input / "frame_001.png", (1, 1))
+
+    show.build()
+
+    assert show.made("copies") == before
+
+
+def test_a_copy_that_was_deleted_is_made_again(show):
+    show.build()
+    lost = show.page.parent / "page" / "copies" / "@source" / "frame_001.png"
+    lost.unlink()
+
+    show.build()
+
+    assert lost.is_file()
+
+
+def test_everything_is_made_again_when_it_would_be_made_differently(show, monkeypatch):
+    show.build()
+    before = show.made("copies")
+    monkeypatch.setattr(thumbnails, "MAKER", thumbnails.MAKER + 1)
+
+    show.build()
+
+    assert all(show.made("copies")[name] != time for name, time in before.items())
+
+
+def test_copies_of_frames_that_left_the_sequence_are_deleted(show):
+    show.build()
+    (show.input / "frame_002.png").unlink()
+
+    show.build()
+
+    assert list(show.made("copies")) == ["@source/frame_000.png", "@source/frame_001.png"]
+
+
+def test_a_frame_of_the_source_that_is_gone_is_said_to_be_missing(show):
+    show.build()
+    (show.page.parent / "page" / "copies" / "@source" / "frame_001.png").unlink()
+    shot = show.state / "sequence.json"
+    metadata = [folder / "metadata.json" for folder in show.models]
+    (show.input / "frame_001.png").unlink()
+
+    page.build(
+        metadata,
+        summary=show.output / "batch_summary.json",
+        sequence=shot,
+        input_dir=show.input,
+        layout=show.layout,
+        tracking_uri=None,
+        fps=24,
+    )
+
+    assert picture(show.data(), "@source")["missing"] == [1]
+
+
+def test_a_rendered_frame_that_is_not_there_is_said_to_be_missing(show):
+    (show.models[1] / "frame_002.png").unlink()
+
+    assert picture(show.build(), "model_2")["missing"] == [2]
+
+
+def test_reference_frames_are_shown_whatever_their_format(show):
+    show.reference.mkdir()
+    Image.fromarray(flat(9, 9, 9)).save(show.reference / "frame_000.bmp")
+    Image.fromarray(flat(8, 8, 8)).save(show.reference / "frame_002.tif")
+    (show.reference / "frame_001.png").write_bytes(b"not an image")
+
+    data = show.build(reference=show.paired())
+
+    assert picture(data, "@reference")["missing"] == [1]
+    np.testing.assert_array_equal(show.copy("@reference/frame_002.png"), flat(8, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "depth", "value"),
+    [
+        ("frame_000.png", np.full((5, 7), 0x1234, np.uint16), 16, 0x12),
+        ("frame_000.tif", np.full((5, 7), 0xFFFF, np.uint16), 16, 0xFF),
+        ("frame_000.tif", np.full((5, 7), 0.5, np.float32), 32, 128),
+        ("frame_000.tif", np.full((5, 7), 7.5, np.float32), 32, 255),
+    ],
+)
+def test_deep_frames_are_shown_as_proxies_and_said_to_be(show, name, pixels, depth, value):
+    show.reference.mkdir()
+    Image.fromarray(pixels).save(show.reference / name)
+
+    data = show.build(reference=show.paired())
+
+    assert picture(data, "@reference")["bit_depth"] == depth
+    np.testing.assert_array_equal(show.copy("@reference/frame_000.png"), flat(value, value, value))
+
+
+def test_deep_rendered_frames_are_shown_as_proxies_too(show):
+    for number in range(3):
+        deep = np.full((5, 7), 256 * number, np.uint16)
+        Image.fromarray(deep).save(show.models[0] / f"frame_{number:03d}.png")
+
+    data = show.build()
+
+    assert picture(data, "model_1")["copied"] is True
+    assert picture(data, "model_1")["bit_depth"] == 16
+    np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), flat(2, 2, 2))
+
+
+def test_one_deep_frame_among_others_is_no_less_a_proxy(show):
+    for folder in (show.input, show.models[0]):
+        Image.fromarray(np.full((5, 7), 0x12FF, np.uint16)).save(folder / "frame_002.png")
+
+    data = show.build()
+
+    assert [picture(data, f"model_{number}")["copied"] for number in (1, 2)] == [True, False]
+    assert picture(data, "model_1")["bit_depth"] == 16
+    np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), flat(0x13, 0x13, 0x13))
+
+
+def test_a_float_frame_among_others_is_shown_too(show):
+    half = np.full((5, 7, 3), 0.5, np.float32)
+    (show.input / "frame_003.exr").write_bytes(frames.encode(half, frames.Picture(half)))
+    shutil.copy(show.input / "frame_003.exr", show.models[0])
+
+    data = show.build()
+
+    assert picture(data, "model_1")["missing"] == []
+    np.testing.assert_array_equal(show.copy("model_1/frame_003.png"), flat(128, 128, 128))
+
+
+@pytest.mark.parametrize(("output_format", "depth"), [("exr", 16), ("tiff", 8), ("png16", 16)])
+def test_rendered_frames_that_no_browser_shows_are_copied(show, output_format, depth):
+    folder = show.models[0]
+    for number, path in enumerate(sorted(folder.glob("*.png"))):
+        pixels = flat(number, 128, 255)
+        data = frames.encode(pixels, frames.Picture(pixels), output_format)
+        path.unlink()
+        (folder / scan.output_name(path.name, output_format=output_format)).write_bytes(data)
+
+    data = show.build(output_format=output_format)
+
+    assert (picture(data, "model_1")["copied"], picture(data, "model_1")["bit_depth"]) == (True, depth)
+    np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), flat(2, 128, 255))
+
+
+def test_rendered_frames_with_a_colour_profile_are_shown_without_it(show):
+    for path in show.models[0].glob("*.png"):
+        Image.open(path).save(path, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
+
+    data = show.build()
+
+    assert [picture(data, f"model_{number}")["copied"] for number in (1, 2)] == [True, False]
+
+
+def test_rendered_frames_with_alpha_are_shown_without_it_as_the_source_is(show):
+    see_through = np.random.default_rng(1).integers(0, 256, (3, 5, 7, 4), dtype=np.uint8)
+    for number, pixels in enumerate(see_through):
+        Image.fromarray(pixels).save(show.models[0] / f"frame_{number:03d}.png")
+
+    data = show.build()
+
+    assert [picture(data, f"model_{number}")["copied"] for number in (1, 2)] == [True, False]
+    np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), see_through[2, ..., :3])
+
+
+def test_a_model_whose_run_has_no_name_is_called_as_its_folder(show):
+    show.add_model("", lambda _: flat(0, 0, 0))
+
+    assert [model["name"] for model in show.build()["models"]] == ["dark", "light", "model_3"]
+
+
+def test_a_sequence_plays_at_the_rate_asked_for_else_its_own_else_24(show):
+    assert show.build(fps=30)["fps"] == 30
+    assert show.build(fps=None)["fps"] == 24
+
+
+def test_the_source_of_a_video_is_shown_from_its_decoded_frames_at_its_rate(tmp_path):
+    show = Show(tmp_path)
+    write_video(tmp_path / "clip.mkv", [flat(number, 0, 0, size=(8, 6)) for number in range(3)], rate=30)
+    show.input = tmp_path / "clip.mkv"
+
+    data = show.build(fps=None, metadata=[])
+
+    assert (data["fps"], data["sequence"]) == (30, "clip.mkv")
+    np.testing.assert_array_equal(show.copy("@source/clip_000002.png"), flat(2, 0, 0, size=(8, 6)))
+
+
+def test_metrics_of_frames_travel_in_a_file_of_their_own(show):
+    psnr = FrameMetric("PSNR", {"model_1": [30.123456789, None, float("nan")]}, higher_is_better=True, unit="dB")
+
+    data = show.build(metrics=[psnr])
+
+    assert data["metrics"] == [{"name": "PSNR", "unit": "dB", "higher_is_better": True, "note": ""}]
+    assert show.data("metrics.js") == {"PSNR": {"model_1": [30.1235, None, None]}}
+
+
+def test_frames_that_training_has_seen_are_marked_and_means_are_those_of_the_metadata(show):
+    add_means(show.models[0], {"psnr": 30.5})
+    everything = [f"frame_{number:03d}.png" for number in range(3)]
+
+    data = show.build(trained={"model_1": {"frame_001.png", "frame_002.png", "another.png"}, "model_2": everything})
+
+    assert [model["trained"] for model in data["models"]] == [[1, 2], [0, 1, 2]]
+    assert [model["means"] for model in data["models"]] == [{"psnr": 30.5}, {}]
+    assert [model["trained"] for model in show.build()["models"]] == [[], []]
+
+
+def test_the_page_lists_what_lies_beside_it(show):
+    show.build()
+    assert show.data("extras.js") == []
+    for name in ("side_by_side.mp4", "contact_sheet.png", "notes.txt"):
+        show.page.with_name(name).touch()
+
+    show.build()
+    assert show.data("extras.js") == ["contact_sheet.png", "side_by_side.mp4"]
+
+
+def test_nothing_is_listed_where_there_is_no_page(tmp_path):
+    page.list_extras(Layout(tmp_path))
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_metric_must_have_as_many_values_for_one_model_as_for_another():
+    with pytest.raises(ValueError, match="metric PSNR"):
+        FrameMetric("PSNR", {"a": [1.0], "b": [1.0, 2.0]}, higher_is_better=True)
+
+
+def test_hostile_names_are_text_and_never_code(show):
+    show.add_model(HOSTILE, lambda _: flat(0, 0, 0), run={"params": {"__proto__": HOSTILE, HOSTILE: "1"}})
+
+    data = show.build()
+
+    assert data["models"][2]["name"] == HOSTILE
+    assert data["models"][2]["params"] == {"__proto__": HOSTILE, HOSTILE: "1"}
+    raw = (show.page.parent / "page" / "data.js").read_bytes()
+    assert raw.isascii()
+    assert b"<" not in raw
+    assert b"\n" not in raw[:-1]
+
+
+def test_what_json_cannot_hold_becomes_null(show):
+    show.add_model("nan", lambda _: flat(0, 0, 0), run={"metrics": {"a": float("nan"), "b": 1.8e308}, "epoch": None})
+
+    assert show.build()["models"][2]["metrics"] == {"a": None, "b": None}
+
+
+def test_a_script_survives_text_that_is_not_unicode():
+    assert received(script("f({})", "\ud800")) == "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("uri", "link"),
+    [
+        ("http://studio:5000", "http://studio:5000/#/runs/ab"),
+        ("https://me:secret@studio/mlflow/?token=secret#x", "https://studio/mlflow/#/runs/ab"),
+        ("http://[::1]:5000/", "http://[::1]:5000/#/runs/ab"),
+        ("sqlite:///mlflow.db", None),
+        ("mlruns", None),
+        ("databricks", None),
+        (None, None),
+    ],
+)
+def test_the_link_to_a_run_holds_no_credentials(uri, link):
+    assert run_link(uri, "ab") == link
+
+
+def test_no_credentials_and_no_paths_of_this_machine_are_in_the_page(show):
+    show.build(tracking_uri="https://me:secret@studio/mlflow")
+
+    written = b"".join(path.read_bytes() for path in show.page.parent.rglob("*.*s"))
+
+    assert b"secret" not in written
+    assert str(show.root).encode() not in written
+
+
+def test_the_output_folder_can_be_moved(show, tmp_path):
+    data = show.build()
+    moved = tmp_path / "elsewhere"
+    shutil.move(show.output, moved)
+
+    for model in data["models"]:
+        assert (moved / "compare" / model["folder"] / "frame_000.png").is_file()
+
+
+def test_what_the_checkpoint_says_otherwise_is_labelled_and_what_was_passed_over_is_named(tmp_path):
+    tried = [{"path": "best.pth", "reason": "it is empty"}]
+    checkpoint = {"epoch": 18, "train_loss": 0.5, "val_loss": None}
+    artifact = {"uri": "store", "path": "last.pth", "sha256": "ab", "size": 3}
+    render = RENDER | {"status": "success", "error": None}
+    about = RUN | {"run_id": "ab12", "run_name": "a", "render": render, "signature": None}
+    about |= {"artifact": artifact, "checkpoint": checkpoint}
+
+    def facts(**changes):
+        return page._described(
+            tmp_path, from_json(Metadata, about | changes), layout=Layout(tmp_path), tracking_uri=None
+        ).facts
+
+    assert (facts()["epoch"], facts()["checkpoint_epoch"]) == (20, 18)
+    assert not {"checkpoint_train_loss", "checkpoint_val_loss", "file", "passed_over"} & facts().keys()
+    told = facts(artifact=artifact | {"tried": tried}, checkpoint=None)
+    assert (told["file"], told["passed_over"]) == ("last.pth", "best.pth: it is empty")
+    assert "checkpoint_epoch" not in told

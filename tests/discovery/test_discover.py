@@ -1,0 +1,297 @@
+import pytest
+from dailies.core.errors import StoreError, StoreUnreachable
+from dailies.discovery.discover import discover, plan
+from dailies.discovery.snapshot import Kept
+from dailies.state.layout import Layout
+from helpers.scenes import LISTING, Scene, scene_of
+from helpers.stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot
+
+
+def test_no_model_at_all_says_how_many_runs_were_seen_and_why(shelf, scene):
+    for number in range(3):
+        shelf.run(f"killed {number}", BEST, status="KILLED")
+    shelf.run("empty")
+
+    assert scene.look() == []
+    reason = scene.reason
+    assert "no run with a model was found in exp of sqlite:///" in reason
+    assert "among 4 runs: 3 with another status, 1 without a model" in reason
+    assert reason.endswith("Each with its reason is in .dailies/skipped.json")
+
+
+def test_discovery_changes_nothing_but_its_state(shelf, scene, tmp_path, monkeypatch):
+    shelf.logged_model(shelf.run("a", BEST), "MLmodel")
+    monkeypatch.chdir(tmp_path)
+    before = snapshot(shelf.root)
+
+    scene.look()
+
+    assert snapshot(shelf.root) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"store", ".dailies"}
+
+
+def test_the_fingerprint_changes_with_whatever_discovery_would_see(shelf, scene):
+    run_id = shelf.run("a", BEST, metrics={"loss": float("nan")})
+    seen = [scene.plan()]
+
+    def changes() -> bool:
+        seen.append(scene.plan())
+        return seen[-1] != seen[-2]
+
+    assert not changes()
+    shelf.run("b", BEST)
+    assert changes()
+    shelf.log(run_id, BEST, b"better")
+    assert changes()
+    shelf.log(run_id, "checkpoints/last.pth")
+    assert changes()
+    shelf.client.log_metric(run_id, "loss", 0.5)
+    assert changes()
+    shelf.client.set_tag(run_id, "mine", "x")
+    assert changes()
+    shelf.logged_model(run_id, "MLmodel")
+    assert changes()
+    shelf.client.delete_run(run_id)
+    assert changes()
+    scene.change(checkpoint_pattern="*best*")
+    assert changes()
+    scene.change(artifact_remap={"/old": "/new"})
+    assert changes()
+    scene.look()
+    assert not changes()
+    assert len({one.fingerprint for one in seen}) == 10
+    assert not any(one.warning for one in seen)
+
+
+def test_hundreds_of_known_runs_cost_a_handful_of_requests(tmp_path):
+    """The requests are counted here; their time is measured by benchmarks/discovery.py."""
+    shelf = server_shelf(tmp_path)
+    multiply(server_folder() / "mlflow.db", shelf.run("seed", BEST), 299)
+    with proxied() as proxy:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
+        scene.plan()
+        proxy.requests.clear()
+        scene.plan()
+
+        assert len(proxy.requests) <= 4
+
+
+def test_mlflow_is_asked_once_while_an_invocation_is_planned(tmp_path):
+    shelf = server_shelf(tmp_path)
+    shelf.run("a", BEST)
+    deleted = ("POST /api/2.0/mlflow/runs/search", "GET /api/2.0/mlflow/experiments/get-by-name")
+    with proxied() as proxy:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
+
+        def asked(question) -> list[str]:
+            proxy.requests.clear()
+            question()
+            return [request.partition("?")[0] for request in proxy.requests]
+
+        first = asked(scene.plan)
+        assert (
+            len([request for request in first if request.startswith(LISTING)]) == 2
+        )  # the run's folder, the one in it
+        assert [first.count(request) for request in deleted] == [2, 1]
+        planned = asked(scene.plan)
+        assert len(planned) == 4
+        assert asked(scene.look) == planned
+
+        shelf.run("b", BEST)
+        changed = scene.plan().fingerprint
+        proxy.trouble = lambda method, path: "drop"
+        assert asked(lambda: discover(scene.settings, fingerprint=changed, layout=scene.layout)) == []
+        assert scene.read("discovery")["models"] == ["a", "b"]
+
+
+def test_a_dry_run_keeps_nothing_and_looks_for_one_model_where_none_is_known(tmp_path):
+    shelf = server_shelf(tmp_path)
+    for number in range(3):
+        shelf.run(f"run {number}", BEST)
+    with proxied() as proxy:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
+        scene.plan(dry_run=True)
+        assert not scene.state.exists()
+
+        scene.look()
+        before = snapshot(scene.state)
+        shelf.run("new", BEST)
+        assert scene.plan(dry_run=True).fingerprint != scene.read("discovery")["fingerprint"]
+        assert snapshot(scene.state) == before
+
+
+def test_what_is_known_is_not_used_afresh(tmp_path):
+    shelf = server_shelf(tmp_path)
+    shelf.run("a", BEST)
+    with proxied() as proxy:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
+        scene.look()
+        proxy.requests.clear()
+
+        assert scene.plan(afresh=True).fingerprint == scene.read("discovery")["fingerprint"]
+        assert proxy.count(LISTING) == 2
+
+
+def test_a_snapshot_reads_as_it_was_written(shelf, scene):
+    run_id = shelf.run("a", BEST, "notes", metrics={"loss": float("nan")}, tags={"mine": "x"})
+    shelf.logged_model(run_id, "MLmodel")
+    shelf.register("net", f"runs:/{run_id}/{BEST}", run_id=run_id, alias="champion")
+    scene.look(models=["net@champion"])
+
+    kept = Kept.load(scene.layout.snapshot)
+
+    assert kept.snapshot.registered[0].version.name == "net"
+    assert kept.snapshot.runs[0] == kept.snapshot.registered[0].run
+    assert [*kept.snapshot.logged] == [run_id]
+    kept.save(scene.layout.snapshot)
+    assert Kept.load(scene.layout.snapshot) == kept
+    assert scene.plan().fingerprint == kept.fingerprint
+
+
+def test_the_index_of_an_earlier_version_tells_what_is_known(tmp_path):
+    shelf = server_shelf(tmp_path)
+    shelf.run("a", BEST)
+    with proxied() as proxy:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
+        scene.look()
+        scene.layout.snapshot.unlink()
+
+    gone = scene.plan()
+
+    assert gone.fingerprint == scene.read("discovery")["fingerprint"]
+    assert gone.warning.endswith("Going on with the models already known: 1")
+    with pytest.raises(StoreError) as error:
+        scene.look()
+    assert error.value.code == "store.no_snapshot"
+
+
+def test_known_models_go_on_when_the_server_is_gone(tmp_path):
+    shelf = server_shelf(tmp_path)
+    shelf.run("a", BEST)
+    with proxied() as proxy:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
+        with pytest.raises(StoreError):
+            plan(scene.settings.model_copy(update={"experiment_name": ("missing",)}), scene.layout)
+        known = scene.plan()
+        assert scene.look() == ["a"]
+        index = scene.layout.index.read_bytes()
+
+    gone = scene.plan()
+    assert gone.fingerprint == known.fingerprint
+    assert gone.warning.endswith("Going on with the models already known: 1")
+    scene.layout.index.unlink()
+    assert scene.look() == ["a"]
+    assert scene.layout.index.read_bytes() == index
+    with pytest.raises(StoreUnreachable):
+        plan(scene.settings.model_copy(update={"filter_status": "KILLED"}), scene.layout)
+
+
+def test_a_server_that_dies_while_it_is_asked_does_not_pass_for_looked_at(tmp_path):
+    shelf = server_shelf(tmp_path)
+    shelf.run("a", BEST)
+    with proxied() as proxy:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
+        scene.look()
+        known = scene.plan()
+        shelf.run("b", BEST)
+
+        proxy.trouble = lambda method, path: (503, "sorry") if "runs/search" in path else None
+        gone = scene.plan()
+        assert (gone.fingerprint, scene.look()) == (known.fingerprint, ["a"])
+        assert gone.warning.endswith("Going on with the models already known: 1")
+
+        proxy.trouble = lambda method, path: None
+        assert scene.plan().fingerprint != known.fingerprint
+        assert scene.look() == ["a", "b"]
+
+
+def test_an_unreachable_server_of_which_nothing_is_known_is_an_error(tmp_path):
+    with proxied() as proxy:
+        scene = Scene(Layout(tmp_path), configured(proxy.uri))
+    with pytest.raises(StoreUnreachable) as error:
+        scene.plan()
+    assert error.value.code == "store.unreachable"
+    assert not scene.state.exists()
+
+
+def test_a_password_in_the_environment_is_written_nowhere(tmp_path, monkeypatch, caplog):
+    caplog.set_level("DEBUG", logger="dailies")
+    shelf = server_shelf(tmp_path)
+    shelf.run("a", BEST)
+    shelf.run("b")
+    experiment = shelf.client.get_experiment(shelf.experiment).name
+    with proxied() as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri.replace("//", "//me:SECRET@"))
+        settings = configured(None, experiment_name=experiment).model_copy(update={"mlflow_uri": None})
+        scene = Scene(Layout(tmp_path), settings)
+        scene.look(filter_status="KILLED")
+        assert "http://***@127.0.0.1" in scene.reason
+        scene.look(filter_status="FINISHED")
+    warning = scene.plan().warning
+
+    assert "http://***@127.0.0.1" in warning
+    written = b"".join(data for data in snapshot(scene.state).values() if data)
+    assert b"SECRET" not in written
+    assert "SECRET" not in caplog.text + warning
+
+
+def test_an_alias_that_moves_names_another_model(shelf, scene):
+    first, second = shelf.run("a", BEST), shelf.run("b", BEST)
+    shelf.register("net", f"runs:/{first}/{BEST}", run_id=first, alias="champion")
+    shelf.register("net", f"runs:/{second}/{BEST}", run_id=second)
+    scene.change(models=["net@champion"], experiment_name=None)
+    assert scene.look() == ["a"]
+    known = scene.plan()
+    assert scene.plan() == known
+
+    shelf.client.set_registered_model_alias("net", "champion", "2")
+
+    assert scene.plan() != known
+    assert scene.look() == ["b"]
+    assert {path.stem for path in (scene.state / "models").iterdir()} == {"a", "b"}
+    shelf.client.set_registered_model_alias("net", "champion", "1")
+    assert scene.look() == ["a"]
+
+
+def test_a_new_file_of_a_registered_model_is_seen(shelf, scene):
+    run_id = shelf.run("a", BEST)
+    shelf.register("net", f"runs:/{run_id}/{BEST}", run_id=run_id)
+    scene.look(models=["net/1"], experiment_name=None)
+    known = scene.plan()
+
+    shelf.log(run_id, BEST, b"better")
+
+    assert scene.plan() != known
+
+
+def test_a_registered_model_that_cannot_be_found_ends_the_invocation(shelf, scene):
+    shelf.run("a", BEST)
+    scene.change(models=["net@champion"])
+    for question in (scene.plan, scene.look):
+        with pytest.raises(StoreError, match="registered model net does not exist in sqlite:///"):
+            question()
+
+
+def test_no_registered_model_with_files_says_which_were_asked(shelf, scene):
+    run_id = shelf.run("a", "notes.txt")
+    shelf.register("net", f"runs:/{run_id}/model", run_id=run_id)
+
+    assert scene.look(models=["net/1"], experiment_name=None) == []
+    reason = scene.reason
+    assert "no run with a model was found in net/1 of sqlite:///" in reason
+    assert "among 1 run: 1 without a model" in reason
+
+
+def test_known_registered_models_cost_few_requests(tmp_path):
+    shelf = server_shelf(tmp_path)
+    run_id = shelf.run("a", "model/MLmodel")
+    name = shelf.client.get_experiment(shelf.experiment).name
+    shelf.register(name, f"runs:/{run_id}/model", run_id=run_id, alias="champion")
+    with proxied() as proxy:
+        scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri, models=[f"{name}@champion"], experiment_name=None)
+        assert scene.look() == ["a"]
+        proxy.requests.clear()
+        scene.plan()
+
+        assert len(proxy.requests) <= 4
+        assert proxy.count(LISTING) == 0

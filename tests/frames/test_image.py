@@ -1,0 +1,632 @@
+import io
+import pickle
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+import tifffile
+from dailies.core.errors import SequenceError
+from dailies.frames import png
+from dailies.frames.image import (
+    converted,
+    decode,
+    encode,
+    inspect,
+    output_dtype,
+    shown_as_it_is,
+)
+from helpers.frame_files import colours, film, pixels, plain, saved, written
+from helpers.raising import refused
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+
+def png_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png16(array, colour):
+    """Write what Pillow cannot: a PNG of 16 bits per channel."""
+    height, width = array.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+def tiff16(array):
+    """Write an uncompressed 16-bit RGB TIFF."""
+    height, width = array.shape[:2]
+    data = array.astype("<u2").tobytes()
+    bits = 8 + len(data)
+    entries = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, bits),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 8),
+        (277, 3, 1, 3),
+        (278, 4, 1, height),
+        (279, 4, 1, len(data)),
+    ]
+    table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return struct.pack("<2sHI", b"II", 42, bits + 6) + data + struct.pack("<3H", 16, 16, 16) + table + bytes(4)
+
+
+def tifffile_of(array, **options):
+    """Give a TIFF as another library than the two that read it writes it."""
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, array, metadata=None, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 1), (1, 64), (33, 2)])
+def test_a_written_frame_comes_back_bit_for_bit(size):
+    frame = pixels(*size)
+
+    again = decode(encode(frame, plain(frame)), "a.png")
+
+    assert again.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(again.pixels, frame)
+
+
+@given(
+    frame=arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))),
+    output_format=st.sampled_from(["auto", "png16", "tiff"]),
+)
+def test_16_bits_come_back_bit_for_bit(frame, output_format):
+    data = encode(frame, plain(frame), output_format)
+
+    assert inspect(data, "a").bit_depth == 16
+    np.testing.assert_array_equal(decode(data, "a").pixels, frame)
+
+
+@given(
+    frame=arrays(
+        np.float32,
+        st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)),
+        elements=st.floats(-60000, 60000, width=16),
+    )
+)
+def test_half_floats_come_back_exactly(frame):
+    data = encode(frame, plain(frame))
+
+    assert inspect(data, "a").floating
+    np.testing.assert_array_equal(decode(data, "a", transfer=None).pixels, frame)
+
+
+@given(frame=arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
+def test_every_depth_holds_8_bits(frame):
+    for output_format in ("auto", "png", "png16", "exr", "tiff"):
+        again = decode(encode(frame, plain(frame), output_format), "a").pixels
+        np.testing.assert_array_equal(converted(again, "uint8"), frame)
+
+
+def test_every_code_value_survives():
+    for dtype, side in ((np.uint8, 16), (np.uint16, 256)):
+        frame = np.arange(side * side, dtype=dtype).reshape(side, side, 1).repeat(3, axis=2)
+        np.testing.assert_array_equal(decode(encode(frame, plain(frame)), "a.png").pixels, frame)
+        np.testing.assert_array_equal(converted(converted(frame, "float32"), dtype), frame)
+
+
+def test_integers_and_floats_stand_for_the_same_values():
+    ends = np.array([0, 255], np.uint8)
+
+    assert converted(ends, "uint16").tolist() == [0, 65535]
+    assert converted(ends, "float32").tolist() == [0, 1]
+    assert converted(np.array([128, 129, 65535], np.uint16), "uint8").tolist() == [0, 1, 255]
+    assert converted(np.array([-1, 0.5, 2, np.nan, np.inf], np.float32), "uint8").tolist() == [0, 128, 255, 0, 255]
+
+
+@pytest.mark.parametrize(
+    ("output_format", "dtypes"),
+    [
+        ("auto", ["uint8", "uint16", "float32"]),
+        ("tiff", ["uint8", "uint16", "float32"]),
+        ("png", ["uint8"] * 3),
+        ("png16", ["uint16"] * 3),
+        ("exr", ["float32"] * 3),
+    ],
+)
+def test_the_output_keeps_the_depth_or_has_the_one_asked_for(output_format, dtypes):
+    for given_dtype, dtype in zip(["uint8", "uint16", "float32"], dtypes, strict=True):
+        picture = plain(np.zeros((5, 7, 3), given_dtype))
+        data = encode(np.zeros((5, 7, 3), given_dtype), picture, output_format)
+
+        assert output_dtype(picture, output_format) == dtype
+        assert decode(data, "a").pixels.dtype == dtype
+
+
+def test_an_engine_of_another_depth_is_converted():
+    data = encode(np.full((5, 7, 3), 0.5, np.float32), plain(pixels()), "png16")
+
+    assert decode(data, "a").pixels[0, 0].tolist() == [32768] * 3
+
+
+def test_a_written_frame_is_a_png_for_a_second_reader():
+    smooth = np.tile(np.arange(64, dtype=np.uint8)[None, :, None], (48, 1, 3))  # makes the encoder use its filters
+
+    for frame in (pixels(), smooth, np.zeros((3, 3, 3), np.uint8)):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encode(frame, plain(frame))))), frame)
+
+
+def test_the_same_frame_always_gives_the_same_bytes(monkeypatch):
+    frame = pixels()
+    for output_format in ("png", "exr", "tiff"):
+        one = encode(frame, plain(frame), output_format)
+        time.sleep(1.1)  # a time stamp would have changed
+        assert encode(frame, plain(frame), output_format) == one
+
+
+def test_a_frame_that_is_not_contiguous_is_written_as_it_looks():
+    frame = pixels(8, 8)[::2, ::-1]
+
+    for output_format in ("png", "tiff"):
+        np.testing.assert_array_equal(decode(encode(frame, plain(frame), output_format), "a").pixels, frame)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_dpx_of_every_depth_is_read(bits):
+    codes = np.arange(5 * 7 * 3).reshape(5, 7, 3) * (2**bits - 1) // 104
+    full = codes.astype(np.uint8) if bits == 8 else np.round(codes * (65535 / (2**bits - 1))).astype(np.uint16)
+    data = written(full, ".dpx", oiio__BitsPerSample=bits)
+
+    picture, header = decode(data, "a.dpx"), inspect(data, "a.dpx")
+
+    assert (header.bit_depth, header.mode, header.floating) == (bits, "RGB", False)
+    assert picture.pixels.dtype == (np.uint8 if bits == 8 else np.uint16)
+    assert picture.pixels.min() == 0
+    assert picture.pixels.max() == np.iinfo(picture.pixels.dtype).max
+    np.testing.assert_array_equal(picture.pixels >> (0 if bits == 8 else 16 - bits), codes)
+
+
+def dpx_of(rows, *, bits, width, height, order=">"):
+    """Write a DPX by hand: method A, the bytes of each row as they are given."""
+    header = bytearray(2048)
+    body = b"".join(rows)
+    struct.pack_into(f"{order}I I8sI", header, 0, 0x53445058, 2048, b"V1.0", 2048 + len(body))
+    struct.pack_into(f"{order}2H2I", header, 768, 0, 1, width, height)
+    struct.pack_into(f"{order}4B2HI", header, 800, 50, 2, 2, bits, 0 if bits == 8 else 1, 0, 2048)
+    return bytes(header) + body
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("bits", "width"), [(8, 6), (8, 7), (8, 8), (16, 7), (16, 8)])
+def test_rows_of_a_dpx_may_end_on_whole_words(bits, width, padded, order):
+    frame = np.random.default_rng(0).integers(0, 2**bits, (5, width, 3), dtype=f"uint{bits}")
+    rows = [row.astype(f"{order}u{bits // 8}").tobytes() for row in frame]
+    data = dpx_of([row + bytes(-len(row) % 4 * padded) for row in rows], bits=bits, width=width, height=5, order=order)
+
+    np.testing.assert_array_equal(decode(data, "a.dpx").pixels, frame)
+
+
+def test_white_of_a_12_bit_dpx_is_white():
+    codes = np.array([[[0, 1, 4095], [2048, 16, 4094]]], np.uint16)
+
+    found = decode(dpx_of([(codes << 4).astype(">u2").tobytes()], bits=12, width=2, height=1), "a.dpx").pixels
+
+    np.testing.assert_array_equal(found, codes << 4 | codes >> 8)
+
+
+def test_a_10_bit_tiff_is_expanded():
+    codes = np.arange(105).reshape(5, 7, 3) * 1023 // 104
+    data = written(np.round(codes * (65535 / 1023)).astype(np.uint16), ".tif", oiio__BitsPerSample=10)
+
+    assert inspect(data, "a.tif").bit_depth == 10
+    np.testing.assert_array_equal(decode(data, "a.tif").pixels >> 6, codes)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [png16(pixels().astype(np.uint16) * 257 + 3, colour=2), tiff16(pixels().astype(np.uint16) * 257 + 3)],
+    ids=["png", "tiff"],
+)
+def test_16_bits_are_read_by_the_book(data):
+    frame = pixels().astype(np.uint16) * 257 + 3
+
+    assert (inspect(data, "a").mode, inspect(data, "a").bit_depth) == ("RGB", 16)
+    np.testing.assert_array_equal(decode(data, "a").pixels, frame)
+
+
+def test_a_lossless_webp_is_read():
+    data = saved(Image.fromarray(pixels()), "WEBP", lossless=True)
+
+    np.testing.assert_array_equal(decode(data, "a.webp").pixels, pixels())
+
+
+@pytest.mark.parametrize(("suffix", "depth"), [(".exr", "half"), (".exr", "float"), (".tif", "float")])
+def test_floats_are_given_as_they_are_without_a_transfer(suffix, depth):
+    values = colours(5, 7, 3).astype(np.float16 if depth == "half" else np.float32)
+    data = written(values.astype(np.float32), suffix, depth=depth)
+
+    header = inspect(data, "a")
+
+    assert (header.floating, header.bit_depth) == (True, 16 if depth == "half" else 32)
+    np.testing.assert_array_equal(decode(data, "a", transfer=None).pixels, values.astype(np.float32))
+
+
+def test_clipped_floats_are_from_0_to_1_and_numbers():
+    values = np.zeros((1, 6, 3), np.float32) + np.array([-1, 0.25, 7, np.nan, np.inf, -np.inf], np.float32)[:, None]
+    data = written(values, ".exr", depth="half")
+
+    assert decode(data, "a").pixels[0, :, 0].tolist() == [0, 0.25, 1, 0, 1, 0]
+    np.testing.assert_array_equal(decode(data, "a", transfer=None).pixels, values)
+
+
+@pytest.mark.parametrize("beside", [0, np.nan])
+def test_what_no_half_float_can_hold_is_the_nearest_that_it_can(beside):
+    frame = np.array([[[1e9, -1e9, 65504], [beside] * 3]], np.float32)
+
+    again = decode(encode(frame, plain(frame)), "a", transfer=None).pixels
+
+    np.testing.assert_array_equal(again, [[[65504, -65504, 65504], [beside] * 3]])
+
+
+def test_a_grey_frame_has_three_equal_channels_and_comes_back_grey():
+    grey = pixels()[:, :, 0]
+    data = saved(Image.fromarray(grey), "PNG")
+
+    picture = decode(data, "a.png")
+    again = encode(picture.pixels, picture)
+
+    assert (inspect(data, "a.png").mode, inspect(data, "a.png").bit_depth, picture.grey) == ("L", 8, True)
+    np.testing.assert_array_equal(picture.pixels, np.repeat(grey[:, :, None], 3, axis=2))
+    assert Image.open(io.BytesIO(again)).mode == "L"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(again))), grey)
+
+
+def test_a_grey_frame_that_a_network_coloured_is_rgb():
+    picture = decode(saved(Image.fromarray(pixels()[:, :, 0]), "PNG"), "a.png")
+
+    assert Image.open(io.BytesIO(encode(pixels(), picture))).mode == "RGB"
+
+
+@pytest.mark.parametrize("output_format", ["png16", "exr", "tiff"])
+def test_a_grey_frame_comes_back_grey_in_every_format(output_format):
+    picture = decode(png16(pixels()[:, :, 0].astype(np.uint16) * 257, colour=0), "a.png")
+
+    assert inspect(encode(picture.pixels, picture, output_format), "a").mode == "L"
+
+
+def rgba(seed=0):
+    return np.dstack([pixels(), pixels(seed=seed + 5)[:, :, 0]])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        saved(Image.fromarray(rgba()), "PNG"),
+        saved(Image.fromarray(rgba()), "TIFF"),
+        saved(Image.fromarray(rgba()), "WEBP", lossless=True, exact=True),
+    ],
+    ids=["png", "tiff", "webp"],
+)
+@pytest.mark.parametrize("output_format", ["png", "tiff"])
+def test_alpha_is_kept_and_colours_under_it_stay(data, output_format):
+    picture = decode(data, "a")
+    rendered = 255 - picture.pixels
+
+    again = np.asarray(Image.open(io.BytesIO(encode(rendered, picture, output_format))))
+
+    assert inspect(data, "a").mode == "RGBA"
+    np.testing.assert_array_equal(picture.pixels, rgba()[:, :, :3])
+    np.testing.assert_array_equal(again, np.dstack([255 - rgba()[:, :, :3], rgba()[:, :, 3]]))
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".dpx"])
+def test_alpha_of_formats_that_do_not_multiply_by_it_changes_no_colour(suffix):
+    data = saved(Image.fromarray(rgba()), "BMP") if suffix == ".bmp" else written(rgba(), suffix)
+    picture = decode(data, "a")
+
+    again = np.asarray(Image.open(io.BytesIO(encode(picture.pixels, picture))))
+
+    np.testing.assert_array_equal(again, rgba())
+
+
+def test_a_fourth_byte_of_a_bmp_that_is_not_used_is_no_alpha():
+    data = saved(Image.fromarray(rgba() * np.array([1, 1, 1, 0], np.uint8)), "BMP")
+    picture = decode(data, "a.bmp")
+
+    again = np.asarray(Image.open(io.BytesIO(encode(picture.pixels, picture))).convert("RGBA"))
+
+    np.testing.assert_array_equal(again, rgba() | np.array([0, 0, 0, 255], np.uint8))
+
+
+def test_16_bit_alpha_is_kept():
+    frame = np.random.default_rng(1).integers(0, 65536, (5, 7, 4), dtype=np.uint16)
+    picture = decode(png16(frame, colour=6), "a.png")
+
+    again = decode(encode(picture.pixels, picture), "a.png")
+
+    np.testing.assert_array_equal(np.dstack([again.pixels, again.alpha]), frame)
+
+
+def test_alpha_of_a_frame_that_grew_repeats_its_values():
+    picture = decode(saved(Image.fromarray(rgba()), "PNG"), "a.png")
+    larger = picture.pixels.repeat(2, axis=0).repeat(2, axis=1)
+
+    again = decode(encode(larger, picture), "a.png")
+
+    np.testing.assert_array_equal(again.alpha, picture.alpha.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_the_alpha_of_a_network_replaces_the_source():
+    picture = decode(saved(Image.fromarray(rgba()), "PNG"), "a.png")
+
+    np.testing.assert_array_equal(decode(encode(rgba(seed=9), picture), "a.png").alpha, rgba(seed=9)[:, :, 3])
+    np.testing.assert_array_equal(decode(encode(rgba(seed=9), plain(pixels())), "a").alpha, rgba(seed=9)[:, :, 3])
+
+
+def test_grey_with_alpha_keeps_both():
+    data = saved(Image.fromarray(np.dstack([pixels()[:, :, 0], pixels()[:, :, 1]]), "LA"), "PNG")
+    picture = decode(data, "a.png")
+
+    assert (inspect(data, "a.png").mode, picture.grey) == ("LA", True)
+    again = Image.open(io.BytesIO(encode(picture.pixels, picture)))
+    np.testing.assert_array_equal(np.asarray(again), pixels()[:, :, :2])
+
+
+def test_colours_are_multiplied_by_alpha_in_exr_alone():
+    half = np.full((1, 1, 4), [0.25, 0.5, 0, 0.5], np.float32)
+    exr = written(half, ".exr", depth="half")
+    picture = decode(exr, "a.exr")
+
+    as_png = decode(encode(picture.pixels, picture, "png16"), "a.png")
+    again = decode(encode(as_png.pixels, as_png, "exr"), "a.exr")
+
+    np.testing.assert_array_equal(picture.pixels, half[:, :, :3])
+    assert as_png.pixels.tolist() == [[[32768, 65535, 0]]]
+    np.testing.assert_allclose(again.pixels, half[:, :, :3], atol=1e-4)
+
+
+def test_a_tiff_of_several_pages_is_said_to_be():
+    data = saved(Image.fromarray(pixels()), "TIFF", save_all=True, append_images=[Image.new("RGB", (7, 5))])
+
+    assert inspect(data, "a.tif").notes == ("of several images in one file only the first is rendered",)
+    np.testing.assert_array_equal(decode(data, "a.tif").pixels, pixels())
+
+
+def test_a_browser_shows_what_says_nothing_of_its_colours():
+    frame = pixels()
+    labelled = png.encode(frame, carried=[png.chunk("gAMA", struct.pack(">I", 100_000))])
+
+    assert shown_as_it_is(encode(frame, plain(frame)))
+    assert not shown_as_it_is(labelled)
+    assert not shown_as_it_is(encode(frame, plain(frame), "png16"))
+    assert not shown_as_it_is(encode(frame, plain(frame), "tiff"))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    assert not shown_as_it_is(saved(Image.fromarray(frame), "PNG", exif=turned))
+    others = {"save_all": True, "append_images": [Image.fromarray(255 - frame)]}
+    assert not shown_as_it_is(saved(Image.fromarray(frame), "PNG", **others))
+
+
+def test_a_browser_mixes_what_can_be_seen_through_with_what_is_behind():
+    for mode in ("RGBA", "LA"):
+        assert not shown_as_it_is(saved(Image.new(mode, (7, 5)), "PNG"))
+    for mode, colour in (("RGB", (0, 0, 0)), ("L", 0), ("P", 0)):
+        assert shown_as_it_is(saved(Image.new(mode, (7, 5)), "PNG"))
+        assert not shown_as_it_is(saved(Image.new(mode, (7, 5)), "PNG", transparency=colour))
+
+
+def test_a_picture_can_be_sent_to_another_process():
+    _, data = film()
+    picture = decode(data, "a.exr")
+
+    again = pickle.loads(pickle.dumps(picture))
+
+    assert encode(again.pixels, again) == encode(picture.pixels, picture)
+
+
+def test_a_palette_frame_shows_its_colours():
+    image = Image.new("P", (7, 5), 1)
+    image.putpalette([9, 9, 9, 10, 20, 30])
+
+    for kind in ("PNG", "TIFF", "BMP"):
+        data = saved(image, kind)
+        assert (inspect(data, "a").mode, inspect(data, "a").bit_depth <= 8) == ("RGB", True)
+        np.testing.assert_array_equal(decode(data, "a").pixels, np.full((5, 7, 3), (10, 20, 30)))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_palette_frame_that_is_tagged_as_turned_is_rendered_as_stored(orientation, compression):
+    image = Image.fromarray(np.arange(35, dtype=np.uint8).reshape(5, 7)).convert("P")
+    data = saved(image, "TIFF", tiffinfo={274: orientation}, compression=compression)
+
+    assert (inspect(data, "a.tif").width, inspect(data, "a.tif").height) == (7, 5)
+    np.testing.assert_array_equal(decode(data, "a.tif").pixels, np.asarray(image.convert("RGB")))
+
+
+def test_a_palette_that_cannot_be_read_is_refused_before_anything_is_rendered():
+    data = tifffile_of(np.zeros((5, 7), np.uint16), photometric="palette", colormap=np.zeros((3, 65536), np.uint16))
+
+    for read in (inspect, decode):
+        with refused(SequenceError, "frame.unreadable", "frame a.tif", "palette"):
+            read(data, "a.tif")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_tiff_in_which_0_is_white_is_no_negative(dtype):
+    grey = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (5, 7), dtype, endpoint=True)
+    data = tifffile_of(grey, photometric="miniswhite")
+
+    np.testing.assert_array_equal(decode(data, "a.tif").pixels[:, :, 0], np.iinfo(dtype).max - grey)
+
+
+@pytest.mark.parametrize("options", [{}, {"planarconfig": "separate"}, {"tile": (16, 16)}])
+@pytest.mark.parametrize(("dtype", "revision"), [("uint8", "alpha"), ("uint16", "")])
+def test_alpha_of_a_tiff_in_which_0_is_white_is_no_negative_either(dtype, revision, options):
+    values = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (5, 7, 2), dtype, endpoint=True)
+    stored = np.moveaxis(values, 2, 0) if "planarconfig" in options else values
+    data = tifffile_of(stored, photometric="miniswhite", extrasamples=["unassalpha"], **options)
+
+    picture = decode(data, "a.tif")
+
+    np.testing.assert_array_equal(picture.pixels[:, :, 0], np.iinfo(dtype).max - values[:, :, 0])
+    np.testing.assert_array_equal(picture.alpha, values[:, :, 1])
+    assert inspect(data, "a.tif").revision == revision  # of 16 bits they were right from the start
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16", "float16", "float32"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tile": (16, 16)},
+        {"rowsperstrip": 3, "compression": "zlib"},
+        {"bigtiff": True, "byteorder": ">"},
+        {"planarconfig": "separate"},
+    ],
+    ids=["tiles", "strips", "big", "planes"],
+)
+def test_a_tiff_is_read_however_it_is_laid_out(depth, options):
+    frame = np.random.default_rng(0).integers(0, 256, (40, 48, 3)).astype(depth)
+    stored = np.moveaxis(frame, 2, 0) if "planarconfig" in options else frame
+
+    found = decode(tifffile_of(stored, photometric="rgb", **options), "a.tif", transfer=None).pixels
+
+    assert found.dtype == ("float32" if "float" in depth else depth)
+    np.testing.assert_array_equal(found, frame)
+
+
+def test_numbers_of_64_bits_are_read_in_strips_and_refused_in_tiles():
+    frame = colours(40, 48, 3).astype(np.float64)
+
+    np.testing.assert_array_equal(
+        decode(tifffile_of(frame, photometric="rgb"), "a.tif", transfer=None).pixels, frame.astype(np.float32)
+    )
+    with refused(SequenceError, "frame.tiles_of_64_bit", "frame a.tif"):
+        inspect(tifffile_of(frame, photometric="rgb", tile=(16, 16)), "a.tif")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_a_cmyk_frame_becomes_rgb(kind):
+    data = saved(Image.new("CMYK", (7, 5), (255, 0, 0, 0)), kind)
+
+    assert inspect(data, "a").mode == "RGB"
+    np.testing.assert_allclose(decode(data, "a").pixels, np.full((5, 7, 3), (0, 255, 255)), atol=2)
+
+
+def test_a_bilevel_frame_is_black_and_white():
+    data = saved(Image.fromarray(np.eye(5, 7) > 0), "PNG")
+
+    assert (inspect(data, "a.png").mode, inspect(data, "a.png").bit_depth) == ("L", 1)
+    np.testing.assert_array_equal(decode(data, "a.png").pixels, np.repeat(np.eye(5, 7)[:, :, None] * 255, 3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})],
+    ids=["png", "bmp", "tiff", "lzw"],
+)
+def test_lossless_frames_of_any_size_are_accepted(kind, options):
+    # file offsets and line lengths that contain "16" were once taken for 16 bits
+    for width in range(1, 120):
+        frame = pixels(3, width)
+        data = saved(Image.fromarray(frame), kind, **options)
+
+        header = inspect(data, "a")
+
+        assert (header.width, header.height, header.bit_depth) == (width, 3, 8)
+        np.testing.assert_array_equal(decode(data, "a").pixels, frame)
+
+
+def test_a_16_bit_bmp_has_less_than_8_bits_per_channel():
+    rows = np.full((5, 8), 0b11111_000000_00000, "<u2").tobytes()
+    masks = struct.pack("<3I", 0b11111_000000_00000, 0b111111_00000, 0b11111)
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 5, 1, 16, 3, len(rows), 0, 0, 0, 0) + masks
+    data = struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(rows), 0, 0, 14 + len(header)) + header + rows
+
+    np.testing.assert_array_equal(decode(data, "a.bmp").pixels, np.full((5, 8, 3), (255, 0, 0)))
+
+
+def meant(values):
+    """Give what integers of any type stand for: 0 is black, the largest white."""
+    return np.clip(values / np.iinfo(values.dtype).max, 0, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}, {"compression": "zlib"}, {"byteorder": ">"}], ids=str)
+@pytest.mark.parametrize("photometric", ["rgb", "minisblack", "miniswhite"])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint32"])
+def test_signed_and_long_integers_of_a_tiff_are_read(dtype, photometric, options):
+    largest, smallest = np.iinfo(dtype).max, np.iinfo(dtype).min
+    values = np.random.default_rng(0).integers(smallest, largest, (40, 48, 3), dtype, endpoint=True)
+    values[0, :3], values[1, :3] = smallest, largest
+    stored = values if photometric == "rgb" else values[:, :, 0]
+    data = tifffile_of(stored, photometric=photometric, **options)
+
+    header, picture = inspect(data, "a.tif"), decode(data, "a.tif")
+
+    found = picture.pixels / np.iinfo(picture.pixels.dtype).max
+    expected = meant(values if photometric == "rgb" else values[:, :, :1])
+    expected = 1 - expected if photometric == "miniswhite" else expected
+    assert abs(found - expected).max() <= 0.501 / np.iinfo(picture.pixels.dtype).max
+    assert picture.pixels.dtype == ("uint8" if dtype == "int8" else "uint16")
+    assert (header.bit_depth, header.floating) == (8 * np.dtype(dtype).itemsize, False)
+    assert header.notes == (("values below 0 are black",) if dtype != "uint32" else ())
+
+
+def test_signed_integers_that_are_not_negative_need_no_word():
+    assert not inspect(tifffile_of(np.ones((5, 7), np.int16)), "a.tif").notes
+
+
+@pytest.mark.parametrize(
+    ("photometric", "what"), [(32803, "the mosaic of a camera's sensor"), ("mask", "a mask")], ids=["mosaic", "mask"]
+)
+def test_a_tiff_that_is_no_picture_is_refused(photometric, what):
+    data = tifffile_of(np.zeros((5, 7), np.uint8), photometric=photometric)
+
+    with refused(SequenceError, "frame.not_a_picture", "frame a.tif", what):
+        inspect(data, "a.tif")
+
+
+def test_integers_of_another_width_are_refused():
+    data = bytearray(tiff16(pixels().astype(np.uint16)))
+    place = data.index(struct.pack("<3H", 16, 16, 16))
+    data[place : place + 6] = struct.pack("<3H", 24, 24, 24)
+
+    with refused(SequenceError, "frame.unsupported_depth", "frame a.tif"):
+        inspect(bytes(data), "a.tif")
+
+
+def test_floats_that_are_white_at_0_are_not_turned_and_that_is_said():
+    data = tifffile_of(np.ones((5, 7), np.float32), photometric="miniswhite")
+
+    assert inspect(data, "a.tif").notes == ("tagged as white where it is 0, which is done for integers only",)
+
+
+def test_pillow_sees_the_same_colours_in_ycbcr():
+    data = tifffile_of(pixels(16, 16), photometric="ycbcr")
+
+    theirs = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    assert abs(decode(data, "a.tif").pixels - theirs).max() <= 1
+
+
+SOURCES = {
+    "film": film()[1],
+    "rgba": saved(Image.fromarray(rgba()), "PNG"),
+    "grey and alpha": saved(Image.fromarray(rgba()[:, :, :2], "LA"), "PNG"),
+    "tiff": saved(Image.fromarray(rgba()), "TIFF"),
+    "float tiff": written(colours(5, 7, 4), ".tif", depth="float"),
+    "grey exr": written(colours(5, 7, 1), ".exr", depth="half", channels=["Y"]),
+    "rgba exr": written(colours(5, 7, 4), ".exr", depth="half"),
+    "window": written(colours(5, 7, 3), ".exr", depth="half", window=(-3, -2, 0, 0, 7, 5)),
+}
+
+
+@pytest.mark.parametrize("output_format", ["auto", "png", "png16", "exr", "tiff"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_whatever_is_written_is_what_was_meant(source, output_format):
+    for transfer in ("clip", None):
+        picture = decode(SOURCES[source], "a", transfer=transfer)
+        for scale in (1, 2):
+            larger = picture.pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+            for rendered in (larger, np.dstack([larger, larger[:, :, 0]])):
+                assert encode(rendered, picture, output_format, whole=True)

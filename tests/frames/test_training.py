@@ -1,0 +1,88 @@
+"""What a run says of the frames that it was trained on."""
+
+from pathlib import Path
+
+import pytest
+from dailies.frames.sequence import Frame
+from dailies.frames.training import frames_seen, listed
+from dailies.state.records import Dataset, RunRecord
+
+FRAMES = [Frame(f"f_{n:04d}.jpg", f"f_{n:04d}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(10, 20)]
+
+
+def numbers(found) -> list[int]:
+    return sorted(int(Path(name).stem[2:]) for name in found)
+
+
+def seen(tmp_path: Path = Path("/nowhere"), **about) -> list[int]:
+    run = RunRecord(run_id="r", **about)
+    return numbers(frames_seen(run, FRAMES, names=["a", "b"], input_dir=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("12", [12]),
+        ("[10, 12,19]", [10, 12, 19]),
+        ("('f_0011.png', \"f_0013\"); 0014 99", [11, 13, 14]),
+        ("10-12, 18 - 30", [10, 11, 12, 18, 19]),
+        ("16..17", [16, 17]),
+        ("0:15:3", [12]),
+        ("10:14", [10, 11, 12, 13]),
+        ("::4", [12, 16]),
+        ("18:", [18, 19]),
+        ("0:20:0", []),
+        ("", []),
+        ("all of them, really", []),
+        ("9" * 5000, []),
+        (f"0-{'9' * 300}", []),
+    ],
+)
+def test_lists_of_frames_are_read(text, expected):
+    assert numbers(listed(text, FRAMES)) == expected
+
+
+def test_a_sequence_without_numbers_has_names_only():
+    frames = [Frame("left.png", "left.png", 7, 5, "RGB", 8, 1, sha256="l")]
+
+    assert listed("0-100, left.tif", frames) == {"left.png"}
+
+
+def test_frames_before_zero_are_listed_by_their_numbers():
+    frames = [Frame(f"f.{n:05d}.jpg", f"f.{n:05d}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(-3, 3)]
+
+    assert listed("[-2, 1]", frames) == {"f.-0002.png", "f.00001.png"}
+    assert listed("-3--2", frames) == {"f.-0003.png", "f.-0002.png"}
+    assert listed("-1..1", frames) == {"f.-0001.png", "f.00000.png", "f.00001.png"}
+
+
+def test_tags_and_params_count_together_and_others_do_not():
+    assert seen(tags={"a": "10", "c": "19"}, params={"a": "11", "b": "12:14"}) == [10, 11, 12, 13]
+
+
+def dataset(name: str, source: str = "", context: str = "training") -> Dataset:
+    return Dataset(name=name, source=source, context=context)
+
+
+def test_a_dataset_names_frames_by_its_name_or_its_source():
+    assert seen(datasets=[dataset("f_0011"), dataset("x", '{"uri": "s3://bucket/shot/f_0013.exr"}')]) == [11, 13]
+    assert seen(datasets=[dataset("x", '["/a/f_0014.png", "f_0015.png", 3]'), dataset("x", "f_0016.png")]) == [
+        14,
+        15,
+        16,
+    ]
+
+
+def test_a_dataset_of_the_input_folder_names_all_frames(tmp_path):
+    everything = list(range(10, 20))
+
+    assert seen(tmp_path, datasets=[dataset("x", f'{{"uri": "{tmp_path}"}}')]) == everything
+    assert seen(tmp_path, datasets=[dataset("x", f"file://{tmp_path}/")]) == everything
+    assert seen(tmp_path, datasets=[dataset("x", str(tmp_path.parent))]) == []
+
+
+@pytest.mark.parametrize(
+    ("context", "counts"), [("Training", True), ("", True), ("validation", False), ("eval", False)]
+)
+def test_only_datasets_that_were_trained_on_count(context, counts):
+    assert seen(datasets=[dataset("f_0011", context=context)]) == ([11] if counts else [])

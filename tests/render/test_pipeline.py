@@ -1,0 +1,485 @@
+import errno
+import hashlib
+import logging
+import os
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import OpenImageIO as oiio  # noqa: N813
+import pytest
+import torch
+from dailies.core import files
+from dailies.core.errors import RenderError, SequenceError
+from dailies.frames import image
+from dailies.frames import oiio as codec
+from dailies.frames.sequence import Frame
+from dailies.models.load import Model
+from dailies.render import pipeline
+from dailies.render.engine import Engine, Rendering, Settings
+from dailies.render.pipeline import (
+    Route,
+    ahead,
+    begin,
+    read,
+    render_frames,
+    settled,
+)
+from dailies.state.manifest import Manifest
+from helpers.images import read_frame, write_frame
+from helpers.networks import Do
+from helpers.raising import refused
+
+COUNT = 20
+FIELDS = {"mode": "RGB", "bit_depth": 8, "size": 0}
+PATIENCE = 60
+"""Seconds after which what has not ended counts as a hang."""
+
+
+class Inverter:
+    """An engine without a network, which does what it is told before a frame."""
+
+    def __init__(self):
+        self.device = SimpleNamespace(type="cpu")
+        self.calls = 0
+        self.before = {}
+        """What to do, by the number of the call."""
+        self.late = {}
+        """What to do before a result is given, by the number of the call."""
+        self.batch = 1
+        self.groups = []
+        """How many frames were submitted together."""
+
+    def together(self, height, width):
+        return self.batch
+
+    def submit_all(self, given, dtypes):
+        self.groups.append(len(given))
+        return [self.submit(pixels, dtype) for pixels, dtype in zip(given, dtypes, strict=True)]
+
+    def submit(self, pixels, dtype):
+        self.calls += 1
+        self.before.get(self.calls, lambda: None)()
+        return Rendering(partial(self.result, self.calls, (255 - pixels).astype(dtype)), tiled=False)
+
+    def result(self, call, pixels):
+        self.late.get(call, lambda: None)()
+        return pixels
+
+
+class Line:
+    """Twenty frames, an engine and a manifest, with all that is between them."""
+
+    def __init__(self, root, threads):
+        self.shot, self.folder = root / "shot", root / "out"
+        self.shot.mkdir()
+        self.frames = [self.frame(number) for number in range(COUNT)]
+        self.names = [frame.name for frame in self.frames]
+        self.engine = Inverter()
+        self.manifest = Manifest(root / "frames.jsonl", folder=self.folder, keys=dict.fromkeys(self.names, "key"))
+        self.route = Route(self.shot, self.folder, "clip", "auto", threads)
+        self.begun = {}
+
+    def frame(self, number):
+        path = self.shot / f"{number:03d}.png"
+        write_frame(path, number)
+        data = path.read_bytes()
+        return Frame(path.name, path.name, 7, 5, sha256=hashlib.sha256(data).hexdigest(), **FIELDS)
+
+    def damage(self, number):
+        """Put something that is no image where a frame was, with the digest that the sequence knows."""
+        path = self.shot / self.names[number]
+        path.write_bytes(path.read_bytes()[:40])
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.frames[number] = Frame(path.name, path.name, 7, 5, sha256=digest, **FIELDS)
+
+    def run(self):
+        """Render; an error is raised here, and a hang is a failure."""
+        outcome = Future()
+
+        def work():
+            try:
+                outcome.set_result(render_frames(self.frames, self.route, self.engine, self.manifest, self.begun))
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        return outcome.result(timeout=PATIENCE)
+
+    def assert_whole(self, names):
+        """Check that these frames, and no others, are in place and in the manifest."""
+        assert sorted(path.name for path in self.folder.glob("*")) == sorted(names)
+        assert sorted(self.manifest.done()) == sorted(names)
+        for name in names:
+            np.testing.assert_array_equal(read_frame(self.folder / name), 255 - read_frame(self.shot / name))
+
+
+@pytest.fixture(params=[1, 3, 8], ids=lambda threads: f"{threads} threads")
+def line(request, tmp_path):
+    return Line(tmp_path, request.param)
+
+
+def fail(error):
+    def action(*_arguments, **_keywords):
+        raise error
+
+    return action
+
+
+def test_every_frame_comes_through(line):
+    line.run()
+
+    line.assert_whole(line.names)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("batch", [1, 4, "auto"])
+def test_every_frame_comes_through_on_cuda(line, batch):
+    line.engine = Engine(Model(Do(torch.neg), "test"), device=torch.device("cuda"), settings=Settings(batch=batch))
+
+    line.run()
+
+    line.assert_whole(line.names)
+
+
+def test_frames_are_on_the_disk_before_a_render_is_said_to_be_done(line, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+
+    line.run()
+
+    assert {(line.folder / name).stat().st_ino for name in line.names} <= {*synced}
+    assert synced.count(line.manifest.path.stat().st_ino) == 2  # before the first frame and after the last
+
+
+def test_the_values_of_the_first_frame_of_each_format_are_read_again(line, monkeypatch):
+    line.frames = [replace(frame, output=f"{Path(frame.name).stem}.exr") for frame in line.frames]
+    line.manifest = Manifest(
+        line.manifest.path, folder=line.folder, keys=dict.fromkeys([frame.output for frame in line.frames], "key")
+    )
+    line.route = replace(line.route, output_format="exr")
+    starts, verify = [], codec._verify_values
+    monkeypatch.setattr(
+        codec,
+        "_verify_values",
+        lambda *args, start, **more: (starts.append(start), verify(*args, start=start, **more))[1],
+    )
+
+    line.run()
+
+    assert sorted(starts) == [0] + [4] * (COUNT - 1)
+
+
+def test_a_file_that_is_not_what_was_rendered_is_never_in_place(line, monkeypatch):
+    steered = ("textureformat", oiio.TypeString, "LatLong Environment")
+    monkeypatch.setattr(image, "exr_attributes", lambda attributes: [steered])
+    line.route = replace(line.route, output_format="exr")
+
+    with refused(RenderError, "output.unreadable", "exr", "at frame ", ".png"):
+        line.run()
+
+    line.assert_whole([])
+
+
+def test_nothing_to_render_is_no_error(line):
+    line.frames = []
+
+    line.run()
+
+    assert line.manifest.done() == {}
+
+
+@pytest.mark.parametrize("number", [0, COUNT // 2])
+def test_a_frame_that_was_begun_is_not_read_again(line, number, monkeypatch):
+    line.begun = begin(line.frames[number], line.route)
+    line.begun[line.frames[number]].result()
+    others = []
+    monkeypatch.setattr(pipeline, "read", lambda frame, route: others.append(frame.name) or read(frame, route))
+
+    line.run()
+
+    line.assert_whole(line.names)
+    assert sorted(others) == [name for name in line.names if name != line.names[number]]
+    assert not line.begun, "the frame stays in memory"
+
+
+@pytest.mark.parametrize("number", [0, COUNT // 2])
+def test_a_bad_frame_that_was_begun_is_told_when_it_is_its_turn(line, number):
+    line.damage(number)
+    line.begun = begin(line.frames[number], line.route)
+
+    with refused(SequenceError, "frame.unreadable", f"frame {number:03d}.png"):
+        line.run()
+
+    line.assert_whole(line.names[:number])
+
+
+@pytest.mark.parametrize("number", [0, COUNT // 2, COUNT - 1])
+def test_a_bad_frame_ends_the_job_with_its_own_message(line, number):
+    line.damage(number)
+
+    with refused(SequenceError, "frame.unreadable", f"frame {number:03d}.png"):
+        line.run()
+
+    line.assert_whole(line.names[:number])
+
+
+def test_a_frame_that_changed_ends_the_job_with_its_own_message(line):
+    write_frame(line.shot / line.names[7], seed=99)
+
+    with refused(RenderError, "render.frame_changed", "frame 007.png"):
+        line.run()
+
+    line.assert_whole(line.names[:7])
+
+
+def test_an_engine_that_fails_ends_the_job_and_names_the_frame(line):
+    line.engine.before[8] = fail(RenderError("render.not_finite", "output is not finite"))
+
+    with refused(RenderError, "render.not_finite", "frame 007.png"):
+        line.run()
+
+    line.assert_whole(line.names[:7])
+
+
+def test_an_engine_that_fails_late_ends_the_job_and_names_the_frame(line):
+    line.engine.late[8] = fail(RenderError("render.not_finite", "output is not finite"))
+
+    with refused(RenderError, "render.not_finite", "frame 007.png"):
+        line.run()
+
+    assert line.manifest.done().keys() >= set(line.names[:7])
+    line.assert_whole(line.manifest.done())
+
+
+def test_a_frame_is_submitted_while_another_is_under_way(line):
+    second_was_submitted = threading.Event()
+    line.engine.before[2] = second_was_submitted.set
+    waited = []
+    line.engine.late[1] = lambda: waited.append(second_was_submitted.wait(PATIENCE))
+
+    line.run()
+
+    assert waited == [True]
+
+
+def test_a_full_disk_ends_the_job_soon_and_what_was_written_stays(line, monkeypatch):
+    written, write = [], files.write_bytes
+
+    def write_until_full(path, data, **how):
+        if path.parent == line.folder:
+            written.append(path.name)
+            if len(written) > 5:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data, **how)
+
+    monkeypatch.setattr(files, "write_bytes", write_until_full)
+
+    with pytest.raises(OSError, match="No space left on device"):
+        line.run()
+
+    line.assert_whole(written[:5])
+    assert line.engine.calls <= 5 + 2 * line.route.threads + 2
+
+
+def test_a_frame_is_decoded_while_another_is_in_the_network(line, monkeypatch):
+    second_was_read, read = threading.Event(), pipeline.read
+
+    def watched(frame, route):
+        picture = read(frame, route)
+        if frame.name == line.names[1]:
+            second_was_read.set()
+        return picture
+
+    monkeypatch.setattr(pipeline, "read", watched)
+    waited = []
+    line.engine.before[1] = lambda: waited.append(second_was_read.wait(PATIENCE))
+
+    line.run()
+
+    assert waited == [True]
+
+
+def test_a_frame_is_encoded_while_another_is_in_the_network(line, monkeypatch):
+    first_is_there, write = threading.Event(), files.write_bytes
+
+    def watched(path, data, **how):
+        write(path, data, **how)
+        if path.name == line.names[0]:
+            first_is_there.set()
+
+    monkeypatch.setattr(files, "write_bytes", watched)
+    waited = []
+    line.engine.before[2] = lambda: waited.append(first_is_there.wait(PATIENCE))
+
+    line.run()
+
+    assert waited == [True]
+
+
+@pytest.mark.parametrize(("batch", "groups"), [(4, [4] * 5), (7, [7, 7, 6]), (64, [20])])
+def test_frames_go_to_the_engine_together_and_the_last_ones_do_not_wait(line, batch, groups):
+    line.engine.batch = batch
+
+    line.run()
+
+    assert line.engine.groups == groups
+    line.assert_whole(line.names)
+
+
+def test_a_batch_may_become_known_later(line):
+    line.engine.before[3] = lambda: setattr(line.engine, "batch", 5)
+
+    line.run()
+
+    assert line.engine.groups == [5, 5, 5, 2]
+    line.assert_whole(line.names)
+
+
+def test_a_batch_has_frames_of_one_size(line):
+    for number in (2, 3, 9):
+        path = line.shot / line.names[number]
+        write_frame(path, number, size=(8, 6))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        line.frames[number] = Frame(path.name, path.name, 8, 6, sha256=digest, **FIELDS)
+    line.engine.batch = 4
+
+    line.run()
+
+    assert line.engine.groups == [2, 2, 4, 4, 4, 2]  # the tenth frame went alone, and so did the one before it
+    line.assert_whole(line.names)
+
+
+@pytest.mark.parametrize("number", [0, 6, COUNT - 1])
+def test_frames_before_a_bad_one_are_written_though_their_batch_is_not_full(line, number):
+    line.engine.batch = 4
+    line.damage(number)
+
+    with refused(SequenceError, "frame.unreadable", f"frame {number:03d}.png"):
+        line.run()
+
+    line.assert_whole(line.names[:number])
+
+
+def test_a_batch_that_fails_is_begun_one_by_one_and_the_frame_is_named(line):
+    line.engine.batch = 4
+    bad = read_frame(line.shot / line.names[6])
+    submit = line.engine.submit
+
+    def failing(pixels, dtype):
+        if np.array_equal(pixels, bad):
+            raise RenderError("render.not_finite", "output is not finite")
+        return submit(pixels, dtype)
+
+    line.engine.submit = failing
+
+    with refused(RenderError, "render.not_finite", "frame 006.png"):
+        line.run()
+
+    line.assert_whole(line.names[:6])
+
+
+def test_no_more_frames_than_a_batch_needs_are_in_memory(line, monkeypatch):
+    line.engine.batch = 4
+    most = watched_memory(line, monkeypatch)
+
+    line.run()
+
+    threads = line.route.threads
+    assert most[0] <= min(threads, pipeline.READERS) + 4 + 4 + threads + 4 + 2
+
+
+def test_few_frames_are_in_memory_at_once(line, monkeypatch):
+    most = watched_memory(line, monkeypatch)
+
+    line.run()
+
+    threads = line.route.threads
+    assert most[0] <= min(threads, pipeline.READERS) + 2 + threads + 2
+
+
+def watched_memory(line, monkeypatch):
+    """Count the frames that are between reading and writing; give the most of them so far, in a list."""
+    read, write, lock = pipeline.read, files.write_bytes, threading.Lock()
+    held, most = [0], [0]
+
+    def count(change):
+        with lock:
+            held[0] += change
+            most[0] = max(most[0], held[0])
+
+    def counted_read(frame, route):
+        count(1)
+        return read(frame, route)
+
+    def counted_write(path, data, **how):
+        write(path, data, **how)
+        if path.parent == line.folder:
+            count(-1)
+
+    monkeypatch.setattr(pipeline, "read", counted_read)
+    monkeypatch.setattr(files, "write_bytes", counted_write)
+    return most
+
+
+def test_results_come_in_order_and_no_further_ahead_than_allowed():
+    begun = []
+    with ThreadPoolExecutor(4) as pool:
+        results = ahead(range(50), lambda number: begun.append(number) or -number, pool, most=lambda: 3)
+        for expected in range(50):
+            assert next(results) == (expected, -expected)
+            assert len(begun) <= expected + 4
+
+
+def test_an_error_waits_for_its_turn():
+    with ThreadPoolExecutor(4) as pool:
+        results = ahead([3, 2, 1, 0, 5], lambda number: 6 // number, pool, most=lambda: 5)
+
+        assert [next(results)[1] for _ in range(3)] == [2, 3, 6]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+def test_a_future_that_failed_is_noticed_while_others_are_under_way():
+    failed, under_way = Future(), Future()
+    failed.set_exception(OSError("full"))
+
+    with pytest.raises(OSError, match="full"):
+        settled({failed, under_way}, most=2)
+    assert settled({under_way}, most=1) == {under_way}
+
+
+def test_progress_is_told_in_frames_and_seconds(line, monkeypatch, caplog):
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", -1)
+
+    with caplog.at_level(logging.INFO):
+        line.run()
+
+    assert len(caplog.messages) == COUNT
+    assert caplog.messages[-1].startswith(f"frame {COUNT} of {COUNT}, ")
+    assert caplog.messages[-1].endswith(" fps, 0 s left")
+
+
+def test_a_terminal_shows_a_bar_per_model(line, monkeypatch):
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", -1)
+    reading, writing = os.openpty()
+    with os.fdopen(writing, "w") as terminal:
+        monkeypatch.setattr(sys, "__stderr__", terminal)
+        line.run()
+    told = b""
+    with suppress(OSError):  # the end: the other side is closed
+        while part := os.read(reading, 100_000):
+            told += part
+    os.close(reading)
+    shown = told.decode().splitlines()
+
+    assert len(shown) == COUNT
+    assert all(text.startswith(f"{line.route.folder.name} ") for text in shown)
+    assert "░" in shown[0]
+    assert f" {'█' * 20} frame {COUNT} of {COUNT}, " in shown[-1]

@@ -1,0 +1,380 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dailies.core import files
+from dailies.frames.sequence import Frame, Sequence, save
+from dailies.models.signature import Signature, as_record
+from dailies.state.collect import (
+    describe,
+    failures,
+    left_behind,
+    substituted,
+    summarize,
+    table,
+)
+from dailies.state.layout import Layout
+from dailies.state.records import Means
+from helpers.json_files import strict_json
+
+RUN = {
+    "run_id": "0123456789abcdef0123456789abcdef",
+    "run_name": "night shift",
+    "experiment": "exp",
+    "architecture": "UNet",
+    "epoch": 2500,
+    "train_loss": 0.5,
+    "val_loss": 0.25,
+    "status": "FINISHED",
+    "start_time": 1701234567890,
+    "params": {"lr": "1e-3"},
+    "metrics": {"val/psnr": 31.5},
+    "tags": {"team": "comp"},
+    "not_chosen": ["checkpoints/last.pth"],
+}
+OUTCOME = {
+    "status": "success",
+    "error": None,
+    "attempt": 2,
+    "render": {
+        "frames": 201,
+        "seconds": 20.1,
+        "fps": 10.0,
+        "device": "cpu",
+        "precision": "fp32",
+        "tiled": False,
+        "tile_size": None,
+        "overlap": None,
+        "versions": {"dailies": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
+    },
+    "model": {
+        "architecture": "unet",
+        "epoch": 1800,
+        "train_loss": 0.125,
+        "builder": "dailies",
+        "trust_pickle": False,
+        "notes": ["averaged weights (ema) are used"],
+        "signature": {"value_range": [-1.0, 1.0], "channels": 3, "scale": 1},
+    },
+    "artifact": {"uri": "file:///store", "path": "checkpoints/best.pth", "sha256": "ab", "size": 3},
+    "input": {"digest": "cd", "frames": 201, "skipped": 0},
+}
+SEQUENCE = Sequence((Frame("a.jpg", "a.png", 7, 5, "RGB", 8, 100, sha256="digest of a"),), ({"name": "b.jpg"},))
+FAILED = OUTCOME | {"status": "load_failed", "error": "best.pth is damaged", "model": {}}
+FAILED["render"] = OUTCOME["render"] | {"frames": 0, "seconds": 0, "fps": None, "device": None}
+
+
+@pytest.fixture
+def described(tmp_path):
+    """Describe a model in a folder, and give the path of its metadata.json."""
+
+    def write(name="night", run=None, outcome=None, outcomes=None, sequence=SEQUENCE, measured=None):
+        files.write_json(tmp_path / "run.json", RUN | (run or {}))
+        save(sequence, tmp_path / "sequence.json")
+        records = {}
+        for number, each in enumerate(outcomes or [outcome or OUTCOME], start=1):
+            records[tmp_path / "renders" / f"{number}.json"] = each
+        for path, each in records.items():
+            files.write_json(path, each)
+        output = tmp_path / "out" / name / "metadata.json"
+        describe(
+            tmp_path / "run.json",
+            list(records),
+            sequence=tmp_path / "sequence.json",
+            manifests=tmp_path / "frames",
+            folder=output.parent,
+            output=output,
+            measured=measured,
+        )
+        return output
+
+    return write
+
+
+@pytest.fixture
+def summary(tmp_path):
+    """Summarize metadata files, and give the path of the batch_summary.json."""
+
+    def write(*metadata):
+        summarize(metadata, output=tmp_path / "out" / "batch_summary.json")
+        return tmp_path / "out" / "batch_summary.json"
+
+    return write
+
+
+def test_metadata_has_the_promised_fields_in_order(described):
+    about = strict_json(described())
+
+    assert list(about) == [
+        *("run_id", "run_name", "architecture", "epoch", "train_loss", "val_loss", "status", "start_time"),
+        *("checkpoint", "experiment", "registered_model", "params", "metrics", "tags", "datasets", "not_chosen"),
+        *("render", "artifact", "input", "network", "signature", "measured"),
+    ]
+    assert list(about["render"]) == [
+        *("status", "error", "attempt", "frames", "seconds", "fps", "device", "precision", "parity"),
+        *("compile_seconds", "autotuned", "batch", "tiled", "tile_size", "overlap", "versions"),
+    ]
+    assert about["artifact"] == OUTCOME["artifact"]
+    assert about["input"] == {"digest": SEQUENCE.digest, "frames": 1, "skipped": 1}
+
+
+def test_what_is_noted_of_the_frames_is_in_the_metadata(described):
+    frames = tuple(replace(SEQUENCE.frames[0], name=f"{name}.exr", notes=("layer b is rendered",)) for name in "xy")
+
+    about = strict_json(described(sequence=Sequence(frames)))
+
+    assert about["input"]["notes"] == ["x.exr, y.exr: layer b is rendered"]
+    assert about["network"] == {
+        "builder": "dailies",
+        "trust_pickle": False,
+        "notes": ["averaged weights (ema) are used"],
+    }
+    assert about["signature"] == as_record(Signature(scale=1))
+    assert about["not_chosen"] == ["checkpoints/last.pth"]
+    assert (about["run_id"], about["run_name"], about["start_time"]) == (
+        RUN["run_id"],
+        "night shift",
+        1701234567890,
+    )
+
+
+def test_epoch_and_losses_are_the_runs_as_in_the_folder_name_and_the_checkpoints_are_labelled(described):
+    about = strict_json(described())
+
+    assert (about["architecture"], about["epoch"], about["train_loss"], about["val_loss"]) == ("unet", 2500, 0.5, 0.25)
+    assert about["checkpoint"] == {"epoch": 1800, "train_loss": 0.125, "val_loss": None}
+
+
+def test_the_checkpoint_tells_what_the_run_does_not(described):
+    about = strict_json(described(run={"epoch": None, "train_loss": float("nan")}))
+
+    assert (about["epoch"], about["train_loss"], about["val_loss"]) == (1800, 0.125, 0.25)
+    assert about["checkpoint"]["epoch"] == 1800
+
+
+def test_a_checkpoint_may_tell_nothing(described):
+    about = strict_json(described(outcome=OUTCOME | {"model": {"architecture": None, "epoch": None}}))
+
+    assert (about["architecture"], about["epoch"], about["train_loss"]) == ("UNet", 2500, 0.5)
+    assert about["checkpoint"] is None
+
+
+TRIED = [{"path": "checkpoints/best.pth", "reason": "it is cut short"}]
+
+
+def test_files_that_were_passed_over_are_told(described, summary):
+    artifact = OUTCOME["artifact"] | {"path": "checkpoints/last.pth", "tried": TRIED}
+
+    path = described(outcome=OUTCOME | {"artifact": artifact}, run={"not_chosen": ["checkpoints/last.pth", "e_1.pth"]})
+
+    about = strict_json(path)
+    assert about["artifact"] == artifact
+    assert about["not_chosen"] == ["checkpoints/best.pth", "e_1.pth"]
+    told = "checkpoints/best.pth was passed over: it is cut short"
+    assert about["network"]["notes"] == ["averaged weights (ema) are used", told]
+    assert strict_json(summary(path))[0]["tried"] == TRIED
+    assert substituted(summary(path)) == (
+        f"1 model rendered from another file than the preferred one: night shift (01234567): {told}"
+    )
+
+
+def test_nothing_is_said_to_be_passed_over_where_nothing_was_or_nothing_loads(described, summary):
+    artifact = OUTCOME["artifact"] | {"tried": [{"path": "checkpoints/last.pth", "reason": "it is empty"}]}
+    failed = described("failed", outcome=FAILED | {"artifact": artifact})
+
+    assert substituted(summary(described(), failed)) is None
+    assert strict_json(failed)["not_chosen"] == ["checkpoints/last.pth"]
+
+
+def test_what_was_measured_is_told_and_the_summary_has_the_unseen_means(described, summary):
+    means = Means(frames=1, mean={"psnr": 31.5}, mean_unseen={"psnr": 31.0}, reference=("1 frame paired by name",))
+
+    path = described(measured=means)
+
+    assert strict_json(path)["measured"] == {
+        **{"frames": 1, "training_frames": 0, "error": None, "notes": []},
+        **{"mean": {"psnr": 31.5}, "mean_unseen": {"psnr": 31.0}, "mean_training": None},
+        "reference": ["1 frame paired by name"],
+    }
+    assert strict_json(summary(path))[0]["measured"] == {"psnr": 31.0}
+
+
+@pytest.mark.parametrize(("falling", "names"), [(True, "bcad"), (False, "abcd")])
+def test_models_may_come_in_the_order_of_a_metric_and_those_without_it_last(described, tmp_path, falling, names):
+    paths = []
+    for name, value in {"a": 30.0, "b": 31.0, "c": 31.0, "d": None}.items():
+        path = tmp_path / name / "metadata.json"
+        about = strict_json(described())
+        measured = None if value is None else {"mean_unseen": {"psnr": value}}
+        files.write_json(path, about | {"run_name": name, "measured": measured})
+        paths.append(path)
+
+    summarize(paths, output=tmp_path / "batch_summary.json", order=("psnr", falling))
+
+    assert [line["run_name"] for line in strict_json(tmp_path / "batch_summary.json")] == list(names)
+
+
+def test_an_epoch_of_0_counts_as_told(described):
+    assert strict_json(described(run={"epoch": None}, outcome=OUTCOME | {"model": {"epoch": 0}}))["epoch"] == 0
+    assert strict_json(described(run={"epoch": 0}))["epoch"] == 0
+
+
+def test_a_failed_model_has_metadata_too(described):
+    about = strict_json(described(outcome=FAILED))
+
+    assert about["status"] == "FINISHED"
+    assert (about["render"]["status"], about["render"]["error"]) == ("load_failed", "best.pth is damaged")
+    assert about["signature"] is None
+    assert about["epoch"] == 2500
+
+
+def test_what_json_cannot_hold_is_null(described):
+    run = {"train_loss": float("nan"), "metrics": {"a": float("inf"), "b": 1.7976931348623157e308, "c": 1.0}}
+
+    about = strict_json(described(run=run, outcome=OUTCOME | {"model": {"val_loss": float("nan")}}))
+
+    assert (about["train_loss"], about["val_loss"]) == (None, 0.25)
+    assert about["metrics"] == {"a": None, "b": None, "c": 1.0}
+
+
+def test_the_summary_is_in_the_order_given(described, summary):
+    paths = [described(name, run={"run_id": name * 32}) for name in ("c", "a", "b")]
+
+    assert [line["run_id"][0] for line in strict_json(summary(*paths))] == ["c", "a", "b"]
+
+
+def test_a_success_has_an_output_dir_and_no_error(described, summary, tmp_path):
+    (line,) = strict_json(summary(described()))
+
+    assert line == {
+        "run_id": RUN["run_id"],
+        "run_name": "night shift",
+        "architecture": "unet",
+        "status": "success",
+        "output_dir": str(tmp_path / "out" / "night"),
+        "epoch": 2500,
+        "train_loss": 0.5,
+        "val_loss": 0.25,
+        "frames": 201,
+        "seconds": 20.1,
+        "fps": 10.0,
+    }
+
+
+@pytest.mark.parametrize("status", ["download_failed", "load_failed", "error"])
+def test_a_failure_has_an_error_and_no_output_dir(described, summary, status):
+    (line,) = strict_json(summary(described(outcome=FAILED | {"status": status})))
+
+    assert line["status"] == status
+    assert line["error"] == "best.pth is damaged"
+    assert "output_dir" not in line
+    assert line["fps"] is None
+
+
+def test_no_models_make_an_empty_summary(summary):
+    assert strict_json(summary()) == []
+    assert failures(summary()) is None
+
+
+def test_no_failure_needs_no_words(described, summary):
+    assert failures(summary(described())) is None
+
+
+def test_failures_are_counted_and_named(described, summary):
+    path = summary(described("good"), described("bad", outcome=FAILED))
+
+    assert failures(path) == (
+        "1 of 2 models failed: night shift (01234567) load_failed: best.pth is damaged. "
+        "The next invocation tries them again"
+    )
+
+
+def test_many_failures_make_a_short_sentence(described, summary):
+    text = failures(summary(*(described(str(number), outcome=FAILED) for number in range(9))))
+
+    assert text.startswith("9 of 9 models failed: ")
+    assert text.count("best.pth is damaged") == 5
+    assert text.endswith("; and 4 more. The next invocation tries them again")
+
+
+def test_the_table_has_one_line_per_model(described, summary):
+    lines = table(summary(described("good"), described("bad", outcome=FAILED))).splitlines()
+
+    assert [line.split() for line in lines[2:]] == [
+        ["good", "success", "201", "20.1", "10.00"],
+        ["night", "shift", "(01234567)", "load_failed", "0", "0.0", "-"],
+    ]
+    assert lines[0].split() == ["model", "status", "frames", "seconds", "fps"]
+    assert lines[2].index("success") == lines[3].index("load_failed")
+
+
+def test_models_that_are_no_longer_listed_are_named(described, tmp_path):
+    described("stays")
+    for name in ("z_gone", "a_gone"):
+        described(name)
+    for name, content in (("foreign", '{"run_id": "x"}'), ("broken", "{"), ("list", "[1]"), ("number", "1")):
+        (tmp_path / "out" / name).mkdir()
+        (tmp_path / "out" / name / "metadata.json").write_text(content)
+    layout = Layout(tmp_path / "out")
+    files.write_json(layout.index, {"models": ["stays", "new"]})
+
+    assert left_behind(layout) == ["a_gone", "z_gone"]
+
+
+def test_a_registered_model_is_shown_as_one(described):
+    version = {"name": "net", "version": "3", "alias": "champion"}
+
+    assert strict_json(described(run={"registered_model": version}))["registered_model"] == version
+    assert strict_json(described())["registered_model"] is None
+
+
+def test_text_of_any_language_stays_readable(described):
+    path = described(run={"run_name": "último ensayo 夜"})
+
+    assert "último ensayo 夜" in path.read_text(encoding="utf-8")
+    assert json.loads(Path(path).read_bytes())["run_name"] == "último ensayo 夜"
+
+
+def shard(frames, seconds, **changes):
+    """The outcome of a shard."""
+    render = {"frames": frames, "seconds": seconds, "fps": frames / seconds if seconds else None}
+    return OUTCOME | {"render": OUTCOME["render"] | render} | changes
+
+
+def test_the_figures_of_a_models_shards_are_summed(described):
+    render = strict_json(described(outcomes=[shard(100, 10.0), shard(100, 30.0, attempt=4), shard(1, 0.2)]))["render"]
+
+    assert (render["status"], render["error"], render["attempt"]) == ("success", None, 4)
+    assert (render["frames"], render["seconds"], render["fps"]) == (201, 40.2, 5.0)
+
+
+def test_one_tiled_shard_makes_a_tiled_render(described):
+    tiled = shard(1, 1.0)
+    tiled["render"] |= {"tiled": True, "tile_size": 512, "overlap": 64}
+
+    render = strict_json(described(outcomes=[shard(1, 1.0), tiled]))["render"]
+
+    assert (render["frames"], render["tiled"], render["tile_size"], render["overlap"]) == (2, True, 512, 64)
+
+
+def test_a_model_is_as_its_worst_shard_and_known_from_any(described):
+    lost = shard(0, 0, status="error", error="out of memory")
+    unloaded = shard(0, 0, status="load_failed", error="no such file", model={})
+
+    about = strict_json(described(outcomes=[unloaded, shard(100, 10.0), lost]))
+
+    assert (about["render"]["status"], about["render"]["error"]) == ("load_failed", "no such file")
+    assert (about["render"]["frames"], about["render"]["fps"]) == (100, 10.0)
+    assert (about["architecture"], about["signature"]["scale"]) == ("unet", 1)
+
+
+@pytest.mark.parametrize(("outcomes", "left"), [([OUTCOME, OUTCOME], 2), ([OUTCOME, FAILED], 3)])
+def test_manifests_of_another_split_go_when_every_shard_is_rendered(described, tmp_path, outcomes, left):
+    (tmp_path / "frames").mkdir()
+    for name in ("all", "1", "2"):
+        (tmp_path / "frames" / f"{name}.jsonl").touch()
+
+    described(outcomes=outcomes)
+
+    assert len(list((tmp_path / "frames").iterdir())) == left

@@ -1,0 +1,39 @@
+"""What an invocation is told to run again."""
+
+from pathlib import Path
+
+from dailies.state import forcing
+from dailies.state.forcing import Forced
+
+
+def asked(*names: str, everything: bool = False) -> Forced:
+    return forcing.asked(everything=everything, names=names, rules=["infer", "measure"])
+
+
+def test_names_of_rules_and_of_files_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    forced = asked("infer", "out/a.json")
+
+    assert (forced.rules, forced.files) == (("infer",), (str(tmp_path / "out" / "a.json"),))
+    assert forced.covers(["infer"], [])
+    assert forced.covers(["measure"], [tmp_path / "out" / "a.json"])
+    assert forced.covers(["measure"], [Path("out/a.json")])
+    assert not forced.covers(["measure"], [Path("out/b.json")])
+
+
+def test_all_or_nothing():
+    assert asked(everything=True).covers(["any"], [])
+    assert not asked().covers(["infer"], [Path("a")])
+    assert (bool(asked(everything=True)), bool(asked("infer")), bool(asked())) == (True, True, False)
+
+
+def test_jobs_elsewhere_read_what_is_forced_and_the_next_invocation_forgets_it(tmp_path):
+    forced = asked("infer", "a.json")
+
+    forcing.announce(forced, tmp_path / "forced.json")
+    assert forcing.announced(tmp_path / "forced.json") == forced
+    assert asked("infer", "a.json").token != forced.token
+
+    forcing.announce(asked(), tmp_path / "forced.json")
+    assert not forcing.announced(tmp_path / "forced.json")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,471 @@
+import hashlib
+import json
+import os
+import threading
+from dataclasses import asdict, replace
+
+import pytest
+from dailies.core import files
+from dailies.frames.sequence import Frame, Sequence, save
+from dailies.state.attempts import (
+    attempt_after,
+    basis,
+    is_due,
+    next_attempt,
+)
+from dailies.state.layout import Layout
+from dailies.state.manifest import (
+    Manifest,
+    forget,
+    frame_key,
+    in_place,
+    keys_of,
+    prune,
+    restore_names,
+)
+from dailies.state.records import Attempt
+
+SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
+FRAMES = tuple(
+    Frame(f"{letter}.jpg", f"{letter}.png", 7, 5, "RGB", 8, 100, sha256=f"digest of {letter}") for letter in "abc"
+)
+SEQUENCE = Sequence(FRAMES)
+KEYS = keys_of(SEQUENCE, "weights", SETTINGS)
+
+
+@pytest.mark.parametrize(("name", "listed"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_frames_that_a_copy_renamed_to_another_unicode_form_are_lost_until_they_have_their_names_again(
+    tmp_path, name, listed
+):
+    frames = Sequence((Frame(f"{name}.jpg", f"{name}.png", 7, 5, "RGB", 8, 100, sha256="a"), FRAMES[0]))
+    save(frames, tmp_path / "sequence.json")
+    files.write_json(tmp_path / "state.json", {"status": "success", "attempt": 1})
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for each in (listed, "a", "other"):
+        (folder / f"{each}.png").write_bytes(each.encode())
+
+    def attempt():
+        places = (tmp_path / "state.json", tmp_path / "sequence.json", folder)
+        return next_attempt(*places, shard="all", shard_frames=0)
+
+    assert attempt() == 2
+    restore_names(folder, frames.outputs)
+    assert (folder / f"{name}.png").read_bytes() == listed.encode()
+    assert sorted(path.name for path in folder.iterdir()) == sorted([f"{name}.png", "a.png", "other.png"])
+    assert attempt() == 1
+
+
+def test_a_layer_is_part_of_the_key_and_none_leaves_it_as_it_was():
+    plain = FRAMES[0]
+
+    assert frame_key(plain, "weights", SETTINGS) == files.digest([2, plain.sha256, "weights", SETTINGS])
+    keys = {frame_key(replace(plain, layer=layer), "weights", SETTINGS) for layer in ("", "beauty", "specular")}
+    assert len(keys) == 3
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a model, with its three frames."""
+    (tmp_path / "model").mkdir()
+    for name in KEYS:
+        (tmp_path / "model" / name).write_bytes(b"pixels")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def manifest(folder):
+    """A manifest that knows all three frames."""
+    full = again(folder, KEYS)
+    full.restart()
+    for name in KEYS:
+        full.add(name, b"pixels", seconds=0.25, device="cpu", tiled=False)
+    return full
+
+
+def again(folder, keys):
+    """The same manifest, where frames must have other keys."""
+    return Manifest(folder.parent / "model.jsonl", folder=folder, keys=keys)
+
+
+def test_a_written_frame_is_done(manifest):
+    entry = manifest.done()["b.png"]
+
+    assert list(manifest.done()) == ["a.png", "b.png", "c.png"]
+    assert asdict(entry) == {
+        "output": "b.png",
+        "key": KEYS["b.png"],
+        "size": 6,
+        "sha256": hashlib.sha256(b"pixels").hexdigest(),
+        "seconds": 0.25,
+        "device": "cpu",
+        "tiled": False,
+    }
+
+
+def test_nothing_is_done_where_no_manifest_is(tmp_path):
+    assert Manifest(tmp_path / "none.jsonl", folder=tmp_path, keys=KEYS).done() == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"pixels and more"),
+    ],
+    ids=["deleted", "empty", "another size"],
+)
+def test_a_frame_whose_file_is_not_as_it_was_written_is_not_done(manifest, folder, change):
+    change(folder / "b.png")
+
+    assert list(manifest.done()) == ["a.png", "c.png"]
+
+
+def test_a_frame_whose_input_changed_is_not_done(manifest, folder):
+    changed = replace(FRAMES[1], sha256="another digest")
+    keys = keys_of(Sequence((FRAMES[0], changed, FRAMES[2])), "weights", SETTINGS)
+
+    assert list(again(folder, keys).done()) == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("artifact", "settings"),
+    [("other weights", SETTINGS), ("weights", SETTINGS | {"precision": "bf16"}), ("weights", {"precision": "fp32"})],
+)
+def test_another_artifact_or_setting_means_all_frames(manifest, folder, artifact, settings):
+    assert again(folder, keys_of(SEQUENCE, artifact, settings)).done() == {}
+
+
+def test_new_frames_leave_the_others_done(manifest, folder):
+    longer = Sequence((*FRAMES, replace(FRAMES[0], output="d.png", sha256="digest of d")))
+
+    assert list(again(folder, keys_of(longer, "weights", SETTINGS)).done()) == ["a.png", "b.png", "c.png"]
+
+
+def test_frames_that_left_the_sequence_do_not_count(manifest, folder):
+    keys = keys_of(Sequence(FRAMES[:2]), "weights", SETTINGS)
+
+    assert list(again(folder, keys).done()) == ["a.png", "b.png"]
+
+
+def test_keys_do_not_depend_on_the_order_of_settings_nor_on_file_details():
+    reordered = dict(reversed(SETTINGS.items()))
+
+    assert frame_key(FRAMES[0], "weights", reordered) == KEYS["a.png"]
+    assert frame_key(replace(FRAMES[0], size=1, mode="L"), "weights", SETTINGS) == KEYS["a.png"]
+
+
+def test_only_a_frame_that_is_read_otherwise_than_at_first_has_another_key():
+    # as it was before frames had a revision: what is rendered stays rendered
+    assert KEYS["a.png"] == files.digest([2, "digest of a", "weights", SETTINGS])
+
+    revised = replace(FRAMES[0], revision="bmp-1")
+    keys = keys_of(Sequence((revised, *FRAMES[1:])), "weights", SETTINGS)
+
+    assert [name for name in KEYS if keys[name] != KEYS[name]] == ["a.png"]
+    assert (
+        Sequence((revised, *FRAMES[1:])).digest
+        != SEQUENCE.digest
+        == files.digest([[frame.output, frame.sha256] for frame in FRAMES])
+    )
+
+
+@pytest.mark.parametrize("rest", ['{"output": "c.png", "key": "', "\0\0\0\0", "[]", "{}", '{"output": 1}', "\udcff"])
+def test_a_line_cut_short_by_a_crash_is_passed_over(manifest, folder, rest):
+    path = folder.parent / "model.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_bytes(("".join(lines[:2]) + rest).encode("utf-8", "surrogateescape"))
+
+    assert list(manifest.done()) == ["a.png", "b.png"]
+
+
+def test_a_restart_forgets_what_has_to_be_rendered(manifest, folder):
+    (folder / "b.png").unlink()
+    path = folder.parent / "model.jsonl"
+    path.write_text(path.read_text() + '{"cut sho')
+
+    manifest.restart()
+    manifest.add("b.png", b"longer pixels", seconds=1, device="cuda", tiled=True)
+
+    assert [json.loads(line)["output"] for line in path.read_text().splitlines()] == ["a.png", "c.png", "b.png"]
+
+
+def test_the_last_of_two_lines_counts(manifest, folder):
+    other = again(folder, keys_of(SEQUENCE, "other weights", SETTINGS))
+    other.add("b.png", b"PIXELS", seconds=1, device="cpu", tiled=False)
+
+    assert list(manifest.done()) == ["a.png", "c.png"]
+    assert list(other.done()) == ["b.png"]
+
+
+def test_many_threads_may_write(folder):
+    names = [f"{number}.png" for number in range(200)]
+    for name in names:
+        (folder / name).write_bytes(b"pixels")
+    manifest = again(folder, dict.fromkeys(names, "key"))
+    manifest.restart()
+
+    def add(part):
+        for name in part:
+            manifest.add(name, b"pixels", seconds=0.1, device="cpu", tiled=False)
+
+    threads = [threading.Thread(target=add, args=(names[start::8],)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert set(manifest.done()) == set(names)
+
+
+@pytest.fixture
+def due(folder):
+    """Save the record of an attempt, or none, and give the number of the attempt that is due."""
+    state, sequence = folder.parent / "attempt.json", folder.parent / "sequence.json"
+
+    def number(last=None, frames=FRAMES, place=folder, shard="all", shard_frames=0, forced=None):
+        if last:
+            files.write_json(state, last)
+        if frames:
+            save(Sequence(frames), sequence)
+        return next_attempt(state, sequence, place, shard=shard, shard_frames=shard_frames, forced=forced)
+
+    return number
+
+
+def test_the_first_attempt_is_number_1(due):
+    assert due() == 1
+
+
+@pytest.mark.parametrize("status", ["download_failed", "load_failed", "error"])
+def test_a_failure_is_tried_again(due, status):
+    assert due({"status": status, "attempt": 3}) == 4
+
+
+def test_a_success_with_all_its_frames_keeps_its_number(due):
+    assert due({"status": "success", "attempt": 3}) == 3
+
+
+def test_a_lost_frame_is_a_reason_for_another_attempt(due, folder):
+    (folder / "c.png").unlink()
+
+    assert due({"status": "success", "attempt": 3}) == 4
+
+
+def test_a_lost_folder_is_a_reason_for_another_attempt(due, folder):
+    assert due({"status": "success", "attempt": 3}, place=folder / "elsewhere") == 4
+
+
+def test_a_lost_sequence_is_no_reason(due):
+    assert due({"status": "success", "attempt": 3}, frames=()) == 3
+
+
+def test_a_sequence_that_was_written_anew_is_read_anew(due, folder):
+    assert due({"status": "success", "attempt": 3}) == 3
+
+    longer = (*FRAMES, replace(FRAMES[0], output="d.png"))
+
+    assert due(frames=longer) == 4
+    (folder / "d.png").touch()
+    os.utime(folder, ns=(1, 1))  # a file system's clock may stand still between two lines of a test
+    assert due(frames=longer) == 3
+
+
+def test_a_frame_is_lost_to_its_own_shard_alone(due, folder):
+    (folder / "c.png").unlink()
+
+    assert due({"status": "success", "attempt": 3}, shard="1", shard_frames=2) == 3
+    assert due({"status": "success", "attempt": 3}, shard="2", shard_frames=2) == 4
+
+
+def test_what_is_forced_is_a_reason_for_one_more_attempt(due):
+    assert due(forced="f") == 1
+    assert due({"status": "success", "attempt": 3}, forced="f") == 4
+    assert due({"status": "error", "attempt": 3}, forced="f") == 4
+    assert due({"status": "success", "attempt": 4, "forced": "f"}, forced="f") == 4
+    assert due({"status": "success", "attempt": 4, "forced": "f"}) == 4
+    assert due({"status": "success", "attempt": 4, "forced": "f"}, forced="another") == 5
+
+
+@pytest.fixture
+def shards(manifest, folder):
+    """Manifests of two shards, a and b, c; all three frames are known from when the sequence was not split."""
+
+    def shard(name, outputs, artifact="weights"):
+        keys = keys_of(SEQUENCE, artifact, SETTINGS)
+        return Manifest(folder.parent / f"{name}.jsonl", folder=folder, keys={name: keys[name] for name in outputs})
+
+    return lambda artifact="weights": (shard("1", ["a.png", "b.png"], artifact), shard("2", ["c.png"], artifact))
+
+
+def test_a_shard_knows_its_frames_from_any_manifest(shards, manifest):
+    first, second = shards()
+
+    assert (list(first.done()), list(second.done())) == (["a.png", "b.png"], ["c.png"])
+    first.restart()
+    second.restart()
+    assert list(manifest.done()) == ["a.png", "b.png", "c.png"]
+
+
+def test_a_shard_gathers_what_it_knows_so_that_other_manifests_can_go(shards, folder):
+    for shard in shards():
+        shard.restart()
+
+    prune(folder.parent, folder, ["1", "2"])
+
+    assert sorted(path.name for path in folder.parent.glob("*.jsonl")) == ["1.jsonl", "2.jsonl"]
+    assert [list(shard.done()) for shard in shards()] == [["a.png", "b.png"], ["c.png"]]
+
+
+def test_a_shard_keeps_what_it_knows_of_frames_that_are_in_another_now(shards, folder):
+    for shard in shards():
+        shard.restart()
+    prune(folder.parent, folder, ["1", "2"])
+    moved = Manifest(folder.parent / "1.jsonl", folder=folder, keys={"a.png": KEYS["a.png"]})
+
+    moved.restart()
+
+    assert list(again(folder, KEYS).done()) == ["a.png", "b.png", "c.png"]
+
+
+def test_the_bytes_decide_where_two_manifests_tell_of_one_frame(shards, manifest, folder):
+    first, _ = shards("other weights")
+    first.restart()
+    (folder / "b.png").write_bytes(b"PIXELS")
+    first.add("b.png", b"PIXELS", seconds=1, device="cpu", tiled=False)
+
+    assert list(first.done()) == ["b.png"]
+    assert list(manifest.done()) == ["a.png", "c.png"]
+
+
+def test_a_frame_that_was_written_before_a_kill_is_not_taken_for_the_one_of_another_manifest(shards, manifest, folder):
+    first, _ = shards("other weights")
+    first.restart()
+    (folder / "b.png").write_bytes(b"PIXELS")
+
+    assert list(manifest.done()) == ["a.png", "c.png"]
+    assert list(first.done()) == []
+
+
+def test_what_is_told_of_a_frame_that_left_does_not_outlive_the_manifest_that_knows_better(shards, manifest, folder):
+    _, second = shards("other weights")
+    second.restart()
+    (folder / "c.png").write_bytes(b"PIXELS")
+    second.add("c.png", b"PIXELS", seconds=1, device="cpu", tiled=False)
+    shorter = again(folder, {name: KEYS[name] for name in ("a.png", "b.png")})
+
+    shorter.restart()
+    prune(folder.parent, folder, ["model"])
+
+    assert list(manifest.done()) == ["a.png", "b.png"]
+
+
+@pytest.fixture
+def known(tmp_path):
+    """A shard that was rendered once, and what it depends on."""
+    layout = Layout(tmp_path)
+    record = layout.record("model")
+    files.write_json(record, {"artifact": "a"})
+    about = {"frames": "digest", "attempt": 1, "settings": {"tiled": True}, "loading": {"code": None}}
+    key = basis(record, "digest", about["settings"], about["loading"])
+    for place in (layout.attempt, layout.outcome):
+        Attempt(status="success", attempt=1, basis=key).save(place("model", "1"))
+    return about
+
+
+def test_a_shard_of_which_nothing_has_changed_is_not_due(known, tmp_path):
+    assert not is_due(Layout(tmp_path), "model", "1", **known)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"frames": "other"}, {"attempt": 2}, {"settings": {"tiled": False}}, {"loading": {"code": "edited"}}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_shard_of_which_something_has_changed_is_due(known, tmp_path, change):
+    assert is_due(Layout(tmp_path), "model", "1", **known | change)
+
+
+def test_a_shard_that_was_never_rendered_or_lost_its_record_is_due(known, tmp_path):
+    assert is_due(Layout(tmp_path), "model", "2", **known)
+    Layout(tmp_path).outcome("model", "1").unlink()
+    assert is_due(Layout(tmp_path), "model", "1", **known)
+
+
+def test_a_shard_of_a_model_whose_record_has_changed_is_due(known, tmp_path):
+    files.write_json(Layout(tmp_path).record("model"), {"artifact": "another"})
+    assert is_due(Layout(tmp_path), "model", "1", **known)
+
+
+def test_a_shard_that_an_older_version_rendered_is_due(known, tmp_path):
+    Attempt(status="success", attempt=1).save(Layout(tmp_path).attempt("model", "1"))
+    assert is_due(Layout(tmp_path), "model", "1", **known)
+
+
+def test_frames_are_in_place_by_size_and_by_their_bytes_where_manifests_disagree(folder, tmp_path):
+    def write(name, *entries):
+        lines = (
+            {"output": o, "key": "k", "size": n, "sha256": d, "seconds": 0, "device": "cpu", "tiled": False}
+            for o, n, d in entries
+        )
+        (tmp_path / "manifests").mkdir(exist_ok=True)
+        (tmp_path / "manifests" / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    read = hashlib.sha256(b"pixels").hexdigest()
+    write("1", ("a.png", 6, "told"), ("b.png", 6, "one"), ("c.png", 5, "old"))
+    write("2", ("a.png", 6, "told"), ("b.png", 6, "another"))
+
+    write("3", ("d.png", 6, "one"), ("d.png", 6, read))
+    write("4", ("d.png", 6, "another"))
+    (folder / "d.png").write_bytes(b"pixels")
+
+    found = in_place(tmp_path / "manifests", folder, ["a.png", "b.png", "c.png", "d.png", "gone.png"])
+
+    assert {name: entry.sha256 for name, entry in found.items()} == {"a.png": "told", "d.png": read}
+    assert in_place(tmp_path / "manifests", folder, ["b.png"]) == in_place(tmp_path / "none", folder, ["a.png"]) == {}
+
+
+def test_an_attempt_is_due_again_after_a_failure_only(tmp_path):
+    state = tmp_path / "state.json"
+
+    assert attempt_after(state) == 1
+    files.write_json(state, {"status": "success", "attempt": 3})
+    assert attempt_after(state) == 3
+    files.write_json(state, {"status": "error", "attempt": 3})
+    assert attempt_after(state) == 4
+
+
+def forced(folder, *names):
+    """The manifest that knows all three frames, for a render of some that is forced."""
+    return Manifest(
+        folder.parent / "model.jsonl", folder=folder, keys={name: KEYS[name] for name in names}, forced=True
+    )
+
+
+def test_what_is_forced_is_forgotten_once_and_other_frames_are_not(manifest, folder):
+    forget(manifest.path, folder.parent / "forced", ["a.png", "b.png"], "f")
+    assert list(manifest.done()) == ["c.png"]
+
+    manifest.add("a.png", b"pixels", seconds=1, device="cpu", tiled=False)
+    forget(manifest.path, folder.parent / "forced", ["a.png", "b.png"], "f")
+    assert list(manifest.done()) == ["a.png", "c.png"]
+
+    forget(manifest.path, folder.parent / "forced", ["a.png", "b.png"], "another")
+    assert list(manifest.done()) == ["c.png"]
+
+
+def test_what_other_manifests_tell_does_not_count_while_a_render_is_forced(shards, manifest, folder):
+    for shard in shards():
+        shard.restart()
+    forget(manifest.path, folder.parent / "forced", list(KEYS), "f")
+
+    assert list(forced(folder).done()) == []
+    (folder / "b.png").write_bytes(b"DAMAGE")
+    assert list(manifest.done()) == ["a.png", "c.png"]  # afterwards the bytes decide
+
+
+def test_a_manifest_that_is_not_there_is_forgotten_too(tmp_path):
+    forget(tmp_path / "model" / "all.jsonl", tmp_path / "model" / "all.forced", ["a.png"], "f")
+
+    assert Manifest(tmp_path / "model" / "all.jsonl", folder=tmp_path, keys=KEYS).done() == {}

@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Thumbnails: small copies of frames for the page, made once and remembered."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Credentials: which environment variables hold them."""
 
 import re
 from collections.abc import Mapping

@@ -136,3 +136,8 @@ def sha256_of(path: Path) -> str:
 def sha256_of_files(root: Path, paths: Iterable[str]) -> str:
     """Give one sha256 for several files below ``root``: over their names and contents, in name order."""
     return digest([[path, sha256_of(root / path)] for path in sorted(paths)])
+
+
+def sibling(path: str, name: str) -> str:
+    """Return the path of another file in the same folder of a store."""
+    return f"{path.rpartition('/')[0]}/{name}".lstrip("/")

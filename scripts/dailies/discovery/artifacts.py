@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from dailies.core.files import sibling
 from dailies.models import roles
-from dailies.models.kinds import AFTER_MLFLOW, BY_CONTENT, CONFIG, INDEX, LARGEST_CONFIG, MLMODEL, ORDER, OWN, PART
-from dailies.store.entities import Artifact, LoggedModel, Run, StoredFile
+from dailies.models.kinds import AFTER_MLFLOW, BY_CONTENT, INDEX, LARGEST_CONFIG, MLMODEL, ORDER, OWN, PART
+from dailies.store.entities import CONFIG, Artifact, LoggedModel, Run, StoredFile
 
 MOST_ALTERNATIVES, MOST_OF_FAMILY = 8, 2
 """How many artifacts are tried beside the first one, and how many of those differ in an epoch or a step alone.
@@ -174,7 +175,7 @@ def artifact_of(uri: str, file: StoredFile, listing: Iterable[StoredFile]) -> Ar
     if INDEX.search(file.path) or _is_part(file.path):
         whole_name = _whole_name(file.path)
         parts = tuple(other for other in others if _is_part(other.path) and _whole_name(other.path) == whole_name)
-    config = roles.beside(file.path, CONFIG)
+    config = sibling(file.path, CONFIG)
     beside = tuple(
         other
         for other in others

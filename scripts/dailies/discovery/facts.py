@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Facts: what a run says of its model, and its hints for rendering."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

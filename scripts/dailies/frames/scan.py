@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Scan: turn a folder of frames, or a video, into a sequence."""
 
 import hashlib
 import logging

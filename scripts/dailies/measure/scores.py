@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Scores: means of per-frame values, over all frames and over those that were not trained on."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

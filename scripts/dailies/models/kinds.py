@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Kinds: which files may hold a model, by their names."""
 
 import re
 
@@ -29,7 +29,7 @@ BY_CONTENT = len(ORDER) - 1
 
 MLMODEL = "MLmodel"
 
-CONFIG, LARGEST_CONFIG = "config.json", 2**20
+LARGEST_CONFIG = 2**20
 """The file beside weights that says what their network is built from, and the bytes of the largest that is taken."""
 
 INDEX = re.compile(r"\.(safetensors|bin|pt|pth|ckpt)\.index(\.\w+)?\.json$", re.IGNORECASE)

@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import PurePosixPath
 
+from dailies.core.files import sibling
+
 
 def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -159,7 +161,7 @@ def _sibling(place: PurePosixPath, found: Sequence[str], number: int) -> str:
     instead = instead.upper() if word.isupper() else instead.capitalize() if word[:1].isupper() else instead
     before = "".join(f"{re.escape(each)}[^A-Za-z0-9]*" for each in found[:number])
     name = re.sub(rf"^([^A-Za-z0-9]*{before}){re.escape(word)}", lambda match: match[1] + instead, place.name, count=1)
-    return family(beside(str(place), name))
+    return family(sibling(str(place), name))
 
 
 def _is_loss(stem: str) -> bool:
@@ -174,11 +176,6 @@ def _is_folder_aside(part: str, place: PurePosixPath, others: Collection[str]) -
         parts = [JUDGED_BY[low[0]] if each == part else each.lower() for each in place.parts]
         return family("/".join(parts)) in {other.lower() for other in others}
     return (len(low) == 1 and low[0] in TRAINING | DISCRIMINATOR) or low in TRAINING_PAIRS or low == ("net", "d")
-
-
-def beside(path: str, name: str) -> str:
-    """Return the path of another file in the same folder."""
-    return f"{path.rpartition('/')[0]}/{name}".lstrip("/")
 
 
 def family(path: str) -> str:
@@ -220,7 +217,7 @@ def averaged_first(paths: Sequence[str]) -> list[str]:
 def _is_averaged(path: str, paths: Sequence[str]) -> bool:
     low = {word.lower() for word in words(_stem(path))}
     generator = re.sub(r"^(\d+)_E(?=\.)", r"\1_G", PurePosixPath(path).name)
-    return bool(low & AVERAGED) or (generator != PurePosixPath(path).name and beside(path, generator) in paths)
+    return bool(low & AVERAGED) or (generator != PurePosixPath(path).name and sibling(path, generator) in paths)
 
 
 def _is_plain_of(plain: str, averaged: str) -> bool:

@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Attempts: whether a shard is due, and which attempt at it comes next."""
 
 from collections.abc import Mapping
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Fetch: bring an artifact into the folder of a model, whole and verified."""
 
 import logging
 import mmap

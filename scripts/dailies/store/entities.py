@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from dailies.core.files import sibling
 from dailies.core.text import clean
-from dailies.models import roles
-from dailies.models.kinds import CONFIG
+
+CONFIG = "config.json"
+"""The file in which many libraries keep the settings of a network, beside its weights."""
 
 LONGEST_NAME = 200
 """Characters of a run's name; MLflow allows 5000."""
@@ -143,6 +145,6 @@ class Artifact:
     @property
     def config(self) -> str | None:
         """The path of the ``config.json`` that lies beside weights, and is no part of them."""
-        beside = roles.beside(self.path, CONFIG)
-        is_there = self.is_weights and self.path != beside and any(file.path == beside for file in self.files)
-        return beside if is_there else None
+        there = sibling(self.path, CONFIG)
+        is_there = self.is_weights and self.path != there and any(file.path == there for file in self.files)
+        return there if is_there else None

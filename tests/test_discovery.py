@@ -80,7 +80,7 @@ def test_known_models_go_on_when_the_server_is_gone(tmp_path, caplog):
     with proxied() as proxy:
         scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
         with pytest.raises(StoreError):
-            standing(scene.config | {"experiment_name": ["missing"]}, scene.state)
+            standing(scene.config | {"experiment_name": ["missing"]}, scene.layout)
         known = scene.standing()
         assert scene.look() == ["a"]
         index = scene.layout.index.read_bytes()
@@ -93,7 +93,7 @@ def test_known_models_go_on_when_the_server_is_gone(tmp_path, caplog):
     assert scene.layout.index.read_bytes() == index
     assert "Going on with the models already known: 1" in caplog.text
     with pytest.raises(StoreUnreachable):
-        standing(scene.config | {"filter_status": "KILLED"}, scene.state)
+        standing(scene.config | {"filter_status": "KILLED"}, scene.layout)
 
 
 def test_a_server_that_dies_before_discovery_does_not_pass_for_looked_at(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Writing back: what MLflow has afterwards, that nothing is written twice, and that discovery sees none of it."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from dailies import files
 from dailies.config import validated
 from dailies.errors import StoreError
 from dailies.evaluation import measured, write_back
+from dailies.layout import Layout
 from dailies.ledger import refuse_unwritable
+from dailies.state_records import Means
 from dailies.store import TrackingStore
 from stores import SCHEMA, folder_shelf
 from test_promotion import measure
@@ -20,10 +23,9 @@ FIGURES = {"dailies/frames", "dailies/fps", "dailies/seconds"}
 def again(studio: Studio) -> list[dict]:
     """Write back as the rule does, and give the record."""
     models = strict_json(studio.state / "discovery.json")["models"]
-    output = studio.state / "evaluations.json"
-    paths = [studio.output / model / "metadata.json" for model in models]
-    write_back(validated(studio.config, SCHEMA), paths, output=output)
-    return strict_json(output)
+    layout = Layout(studio.output)
+    write_back(validated(studio.config, SCHEMA), [layout.metadata(model) for model in models], layout=layout)
+    return strict_json(layout.evaluations)
 
 
 def evaluations(studio: Studio, experiment: str = "exp_dailies") -> list:
@@ -161,11 +163,11 @@ def test_a_deleted_experiment_is_not_made_again(rendered: Studio):
 
 
 def test_means_of_unseen_frames_are_told_apart_where_there_are_others():
-    told = {"mean": {"psnr": 30.0, "flip": None}, "mean_unseen": {"psnr": 29.0, "flip": None}}
+    told = Means(mean={"psnr": 30.0, "flip": None}, mean_unseen={"psnr": 29.0, "flip": None})
 
-    assert measured({}) == measured({"measured": None}) == {}
-    assert measured({"measured": told | {"training_frames": 0}}) == {"psnr": 30.0}
-    assert measured({"measured": told | {"training_frames": 3}}) == {"psnr": 30.0, "psnr_unseen": 29.0}
+    assert measured(None) == {}
+    assert measured(told) == {"psnr": 30.0}
+    assert measured(replace(told, training_frames=3)) == {"psnr": 30.0, "psnr_unseen": 29.0}
 
 
 def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Path):

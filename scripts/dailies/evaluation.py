@@ -36,12 +36,13 @@ LONGEST_DIGEST = 36
 """Characters that MLflow keeps of a dataset's digest."""
 
 
-def measured(about: Metadata) -> dict[str, float]:
+def measured(told: Means | None) -> dict[str, float]:
     """Give the means of what was measured of a model, as its ``metadata.json`` tells them.
 
     Those over frames that it was not trained on are named ``…_unseen``, where there are any of both kinds.
     """
-    told = about.measured or Means()
+    if told is None:
+        return {}
     unseen = told.mean_unseen if told.training_frames else {}
     values = {**told.mean, **{f"{name}_unseen": value for name, value in unseen.items()}}
     return {name: value for name, value in values.items() if value is not None}
@@ -53,7 +54,7 @@ def grounds(model: str, about: Metadata) -> dict[str, str]:
         "dailies.version": dailies.__version__,
         "dailies.model": model,
         "dailies.artifact_sha256": about.artifact.sha256,
-        **{f"dailies.metrics.{name}": repr(value) for name, value in measured(about).items()},
+        **{f"dailies.metrics.{name}": repr(value) for name, value in measured(about.measured).items()},
     }
 
 
@@ -193,7 +194,7 @@ def _metrics(about: Metadata, *, run_id: str, model_id: str | None, dataset: tup
 
     now = int(time.time() * 1000)
     figures = {name: getattr(about.render, name) for name in FIGURES}
-    for name, value in (figures | measured(about)).items():
+    for name, value in (figures | measured(about.measured)).items():
         if value is None:
             continue
         yield Metric(

@@ -15,6 +15,7 @@ from dailies import files
 from dailies.layout import Layout
 from dailies.sequence import Frame, Sequence, normal_form, shards
 from dailies.state_records import SUCCESS, Attempt
+from dailies.typed import from_json
 
 PIXELS = 2
 """Version of the code that makes pixels: raise it when the same frame and model would render differently."""
@@ -102,7 +103,7 @@ def _read(path: Path) -> dict[str, Entry]:
     text = path.read_text(errors="replace") if path.is_file() else ""
     for line in text.splitlines():
         with suppress(ValueError, TypeError):
-            entry = Entry(**json.loads(line))
+            entry = from_json(Entry, json.loads(line))
             found[entry.output] = entry
     return found
 

@@ -259,12 +259,15 @@ def test_no_more_than_a_few_pictures_are_made_ahead(show, monkeypatch):
 
 
 PEAK = """
-import json, resource, sys
+import resource, sys
 sys.path[:0] = [{scripts!r}]
 from pathlib import Path
 from dailies import reel
+from dailies.shelves import RenderedModel
+from dailies.state_records import Metadata
 root = Path({root!r})
-models = [(path.parent, json.loads(path.read_text())) for path in root.glob("out/model_*/metadata.json")]
+paths = root.glob("out/model_*/metadata.json")
+models = [RenderedModel.described(path.parent, Metadata.load(path)) for path in paths]
 reel.build(models, sequence=root / "out/.dailies/sequence.json",
            input_dir=root / "shot", output=root / "reel.mp4", fps=24, threads=2)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

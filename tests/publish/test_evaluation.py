@@ -1,12 +1,14 @@
 """Writing back: what MLflow has afterwards, that nothing is written twice, and that discovery sees none of it."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from dailies.core import files
 from dailies.core.errors import StoreError
 from dailies.planning.validation import validated
 from dailies.publish.evaluation import measured
+from dailies.state.records import Means
 from dailies.store.tracking import TrackingStore
 from dailies.store.writer import refuse_unwritable
 from helpers.json_files import strict_json
@@ -143,11 +145,11 @@ def test_a_deleted_experiment_is_not_made_again(rendered: Studio):
 
 
 def test_means_of_unseen_frames_are_told_apart_where_there_are_others():
-    told = {"mean": {"psnr": 30.0, "flip": None}, "mean_unseen": {"psnr": 29.0, "flip": None}}
+    told = Means(mean={"psnr": 30.0, "flip": None}, mean_unseen={"psnr": 29.0, "flip": None})
 
-    assert measured({}) == measured({"measured": None}) == {}
-    assert measured({"measured": told | {"training_frames": 0}}) == {"psnr": 30.0}
-    assert measured({"measured": told | {"training_frames": 3}}) == {"psnr": 30.0, "psnr_unseen": 29.0}
+    assert measured(None) == {}
+    assert measured(told) == {"psnr": 30.0}
+    assert measured(replace(told, training_frames=3)) == {"psnr": 30.0, "psnr_unseen": 29.0}
 
 
 def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Path):

@@ -55,9 +55,9 @@ def test_snakemake_promote_registers_the_folder_that_was_named(rendered: Studio)
         "dailies.model": folder.name,
         "dailies.artifact_sha256": rendered.metadata(run_id)["artifact"]["sha256"],
         "dailies.sequence_digest": strict_json(rendered.state / "sequence.json")["digest"],
-        "dailies.frames.image": "4",
+        "dailies.frames": "4",
         "dailies.frames_digest": files.digest(frames),
-        "dailies.measure.metrics.psnr": "31.25",
+        "dailies.metrics.psnr": "31.25",
     }
     assert not (rendered.root / "mlruns").exists()
 
@@ -95,7 +95,7 @@ def test_a_version_that_someone_registered_of_the_same_file_is_used(rendered: St
 
     assert promoted(rendered).endswith("is version 1 of denoiser, and @champion.")
     assert numbers(rendered) == [1, 2, 3]
-    assert version(rendered).tags["dailies.frames.image"] == "4"
+    assert version(rendered).tags["dailies.frames"] == "4"
 
 
 def test_new_measures_are_tagged_and_old_ones_taken_away(rendered: Studio):
@@ -105,7 +105,7 @@ def test_new_measures_are_tagged_and_old_ones_taken_away(rendered: Studio):
 
     assert promoted(rendered).endswith("@champion already; what it was judged on is written anew.")
     metrics = {key: value for key, value in version(rendered).tags.items() if ".metrics." in key}
-    assert metrics == {"dailies.measure.metrics.psnr": "32.5", "dailies.metrics.psnr_unseen": "30.5"}
+    assert metrics == {"dailies.metrics.psnr": "32.5", "dailies.metrics.psnr_unseen": "30.5"}
     assert numbers(rendered) == [1]
 
 

@@ -171,6 +171,14 @@ def test_only_a_frame_that_is_read_otherwise_than_at_first_has_another_key():
     )
 
 
+def test_a_line_of_a_later_version_counts(manifest):
+    done = list(manifest.done())
+    lines = [json.loads(line) | {"later": 1} for line in manifest.path.read_text().splitlines()]
+    manifest.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    assert list(manifest.done()) == done != []
+
+
 @pytest.mark.parametrize("rest", ['{"output": "c.png", "key": "', "\0\0\0\0", "[]", "{}", '{"output": 1}', "\udcff"])
 def test_a_line_cut_short_by_a_crash_is_passed_over(manifest, folder, rest):
     path = folder.parent / "model.jsonl"

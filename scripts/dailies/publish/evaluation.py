@@ -49,12 +49,13 @@ LONGEST_DIGEST = 36
 """Characters that MLflow keeps of a dataset's digest."""
 
 
-def measured(about: Metadata) -> dict[str, float]:
+def measured(told: Means | None) -> dict[str, float]:
     """Give the means of what was measured of a model, as its ``metadata.json`` tells them.
 
     Those over frames that it was not trained on are named ``…_unseen``, where there are any of both kinds.
     """
-    told = about.measured or Means()
+    if told is None:
+        return {}
     unseen = told.mean_unseen if told.training_frames else {}
     values = {**told.mean, **{f"{name}_unseen": value for name, value in unseen.items()}}
     return {name: value for name, value in values.items() if value is not None}
@@ -66,7 +67,7 @@ def grounds(model: str, about: Metadata) -> dict[str, str]:
         "dailies.version": dailies.__version__,
         "dailies.model": model,
         "dailies.artifact_sha256": about.artifact.sha256,
-        **{f"dailies.measure.metrics.{name}": repr(value) for name, value in measured(about).items()},
+        **{f"dailies.metrics.{name}": repr(value) for name, value in measured(about.measured).items()},
     }
 
 
@@ -78,7 +79,7 @@ def frames_judged(model: str, about: Metadata, layout: Layout) -> dict[str, str]
         return None
     return {
         "dailies.sequence_digest": sequence.digest,
-        "dailies.frames.image": str(len(sequence.frames)),
+        "dailies.frames": str(len(sequence.frames)),
         "dailies.frames_digest": files.digest([[name, entries[name].sha256] for name in sorted(sequence.outputs)]),
     }
 
@@ -207,7 +208,7 @@ def _metrics(about: Metadata, *, run_id: str, model_id: str | None, dataset: tup
 
     now = int(time.time() * 1000)
     figures = {name: getattr(about.render, name) for name in FIGURES}
-    for name, value in (figures | measured(about)).items():
+    for name, value in (figures | measured(about.measured)).items():
         if value is None:
             continue
         yield Metric(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dailies.core import files
+from dailies.core.typed import from_json
 from dailies.frames.sequence import (
     Frame,
     Sequence,
@@ -105,7 +106,7 @@ def _read(path: Path) -> dict[str, Entry]:
     text = path.read_text(errors="replace") if path.is_file() else ""
     for line in text.splitlines():
         with suppress(ValueError, TypeError):
-            entry = Entry(**json.loads(line))
+            entry = from_json(Entry, json.loads(line))
             found[entry.output] = entry
     return found
 

@@ -248,7 +248,7 @@ class Inputs:
 
     def _check_reference(self, listing: Path) -> None:
         """End the invocation if no frame of the reference belongs to the sequence."""
-        if self.reference_fingerprint() and not self._is_paired:
+        if self._reference and self.reference_fingerprint() and not self._is_paired:
             self._invocation.call(reference.check, self._reference, sequence.load(listing))
             self._is_paired = True
 

@@ -95,7 +95,7 @@ rule leaderboard:
     conda:
         "../envs/dailies.yaml"
     params:
-        question=[METRICS, metrics.ranked_by(settings), config["training_frames_from"]],
+        question=[METRICS, metrics.ranking_metric(settings), config["training_frames_from"]],
         code=code_of("leaderboard"),
     script:
         "../scripts/leaderboard.py"

@@ -5,8 +5,8 @@ from dailies.measure import leaderboard
 from dailies.measure import metrics
 from dailies.frames import reference
 
-METRICS = metrics.measured(settings)
-AUTOMATIC = metrics.automatic(settings)
+METRICS = metrics.requested(settings)
+AUTOMATIC = metrics.is_automatic(settings)
 
 
 REFERENCE = reference.Asked.from_settings(settings)
@@ -44,9 +44,9 @@ def pairing_of_measures(wildcards):
 def check_backbone():
     """End the invocation when the file of LPIPS's weights does not hold them; warn when it is not the published one."""
     if metrics.LPIPS in METRICS and workflow.is_main_process:
-        from dailies.measure.lpips import checked  # which imports torch
+        from dailies.measure.lpips import check_backbone as check  # which imports torch
 
-        if warning := told(checked, backbone.place(settings.lpips_backbone)):
+        if warning := told(check, backbone.path_of(settings.lpips_backbone)):
             logger.warning(f"dailies: {warning}")
 
 
@@ -57,10 +57,10 @@ def is_measured():
 
 def measuring(wildcards):
     """What decides which values there are, beside the frames themselves."""
-    from dailies.measure.cache import MEASURING
+    from dailies.measure.cache import VERSION
 
-    weights = [backbone.stamp(backbone.place(settings.lpips_backbone))] if metrics.LPIPS in METRICS else []
-    return [MEASURING, METRICS, settings.transfer, reference_fingerprint(), *weights]
+    weights = [backbone.stamp(backbone.path_of(settings.lpips_backbone))] if metrics.LPIPS in METRICS else []
+    return [VERSION, METRICS, settings.transfer, reference_fingerprint(), *weights]
 
 
 def due_attempt(model):

@@ -23,7 +23,7 @@ def is_new(path):
 def tell_outcome():
     """Say what was rendered and measured; raise, so that the exit code is 1, when models failed in this invocation."""
     if is_new(TOLD):
-        for line in leaderboard.told(TOLD):
+        for line in leaderboard.report(TOLD):
             logger.info(line)
     elif is_new(PAIRED):
         for line in reference.load(PAIRED).report:

@@ -7,7 +7,7 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 
 from dailies.core.logs import job_log
 from dailies.frames.reference import found
-from dailies.measure.scores import summed_up
+from dailies.measure.scores import summarized
 from dailies.state.collect import describe
 from dailies.state.layout import Layout
 
@@ -21,7 +21,7 @@ if __name__ == "__main__":
             manifests=layout.manifests(model),
             folder=layout.frames(model),
             output=Path(snakemake.output.metadata),
-            measured=summed_up(
+            measured=summarized(
                 [Path(path) for path in snakemake.input.measures],
                 Path(snakemake.input.run),
                 sequence=Path(snakemake.input.sequence),

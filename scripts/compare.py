@@ -10,7 +10,7 @@ from dailies.compare.page import build
 from dailies.core.logs import job_log
 from dailies.frames.reference import paths
 from dailies.measure.leaderboard import page_metrics
-from dailies.measure.scores import seen_by_models
+from dailies.measure.scores import training_frames_by_model
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
@@ -25,7 +25,7 @@ if __name__ == "__main__":
             fps=snakemake.params.fps,
             reference=paths(snakemake.input.reference),
             metrics=[metric for path in snakemake.input.metrics for metric in page_metrics(Path(path))],
-            trained=seen_by_models(
+            trained=training_frames_by_model(
                 [Path(path) for path in snakemake.input.metadata],
                 sequence=Path(snakemake.input.sequence),
                 names=snakemake.params.training_frames_from,

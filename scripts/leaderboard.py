@@ -7,13 +7,13 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 
 from dailies.core.logs import job_log
 from dailies.frames.reference import found
-from dailies.measure.leaderboard import Question, tabulate
+from dailies.measure.leaderboard import LeaderboardSettings, tabulate
 from dailies.planning.config import Settings
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         tabulate(
-            Question.from_settings(Settings.from_job(snakemake.config)),
+            LeaderboardSettings.from_settings(Settings.from_job(snakemake.config)),
             sequence=Path(snakemake.input.sequence),
             metadata=[Path(path) for path in snakemake.input.metadata],
             measures=[Path(path) for path in snakemake.input.measures],

@@ -6,14 +6,14 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.core.logs import job_log
-from dailies.measure.job import Measurement
+from dailies.measure.job import MeasurementJob
 from dailies.measure.per_frame import measure
 from dailies.planning.config import Settings
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         settings = Settings.from_job(snakemake.config)
-        job = Measurement.from_settings(
+        job = MeasurementJob.from_settings(
             settings,
             subject=snakemake.wildcards.model,
             shard=snakemake.wildcards.shard,
@@ -21,5 +21,5 @@ if __name__ == "__main__":
             attempt=snakemake.params.attempt,
         )
         if snakemake.params.afresh:
-            job.kept.unlink(missing_ok=True)
+            job.cache.unlink(missing_ok=True)
         measure(job, outcomes=[Path(path) for path in snakemake.input.outcomes])

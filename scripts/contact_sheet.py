@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.compare.contact_sheet import build
-from dailies.compare.layers import rendered
+from dailies.compare.layers import rendered_models
 from dailies.core.logs import job_log
 from dailies.frames.reference import paths
 from dailies.state.layout import Layout
@@ -14,7 +14,7 @@ from dailies.state.layout import Layout
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         build(
-            rendered(
+            rendered_models(
                 snakemake.params.names,
                 [Path(path) for path in snakemake.input.records],
                 Layout(Path(snakemake.config["output_dir"])),

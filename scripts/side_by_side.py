@@ -5,8 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.compare.layers import rendered
-from dailies.compare.page import list_extras
+from dailies.compare.layers import rendered_models
+from dailies.compare.page import write_extras
 from dailies.compare.side_by_side import build
 from dailies.core.logs import job_log
 from dailies.frames.reference import paths
@@ -15,7 +15,7 @@ from dailies.state.layout import Layout
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         build(
-            rendered(
+            rendered_models(
                 snakemake.params.names,
                 [Path(path) for path in snakemake.input.records],
                 Layout(Path(snakemake.config["output_dir"])),
@@ -27,4 +27,4 @@ if __name__ == "__main__":
             reference=paths(snakemake.input.reference),
             threads=snakemake.threads,
         )
-        list_extras(Layout(Path(snakemake.config["output_dir"])))
+        write_extras(Layout(Path(snakemake.config["output_dir"])))

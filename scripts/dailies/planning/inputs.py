@@ -221,7 +221,14 @@ class Inputs:
         """
         receipt = self._layout.receipt(wildcards.model)
         state = self.shard_states(wildcards)[wildcards.shard]
-        is_due = attempts.is_due(self._layout, wildcards.model, wildcards.shard, **state, **self.render_settings)
+        is_due = attempts.is_due(
+            self._layout,
+            wildcards.model,
+            wildcards.shard,
+            frames=state["frames"],
+            attempt=state["attempt"],
+            **self.render_settings,
+        )
         return receipt if is_due else ancient(receipt)
 
     def _check_room(self, listing: Path) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from dailies.core.errors import AccessRefused, StoreError, StoreUnreachable
-from dailies.discovery import download
+from dailies.core.errors import AccessRefused, DownloadError, StoreError, StoreUnreachable
 from dailies.state import fetch
 from dailies.state.fetch import receive
 from dailies.state.layout import Layout, Weights
@@ -450,7 +449,7 @@ def test_a_download_cut_in_the_middle_is_fetched_again_or_leaves_nothing(
         proxy.trouble = cutting
         folder = tmp_path / "weights"
         if lasting:
-            with pytest.raises((StoreError, download.DownloadError)):
+            with pytest.raises((StoreError, DownloadError)):
                 receive(tracking, artifact_at(shelves.uris[place]), Weights(folder))
             assert list(folder.iterdir()) == []
         else:
@@ -492,7 +491,7 @@ def test_a_download_is_not_retried_with_a_rejected_login(shelves, as_user, open_
     as_user(READER)
     tracking = open_store()
     waited = []
-    monkeypatch.setattr(download.time, "sleep", waited.append)
+    monkeypatch.setattr(fetch.time, "sleep", waited.append)
     monkeypatch.setattr(tracking, "files", lambda uri: (StoredFile(BEST, len(CONTENT)),))
     as_user(WRONG)
 

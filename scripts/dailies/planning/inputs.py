@@ -40,8 +40,8 @@ class Inputs:
         self._checkpoints = checkpoints
         self._settings = invocation.settings
         self._layout = invocation.layout
-        self._metrics = metrics.measured(self._settings)
-        self._is_automatic = metrics.automatic(self._settings)
+        self._metrics = metrics.requested(self._settings)
+        self._is_automatic = metrics.is_automatic(self._settings)
         self._reference = reference.Asked.from_settings(self._settings)
         self.render_settings = {
             "settings": pixel_settings(self._settings),
@@ -221,7 +221,14 @@ class Inputs:
         """
         receipt = self._layout.receipt(wildcards.model)
         state = self.shard_states(wildcards)[wildcards.shard]
-        is_due = attempts.is_due(self._layout, wildcards.model, wildcards.shard, **state, **self.render_settings)
+        is_due = attempts.is_due(
+            self._layout,
+            wildcards.model,
+            wildcards.shard,
+            frames=state["frames"],
+            attempt=state["attempt"],
+            **self.render_settings,
+        )
         return receipt if is_due else ancient(receipt)
 
     def _check_room(self, listing: Path) -> None:
@@ -248,7 +255,7 @@ class Inputs:
 
     def _check_reference(self, listing: Path) -> None:
         """End the invocation if no frame of the reference belongs to the sequence."""
-        if self.reference_fingerprint() and not self._is_paired:
+        if self._reference and self.reference_fingerprint() and not self._is_paired:
             self._invocation.call(reference.check, self._reference, sequence.load(listing))
             self._is_paired = True
 
@@ -258,10 +265,10 @@ class Inputs:
         """End the invocation if LPIPS's file holds other weights; warn if it is not the published one."""
         if metrics.LPIPS not in self._metrics or not self._invocation.is_main or self._has_backbone:
             return
-        from dailies.measure.lpips import checked  # imports torch
+        from dailies.measure.lpips import check_backbone  # imports torch
 
         self._has_backbone = True
-        if warning := self._invocation.call(checked, backbone.place(self._settings.lpips_backbone)):
+        if warning := self._invocation.call(check_backbone, backbone.path_of(self._settings.lpips_backbone)):
             self._invocation.warn(warning)
 
     _has_backbone = False
@@ -284,12 +291,12 @@ class Inputs:
 
     def measuring(self, wildcards: Any) -> list[Any]:
         """Return what decides which values there are, apart from the frames themselves."""
-        from dailies.measure.cache import MEASURING  # imports numpy
+        from dailies.measure.cache import VERSION  # imports numpy
 
         weights = []
         if metrics.LPIPS in self._metrics:
-            weights.append(backbone.stamp(backbone.place(self._settings.lpips_backbone)))
-        return [MEASURING, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
+            weights.append(backbone.stamp(backbone.path_of(self._settings.lpips_backbone)))
+        return [VERSION, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
 
     def measure_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at measuring a shard; it grows only after a failure."""
@@ -330,7 +337,7 @@ class Inputs:
     def ranking_question(self) -> list[Any]:
         """What the leaderboard depends on, apart from values: metrics, the one that ranks, names of training frames."""
         settings = self._settings
-        return [self._metrics, metrics.ranked_by(settings), settings.as_config()["training_frames_from"]]
+        return [self._metrics, metrics.ranking_metric(settings), settings.as_config()["training_frames_from"]]
 
     @cached_property
     def summary_order(self) -> tuple[str, bool] | None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from dailies.core.errors import LoadError
-from dailies.models.architectures import ARCHITECTURES, build, settings_in
+from dailies.models.architectures.catalog import ARCHITECTURES, build, settings_in
 from dailies.models.weights import groups
 from helpers.raising import refused
 from torch import nn

@@ -107,7 +107,7 @@ def test_what_the_network_is_built_from_may_stand_in_config_json_beside_the_weig
 
 
 def test_a_checkpoint_speaks_of_its_signature(read):
-    assert read({"state_dict": STATE, "dailies": {"scale": 2}}).said == {"scale": 2}
+    assert read({"state_dict": STATE, "dailies": {"scale": 2}}).signature == {"scale": 2}
 
 
 def sharded(folder, ending, save):
@@ -179,7 +179,7 @@ def test_safetensors_bring_their_config_along(tmp_path):
 
     assert same(checkpoint.groups[0].tensors, STATE)
     assert (checkpoint.config, checkpoint.architecture) == ({"width": 8}, "nafnet")
-    assert (checkpoint.facts, checkpoint.said) == (Progress(epoch=7), {"scale": "2"})
+    assert (checkpoint.progress, checkpoint.signature) == (Progress(epoch=7), {"scale": "2"})
 
 
 def test_safetensors_may_say_nothing(tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from dailies.core.errors import LoadError
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 from dailies.models.checkpoints import Checkpoint
 from dailies.models.factories import Factories, channels_of
 from dailies.models.weights import groups

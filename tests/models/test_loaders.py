@@ -134,7 +134,7 @@ def loaded(ours, path, function="load", params=None):
     ],
 )
 def test_the_last_pattern_that_matches_wins_and_the_star_gives_way(own, architecture, folder, function):
-    assert Loaders(own).named(architecture=architecture, folder=folder) == function
+    assert Loaders(own).select(architecture=architecture, folder=folder) == function
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,10 @@ def test_the_first_convolution_of_a_wrapped_network_does_not_count(network, chan
 def test_a_loader_is_the_way_in_for_a_file_of_no_known_kind(ours, artifact):
     name, folder = ours
     hints = Hints(
-        folder="restorer_24ep", params={"gain": "1"}, overrides={"gain": {"value_range": [0, 1]}}, run={"scale": "1"}
+        folder="restorer_24ep",
+        params={"gain": "1"},
+        signatures={"gain": {"value_range": [0, 1]}},
+        signature={"scale": "1"},
     )
 
     model = load_model(artifact, hints=hints, loaders=Loaders({"restorer_*": f"{name}:load"}, (folder,)))

@@ -8,7 +8,7 @@ from dailies.models.roles import (
     averaged_first,
     begins_like_model,
     family,
-    is_aside,
+    is_auxiliary,
     may_hold_model,
 )
 from hypothesis import given
@@ -90,12 +90,12 @@ OTHERS = [
 
 @pytest.mark.parametrize("path", NETWORKS)
 def test_names_of_networks(path):
-    assert not is_aside(path, {"x.pth", family(path)})
+    assert not is_auxiliary(path, {"x.pth", family(path)})
 
 
 @pytest.mark.parametrize("path", OTHERS)
 def test_names_of_what_is_no_network_or_not_the_one(path):
-    assert is_aside(path, {"x.pth", family(path)})
+    assert is_auxiliary(path, {"x.pth", family(path)})
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_names_of_what_is_no_network_or_not_the_one(path):
     ],
 )
 def test_a_short_name_is_a_discriminators_where_the_generator_lies_beside_it(path, generator):
-    assert is_aside(path, {family(path), family(generator)})
-    assert not is_aside(generator, {family(path), family(generator)})
+    assert is_auxiliary(path, {family(path), family(generator)})
+    assert not is_auxiliary(generator, {family(path), family(generator)})
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_other_files_are_known_by_their_beginning(data):
 def test_any_names_can_be_judged(paths):
     assert sorted(averaged_first(paths)) == sorted(paths)
     for path in paths:
-        assert is_aside(path, paths) in {True, False}
+        assert is_auxiliary(path, paths) in {True, False}
         assert may_hold_model(path) in {True, False}
 
 

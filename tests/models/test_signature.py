@@ -2,33 +2,26 @@ import math
 
 import pytest
 from dailies.core.errors import LoadError
-from dailies.models.architectures import ARCHITECTURES
-from dailies.models.signature import (
-    BUILT_IN,
-    FIELDS,
-    Signature,
-    as_record,
-    overrides,
-    signature,
-    told_by,
-)
+from dailies.core.typed import to_json
+from dailies.models.architectures.catalog import ARCHITECTURES
+from dailies.models.signature import BUILT_IN, FIELDS, Signature, overrides, resolve_signature, signature_hints
 from helpers.raising import refused
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
 def said(**fields):
-    return signature(Signature(), ("the run", fields))
+    return resolve_signature(Signature(), ("the run", fields))
 
 
 def test_nothing_said_is_what_the_loader_knows():
     known = Signature(channels=1, scale=2)
 
-    assert signature(known, ("the run", {}), ("the checkpoint", {})) == known
+    assert resolve_signature(known, ("the run", {}), ("the checkpoint", {})) == known
 
 
 def test_the_first_that_speaks_of_a_field_is_heard():
-    found = signature(
+    found = resolve_signature(
         Signature(multiple=8),
         ("the configuration", {"scale": 2}),
         ("the run", {"scale": 4, "channels": 1}),
@@ -123,6 +116,7 @@ def test_fields_that_do_not_go_together_are_refused(fields, code, names):
         said(**fields)
 
 
+@settings(max_examples=50, deadline=None)
 @given(field=st.sampled_from(sorted(FIELDS)), value=st.one_of(st.text(max_size=200), st.lists(st.floats(), max_size=4)))
 def test_whatever_a_run_says_is_read_or_refused_in_one_short_line(field, value):
     text = ""
@@ -136,7 +130,7 @@ def test_whatever_a_run_says_is_read_or_refused_in_one_short_line(field, value):
 
 
 def test_a_run_speaks_under_a_prefix():
-    assert told_by({"dailies.scale": "2", "scale": "4", "model.scale": "8"}) == {"scale": "2"}
+    assert signature_hints({"dailies.scale": "2", "scale": "4", "model.scale": "8"}) == {"scale": "2"}
 
 
 def test_the_configuration_speaks_of_architectures_and_folders_and_the_last_word_counts():
@@ -167,8 +161,8 @@ def test_a_tile_starts_on_what_divides_it(tile, multiple):
 def test_black_and_white_on_both_sides(fields, black, white, answer):
     found = said(**fields)
 
-    assert found.ends == (black, white)
-    assert found.answer_range == answer
+    assert found.black_and_white == (black, white)
+    assert found.effective_output_range == answer
 
 
 @pytest.mark.parametrize(
@@ -176,26 +170,26 @@ def test_black_and_white_on_both_sides(fields, black, white, answer):
     [(3, [0.1], 4), (4, [0.1], 4), (2, [0.1], 2), (5, [0.1, 0.2], 5), (3, [1, 2, 3], 6), (7, [1] * 3, 7)],
 )
 def test_constants_are_beside_the_channels_of_the_picture(known, constants, channels):
-    found = signature(Signature(channels=known), ("the run", {"extra_channels": constants}))
+    found = resolve_signature(Signature(channels=known), ("the run", {"extra_channels": constants}))
 
     assert found.channels == channels
     assert found.colours == channels - len(constants)
 
 
 def test_a_signature_remembers_what_was_told():
-    found = signature(
+    found = resolve_signature(
         Signature(multiple=8),
         ("the run", {"scale": 2}),
         ("the checkpoint", {"mean": [0], "std": [1]} | {"channels": 1}),
     )
 
-    assert found.told == {"scale", "mean", "std", "channels"}
-    assert found.tells_range
-    assert not signature(Signature(), ("the run", {"output_range": [0, 1]})).tells_range
+    assert found.stated == {"scale", "mean", "std", "channels"}
+    assert found.states_range
+    assert not resolve_signature(Signature(), ("the run", {"output_range": [0, 1]})).states_range
 
 
 def test_a_record_holds_later_fields_only_where_they_say_something():
-    assert list(as_record(Signature())) == [
+    assert list(to_json(Signature())) == [
         "channels",
         "output_channels",
         "value_range",
@@ -210,7 +204,7 @@ def test_a_record_holds_later_fields_only_where_they_say_something():
         "tile",
         "half",
     ]
-    record = as_record(said(output="1", extra_channels=[0.5]))
+    record = to_json(said(output="1", extra_channels=[0.5]))
     assert (record["output"], record["extra_channels"], record["channels"]) == ("1", [0.5], 4)
 
 

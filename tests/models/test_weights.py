@@ -180,7 +180,7 @@ def test_of_several_weights_that_fit_the_usual_ones_are_used_and_it_is_said():
     state, notes = filled({"best": OTHER, "state_dict": STATE})
 
     assert same(state, STATE)
-    assert notes == ("the weights under state_dict are used; best would fit, too",)
+    assert notes == ("the weights under state_dict are used; best would also fit",)
 
 
 class Renamed(nn.Module):
@@ -264,9 +264,7 @@ def test_buffers_that_the_network_no_longer_saves_are_dropped_and_it_is_said():
     loaded, notes = filled({"state_dict": state}, Windowed())
 
     assert loaded.keys() == {"conv.weight", "conv.bias"}
-    assert notes == (
-        "buffers in the file that the network computes itself are not used: window, conv.index, attn_mask",
-    )
+    assert notes == ("buffers in the file that the network computes itself are ignored: window, conv.index, attn_mask",)
 
 
 def test_weights_that_the_network_lacks_are_not_dropped():

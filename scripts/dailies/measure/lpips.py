@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dailies.core.errors import ConfigError, LoadError
 from dailies.measure.backbone import ADVICE, NAME, PUBLISHED, digests, linear
-from dailies.models.checkpoints import TRUST, read_checkpoint
+from dailies.models.checkpoints import PERMISSION_ADVICE, read_checkpoint
 from dailies.models.weights import fill
 
 torch.set_num_threads(1)  # frames are measured side by side, and a value is the same whatever the count of threads
@@ -96,7 +96,7 @@ def _alexnet(path: Path) -> nn.Sequential:
         held = [replace(group, tensors=_features(group.tensors)) for group in checkpoint.groups]
         fill(whole, held, checkpoint.file)
     except LoadError as error:
-        reason = str(error).removesuffix(f"; {TRUST}")
+        reason = str(error).removesuffix(f"; {PERMISSION_ADVICE}")
         raise ConfigError(
             "measure.backbone_unusable", f"lpips_backbone {path} cannot be used: {reason}; {ADVICE}"
         ) from error

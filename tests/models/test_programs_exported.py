@@ -47,7 +47,7 @@ def test_a_dynamic_export_takes_sizes_within_its_bounds(tmp_path):
     assert torch.equal(program.network(image(20, 28)), image(20, 28) * 2)
 
 
-def test_the_conditions_of_an_export_are_found_and_kept(tmp_path):
+def test_conditions_that_an_export_does_not_declare_are_found(tmp_path):
     class Windows(nn.Module):
         def forward(self, pixels: Tensor) -> Tensor:
             height, width = pixels.shape[2:]
@@ -62,7 +62,7 @@ def test_the_conditions_of_an_export_are_found_and_kept(tmp_path):
         program.network(image(34, 48))
 
 
-def test_a_program_with_little_freedom_is_given_one_size(tmp_path):
+def test_a_program_with_little_freedom_has_one_size(tmp_path):
     side = torch.export.Dim("side", min=2, max=300)
     square = load(exported(tmp_path / "a.pt2", Double(), image(8, 8), height=2 * side, width=2 * side))
     assert square.sizes.fixed == (512, 512)
@@ -102,7 +102,7 @@ def test_branches_of_an_export_are_run(tmp_path):
     assert torch.equal(opened(torch.zeros(1, 3, 8, 12)), torch.ones(1, 3, 8, 12))
 
 
-def test_outputs_keep_their_form(tmp_path):
+def test_outputs_keep_their_structure(tmp_path):
     class Forms(nn.Module):
         def forward(self, pixels):
             return OrderedDict(a=pixels, b=(pixels + 1, None, [pixels * 2]))
@@ -208,7 +208,7 @@ def test_exports_need_permission(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("made_with", ["torch 2.13", "torch 2.7"])
-def test_an_export_made_on_cuda_runs_where_there_is_none(tmp_path, made_with):
+def test_an_export_made_on_cuda_runs_without_cuda(tmp_path, made_with):
     def on_cuda(data: bytes) -> bytes:
         cpu, cuda = {"type": "cpu", "index": None}, {"type": "cuda", "index": 0}
         return json.dumps(json.loads(data, object_hook=lambda item: cuda if item == cpu else item)).encode()
@@ -260,7 +260,7 @@ def test_any_number_of_images_is_taken(tmp_path, count, batch, expected):
         assert torch.equal(program.network(pixels), pixels * 2)
 
 
-def test_all_outputs_are_put_together_again(tmp_path):
+def test_all_outputs_of_several_batches_are_joined(tmp_path):
     class Several(nn.Module):
         def forward(self, pixels):
             return {"image": pixels + 1, "parts": (pixels * 2, None), "number": torch.ones(())}

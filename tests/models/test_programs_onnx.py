@@ -177,7 +177,7 @@ def test_onnx_without_onnxruntime_says_what_to_install(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(2**33,), (2**40, 2**20)])
-def test_weights_that_declare_more_than_there_is_are_refused(tmp_path, onnxruntime, shape):
+def test_weights_larger_than_declared_memory_are_refused(tmp_path, onnxruntime, shape):
     weight = proto(*((1, length) for length in shape), (2, 1), (8, "more"), (9, b"\0" * 4))
     mean = proto((1, "more"), (2, "mean"), (4, "ReduceMean"), (5, proto((1, "keepdims"), (3, 0), (20, 2))))
     times = proto((1, "image"), (1, "mean"), (2, "result"), (4, "Mul"))
@@ -207,7 +207,7 @@ def test_both_of_torchs_writers_are_read(tmp_path, onnxruntime, dynamo, dynamic)
     assert torch.equal(program.network(pixels), pixels * 2)
 
 
-def test_a_fixed_number_of_images_is_no_limit(tmp_path, onnxruntime):
+def test_a_program_for_a_fixed_batch_takes_any_number_of_images(tmp_path, onnxruntime):
     program = load(onnx_model(tmp_path / "model.onnx", [2, 3, 8, 12]))
     assert program.batch == 2
     for images in (1, 2, 3):
@@ -228,7 +228,7 @@ def test_onnx_is_read_as_onnx_whatever_its_name(tmp_path, onnxruntime):
     assert torch.equal(load(path, trusted=False).network(image()), image() * 2)
 
 
-def test_graphs_nested_without_end_are_refused(tmp_path, onnxruntime):
+def test_deeply_nested_graphs_are_refused(tmp_path, onnxruntime):
     branch = b""
     for _ in range(2000):
         branch = proto((1, proto((4, "If"), (5, proto((6, branch))))))

@@ -208,7 +208,7 @@ def test_the_weights_of_a_trace_move_with_it(tmp_path):
     assert not any(each.requires_grad for each in network.parameters())
 
 
-def test_traces_of_other_things_than_images_are_refused(tmp_path):
+def test_traces_of_other_tensors_than_images_are_refused(tmp_path):
     torch.jit.trace(nn.Linear(3, 3), torch.rand(4, 3)).save(tmp_path / "model.pt")
     with refused("program.takes_no_image", "model.pt", "2 dimensions"):
         load(tmp_path / "model.pt")

@@ -156,7 +156,7 @@ def test_tensors_that_share_their_values_share_them(saved):
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("view", [torch._neg_view, torch.conj, lambda x: x.conj().imag])
-def test_views_that_change_a_sign_are_read_so(saved, zipped, view):
+def test_negated_and_conjugated_views_are_read(saved, zipped, view):
     values = view(torch.tensor([1 + 2j, 3 - 4j]))
 
     found = saved({"a": values, "b": Kind.SMALL}, _use_new_zipfile_serialization=zipped).content["a"]
@@ -174,7 +174,7 @@ class Runs:
         return self.call
 
 
-def test_nothing_that_a_file_names_is_called(tmp_path, saved):
+def test_no_function_in_a_file_is_called(tmp_path, saved):
     mark = tmp_path / "mark"
     ways = [
         Runs(os.system, f"touch {mark}"),
@@ -191,7 +191,7 @@ def test_nothing_that_a_file_names_is_called(tmp_path, saved):
     assert reading.blocked == (f"{os.system.__module__}.system",)
 
 
-def test_a_pickle_without_torchs_file_around_it_is_read(tmp_path):
+def test_a_bare_pickle_is_read(tmp_path):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"w": torch.arange(3.0), "x": Kind.SMALL}))
 
     found = read(tmp_path / "a.pkl").content

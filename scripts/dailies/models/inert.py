@@ -100,8 +100,8 @@ def _numpy_dtype(made: Any) -> np.dtype | None:
     if not isinstance(code, str) or not re.fullmatch(r"[bBiufcSU]\d{1,3}|\?", code):
         return None
     state = made.state if isinstance(made.state, tuple) else ()
-    dtype = np.dtype(code)
-    return dtype.newbyteorder(">") if len(state) > 1 and state[1] == ">" else dtype
+    order = state[1] if len(state) > 1 and state[1] in {"<", ">"} else "="
+    return np.dtype(f"{order}{code}")
 
 
 def _array(made: Inert) -> Any:

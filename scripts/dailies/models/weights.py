@@ -44,6 +44,10 @@ TRANSIENT = ("attn_mask", "relative_coords_table", "relative_position_index", "i
 """Floating-point buffers that some versions of a network save and others compute."""
 
 
+CONTAINERS = (Mapping, list, tuple, Inert, nn.Module)
+"""The types that may hold tensors."""
+
+
 @dataclass(frozen=True)
 class Group:
     """A set of tensors that a file holds in one container."""
@@ -97,10 +101,6 @@ def groups(content: Any) -> list[Group]:
             containers = [(key, each) for key, each in inner.items() if isinstance(each, CONTAINERS)]
             waiting += [(f"{path}.{key}".lstrip("."), each, depth + 1) for key, each in containers]
     return [group for group in found + joined if group.tensors]
-
-
-CONTAINERS = (Mapping, list, tuple, Inert, nn.Module)
-"""The types that may hold tensors."""
 
 
 def _direct(path: str, value: Any, inner: Mapping[Any, Any]) -> Iterator[Group]:
@@ -169,7 +169,7 @@ class Match:
                 for key, value in renamed.items()
                 if not prefix or key == prefix or key.startswith(f"{prefix}.")
             }
-            state._metadata = inside  # type: ignore[attr-defined]  # where load_state_dict looks for it
+            state._metadata = inside  # type: ignore[attr-defined]
         return state
 
 

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "scripts" / "dailies"
 SNAPSHOT = ROOT / "tests" / "messages.txt"
 
 AREAS = (
-    "config|sequence|frame|video|reference|store|registry|artifact|artifact_store|model|render|measure|publish|output|"
+    "config|sequence|frame|video|reference|store|registry|artifact|artifact_store|model|program|onnx|render|measure|publish|output|"
     "disk|device"
 )
 CODE = re.compile(rf"({AREAS})\.[a-z0-9]+(_[a-z0-9]+)*")

@@ -150,7 +150,7 @@ def forced():
     take_output()
     asked = workflow.dag_settings
     names = {*asked.forcerun, *(asked.targets if asked.forcetargets else ())}
-    told_to = forcing.asked(everything=asked.forceall, names=names, rules=[rule.name for rule in workflow.rules])
+    told_to = forcing.requested(everything=asked.forceall, names=names, rules=[rule.name for rule in workflow.rules])
     if is_executed():
         forcing.announce(told_to, LAYOUT.forced)
     return told_to

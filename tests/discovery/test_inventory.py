@@ -7,7 +7,7 @@ import pytest
 from dailies.discovery.discover import discover
 from dailies.discovery.inventory import ABOUT_ASSUMED, counts, table
 from dailies.planning.config import Settings
-from dailies.state.records import Outcome, PassedOver, RenderedArtifact
+from dailies.state.records import Outcome, RejectedFile, RenderedArtifact
 from helpers.stores import BEST, snapshot
 
 
@@ -143,7 +143,7 @@ def test_alternatives_matter_for_rendering_only_where_the_first_file_held_no_net
     assert snapshot(scene.state / "models") == before
     assert [each["path"] for each in scene.run("a")["alternatives"]] == ["other.pth", "epoch_1.pth"]
 
-    artifact = RenderedArtifact(path="epoch_1.pth", tried=(PassedOver(path=BEST, reason="damaged"),))
+    artifact = RenderedArtifact(path="epoch_1.pth", tried=(RejectedFile(path=BEST, reason="damaged"),))
     Outcome(status="success", artifact=artifact).save(attempt)
     scene.look()
 

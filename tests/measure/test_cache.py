@@ -3,7 +3,7 @@ from helpers.shots import COUNT, NAMES, blur, write
 
 
 def test_no_more_is_kept_of_what_is_left_out_than_was_measured_of_it(shot, counted):
-    kept = shot.layout.values("model", "all")
+    kept = shot.layout.measurement_cache("model", "all")
     shot.add("model", blur)
     shot.measure("model", metrics=("psnr", "ssim", "clipping"))
     for number in range(3):
@@ -26,7 +26,7 @@ def test_no_more_is_kept_of_what_is_left_out_than_was_measured_of_it(shot, count
 def test_a_line_that_a_crash_cut_short_is_measured_again(shot, counted):
     shot.add("model", blur)
     first = shot.measure("model", metrics=("psnr",))
-    kept = shot.layout.values("model", "all")
+    kept = shot.layout.measurement_cache("model", "all")
     kept.write_text(kept.read_text()[:-20])
     counted.clear()
 

@@ -29,7 +29,7 @@ def test_a_frame_that_was_changed_after_it_was_rendered_is_measured_as_it_is(sho
 def test_what_fails_is_recorded_and_tried_again(shot):
     folder = shot.add("model", blur)
     (folder / NAMES[3]).unlink()
-    state = shot.job.layout.measuring("model", "all")
+    state = shot.job.layout.measuring_attempt("model", "all")
 
     found = shot.measure("model")
     assert (found["status"], "frames" in found) == ("error", False)

@@ -112,7 +112,7 @@ def test_another_metric_measures_just_itself(shot, counted):
 
     assert counted == NAMES or sorted(counted) == NAMES
     assert set(found[NAMES[0]]) == {"psnr", "ssim"}
-    lines = [json.loads(line) for line in shot.layout.values("model", "all").read_text().splitlines()]
+    lines = [json.loads(line) for line in shot.layout.measurement_cache("model", "all").read_text().splitlines()]
     assert len(lines) == COUNT
 
 
@@ -202,7 +202,7 @@ def test_a_model_that_was_not_rendered_is_not_measured(shot):
 
     assert (found["status"], found["frames"]) == ("success", {})
     assert found["notes"] == ["not rendered: load_failed: it broke"]
-    assert attempt_after(shot.layout.measuring("broken", "all")) == 1
+    assert attempt_after(shot.layout.measuring_attempt("broken", "all")) == 1
 
 
 def test_a_reference_that_cannot_be_read_is_said_and_the_others_count(shot):

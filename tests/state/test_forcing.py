@@ -7,7 +7,7 @@ from dailies.state.forcing import Forced
 
 
 def asked(*names: str, everything: bool = False) -> Forced:
-    return forcing.asked(everything=everything, names=names, rules=["infer", "measure"])
+    return forcing.requested(everything=everything, names=names, rules=["infer", "measure"])
 
 
 def test_names_of_rules_and_of_files_are_told_apart(tmp_path, monkeypatch):

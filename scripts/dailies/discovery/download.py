@@ -29,7 +29,7 @@ from dailies.state.records import (
     DiscoveryIndex,
     ModelRecord,
     Outcome,
-    PassedOver,
+    RejectedFile,
     Receipt,
     RunRecord,
     candidates,
@@ -101,7 +101,7 @@ class _Candidates:
         files are deleted.
         """
         receipts: list[Receipt] = []
-        tried: list[PassedOver] = []
+        tried: list[RejectedFile] = []
         for artifact in self._artifacts:
             receipt, reason = self._tried(artifact)
             if reason is None:
@@ -109,7 +109,7 @@ class _Candidates:
                 return replace(receipt, tried=tuple(tried))
             log.warning("%s is passed over: %s", clean(artifact.label)[:LONGEST_PATH], reason)
             receipts.append(receipt)
-            tried.append(PassedOver(path=clean(artifact.label)[:LONGEST_PATH], reason=reason))
+            tried.append(RejectedFile(path=clean(artifact.label)[:LONGEST_PATH], reason=reason))
             self._put_aside(is_first=len(receipts) == 1)
         log.error("none of %s holds a network that can be built", counted(len(tried), "file"))
         first = self._weights.first
@@ -183,7 +183,7 @@ def _take_place(layout: Layout, model: str, most: int) -> None:
     quiet, last = 0.0, None
     while True:
         weights.draft.mkdir(parents=True)
-        present = sorted(name for name in selected if layout.weights(name).are_there)  # nobody renders the others
+        present = sorted(name for name in selected if layout.weights(name).are_on_disk)  # nobody renders the others
         if len(present) <= most or quiet >= PATIENCE:
             return
         # two downloads that take the last place at once both give it back: they look again at different times

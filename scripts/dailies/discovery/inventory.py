@@ -97,7 +97,7 @@ def record(found: Sequence[Found], template: str, layout: Layout) -> list[str]:
             alternatives=choice.alternatives if name in substituted else (),
             hints=catalog.hints(run),
         )
-        rendering.save_if_changed(layout.record(name), lasting=False)
+        rendering.save_if_changed(layout.record(name), durable=False)
         about = RunRecord(
             run_id=run.run_id,
             run_name=run.run_name,
@@ -118,7 +118,7 @@ def record(found: Sequence[Found], template: str, layout: Layout) -> list[str]:
             not_chosen=choice.others,
             alternatives=choice.alternatives,
         )
-        about.save_if_changed(layout.run(name), lasting=False)
+        about.save_if_changed(layout.run(name), durable=False)
     files.persist_all(place(name) for place in (layout.record, layout.run) for name in names)
     return names
 

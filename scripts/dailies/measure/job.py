@@ -82,7 +82,7 @@ class Measurement:
     @property
     def kept(self) -> Path:
         """The file of the values that are known already."""
-        return self.layout.values(self.subject, self.shard)
+        return self.layout.measurement_cache(self.subject, self.shard)
 
     @cached_property
     def shot(self) -> FrameSequence:
@@ -168,7 +168,7 @@ def record(job: Measurement, work: Callable[[], Measures]) -> None:
         log.error("%s", ending.error)
     for note in ending.notes or ():
         log.warning("%s", note)
-    Attempt(status=ending.status, attempt=job.attempt).save(job.layout.measuring(job.subject, job.shard))
+    Attempt(status=ending.status, attempt=job.attempt).save(job.layout.measuring_attempt(job.subject, job.shard))
     ending.save(job.output)
 
 

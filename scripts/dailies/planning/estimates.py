@@ -182,7 +182,7 @@ def refuse_shortage(
     sizes = {frame.output: _size(frame, settings.output_format) for frame in shot.frames}
     missing, frames, weights, page = 0, 0.0, [], 0.0
     for model in models:
-        lacking = shot.outputs - manifest.names(layout.frames(model))
+        lacking = shot.outputs - manifest.file_names(layout.frames(model))
         if lacking:
             scale = _scale(layout.attempts(model)) ** 2
             missing += len(lacking)
@@ -217,12 +217,12 @@ def _shown_size(frame: Frame, output_format: str) -> float:
 
 
 def _is_copied(frame: Frame, folder: Path) -> bool:
-    return f"{Path(frame.output).stem}.png" in manifest.names(folder)
+    return f"{Path(frame.output).stem}.png" in manifest.file_names(folder)
 
 
 def _flow_size(shot: Sequence, flows: Path) -> float:
     """Give the bytes of the flows that are not there yet: one for every frame but the first."""
-    there = len(manifest.names(flows))
+    there = len(manifest.file_names(flows))
     return sum(FLOW_BYTES * frame.width * frame.height for frame in shot.frames[1 + there :])
 
 

@@ -25,7 +25,7 @@ from dailies.state.records import (
     Metadata,
     ModelRecord,
     RunRecord,
-    rendered,
+    rendered_artifact,
 )
 from dailies.store.entities import EVALUATION
 from dailies.store.writer import Ledger, open_ledger
@@ -112,7 +112,7 @@ def write_back(settings: "Settings", metadata: Sequence[Path], *, layout: Layout
             experiment = record.experiment_id
             if experiment not in books:
                 books[experiment] = _Book(ledger, experiment)
-            judged = _Judged(record.run_id, rendered(record, run, about.artifact).uri, about)
+            judged = _Judged(record.run_id, rendered_artifact(record, run, about.artifact).uri, about)
             tags = grounds(model, about) | frames
             written = books[experiment].enter(judged, tags, shot=settings.input_dir.name)
             records.append(Evaluation(model=model, run_id=record.run_id, evaluation=written))

@@ -26,7 +26,7 @@ from dailies.state.records import (
     ModelRecord,
     RunRecord,
     is_metadata,
-    rendered,
+    rendered_artifact,
 )
 from dailies.store import registry
 from dailies.store.entities import Artifact
@@ -107,7 +107,7 @@ def decided(settings: "Settings", layout: Layout) -> Decision:
         alias=settings.alias,
         run_id=record.run_id,
         experiment_id=record.experiment_id,
-        artifact=rendered(record, RunRecord.load_if_there(layout.run(model)), about.artifact),
+        artifact=rendered_artifact(record, RunRecord.load_if_there(layout.run(model)), about.artifact),
         sha256=about.artifact.sha256,
         tags=evaluation.grounds(model, about) | _frames_tags(model, about, layout),
     )

@@ -93,7 +93,10 @@ def _refuse_other_folder(path: Path) -> None:
 
 def _refuse_read_only(path: Path) -> None:
     if not _is_writable(path) or not os.access(path.parent, os.W_OK):
-        raise StoreError(f"the MLflow store {path} is read-only for you: get the right to write to it, or leave it be")
+        raise StoreError(
+            "store.read_only",
+            f"the MLflow store {path} is read-only for you: get the right to write to it, or leave it be",
+        )
 
 
 def _is_writable(path: Path) -> bool:

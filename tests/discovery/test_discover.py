@@ -1,7 +1,8 @@
 import pytest
 from dailies.core.errors import StoreError, StoreUnreachable
-from dailies.discovery.discover import discover, plan
-from dailies.discovery.snapshot import Kept
+from dailies.discovery.discover import discover
+from dailies.discovery.plan import plan
+from dailies.discovery.snapshot import SavedSnapshot
 from dailies.state.layout import Layout
 from helpers.scenes import LISTING, Scene, scene_of
 from helpers.stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot
@@ -66,7 +67,7 @@ def test_the_fingerprint_changes_with_whatever_discovery_would_see(shelf, scene)
 def test_hundreds_of_known_runs_cost_a_handful_of_requests(tmp_path):
     """The requests are counted here; their time is measured by benchmarks/discovery.py."""
     shelf = server_shelf(tmp_path)
-    multiply(server_folder() / "mlflow.db", shelf.run("seed", BEST), 299)
+    multiply(server_folder() / "mlflow.db", shelf.run("seed", BEST), 99)
     with proxied() as proxy:
         scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
         scene.plan()
@@ -138,14 +139,14 @@ def test_a_snapshot_reads_as_it_was_written(shelf, scene):
     shelf.register("net", f"runs:/{run_id}/{BEST}", run_id=run_id, alias="champion")
     scene.look(models=["net@champion"])
 
-    kept = Kept.load(scene.layout.snapshot)
+    saved = SavedSnapshot.load_if_there(scene.layout.snapshot)
 
-    assert kept.snapshot.registered[0].version.name == "net"
-    assert kept.snapshot.runs[0] == kept.snapshot.registered[0].run
-    assert [*kept.snapshot.logged] == [run_id]
-    kept.save(scene.layout.snapshot)
-    assert Kept.load(scene.layout.snapshot) == kept
-    assert scene.plan().fingerprint == kept.fingerprint
+    assert saved.snapshot.registered[0].version.name == "net"
+    assert saved.snapshot.runs[0] == saved.snapshot.registered[0].run
+    assert [*saved.snapshot.logged] == [run_id]
+    saved.save(scene.layout.snapshot)
+    assert SavedSnapshot.load_if_there(scene.layout.snapshot) == saved
+    assert scene.plan().fingerprint == saved.fingerprint
 
 
 def test_the_index_of_an_earlier_version_tells_what_is_known(tmp_path):

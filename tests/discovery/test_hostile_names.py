@@ -11,8 +11,8 @@ from dailies.core.errors import StoreError
 from dailies.core.logs import job_log
 from dailies.core.text import clean, plain
 from dailies.discovery.download import download
-from dailies.discovery.inventory import table
 from dailies.discovery.naming import LONGEST
+from dailies.discovery.report import table
 from dailies.state.layout import Layout
 from dailies.store.entities import (
     Experiment,
@@ -134,7 +134,7 @@ def test_whatever_a_store_says_records_names_and_logs_are_safe(
     caplog.clear()
     caplog.set_level(logging.INFO, logger="dailies")
     config = configured("http://tracker:5000", folder_name=template + "{run_id:.3}", filter="params.a = 'b'")
-    for module in ("discover", "download"):
+    for module in ("plan", "download"):
         monkeypatch.setattr(
             f"dailies.discovery.{module}.open_store", lambda config, private: Hostile(found, experiment, paths)
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from dailies.discovery.discover import discover
-from dailies.discovery.inventory import ABOUT_ASSUMED, counts, table
+from dailies.discovery.report import ABOUT_ASSUMED, counts, table
 from dailies.planning.config import Settings
 from dailies.state.records import Outcome, RejectedFile, RenderedArtifact
 from helpers.stores import BEST, snapshot

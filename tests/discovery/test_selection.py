@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 from dailies.core.errors import StoreError
-from dailies.discovery import questions
+from dailies.discovery import queries
 from dailies.state.layout import Layout
 from dailies.store import tracking
 from dailies.store.entities import StoredFile
@@ -134,7 +134,7 @@ def test_a_moved_store_is_said_and_found_through_artifact_remap(tmp_path):
 
 
 def test_artifacts_of_runs_beyond_max_runs_are_not_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr(questions, "STEP", 2)
+    monkeypatch.setattr(queries, "STEP", 2)
     shelf = server_shelf(tmp_path)
     for number in range(6):
         shelf.run(f"run {number}", *([BEST] if number else []))

@@ -18,12 +18,8 @@ from dailies.planning.config import (
     pixel_settings,
     schemas,
 )
-from dailies.planning.validation import (
-    GONE,
-    as_written,
-    problems_of,
-    validated,
-)
+from dailies.planning.refusals import GONE
+from dailies.planning.validation import as_written, problems_of, validated
 from helpers import REPOSITORY
 from jsonschema import Draft202012Validator
 from snakemake.cli import parse_config
@@ -472,7 +468,7 @@ class TestRefusals:
         assert "hush" not in str(refused(mlflow_uri="http://me:hush@studio/#/experiments/3"))
 
     def test_a_metric_whose_package_is_missing(self, monkeypatch, tmp_path):
-        monkeypatch.setattr("dailies.planning.validation.find_spec", lambda module: None)
+        monkeypatch.setattr("dailies.planning.checks.find_spec", lambda module: None)
         (tmp_path / "alexnet.pth").touch()
 
         for name in ("flip", "lpips"):
@@ -670,7 +666,8 @@ class TestWhatIsGenerated:
 
 
 def test_validation_imports_nothing_heavy():
-    code = "import sys, dailies.validation; print(*{'mlflow', 'torch', 'numpy', 'snakemake'} & sys.modules.keys())"
+    heavy = {"mlflow", "torch", "numpy", "snakemake"}
+    code = f"import sys, dailies.planning.validation; print(*{heavy} & sys.modules.keys())"
 
     answer = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY / "scripts", capture_output=True, text=True, check=True

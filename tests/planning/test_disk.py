@@ -191,7 +191,7 @@ def test_the_disk_is_that_of_the_nearest_folder_that_is_there(monkeypatch, tmp_p
     asked = []
     monkeypatch.setattr(estimates.shutil, "disk_usage", lambda place: asked.append(place) or Usage(10**12))
 
-    monkeypatch.setattr(estimates.estimates, "artifact_size", lambda record: 1)
+    monkeypatch.setattr(estimates, "artifact_size", lambda record: 1)
     config = {"output_format": "auto", "models_on_disk": 16, "compare": False}
 
     monkeypatch.chdir(tmp_path)

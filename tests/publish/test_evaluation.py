@@ -153,7 +153,7 @@ def test_means_of_unseen_frames_are_told_apart_where_there_are_others():
 
 
 def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Path):
-    from dailies.discovery.questions import Questions
+    from dailies.discovery.queries import Queries
     from dailies.discovery.selection import Selection
 
     shelf = folder_shelf(tmp_path / "store")
@@ -161,6 +161,6 @@ def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Pa
     shelf.run("ours", "best.pth", params={"a": "1"}, tags={"dailies.evaluation": "k"})
     config = validated({"mlflow_uri": shelf.uri, "experiment_name": "exp", "filter": "params.a = '2'"})
     store = TrackingStore(shelf.uri, private=tmp_path / "private")
-    questions = Questions(store, Selection.from_settings(config), recheck=True, earlier=None)
+    questions = Queries(store, Selection.from_settings(config), recheck=True, earlier=None)
 
     assert [run.run_name for run in questions.unseen(questions.snapshot())] == ["plain"]

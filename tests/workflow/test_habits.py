@@ -149,7 +149,7 @@ def test_a_second_invocation_in_one_output_folder_ends_at_once_from_wherever(stu
 
 
 def test_what_a_deletion_of_all_output_leaves_is_said(rendered):
-    told = "dailies: --delete-all-output leaves 12 frames of 3 models in place, and what is known of them"
+    told = "dailies: --delete-all-output leaves 12 frames of 3 models in place, and their records"
 
     assert told in rendered.snakemake("--delete-all-output")
     assert not (rendered.output / "batch_summary.json").exists()

@@ -13,7 +13,7 @@ from typing import Any
 from snakemake.io import ancient
 
 from dailies.core import sources
-from dailies.discovery import discover
+from dailies.discovery.plan import plan
 from dailies.frames import reference, scan, sequence
 from dailies.frames.sequence import Sequence as Shot
 from dailies.measure import backbone, metrics
@@ -115,7 +115,7 @@ class Inputs:
             self.input_fingerprint()
         invocation.take_output()
         planned = invocation.call(
-            discover.plan,
+            plan,
             self._settings,
             self._layout,
             dry_run=not invocation.is_executed,
@@ -335,7 +335,7 @@ class Inputs:
     @cached_property
     def summary_order(self) -> tuple[str, bool] | None:
         """The metric that orders the models of the summary, and whether it falls; None for MLflow's order."""
-        return metrics.order(self._settings)
+        return self._settings.measured_order
 
     def measure_memory(self, wildcards: Any, input: Any, attempt: int) -> int:
         """Return the megabytes for measuring a shard; more on every retry."""

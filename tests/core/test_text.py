@@ -108,7 +108,7 @@ RuntimeError: The size of tensor a (96) must match the size of tensor b (64)
         (RuntimeError("x" * 999), "RuntimeError: " + "x" * 300),
     ],
 )
-def test_the_cause_is_the_line_that_tells_the_reason(error, text):
+def test_the_cause_is_the_line_with_the_reason(error, text):
     assert cause(error).startswith(text)
     assert len(cause(error)) <= 330
 

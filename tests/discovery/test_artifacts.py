@@ -86,7 +86,7 @@ def test_other_files_are_no_models():
     assert found("notes.txt", "checkpoints/best.pth.txt", "log", "MLmodel.yaml", "config.json") == []
 
 
-def test_files_of_any_other_ending_come_last_and_only_where_their_content_may_be_a_model():
+def test_files_of_other_endings_come_last_and_only_if_their_content_may_be_a_model():
     files = listing("checkpoint", "model_best.pth.tar", "net.onnx", "MLmodel", "optimizer.bin", "b.pth")
 
     def asked(looks):
@@ -98,7 +98,7 @@ def test_files_of_any_other_ending_come_last_and_only_where_their_content_may_be
     assert candidates(a_run(), (StoredFile("checkpoint", 0),)) == []
 
 
-def test_what_the_trainer_calls_the_best_comes_first():
+def test_the_trainers_best_checkpoint_comes_first():
     files = listing("best.ckpt", "a/a.ckpt", "b/b.ckpt")
 
     artifacts = candidates(a_run(), files, best={"a/a.ckpt"})
@@ -232,7 +232,7 @@ def test_the_weights_beside_an_onnx_file_come_with_it():
     assert only.is_weights
 
 
-def test_onnx_and_what_is_no_network_come_after_mlflow_models():
+def test_onnx_and_unlikely_files_come_after_mlflow_models():
     files = ["a/MLmodel", "best.onnx", "optimizer.pt", "any.safetensors"]
 
     assert found(*files, logged=[a_model("m-1")]) == ["any.safetensors", "m-1", "a", "best.onnx", "optimizer.pt"]
@@ -271,7 +271,7 @@ def test_facts_come_from_params_metrics_and_tags_in_the_order_of_the_names():
     assert facts(run, NAMES) == Facts("NAFNet/32", 2000, 0.125, 0.5)
 
 
-def test_a_run_may_say_nothing():
+def test_a_run_may_state_no_facts():
     assert facts(a_run(), NAMES) == Facts(None, None, None, None)
 
 

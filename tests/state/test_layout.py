@@ -124,7 +124,7 @@ def test_a_name_with_characters_of_patterns_is_a_name(tmp_path: Path) -> None:
     assert layout.rendered() == ["a1", "a[1]"]
 
 
-def test_what_is_discarded_leaves_the_receipt(tmp_path: Path) -> None:
+def test_discarding_weights_keeps_the_receipt(tmp_path: Path) -> None:
     weights = Weights(tmp_path)
     for folder in (weights.draft, weights.whole, weights.first):
         folder.mkdir()

@@ -103,7 +103,7 @@ def test_a_written_frame_is_done(manifest):
     }
 
 
-def test_nothing_is_done_where_no_manifest_is(tmp_path):
+def test_without_a_manifest_no_frame_is_done(tmp_path):
     assert Manifest(tmp_path / "none.jsonl", folder=tmp_path, keys=KEYS).done() == {}
 
 
@@ -156,7 +156,7 @@ def test_keys_do_not_depend_on_the_order_of_settings_nor_on_file_details():
     assert frame_key(replace(FRAMES[0], size=1, mode="L"), "weights", SETTINGS) == KEYS["a.png"]
 
 
-def test_only_a_frame_that_is_read_otherwise_than_at_first_has_another_key():
+def test_only_a_frame_that_is_read_differently_has_another_key():
     # as it was before frames had a revision: what is rendered stays rendered
     assert KEYS["a.png"] == files.digest([2, "digest of a", "weights", SETTINGS])
 
@@ -180,7 +180,7 @@ def test_a_line_of_a_later_version_counts(manifest):
 
 
 @pytest.mark.parametrize("rest", ['{"output": "c.png", "key": "', "\0\0\0\0", "[]", "{}", '{"output": 1}', "\udcff"])
-def test_a_line_cut_short_by_a_crash_is_passed_over(manifest, folder, rest):
+def test_a_line_cut_short_by_a_crash_is_ignored(manifest, folder, rest):
     path = folder.parent / "model.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_bytes(("".join(lines[:2]) + rest).encode("utf-8", "surrogateescape"))
@@ -188,7 +188,7 @@ def test_a_line_cut_short_by_a_crash_is_passed_over(manifest, folder, rest):
     assert list(manifest.done()) == ["a.png", "b.png"]
 
 
-def test_a_restart_forgets_what_has_to_be_rendered(manifest, folder):
+def test_a_restart_forgets_frames_that_must_be_rendered(manifest, folder):
     (folder / "b.png").unlink()
     path = folder.parent / "model.jsonl"
     path.write_text(path.read_text() + '{"cut sho')
@@ -229,7 +229,7 @@ def test_many_threads_may_write(folder):
 
 @pytest.fixture
 def due(folder):
-    """Save the record of an attempt, or none, and give the number of the attempt that is due."""
+    """Save the record of an attempt, or none and return the number of the attempt that is due."""
     state, sequence = folder.parent / "attempt.json", folder.parent / "sequence.json"
 
     def number(last=None, frames=FRAMES, place=folder, shard="all", shard_frames=0, forced=None):
@@ -287,7 +287,7 @@ def test_a_frame_is_lost_to_its_own_shard_alone(due, folder):
     assert due({"status": "success", "attempt": 3}, shard="2", shard_frames=2) == 4
 
 
-def test_what_is_forced_is_a_reason_for_one_more_attempt(due):
+def test_forcing_causes_exactly_one_more_attempt(due):
     assert due(forced="f") == 1
     assert due({"status": "success", "attempt": 3}, forced="f") == 4
     assert due({"status": "error", "attempt": 3}, forced="f") == 4
@@ -316,7 +316,7 @@ def test_a_shard_knows_its_frames_from_any_manifest(shards, manifest):
     assert list(manifest.done()) == ["a.png", "b.png", "c.png"]
 
 
-def test_a_shard_gathers_what_it_knows_so_that_other_manifests_can_go(shards, folder):
+def test_a_restart_collects_entries_so_that_other_manifests_can_be_deleted(shards, folder):
     for shard in shards():
         shard.restart()
 
@@ -326,7 +326,7 @@ def test_a_shard_gathers_what_it_knows_so_that_other_manifests_can_go(shards, fo
     assert [list(shard.done()) for shard in shards()] == [["a.png", "b.png"], ["c.png"]]
 
 
-def test_a_shard_keeps_what_it_knows_of_frames_that_are_in_another_now(shards, folder):
+def test_a_manifest_keeps_entries_of_frames_that_moved_to_another_shard(shards, folder):
     for shard in shards():
         shard.restart()
     prune(folder.parent, folder, ["1", "2"])
@@ -337,7 +337,7 @@ def test_a_shard_keeps_what_it_knows_of_frames_that_are_in_another_now(shards, f
     assert list(again(folder, KEYS).done()) == ["a.png", "b.png", "c.png"]
 
 
-def test_the_bytes_decide_where_two_manifests_tell_of_one_frame(shards, manifest, folder):
+def test_the_bytes_decide_between_entries_of_two_manifests(shards, manifest, folder):
     first, _ = shards("other weights")
     first.restart()
     (folder / "b.png").write_bytes(b"PIXELS")
@@ -356,7 +356,7 @@ def test_a_frame_that_was_written_before_a_kill_is_not_taken_for_the_one_of_anot
     assert list(first.done()) == []
 
 
-def test_what_is_told_of_a_frame_that_left_does_not_outlive_the_manifest_that_knows_better(shards, manifest, folder):
+def test_pruning_removes_older_entries_of_frames_that_left_the_sequence(shards, manifest, folder):
     _, second = shards("other weights")
     second.restart()
     (folder / "c.png").write_bytes(b"PIXELS")
@@ -411,7 +411,7 @@ def test_a_shard_that_an_older_version_rendered_is_due(known, tmp_path):
     assert is_due(Layout(tmp_path), "model", "1", **known)
 
 
-def test_frames_are_in_place_by_size_and_by_their_bytes_where_manifests_disagree(folder, tmp_path):
+def test_frames_in_place_are_recognised_by_size_and_if_manifests_disagree_by_bytes(folder, tmp_path):
     def write(name, *entries):
         lines = (
             {"output": o, "key": "k", "size": n, "sha256": d, "seconds": 0, "device": "cpu", "tiled": False}
@@ -451,7 +451,7 @@ def forced(folder, *names):
     )
 
 
-def test_what_is_forced_is_forgotten_once_and_other_frames_are_not(manifest, folder):
+def test_forced_frames_are_forgotten_once_and_others_never(manifest, folder):
     forget(manifest.path, folder.parent / "forced", ["a.png", "b.png"], "f")
     assert list(manifest.done()) == ["c.png"]
 
@@ -463,7 +463,7 @@ def test_what_is_forced_is_forgotten_once_and_other_frames_are_not(manifest, fol
     assert list(manifest.done()) == ["c.png"]
 
 
-def test_what_other_manifests_tell_does_not_count_while_a_render_is_forced(shards, manifest, folder):
+def test_a_forced_render_ignores_other_manifests(shards, manifest, folder):
     for shard in shards():
         shard.restart()
     forget(manifest.path, folder.parent / "forced", list(KEYS), "f")
@@ -473,7 +473,7 @@ def test_what_other_manifests_tell_does_not_count_while_a_render_is_forced(shard
     assert list(manifest.done()) == ["a.png", "c.png"]  # afterwards the bytes decide
 
 
-def test_a_manifest_that_is_not_there_is_forgotten_too(tmp_path):
+def test_forgetting_works_without_a_manifest(tmp_path):
     forget(tmp_path / "model" / "all.jsonl", tmp_path / "model" / "all.forced", ["a.png"], "f")
 
     assert Manifest(tmp_path / "model" / "all.jsonl", folder=tmp_path, keys=KEYS).done() == {}

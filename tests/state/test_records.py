@@ -134,7 +134,7 @@ def test_an_outcome_with_all_it_may_hold_comes_back_equal(tmp_path):
     assert Outcome.load(tmp_path / "written.json") == outcome
 
 
-def test_what_is_not_finite_is_written_as_null(tmp_path):
+def test_non_finite_numbers_are_written_as_null(tmp_path):
     written(RunRecord(run_id="r", metrics={"loss": float("nan")}), tmp_path)
 
     assert RunRecord.load(tmp_path / "written.json").metrics == {"loss": None}
@@ -156,7 +156,7 @@ def test_an_attempt_is_read_from_an_outcome(tmp_path):
 
 
 @pytest.mark.parametrize("value", [[], "text", None, {}, {"run_id": "r"}, {"run_id": "r", "render": []}])
-def test_what_is_no_such_record_is_refused(tmp_path, value):
+def test_another_value_is_not_a_record(tmp_path, value):
     files.write_json(tmp_path / "metadata.json", value)
 
     with pytest.raises(NotTheRecord):

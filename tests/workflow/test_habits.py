@@ -38,7 +38,7 @@ def test_the_end_counts_what_was_passed_over_and_names_the_page(studio):
     studio.add_run("training", grey_checkpoint(0.1), status="RUNNING")
     studio.add_run("plots", b"", path="plots/loss.svg")
     studio.client.delete_run(studio.add_run("regretted", grey_checkpoint(0.1)))
-    counts = "2 models; passed over: 2 FAILED, 1 RUNNING, 1 without a model, 1 deleted"
+    counts = "2 models; skipped: 2 FAILED, 1 RUNNING, 1 without a model, 1 deleted"
     shutil.move(studio.frames, studio.root / "elsewhere")
 
     assert f"\n{counts}\n" in studio.snakemake("list_models")

@@ -1,4 +1,4 @@
-"""Discovery: find the models in the snapshot of MLflow, and record each in files of its own."""
+"""Discovery: find the models in the snapshot of MLflow, and record each of them."""
 
 import logging
 from collections.abc import Sequence

@@ -44,9 +44,9 @@ def table(layout: Layout, settings: "Settings | None" = None) -> str:
 
 
 def counts(layout: Layout) -> str:
-    """Return the number of models and, by reason, of skipped runs: "3 models; passed over: 2 FAILED, 1 deleted"."""
+    """Return the number of models and, by reason, of skipped runs: "3 models; skipped: 2 FAILED, 1 deleted"."""
     skipped = load_all(Skipped, layout.skipped) if layout.skipped.is_file() else ()
     reasons = Counter(clean(run.status) if run.kind == OTHER_STATUS else run.kind for run in skipped)
     models = counted(len(DiscoveryIndex.load(layout.index).models), "model")
     skipped_runs = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    return f"{models}; passed over: {skipped_runs}" if skipped_runs else models
+    return f"{models}; skipped: {skipped_runs}" if skipped_runs else models

@@ -32,7 +32,7 @@ MOST_LOGGED = 20
 
 @dataclass(frozen=True)
 class Selection:
-    """Which models to look for, as the configuration says."""
+    """Which models to look for, according to the configuration."""
 
     models: tuple[str, ...]
     """Versions of registered models, whatever their run's experiment and status. They come first."""

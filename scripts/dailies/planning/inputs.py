@@ -221,7 +221,10 @@ class Inputs:
         """
         receipt = self._layout.receipt(wildcards.model)
         state = self.shard_states(wildcards)[wildcards.shard]
-        is_due = attempts.is_due(self._layout, wildcards.model, wildcards.shard, **state, **self.render_settings)
+        settings, loading = self.render_settings["settings"], self.render_settings["loading"]
+        is_due = attempts.is_due(
+            self._layout, wildcards.model, wildcards.shard, **state, settings=settings, loading=loading
+        )
         return receipt if is_due else ancient(receipt)
 
     def _check_room(self, listing: Path) -> None:

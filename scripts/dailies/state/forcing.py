@@ -1,4 +1,4 @@
-"""Which jobs a user told Snakemake to run again; every job of that invocation reads it, also on another machine."""
+"""Which jobs a user forces Snakemake to run again. Every job of that invocation reads it, on any machine."""
 
 import secrets
 from collections.abc import Iterable

@@ -5,14 +5,14 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.core.job import job
-from dailies.measure.job import Measurement
+from dailies.measure.job import MeasurementJob
 from dailies.measure.per_frame import baseline
 from dailies.planning.config import Settings
 from dailies.state.layout import SOURCE
 
 if __name__ == "__main__":
     with job(snakemake) as this:
-        measurement = Measurement.from_settings(
+        measurement = MeasurementJob.from_settings(
             Settings.from_job(this.config),
             subject=SOURCE,
             shard=this.wildcards.shard,
@@ -20,5 +20,5 @@ if __name__ == "__main__":
             attempt=this.params.attempt,
         )
         if this.params.afresh:
-            measurement.kept.unlink(missing_ok=True)
+            measurement.cache.unlink(missing_ok=True)
         baseline(measurement)

@@ -6,14 +6,14 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 
 from dailies.core.job import job
 from dailies.frames.reference import found
-from dailies.measure.scores import summed_up
+from dailies.measure.scores import summarized
 from dailies.state.collect import describe
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job(snakemake) as this:
         layout, model = Layout(this.output_dir), this.wildcards.model
-        measured = summed_up(
+        measured = summarized(
             this.input.measures,
             this.input.run,
             sequence=this.input.sequence,

@@ -9,12 +9,12 @@ from dailies.compare.page import build
 from dailies.core.job import job
 from dailies.frames.reference import paths
 from dailies.measure.leaderboard import page_metrics
-from dailies.measure.scores import seen_by_models
+from dailies.measure.scores import training_frames_by_model
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job(snakemake) as this:
-        trained = seen_by_models(
+        trained = training_frames_by_model(
             this.input.metadata,
             sequence=this.input.sequence,
             names=this.params.training_frames_from,

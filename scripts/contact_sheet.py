@@ -5,7 +5,7 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.compare.contact_sheet import build
-from dailies.compare.layers import rendered
+from dailies.compare.layers import rendered_models
 from dailies.core.job import job
 from dailies.frames.reference import paths
 from dailies.state.layout import Layout
@@ -13,7 +13,7 @@ from dailies.state.layout import Layout
 if __name__ == "__main__":
     with job(snakemake) as this:
         build(
-            rendered(this.params.names, this.input.outcomes, Layout(this.output_dir)),
+            rendered_models(this.params.names, this.input.outcomes, Layout(this.output_dir)),
             sequence=this.input.sequence,
             input_dir=this.input_dir,
             output=this.output.sheet,

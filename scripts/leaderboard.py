@@ -6,13 +6,13 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 
 from dailies.core.job import job
 from dailies.frames.reference import found
-from dailies.measure.leaderboard import Question, tabulate
+from dailies.measure.leaderboard import LeaderboardSettings, tabulate
 from dailies.planning.config import Settings
 
 if __name__ == "__main__":
     with job(snakemake) as this:
         tabulate(
-            Question.from_settings(Settings.from_job(this.config)),
+            LeaderboardSettings.from_settings(Settings.from_job(this.config)),
             sequence=this.input.sequence,
             metadata=this.input.metadata,
             measures=this.input.measures,

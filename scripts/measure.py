@@ -5,13 +5,13 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.core.job import job
-from dailies.measure.job import Measurement
+from dailies.measure.job import MeasurementJob
 from dailies.measure.per_frame import measure
 from dailies.planning.config import Settings
 
 if __name__ == "__main__":
     with job(snakemake) as this:
-        measurement = Measurement.from_settings(
+        measurement = MeasurementJob.from_settings(
             Settings.from_job(this.config),
             subject=this.wildcards.model,
             shard=this.wildcards.shard,
@@ -19,5 +19,5 @@ if __name__ == "__main__":
             attempt=this.params.attempt,
         )
         if this.params.afresh:
-            measurement.kept.unlink(missing_ok=True)
+            measurement.cache.unlink(missing_ok=True)
         measure(measurement, outcomes=this.input.outcomes)

@@ -4,8 +4,8 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.compare.layers import rendered
-from dailies.compare.page import list_extras
+from dailies.compare.layers import rendered_models
+from dailies.compare.page import write_extras
 from dailies.compare.side_by_side import build
 from dailies.core.job import job
 from dailies.frames.reference import paths
@@ -15,7 +15,7 @@ if __name__ == "__main__":
     with job(snakemake) as this:
         layout = Layout(this.output_dir)
         build(
-            rendered(this.params.names, this.input.outcomes, layout),
+            rendered_models(this.params.names, this.input.outcomes, layout),
             sequence=this.input.sequence,
             input_dir=this.input_dir,
             output=this.output.video,
@@ -23,4 +23,4 @@ if __name__ == "__main__":
             reference=paths(this.input.reference),
             threads=this.threads,
         )
-        list_extras(layout)
+        write_extras(layout)

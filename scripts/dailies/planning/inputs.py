@@ -40,8 +40,8 @@ class Inputs:
         self._checkpoints = checkpoints
         self._settings = invocation.settings
         self._layout = invocation.layout
-        self._metrics = metrics.measured(self._settings)
-        self._is_automatic = metrics.automatic(self._settings)
+        self._metrics = metrics.requested(self._settings)
+        self._is_automatic = metrics.is_automatic(self._settings)
         self._reference = reference.Asked.from_settings(self._settings)
         self.render_settings = {
             "settings": pixel_settings(self._settings),
@@ -261,10 +261,10 @@ class Inputs:
         """End the invocation if LPIPS's file holds other weights; warn if it is not the published one."""
         if metrics.LPIPS not in self._metrics or not self._invocation.is_main or self._has_backbone:
             return
-        from dailies.measure.lpips import checked  # imports torch
+        from dailies.measure.lpips import check_backbone  # imports torch
 
         self._has_backbone = True
-        if warning := self._invocation.call(checked, backbone.place(self._settings.lpips_backbone)):
+        if warning := self._invocation.call(check_backbone, backbone.path_of(self._settings.lpips_backbone)):
             self._invocation.warn(warning)
 
     _has_backbone = False
@@ -287,12 +287,12 @@ class Inputs:
 
     def measuring(self, wildcards: Any) -> list[Any]:
         """Return what decides which values there are, apart from the frames themselves."""
-        from dailies.measure.cache import MEASURING  # imports numpy
+        from dailies.measure.cache import VERSION  # imports numpy
 
         weights = []
         if metrics.LPIPS in self._metrics:
-            weights.append(backbone.stamp(backbone.place(self._settings.lpips_backbone)))
-        return [MEASURING, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
+            weights.append(backbone.stamp(backbone.path_of(self._settings.lpips_backbone)))
+        return [VERSION, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
 
     def measure_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at measuring a shard; it grows only after a failure."""
@@ -333,7 +333,7 @@ class Inputs:
     def ranking_question(self) -> list[Any]:
         """What the leaderboard depends on, apart from values: metrics, the one that ranks, names of training frames."""
         settings = self._settings
-        return [self._metrics, metrics.ranked_by(settings), settings.as_config()["training_frames_from"]]
+        return [self._metrics, metrics.ranking_metric(settings), settings.as_config()["training_frames_from"]]
 
     @cached_property
     def summary_order(self) -> tuple[str, bool] | None:

@@ -26,7 +26,7 @@ class Outcome:
         """Print what was rendered and measured; end with exit code 1 if models failed in this invocation."""
         layout = self._layout
         if self._is_new(layout.verdict):
-            for line in leaderboard.told(layout.verdict):
+            for line in leaderboard.report(layout.verdict):
                 logger.info(line)
         elif self._is_new(layout.pairing):
             for line in reference.load(layout.pairing).report:

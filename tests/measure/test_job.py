@@ -30,7 +30,7 @@ def test_a_frame_that_was_changed_after_its_render_is_measured_as_it_is_now(shot
 def test_a_failure_is_recorded_and_retried(shot):
     folder = shot.add("model", blur)
     (folder / NAMES[3]).unlink()
-    state = shot.job.layout.measuring("model", "all")
+    state = shot.job.layout.measuring_attempt("model", "all")
 
     found = shot.measure("model")
     assert (found["status"], "frames" in found) == ("error", False)

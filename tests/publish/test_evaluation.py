@@ -6,7 +6,6 @@ from pathlib import Path
 
 from dailies.core import files
 from dailies.core.errors import StoreError
-from dailies.discovery.questions import Questions
 from dailies.discovery.selection import Selection
 from dailies.planning.validation import validated
 from dailies.publish.evaluation import mean_values
@@ -148,11 +147,13 @@ def test_means_over_unseen_frames_have_names_of_their_own():
 
 
 def test_evaluations_are_not_reported_as_runs_that_the_filter_excluded(tmp_path: Path):
+    from dailies.discovery.queries import Queries
+
     shelf = folder_shelf(tmp_path / "store")
     shelf.run("plain", "best.pth", params={"a": "1"})
     shelf.run("ours", "best.pth", params={"a": "1"}, tags={"dailies.evaluation": "k"})
     config = validated({"mlflow_uri": shelf.uri, "experiment_name": "exp", "filter": "params.a = '2'"})
     store = TrackingStore(shelf.uri, private=tmp_path / "private")
-    questions = Questions(store, Selection.from_settings(config), recheck=True, earlier=None)
+    queries = Queries(store, Selection.from_settings(config), recheck=True, earlier=None)
 
-    assert [run.run_name for run in questions.unseen(questions.snapshot())] == ["plain"]
+    assert [run.run_name for run in queries.unseen(queries.snapshot())] == ["plain"]

@@ -1,7 +1,7 @@
 """The settings of the workflow: every key with its type, bounds, default and description.
 
 ``docs/generate.py`` writes ``config/config.schema.yaml`` and the tables of keys in ``config/README.md`` from it.
-``dailies.validation`` turns what a user wrote into ``Settings`` and reports what is wrong with it.
+``validation`` turns what a user wrote into ``Settings`` and reports what is wrong with it.
 """
 
 import os
@@ -35,6 +35,9 @@ RUN_ID_DIGITS = 32
 
 EXPERIMENT_ID_DIGITS = 20
 """The largest number of digits of an experiment id."""
+
+MEASURED_ORDER = re.compile(r"measured\.(\w+)(?:\s+(ASC|DESC))?", re.IGNORECASE)
+"""An order by a metric that Dailies measures, in the style of MLflow's own."""
 
 FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 """How a function of the user is written: ``package.module:function``."""
@@ -533,6 +536,17 @@ class Settings(
     def from_job(cls, config: Mapping[str, Any]) -> "Settings":
         """Return the settings of a job, which Snakemake hands over as ``snakemake.config``, filled by ``as_config``."""
         return cls.model_validate({key: value for key, value in config.items() if key in cls.model_fields})
+
+    @property
+    def store_order(self) -> str | None:
+        """The order of runs for MLflow; None, which means newest first, if Dailies orders the models."""
+        return None if self.order_by.lower().startswith("measured.") else self.order_by
+
+    @property
+    def measured_order(self) -> tuple[str, bool] | None:
+        """The metric whose mean orders the models, and whether it descends; None if MLflow orders them."""
+        match = MEASURED_ORDER.fullmatch(self.order_by.strip())
+        return (match[1].lower(), (match[2] or "").upper() == "DESC") if match else None
 
     def as_config(self) -> dict[str, Any]:
         """Return plain text, numbers, lists and mappings by key, for Snakemake's own ``config``."""

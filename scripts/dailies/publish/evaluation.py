@@ -25,7 +25,7 @@ from dailies.state.records import (
     Metadata,
     ModelRecord,
     RunRecord,
-    rendered,
+    rendered_artifact,
 )
 from dailies.store.entities import EVALUATION
 from dailies.store.writer import WritableStore, open_writable_store
@@ -113,7 +113,7 @@ def write_back(settings: "Settings", metadata_files: Sequence[Path], *, layout: 
             experiment = record.experiment_id
             if experiment not in evaluations:
                 evaluations[experiment] = _Evaluations(store, experiment)
-            subject = _Subject(record.run_id, rendered(record, run, metadata.artifact).uri, metadata)
+            subject = _Subject(record.run_id, rendered_artifact(record, run, metadata.artifact).uri, metadata)
             tags = model_tags(model, metadata) | frames
             run_id = evaluations[experiment].write(subject, tags, shot=settings.input_dir.name)
             records.append(Evaluation(model=model, run_id=record.run_id, evaluation=run_id))

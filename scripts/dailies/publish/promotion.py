@@ -16,7 +16,14 @@ from dailies.core.text import clean, few
 from dailies.publish import evaluation
 from dailies.state.fetch import receive
 from dailies.state.layout import Layout, Weights, model_of
-from dailies.state.records import SUCCESS, Metadata, ModelRecord, RunRecord, is_metadata, rendered
+from dailies.state.records import (
+    SUCCESS,
+    Metadata,
+    ModelRecord,
+    RunRecord,
+    is_metadata,
+    rendered_artifact,
+)
 from dailies.store import registry
 from dailies.store.entities import Artifact
 from dailies.store.registry import MISSING
@@ -99,7 +106,7 @@ def requested(settings: "Settings", layout: Layout) -> Promotion:
         alias=alias,
         run_id=record.run_id,
         experiment_id=record.experiment_id,
-        artifact=rendered(record, RunRecord.load_if_there(layout.run(model)), metadata.artifact),
+        artifact=rendered_artifact(record, RunRecord.load_if_there(layout.run(model)), metadata.artifact),
         sha256=metadata.artifact.sha256 or "",
         tags=evaluation.model_tags(model, metadata) | _frame_tags(model, metadata, layout),
     )

@@ -248,7 +248,7 @@ def _attempt(
     path = job.weights.whole / receipt.path
     route = _route(job, sequence)
     # both beside the import, which takes longer
-    files.fetch(path)
+    files.prefetch(path)
     begun = begin(_due(sequence, job.folder), route)
     import torch
 
@@ -292,7 +292,7 @@ def _attempt(
     todo = [frame for frame in sequence.frames if frame.output not in done]
     log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)
     log.info("%d frames, %d of them to render", len(sequence.frames), len(todo))
-    files.sweep(job.folder, sequence.outputs)
+    files.delete_drafts(job.folder, sequence.outputs)
     status, reason = SUCCESS, None
     try:
         render_frames(todo, route, engine, manifest, begun)

@@ -109,7 +109,7 @@ def render_frames(
         whole = frame in looked_at
         with naming(frame):
             data = image.encode(pixels, picture, route.output_format, whole=whole)
-        files.write_bytes(route.folder / frame.output, data, lasting=False)
+        files.write_bytes(route.folder / frame.output, data, durable=False)
         lasting.append(persisting.submit(files.persist, route.folder / frame.output))
         manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=rendering.tiled)
 

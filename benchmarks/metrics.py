@@ -16,7 +16,7 @@ import numpy as np
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / folder) for folder in ("scripts", "benchmarks", "tests")]
 
-from dailies.frames import image as frames  # noqa: E402
+from dailies.frames import image  # noqa: E402
 from dailies.measure import flicker, quality  # noqa: E402
 from dailies.measure.lpips import Lpips  # noqa: E402
 from estimates import photograph  # noqa: E402
@@ -41,8 +41,8 @@ def scikit(image: np.ndarray, reference: np.ndarray) -> float:
 
 def main() -> None:
     """Print medians of CPU time, taken in turn, and their ratios to ours of SSIM."""
-    image, reference = (frames.converted(photograph(grain), "float32") for grain in (5, 15))
-    data = frames.encode(photograph(5), frames.Picture(photograph(5)))
+    image, reference = (image.convert_depth(photograph(grain), "float32") for grain in (5, 15))
+    data = image.encode(photograph(5), image.Picture(photograph(5)))
     moved = flicker.flow(reference, image)
     with tempfile.TemporaryDirectory() as folder:
         lpips = Lpips(write_alexnet(Path(folder) / "alexnet.pth"))  # other weights take as long
@@ -55,7 +55,7 @@ def main() -> None:
         **{name: lambda run=run: run(image, reference) for name, run in quality.STILL.items()},
         "motion of the source, once for all models": lambda: flicker.flow(reference, image),
         "flicker": lambda: flicker.Path(moved, reference, image).flicker(image, reference),
-        "decoding the frame": lambda: frames.converted(frames.decode(data, "x.png").pixels, "float32"),
+        "decoding the frame": lambda: image.convert_depth(image.decode(data, "x.png").pixels, "float32"),
     }
     times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(REPEATS):

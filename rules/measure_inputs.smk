@@ -9,7 +9,7 @@ METRICS = metrics.measured(settings)
 AUTOMATIC = metrics.automatic(settings)
 
 
-REFERENCE = reference.Asked.from_settings(settings)
+REFERENCE = reference.ReferenceSettings.from_settings(settings)
 
 
 @cache

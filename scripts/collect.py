@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.core.logs import job_log
-from dailies.frames.reference import found
+from dailies.frames.reference import load_if_any
 from dailies.measure.scores import summed_up
 from dailies.state.collect import describe
 from dailies.state.layout import Layout
@@ -27,7 +27,7 @@ if __name__ == "__main__":
                 sequence=Path(snakemake.input.sequence),
                 names=snakemake.params.training_frames_from,
                 input_dir=Path(snakemake.config["input_dir"]),
-                reference=found(snakemake.input.reference),
+                reference=load_if_any(snakemake.input.reference),
             ),
         )
         layout.weights(model).discard()

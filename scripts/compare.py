@@ -8,7 +8,7 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 
 from dailies.compare.page import build
 from dailies.core.logs import job_log
-from dailies.frames.reference import paths
+from dailies.frames.reference import paths_if_any
 from dailies.measure.leaderboard import page_metrics
 from dailies.measure.scores import seen_by_models
 from dailies.state.layout import Layout
@@ -23,7 +23,7 @@ if __name__ == "__main__":
             layout=Layout(Path(snakemake.config["output_dir"])),
             tracking_uri=snakemake.config["mlflow_uri"] or os.environ.get("MLFLOW_TRACKING_URI"),
             fps=snakemake.params.fps,
-            reference=paths(snakemake.input.reference),
+            reference=paths_if_any(snakemake.input.reference),
             metrics=[metric for path in snakemake.input.metrics for metric in page_metrics(Path(path))],
             trained=seen_by_models(
                 [Path(path) for path in snakemake.input.metadata],

@@ -8,7 +8,7 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 from dailies.compare.contact_sheet import build
 from dailies.compare.layers import rendered
 from dailies.core.logs import job_log
-from dailies.frames.reference import paths
+from dailies.frames.reference import paths_if_any
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
@@ -23,6 +23,6 @@ if __name__ == "__main__":
             input_dir=Path(snakemake.config["input_dir"]),
             output=Path(snakemake.output.sheet),
             chosen=snakemake.params.chosen,
-            reference=paths(snakemake.input.reference),
+            reference=paths_if_any(snakemake.input.reference),
             threads=snakemake.threads,
         )

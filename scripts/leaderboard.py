@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.core.logs import job_log
-from dailies.frames.reference import found
+from dailies.frames.reference import load_if_any
 from dailies.measure.leaderboard import Question, tabulate
 from dailies.planning.config import Settings
 
@@ -19,5 +19,5 @@ if __name__ == "__main__":
             measures=[Path(path) for path in snakemake.input.measures],
             tables=(Path(snakemake.output.frames), Path(snakemake.output.models)),
             output=Path(snakemake.output.told),
-            reference=found(snakemake.input.reference),
+            reference=load_if_any(snakemake.input.reference),
         )

@@ -11,7 +11,7 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         settings = Settings.from_job(snakemake.config)
         reference.write(
-            reference.Asked.from_settings(settings),
+            reference.ReferenceSettings.from_settings(settings),
             sequence_file=Path(snakemake.input.sequence),
             input_dir=settings.input_dir,
             transfer=settings.transfer,

@@ -16,7 +16,7 @@ if __name__ == "__main__":
         settings = Settings.from_job(snakemake.config)
         cache = Layout(settings.output_dir).scan
         if snakemake.params.afresh:
-            scan.forget(cache)
+            scan.clear_cache(cache)
         frames = scan.scan(
             settings.input_dir,
             on_bad_frame=snakemake.params.on_bad_frame,
@@ -26,5 +26,7 @@ if __name__ == "__main__":
             threads=snakemake.threads,
         )
         sequence.save(frames, Path(snakemake.output.sequence))
-        for line in sequence.notes(frames.frames):  # on the terminal, too: the user may have meant another layer
+        for line in sequence.summarise_notes(
+            frames.frames
+        ):  # on the terminal, too: the user may have meant another layer
             print(f"dailies: {plain(line)}", file=sys.__stderr__, flush=True)

@@ -9,7 +9,7 @@ from dailies.compare.layers import rendered
 from dailies.compare.page import list_extras
 from dailies.compare.side_by_side import build
 from dailies.core.logs import job_log
-from dailies.frames.reference import paths
+from dailies.frames.reference import paths_if_any
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
@@ -24,7 +24,7 @@ if __name__ == "__main__":
             input_dir=Path(snakemake.config["input_dir"]),
             output=Path(snakemake.output.video),
             fps=snakemake.params.fps,
-            reference=paths(snakemake.input.reference),
+            reference=paths_if_any(snakemake.input.reference),
             threads=snakemake.threads,
         )
         list_extras(Layout(Path(snakemake.config["output_dir"])))

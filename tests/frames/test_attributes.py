@@ -11,7 +11,7 @@ from dailies.frames import image, png
 from dailies.frames.attributes import (
     STANDARD,
     STRUCTURE,
-    TIFF_HOLDS,
+    TIFF_NAMES,
     Attributes,
 )
 from dailies.frames.image import (
@@ -90,7 +90,7 @@ def test_a_text_by_the_name_of_something_else_does_no_harm(name, output_format):
 
     again = decode(encode(picture.pixels, picture, output_format), "a")
 
-    np.testing.assert_array_equal(image.converted(again.pixels, "uint8"), pixels())
+    np.testing.assert_array_equal(image.convert_depth(again.pixels, "uint8"), pixels())
 
 
 @pytest.mark.parametrize("output_format", ["png", "exr", "tiff"])
@@ -128,7 +128,7 @@ def test_a_frame_that_is_tagged_as_turned_is_rendered_as_stored():
     data = saved(Image.fromarray(pixels()), "JPEG", exif=exif)
     picture = decode(data, "a.jpg")
 
-    assert inspect(data, "a.jpg").notes == ("tagged as turned or mirrored, rendered as stored",)
+    assert inspect(data, "a.jpg").notes == ("tagged as rotated or mirrored, rendered as stored",)
     for output_format in ("png", "tiff"):
         assert not inspect(encode(picture.pixels, picture, output_format), "a").notes
 
@@ -215,7 +215,7 @@ def test_no_attribute_changes_what_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("kind", VALUES)
-@pytest.mark.parametrize("name", TIFF_HOLDS)
+@pytest.mark.parametrize("name", TIFF_NAMES)
 def test_no_attribute_changes_what_is_written_to_a_tiff(name, kind):
     described = oiio.TypeBox2i if kind == "box2i" else oiio.TypeDesc(kind)
     parts = (described.basetype, described.aggregate, described.vecsemantics, described.arraylen)

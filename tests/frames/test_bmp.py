@@ -196,7 +196,9 @@ def test_the_fourth_byte_is_alpha_where_it_is_not_0_and_that_is_said():
     data, codes = with_fields(32, SEE_THROUGH["argb"][1], compression=0)
 
     np.testing.assert_array_equal(channels_of(data), codes)
-    assert inspect(data, "a.bmp").notes == ("its fourth byte, which the format leaves open, is taken for alpha",)
+    assert inspect(data, "a.bmp").notes == (
+        "the fourth byte of each pixel, which the format does not define, is read as alpha",
+    )
 
 
 def runs_of(indices, bits, *, as_they_are, top_down):

@@ -10,12 +10,12 @@ import tifffile
 from dailies.core.errors import SequenceError
 from dailies.frames import png
 from dailies.frames.image import (
-    converted,
+    convert_depth,
     decode,
     encode,
     inspect,
+    is_browser_exact,
     output_dtype,
-    shown_as_it_is,
 )
 from helpers.frame_files import colours, film, pixels, plain, saved, written
 from helpers.raising import refused
@@ -104,23 +104,23 @@ def test_half_floats_come_back_exactly(frame):
 def test_every_depth_holds_8_bits(frame):
     for output_format in ("auto", "png", "png16", "exr", "tiff"):
         again = decode(encode(frame, plain(frame), output_format), "a").pixels
-        np.testing.assert_array_equal(converted(again, "uint8"), frame)
+        np.testing.assert_array_equal(convert_depth(again, "uint8"), frame)
 
 
 def test_every_code_value_survives():
     for dtype, side in ((np.uint8, 16), (np.uint16, 256)):
         frame = np.arange(side * side, dtype=dtype).reshape(side, side, 1).repeat(3, axis=2)
         np.testing.assert_array_equal(decode(encode(frame, plain(frame)), "a.png").pixels, frame)
-        np.testing.assert_array_equal(converted(converted(frame, "float32"), dtype), frame)
+        np.testing.assert_array_equal(convert_depth(convert_depth(frame, "float32"), dtype), frame)
 
 
 def test_integers_and_floats_stand_for_the_same_values():
     ends = np.array([0, 255], np.uint8)
 
-    assert converted(ends, "uint16").tolist() == [0, 65535]
-    assert converted(ends, "float32").tolist() == [0, 1]
-    assert converted(np.array([128, 129, 65535], np.uint16), "uint8").tolist() == [0, 1, 255]
-    assert converted(np.array([-1, 0.5, 2, np.nan, np.inf], np.float32), "uint8").tolist() == [0, 128, 255, 0, 255]
+    assert convert_depth(ends, "uint16").tolist() == [0, 65535]
+    assert convert_depth(ends, "float32").tolist() == [0, 1]
+    assert convert_depth(np.array([128, 129, 65535], np.uint16), "uint8").tolist() == [0, 1, 255]
+    assert convert_depth(np.array([-1, 0.5, 2, np.nan, np.inf], np.float32), "uint8").tolist() == [0, 128, 255, 0, 255]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_the_output_keeps_the_depth_or_has_the_one_asked_for(output_format, dtyp
         assert decode(data, "a").pixels.dtype == dtype
 
 
-def test_an_engine_of_another_depth_is_converted():
+def test_an_engine_of_another_depth_is_convert_depth():
     data = encode(np.full((5, 7, 3), 0.5, np.float32), plain(pixels()), "png16")
 
     assert decode(data, "a").pixels[0, 0].tolist() == [32768] * 3
@@ -388,7 +388,7 @@ def test_colours_are_multiplied_by_alpha_in_exr_alone():
 def test_a_tiff_of_several_pages_is_said_to_be():
     data = saved(Image.fromarray(pixels()), "TIFF", save_all=True, append_images=[Image.new("RGB", (7, 5))])
 
-    assert inspect(data, "a.tif").notes == ("of several images in one file only the first is rendered",)
+    assert inspect(data, "a.tif").notes == ("the file holds several images; only the first is rendered",)
     np.testing.assert_array_equal(decode(data, "a.tif").pixels, pixels())
 
 
@@ -396,23 +396,23 @@ def test_a_browser_shows_what_says_nothing_of_its_colours():
     frame = pixels()
     labelled = png.encode(frame, carried=[png.chunk("gAMA", struct.pack(">I", 100_000))])
 
-    assert shown_as_it_is(encode(frame, plain(frame)))
-    assert not shown_as_it_is(labelled)
-    assert not shown_as_it_is(encode(frame, plain(frame), "png16"))
-    assert not shown_as_it_is(encode(frame, plain(frame), "tiff"))
+    assert is_browser_exact(encode(frame, plain(frame)))
+    assert not is_browser_exact(labelled)
+    assert not is_browser_exact(encode(frame, plain(frame), "png16"))
+    assert not is_browser_exact(encode(frame, plain(frame), "tiff"))
     turned = Image.Exif()
     turned[0x0112] = 6
-    assert not shown_as_it_is(saved(Image.fromarray(frame), "PNG", exif=turned))
+    assert not is_browser_exact(saved(Image.fromarray(frame), "PNG", exif=turned))
     others = {"save_all": True, "append_images": [Image.fromarray(255 - frame)]}
-    assert not shown_as_it_is(saved(Image.fromarray(frame), "PNG", **others))
+    assert not is_browser_exact(saved(Image.fromarray(frame), "PNG", **others))
 
 
 def test_a_browser_mixes_what_can_be_seen_through_with_what_is_behind():
     for mode in ("RGBA", "LA"):
-        assert not shown_as_it_is(saved(Image.new(mode, (7, 5)), "PNG"))
+        assert not is_browser_exact(saved(Image.new(mode, (7, 5)), "PNG"))
     for mode, colour in (("RGB", (0, 0, 0)), ("L", 0), ("P", 0)):
-        assert shown_as_it_is(saved(Image.new(mode, (7, 5)), "PNG"))
-        assert not shown_as_it_is(saved(Image.new(mode, (7, 5)), "PNG", transparency=colour))
+        assert is_browser_exact(saved(Image.new(mode, (7, 5)), "PNG"))
+        assert not is_browser_exact(saved(Image.new(mode, (7, 5)), "PNG", transparency=colour))
 
 
 def test_a_picture_can_be_sent_to_another_process():
@@ -598,7 +598,9 @@ def test_integers_of_another_width_are_refused():
 def test_floats_that_are_white_at_0_are_not_turned_and_that_is_said():
     data = tifffile_of(np.ones((5, 7), np.float32), photometric="miniswhite")
 
-    assert inspect(data, "a.tif").notes == ("tagged as white where it is 0, which is done for integers only",)
+    assert inspect(data, "a.tif").notes == (
+        "the tag that 0 is white is ignored, because the values are floating-point numbers",
+    )
 
 
 def test_pillow_sees_the_same_colours_in_ycbcr():

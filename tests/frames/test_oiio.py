@@ -11,10 +11,9 @@ import OpenImageIO as oiio  # noqa: N813
 import pytest
 import tifffile
 from dailies.core.errors import RenderError, SequenceError
-from dailies.frames import oiio as codec
 from dailies.frames import png
 from dailies.frames.image import decode, encode, inspect
-from dailies.frames.oiio import FORMATS
+from dailies.frames.oiio import FORMATS, write_image
 from helpers.frame_files import colours, pixels, plain, read_again, saved, written
 from helpers.png_files import png_files
 from helpers.raising import refused
@@ -39,7 +38,7 @@ def test_the_picture_of_an_exr_may_be_in_any_part(tmp_path):
 
     picture, header = decode(path.read_bytes(), "a.exr", transfer=None), inspect(path.read_bytes(), "a.exr")
 
-    assert header.notes == ("of several images in one file only number 2 is rendered",)
+    assert header.notes == ("the file holds several images; only number 2 is rendered",)
     np.testing.assert_array_equal(picture.pixels, values[:, :, :3])
     spec, again = read_again(encode(picture.pixels, picture), ".exr")
     assert spec.channelnames == ("R", "G", "B")
@@ -141,7 +140,7 @@ def test_a_png_that_only_openimageio_accepts_is_read():
         png.chunk(kind, each) for kind, each in (content | {"IDAT": zlib.compress(rows)}).items()
     )
 
-    with pytest.raises(ValueError, match="not as many"):
+    with pytest.raises(ValueError, match="do not fill the size"):
         png.decode(data)
     np.testing.assert_array_equal(decode(data, "a.png").pixels, pixels())
 
@@ -226,18 +225,18 @@ HALVES = colours(32, 64, 3).astype(np.float16).astype(np.float32)
 )
 def test_a_file_that_is_not_what_was_to_be_written_is_an_error(spec, code, names):
     with refused(RenderError, code, "exr", *names):
-        codec.written(HALVES, spec, ".exr")
+        write_image(HALVES, spec, ".exr")
 
 
 def test_values_that_are_not_what_was_to_be_written_are_an_error():
     frame, lossy = HALVES.copy(), {"compression": "b44"}
     frame[-4:] = 0.5  # which this compression keeps
 
-    assert codec.written(frame, spec_of(**lossy), ".exr")
+    assert write_image(frame, spec_of(**lossy), ".exr")
     with refused(RenderError, "output.wrong_values", "channel R"):
-        codec.written(frame, spec_of(**lossy), ".exr", whole=True)
-    with refused(RenderError, "output.wrong_values", "channel R", ", 31"):
-        codec.written(HALVES, spec_of(**lossy), ".exr")
+        write_image(frame, spec_of(**lossy), ".exr", whole=True)
+    with refused(RenderError, "output.wrong_values", "channel R", "y 31"):
+        write_image(HALVES, spec_of(**lossy), ".exr")
 
 
 @pytest.mark.parametrize("output_format", ["auto", "exr", "tiff"])
@@ -273,7 +272,7 @@ def test_further_pictures_in_a_file_are_said(kind, options):
     first, second = Image.fromarray(pixels(40, 40)), Image.fromarray(pixels(40, 40, seed=1))
     data = saved(first, kind, save_all=True, append_images=[second], **options)
 
-    assert inspect(data, "a").notes == ("of several images in one file only the first is rendered",)
+    assert inspect(data, "a").notes == ("the file holds several images; only the first is rendered",)
     np.testing.assert_array_equal(decode(data, "a").pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
     assert not inspect(saved(first, kind.replace("MPO", "JPEG"), **options), "a").notes
 
@@ -308,7 +307,7 @@ def test_a_smaller_copy_is_not_taken_for_the_picture(shapes, number):
     np.testing.assert_array_equal(picture.pixels, shown[number])
     assert (header.width, header.height) == shown[number].shape[1::-1]
     which = f"number {number + 1}, the largest," if number else "the first"
-    assert header.notes == (f"of several images in one file only {which} is rendered",)
+    assert header.notes == (f"the file holds several images; only {which} is rendered",)
     assert header.revision == ("page" if number else "")
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 from dailies.frames.pairing import (
-    expected,
-    numbered,
+    expected_names,
+    frame_numbers,
     pair,
     template_problem,
 )
@@ -16,8 +16,8 @@ def names(form: str, numbers=range(1, 4)) -> list[str]:
 def paired(frames: list[str], files: list[str], **changes) -> tuple[list[str | None], list[str]]:
     """Give the file of each frame, and in which ways pairs were made."""
     found = pair(frames, files, **changes)
-    assert len(set(found.files.values())) == len(found.files) == sum(found.ways.values())
-    return [found.files.get(name) for name in frames], list(found.ways)
+    assert len(set(found.files.values())) == len(found.files) == sum(found.methods.values())
+    return [found.files.get(name) for name in frames], list(found.methods)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_a_name_comes_before_a_number_and_ways_are_counted():
     found = pair(["a_1.png", "b_2.png", "c_3.png"], ["a_1.png", "x_2.png", "y_9.png"])
 
     assert found.files == {"a_1.png": "a_1.png", "b_2.png": "x_2.png"}
-    assert found.ways == {"by name": 1, "by number": 1}
-    assert found.several == {}
+    assert found.methods == {"by name": 1, "by number": 1}
+    assert found.ambiguous == {}
 
 
 def test_what_could_belong_to_several_belongs_to_none_and_is_told():
@@ -124,7 +124,7 @@ def test_what_could_belong_to_several_belongs_to_none_and_is_told():
     )
 
     assert found.files == {"f_3.png": "f_3.png"}
-    assert found.several == {
+    assert found.ambiguous == {
         "f_1.png": ("f_1.png", "f_1.exr"),
         "f_2.png": ("x_2.png", "y_2.png"),
         "g_4.png": ("z_4.png",),
@@ -135,7 +135,7 @@ def test_what_could_belong_to_several_belongs_to_none_and_is_told():
 def test_no_file_belongs_to_two_frames():
     found = pair(["a_1.png", "b_1.png"], ["a_1.png"])
 
-    assert (found.files, found.several) == ({"a_1.png": "a_1.png"}, {})
+    assert (found.files, found.ambiguous) == ({"a_1.png": "a_1.png"}, {})
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_template_decides_alone():
     found = pair(frames, files, template="{stem}_gt")
 
     assert found.files == {"f_2.png": "f_2_gt.png"}
-    assert found.several == {"f_3.png": ("f_3_gt.png", "f_3_gt.exr")}
+    assert found.ambiguous == {"f_3.png": ("f_3_gt.png", "f_3_gt.exr")}
     assert pair(frames, files, template="{stem}_gt.exr").files == {"f_3.png": "f_3_gt.exr"}
 
 
@@ -193,8 +193,8 @@ def test_a_template_goes_with_an_offset():
         "f_1_gt.png",
         "f_2_gt.png",
     ]
-    assert expected("{number:04d}.exr", ["f_9.png", "left.png"], 1) == ["0010.exr"]
-    assert expected("{stem}_gt", ["left.png"]) == ["left_gt.*"]
+    assert expected_names("{number:04d}.exr", ["f_9.png", "left.png"], 1) == ["0010.exr"]
+    assert expected_names("{stem}_gt", ["left.png"]) == ["left_gt.*"]
 
 
 def test_frames_of_a_video_have_numbers_only():
@@ -204,10 +204,14 @@ def test_frames_of_a_video_have_numbers_only():
 
 
 def test_the_number_of_a_frame_is_the_last_that_is_not_the_same_in_all():
-    assert numbered(["f_1_x4.png", "f_2_x4.png", "f_3_x4.png"]) == {"f_1_x4.png": 1, "f_2_x4.png": 2, "f_3_x4.png": 3}
-    assert numbered(["s2_1.png", "s2_1.v3.png"]) == {"s2_1.png": 1, "s2_1.v3.png": 3}
-    assert numbered(["shot_010_v2.0042.png", "clean.png"]) == {"shot_010_v2.0042.png": 42}
-    assert numbered(["a_1.png", "b_1.png"]) == {"a_1.png": 1, "b_1.png": 1}
+    assert frame_numbers(["f_1_x4.png", "f_2_x4.png", "f_3_x4.png"]) == {
+        "f_1_x4.png": 1,
+        "f_2_x4.png": 2,
+        "f_3_x4.png": 3,
+    }
+    assert frame_numbers(["s2_1.png", "s2_1.v3.png"]) == {"s2_1.png": 1, "s2_1.v3.png": 3}
+    assert frame_numbers(["shot_010_v2.0042.png", "clean.png"]) == {"shot_010_v2.0042.png": 42}
+    assert frame_numbers(["a_1.png", "b_1.png"]) == {"a_1.png": 1, "b_1.png": 1}
 
 
 @pytest.mark.parametrize(
@@ -217,17 +221,17 @@ def test_the_number_of_a_frame_is_the_last_that_is_not_the_same_in_all():
         ("a/{number:>6}.exr", None),
         ("{{{stem}}}", None),
         ("{stem", "cannot be read: expected '}' before end of string"),
-        ("{frame}", "names '{frame}'; allowed: {stem} and {number}"),
-        ("{}_gt", "names '{}'; allowed: {stem} and {number}"),
-        ("{stem.x}", "names '{stem.x}'; allowed: {stem} and {number}"),
+        ("{frame}", "uses the unknown field '{frame}'; allowed: {stem} and {number}"),
+        ("{}_gt", "uses the unknown field '{}'; allowed: {stem} and {number}"),
+        ("{stem.x}", "uses the unknown field '{stem.x}'; allowed: {stem} and {number}"),
         (
             "{stem:04d}",
-            "cannot write stem in the format '04d'; allowed: a format that suits a value such as 'f_0001'",
+            "cannot format stem as '04d'; allowed: a format for values such as 'f_0001'",
         ),
-        ("{number:s}", "cannot write number in the format 's'; allowed: a format that suits a value such as 1"),
-        ("gt.png", "names neither {stem} nor {number}, so all frames would have one reference"),
-        ("/clean/{stem}", "leaves reference_dir; allowed: a name, or a name in a sub-folder of it"),
-        ("../{stem}", "leaves reference_dir; allowed: a name, or a name in a sub-folder of it"),
+        ("{number:s}", "cannot format number as 's'; allowed: a format for values such as 1"),
+        ("gt.png", "uses neither {stem} nor {number}, so all frames would have the same reference"),
+        ("/clean/{stem}", "points outside reference_dir; allowed: a name, or a name in a sub-folder of it"),
+        ("../{stem}", "points outside reference_dir; allowed: a name, or a name in a sub-folder of it"),
     ],
 )
 def test_a_template_that_cannot_be_used_says_why(template, problem):

@@ -107,15 +107,15 @@ def with_pixels(data, deflated):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda rows: b"", "its pixels are not as many as it says"),
-        (lambda rows: zlib.compress(rows[:-1]), "its pixels are not as many as it says"),
-        (lambda rows: zlib.compress(rows + b"0"), "its pixels are not as many as it says"),
-        (lambda rows: zlib.compress(rows)[:-5], "its pixels are not as many as it says"),
-        (lambda rows: zlib.compress(rows)[:-2], "its pixels are not as many as it says"),
-        (lambda rows: zlib.compress(rows + bytes(10**9)), "its pixels are not as many as it says"),
+        (lambda rows: b"", "its pixels do not fill the size in its header"),
+        (lambda rows: zlib.compress(rows[:-1]), "its pixels do not fill the size in its header"),
+        (lambda rows: zlib.compress(rows + b"0"), "its pixels do not fill the size in its header"),
+        (lambda rows: zlib.compress(rows)[:-5], "its pixels do not fill the size in its header"),
+        (lambda rows: zlib.compress(rows)[:-2], "its pixels do not fill the size in its header"),
+        (lambda rows: zlib.compress(rows + bytes(10**9)), "its pixels do not fill the size in its header"),
         (lambda rows: zlib.compress(rows)[:-1] + b"0", "its pixels cannot be inflated"),
         (lambda rows: b"nothing deflated", "its pixels cannot be inflated"),
-        (lambda rows: zlib.compress(b"\5" + rows[1:]), "its rows are filtered in an unknown way"),
+        (lambda rows: zlib.compress(b"\5" + rows[1:]), "its rows have an unknown filter type"),
     ],
     ids=[
         "none",

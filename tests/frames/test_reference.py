@@ -9,13 +9,13 @@ import pytest
 from dailies.core.errors import SequenceError
 from dailies.frames import scan, sequence
 from dailies.frames.reference import (
-    Asked,
     Reference,
+    ReferenceSettings,
     check,
     fingerprint,
-    found,
     load,
-    told_missing,
+    load_if_any,
+    missing_message,
     write,
 )
 from dailies.frames.sequence import Frame, Sequence, save
@@ -55,7 +55,7 @@ def paired(tmp_path):
         save(known or shot(*names), Layout(tmp_path).sequence)
         output = Layout(tmp_path).pairing
         write(
-            Asked(place, **how),
+            ReferenceSettings(place, **how),
             sequence_file=Layout(tmp_path).sequence,
             input_dir=tmp_path / "shot",
             transfer="clip",
@@ -85,8 +85,8 @@ def test_frames_are_paired_by_name_and_that_is_told(folder, paired, tmp_path):
 
     assert reference.paths == {"frame_1.png": place / "frame_1.exr", "frame_2.png": place / "frame_2.TIF"}
     assert reference.report == ["reference: 2 frames paired by name"]
-    assert found([str(Layout(tmp_path).pairing)]) == reference
-    assert found([]) is None
+    assert load_if_any([str(Layout(tmp_path).pairing)]) == reference
+    assert load_if_any([]) is None
 
 
 def test_what_is_left_over_on_both_sides_is_told_with_the_first_names(folder, paired):
@@ -100,8 +100,8 @@ def test_what_is_left_over_on_both_sides_is_told_with_the_first_names(folder, pa
     }
     assert reference.report == [
         "reference: 2 of 6 frames paired by number",
-        "4 frames of the reference left over: clean.0014.png, clean.0015.png, clean.0016.png and 1 more",
-        "4 frames without a reference cannot be compared with one: plate_8.dpx, plate_9.dpx, plate_10.dpx and 1 more",
+        "4 frames of the reference not used: clean.0014.png, clean.0015.png, clean.0016.png and 1 more",
+        "4 frames without a reference, not compared with one: plate_8.dpx, plate_9.dpx, plate_10.dpx and 1 more",
     ]
 
 
@@ -110,10 +110,9 @@ def test_every_way_and_what_was_not_clear_is_told(folder, paired):
 
     assert paired(place, "a_1.png", "b_2.png", "e_3.png").report == [
         "reference: 2 of 3 frames paired, 1 by name and 1 by number",
-        "1 frame left out that could be paired in several ways; set reference_name to decide: "
-        "e_3.png (c_3.png, d_3.png)",
-        "2 frames of the reference left over: c_3.png, d_3.png",
-        "1 frame without a reference cannot be compared with one: e_3.png",
+        "1 frame not paired, because several files match; set reference_name to choose: e_3.png (c_3.png, d_3.png)",
+        "2 frames of the reference not used: c_3.png, d_3.png",
+        "1 frame without a reference, not compared with one: e_3.png",
     ]
 
 
@@ -122,7 +121,7 @@ def test_where_nothing_is_clear_the_candidates_are_told_and_not_that_there_are_n
 
     candidates = "a_1.png (a_1.jpg, a_1.png); a_2.png (a_2.jpg, a_2.png)"
     with refused(SequenceError, "reference.ambiguous", str(place), "reference_name", candidates):
-        check(Asked(place), shot("a_1.png", "a_2.png"))
+        check(ReferenceSettings(place), shot("a_1.png", "a_2.png"))
 
 
 def test_a_template_and_an_offset_are_told(folder, paired):
@@ -131,9 +130,9 @@ def test_a_template_and_an_offset_are_told(folder, paired):
     reference = paired(place, "f_0.png", "f_1.png", template="{number}/gt", offset=1)
 
     assert reference.paths == {"f_0.png": place / "1" / "gt.png", "f_1.png": place / "2" / "gt.png"}
-    assert reference.told == (
+    assert reference.messages == (
         "reference: 2 frames paired by reference_name, with reference_offset 1",
-        "1 frame of the reference left over: 2/mask.png",
+        "1 frame of the reference not used: 2/mask.png",
     )
 
 
@@ -146,13 +145,15 @@ def test_a_shift_is_told_with_the_offset_to_set(paired, tmp_path):
 
     shifted, fixed = (paired(tmp_path / "clean", known=known, offset=offset) for offset in (0, 1))
 
-    assert shifted.told[-1] == (
-        "warning: the reference seems to be shifted: frames agree far better with its frames 1 frame later than with "
-        "those they are paired with; set reference_offset to 1 (it is 0)"
+    assert shifted.messages[-1] == (
+        "warning: the reference seems to be shifted: frames match its frames 1 frame later far better than "
+        "those that they are paired with; set reference_offset to 1 (it is 0)"
     )
     assert fixed.report == ["reference: 6 frames paired by number, with reference_offset 1"]
     assert fixed.paths["f_5.png"].name == "0006.png"
-    assert paired(tmp_path / "clean", known=known, offset=3).told[-1].endswith("set reference_offset to 1 (it is 3)")
+    assert (
+        paired(tmp_path / "clean", known=known, offset=3).messages[-1].endswith("set reference_offset to 1 (it is 3)")
+    )
 
 
 def test_a_video_is_decoded_once_and_paired_by_number(paired, tmp_path):
@@ -166,8 +167,8 @@ def test_a_video_is_decoded_once_and_paired_by_number(paired, tmp_path):
         "f_4.png": home / "video" / "clean_000003.png",
     }
     assert reference.report[1:] == [
-        "2 frames of the reference left over: clean_000001.png, clean_000002.png",
-        "1 frame without a reference cannot be compared with one: f_0.png",
+        "2 frames of the reference not used: clean_000001.png, clean_000002.png",
+        "1 frame without a reference, not compared with one: f_0.png",
     ]
     assert int(np.asarray(Image.open(reference.paths["f_4.png"]))[0, 0, 0]) == 120
     written = (home / "video" / "clean_000000.png").stat().st_mtime_ns
@@ -212,12 +213,14 @@ def test_no_pair_at_all_is_refused_with_both_names_and_the_offset_that_makes_one
     place = folder("clean_101.png", "clean_102.png")
 
     both = ("clean_101.png, clean_102.png", "a_1.png, a_2.png")
-    with refused(SequenceError, "reference.nothing_paired", str(place), *both, "reference_name", "with 100"):
-        check(Asked(place), shot("a_1.png", "a_2.png"))
+    with refused(
+        SequenceError, "reference.nothing_paired", str(place), *both, "reference_name", "reference_offset (100 "
+    ):
+        check(ReferenceSettings(place), shot("a_1.png", "a_2.png"))
     with refused(SequenceError, "reference.nothing_paired", "a.png", "reference_name"):
-        check(Asked(place), shot("a.png"))
+        check(ReferenceSettings(place), shot("a.png"))
     with refused(SequenceError, "reference.nothing_paired", "a_1.png", "5 frames", "reference_offset"):
-        check(Asked(place, offset=5), shot("a_1.png"))
+        check(ReferenceSettings(place, offset=5), shot("a_1.png"))
 
 
 def test_a_template_that_names_nothing_says_what_was_looked_for(folder):
@@ -225,13 +228,13 @@ def test_a_template_that_names_nothing_says_what_was_looked_for(folder):
 
     there, wanted = "f_1_gt.png, f_2_gt.png, f_3_gt.png and 1 more", "f_1_clean.*, f_2_clean.*, f_3_clean.* and 2 more"
     with refused(SequenceError, "reference.name_matches_nothing", "'{stem}_clean'", str(place), there, wanted):
-        check(Asked(place, "{stem}_clean"), shot(*(f"f_{number}.png" for number in range(1, 6))))
+        check(ReferenceSettings(place, "{stem}_clean"), shot(*(f"f_{number}.png" for number in range(1, 6))))
 
 
 def test_of_a_video_none_of_whose_frames_belong_only_the_offset_is_advised(tmp_path, paired):
     write_video(tmp_path / "clean.mkv", [grey(1)])
 
-    with refused(SequenceError, "reference.nothing_paired", "reference_offset", "with -1001") as error:
+    with refused(SequenceError, "reference.nothing_paired", "reference_offset (-1001 ") as error:
         paired(tmp_path / "clean.mkv", "plate.1001.png")
     assert "reference_name" not in str(error.value)
 
@@ -240,7 +243,7 @@ def test_a_template_does_not_go_with_a_video(tmp_path):
     write_video(tmp_path / "clean.mkv", [grey(1)])
 
     with refused(SequenceError, "reference.name_for_video", "clean.mkv", "reference_name"):
-        fingerprint(Asked(tmp_path / "clean.mkv", "{stem}"), Layout(tmp_path).reference_scan)
+        fingerprint(ReferenceSettings(tmp_path / "clean.mkv", "{stem}"), Layout(tmp_path).reference_scan)
 
 
 def test_a_place_that_cannot_be_used_says_why(tmp_path):
@@ -253,49 +256,51 @@ def test_a_place_that_cannot_be_used_says_why(tmp_path):
         ("empty", "reference.no_frames", " ".join(sequence.EXTENSIONS)),
     ):
         with refused(SequenceError, code, f"reference_dir {tmp_path / place}", allowed):
-            fingerprint(Asked(tmp_path / place), Layout(tmp_path).reference_scan)
+            fingerprint(ReferenceSettings(tmp_path / place), Layout(tmp_path).reference_scan)
     with refused(SequenceError, "reference.no_frames", "sub-folders"):
-        fingerprint(Asked(tmp_path / "empty", "{stem}/a"), Layout(tmp_path).reference_scan)
+        fingerprint(ReferenceSettings(tmp_path / "empty", "{stem}/a"), Layout(tmp_path).reference_scan)
 
 
 def test_the_fingerprint_follows_every_frame_and_how_it_is_paired_and_nothing_else(folder, tmp_path):
     place = folder("a_1.png", "a_2.png")
-    first = fingerprint(Asked(place), Layout(tmp_path).reference_scan)
+    first = fingerprint(ReferenceSettings(place), Layout(tmp_path).reference_scan)
 
     folder("notes.txt", ".hidden.png", "sub/a_3.png")
-    assert fingerprint(Asked(place), Layout(tmp_path).reference_scan) == first
+    assert fingerprint(ReferenceSettings(place), Layout(tmp_path).reference_scan) == first
     others = {
-        fingerprint(Asked(place, *how), Layout(tmp_path).reference_scan)
+        fingerprint(ReferenceSettings(place, *how), Layout(tmp_path).reference_scan)
         for how in (("{stem}", 0), (None, 1), ("{stem}/a", 0))
     }
     os.utime(place / "a_1.png", ns=(1, 1))
-    second = fingerprint(Asked(place), Layout(tmp_path).reference_scan)
+    second = fingerprint(ReferenceSettings(place), Layout(tmp_path).reference_scan)
     folder("a_3.png")
-    assert len({first, second, fingerprint(Asked(place), Layout(tmp_path).reference_scan), *others}) == 6
+    assert len({first, second, fingerprint(ReferenceSettings(place), Layout(tmp_path).reference_scan), *others}) == 6
 
 
 def test_the_fingerprint_follows_a_video_and_its_decoded_frames(paired, tmp_path):
-    asked, cache = Asked(tmp_path / "clean.mkv"), Layout(tmp_path).reference_scan
-    write_video(asked.place, [grey(1)])
-    paired(asked.place, "f_0.png")
-    first = fingerprint(asked, cache)
+    settings, cache = ReferenceSettings(tmp_path / "clean.mkv"), Layout(tmp_path).reference_scan
+    write_video(settings.place, [grey(1)])
+    paired(settings.place, "f_0.png")
+    first = fingerprint(settings, cache)
 
     shutil.rmtree(cache.video)
-    assert fingerprint(asked, cache) != first
-    paired(asked.place, "f_0.png")
-    assert fingerprint(asked, cache) == first
-    write_video(asked.place, [grey(1), grey(2)])
-    assert fingerprint(asked, cache) != first
+    assert fingerprint(settings, cache) != first
+    paired(settings.place, "f_0.png")
+    assert fingerprint(settings, cache) == first
+    write_video(settings.place, [grey(1), grey(2)])
+    assert fingerprint(settings, cache) != first
 
 
 def test_missing_frames_are_listed_and_counted():
-    assert told_missing([]) is None
-    assert told_missing(["a", "b"]) == "2 frames without a reference cannot be compared with one: a, b"
-    assert told_missing("abcdefg").endswith(": a, b, c and 4 more")
+    assert missing_message([]) is None
+    assert missing_message(["a", "b"]) == "2 frames without a reference, not compared with one: a, b"
+    assert missing_message("abcdefg").endswith(": a, b, c and 4 more")
 
 
 def test_a_configuration_without_a_reference_asks_for_none():
     about = {"reference_name": "{stem}", "reference_offset": 3}
 
-    assert Asked.from_settings(Settings(**about)) is None
-    assert Asked.from_settings(Settings(reference_dir="r", **about)) == Asked(Path("r"), "{stem}", 3)
+    assert ReferenceSettings.from_settings(Settings(**about)) is None
+    assert ReferenceSettings.from_settings(Settings(reference_dir="r", **about)) == ReferenceSettings(
+        Path("r"), "{stem}", 3
+    )

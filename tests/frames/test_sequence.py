@@ -13,19 +13,19 @@ import pytest
 import tifffile
 from dailies.core import files
 from dailies.core.errors import SequenceError
-from dailies.frames import scan as scanning
+from dailies.frames import scan as scan_module
 from dailies.frames.scan import (
     fingerprint,
-    listing,
+    list_frames,
     output_name,
     scan,
 )
 from dailies.frames.sequence import (
     Frame,
     Sequence,
-    in_order,
     load,
-    natural,
+    natural_key,
+    natural_order,
     numbers,
     save,
     shards,
@@ -90,7 +90,7 @@ def test_frames_are_in_natural_order(shot):
 def test_any_names_have_one_order(found):
     shuffled = random.Random(0).sample(found, len(found))
 
-    assert sorted(shuffled, key=natural) == sorted(found, key=natural)
+    assert sorted(shuffled, key=natural_key) == sorted(found, key=natural_key)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_any_names_have_one_order(found):
 def test_frames_of_negative_number_come_first_in_order(names, wanted):
     shuffled = random.Random(0).sample(names, len(names))
 
-    assert in_order(shuffled) == names
+    assert natural_order(shuffled) == names
     assert numbers(shuffled) == dict(zip(names, wanted, strict=True))
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_numbers_are_ordered_as_numbers(one, other):
-    in_order = sorted([f"shot_{one}_v2.png", f"shot_{other}_v2.png"], key=natural)
+    in_order = sorted([f"shot_{one}_v2.png", f"shot_{other}_v2.png"], key=natural_key)
 
     assert in_order == [f"shot_{number}_v2.png" for number in sorted([one, other])]
 
@@ -153,7 +153,7 @@ def test_endings_count_in_any_case(tmp_path):
     for number, ending in enumerate(("png", "PNG", "jpg", "Jpg", "JPEG", "bmp", "BMP", "tif", "TIFF", "tiff")):
         image.save(tmp_path / f"{number}.{ending}")
 
-    assert len(listing(tmp_path)) == 10
+    assert len(list_frames(tmp_path)) == 10
 
 
 def test_other_files_are_ignored_with_a_note(shot, caplog):
@@ -309,8 +309,8 @@ def test_a_name_that_yaml_cut_at_a_hash_is_found(tmp_path):
     (tmp_path / "take #2").mkdir()
 
     there = f"'{tmp_path}/take #2'"
-    with expect_refusal(SequenceError, "sequence.missing", f"input_dir {tmp_path}/take ", there, "quotes"):
-        listing(tmp_path / "take")
+    with expect_refusal(SequenceError, "sequence.missing", f"input_dir {tmp_path}/take ", there, "quote the path"):
+        list_frames(tmp_path / "take")
 
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
@@ -320,7 +320,7 @@ def test_a_folder_whose_name_is_there_in_another_unicode_form_is_found(tmp_path)
     (tmp_path / DECOMPOSED).mkdir()
 
     with expect_refusal(SequenceError, "sequence.missing", r"'cafe\u0301'"):
-        listing(tmp_path / COMPOSED)
+        list_frames(tmp_path / COMPOSED)
 
 
 def test_two_frames_whose_names_differ_in_their_unicode_form_alone_are_refused(tmp_path):
@@ -354,7 +354,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     loop.symlink_to(loop)
 
     with expect_refusal(SequenceError, "sequence.unreadable", f"input_dir {loop}", "Too many levels of symbolic links"):
-        listing(loop)
+        list_frames(loop)
 
 
 def test_the_fingerprint_stays_while_nothing_changes(shot, tmp_path):
@@ -417,9 +417,11 @@ def test_a_revision_is_recorded_where_there_is_one(shot, tmp_path):
 def test_frames_are_described_again_by_a_later_version(shot, monkeypatch):
     before = fingerprint(shot, Layout(shot.parent).scan)
     read(shot)
-    monkeypatch.setattr(scanning, "READER", scanning.READER + 1)
-    described, describe = [], scanning._read
-    monkeypatch.setattr(scanning, "_read", lambda path, layer: (described.append(path.name), describe(path, layer))[1])
+    monkeypatch.setattr(scan_module, "READER_VERSION", scan_module.READER_VERSION + 1)
+    described, describe = [], scan_module._inspect
+    monkeypatch.setattr(
+        scan_module, "_inspect", lambda path, layer: (described.append(path.name), describe(path, layer))[1]
+    )
 
     read(shot)
 
@@ -657,8 +659,9 @@ def test_a_jpeg_is_described_by_its_own_bytes(shot):
 
 def test_planning_a_workflow_needs_no_pixels(shot):
     code = (
-        "import sys; from pathlib import Path; from dailies import layout, manifest, sequence;"
-        f"sequence.fingerprint(Path({str(shot)!r}), layout.Layout(Path('out')).scan);"
+        "import sys; from pathlib import Path;"
+        "from dailies.frames import scan; from dailies.state import layout, manifest;"
+        f"scan.fingerprint(Path({str(shot)!r}), layout.Layout(Path('out')).scan);"
         "print({'numpy', 'PIL', 'OpenImageIO', 'av', 'torch', 'mlflow'} & set(sys.modules))"
     )
 

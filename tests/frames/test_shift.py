@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from dailies.frames.shift import best_shift, samples
+from dailies.frames.shift import choose_samples, estimate_shift
 from PIL import Image
 
 SIZE = (96, 160)
@@ -87,7 +87,7 @@ def found(tmp_path):
                     sources[number] = path, (image.shape[1], image.shape[0])
                 else:
                     references[number] = path
-        return best_shift(samples(sources, references), transfer="clip", threads=1)
+        return estimate_shift(choose_samples(sources, references), transfer="clip", threads=1)
 
     return shift
 
@@ -143,16 +143,16 @@ def test_frames_that_cannot_be_compared_tell_nothing(found, tmp_path):
     assert found(pan, lambda number: pan(number)[:, :120], 1) == 0
     assert found(pan, pan, 1, count=2) == 0
     sources = dict.fromkeys(range(5), (tmp_path / "gone.png", (7, 5)))
-    assert best_shift(samples(sources, {number: Path("gone") for number in range(5)}), transfer="clip") == 0
-    assert best_shift([], transfer="clip") == 0
+    assert estimate_shift(choose_samples(sources, {number: Path("gone") for number in range(5)}), transfer="clip") == 0
+    assert estimate_shift([], transfer="clip") == 0
 
 
 def test_samples_are_spread_and_have_neighbours():
     sources = {number: (Path(str(number)), (7, 5)) for number in range(100)}
     references = {number: Path(f"r{number}") for number in (*range(50), 70, *range(80, 100))}
 
-    chosen = samples(sources, references)
+    chosen = choose_samples(sources, references)
 
     assert [int(sample.source.name) for sample in chosen] == [0, 1, 34, 35, 98, 99]
     assert chosen[0].references == {by: Path(f"r{by}") for by in range(13)}
-    assert samples(sources, {1: Path("r1"), 3: Path("r3")}) == []
+    assert choose_samples(sources, {1: Path("r1"), 3: Path("r3")}) == []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from dailies.frames.sequence import Frame
-from dailies.frames.training import frames_seen, listed
+from dailies.frames.training import parse_frame_list, training_frames
 from dailies.state.records import Dataset, RunRecord
 
 FRAMES = [Frame(f"f_{n:04d}.jpg", f"f_{n:04d}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(10, 20)]
@@ -16,7 +16,7 @@ def numbers(found) -> list[int]:
 
 def seen(tmp_path: Path = Path("/nowhere"), **about) -> list[int]:
     run = RunRecord(run_id="r", **about)
-    return numbers(frames_seen(run, FRAMES, names=["a", "b"], input_dir=tmp_path))
+    return numbers(training_frames(run, FRAMES, names=["a", "b"], input_dir=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ def seen(tmp_path: Path = Path("/nowhere"), **about) -> list[int]:
     ],
 )
 def test_lists_of_frames_are_read(text, expected):
-    assert numbers(listed(text, FRAMES)) == expected
+    assert numbers(parse_frame_list(text, FRAMES)) == expected
 
 
 def test_a_sequence_without_numbers_has_names_only():
     frames = [Frame("left.png", "left.png", 7, 5, "RGB", 8, 1, sha256="l")]
 
-    assert listed("0-100, left.tif", frames) == {"left.png"}
+    assert parse_frame_list("0-100, left.tif", frames) == {"left.png"}
 
 
 def test_frames_before_zero_are_listed_by_their_numbers():
     frames = [Frame(f"f.{n:05d}.jpg", f"f.{n:05d}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(-3, 3)]
 
-    assert listed("[-2, 1]", frames) == {"f.-0002.png", "f.00001.png"}
-    assert listed("-3--2", frames) == {"f.-0003.png", "f.-0002.png"}
-    assert listed("-1..1", frames) == {"f.-0001.png", "f.00000.png", "f.00001.png"}
+    assert parse_frame_list("[-2, 1]", frames) == {"f.-0002.png", "f.00001.png"}
+    assert parse_frame_list("-3--2", frames) == {"f.-0003.png", "f.-0002.png"}
+    assert parse_frame_list("-1..1", frames) == {"f.-0001.png", "f.00000.png", "f.00001.png"}
 
 
 def test_tags_and_params_count_together_and_others_do_not():

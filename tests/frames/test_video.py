@@ -107,7 +107,7 @@ def test_the_videos_of_every_day_are_read(tmp_path, suffix, codec, kind):
     assert (clip.frames, clip.fps) == (6, 25)
     assert found[0].pixels.dtype == (np.uint16 if "10" in kind else np.uint8)
     for one, other in zip(found, wanted, strict=True):
-        assert np.abs(image.converted(one.pixels, "uint8").astype(int) - other).mean() < 6
+        assert np.abs(image.convert_depth(one.pixels, "uint8").astype(int) - other).mean() < 6
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -128,7 +128,7 @@ def test_colours_follow_matrix_and_range_as_tagged(kind, bits, matrix, full):
     for values in ((100, 90, 150), (16, 128, 128), (235, 128, 128), (180, 200, 60)):
         planes = [value * step for value in values]
 
-        found = video.rgb(raw(kind, planes, matrix=matrix, full=full))
+        found = video.to_rgb(raw(kind, planes, matrix=matrix, full=full))
 
         largest = np.iinfo(found.dtype).max
         assert found.dtype == (np.uint8 if bits == 8 else np.uint16)
@@ -137,14 +137,14 @@ def test_colours_follow_matrix_and_range_as_tagged(kind, bits, matrix, full):
 
 
 def test_black_and_white_of_ten_bits_are_the_ends_of_sixteen():
-    assert video.rgb(raw("yuv420p10le", (64, 512, 512), matrix=1)).max() == 0
-    assert video.rgb(raw("yuv420p10le", (940, 512, 512), matrix=1)).min() == 65535
+    assert video.to_rgb(raw("yuv420p10le", (64, 512, 512), matrix=1)).max() == 0
+    assert video.to_rgb(raw("yuv420p10le", (940, 512, 512), matrix=1)).min() == 65535
 
 
 def test_deep_rgb_and_grey_are_expanded():
     for kind in ("gbrp10le", "gray10le"):
         planes = (1023,) * (3 if kind.startswith("gbr") else 1)
-        found = video.rgb(raw(kind, planes, matrix=0, full=True))
+        found = video.to_rgb(raw(kind, planes, matrix=0, full=True))
         assert (found.dtype, found.shape, found.min()) == (np.uint16, (12, 16, len(planes)), 65535)
 
 
@@ -154,25 +154,25 @@ def test_grey_follows_its_range_as_tagged(kind, bits):
     for full in (False, True):
         codes = np.array([16, 50, 126, 235]) * step
         unit = codes / (2**bits - 1) if full else (codes - 16 * step) / (219 * step)
-        found = [video.rgb(raw(kind, (code,), matrix=0, full=full))[0, 0, 0] for code in codes]
+        found = [video.to_rgb(raw(kind, (code,), matrix=0, full=full))[0, 0, 0] for code in codes]
         largest = np.iinfo(found[0].dtype).max
         np.testing.assert_allclose(found, unit * largest, atol=0.51 if bits == 8 else 20)
-        assert video.rgb(raw(kind, (codes[1],), tagged=False)).max() == found[1] or not full
+        assert video.to_rgb(raw(kind, (codes[1],), tagged=False)).max() == found[1] or not full
 
 
 def test_alpha_beside_grey_of_limited_range_stays():
     frame = raw("ya8", (0,))
     frame.planes[0].update(bytes([235, 7]) * (frame.planes[0].buffer_size // 2))
 
-    assert video.rgb(frame)[0, 0].tolist() == [255, 255, 255, 7]
+    assert video.to_rgb(frame)[0, 0].tolist() == [255, 255, 255, 7]
 
 
 def test_alpha_of_a_video_is_kept():
-    found = video.rgb(raw("yuva444p10le", (940, 512, 512, 1023), matrix=1))
+    found = video.to_rgb(raw("yuva444p10le", (940, 512, 512, 1023), matrix=1))
 
     assert found.shape == (12, 16, 4)
     assert found.min() == 65535
-    assert video.rgb(raw("yuva420p", (235, 128, 128, 7), matrix=1))[0, 0].tolist() == [255, 255, 255, 7]
+    assert video.to_rgb(raw("yuva420p", (235, 128, 128, 7), matrix=1))[0, 0].tolist() == [255, 255, 255, 7]
 
 
 def write_matte(path, codec, count=3, kind="yuva420p", **tags):
@@ -208,12 +208,12 @@ def test_alpha_that_is_a_second_picture_in_the_container_is_kept(tmp_path, suffi
 
 def test_alpha_that_cannot_be_decoded_is_said_to_be_dropped(tmp_path, monkeypatch, caplog):
     write_matte(tmp_path / "a.webm", "libvpx-vp9")
-    monkeypatch.setattr(video, "MATTES", {"vp9": "no such decoder"})
+    monkeypatch.setattr(video, "ALPHA_DECODERS", {"vp9": "no such decoder"})
 
     _, found = decoded(tmp_path / "a.webm")
 
     assert found[0].alpha is None
-    assert "a.webm has alpha, which cannot be decoded here: its frames are rendered without" in caplog.messages
+    assert "a.webm is rendered without its alpha, which this FFmpeg cannot decode" in caplog.messages
 
 
 def test_a_hole_in_a_video_with_alpha_is_refused(tmp_path):
@@ -268,20 +268,20 @@ def test_an_hdr_video_without_such_words_says_its_colours_only(tmp_path):
     ("size", "matrix", "name"), [((720, 576), 6, "BT.601"), ((1280, 720), 1, "BT.709"), ((1920, 1080), 1, "BT.709")]
 )
 def test_an_untagged_video_is_taken_as_players_take_it(size, matrix, name):
-    how = video.coding(raw("yuv420p", (100, 90, 150), tagged=False, size=size))
+    coding = video.colour_coding(raw("yuv420p", (100, 90, 150), tagged=False, size=size))
 
-    assert (how.matrix, how.full) == (matrix, False)
-    assert how.assumed == (f"matrix not tagged, {name} by its size", "range not tagged, taken as limited")
+    assert (coding.matrix, coding.full) == (matrix, False)
+    assert coding.assumed == (f"matrix not tagged, {name} assumed by its size", "range not tagged, limited assumed")
 
 
 def test_colours_that_are_coded_otherwise_are_refused():
     with expect_refusal(SequenceError, "video.unsupported_colour", "matrix 14"):
-        video.rgb(raw("yuv420p", (100, 90, 150), matrix=14))
+        video.to_rgb(raw("yuv420p", (100, 90, 150), matrix=14))
 
 
 def test_colours_of_a_cinema_package_are_refused():
     with expect_refusal(SequenceError, "video.unsupported_colour", "XYZ"):
-        video.rgb(raw("xyz12le", (0,)))
+        video.to_rgb(raw("xyz12le", (0,)))
 
 
 def test_what_was_done_is_in_the_log(tmp_path, caplog):
@@ -292,7 +292,7 @@ def test_what_was_done_is_in_the_log(tmp_path, caplog):
 
     assert caplog.messages == [
         "a.mp4: h264 yuv420p 64×48, 25 fps, BT.601, limited range, "
-        "matrix not tagged, BT.601 by its size, range not tagged, taken as limited"
+        "matrix not tagged, BT.601 assumed by its size, range not tagged, limited assumed"
     ]
 
 
@@ -310,7 +310,9 @@ def test_a_video_that_is_tagged_as_rotated_is_turned(tmp_path, degrees, caplog):
         _, (found,) = decoded(tmp_path / "a.mov")
 
     np.testing.assert_array_equal(found.pixels, np.rot90(wanted, degrees // 90))
-    assert caplog.messages[-1] == "a.mov is tagged as turned or mirrored, and its frames are"
+    assert (
+        caplog.messages[-1] == "a.mov is tagged as rotated or mirrored; its frames are rotated or mirrored accordingly"
+    )
 
 
 ONE = 1 << 16
@@ -380,7 +382,7 @@ def test_a_variable_rate_takes_every_frame_once(tmp_path, caplog):
 
     assert clip.frames == 4
     np.testing.assert_array_equal(found[2].pixels, wanted[2])
-    assert "a.mkv has a variable frame rate: every frame is taken once, in order" in caplog.messages
+    assert "a.mkv has a variable frame rate: every frame is rendered once, in order" in caplog.messages
 
 
 def smooth(count):
@@ -437,8 +439,8 @@ def test_frames_at_the_beginning_that_need_what_was_cut_off_are_said_to_be_left_
     assert decoded(tmp_path / "a.ts")[0].frames == 40
     assert not [each for each in caplog.records if each.levelname == "WARNING"]
     assert decoded(tmp_path / "b.ts")[0].frames == 28
-    lost = "2 of its 30 frames need one before its beginning, and are left out"
-    assert f"b.ts begins within what it was cut from: {lost}" in caplog.messages
+    lost = "2 of its 30 frames depend on one before the cut and are left out"
+    assert f"b.ts was cut between key frames: {lost}" in caplog.messages
 
 
 def test_a_stream_without_a_count_says_so(tmp_path, caplog):
@@ -447,7 +449,9 @@ def test_a_stream_without_a_count_says_so(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         decoded(tmp_path / "a.ts")
 
-    assert caplog.messages[-1] == "a.ts does not say how many frames it has: were its end missing, nobody could tell"
+    assert (
+        caplog.messages[-1] == "a.ts states neither its number of frames nor its duration; a missing end goes unnoticed"
+    )
 
 
 def test_a_coding_that_nobody_knows_is_named(tmp_path):
@@ -472,7 +476,7 @@ def test_interlaced_frames_stay_woven(tmp_path, caplog):
     clip, _ = decoded(tmp_path / "a.mkv")
 
     assert clip.frames == 3
-    assert "a.mkv is interlaced: its frames keep both fields woven, as they are stored" in caplog.messages
+    assert "a.mkv is interlaced; its frames are not deinterlaced" in caplog.messages
 
 
 @pytest.mark.parametrize("data", [b"", b"<!DOCTYPE html>" * 100], ids=["empty", "html"])
@@ -543,7 +547,7 @@ def test_a_hole_in_a_video_is_refused_with_its_place(tmp_path, suffix, codec, ki
 
 def test_a_decoding_that_was_interrupted_leaves_nothing_to_mistake(tmp_path, monkeypatch):
     write_video(tmp_path / "a.mkv", pictures())
-    monkeypatch.setattr(video, "_write", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(video, "_write_frame", lambda *arguments: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         video.decode(tmp_path / "a.mkv", tmp_path / "frames")

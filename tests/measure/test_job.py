@@ -59,7 +59,9 @@ def test_deeper_frames_and_floats_measure_on_one_scale(shot):
         path = shot.root / "clean" / name
         picture = image.decode(path.read_bytes(), name)
         path.unlink()
-        path.with_suffix(".exr").write_bytes(image.encode(image.converted(picture.pixels, "float32"), picture, "exr"))
+        path.with_suffix(".exr").write_bytes(
+            image.encode(image.convert_depth(picture.pixels, "float32"), picture, "exr")
+        )
     floats = shot.measure("model", metrics=("psnr", "ssim"))["frames"]
 
     for name in NAMES:

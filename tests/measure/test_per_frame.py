@@ -273,15 +273,15 @@ def test_frames_too_small_to_follow_have_no_flicker(tmp_path):
 
 
 def test_a_reference_that_is_not_finite_gives_no_value_and_says_so(shot):
-    from dailies.frames import image as frames
+    from dailies.frames import image
 
     shot.add("model", blur)
     path = shot.root / "clean" / NAMES[1]
-    picture = frames.decode(path.read_bytes(), path.name)
-    pixels = frames.converted(picture.pixels, "float32")
+    picture = image.decode(path.read_bytes(), path.name)
+    pixels = image.convert_depth(picture.pixels, "float32")
     pixels[3, 4] = np.nan
     path.unlink()
-    path.with_suffix(".exr").write_bytes(frames.encode(pixels, picture, "exr"))
+    path.with_suffix(".exr").write_bytes(image.encode(pixels, picture, "exr"))
 
     found = shot.measure("model", transfer=None, metrics=("psnr", "ssim", "detail"))
 

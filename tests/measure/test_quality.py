@@ -25,10 +25,10 @@ def test_ssim_is_scikit_images_with_wangs_arguments(kind, size):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_integers_over_their_largest_measure_as_the_code_values_do(dtype):
-    from dailies.frames import image as frames
+    from dailies.frames import image
 
     codes, others = (deep(each, dtype) for each in (distorted(picture((40, 50)), "noise"), picture((40, 50))))
-    image, reference = (frames.converted(each, "float32") for each in (codes, others))
+    image, reference = (image.convert_depth(each, "float32") for each in (codes, others))
     largest = np.iinfo(dtype).max
 
     assert quality.ssim(image, reference) == pytest.approx(wang(codes, others, largest), abs=1e-6)

@@ -11,7 +11,7 @@ from PIL import Image
 from dailies.compare import captions
 from dailies.core.errors import SequenceError
 from dailies.core.typed import load_all
-from dailies.frames import image as frames
+from dailies.frames import image
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.models.signature import Signature
 from dailies.state.layout import SOURCE, Layout, model_of
@@ -128,8 +128,8 @@ def eight_bit(data: bytes, name: str, layer: str | None = None) -> Image.Image:
 
     ``layer`` is the one of an EXR that is its picture. Raises SequenceError when it cannot be decoded.
     """
-    picture = frames.decode(data, name, layer=layer)
-    return Image.fromarray(np.ascontiguousarray(frames.converted(picture.pixels, "uint8")))
+    picture = image.decode(data, name, layer=layer)
+    return Image.fromarray(np.ascontiguousarray(image.convert_depth(picture.pixels, "uint8")))
 
 
 def picture(shelf: Shelf, name: str) -> Image.Image | None:
@@ -176,7 +176,7 @@ def _layers_asked_for(shot: FrameSequence, originals: Mapping[str, Path]) -> dic
     found = {}
     for name, path in originals.items() if shot.layer else ():
         with suppress(SequenceError, OSError):  # one that cannot be read is found later
-            if frames.has_layer(path.read_bytes(), path.name, shot.layer):
+            if image.has_layer(path.read_bytes(), path.name, shot.layer):
                 found[name] = shot.layer
     return found
 
@@ -203,5 +203,5 @@ def _first(originals: Iterable[Path]) -> tuple[int, bool]:
     for path in originals:
         with suppress(SequenceError, OSError):
             data = path.read_bytes()
-            return frames.inspect(data, path.name).bit_depth, frames.shown_as_it_is(data)
+            return image.inspect(data, path.name).bit_depth, image.is_browser_exact(data)
     return 8, True

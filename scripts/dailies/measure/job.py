@@ -180,6 +180,6 @@ def alike(one: "Picture", other: "Picture") -> tuple["np.ndarray", "np.ndarray"]
         has_other_kind = beside.attributes.associated and not own.attributes.associated
         if own.alpha is None or not has_other_kind:
             return own.pixels
-        return image.reassociated(own.pixels, own.alpha, associate=True)
+        return image.reassociate(own.pixels, own.alpha, associate=True)
 
     return colours(one, other), colours(other, one)

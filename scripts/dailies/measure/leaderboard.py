@@ -104,7 +104,7 @@ def tabulate(
     _write_csv(per_model, _model_lines(entries, source, ranking, shot, question))
     board = Leaderboard(
         verdict=ranking.told,
-        reference=reference.told if reference else (),
+        reference=reference.messages if reference else (),
         missing=reference.missing if reference else None,
         problems=tuple(_problems(measured)),
         metrics=tuple(MetricRecord(**asdict(BY_NAME[name])) for name in question.metrics),

@@ -84,8 +84,8 @@ def _reference(job: Measurement) -> Subject | None:
     """Give the frames of the reference that belong to the shard, with their digests; None where there is none."""
     if job.reference_dir is None:
         return None
-    asked = reference.Asked(job.reference_dir, job.reference_name, job.reference_offset)
-    paths = reference.paths_of(asked, job.shot, job.layout.pairing)
+    asked = reference.ReferenceSettings(job.reference_dir, job.reference_name, job.reference_offset)
+    paths = reference.paths_by_output(asked, job.shot, job.layout.pairing)
     mine = {frame.output: paths[frame.output] for _, frame in job.places if frame.output in paths}
     asked = [job.shot.layer] if job.shot.layer else []
     digests = {name: files.sha256_of(path) for name, path in mine.items()}
@@ -186,12 +186,12 @@ def _of_frame(
 
 def _compared(job: Measurement, picture: "Picture", path: Path, metrics: Sequence[str]) -> tuple[Values, list[str]]:
     """Compare with the reference, in the layer that the sequence is rendered from where the reference has that, too."""
-    from dailies.frames import image as frames
+    from dailies.frames import image
     from dailies.measure import quality
 
     layer, notes = job.shot.layer, []
     try:
-        if layer and not frames.has_layer(path.read_bytes(), path.name, layer):
+        if layer and not image.has_layer(path.read_bytes(), path.name, layer):
             notes.append(f"the reference has no layer '{layer}'; the picture that it holds is compared")
             layer = None
         image, truth = alike(picture, read_frame(path, layer, transfer=job.transfer))

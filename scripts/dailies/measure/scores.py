@@ -8,7 +8,7 @@ from dailies.frames import training
 from dailies.frames.reference import Reference
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
-from dailies.frames.training import Trained
+from dailies.frames.training import TrainedRun
 from dailies.measure.metrics import BY_NAME
 from dailies.state.layout import model_of
 from dailies.state.records import (
@@ -27,9 +27,9 @@ Frames = Mapping[str, Values]
 """Values by frame, by metric."""
 
 
-def seen_by(about: Trained, shot: FrameSequence, names: Iterable[str], input_dir: Path) -> frozenset[str]:
+def seen_by(about: TrainedRun, shot: FrameSequence, names: Iterable[str], input_dir: Path) -> frozenset[str]:
     """Name the frames of the sequence that a model was trained on, as far as its run says."""
-    return training.frames_seen(about, shot.frames, names=names, input_dir=input_dir)
+    return training.training_frames(about, shot.frames, names=names, input_dir=input_dir)
 
 
 def seen_by_models(

@@ -6,7 +6,7 @@ from pathlib import Path
 from dailies.core.text import clean, columns, counted, few
 from dailies.core.typed import load_all, save_all
 from dailies.frames.sequence import load as load_sequence
-from dailies.frames.sequence import notes
+from dailies.frames.sequence import summarise_notes
 from dailies.models.progress import Progress
 from dailies.state import manifest
 from dailies.state.layout import Layout, model_of
@@ -70,7 +70,10 @@ def describe(
         render=RenderReport(status=went.status, error=went.error, attempt=went.attempt, **vars(went.render)),
         artifact=went.artifact,
         input=Input(
-            digest=shot.digest, frames=len(shot.frames), skipped=len(shot.skipped), notes=tuple(notes(shot.frames))
+            digest=shot.digest,
+            frames=len(shot.frames),
+            skipped=len(shot.skipped),
+            notes=tuple(summarise_notes(shot.frames)),
         ),
         network=_network(model, went.artifact.tried),
         signature=model and model.signature,

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from dailies.frames.sequence import ScanFiles
+from dailies.frames.sequence import ScanCache
 
 SOURCE = "@source"
 """Whose measures and pictures lie beside those of the models; no model's folder begins with ``@``."""
@@ -165,7 +165,7 @@ class Layout:
         return self.state / "sequence.json"
 
     @property
-    def scan(self) -> ScanFiles:
+    def scan(self) -> ScanCache:
         """What ``sequence`` remembers of the input."""
         return _scan_files(self.state)
 
@@ -175,7 +175,7 @@ class Layout:
         return self.state / "reference.json"
 
     @property
-    def reference_scan(self) -> ScanFiles:
+    def reference_scan(self) -> ScanCache:
         """What ``pairing`` remembers of a reference that is a video."""
         return _scan_files(self.state / "reference")
 
@@ -299,7 +299,7 @@ def model_of(path: Path) -> str:
     return path.parent.name
 
 
-def _scan_files(folder: Path) -> ScanFiles:
-    return ScanFiles(
+def _scan_files(folder: Path) -> ScanCache:
+    return ScanCache(
         folder=folder, frames=folder / "frames_read.json", video=folder / "video", clip=folder / "video.json"
     )

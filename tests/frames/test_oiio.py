@@ -105,13 +105,13 @@ def told_by_openimageio(data):
         return told(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(file=png_files())
 def test_both_readers_of_a_png_agree(file):
     assert told(file.data) == told_by_openimageio(file.data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(file=png_files())
 def test_pillow_sees_the_same_pixels_in_a_png(file):
     # of 16 bits Pillow sees 8, and of a transparent grey of less than 8 it takes another one
@@ -125,7 +125,7 @@ def test_pillow_sees_the_same_pixels_in_a_png(file):
     assert (picture.alpha is None) == (file.colour in {0, 2, 3} and not file.transparent)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(file=png_files(damaged=True))
 def test_damaged_pixels_that_are_accepted_are_the_same_for_both_readers(file):
     with suppress(SequenceError):
@@ -177,7 +177,7 @@ def test_a_full_disk_for_scratch_files_is_named(monkeypatch):
     assert error.value.errno == errno.ENOSPC
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     kind=st.sampled_from(["PNG", "JPEG", "BMP", "TIFF", "WEBP", ".exr", ".dpx"]),
     flips=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from dailies.frames import png
 from helpers.png_files import png_files
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -20,7 +20,7 @@ def random(shape, dtype=np.uint8, seed=0):
 
 
 def by_the_book(data):
-    """Read a PNG by its specification, checksums included: a second reader that shares nothing with the writer."""
+    """Read a PNG according to the specification, with checksums and without any code of the writer."""
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     chunks, place = [], 8
     while place < len(data):
@@ -53,7 +53,7 @@ def unfiltered(kind, line, above, step):
 
 
 def with_pillow(data):
-    """Read a PNG of 8 bits; Pillow reads 16-bit RGB as 8-bit without a word."""
+    """Read an 8-bit PNG with Pillow, which silently reads 16-bit RGB as 8-bit."""
     pixels = np.asarray(Image.open(io.BytesIO(data)))
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
@@ -80,6 +80,7 @@ def test_pillow_reads_what_was_written(height, width, channels, step, seed):
     np.testing.assert_array_equal(with_pillow(png.encode(pixels)), pixels)
 
 
+@settings(max_examples=50, deadline=None)
 @given(file=png_files())
 def test_ordinary_files_are_read_by_the_book(file):
     assert png.is_ordinary(file.data) == file.ordinary
@@ -99,7 +100,7 @@ def test_a_transparent_colour_is_seen_behind_any_text(comment):
 
 
 def with_pixels(data, deflated):
-    """Put other deflated pixels into a file."""
+    """Replace the deflated pixels of a file."""
     kinds = dict(png.chunks(data)) | {"IDAT": deflated}
     return png.SIGNATURE + b"".join(png.chunk(kind, kinds[kind]) for kind in ("IHDR", "IDAT", "IEND"))
 
@@ -112,7 +113,7 @@ def with_pixels(data, deflated):
         (lambda rows: zlib.compress(rows + b"0"), "its pixels do not fill the size in its header"),
         (lambda rows: zlib.compress(rows)[:-5], "its pixels do not fill the size in its header"),
         (lambda rows: zlib.compress(rows)[:-2], "its pixels do not fill the size in its header"),
-        (lambda rows: zlib.compress(rows + bytes(10**9)), "its pixels do not fill the size in its header"),
+        (lambda rows: zlib.compress(rows + bytes(10**7)), "its pixels do not fill the size in its header"),
         (lambda rows: zlib.compress(rows)[:-1] + b"0", "its pixels cannot be inflated"),
         (lambda rows: b"nothing deflated", "its pixels cannot be inflated"),
         (lambda rows: zlib.compress(b"\5" + rows[1:]), "its rows have an unknown filter type"),
@@ -151,7 +152,7 @@ def test_a_file_of_which_ffmpeg_makes_no_frame_is_refused(monkeypatch):
 
 
 def longest_pause(work):
-    """Give the longest time that another thread had to wait while some work was done, as a part of the work's own."""
+    """Return the longest time that another thread had to wait for some work, as a fraction of the time of the work."""
     moments, done = [], threading.Event()
 
     def watch():
@@ -171,11 +172,11 @@ def longest_pause(work):
 
 
 def test_other_threads_run_while_a_frame_is_read_or_written():
-    pixels = random((1080, 1920, 3)) // 16
+    pixels = random((540, 960, 3)) // 16
     data = png.encode(pixels)
 
     for work in (lambda: png.decode(data), lambda: png.encode(pixels)):
-        assert min(longest_pause(work) for _ in range(20)) < 0.5
+        assert any(longest_pause(work) < 0.5 for _ in range(40))
 
 
 def test_pixels_that_are_not_contiguous_are_written_as_they_look():

@@ -13,13 +13,7 @@ import pytest
 import tifffile
 from dailies.core import files
 from dailies.core.errors import SequenceError
-from dailies.frames import scan as scan_module
-from dailies.frames.scan import (
-    fingerprint,
-    list_frames,
-    output_name,
-    scan,
-)
+from dailies.frames import scan
 from dailies.frames.sequence import (
     Frame,
     Sequence,
@@ -55,7 +49,7 @@ def shot(tmp_path):
 
 
 def read(folder, on_bad_frame="error"):
-    return scan(folder, on_bad_frame=on_bad_frame, cache=Layout(folder.parent).scan, threads=2)
+    return scan.scan(folder, on_bad_frame=on_bad_frame, cache=Layout(folder.parent).scan, threads=2)
 
 
 def refused(folder, on_bad_frame="error"):
@@ -130,7 +124,7 @@ def test_numbers_are_ordered_as_numbers(one, other):
     [("frame_007.png", "frame_007.png"), ("A.JPG", "A.png"), ("shot.v2.0013.tiff", "shot.v2.0013.png")],
 )
 def test_a_rendered_frame_keeps_its_name(name, rendered):
-    assert output_name(name) == rendered
+    assert scan.output_name(name) == rendered
 
 
 @pytest.mark.parametrize(
@@ -144,8 +138,8 @@ def test_a_rendered_frame_keeps_its_name(name, rendered):
     ],
 )
 def test_a_rendered_frame_ends_in_its_format(output_format, of_integers, of_floats):
-    assert output_name("a.0007.dpx", floating=False, output_format=output_format) == of_integers
-    assert output_name("a.0007.exr", floating=True, output_format=output_format) == of_floats
+    assert scan.output_name("a.0007.dpx", floating=False, output_format=output_format) == of_integers
+    assert scan.output_name("a.0007.exr", floating=True, output_format=output_format) == of_floats
 
 
 def test_endings_count_in_any_case(tmp_path):
@@ -153,7 +147,7 @@ def test_endings_count_in_any_case(tmp_path):
     for number, ending in enumerate(("png", "PNG", "jpg", "Jpg", "JPEG", "bmp", "BMP", "tif", "TIFF", "tiff")):
         image.save(tmp_path / f"{number}.{ending}")
 
-    assert len(list_frames(tmp_path)) == 10
+    assert len(scan.list_frames(tmp_path)) == 10
 
 
 def test_other_files_are_ignored_with_a_note(shot, caplog):
@@ -286,7 +280,7 @@ def test_two_frames_of_one_rendered_name_are_refused(shot):
 
 
 def stamp(folder):
-    return fingerprint(folder, Layout(folder.parent).scan)
+    return scan.fingerprint(folder, Layout(folder.parent).scan)
 
 
 @pytest.mark.parametrize("look", [read, stamp])
@@ -310,7 +304,7 @@ def test_a_name_that_yaml_cut_at_a_hash_is_found(tmp_path):
 
     there = f"'{tmp_path}/take #2'"
     with expect_refusal(SequenceError, "sequence.missing", f"input_dir {tmp_path}/take ", there, "quote the path"):
-        list_frames(tmp_path / "take")
+        scan.list_frames(tmp_path / "take")
 
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
@@ -320,7 +314,7 @@ def test_a_folder_whose_name_is_there_in_another_unicode_form_is_found(tmp_path)
     (tmp_path / DECOMPOSED).mkdir()
 
     with expect_refusal(SequenceError, "sequence.missing", r"'cafe\u0301'"):
-        list_frames(tmp_path / COMPOSED)
+        scan.list_frames(tmp_path / COMPOSED)
 
 
 def test_two_frames_whose_names_differ_in_their_unicode_form_alone_are_refused(tmp_path):
@@ -341,7 +335,7 @@ def test_frames_that_come_back_in_another_unicode_form_are_the_same(tmp_path, be
     write_frame(shot / f"{after}_2.png", seed=2)
 
     second = read(shot)
-    third = scan(shot, on_bad_frame="error", cache=Layout(shot.parent).scan, output_format="exr")
+    third = scan.scan(shot, on_bad_frame="error", cache=Layout(shot.parent).scan, output_format="exr")
 
     assert [frame.name for frame in second.frames] == [f"{after}_1.png", f"{after}_2.png"]
     assert [frame.output for frame in second.frames] == [f"{before}_1.png", f"{after}_2.png"]
@@ -354,7 +348,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     loop.symlink_to(loop)
 
     with expect_refusal(SequenceError, "sequence.unreadable", f"input_dir {loop}", "Too many levels of symbolic links"):
-        list_frames(loop)
+        scan.list_frames(loop)
 
 
 def test_the_fingerprint_stays_while_nothing_changes(shot, tmp_path):
@@ -415,18 +409,16 @@ def test_a_revision_is_recorded_where_there_is_one(shot, tmp_path):
 
 
 def test_frames_are_described_again_by_a_later_version(shot, monkeypatch):
-    before = fingerprint(shot, Layout(shot.parent).scan)
+    before = scan.fingerprint(shot, Layout(shot.parent).scan)
     read(shot)
-    monkeypatch.setattr(scan_module, "READER_VERSION", scan_module.READER_VERSION + 1)
-    described, describe = [], scan_module._inspect
-    monkeypatch.setattr(
-        scan_module, "_inspect", lambda path, layer: (described.append(path.name), describe(path, layer))[1]
-    )
+    monkeypatch.setattr(scan, "READER_VERSION", scan.READER_VERSION + 1)
+    described, describe = [], scan._inspect
+    monkeypatch.setattr(scan, "_inspect", lambda path, layer: (described.append(path.name), describe(path, layer))[1])
 
     read(shot)
 
     assert sorted(described) == ["frame_000.png", "frame_001.png", "frame_002.png"]
-    assert fingerprint(shot, Layout(shot.parent).scan) != before
+    assert scan.fingerprint(shot, Layout(shot.parent).scan) != before
 
 
 def test_a_frame_that_was_written_again_is_read_again(shot):
@@ -443,9 +435,9 @@ def test_a_frame_that_was_written_again_is_read_again(shot):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"frame_000.png|1|1": {"name": "of an older version"}}'])
-def test_a_cache_of_no_use_is_passed_over(shot, tmp_path, content):
+def test_an_unreadable_cache_is_ignored(shot, tmp_path, content):
     before = read(shot)
-    (tmp_path / "cache.json").write_text(content)
+    Layout(tmp_path).scan.frames.write_text(content)
 
     assert read(shot) == before
 
@@ -510,7 +502,7 @@ def test_a_layer_is_part_of_what_a_frame_is(shot):
     write_float(shot / "frame_003.exr", LAYERS)
     plain = read(shot)
 
-    other = scan(shot, on_bad_frame="skip", cache=Layout(shot.parent).scan, layer="spec*")
+    other = scan.scan(shot, on_bad_frame="skip", cache=Layout(shot.parent).scan, layer="spec*")
     again = read(shot)
 
     assert [frame.layer for frame in plain.frames] == ["", "", "", "beauty"]
@@ -531,15 +523,15 @@ def test_a_layer_is_written_down_only_where_there_is_one(shot):
     assert "layer" not in (shot.parent / "sequence.json").read_text()
 
 
-def test_another_layer_reads_the_sequence_again(shot):
+def test_the_fingerprint_changes_with_the_layer(shot):
     cache = Layout(shot.parent).scan
 
-    assert len({fingerprint(shot, cache), fingerprint(shot, cache, "a"), fingerprint(shot, cache, "b")}) == 3
+    assert len({scan.fingerprint(shot, cache, layer) for layer in (None, "a", "b")}) == 3
 
 
 def test_a_video_has_no_layers(clip):
     with expect_refusal(SequenceError, "video.no_layers", "'beauty'", "clip.mkv"):
-        scan(clip, on_bad_frame="error", cache=Layout(clip.parent).scan, layer="beauty")
+        scan.scan(clip, on_bad_frame="error", cache=Layout(clip.parent).scan, layer="beauty")
 
 
 def test_floats_are_rendered_to_exr_whatever_their_name(shot):
@@ -554,7 +546,7 @@ def test_floats_are_rendered_to_exr_whatever_their_name(shot):
 
 def test_another_format_changes_the_names_of_known_frames(shot):
     before = read(shot)
-    after = scan(shot, on_bad_frame="error", cache=Layout(shot.parent).scan, output_format="exr")
+    after = scan.scan(shot, on_bad_frame="error", cache=Layout(shot.parent).scan, output_format="exr")
 
     assert [frame.output for frame in after.frames] == ["frame_000.exr", "frame_001.exr", "frame_002.exr"]
     assert after.digest != before.digest
@@ -614,16 +606,16 @@ def test_a_video_is_decoded_once(clip, monkeypatch):
 
 def test_another_video_or_lost_frames_are_decoded_again(clip):
     cache = Layout(clip.parent).scan
-    before, first = read(clip), fingerprint(clip, cache)
+    before, first = read(clip), scan.fingerprint(clip, cache)
     shutil.rmtree(before.folder)
 
-    assert fingerprint(clip, cache) != first
+    assert scan.fingerprint(clip, cache) != first
     assert read(clip) == before
-    assert fingerprint(clip, cache) == first
+    assert scan.fingerprint(clip, cache) == first
     (before.folder / "clip_000002.png").unlink()
     assert read(clip) == before
     write_video(clip, [np.zeros((6, 8, 3), np.uint8)] * 2)
-    assert fingerprint(clip, cache) != first
+    assert scan.fingerprint(clip, cache) != first
     assert len(read(clip).frames) == 2
 
 

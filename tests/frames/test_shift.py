@@ -9,7 +9,7 @@ import pytest
 from dailies.frames.shift import choose_samples, estimate_shift
 from PIL import Image
 
-SIZE = (96, 160)
+SIZE = (60, 96)
 COUNT = 9
 
 Picture = Callable[[int], np.ndarray]
@@ -21,22 +21,22 @@ def texture(height: int, width: int, seed: int) -> np.ndarray:
     return (smooth - smooth.min()) / (smooth.max() - smooth.min())
 
 
-WIDE, STILL = texture(96, 400, 1), texture(*SIZE, 2)
+WIDE, STILL = texture(60, 300, 1), texture(*SIZE, 2)
 
 
 def pan(number: int) -> np.ndarray:
-    return WIDE[:, 60 + 2 * number : 60 + 2 * number + 160]
+    return WIDE[:, 60 + 2 * number : 60 + 2 * number + 96]
 
 
 def slow_pan(number: int) -> np.ndarray:
     """A third of a pixel from frame to frame."""
     moved = cv2.warpAffine(WIDE, np.float32([[1, 0, -60 - number / 3], [0, 1, 0]]), SIZE[::-1])
-    return moved[:, :160]
+    return moved[:, :96]
 
 
 def ball(number: int) -> np.ndarray:
     """A small thing moves before a still ground."""
-    return cv2.circle(STILL.copy(), (40 + 2 * number, 48), 6, (0.9, 0.1, 0.2), -1, cv2.LINE_AA)
+    return cv2.circle(STILL.copy(), (30 + 2 * number, 30), 6, (0.9, 0.1, 0.2), -1, cv2.LINE_AA)
 
 
 def noise(number: int) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_where_nothing_moves_or_nothing_is_alike_no_shift_is_found(found, source
 
 
 def test_frames_that_cannot_be_compared_tell_nothing(found, tmp_path):
-    assert found(pan, lambda number: pan(number)[:, :120], 1) == 0
+    assert found(pan, lambda number: pan(number)[:, :70], 1) == 0
     assert found(pan, pan, 1, count=2) == 0
     sources = dict.fromkeys(range(5), (tmp_path / "gone.png", (7, 5)))
     assert estimate_shift(choose_samples(sources, {number: Path("gone") for number in range(5)}), transfer="clip") == 0

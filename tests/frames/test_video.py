@@ -512,14 +512,14 @@ BROKEN = {"video.truncated", "video.damaged", "video.unreadable", "video.unknown
         (".mxf", "prores_ks", "yuv422p10le"),
     ],
 )
-@pytest.mark.parametrize("count", [10, 40])
-def test_a_video_that_was_cut_off_is_refused_unless_it_has_all_its_frames(tmp_path, suffix, codec, kind, count):
+@pytest.mark.parametrize(("count", "parts"), [(10, (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)), (40, (0.5, 0.9, 0.99))])
+def test_a_video_that_was_cut_off_is_refused_unless_it_has_all_its_frames(tmp_path, suffix, codec, kind, count, parts):
     whole, path = tmp_path / f"whole{suffix}", tmp_path / f"a{suffix}"
     write_video(whole, pictures(count), codec=codec, kind=kind, rate=25)
     assert decoded(whole)[0].frames == count
     shutil.rmtree(tmp_path / "frames")
     data = whole.read_bytes()
-    for part in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99):
+    for part in parts:
         path.write_bytes(data[: int(len(data) * part)])
         try:
             assert video.decode(path, tmp_path / "frames").frames == count

@@ -217,7 +217,8 @@ def _from_palette(indices: np.ndarray, layout: Layout) -> Raster:
 
 def _from_fields(pixels: np.ndarray, layout: Layout) -> Raster:
     """Extract the channels of pixels of 16 or 32 bits."""
-    notes, masks = (), layout.masks
+    masks = layout.masks
+    notes: tuple[str, ...] = ()
     if layout.bits == 32 and layout.compression == UNCOMPRESSED and (pixels >> 24).any():
         masks = (*masks[:3], 0xFF000000)
         notes = ("the fourth byte of each pixel, which the format does not define, is read as alpha",)

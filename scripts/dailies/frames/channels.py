@@ -10,7 +10,7 @@ import OpenImageIO as oiio  # noqa: N813
 from dailies.core.errors import SequenceError
 from dailies.core.text import few
 
-DTYPES = {
+DTYPES: dict[str, np.dtype] = {
     "uint8": np.dtype("uint8"),
     "uint16": np.dtype("uint16"),
     "half": np.dtype("float32"),
@@ -19,7 +19,7 @@ DTYPES = {
 }
 """OpenImageIO's name of a value type -> the dtype in which values are passed to a network."""
 
-INTEGER_DTYPES = {
+INTEGER_DTYPES: dict[str, np.dtype] = {
     "int8": np.dtype("uint8"),
     "int16": np.dtype("uint16"),
     "int": np.dtype("uint16"),

@@ -267,7 +267,7 @@ def _frame(planes: list[np.ndarray], layout: Layout) -> "av.VideoFrame":
     for target, plane in zip(frame.planes, planes, strict=True):
         stored = np.zeros((layout.height, target.line_size // dtype.itemsize), dtype)
         stored[:, : plane.shape[1]] = plane
-        target.update(stored)
+        target.update(stored.tobytes())
     frame.colorspace = _matrix(layout) or BT709
     limits = (layout.low, layout.high)
     scale = 1 << (layout.bits - 8)

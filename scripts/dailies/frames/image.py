@@ -40,7 +40,7 @@ from dailies.frames.oiio import (
 )
 from dailies.frames.raster import Raster
 
-OUTPUT_DTYPES = {"png": np.dtype("uint8"), "png16": np.dtype("uint16"), "exr": np.dtype("float32")}
+OUTPUT_DTYPES: dict[str, np.dtype] = {"png": np.dtype("uint8"), "png16": np.dtype("uint16"), "exr": np.dtype("float32")}
 """``output_format`` -> dtype of the written values; other formats keep the dtype of the frame."""
 
 FLOATS = {"half", "float", "double"}

@@ -221,6 +221,8 @@ def write_image(layers: np.ndarray, spec: oiio.ImageSpec, suffix: str, *, whole:
     with _scratch_folder() as folder:
         path = folder / f"frame{suffix}"
         file = oiio.ImageOutput.create(str(path))
+        if file is None:
+            raise OSError(0, _error_text(oiio))
         done = file.open(str(path), spec) and file.write_image(np.ascontiguousarray(layers)) and file.close()
         if not done or file.has_error:
             raise OSError(0, _error_text(file))
@@ -289,7 +291,7 @@ def _verify_values(
 
 def _seek_main_page(file: oiio.ImageInput) -> None:
     """Seek to the largest page of a TIFF that is neither a smaller copy nor a mask; the first of equally large ones."""
-    pages = []
+    pages: list[tuple[bool, bool, int]] = []
     while file.seek_subimage(len(pages), 0):
         spec = file.spec()
         kind = spec.get_int_attribute("tiff:subfiletype")

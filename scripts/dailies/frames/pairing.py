@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from string import Formatter
+from typing import TypeVar
 
 from dailies.frames.sequence import EXTENSIONS, normal_form, numbers
 
@@ -18,6 +19,8 @@ SCALE = re.compile(r"x\d+[^\W\d_]?", re.IGNORECASE)
 
 MAX_TOKEN = 40
 """Longest token, in characters, that is removed from the names of a folder for comparison."""
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def template_problem(template: str) -> str | None:
         if name not in FIELDS:
             return f"uses the unknown field '{{{name}}}'; allowed: {{stem}} and {{number}}"
         try:
-            format(Formatter().convert_field(FIELDS[name], conversion), spec)
+            format(Formatter().convert_field(FIELDS[name], conversion), spec or "")
         except ValueError:
             return (
                 f"cannot format {name} as '{conversion or ''}{spec}'; "
@@ -116,7 +119,7 @@ def expected_names(template: str, frames: Iterable[str], offset: int = 0) -> lis
     ours = _Folder(list(frames))
     stems = ours.stems if offset == 0 else ours.shifted(offset)
     named = {name: _filled(template, stem, ours.numbers.get(name), offset) for name, stem in stems.items()}
-    return [text if _ending(text) else f"{text}.*" for text in named.values() if text is not None]
+    return [text if _suffix(text) else f"{text}.*" for text in named.values() if text is not None]
 
 
 class _Folder:
@@ -124,7 +127,7 @@ class _Folder:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
-        self.stems = {name: normal_form(name.removesuffix(_ending(name))) for name in names}
+        self.stems = {name: normal_form(name.removesuffix(_suffix(name))) for name in names}
 
     @cached_property
     def _heads(self) -> Mapping[str, str]:
@@ -149,27 +152,28 @@ class _Folder:
         for name, number in self.numbers.items():
             head, later = self._heads[name], number + offset
             before = re.sub(r"-?\d+$" if number < 0 else r"\d+$", "", head)
-            digits = re.search(r"\d+$", head)[0]
-            written = f"{'-' if later < 0 else ''}{abs(later):0{len(digits)}d}"
+            digits = len(head) - len(head.rstrip("0123456789"))
+            written = f"{'-' if later < 0 else ''}{abs(later):0{digits}d}"
             found[name] = before + written + self.stems[name][len(head) :]
         return found
 
 
 def _numbers(stems: Mapping[str, str]) -> dict[str, int | None]:
+    """Return name -> last number in its stem."""
     found = numbers(f"{stem}.x" for stem in stems.values())
     return {name: found[f"{stem}.x"] for name, stem in stems.items()}
 
 
-def _ending(name: str) -> str:
+def _suffix(name: str) -> str:
+    """Return the suffix of a frame's file as written; empty if it is not one of ``EXTENSIONS``."""
     return next((name[-len(each) :] for each in EXTENSIONS if name.lower().endswith(each)), "")
 
 
-def _match(
-    wanted: Mapping[str, Hashable], offered: Mapping[str, Hashable]
-) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+def _match(wanted: Mapping[str, Key], offered: Mapping[str, Key]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """Pair frames and files whose keys are equal and unique; also return the candidates of ambiguous frames."""
     ours, theirs = _by_key(wanted), _by_key(offered)
-    found, ambiguous = {}, {}
+    found: dict[str, str] = {}
+    ambiguous: dict[str, tuple[str, ...]] = {}
     for key, names in ours.items():
         candidates = theirs.get(key, [])
         if len(names) == len(candidates) == 1:
@@ -179,8 +183,9 @@ def _match(
     return found, ambiguous
 
 
-def _by_key(keys: Mapping[str, Hashable]) -> dict[Hashable, list[str]]:
-    found: dict[Hashable, list[str]] = {}
+def _by_key(keys: Mapping[str, Key]) -> dict[Key, list[str]]:
+    """Return key -> names."""
+    found: dict[Key, list[str]] = {}
     for name, key in keys.items():
         found.setdefault(key, []).append(name)
     return found
@@ -191,9 +196,9 @@ def _by_template(
 ) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     named = {name: _filled(template, stem, ours.numbers.get(name), offset) for name, stem in stems.items()}
     wanted = {name: normal_form(text) for name, text in named.items() if text is not None}
-    if any(_ending(text) for text in wanted.values()):
-        wanted = {name: text.removesuffix(_ending(text)) + _ending(text).lower() for name, text in wanted.items()}
-        return _match(wanted, {name: stem + _ending(name).lower() for name, stem in theirs.stems.items()})
+    if any(_suffix(text) for text in wanted.values()):
+        wanted = {name: text.removesuffix(_suffix(text)) + _suffix(text).lower() for name, text in wanted.items()}
+        return _match(wanted, {name: stem + _suffix(name).lower() for name, stem in theirs.stems.items()})
     return _match(wanted, theirs.stems)
 
 

@@ -8,10 +8,10 @@ https://www.w3.org/TR/png-3/
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 
 import numpy as np
-from isal.isal_zlib import adler32, compressobj, crc32, decompressobj
-from isal.isal_zlib import error as isal_error
+from isal.isal_zlib import IsalError, adler32, compressobj, crc32, decompressobj
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -43,24 +43,25 @@ CARRIED = (*COLOUR_CHUNKS, "sRGB", "pHYs", "tEXt", "zTXt", "iTXt")
 """Chunks that stay valid after a frame is rendered, and are copied."""
 
 
-def chunk(kind: str, *parts: bytes) -> bytes:
+def chunk(kind: str, *parts: bytes | memoryview) -> bytes:
     """Return a complete chunk: length, kind, content and checksum."""
     return b"".join(_chunk_parts(kind, *parts))
 
 
 def _chunk_parts(kind: str, *parts: bytes | memoryview) -> list[bytes | memoryview]:
+    """Return the parts of a complete chunk without copying its content."""
     length, checksum = sum(map(len, parts)), crc32(kind.encode("ascii"))
     for part in parts:
         checksum = crc32(part, checksum)
     return [struct.pack(">I", length), kind.encode("ascii"), *parts, struct.pack(">I", checksum)]
 
 
-def has_aspect(ratio: float) -> bool:
+def has_aspect(ratio: float | Fraction) -> bool:
     """Return whether a pHYs chunk can store a pixel aspect ratio (width / height)."""
     return 0.5e-4 < ratio < 2**31 / 10_000
 
 
-def aspect(ratio: float) -> bytes:
+def aspect(ratio: float | Fraction) -> bytes:
     """Return the content of a pHYs chunk for a pixel aspect ratio (width / height)."""
     return struct.pack(">IIB", 10_000, round(10_000 * ratio), 0)
 
@@ -113,7 +114,7 @@ def decode(data: bytes) -> np.ndarray:
     import av  # deferred, because a render starts before it reads
 
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
-    packet = av.Packet(_recompressed(data, 1 + width * CHANNELS[colour] * depth // 8, height))
+    packet = av.Packet(_with_stored_pixels(data, 1 + width * CHANNELS[colour] * depth // 8, height))
     context = av.CodecContext.create("png", "r")
     context.thread_count = 1
     try:
@@ -125,7 +126,7 @@ def decode(data: bytes) -> np.ndarray:
     return np.ascontiguousarray(frames[0].to_ndarray()).reshape(height, width, -1)  # its rows may be padded
 
 
-def _recompressed(data: bytes, row: int, height: int) -> bytes:
+def _with_stored_pixels(data: bytes, row: int, height: int) -> bytes:
     """Return a copy of a file without compression, because FFmpeg inflates with zlib, which takes twice as long."""
     filtered = _inflate(b"".join(content for kind, content in chunks(data) if kind == "IDAT"), row * height)
     if max(filtered[::row]) >= FILTERS:
@@ -150,7 +151,7 @@ def _inflate(deflated: bytes, size: int) -> bytes:
     inflate = decompressobj()
     try:
         pixels = inflate.decompress(deflated, size + 1)
-    except isal_error as error:
+    except IsalError as error:
         raise ValueError(f"its pixels cannot be inflated: {error}") from error
     if len(pixels) != size or not inflate.eof:
         raise ValueError("its pixels do not fill the size in its header")

@@ -131,7 +131,7 @@ def write(
     if settings.is_video:
         _refuse_template_for_video(settings)
         clip = scan.scan(settings.place, on_bad_frame="error", cache=cache, threads=threads)
-        folder, names = clip.folder, [frame.name for frame in clip.frames]
+        folder, names = cache.video, [frame.name for frame in clip.frames]
     else:
         shutil.rmtree(cache.folder, ignore_errors=True)
         folder, names = settings.place, _list_files(settings)
@@ -182,7 +182,7 @@ def load_if_any(records: Sequence[str]) -> Reference | None:
 def paths_if_any(records: Sequence[str]) -> Mapping[str, Path] | None:
     """Return ``Reference.paths`` of the record among the inputs of a job; None if there is no reference."""
     reference = load_if_any(records)
-    return reference and reference.paths
+    return reference.paths if reference else None
 
 
 def missing_message(missing: Iterable[str]) -> str | None:

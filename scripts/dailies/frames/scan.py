@@ -265,6 +265,6 @@ def _refuse_clashes(names: list[str]) -> None:
         )
         raise SequenceError(
             "sequence.name_collision",
-            f"several frames would be rendered to the same name: {listed}. Keep one frame of each name; rename or remove "
+            f"several frames would be rendered to the same name: {listed}. Keep one of each name; rename or remove "
             "the others",
         )

@@ -100,9 +100,9 @@ def estimate_shift(
         found = []
         for sample in (each for each in chosen if by in each.references):
             paths = (sample.source, sample.references[0], sample.references[by])
-            pictures = list(pool.map(read, paths, [sample.size] * len(paths)))
-            if all(picture is not None for picture in pictures):
-                found.append(_compare(*pictures))
+            source, own, other = pool.map(read, paths, [sample.size] * len(paths))
+            if source is not None and own is not None and other is not None:
+                found.append(_compare(source, own, other))
         return [comparison for comparison in found if comparison.change > MIN_CHANGE**2]
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:

@@ -61,10 +61,10 @@ def parse_frame_list(text: str, frames: Sequence[Frame]) -> set[str]:
     names of frames. A range ``a-b`` includes its end; a slice ``a:b:step`` excludes it, as in Python.
     """
     known = numbers(frame.name for frame in frames)
-    by_number: dict[int | None, set[str]] = {}
+    by_number: dict[int, set[str]] = {}
     for frame in frames:
-        by_number.setdefault(known[frame.name], set()).add(frame.output)
-    by_number.pop(None, None)
+        if (number := known[frame.name]) is not None:
+            by_number.setdefault(number, set()).add(frame.output)
     by_stem = {normal_form(Path(frame.name).stem): frame.output for frame in frames}
     found: set[str] = set()
     joined = re.sub(r"(?<=\d)\s*(-|\.\.)\s*(?=-?\d)", r"\1", re.sub(r"[\[\](){}'\"]", " ", text))

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -169,8 +170,8 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, int, int]:
 
     A step is 1 or -1. The display matrix of ISO/IEC 14496-12 defines it: x' = ax + cy, y' = bx + dy.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    a, b, _, c, d = struct.unpack_from("5i", bytes(matrix)) if matrix else (1, 0, 0, 0, 1)
+    matrix = _side_data(frame, "DISPLAYMATRIX")
+    a, b, _, c, d = struct.unpack_from("5i", matrix) if matrix else (1, 0, 0, 0, 1)
     transposed = abs(b) > abs(a)
     across, down = (c, b) if transposed else (a, d)
     return transposed, -1 if down < 0 else 1, -1 if across < 0 else 1
@@ -182,19 +183,25 @@ def hdr_chunks(frame: av.VideoFrame) -> list[bytes]:
     https://www.w3.org/TR/png-3/#mDCV-chunk, #cLLI-chunk
     """
     found = []
-    if display := frame.side_data.get("MASTERING_DISPLAY_METADATA"):
-        numbers = MASTERING_DISPLAY.unpack_from(bytes(display))
+    if display := _side_data(frame, "MASTERING_DISPLAY_METADATA"):
+        numbers = MASTERING_DISPLAY.unpack_from(display)
         pairs = zip(numbers[:20:2], numbers[1:20:2], strict=True)
         *points, least, most = (Fraction(over, under or 1) for over, under in pairs)
         if all(numbers[20:]) and least < most:
             coded = [round(point * 50_000) for point in points]
             coded += [round(each * 10_000) for each in (most, least)]
             found.append(png.chunk("mDCV", struct.pack(">8H2I", *coded)))
-    if content := frame.side_data.get("CONTENT_LIGHT_LEVEL"):
-        levels = LIGHT_LEVEL.unpack_from(bytes(content))
+    if content := _side_data(frame, "CONTENT_LIGHT_LEVEL"):
+        levels = LIGHT_LEVEL.unpack_from(content)
         if any(levels):
             found.append(png.chunk("cLLI", struct.pack(">2I", *(10_000 * level for level in levels))))
     return found
+
+
+def _side_data(frame: av.VideoFrame, kind: str) -> bytes:
+    """Return side data of a frame; empty if it has none of this kind."""
+    data: Any = frame.side_data.get(kind)
+    return bytes(data) if data else b""
 
 
 def _reformat(
@@ -221,9 +228,10 @@ def _expand_range(pixels: np.ndarray, *, bits: int) -> np.ndarray:
 
 def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
     """Return the planes of a 16-bit frame, ``(height, width)`` uint16."""
+    planes: Any = frame.planes  # buffers, which the type stubs do not say
     return [
         np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)[: frame.height, : frame.width]
-        for plane in frame.planes
+        for plane in planes
     ]
 
 
@@ -284,7 +292,7 @@ class _AlphaDecoder:
         self._name = path.name
         self._waiting: deque[av.VideoFrame] = deque()
         self._found = False
-        self._decoder: av.VideoCodecContext | None = None
+        self._decoder: Any = None
         tags = {name.lower(): value for name, value in stream.metadata.items()}
         self._expected = tags.get("alpha_mode") == "1"
         if self._expected and (name := ALPHA_DECODERS.get(stream.codec_context.name)):
@@ -361,9 +369,10 @@ def _decode_frames(
             "video.truncated", f"video {path.name} is truncated: it ends after {count} of {declared} frames"
         )
     varies = longest - min(durations, default=0) > 1
-    duration, seconds = _declared_seconds(stream), float(end * stream.time_base)
+    time_base = stream.time_base or Fraction(1, av.time_base)
+    duration, seconds = _declared_seconds(stream), float(end * time_base)
     # the duration of the last frame of a variable rate may not be stored
-    if duration and duration - seconds > (1 if varies or not longest else float(longest * stream.time_base) / 2):
+    if duration and duration - seconds > (1 if varies or not longest else float(longest * time_base) / 2):
         raise SequenceError(
             "video.truncated", f"video {path.name} is truncated: it ends after {seconds:.1f} of {duration:.1f} seconds"
         )

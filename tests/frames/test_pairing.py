@@ -1,4 +1,4 @@
-"""Files of a reference find the frames that they belong to by name alone, or none."""
+"""Pairing by names, tokens, numbers and templates."""
 
 import pytest
 from dailies.frames.pairing import (
@@ -14,7 +14,7 @@ def names(form: str, numbers=range(1, 4)) -> list[str]:
 
 
 def paired(frames: list[str], files: list[str], **changes) -> tuple[list[str | None], list[str]]:
-    """Give the file of each frame, and in which ways pairs were made."""
+    """Return the file of each frame, and the methods that found them."""
     found = pair(frames, files, **changes)
     assert len(set(found.files.values())) == len(found.files) == sum(found.methods.values())
     return [found.files.get(name) for name in frames], list(found.methods)
@@ -24,11 +24,11 @@ def paired(frames: list[str], files: list[str], **changes) -> tuple[list[str | N
     ("frames", "files"),
     [
         ("f_{}.png", "f_{}.exr"),
-        ("café_{}.png", "café_{}.TIF"),  # one composed, one not
+        ("café_{}.png", "café_{}.TIF"),  # NFC and NFD
         ("clean.{:04d}.dpx", "clean.{:04d}.png"),
     ],
 )
-def test_names_match_whatever_they_end_in(frames, files):
+def test_names_are_compared_without_suffixes(frames, files):
     assert paired(names(frames), names(files)) == (names(files), ["by name"])
 
 
@@ -47,17 +47,17 @@ def test_names_match_whatever_they_end_in(frames, files):
         ("帧{}噪.png", "帧{}净.png", "'噪' of the sequence and '净' of the reference"),
     ],
 )
-def test_a_token_that_a_whole_folder_shares_does_not_count(frames, files, way):
+def test_a_token_shared_by_a_whole_folder_is_ignored(frames, files, way):
     assert paired(names(frames), names(files)) == (names(files), [f"by name without {way}"])
 
 
-def test_a_token_tells_frames_apart_whose_numbers_are_the_same():
+def test_a_token_distinguishes_frames_with_equal_numbers():
     frames, files = ([f"{scene}_0001_{kind}.png" for scene in ("city", "lake", "wood")] for kind in ("noisy", "clean"))
 
     assert paired(frames, files)[0] == files
 
 
-def test_a_token_that_some_names_lack_counts():
+def test_a_token_missing_from_some_names_is_compared():
     assert paired(["a1_x2.png", "b2.png"], ["a1.png", "c9.png"]) == ([None, None], [])
 
 
@@ -71,7 +71,7 @@ def test_a_token_that_some_names_lack_counts():
         ("f_0100.png", "f_0101.png", False),
     ],
 )
-def test_of_a_single_frame_a_token_is_believed_where_a_number_is_left(frame, file, is_pair):
+def test_a_token_of_a_single_frame_is_ignored_only_if_a_number_remains(frame, file, is_pair):
     assert paired([frame], [file])[0] == [file if is_pair else None]
 
 
@@ -79,13 +79,13 @@ def test_of_a_single_frame_a_token_is_believed_where_a_number_is_left(frame, fil
     ("frames", "files"),
     [
         ("plate_001{}.dpx", "clean.1{}.exr"),
-        ("f_000{}_x4.png", "g_{}.png"),  # the scale is the last number of all
+        ("f_000{}_x4.png", "g_{}.png"),  # the last number of every name is the scale
         ("f_000{}_1920x1080.png", "g{}v2.png"),
         ("shot.-000{}.png", "clean.-{}.exr"),
         ("shot.-000{}_x2.png", "clean.-{}.exr"),
     ],
 )
-def test_numbers_match_where_names_do_not(frames, files):
+def test_frames_are_paired_by_number_if_names_differ(frames, files):
     assert paired(names(frames), names(files)) == (names(files), ["by number"])
 
 
@@ -96,20 +96,20 @@ def test_the_scale_of_a_dataset_needs_no_separator():
     assert paired(files, frames) == (frames, ["by name without 'x4' of the reference"])
 
 
-def test_scenes_whose_numbers_are_padded_otherwise_keep_their_own():
+def test_equal_numbers_are_paired_by_name_without_leading_zeros():
     frames = [f"s{scene}_{number:03d}.png" for scene in (1, 2) for number in range(2)]
     files = [f"s{scene:02d}_{number:04d}.exr" for scene in (1, 2) for number in range(2)]
 
     assert paired(frames, files) == (files, ["by name without leading zeros"])
 
 
-def test_frames_on_both_sides_of_zero_keep_their_own():
+def test_negative_frame_numbers_are_paired():
     frames, files = names("shot.{:05d}.png", range(-2, 3)), names("clean.{:04d}.png", range(-2, 3))
 
     assert paired(frames, files) == (files, ["by number"])
 
 
-def test_a_name_comes_before_a_number_and_ways_are_counted():
+def test_names_take_precedence_over_numbers_and_methods_are_counted():
     found = pair(["a_1.png", "b_2.png", "c_3.png"], ["a_1.png", "x_2.png", "y_9.png"])
 
     assert found.files == {"a_1.png": "a_1.png", "b_2.png": "x_2.png"}
@@ -117,7 +117,7 @@ def test_a_name_comes_before_a_number_and_ways_are_counted():
     assert found.ambiguous == {}
 
 
-def test_what_could_belong_to_several_belongs_to_none_and_is_told():
+def test_ambiguous_frames_are_not_paired_and_listed():
     found = pair(
         ["f_1.png", "f_2.png", "f_3.png", "g_4.png", "h_4.png"],
         ["f_1.png", "f_1.exr", "x_2.png", "y_2.png", "f_3.png", "z_4.png"],
@@ -132,7 +132,7 @@ def test_what_could_belong_to_several_belongs_to_none_and_is_told():
     }
 
 
-def test_no_file_belongs_to_two_frames():
+def test_a_file_belongs_to_one_frame_only():
     found = pair(["a_1.png", "b_1.png"], ["a_1.png"])
 
     assert (found.files, found.ambiguous) == ({"a_1.png": "a_1.png"}, {})
@@ -154,7 +154,7 @@ def test_no_file_belongs_to_two_frames():
         (1, ["left.png", "f_1.png"], ["left.png", "f_2.png"], [None, "f_2.png"]),
     ],
 )
-def test_an_offset_counts_for_names_and_numbers(offset, frames, files, expected_files):
+def test_an_offset_applies_to_names_and_numbers(offset, frames, files, expected_files):
     assert paired(frames, files, offset=offset)[0] == expected_files
 
 
@@ -170,11 +170,11 @@ def test_an_offset_counts_for_names_and_numbers(offset, frames, files, expected_
         ("é_{number}", "é_{}.png"),
     ],
 )
-def test_a_template_names_the_file_with_any_ending_or_its_own(template, files):
+def test_a_template_may_include_the_suffix(template, files):
     assert paired(names("f_{:02d}.png"), names(files), template=template) == (names(files), ["by reference_name"])
 
 
-def test_a_template_decides_alone():
+def test_a_template_replaces_all_other_methods():
     frames, files = names("f_{}.png"), ["f_1.png", "f_2.png", "f_3.png", "f_2_gt.png", "f_3_gt.png", "f_3_gt.exr"]
 
     found = pair(frames, files, template="{stem}_gt")
@@ -184,7 +184,7 @@ def test_a_template_decides_alone():
     assert pair(frames, files, template="{stem}_gt.exr").files == {"f_3.png": "f_3_gt.exr"}
 
 
-def test_a_template_goes_with_an_offset():
+def test_a_template_can_be_combined_with_an_offset():
     files = names("{:04d}.png")
 
     assert paired(names("f_{}.png"), files, template="{number:04d}", offset=1)[0] == ["0002.png", "0003.png", None]
@@ -197,13 +197,13 @@ def test_a_template_goes_with_an_offset():
     assert expected_names("{stem}_gt", ["left.png"]) == ["left_gt.*"]
 
 
-def test_frames_of_a_video_have_numbers_only():
+def test_frames_of_a_video_are_paired_only_by_number():
     frames, files = names("f_{:06d}.png", range(3)), ["f_000000.png", "x_0.png", "y_1.png"]
 
     assert paired(frames, files, by_name=False) == ([None, "y_1.png", None], ["by number"])
 
 
-def test_the_number_of_a_frame_is_the_last_that_is_not_the_same_in_all():
+def test_the_frame_number_is_the_last_number_that_varies():
     assert frame_numbers(["f_1_x4.png", "f_2_x4.png", "f_3_x4.png"]) == {
         "f_1_x4.png": 1,
         "f_2_x4.png": 2,
@@ -234,5 +234,5 @@ def test_the_number_of_a_frame_is_the_last_that_is_not_the_same_in_all():
         ("../{stem}", "points outside reference_dir; allowed: a name, or a name in a sub-folder of it"),
     ],
 )
-def test_a_template_that_cannot_be_used_says_why(template, problem):
+def test_an_invalid_template_is_explained(template, problem):
     assert template_problem(template) == problem

@@ -87,6 +87,3 @@ class Limited(nn.Module):
         if x[:, 0].numel() > self.limit:
             raise self.error
         return x
-
-
-ADVICE = "download https://download.pytorch.org/models/alexnet-owt-7be5be79.pth and name the file in lpips_backbone"

@@ -322,7 +322,8 @@ def _list_files(settings: ReferenceSettings) -> list[str]:
     if not names:
         below = " in its sub-folders" if depth else ""
         raise SequenceError(
-            "reference.no_frames", f"reference_dir {folder} holds no frame{below}; frames end in {' '.join(EXTENSIONS)}"
+            "reference.no_frames",
+            f"reference_dir {folder} holds no frame{below}; suffixes of frames: {' '.join(EXTENSIONS)}",
         )
     return natural_order(names)
 

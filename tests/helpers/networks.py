@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from dailies.models.load import Model
-from dailies.models.signature import Signature, signature
+from dailies.models.signature import Signature, resolve_signature
 from dailies.render.engine import Engine, Settings
 from torch import nn
 
@@ -21,7 +21,9 @@ def engine(network, *, value_range=(-1.0, 1.0), **settings):
 
 def probed(network, *, tiles=None, first=None, builder="dailies", said=None, **known):
     """An engine whose network was tried; ``tiles`` are settings, ``said`` is what a run says of its signature."""
-    model = Model(network.eval(), "test", signature(Signature(**known), ("the run", said or {})), builder=builder)
+    model = Model(
+        network.eval(), "test", resolve_signature(Signature(**known), ("the run", said or {})), builder=builder
+    )
     built = Engine(model, device=CPU, settings=Settings(**tiles or {}))
     built.probe(None if first is None else lambda: first)
     return built

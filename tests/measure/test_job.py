@@ -16,9 +16,9 @@ def test_a_frame_that_was_changed_after_its_render_is_measured_as_it_is_now(shot
     folder = shot.add("model", blur)
     path = shot.root / "state/frames/model/all.jsonl"
     path.parent.mkdir(parents=True)
-    told = Manifest(path, folder=folder, keys=dict.fromkeys(NAMES, "key"))
+    manifest = Manifest(path, folder=folder, keys=dict.fromkeys(NAMES, "key"))
     for name in NAMES:
-        told.add(name, (folder / name).read_bytes(), seconds=1, device="cpu", tiled=False)
+        manifest.add(name, (folder / name).read_bytes(), seconds=1, device="cpu", tiled=False)
     shot.measure("model", metrics=("psnr",))
     write(folder / NAMES[0], read(shot.root / "clean" / NAMES[0]))
 

@@ -660,14 +660,6 @@ class TestWhatIsGenerated:
         assert accepted(**yaml.safe_load(commented)) == shipped
         assert set(yaml.safe_load(commented)) == {key for key in KEYS if not key.endswith("_from")}
 
-    def test_the_readme_maps_arguments_to_keys(self):
-        readme = (CONFIG / "README.md").read_text()
-        table = re.findall(r"^\| `--([a-z-]+).*?` \| `--config (\w+)=", readme, flags=re.MULTILINE)
-
-        assert {argument.replace("-", "_"): key for argument, key in table} == {key: key for _, key in table}
-        assert {key for _, key in table} <= {*KEYS}
-        assert len(table) == 9
-
 
 def test_validation_imports_nothing_heavy():
     code = "import sys, dailies.validation; print(*{'mlflow', 'torch', 'numpy', 'snakemake'} & sys.modules.keys())"

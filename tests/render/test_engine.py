@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from dailies.core.errors import LoadError, RenderError
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 from dailies.models.load import Model
 from dailies.models.signature import Signature
 from dailies.render.engine import Engine, Settings, find_device

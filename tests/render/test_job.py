@@ -15,12 +15,12 @@ import pytest
 import torch
 from dailies.core import files
 from dailies.core.errors import RenderError
-from dailies.core.typed import from_json
+from dailies.core.typed import from_json, to_json
 from dailies.frames import image, scan, sequence
 from dailies.models import load
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 from dailies.models.load import load_model
-from dailies.models.signature import Signature, as_record
+from dailies.models.signature import Signature
 from dailies.render import pipeline
 from dailies.render.job import Job, _manifest, render
 from dailies.render.network import probe_size
@@ -289,7 +289,7 @@ def test_the_record_says_what_was_rendered_with_what(site):
         "overlap": 32,
         "trust_pickle": False,
         "notes": [],
-        "signature": json.loads(json.dumps(as_record(Signature(output_channels=3, scale=1)))),
+        "signature": json.loads(json.dumps(to_json(Signature(output_channels=3, scale=1)))),
     }
     figures = outcome["render"]
     assert figures | {"seconds": None, "fps": None, "versions": None} == {

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from dailies.core import files
+from dailies.core.typed import to_json
 from dailies.frames.sequence import Frame, Sequence, save
-from dailies.models.signature import Signature, as_record
+from dailies.models.signature import Signature
 from dailies.state.collect import (
     describe,
     failures,
@@ -130,7 +131,7 @@ def test_what_is_noted_of_the_frames_is_in_the_metadata(described):
         "trust_pickle": False,
         "notes": ["averaged weights (ema) are used"],
     }
-    assert about["signature"] == as_record(Signature(scale=1))
+    assert about["signature"] == to_json(Signature(scale=1))
     assert about["not_chosen"] == ["checkpoints/last.pth"]
     assert (about["run_id"], about["run_name"], about["start_time"]) == (
         RUN["run_id"],

@@ -113,7 +113,7 @@ class _Groups:
         return roles.rank(path, families), roles.named_rank(path)
 
     def _group(self, file: StoredFile, rank: tuple[int, int]) -> list[Artifact]:
-        if rank[0] == roles.ASIDE:
+        if rank[0] == roles.AUXILIARY:
             return self.aside
         if _kind(file) == BY_CONTENT:
             return self.by_content

@@ -12,7 +12,7 @@ from dailies.discovery import facts as catalog
 from dailies.discovery import naming
 from dailies.discovery.selection import OTHER_STATUS, Found
 from dailies.discovery.snapshot import Skipped
-from dailies.models.signature import ASSUMED, range_of, told_by
+from dailies.models.signature import ASSUMED, known_range, signature_hints
 from dailies.state.layout import Layout, model_of
 from dailies.state.records import (
     Dataset,
@@ -137,7 +137,15 @@ def table(layout: Layout, settings: "Settings | None" = None) -> str:
         values = (name, run.architecture, run.epoch, *losses, clean(record.artifact.label), size)
         rows.append(tuple("-" if value is None else str(value) for value in values))
         if settings:
-            ranges.append(range_of(record.architecture, name, told_by(record.hints), settings))
+            ranges.append(
+                known_range(
+                    settings.signatures,
+                    signature_hints(record.hints),
+                    architecture=record.architecture or settings.default_architecture or "",
+                    folder=name,
+                    factories=settings.model_factory or {},
+                )
+            )
     if not settings:
         return columns(rows)
     text = columns([(*row, found) for row, found in zip(rows, ["value range", *ranges], strict=True)])

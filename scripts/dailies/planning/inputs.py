@@ -394,4 +394,4 @@ class Inputs:
 
     def chosen_model(self, wildcards: Any) -> str:
         """Return the folder of the model to promote; end the invocation if it cannot be promoted."""
-        return self._invocation.call(promotion.decided, self._settings, self._layout).model
+        return self._invocation.call(promotion.requested, self._settings, self._layout).model

@@ -18,7 +18,7 @@ from dailies.core.errors import ConfigError, LoadError
 from dailies.core.text import redacted
 from dailies.frames import pairing
 from dailies.measure import backbone, metrics
-from dailies.models.signature import Signature, signature
+from dailies.models.signature import Signature, resolve_signature
 from dailies.planning.config import (
     RUN_ID_DIGITS,
     Settings,
@@ -426,7 +426,7 @@ def _check_signatures(settings: Settings, environ: Mapping[str, str]) -> Iterato
     """Check what would only show when a network is built: after downloads, perhaps on another machine."""
     for pattern, said in settings.signatures.items():
         try:
-            signature(Signature(), (f"signatures of {pattern}", said))
+            resolve_signature(Signature(), (f"signatures of {pattern}", said))
         except LoadError as error:
             yield ConfigError("config.signatures", f"{error}.")
 

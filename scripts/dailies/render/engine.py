@@ -16,7 +16,7 @@ from torch import Tensor
 from dailies.core.errors import DailiesError, LoadError, RenderError
 from dailies.core.text import clean, few
 from dailies.models.load import Model
-from dailies.models.signature import Signature, written
+from dailies.models.signature import Signature, format_range
 from dailies.render.batches import Batches, even
 from dailies.render.memory import (
     Fit,
@@ -181,7 +181,7 @@ class Engine:
     def _doubt_range(self, first: Callable[[], np.ndarray] | None) -> None:
         """Note that the range of values was assumed, and whether another leaves the first frame far nearer as it is."""
         network, assumed = self._network, self.signature
-        network.note(f"value_range {written(assumed.value_range)} was assumed; {RANGE}, if it is another")
+        network.note(f"value_range {format_range(assumed.value_range)} was assumed; {RANGE}, if it is another")
         try:
             crop = self._crop(first()) if first else None
             if crop is None or crop.mean() < DARK * white(crop.dtype):
@@ -196,9 +196,9 @@ class Engine:
         best, own = min(far, key=far.__getitem__), far[assumed.value_range]
         if own > FARTHER * far[best] and own - far[best] > MARGIN:
             network.note(
-                f"with value_range {written(best)} the network would leave the first frame far nearer to the source: "
-                f"{far[best] * 255:.1f} code values of 255 on average instead of {own * 255:.1f} with the assumed "
-                f"{written(assumed.value_range)}; if it was trained on {written(best)}, {RANGE}"
+                f"with value_range {format_range(best)} the network would leave the first frame far nearer to the "
+                f"source: {far[best] * 255:.1f} code values of 255 on average instead of {own * 255:.1f} with the "
+                f"assumed {format_range(assumed.value_range)}; if it was trained on {format_range(best)}, {RANGE}"
             )
 
     def _distance_in(self, value_range: tuple[float, float], crop: np.ndarray) -> float:
@@ -207,7 +207,7 @@ class Engine:
 
     @property
     def _assumes_range(self) -> bool:
-        return not self.signature.tells_range and self._builder not in KNOWN_RANGE
+        return not self.signature.states_range and self._builder not in KNOWN_RANGE
 
     def _crop(self, frame: np.ndarray) -> np.ndarray:
         """Cut the middle out of a frame: as much as is tried, and no more than the network takes."""

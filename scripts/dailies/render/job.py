@@ -270,7 +270,7 @@ def _attempt(
             job.model,
             job.loading,
             architecture=record.architecture,
-            said=record.hints,
+            run_hints=record.hints,
             params=run_params(job.layout.run(job.model)),
         )
         factories, loaders = Factories.from_settings(job.loading), Loaders.from_settings(job.loading)
@@ -342,9 +342,9 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity:
     told = engine.told_multiple
     loaded = LoadedModel(
         architecture=model.architecture,
-        epoch=model.facts.epoch,
-        train_loss=model.facts.train_loss,
-        val_loss=model.facts.val_loss,
+        epoch=model.progress.epoch,
+        train_loss=model.progress.train_loss,
+        val_loss=model.progress.val_loss,
         builder=model.builder,
         network=Network(
             builder=model.builder,

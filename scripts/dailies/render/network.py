@@ -220,7 +220,7 @@ class Network:
     def _takes_colours(self) -> bool:
         """Try whether a network takes RGB whose first convolution takes other channels, which it may make of RGB."""
         known = self.signature
-        if "channels" in known.told:
+        if "channels" in known.stated:
             return False
         self.signature = replace(known, channels=Signature.channels, extra_channels=None)
         try:
@@ -237,7 +237,7 @@ class Network:
         """Yield sizes to try, (height, width), each with what both sides are multiples of."""
         signature = self.signature
         yield signature.multiple, probe_size(signature)
-        if signature.tile is None and "multiple" not in signature.told:
+        if signature.tile is None and "multiple" not in signature.stated:
             larger = sorted({lcm(signature.multiple, each) for each in COARSER} - {signature.multiple})
             highest = min((most for most in signature.most if most), default=COARSER[-1])
             for multiple in larger:
@@ -291,7 +291,7 @@ class Network:
                 f"the network takes sides that are multiples of {multiple} pixels and not of {signature.multiple}; "
                 f"multiple {multiple} is used"
             )
-        if self._answers_bytes and signature.output_range is None and signature.answer_range != BYTES:
+        if self._answers_bytes and signature.output_range is None and signature.effective_output_range != BYTES:
             self.note("the network answers whole numbers of 8 bits, so output_range [0, 255] is used")
             found["output_range"] = BYTES
         self.signature = replace(signature, multiple=multiple, **found)

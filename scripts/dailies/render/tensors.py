@@ -31,7 +31,7 @@ def fed(unit: Tensor, signature: Signature) -> Tensor:
         unit = unit.transpose(0, 1) if signature.is_per_colour else (unit * weights).sum(1, keepdim=True)
     elif signature.colours == 4:
         unit = torch.cat([unit, torch.ones_like(unit[:, :1])], dim=1)
-    low, high = (_constant(each, unit.device) for each in signature.ends)
+    low, high = (_constant(each, unit.device) for each in signature.black_and_white)
     values = unit * (high - low) + low
     if not signature.extra_channels:
         return values
@@ -44,7 +44,7 @@ def levels(answer: Tensor, signature: Signature, dtype: np.dtype) -> Tensor:
 
     They are uint8, int32 for deeper integers, or float32, which is neither clamped nor rounded.
     """
-    low, high = signature.answer_range
+    low, high = signature.effective_output_range
     unit = (answer - low) / (high - low)
     if signature.is_per_colour:
         unit = unit.transpose(0, 1)

@@ -132,7 +132,7 @@ def _answer(asked: Question) -> Verdict:
                 asked.model,
                 asked.loading,
                 architecture=asked.record.architecture,
-                said=asked.record.hints,
+                run_hints=asked.record.hints,
                 params=asked.params,
             ),
             factories=Factories.from_settings(asked.loading),

@@ -23,7 +23,7 @@ from dailies.core.text import (
     clean,
     few,
 )
-from dailies.models.kinds import INDEX, WEIGHTS
+from dailies.models.kinds import INDEX, WEIGHTS, indexed_files
 from dailies.state.layout import Weights
 from dailies.store.entities import Artifact, StoredFile
 from dailies.store.tracking import TrackingStore
@@ -161,15 +161,11 @@ def _beside(folder: str, name: str) -> str:
 
 def _indexed(path: Path, shown: str) -> set[str]:
     try:
-        parts = files_module.read_json(path)["weight_map"].values() if path.stat().st_size <= LARGEST_INDEX else None
-        names = {name for name in parts if isinstance(name, str)}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        names = set()
-    if not names:
+        return set(indexed_files(files_module.read_json(path) if path.stat().st_size <= LARGEST_INDEX else None))
+    except (ValueError, RecursionError) as error:
         raise ArtifactDamaged(
             "artifact.bad_index", f"{shown} is not the index of a model in several files: it has no weight_map"
-        )
-    return names
+        ) from error
 
 
 def _external(path: Path) -> set[str]:

@@ -95,13 +95,13 @@ class Layout:
         """The names of what lies beside the page, as a script; written by ``compare`` and ``side_by_side``."""
         return self.page_folder / "extras.js"
 
-    def page_copies(self, shelf: str) -> Path:
+    def page_copies(self, layer: str) -> Path:
         """The folder of those frames of a model, or of ``@source``, that the page shows as copies."""
-        return self.page_folder / "copies" / shelf
+        return self.page_folder / "copies" / layer
 
-    def page_thumbnails(self, shelf: str) -> Path:
+    def page_thumbnails(self, layer: str) -> Path:
         """The folder of a model's sheets of thumbnails, or of those of ``@source``."""
-        return self.page_folder / "thumbnails" / shelf
+        return self.page_folder / "thumbnails" / layer
 
     def all_page_pictures(self) -> list[Path]:
         """List the copies and the sheets of thumbnails of all models, also of those that the page no longer shows."""

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from dailies.core.errors import ConfigError, RenderError
 from dailies.render import devices
-from dailies.render.devices import refuse_missing, taken
+from dailies.render.devices import claimed, find_device, refuse_missing
 from helpers import REPOSITORY
 from helpers.raising import refused
 
@@ -19,7 +20,7 @@ def machine(monkeypatch):
     """Pretend to be a machine with so many CUDA devices and such a torch."""
 
     def pretend(count, torch_version):
-        monkeypatch.setattr(devices, "_cuda_devices", lambda: count)
+        monkeypatch.setattr(devices, "_count_cuda_devices", lambda: count)
         monkeypatch.setattr(devices, "version", lambda name: torch_version)
 
     return pretend
@@ -88,12 +89,12 @@ def test_hidden_devices_are_not_there():
 RENDER = """
 import logging, sys
 from pathlib import Path
-from dailies import devices
+from dailies.render import devices
 devices.version = lambda name: "2.13.0+cu130"
 devices._lock_folder = lambda: Path(sys.argv[1])
-devices.PAUSE = 0.01
+devices.POLL_SECONDS = 0.01
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-with devices.taken(sys.argv[2]) as device:
+with devices.claimed(sys.argv[2]) as device:
     print(device, "is", devices.os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
     sys.stdin.read()
 """
@@ -124,13 +125,13 @@ def render(tmp_path):
 
 
 def test_every_render_takes_a_device_of_its_own(render):
-    said = []
+    lines = []
     for _ in range(4):
         process = render("0,GPU-1a2b,MIG-3c4d,7")
-        said += [process.stdout.readline(), process.stdout.readline()]
+        lines += [process.stdout.readline(), process.stdout.readline()]
 
-    assert said[1::2] == ["auto is 0\n", "auto is GPU-1a2b\n", "auto is MIG-3c4d\n", "auto is 7\n"]
-    assert said[0] == "CUDA device 0\n"
+    assert lines[1::2] == ["auto is 0\n", "auto is GPU-1a2b\n", "auto is MIG-3c4d\n", "auto is 7\n"]
+    assert lines[0] == "CUDA device 0\n"
 
 
 def test_a_render_waits_and_a_killed_ones_device_is_free_again(render):
@@ -167,7 +168,7 @@ def test_the_one_device_that_a_scheduler_assigned_is_taken_without_waiting(rende
 
     assert sorted(process.stdout.readline() for process in processes) == [
         "CUDA device 2\n",
-        "CUDA device 2, which another render uses, too\n",
+        "CUDA device 2, which another render also uses\n",
     ]
 
 
@@ -210,16 +211,16 @@ def test_the_devices_are_those_that_cuda_may_use(tool, monkeypatch, listed, visi
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
-    assert devices._visible() == found
+    assert devices._visible_devices() == found
 
 
 def test_a_device_has_one_lock_whatever_it_is_called(tool, monkeypatch):
     tool(*WHOLE)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
-    with taken("cuda"):
+    with claimed("cuda"):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1a,GPU-0a")
-        with taken("cuda"):
+        with claimed("cuda"):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-0a"
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-1a,GPU-0a"
 
@@ -239,7 +240,7 @@ def test_where_there_is_nothing_to_choose_nothing_is_taken(tool, monkeypatch, tm
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(devices, "version", lambda name: torch_version)
 
-    with taken(device) as name:
+    with claimed(device) as name:
         assert name == device
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
     assert not list(tmp_path.glob("*.lock"))
@@ -255,3 +256,16 @@ def test_the_locks_lie_in_a_folder_of_the_user_and_not_of_another(tmp_path, monk
     (tmp_path / "dailies-4711").mkdir()
     with refused(RenderError, "device.foreign_claims", f"{tmp_path}/dailies-4711"):
         devices._lock_folder()
+
+
+def test_auto_is_the_best_device_there_is():
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+    assert find_device("auto").type == best
+    assert find_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("wanted", ["cuda:99", *([] if torch.backends.mps.is_available() else ["mps"])])
+def test_a_device_that_is_asked_for_and_missing_is_refused(wanted):
+    with refused(RenderError, "device.not_in_torch", f"device is {wanted},", f"torch {torch.__version__}"):
+        find_device(wanted)

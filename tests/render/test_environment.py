@@ -5,13 +5,13 @@ import sys
 
 import pytest
 from dailies.core.credentials import without_credentials
-from dailies.render.environment import SPEED
+from dailies.render.environment import TUNING
 from helpers import REPOSITORY
 
 SCRIPT = """
 import json, os, sys
 sys.path.append({scripts!r})
-from dailies import environment
+from dailies.render import environment
 print("started", flush=True)
 environment.prepare()
 print(json.dumps([os.getpid(), sys.argv[1:], dict(os.environ), open("/proc/self/environ").read()]))
@@ -83,9 +83,9 @@ def test_what_makes_torch_fast_is_there_from_the_start(run):
     times, variables, shown = run()
 
     assert times == 2
-    assert variables.items() >= SPEED.items()
+    assert variables.items() >= TUNING.items()
     # of what glibc reads at the start it overwrites the colons
-    assert all(f"{name}={value}" in shown.replace("\0", ":") for name, value in SPEED.items())
+    assert all(f"{name}={value}" in shown.replace("\0", ":") for name, value in TUNING.items())
 
 
 def test_what_the_user_has_set_stays(run):

@@ -26,10 +26,10 @@ from dailies.render.engine import Engine, Rendering, Settings
 from dailies.render.pipeline import (
     Route,
     ahead,
-    begin,
+    prefetch,
     read,
     render_frames,
-    settled,
+    settle,
 )
 from dailies.state.manifest import Manifest
 from helpers.images import read_frame, write_frame
@@ -56,7 +56,7 @@ class Inverter:
         self.groups = []
         """How many frames were submitted together."""
 
-    def together(self, height, width):
+    def batch_size(self, height, width):
         return self.batch
 
     def submit_all(self, given, dtypes):
@@ -197,7 +197,7 @@ def test_nothing_to_render_is_no_error(line):
 
 @pytest.mark.parametrize("number", [0, COUNT // 2])
 def test_a_frame_that_was_begun_is_not_read_again(line, number, monkeypatch):
-    line.begun = begin(line.frames[number], line.route)
+    line.begun = prefetch(line.frames[number], line.route)
     line.begun[line.frames[number]].result()
     others = []
     monkeypatch.setattr(pipeline, "read", lambda frame, route: others.append(frame.name) or read(frame, route))
@@ -212,7 +212,7 @@ def test_a_frame_that_was_begun_is_not_read_again(line, number, monkeypatch):
 @pytest.mark.parametrize("number", [0, COUNT // 2])
 def test_a_bad_frame_that_was_begun_is_told_when_it_is_its_turn(line, number):
     line.damage(number)
-    line.begun = begin(line.frames[number], line.route)
+    line.begun = prefetch(line.frames[number], line.route)
 
     with refused(SequenceError, "frame.unreadable", f"frame {number:03d}.png"):
         line.run()
@@ -392,7 +392,7 @@ def test_no_more_frames_than_a_batch_needs_are_in_memory(line, monkeypatch):
     line.run()
 
     threads = line.route.threads
-    assert most[0] <= min(threads, pipeline.READERS) + 4 + 4 + threads + 4 + 2
+    assert most[0] <= min(threads, pipeline.MAX_READERS) + 4 + 4 + threads + 4 + 2
 
 
 def test_few_frames_are_in_memory_at_once(line, monkeypatch):
@@ -401,7 +401,7 @@ def test_few_frames_are_in_memory_at_once(line, monkeypatch):
     line.run()
 
     threads = line.route.threads
-    assert most[0] <= min(threads, pipeline.READERS) + 2 + threads + 2
+    assert most[0] <= min(threads, pipeline.MAX_READERS) + 2 + threads + 2
 
 
 def watched_memory(line, monkeypatch):
@@ -431,7 +431,7 @@ def watched_memory(line, monkeypatch):
 def test_results_come_in_order_and_no_further_ahead_than_allowed():
     begun = []
     with ThreadPoolExecutor(4) as pool:
-        results = ahead(range(50), lambda number: begun.append(number) or -number, pool, most=lambda: 3)
+        results = ahead(range(50), lambda number: begun.append(number) or -number, pool, limit=lambda: 3)
         for expected in range(50):
             assert next(results) == (expected, -expected)
             assert len(begun) <= expected + 4
@@ -439,7 +439,7 @@ def test_results_come_in_order_and_no_further_ahead_than_allowed():
 
 def test_an_error_waits_for_its_turn():
     with ThreadPoolExecutor(4) as pool:
-        results = ahead([3, 2, 1, 0, 5], lambda number: 6 // number, pool, most=lambda: 5)
+        results = ahead([3, 2, 1, 0, 5], lambda number: 6 // number, pool, limit=lambda: 5)
 
         assert [next(results)[1] for _ in range(3)] == [2, 3, 6]
         with pytest.raises(ZeroDivisionError):
@@ -451,8 +451,8 @@ def test_a_future_that_failed_is_noticed_while_others_are_under_way():
     failed.set_exception(OSError("full"))
 
     with pytest.raises(OSError, match="full"):
-        settled({failed, under_way}, most=2)
-    assert settled({under_way}, most=1) == {under_way}
+        settle({failed, under_way}, limit=2)
+    assert settle({under_way}, limit=1) == {under_way}
 
 
 def test_progress_is_told_in_frames_and_seconds(line, monkeypatch, caplog):

@@ -8,7 +8,7 @@ GROUPS := browser or slurm or s3 or servers
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/lock.txt
 
-.PHONY: demo test test-groups test-all check bench lock clean
+.PHONY: demo test test-groups test-all check docs bench lock clean
 
 demo: .venv/core
 	$(BIN)/python scripts/make_demo.py demo
@@ -32,11 +32,14 @@ check: .venv/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile rules
+	PYTHONPATH=scripts $(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
-# config/config.schema.yaml and the tables of keys in config/README.md, from the settings in scripts/dailies
+# config/config.schema.yaml and the tables of keys in config/README.md from the settings; tests/messages.txt from the source
 docs: .venv/core
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/messages.py
 
 .venv/core: envs/requirements.txt envs/lock.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Dailies needs Python 3.11 or newer, $(PYTHON) is " + sys.version)'

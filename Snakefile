@@ -21,20 +21,11 @@ report: "report/workflow.rst"
 include: "rules/common.smk"
 include: "rules/sequence.smk"
 include: "rules/discover.smk"
-include: "rules/download.smk"
 include: "rules/infer.smk"
-include: "rules/measure_inputs.smk"
 include: "rules/measure.smk"
 include: "rules/collect.smk"
-include: "rules/summary.smk"
-include: "rules/compare_inputs.smk"
-include: "rules/contact_sheet.smk"
 include: "rules/compare.smk"
-include: "rules/choosing_inputs.smk"
-include: "rules/write_back.smk"
-include: "rules/promote.smk"
-include: "rules/videos.smk"
-include: "rules/outcome.smk"
+include: "rules/publish.smk"
 
 
 wildcard_constraints:
@@ -46,16 +37,16 @@ rule all:
     default_target: True
     input:
         LAYOUT.sequence,
-        metadata_of_all_models,
+        INPUTS.metadata_of_all_models,
         LAYOUT.summary,
-        comparison_page,
-        evaluations,
+        INPUTS.comparison_page,
+        INPUTS.evaluations,
     localrule: True
 
 
 onsuccess:
-    tell_outcome()
+    OUTCOME.report()
 
 
 onerror:
-    tell_interruption()
+    OUTCOME.report_interruption()

@@ -47,14 +47,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lpips = Lpips(write_alexnet(Path(folder) / "alexnet.pth"))  # other weights take as long
     ways: dict[str, Callable[[], object]] = {
-        "ssim": lambda: quality.structure(image, reference, scales=1),
+        "ssim": lambda: quality.ssim(image, reference),
         "ssim, scikit-image": lambda: scikit(image, reference),
-        "ssim and ms_ssim": lambda: quality.structure(image, reference, scales=5),
-        **{name: lambda run=run: run(image, reference) for name, run in quality.WITH_REFERENCE.items()},
+        "ssim and ms_ssim": lambda: quality.compute(image, reference, ("ssim", "ms_ssim")),
+        "psnr": lambda: quality.psnr(image, reference),
+        "flip": lambda: quality.flip(image, reference),
         "lpips": lambda: lpips(image, reference),
-        **{name: lambda run=run: run(image, reference) for name, run in quality.STILL.items()},
+        "detail": lambda: quality.detail(image, reference),
+        "clipping": lambda: quality.clipping(image, reference),
         "motion of the source, once for all models": lambda: flicker.flow(reference, image),
-        "flicker": lambda: flicker.Path(moved, reference, image).flicker(image, reference),
+        "flicker": lambda: flicker.flicker(image, reference, flicker.Motion(moved, reference, image)),
         "decoding the frame": lambda: frames.converted(frames.decode(data, "x.png").pixels, "float32"),
     }
     times: dict[str, list[float]] = {way: [] for way in ways}

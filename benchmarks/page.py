@@ -86,7 +86,7 @@ def generate(root: Path, models: int, frames: int, size: tuple[int, int]) -> Pat
 
 def metadata(number: int, frames: int) -> dict:
     """Give what the page reads of a model: 40 params and 20 metrics."""
-    render = dict.fromkeys(page.RENDERED) | {"status": "success", "error": None, "frames": frames, "seconds": 1.0}
+    render = dict.fromkeys(page.RENDER) | {"status": "success", "error": None, "frames": frames, "seconds": 1.0}
     return {
         **{"run_id": f"{number:032x}", "run_name": f"{'even' if number % 2 == 0 else 'odd'}_{number}"},
         **{"architecture": "unet", "epoch": number, "train_loss": 0.1, "val_loss": 0.1 / (number + 1)},

@@ -75,7 +75,7 @@ PROCESSES: dict[str, tuple[Draw, Callable[[int], float]]] = {
 
 
 def as_ranked(values: np.ndarray) -> Interval:
-    """Give the interval of ``dailies.ranking``."""
+    """Give the interval of ``dailies.measure.ranking``."""
     found = ranking.compare(values, np.zeros(len(values)), higher_is_better=True)
     return None if found.low is None else (found.low, found.high)
 

@@ -1,13 +1,13 @@
-"""Stage 6, collect: close a model. renders/{model}/, measures/{model}/, runs/{model}.json -> metadata.json."""
+"""Stages 6 and 7, collect and summary: close the models. renders/, measures/, runs/ -> metadata.json, batch_summary.json."""
 
 
 rule collect:
     input:
         run=LAYOUT.run("{model}"),
-        outcomes=records_of_all_shards,
-        measures=measures_of_model,
+        outcomes=INPUTS.outcomes_of_model,
+        measures=INPUTS.measures_of_model,
         sequence=LAYOUT.sequence,
-        reference=pairing_of_measures,
+        reference=INPUTS.pairing_of_measures,
     output:
         metadata=LAYOUT.metadata("{model}"),
     log:
@@ -17,6 +17,24 @@ rule collect:
         "../envs/dailies.yaml"
     params:
         training_frames_from=config["training_frames_from"],
-        code=code_of("collect"),
+        code=INPUTS.code("collect"),
     script:
         "../scripts/collect.py"
+
+
+rule summary:
+    input:
+        index=LAYOUT.index,
+        metadata=INPUTS.metadata_of_all_models,
+    output:
+        summary=LAYOUT.summary,
+    log:
+        LAYOUT.log("summary"),
+    localrule: True
+    conda:
+        "../envs/dailies.yaml"
+    params:
+        order=INPUTS.summary_order,
+        code=INPUTS.code("summary"),
+    script:
+        "../scripts/summary.py"

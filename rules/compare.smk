@@ -1,14 +1,44 @@
-"""Stage 9, compare: the page to choose a model with. metadata.json and frames of all -> compare/index.html."""
+"""Stages 8 and 9, contact sheet and page; videos, when asked for. renders/, metadata.json of all -> compare/."""
+
+
+rule contact_sheet:
+    input:
+        index=ancient(LAYOUT.index),  # the parameter names says whether it matters
+        outcomes=INPUTS.outcomes_of_all_models,  # not metadata.json, which changes with every metric
+        sequence=LAYOUT.sequence,
+        reference=INPUTS.pairing_record,
+    output:
+        sheet=report(
+            LAYOUT.contact_sheet,
+            caption="../report/contact_sheet.rst",
+            category="2. Frames",
+            labels={"what": "all models side by side"},
+        ),
+    log:
+        LAYOUT.log("contact_sheet"),
+    conda:
+        "../envs/dailies.yaml"
+    threads: 4
+    resources:
+        mem_mb=INPUTS.page_memory,
+        runtime=INPUTS.start_minutes,
+    params:
+        names=INPUTS.names_of_models,
+        chosen=config["contact_frames"],
+        reference=INPUTS.reference_fingerprint,
+        code=INPUTS.code("contact_sheet"),
+    script:
+        "../scripts/contact_sheet.py"
 
 
 rule compare:
     input:
-        metadata=metadata_of_all_models,
+        metadata=INPUTS.metadata_of_all_models,
         summary=LAYOUT.summary,
         sequence=LAYOUT.sequence,
-        reference=pairing_record,
+        reference=INPUTS.pairing_record,
         sheet=LAYOUT.contact_sheet,
-        metrics=ranking_for_page,
+        metrics=INPUTS.ranking_for_page,
     output:
         page=LAYOUT.page,
     log:
@@ -17,12 +47,48 @@ rule compare:
         "../envs/dailies.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wc, input, attempt: attempt * estimates.page_memory(input.sequence),
-        runtime=lambda wc, input, attempt: attempt * estimates.page_minutes(input.sequence, models=len(input.metadata)),
+        mem_mb=INPUTS.page_memory,
+        runtime=INPUTS.page_minutes,
     params:
         fps=config["fps"],
         training_frames_from=config["training_frames_from"],
-        reference=lambda wildcards: reference_fingerprint(),
-        code=code_of("compare"),
+        reference=INPUTS.reference_fingerprint,
+        code=INPUTS.code("compare"),
     script:
         "../scripts/compare.py"
+
+
+rule side_by_side:
+    input:
+        index=ancient(LAYOUT.index),  # the parameter names says whether it matters
+        outcomes=INPUTS.outcomes_of_all_models,
+        sequence=LAYOUT.sequence,
+        reference=INPUTS.pairing_record,
+    output:
+        video=LAYOUT.side_by_side,
+    log:
+        LAYOUT.log("side_by_side"),
+    benchmark:
+        LAYOUT.benchmark("side_by_side")
+    conda:
+        "../envs/dailies.yaml"
+    threads: 8
+    resources:
+        mem_mb=INPUTS.video_memory,
+        runtime=INPUTS.video_minutes,
+    params:
+        names=INPUTS.names_of_models,
+        fps=config["fps"],
+        reference=INPUTS.reference_fingerprint,
+        code=INPUTS.code("side_by_side"),
+    script:
+        "../scripts/side_by_side.py"
+
+
+rule videos:
+    input:
+        INPUTS.metadata_of_all_models,
+        LAYOUT.summary,
+        INPUTS.comparison_page,
+        LAYOUT.side_by_side,
+    localrule: True

@@ -1,4 +1,4 @@
-"""Stage 2, discover: find the models in what MLflow answered. snapshot.json -> discovery.json, one record per model."""
+"""Stages 2 and 3, discover and download. snapshot.json -> discovery.json, a record per model; record -> weights/{model}."""
 
 
 checkpoint discover:
@@ -10,14 +10,14 @@ checkpoint discover:
     conda:
         "../envs/dailies.yaml"
     params:
-        fingerprint=lambda wildcards: store_fingerprint(),
+        fingerprint=INPUTS.store_fingerprint,
     script:
         "../scripts/discover.py"
 
 
 rule list_models:
     input:
-        index=discovery_index,
+        index=INPUTS.discovery_index,
     log:
         LAYOUT.log("list_models"),
     localrule: True
@@ -25,3 +25,29 @@ rule list_models:
         "../envs/dailies.yaml"
     script:
         "../scripts/list_models.py"
+
+
+rule download:
+    input:
+        index=ancient(LAYOUT.index),
+        record=LAYOUT.record("{model}"),
+        sequence=ancient(LAYOUT.sequence),  # nothing is downloaded for frames that cannot be used
+    output:
+        receipt=LAYOUT.receipt("{model}"),
+    log:
+        LAYOUT.log("download_{model}"),
+    benchmark:
+        LAYOUT.benchmark("download_{model}")
+    priority: 1
+    conda:
+        "../envs/dailies.yaml"
+    threads: INPUTS.download_threads
+    resources:
+        downloads=1,
+        mem_mb=INPUTS.download_memory,
+        runtime=INPUTS.download_minutes,
+    params:  # what makes a render due
+        **INPUTS.render_settings,
+        shards=INPUTS.shard_states,
+    script:
+        "../scripts/download.py"

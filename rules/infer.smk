@@ -4,7 +4,7 @@
 rule infer:
     input:
         record=LAYOUT.record("{model}"),
-        receipt=receipt_of_weights,
+        receipt=INPUTS.receipt_of_weights,
         sequence=ancient(LAYOUT.sequence),  # the parameter frames says whether this shard has changed
     output:
         outcome=LAYOUT.outcome("{model}", "{shard}"),
@@ -16,15 +16,13 @@ rule infer:
         "../envs/dailies.yaml"
     threads: 8
     resources:
-        gpu=0 if settings.device == "cpu" else 1,
-        mem_mb=lambda wc, input, attempt: attempt
-        * estimates.render_memory(input.record, shards_of_sequence()[wc.shard], settings),
-        runtime=lambda wc, input, attempt: attempt
-        * estimates.render_minutes(input.record, shards_of_sequence()[wc.shard]),
+        gpu=0 if config["device"] == "cpu" else 1,
+        mem_mb=INPUTS.render_memory,
+        runtime=INPUTS.render_minutes,
     params:
-        **SETTINGS,
-        frames=lambda wildcards: standing_of_shards(wildcards)[wildcards.shard]["frames"],
-        attempt=lambda wildcards: standing_of_shards(wildcards)[wildcards.shard]["attempt"],
-        forced=lambda wildcards, output: forced_render(*wildcards),  # as a function of output it is no reason to run
+        **INPUTS.render_settings,
+        frames=INPUTS.shard_digest,
+        attempt=INPUTS.render_attempt,
+        forced=INPUTS.forced_render,  # as a function of output it is no reason to run
     script:
         "../scripts/infer.py"

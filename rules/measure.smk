@@ -1,11 +1,9 @@
 """Stage 5, measure: every frame of every model. renders/, frames, reference -> measures/, leaderboard.csv."""
 
-from importlib.util import find_spec
-
 
 rule metrics:
     input:
-        leaderboard_wanted,
+        INPUTS.leaderboard,
     localrule: True
 
 
@@ -16,15 +14,15 @@ rule pairing:
         pairs=LAYOUT.pairing,
     log:
         LAYOUT.log("pairing"),
-    localrule: find_spec("OpenImageIO") is not None  # a head node without codecs submits it
+    localrule: INPUTS.has_codecs  # a head node without codecs submits it
     conda:
         "../envs/dailies.yaml"
     threads: 4
     resources:
-        mem_mb=lambda wc, attempt: attempt * estimates.SEQUENCE_MEMORY,
-        runtime=lambda wc, attempt: attempt * estimates.SEQUENCE_MINUTES,
+        mem_mb=INPUTS.sequence_memory,
+        runtime=INPUTS.sequence_minutes,
     params:
-        fingerprint=lambda wildcards: reference_fingerprint(),
+        fingerprint=INPUTS.reference_fingerprint,
     script:
         "../scripts/pairing.py"
 
@@ -32,7 +30,7 @@ rule pairing:
 rule baseline:
     input:
         sequence=LAYOUT.sequence,
-        reference=decoded_reference,
+        reference=INPUTS.decoded_reference,
     output:
         measures=LAYOUT.measures("@source", "{shard}"),
     log:
@@ -41,22 +39,22 @@ rule baseline:
         "../envs/dailies.yaml"
     threads: 2
     resources:
-        mem_mb=measure_memory,
-        runtime=measure_minutes,
+        mem_mb=INPUTS.measure_memory,
+        runtime=INPUTS.measure_minutes,
     params:
-        measuring=measuring,
-        attempt=due_attempt("@source"),
-        afresh=afresh("baseline"),
+        measuring=INPUTS.measuring,
+        attempt=INPUTS.baseline_attempt,
+        afresh=INPUTS.afresh("baseline"),
     script:
         "../scripts/baseline.py"
 
 
 rule measure:
     input:
-        outcomes=records_to_measure,
+        outcomes=INPUTS.outcomes_to_measure,
         sequence=LAYOUT.sequence,
         baseline=LAYOUT.measures("@source", "{shard}"),  # which leaves the source's motion behind
-        reference=decoded_reference,
+        reference=INPUTS.decoded_reference,
     output:
         measures=LAYOUT.measures("{model}", "{shard}"),
     log:
@@ -65,22 +63,22 @@ rule measure:
         "../envs/dailies.yaml"
     threads: 2
     resources:
-        mem_mb=measure_memory,
-        runtime=measure_minutes,
+        mem_mb=INPUTS.measure_memory,
+        runtime=INPUTS.measure_minutes,
     params:
-        measuring=measuring,
-        attempt=due_attempt("{model}"),
-        afresh=afresh("measure"),
+        measuring=INPUTS.measuring,
+        attempt=INPUTS.measure_attempt,
+        afresh=INPUTS.afresh("measure"),
     script:
         "../scripts/measure.py"
 
 
 rule leaderboard:
     input:
-        metadata=metadata_of_all_models,
-        measures=measures_of_all,
+        metadata=INPUTS.metadata_of_all_models,
+        measures=INPUTS.measures_of_all,
         sequence=LAYOUT.sequence,
-        reference=pairing_record,
+        reference=INPUTS.pairing_record,
     output:
         frames=LAYOUT.frame_table,
         models=report(
@@ -95,7 +93,7 @@ rule leaderboard:
     conda:
         "../envs/dailies.yaml"
     params:
-        question=[METRICS, metrics.ranked_by(settings), config["training_frames_from"]],
-        code=code_of("leaderboard"),
+        question=INPUTS.ranking_question,
+        code=INPUTS.code("leaderboard"),
     script:
         "../scripts/leaderboard.py"

@@ -4,22 +4,21 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.core.logs import job_log
-from dailies.measure.job import Measurement
+from dailies.core.job import job
+from dailies.measure.job import MeasurementJob
 from dailies.measure.per_frame import baseline
 from dailies.planning.config import Settings
 from dailies.state.layout import SOURCE
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
-        settings = Settings.from_job(snakemake.config)
-        job = Measurement.from_settings(
-            settings,
+    with job(snakemake) as this:
+        measurement = MeasurementJob.from_settings(
+            Settings.from_job(this.config),
             subject=SOURCE,
-            shard=snakemake.wildcards.shard,
-            threads=snakemake.threads,
-            attempt=snakemake.params.attempt,
+            shard=this.wildcards.shard,
+            threads=this.threads,
+            attempt=this.params.attempt,
         )
-        if snakemake.params.afresh:
-            job.kept.unlink(missing_ok=True)
-        baseline(job)
+        if this.params.afresh:
+            measurement.cache.unlink(missing_ok=True)
+        baseline(measurement)

@@ -1,33 +1,33 @@
 """Adapter of rule collect."""
 
 import sys
-from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.core.logs import job_log
+from dailies.core.job import job
 from dailies.frames.reference import found
-from dailies.measure.scores import summed_up
+from dailies.measure.scores import summarized
 from dailies.state.collect import describe
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
-        layout, model = Layout(Path(snakemake.config["output_dir"])), snakemake.wildcards.model
+    with job(snakemake) as this:
+        layout, model = Layout(this.output_dir), this.wildcards.model
+        measured = summarized(
+            this.input.measures,
+            this.input.run,
+            sequence=this.input.sequence,
+            names=this.params.training_frames_from,
+            input_dir=this.input_dir,
+            reference=found(this.input.reference),
+        )
         describe(
-            Path(snakemake.input.run),
-            [Path(path) for path in snakemake.input.outcomes],
-            sequence=Path(snakemake.input.sequence),
+            this.input.run,
+            this.input.outcomes,
+            sequence=this.input.sequence,
             manifests=layout.manifests(model),
             folder=layout.frames(model),
-            output=Path(snakemake.output.metadata),
-            measured=summed_up(
-                [Path(path) for path in snakemake.input.measures],
-                Path(snakemake.input.run),
-                sequence=Path(snakemake.input.sequence),
-                names=snakemake.params.training_frames_from,
-                input_dir=Path(snakemake.config["input_dir"]),
-                reference=found(snakemake.input.reference),
-            ),
+            output=this.output.metadata,
+            measured=measured,
         )
         layout.weights(model).discard()

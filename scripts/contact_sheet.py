@@ -1,28 +1,23 @@
 """Adapter of rule contact_sheet."""
 
 import sys
-from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.compare.contact_sheet import build
-from dailies.compare.layers import rendered
-from dailies.core.logs import job_log
+from dailies.compare.layers import rendered_models
+from dailies.core.job import job
 from dailies.frames.reference import paths
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake) as this:
         build(
-            rendered(
-                snakemake.params.names,
-                [Path(path) for path in snakemake.input.records],
-                Layout(Path(snakemake.config["output_dir"])),
-            ),
-            sequence=Path(snakemake.input.sequence),
-            input_dir=Path(snakemake.config["input_dir"]),
-            output=Path(snakemake.output.sheet),
-            chosen=snakemake.params.chosen,
-            reference=paths(snakemake.input.reference),
-            threads=snakemake.threads,
+            rendered_models(this.params.names, this.input.outcomes, Layout(this.output_dir)),
+            sequence=this.input.sequence,
+            input_dir=this.input_dir,
+            output=this.output.sheet,
+            chosen=this.params.chosen,
+            reference=paths(this.input.reference),
+            threads=this.threads,
         )

@@ -4,16 +4,12 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.core.logs import job_log
+from dailies.core.job import job
 from dailies.discovery.discover import discover
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
-        settings = Settings.from_job(snakemake.config)
-        discover(
-            settings,
-            fingerprint=snakemake.params.fingerprint,
-            layout=Layout(settings.output_dir),
-        )
+    with job(snakemake) as this:
+        settings = Settings.from_job(this.config)
+        discover(settings, fingerprint=this.params.fingerprint, layout=Layout(settings.output_dir))

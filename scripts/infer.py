@@ -9,27 +9,27 @@ from dailies.render import environment
 if __name__ == "__main__":
     environment.prepare()
     # only now: the environment is prepared by starting Python again
-    from dailies.core.logs import job_log
+    from dailies.core.job import job
     from dailies.planning.config import Settings
     from dailies.render.job import Job, render
     from dailies.state.layout import Layout
 
-    with job_log(snakemake.log[0]):
-        settings = Settings.from_job(snakemake.config)
+    with job(snakemake) as this:
+        settings = Settings.from_job(this.config)
         render(
             Job(
                 layout=Layout(settings.output_dir),
-                model=snakemake.wildcards.model,
-                shard=snakemake.wildcards.shard,
+                model=this.wildcards.model,
+                shard=this.wildcards.shard,
                 shard_frames=settings.shard_frames,
                 input_dir=settings.input_dir,
-                settings=dict(snakemake.params.settings),
-                loading=dict(snakemake.params.loading),
+                settings=dict(this.params.settings),
+                loading=dict(this.params.loading),
                 batch=settings.batch,
                 device=settings.device,
-                threads=snakemake.threads,
-                attempt=snakemake.params.attempt,
+                threads=this.threads,
+                attempt=this.params.attempt,
                 trust_code=settings.trust_code,
             ),
-            forced=snakemake.params.forced,
+            forced=this.params.forced,
         )

@@ -1,23 +1,22 @@
 """Adapter of rule leaderboard."""
 
 import sys
-from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.core.logs import job_log
+from dailies.core.job import job
 from dailies.frames.reference import found
-from dailies.measure.leaderboard import Question, tabulate
+from dailies.measure.leaderboard import LeaderboardSettings, tabulate
 from dailies.planning.config import Settings
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake) as this:
         tabulate(
-            Question.from_settings(Settings.from_job(snakemake.config)),
-            sequence=Path(snakemake.input.sequence),
-            metadata=[Path(path) for path in snakemake.input.metadata],
-            measures=[Path(path) for path in snakemake.input.measures],
-            tables=(Path(snakemake.output.frames), Path(snakemake.output.models)),
-            output=Path(snakemake.output.told),
-            reference=found(snakemake.input.reference),
+            LeaderboardSettings.from_settings(Settings.from_job(this.config)),
+            sequence=this.input.sequence,
+            metadata=this.input.metadata,
+            measures=this.input.measures,
+            tables=(this.output.frames, this.output.models),
+            output=this.output.told,
+            reference=found(this.input.reference),
         )

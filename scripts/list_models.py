@@ -4,14 +4,13 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.core.logs import job_log
+from dailies.core.job import job
 from dailies.discovery.inventory import counts, table
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
-        settings = Settings.from_job(snakemake.config)
-        layout = Layout(settings.output_dir)
-        text = f"{table(layout, settings)}\n{counts(layout)}"
+    with job(snakemake) as this:
+        layout = Layout(this.output_dir)
+        text = f"{table(layout, Settings.from_job(this.config))}\n{counts(layout)}"
     print(text)

@@ -1,25 +1,23 @@
 """Adapter of rule measure."""
 
 import sys
-from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.core.logs import job_log
-from dailies.measure.job import Measurement
+from dailies.core.job import job
+from dailies.measure.job import MeasurementJob
 from dailies.measure.per_frame import measure
 from dailies.planning.config import Settings
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
-        settings = Settings.from_job(snakemake.config)
-        job = Measurement.from_settings(
-            settings,
-            subject=snakemake.wildcards.model,
-            shard=snakemake.wildcards.shard,
-            threads=snakemake.threads,
-            attempt=snakemake.params.attempt,
+    with job(snakemake) as this:
+        measurement = MeasurementJob.from_settings(
+            Settings.from_job(this.config),
+            subject=this.wildcards.model,
+            shard=this.wildcards.shard,
+            threads=this.threads,
+            attempt=this.params.attempt,
         )
-        if snakemake.params.afresh:
-            job.kept.unlink(missing_ok=True)
-        measure(job, outcomes=[Path(path) for path in snakemake.input.outcomes])
+        if this.params.afresh:
+            measurement.cache.unlink(missing_ok=True)
+        measure(measurement, outcomes=this.input.outcomes)

@@ -1,21 +1,23 @@
 """Adapter of rule pairing."""
 
-from pathlib import Path
+import sys
 
-from dailies.core.logs import job_log
+sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
+
+from dailies.core.job import job
 from dailies.frames import reference
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
-        settings = Settings.from_job(snakemake.config)
+    with job(snakemake) as this:
+        settings = Settings.from_job(this.config)
         reference.write(
             reference.Asked.from_settings(settings),
-            sequence_file=Path(snakemake.input.sequence),
+            sequence_file=this.input.sequence,
             input_dir=settings.input_dir,
             transfer=settings.transfer,
             cache=Layout(settings.output_dir).reference_scan,
-            output=Path(snakemake.output.pairs),
-            threads=snakemake.threads,
+            output=this.output.pairs,
+            threads=this.threads,
         )

@@ -1,30 +1,26 @@
 """Adapter of rule side_by_side."""
 
 import sys
-from pathlib import Path
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.compare.layers import rendered
-from dailies.compare.page import list_extras
+from dailies.compare.layers import rendered_models
+from dailies.compare.page import write_extras
 from dailies.compare.side_by_side import build
-from dailies.core.logs import job_log
+from dailies.core.job import job
 from dailies.frames.reference import paths
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job(snakemake) as this:
+        layout = Layout(this.output_dir)
         build(
-            rendered(
-                snakemake.params.names,
-                [Path(path) for path in snakemake.input.records],
-                Layout(Path(snakemake.config["output_dir"])),
-            ),
-            sequence=Path(snakemake.input.sequence),
-            input_dir=Path(snakemake.config["input_dir"]),
-            output=Path(snakemake.output.video),
-            fps=snakemake.params.fps,
-            reference=paths(snakemake.input.reference),
-            threads=snakemake.threads,
+            rendered_models(this.params.names, this.input.outcomes, layout),
+            sequence=this.input.sequence,
+            input_dir=this.input_dir,
+            output=this.output.video,
+            fps=this.params.fps,
+            reference=paths(this.input.reference),
+            threads=this.threads,
         )
-        list_extras(Layout(Path(snakemake.config["output_dir"])))
+        write_extras(layout)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dailies.compare import side_by_side
-from dailies.compare.page import list_extras
+from dailies.compare.page import write_extras
 from dailies.state.records import FrameMetric
 from helpers.images import flat
 from helpers.requires import lacking
@@ -831,7 +831,7 @@ def test_the_page_links_to_what_lies_beside_it_and_to_nothing_else(browser, driv
     try:
         for name in beside:
             show.page.with_name(name).write_bytes(b"something")
-        list_extras(show.layout)
+        write_extras(show.layout)
         browser.open()
         links = browser.all("#extras a")
         assert {Path(link.get_attribute("href")).name: link.text for link in links} == beside
@@ -840,7 +840,7 @@ def test_the_page_links_to_what_lies_beside_it_and_to_nothing_else(browser, driv
     finally:
         for name in beside:
             show.page.with_name(name).unlink()
-        list_extras(show.layout)
+        write_extras(show.layout)
 
 
 def test_failed_models_are_listed_with_their_reason(browser, driver, show):
@@ -1328,7 +1328,7 @@ def test_the_video_plays_in_the_browser_in_its_own_colours(browser, driver, tmp_
         output=video,
         fps=12,
     )
-    list_extras(show.layout)
+    write_extras(show.layout)
     page = Browser(driver, show.page)
     page.open()
     address = page.find("#extras a").get_attribute("href")

@@ -1,14 +1,11 @@
+"""The contact sheet: every model and chosen frame is in its place, under its name."""
+
 import os
 
 import numpy as np
 import pytest
 from dailies.compare import captions, contact_sheet
-from dailies.compare.contact_sheet import (
-    CAPTION,
-    GAP,
-    UnknownFrame,
-    chosen_frames,
-)
+from dailies.compare.contact_sheet import CAPTION, GAP, UnknownFrame, frame_numbers
 from dailies.frames import sequence
 from helpers.images import flat, read_frame, write_frame
 from helpers.raising import refused
@@ -20,7 +17,7 @@ CELL = (480, 270)
 
 
 def build(show: Show, **changes) -> np.ndarray:
-    """Build the contact sheet of a show and give its pixels."""
+    """Build the contact sheet of a show and return its pixels."""
     show.build()
     usual = {
         "sequence": show.state / "sequence.json",
@@ -38,21 +35,21 @@ def cell(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
 
 
 def caption(sheet: np.ndarray, row: int) -> np.ndarray:
-    """The strip with a row's name."""
+    """Return the caption of a row."""
     top = CAPTION + row * (CAPTION + CELL[1] + GAP)
     return sheet[top : top + CAPTION, GAP:]
 
 
-def says(strip: np.ndarray, text: str) -> bool:
-    """Whether a strip of the sheet begins with a text, as it is written there."""
-    wanted = np.asarray(captions.strip(text, strip.shape[1], CAPTION))
+def says(found: np.ndarray, text: str) -> bool:
+    """Return whether a caption of the sheet starts with a text."""
+    wanted = np.asarray(captions.draw(text, found.shape[1], CAPTION))
     width = int(captions.font(round(CAPTION * 0.55)).getlength(text)) + 12
-    return np.array_equal(strip[:, :width], wanted[:, :width])
+    return np.array_equal(found[:, :width], wanted[:, :width])
 
 
 @pytest.fixture
 def show(tmp_path):
-    """Five frames and two models, each frame and model of a colour of its own."""
+    """Return five frames and two models; each frame of each model has a different colour."""
     show = Show(tmp_path)
     for number in range(5):
         show.add_frame(f"frame_{number:03d}.png", flat(number, 10, 20, size=SIZE))
@@ -61,7 +58,7 @@ def show(tmp_path):
     return show
 
 
-def test_source_reference_and_models_stand_below_each_other_over_first_middle_and_last_frame(show):
+def test_each_row_shows_a_layer_in_the_first_the_middle_and_the_last_frame(show):
     show.reference.mkdir()
     for number in range(5):
         Image.fromarray(flat(number, 0, 77, size=SIZE)).save(show.reference / f"frame_{number:03d}.png")
@@ -86,20 +83,20 @@ def test_frames_are_chosen_by_name(show):
     assert [cell(sheet, 0, column)[0, 0, 0] for column in range(2)] == [3, 1]
 
 
-def test_a_frame_that_the_sequence_does_not_have_is_refused(show):
+def test_a_name_that_is_not_in_the_sequence_is_refused(show):
     frames = ("frame_9.png", "5 frames", "frame_000.png", "frame_004.png")
     with refused(UnknownFrame, "sequence.unknown_frame", "contact_frames", *frames):
         build(show, chosen=["frame_001.png", "frame_9.png"])
 
 
 @pytest.mark.parametrize(("count", "numbers"), [(1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (201, [0, 100, 200])])
-def test_first_middle_and_last_are_chosen_once_each(count, numbers):
+def test_by_default_first_middle_and_last_are_chosen_once_each(count, numbers):
     frame = sequence.Frame("a", "a.png", 1, 1, "RGB", 8, 1, "")
 
-    assert chosen_frames(sequence.Sequence((frame,) * count), None) == numbers
+    assert frame_numbers(sequence.Sequence((frame,) * count), None) == numbers
 
 
-def test_a_failed_model_is_left_out_and_a_missing_frame_is_said_to_be(show):
+def test_failed_models_are_left_out_and_missing_frames_are_labelled(show):
     show.add_model("broken", error="best.pth is damaged")
     (show.models[0] / "frame_002.png").unlink()
     (show.models[1] / "frame_004.png").write_bytes(b"no image")
@@ -107,10 +104,10 @@ def test_a_failed_model_is_left_out_and_a_missing_frame_is_said_to_be(show):
     sheet = build(show)
 
     assert sheet.shape[0] == GAP + CAPTION + 3 * (CAPTION + CELL[1] + GAP)
-    said = np.asarray(captions.strip("missing", CELL[0], CAPTION, ink=captions.QUIET))
+    label = np.asarray(captions.draw("missing", CELL[0], CAPTION, colour=captions.MUTED))
     for row, column in ((1, 1), (2, 2)):
-        np.testing.assert_array_equal(cell(sheet, row, column)[:CAPTION], said)
-        assert (cell(sheet, row, column)[CAPTION:] == captions.GROUND).all()
+        np.testing.assert_array_equal(cell(sheet, row, column)[:CAPTION], label)
+        assert (cell(sheet, row, column)[CAPTION:] == captions.BACKGROUND).all()
 
 
 def test_models_of_another_size_fill_the_same_cell(show):
@@ -122,7 +119,7 @@ def test_models_of_another_size_fill_the_same_cell(show):
     assert (cell(sheet, 3, 2) == (4, 50, 60)).all()
     assert (cell(sheet, 4, 2) == (4, 70, 80)).all()
     for row, name, ending in ((3, "3 double", ""), (4, "4 large", "reduced to 25 %")):
-        wanted = np.asarray(captions.strip(name, 3 * (CELL[0] + GAP) - GAP, CAPTION, ending=ending))
+        wanted = np.asarray(captions.draw(name, 3 * (CELL[0] + GAP) - GAP, CAPTION, right=ending))
         np.testing.assert_array_equal(caption(sheet, row)[:, : wanted.shape[1]], wanted)
 
 
@@ -137,19 +134,19 @@ def test_small_frames_are_enlarged_to_squares(tmp_path):
     np.testing.assert_array_equal(cell(sheet, 1, 0), frame.repeat(30, 0).repeat(30, 1))
 
 
-def test_deep_frames_are_said_to_be_proxies(show):
+def test_pictures_of_deep_frames_are_labelled_as_proxies(show):
     for number in range(5):
         deep = np.full((SIZE[1], SIZE[0]), 256 * number, np.uint16)
         Image.fromarray(deep).save(show.models[0] / f"frame_{number:03d}.png")
 
     sheet = build(show)
 
-    wanted = np.asarray(captions.strip("1 dark", 3 * (CELL[0] + GAP) - GAP, CAPTION, ending="8 of 16 bits"))
+    wanted = np.asarray(captions.draw("1 dark", 3 * (CELL[0] + GAP) - GAP, CAPTION, right="8 of 16 bits"))
     np.testing.assert_array_equal(caption(sheet, 1)[:, : wanted.shape[1]], wanted)
     assert (cell(sheet, 1, 2) == 4).all()
 
 
-def test_hostile_names_leave_every_picture_where_it_is(show):
+def test_hostile_names_do_not_move_any_picture(show):
     for name in (HOSTILE, "x" * 5000, "\u202e\n\n\x1b[2Jname", "模型" * 40):
         show.add_model(name, lambda number: flat(number, 150, 0, size=SIZE))
 
@@ -159,9 +156,9 @@ def test_hostile_names_leave_every_picture_where_it_is(show):
         assert (cell(sheet, row, 1) == (2, 150, 0)).all()
 
 
-def test_many_models_make_no_sheet_that_cannot_be_opened(show, monkeypatch):
-    monkeypatch.setattr(contact_sheet, "LARGEST", 2_000_000)
-    monkeypatch.setattr(contact_sheet, "TALLEST", 1600)
+def test_many_models_make_a_sheet_within_bounds(show, monkeypatch):
+    monkeypatch.setattr(contact_sheet, "MAX_PIXELS", 2_000_000)
+    monkeypatch.setattr(contact_sheet, "MAX_HEIGHT", 1600)
     for number in range(2, 32):
         folder = show.add_model(f"model {number}", error="later")
         metadata = (folder / "metadata.json").read_text()
@@ -174,8 +171,8 @@ def test_many_models_make_no_sheet_that_cannot_be_opened(show, monkeypatch):
     sheet = build(show)
 
     height, width, _ = sheet.shape
-    assert height <= contact_sheet.TALLEST + GAP
-    assert height * width < 1.2 * contact_sheet.LARGEST
+    assert height <= contact_sheet.MAX_HEIGHT + GAP
+    assert height * width < 1.2 * contact_sheet.MAX_PIXELS
     for green, models in ((100, 31), (200, 1)):
         assert ((sheet[:, :, 1] == green) & (sheet[:, :, 2] == 0)).sum() == models * 3 * 144 * 81
 

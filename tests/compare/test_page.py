@@ -1,12 +1,13 @@
+"""The comparison page: its data, its copies and its thumbnails."""
+
 import os
 import shutil
 
 import numpy as np
 import pytest
 from dailies.compare import page, thumbnails
-from dailies.compare.layers import gather
-from dailies.compare.layers import picture as shown
-from dailies.compare.page import run_link, script
+from dailies.compare.layers import gather, read_picture
+from dailies.compare.page import javascript, run_link
 from dailies.core import files
 from dailies.core.typed import from_json
 from dailies.frames import image as frames
@@ -21,7 +22,7 @@ from PIL import Image, ImageCms
 
 @pytest.fixture
 def show(tmp_path):
-    """Three frames and two models."""
+    """Return three frames and two models."""
     show = Show(tmp_path)
     for number in range(3):
         write_frame(show.input / f"frame_{number:03d}.png", number)
@@ -34,7 +35,7 @@ def picture(data, key):
     return next(each for each in data["pictures"] if each["id"] == key)
 
 
-def test_the_page_loads_only_files_that_are_there(show):
+def test_the_page_loads_only_files_that_exist(show):
     show.build()
 
     html = show.page.read_text()
@@ -61,20 +62,20 @@ def test_the_data_describe_frames_and_models(show):
     assert dark["notes"] == []
 
 
-def test_the_data_hold_what_is_noted_of_a_model(show):
+def test_the_data_contain_the_notes_on_a_model(show):
     path = show.models[1] / "metadata.json"
     files.write_json(path, files.read_json(path) | {"network": {"notes": ["value_range [-1, 1] was assumed"]}})
 
     assert [model["notes"] for model in show.build()["models"]] == [[], ["value_range [-1, 1] was assumed"]]
 
 
-def test_models_come_in_the_summarys_order_whatever_the_order_of_their_files(show):
+def test_models_are_in_the_order_of_the_summary(show):
     metadata = [folder / "metadata.json" for folder in reversed(show.models)]
 
     assert [model["name"] for model in show.build(metadata=metadata)["models"]] == ["dark", "light"]
 
 
-def test_two_models_of_one_run_keep_their_places(show):
+def test_two_models_of_one_run_keep_their_order(show):
     for name in ("first", "second"):
         show.add_model(name, lambda number: flat(number, 0, 0), run={"run_id": f"{1:032x}"})
     metadata = [folder / "metadata.json" for folder in reversed(show.models)]
@@ -100,7 +101,7 @@ def test_a_page_of_failed_models_only_is_built(tmp_path):
     assert [each["id"] for each in show.build()["pictures"]] == ["@source"]
 
 
-def test_rendered_frames_are_shown_where_they_are_and_the_source_from_a_lossless_copy(show):
+def test_the_page_shows_rendered_frames_themselves_and_a_lossless_copy_of_the_source(show):
     data = show.build()
 
     assert picture(data, "model_1")["copied"] is False
@@ -115,7 +116,7 @@ def test_rendered_frames_are_shown_where_they_are_and_the_source_from_a_lossless
         np.testing.assert_array_equal(show.copy(f"@source/{path.name}"), read_frame(path))
 
 
-def test_a_copy_holds_the_values_that_networks_are_given_and_no_colour_profile(show):
+def test_a_copy_has_the_values_that_networks_take_and_no_colour_profile(show):
     from PIL import ImageCms
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -129,7 +130,7 @@ def test_a_copy_holds_the_values_that_networks_are_given_and_no_colour_profile(s
         assert "icc_profile" not in image.info
 
 
-def test_the_source_and_the_reference_are_shown_in_the_layer_that_is_rendered(show):
+def test_the_source_and_the_reference_show_the_exr_layer_that_is_rendered(show):
     for path in show.input.iterdir():
         path.unlink()
     for folder, level in ((show.input, 0.5), (show.reference, 0.25)):
@@ -147,29 +148,29 @@ def test_the_source_and_the_reference_are_shown_in_the_layer_that_is_rendered(sh
     assert int(show.copy("@reference/a.png")[0, 0, 0]) == 191
     shot, paired = sequence.load(show.state / "sequence.json"), {"a.exr": show.reference / "a.exr"}
     source, reference = gather(shot, [], input_dir=show.input, reference=paired)
-    assert [int(np.asarray(shown(shelf, "a.exr"))[0, 0, 0]) for shelf in (source, reference)] == [255, 191]
+    assert [int(np.asarray(read_picture(layer, "a.exr"))[0, 0, 0]) for layer in (source, reference)] == [255, 191]
 
 
-def test_small_frames_get_no_thumbnails(show):
+def test_small_frames_have_no_thumbnails(show):
     show.build()
 
     assert show.made("thumbnails") == {}
 
 
 def thumbnail(show: Show, picture: str, number: int, *, of: int) -> np.ndarray:
-    """The thumbnail of a frame, by its number, from its sheet of ``of`` thumbnails."""
+    """Return the thumbnail of a frame, by its number, from its sheet of ``of`` thumbnails."""
     sheet = read_frame(show.page.parent / "page" / "thumbnails" / picture / f"{number // thumbnails.SHEET}.jpg")
     return np.split(sheet, of)[number % thumbnails.SHEET]
 
 
 def add_large(show: Show, count: int) -> None:
-    """Frames that are large enough for thumbnails, and a model of them: each of one colour, its number times 20."""
+    """Add frames that are large enough for thumbnails, and a model of them; the red of each is 20 times its number."""
     for number in range(count):
         show.add_frame(f"{number:02d}.png", flat(20 * number, 0, 0, size=(960, 540)))
     show.add_model("dark", lambda number: flat(20 * number, 20, 30, size=(960, 540)))
 
 
-def test_large_frames_get_thumbnails_eight_of_them_on_a_sheet(tmp_path):
+def test_large_frames_have_thumbnails_on_sheets_of_eight(tmp_path):
     show = Show(tmp_path)
     add_large(show, 10)
 
@@ -205,7 +206,7 @@ def test_only_the_sheets_of_new_and_changed_frames_are_made(tmp_path):
     assert abs(int(thumbnail(show, "@source", 9, of=8)[50, 50, 0]) - 250) <= 3
 
 
-def test_a_sheet_that_was_deleted_is_made_again_and_one_that_nothing_needs_is_deleted(tmp_path):
+def test_a_deleted_sheet_is_made_again_and_an_unused_one_is_deleted(tmp_path):
     show = Show(tmp_path)
     add_large(show, 9)
     show.build()
@@ -220,7 +221,7 @@ def test_a_sheet_that_was_deleted_is_made_again_and_one_that_nothing_needs_is_de
     assert list(show.made("thumbnails")) == ["@source/0.jpg", "model_1/0.jpg"]
 
 
-def test_a_frame_that_cannot_be_read_leaves_its_place_on_the_sheet_black(tmp_path):
+def test_the_place_of_an_unreadable_frame_on_its_sheet_is_black(tmp_path):
     show = Show(tmp_path)
     add_large(show, 3)
     good = (show.models[0] / "01.png").read_bytes()
@@ -235,7 +236,7 @@ def test_a_frame_that_cannot_be_read_leaves_its_place_on_the_sheet_black(tmp_pat
     np.testing.assert_allclose(thumbnail(show, "model_1", 1, of=3)[9, 9], [20, 20, 30], atol=3)
 
 
-def test_a_model_that_enlarges_gets_thumbnails_where_its_frames_are_large(tmp_path):
+def test_an_upscaling_model_has_thumbnails_if_its_frames_are_large(tmp_path):
     show = Show(tmp_path)
     write_frame(show.input / "a.png", 1, size=(400, 300))
     show.add_model("double", lambda _: flat(1, 2, 3, size=(800, 600)), scale=2)
@@ -246,7 +247,7 @@ def test_a_model_that_enlarges_gets_thumbnails_where_its_frames_are_large(tmp_pa
     assert data["models"][0]["scale"] == 2
 
 
-def test_a_second_build_makes_nothing_and_gives_the_same_bytes(show):
+def test_building_again_writes_the_same_bytes_and_no_picture(show):
     show.build()
     everything = {path: path.read_bytes() for path in show.output.rglob("*") if path.is_file()}
     copies = show.made("copies")
@@ -257,7 +258,7 @@ def test_a_second_build_makes_nothing_and_gives_the_same_bytes(show):
     assert {path: path.read_bytes() for path in show.output.rglob("*") if path.is_file()} == everything
 
 
-def test_only_what_is_new_or_changed_is_made(show):
+def test_only_copies_of_new_and_changed_frames_are_made(show):
     show.build()
     before = show.made("copies")
     write_frame(show.input / "frame_001.png", 99)
@@ -273,7 +274,7 @@ def test_only_what_is_new_or_changed_is_made(show):
     np.testing.assert_array_equal(show.copy("@source/frame_001.png"), read_frame(show.input / "frame_001.png"))
 
 
-def test_a_file_that_was_written_again_with_the_same_content_is_not_made_again(show):
+def test_a_frame_that_was_written_again_with_the_same_content_is_not_copied_again(show):
     show.build()
     before = show.made("copies")
     os.utime(show.input / "frame_001.png", (1, 1))
@@ -283,7 +284,7 @@ def test_a_file_that_was_written_again_with_the_same_content_is_not_made_again(s
     assert show.made("copies") == before
 
 
-def test_a_copy_that_was_deleted_is_made_again(show):
+def test_a_deleted_copy_is_made_again(show):
     show.build()
     lost = show.page.parent / "page" / "copies" / "@source" / "frame_001.png"
     lost.unlink()
@@ -293,10 +294,10 @@ def test_a_copy_that_was_deleted_is_made_again(show):
     assert lost.is_file()
 
 
-def test_everything_is_made_again_when_it_would_be_made_differently(show, monkeypatch):
+def test_everything_is_made_again_by_another_version_of_the_code(show, monkeypatch):
     show.build()
     before = show.made("copies")
-    monkeypatch.setattr(thumbnails, "MAKER", thumbnails.MAKER + 1)
+    monkeypatch.setattr(thumbnails, "VERSION", thumbnails.VERSION + 1)
 
     show.build()
 
@@ -312,7 +313,7 @@ def test_copies_of_frames_that_left_the_sequence_are_deleted(show):
     assert list(show.made("copies")) == ["@source/frame_000.png", "@source/frame_001.png"]
 
 
-def test_a_frame_of_the_source_that_is_gone_is_said_to_be_missing(show):
+def test_a_source_frame_that_no_longer_exists_is_reported_as_missing(show):
     show.build()
     (show.page.parent / "page" / "copies" / "@source" / "frame_001.png").unlink()
     shot = show.state / "sequence.json"
@@ -332,7 +333,7 @@ def test_a_frame_of_the_source_that_is_gone_is_said_to_be_missing(show):
     assert picture(show.data(), "@source")["missing"] == [1]
 
 
-def test_a_rendered_frame_that_is_not_there_is_said_to_be_missing(show):
+def test_a_rendered_frame_that_does_not_exist_is_reported_as_missing(show):
     (show.models[1] / "frame_002.png").unlink()
 
     assert picture(show.build(), "model_2")["missing"] == [2]
@@ -359,7 +360,7 @@ def test_reference_frames_are_shown_whatever_their_format(show):
         ("frame_000.tif", np.full((5, 7), 7.5, np.float32), 32, 255),
     ],
 )
-def test_deep_frames_are_shown_as_proxies_and_said_to_be(show, name, pixels, depth, value):
+def test_deep_reference_frames_are_copied_as_proxies(show, name, pixels, depth, value):
     show.reference.mkdir()
     Image.fromarray(pixels).save(show.reference / name)
 
@@ -369,7 +370,7 @@ def test_deep_frames_are_shown_as_proxies_and_said_to_be(show, name, pixels, dep
     np.testing.assert_array_equal(show.copy("@reference/frame_000.png"), flat(value, value, value))
 
 
-def test_deep_rendered_frames_are_shown_as_proxies_too(show):
+def test_deep_rendered_frames_are_copied_as_proxies(show):
     for number in range(3):
         deep = np.full((5, 7), 256 * number, np.uint16)
         Image.fromarray(deep).save(show.models[0] / f"frame_{number:03d}.png")
@@ -381,7 +382,7 @@ def test_deep_rendered_frames_are_shown_as_proxies_too(show):
     np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), flat(2, 2, 2))
 
 
-def test_one_deep_frame_among_others_is_no_less_a_proxy(show):
+def test_one_deep_frame_makes_the_whole_layer_a_proxy(show):
     for folder in (show.input, show.models[0]):
         Image.fromarray(np.full((5, 7), 0x12FF, np.uint16)).save(folder / "frame_002.png")
 
@@ -392,7 +393,7 @@ def test_one_deep_frame_among_others_is_no_less_a_proxy(show):
     np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), flat(0x13, 0x13, 0x13))
 
 
-def test_a_float_frame_among_others_is_shown_too(show):
+def test_a_float_frame_among_others_is_copied(show):
     half = np.full((5, 7, 3), 0.5, np.float32)
     (show.input / "frame_003.exr").write_bytes(frames.encode(half, frames.Picture(half)))
     shutil.copy(show.input / "frame_003.exr", show.models[0])
@@ -404,7 +405,7 @@ def test_a_float_frame_among_others_is_shown_too(show):
 
 
 @pytest.mark.parametrize(("output_format", "depth"), [("exr", 16), ("tiff", 8), ("png16", 16)])
-def test_rendered_frames_that_no_browser_shows_are_copied(show, output_format, depth):
+def test_rendered_frames_in_formats_that_no_browser_shows_are_copied(show, output_format, depth):
     folder = show.models[0]
     for number, path in enumerate(sorted(folder.glob("*.png"))):
         pixels = flat(number, 128, 255)
@@ -418,7 +419,7 @@ def test_rendered_frames_that_no_browser_shows_are_copied(show, output_format, d
     np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), flat(2, 128, 255))
 
 
-def test_rendered_frames_with_a_colour_profile_are_shown_without_it(show):
+def test_rendered_frames_with_a_colour_profile_are_copied_without_it(show):
     for path in show.models[0].glob("*.png"):
         Image.open(path).save(path, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
 
@@ -427,7 +428,7 @@ def test_rendered_frames_with_a_colour_profile_are_shown_without_it(show):
     assert [picture(data, f"model_{number}")["copied"] for number in (1, 2)] == [True, False]
 
 
-def test_rendered_frames_with_alpha_are_shown_without_it_as_the_source_is(show):
+def test_rendered_frames_with_alpha_are_copied_without_it(show):
     see_through = np.random.default_rng(1).integers(0, 256, (3, 5, 7, 4), dtype=np.uint8)
     for number, pixels in enumerate(see_through):
         Image.fromarray(pixels).save(show.models[0] / f"frame_{number:03d}.png")
@@ -438,13 +439,13 @@ def test_rendered_frames_with_alpha_are_shown_without_it_as_the_source_is(show):
     np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), see_through[2, ..., :3])
 
 
-def test_a_model_whose_run_has_no_name_is_called_as_its_folder(show):
+def test_a_model_whose_run_has_no_name_has_that_of_its_folder(show):
     show.add_model("", lambda _: flat(0, 0, 0))
 
     assert [model["name"] for model in show.build()["models"]] == ["dark", "light", "model_3"]
 
 
-def test_a_sequence_plays_at_the_rate_asked_for_else_its_own_else_24(show):
+def test_the_rate_is_the_requested_one_or_else_24(show):
     assert show.build(fps=30)["fps"] == 30
     assert show.build(fps=None)["fps"] == 24
 
@@ -460,7 +461,7 @@ def test_the_source_of_a_video_is_shown_from_its_decoded_frames_at_its_rate(tmp_
     np.testing.assert_array_equal(show.copy("@source/clip_000002.png"), flat(2, 0, 0, size=(8, 6)))
 
 
-def test_metrics_of_frames_travel_in_a_file_of_their_own(show):
+def test_values_of_metrics_are_in_a_separate_file(show):
     psnr = FrameMetric("PSNR", {"model_1": [30.123456789, None, float("nan")]}, higher_is_better=True, unit="dB")
 
     data = show.build(metrics=[psnr])
@@ -469,7 +470,7 @@ def test_metrics_of_frames_travel_in_a_file_of_their_own(show):
     assert show.data("metrics.js") == {"PSNR": {"model_1": [30.1235, None, None]}}
 
 
-def test_frames_that_training_has_seen_are_marked_and_means_are_those_of_the_metadata(show):
+def test_training_frames_are_marked_and_means_are_those_of_the_metadata(show):
     add_means(show.models[0], {"psnr": 30.5})
     everything = [f"frame_{number:03d}.png" for number in range(3)]
 
@@ -480,7 +481,7 @@ def test_frames_that_training_has_seen_are_marked_and_means_are_those_of_the_met
     assert [model["trained"] for model in show.build()["models"]] == [[], []]
 
 
-def test_the_page_lists_what_lies_beside_it(show):
+def test_the_page_lists_the_contact_sheet_and_the_video(show):
     show.build()
     assert show.data("extras.js") == []
     for name in ("side_by_side.mp4", "contact_sheet.png", "notes.txt"):
@@ -490,8 +491,8 @@ def test_the_page_lists_what_lies_beside_it(show):
     assert show.data("extras.js") == ["contact_sheet.png", "side_by_side.mp4"]
 
 
-def test_nothing_is_listed_where_there_is_no_page(tmp_path):
-    page.list_extras(Layout(tmp_path))
+def test_without_a_page_nothing_is_listed(tmp_path):
+    page.write_extras(Layout(tmp_path))
 
     assert not list(tmp_path.iterdir())
 
@@ -501,7 +502,7 @@ def test_a_metric_must_have_as_many_values_for_one_model_as_for_another():
         FrameMetric("PSNR", {"a": [1.0], "b": [1.0, 2.0]}, higher_is_better=True)
 
 
-def test_hostile_names_are_text_and_never_code(show):
+def test_hostile_names_are_text_not_code(show):
     show.add_model(HOSTILE, lambda _: flat(0, 0, 0), run={"params": {"__proto__": HOSTILE, HOSTILE: "1"}})
 
     data = show.build()
@@ -514,14 +515,14 @@ def test_hostile_names_are_text_and_never_code(show):
     assert b"\n" not in raw[:-1]
 
 
-def test_what_json_cannot_hold_becomes_null(show):
+def test_numbers_that_json_lacks_become_null(show):
     show.add_model("nan", lambda _: flat(0, 0, 0), run={"metrics": {"a": float("nan"), "b": 1.8e308}, "epoch": None})
 
     assert show.build()["models"][2]["metrics"] == {"a": None, "b": None}
 
 
 def test_a_script_survives_text_that_is_not_unicode():
-    assert received(script("f({})", "\ud800")) == "\ud800"
+    assert received(javascript("f({})", "\ud800")) == "\ud800"
 
 
 @pytest.mark.parametrize(
@@ -558,7 +559,7 @@ def test_the_output_folder_can_be_moved(show, tmp_path):
         assert (moved / "compare" / model["folder"] / "frame_000.png").is_file()
 
 
-def test_what_the_checkpoint_says_otherwise_is_labelled_and_what_was_passed_over_is_named(tmp_path):
+def test_differing_values_of_the_checkpoint_and_files_that_were_passed_over_are_facts():
     tried = [{"path": "best.pth", "reason": "it is empty"}]
     checkpoint = {"epoch": 18, "train_loss": 0.5, "val_loss": None}
     artifact = {"uri": "store", "path": "last.pth", "sha256": "ab", "size": 3}
@@ -567,9 +568,7 @@ def test_what_the_checkpoint_says_otherwise_is_labelled_and_what_was_passed_over
     about |= {"artifact": artifact, "checkpoint": checkpoint}
 
     def facts(**changes):
-        return page._described(
-            tmp_path, from_json(Metadata, about | changes), layout=Layout(tmp_path), tracking_uri=None
-        ).facts
+        return page.facts(from_json(Metadata, about | changes))
 
     assert (facts()["epoch"], facts()["checkpoint_epoch"]) == (20, 18)
     assert not {"checkpoint_train_loss", "checkpoint_val_loss", "file", "passed_over"} & facts().keys()

@@ -1,4 +1,4 @@
-"""A sequence with a reference to measure against, and models whose frames are made of it."""
+"""A sequence with a reference, and models to measure against it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from dailies.core import files
 from dailies.frames import scan as scan_module
 from dailies.frames import sequence
 from dailies.measure import per_frame
-from dailies.measure.job import Measurement
+from dailies.measure.job import MeasurementJob
 from dailies.measure.per_frame import baseline, measure
 from dailies.state.layout import SOURCE, Layout
 from PIL import Image
@@ -32,7 +32,7 @@ def read(path: Path) -> np.ndarray:
 
 
 class Shot:
-    """A sequence with a reference, and models whose frames are made by a function of the reference's."""
+    """A sequence with a reference, and models whose frames are functions of the reference's."""
 
     def __init__(self, root: Path, size: tuple[int, int] = (40, 48)) -> None:
         self.root = root
@@ -43,7 +43,7 @@ class Shot:
             write(root / "shot" / name, distorted(clean, "noise"))
         self.layout = Layout(self.out)
         self.scan()
-        self.job = Measurement(
+        self.job = MeasurementJob(
             layout=self.layout,
             subject=SOURCE,
             shard="all",
@@ -82,15 +82,15 @@ class Shot:
 
 
 def counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the names of the frames that are measured from now on, once for each group of metrics."""
+    """Return a list that grows by the name of each frame that is measured, once for each group of metrics."""
     seen = []
-    original = per_frame._of_frame
+    original = per_frame._measure_group
 
-    def count(job, subject, against, plan, metrics, read):
+    def count(inputs, plan, metrics, read):
         seen.append(plan.frame.output)
-        return original(job, subject, against, plan, metrics, read)
+        return original(inputs, plan, metrics, read)
 
-    monkeypatch.setattr(per_frame, "_of_frame", count)
+    monkeypatch.setattr(per_frame, "_measure_group", count)
     return seen
 
 

@@ -1,4 +1,4 @@
-"""A sequence and rendered models in folders, without a workflow, and the page that shows them."""
+"""A sequence and rendered models in folders, made without a workflow, and the page that shows them."""
 
 import json
 import re
@@ -48,7 +48,7 @@ HOSTILE = '</script><script>hacked=1</script><img src=x onerror=hacked=1>\u2028"
 
 
 class Show:
-    """A sequence and models, in folders as the workflow leaves them, and the page that shows them."""
+    """A sequence and models, in folders as the workflow writes them, and the page that shows them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -65,7 +65,7 @@ class Show:
         Image.fromarray(pixels).save(self.input / name)
 
     def paired(self) -> dict[str, Path]:
-        """The files of the reference by the names of the rendered frames: they are called as those."""
+        """Return the files of the reference by output name; their own names match those of the frames."""
         return {f"{path.stem}.png": path for path in sorted(self.reference.iterdir())}
 
     def add_model(
@@ -77,7 +77,7 @@ class Show:
         scale: int = 1,
         run: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Leave a model's folder as its render does; without ``error`` it holds ``pixels`` of each frame's number."""
+        """Write a model's folder as its render does. Without ``error``, it has ``pixels`` of each number."""
         run_id = f"{len(self.models) + 1:032x}"
         folder = self.output / f"model_{len(self.models) + 1}"
         folder.mkdir(parents=True)
@@ -108,8 +108,8 @@ class Show:
         return folder
 
     def rendered(self) -> list[RenderedModel]:
-        """What is known of the models whose pictures are compared."""
-        return [RenderedModel.described(folder, Metadata.load(folder / "metadata.json")) for folder in self.models]
+        """Return the models as ``gather`` takes them."""
+        return [RenderedModel.from_metadata(folder, Metadata.load(folder / "metadata.json")) for folder in self.models]
 
     def build(self, **changes) -> dict[str, Any]:
         """Build the page and return its data."""
@@ -141,7 +141,7 @@ class Show:
         return received((self.page.parent / "page" / name).read_bytes())
 
     def made(self, kind: str) -> dict[str, int]:
-        """The copies or thumbnails of the page, with the times of their writing."""
+        """Return the modification times of the page's copies or thumbnails, by name."""
         folder = self.page.parent / "page" / kind
         return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in sorted(folder.glob("*/*"))}
 
@@ -150,13 +150,13 @@ class Show:
 
 
 def add_means(folder: Path, means: Mapping[str, float | None]) -> None:
-    """Let a model's metadata say what was measured of it, over the frames that its training has not seen."""
+    """Add the means over the frames that a model was not trained on to its metadata."""
     about = files.read_json(folder / "metadata.json")
     files.write_json(folder / "metadata.json", about | {"measured": {"mean_unseen": dict(means)}})
 
 
 def received(data: bytes) -> Any:
-    """The value that a browser finds in a script of the page."""
+    """Return the value that a browser reads from a script of the page."""
     return json.loads(json.loads(re.search(rb"JSON\.parse\((.*?)\)+;\n$", data)[1]))
 
 

@@ -1,4 +1,4 @@
-"""The file of LPIPS's weights is found, told from others, and refused in words."""
+"""The file of LPIPS's weights: where it is looked for, and which files are refused."""
 
 import importlib.util
 from pathlib import Path
@@ -9,24 +9,25 @@ import torch
 from dailies.core import files
 from dailies.core.errors import ConfigError
 from dailies.measure import backbone
-from dailies.measure import lpips as lpips_module
-from helpers.networks import ADVICE, write_alexnet
+from dailies.measure import lpips as lpips_metric
+from dailies.measure.lpips import check_backbone
+from helpers.networks import write_alexnet
 from helpers.raising import refused
 
 
 @pytest.mark.parametrize("variables", [{}, {"XDG_CACHE_HOME": "/cache"}, {"XDG_CACHE_HOME": "/c", "TORCH_HOME": "~/t"}])
-def test_it_is_where_it_is_named_else_where_torch_keeps_it(monkeypatch, variables):
+def test_the_path_is_the_one_in_the_settings_else_that_of_torch_hub(monkeypatch, variables):
     for name in ("XDG_CACHE_HOME", "TORCH_HOME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert backbone.place(None) == Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
-    assert backbone.place(Path("here.pth")) == Path("here.pth")
+    assert backbone.path_of(None) == Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    assert backbone.path_of(Path("here.pth")) == Path("here.pth")
 
 
-def test_the_linear_weights_are_the_packages_own():
-    assert backbone.linear() == Path(lpips.__file__).parent / "weights" / "v0.1" / "alex.pth"
+def test_the_linear_weights_are_in_the_package():
+    assert backbone.linear_weights() == Path(lpips.__file__).parent / "weights" / "v0.1" / "alex.pth"
 
 
 @pytest.mark.parametrize("origin", [None, "elsewhere/lpips/__init__.py"])
@@ -35,36 +36,35 @@ def test_a_package_without_its_weights_is_refused(monkeypatch, origin):
     monkeypatch.setattr(backbone, "find_spec", lambda name: spec)
 
     with refused(ConfigError, "measure.lpips_incomplete", "weights/v0.1/alex.pth", "pip install"):
-        backbone.linear()
+        backbone.linear_weights()
 
 
-def test_another_file_than_the_published_one_is_said(tmp_path, monkeypatch):
+def test_other_weights_than_the_published_ones_are_a_warning(tmp_path, monkeypatch):
     path = write_alexnet(tmp_path / "own.pth")
 
-    assert lpips_module.checked(path) == (
-        f"lpips_backbone {path} is not alexnet-owt-7be5be79.pth as it was published: "
-        "values of LPIPS compare only with others that were measured with the same file"
-    )
-    monkeypatch.setattr(backbone, "PUBLISHED", files.sha256_of(path))
-    assert lpips_module.checked(path) is None
+    warning = check_backbone(path)
+    assert str(path) in warning
+    assert backbone.NAME in warning
+    monkeypatch.setattr(lpips_metric, "PUBLISHED", files.sha256_of(path))
+    assert check_backbone(path) is None
 
 
-def test_a_file_that_holds_no_backbone_is_refused_where_there_is_torch(tmp_path, monkeypatch):
+def test_a_file_without_the_weights_is_refused_if_torch_is_installed(tmp_path, monkeypatch):
     path = tmp_path / "own.pth"
     path.write_bytes(b"junk")
 
-    with refused(ConfigError, "measure.backbone_unusable", f"lpips_backbone {path}", "'junk'", ADVICE):
-        lpips_module.checked(path)
-    monkeypatch.setattr(backbone, "find_spec", lambda name: None if name == "torch" else importlib.util.find_spec(name))
-    assert "is not alexnet-owt-7be5be79.pth" in lpips_module.checked(path)
+    with refused(ConfigError, "measure.backbone_unusable", f"lpips_backbone {path}", "'junk'", backbone.ADVICE):
+        check_backbone(path)
+    monkeypatch.setattr(lpips_metric, "find_spec", lambda name: None)
+    assert str(path) in check_backbone(path)
 
 
 def test_a_file_that_cannot_be_read_is_refused():
     with refused(ConfigError, "measure.backbone_unreadable", "lpips_backbone /proc/self/mem", "Input/output error"):
-        lpips_module.checked(Path("/proc/self/mem"))
+        check_backbone(Path("/proc/self/mem"))
 
 
-def test_its_stamp_changes_when_it_is_written_again(tmp_path):
+def test_the_stamp_changes_if_the_file_is_written_again(tmp_path):
     path = tmp_path / "own.pth"
     path.write_bytes(b"one")
     before = backbone.stamp(path)

@@ -1,3 +1,5 @@
+"""The baseline: the values of the source, and its optical flow."""
+
 import numpy as np
 import pytest
 from dailies.measure import quality
@@ -5,7 +7,7 @@ from dailies.state.layout import SOURCE
 from helpers.shots import COUNT, NAMES, read, write
 
 
-def test_the_source_is_measured_as_if_it_were_an_answer(shot):
+def test_the_source_is_measured_as_if_a_model_had_rendered_it(shot):
     found = shot.measure(SOURCE)["frames"]
 
     source, clean = (read(shot.root / part / NAMES[2]) for part in ("shot", "clean"))
@@ -13,7 +15,7 @@ def test_the_source_is_measured_as_if_it_were_an_answer(shot):
     assert (found[NAMES[2]]["flicker"], found[NAMES[2]]["detail"], found[NAMES[2]]["clipping"]) == (0, 1, 0)
 
 
-def test_the_flow_of_pairs_that_are_gone_is_deleted(shot):
+def test_flows_of_pairs_that_no_longer_exist_are_deleted(shot):
     shot.measure(SOURCE)
     kept = {path.name for path in shot.layout.flows.iterdir()}
     write(shot.root / "shot" / NAMES[4], np.full((40, 48, 3), 0.5, np.float32))
@@ -25,7 +27,7 @@ def test_the_flow_of_pairs_that_are_gone_is_deleted(shot):
     assert len(kept & now) == COUNT - 2
 
 
-def test_the_flow_is_found_once_however_the_sequence_is_split(shot):
+def test_flows_are_reused_when_the_sequence_is_split_into_shards(shot):
     shot.measure(SOURCE)
     flows = shot.layout.flows
     found = {path: path.stat().st_mtime_ns for path in flows.rglob("*.npy")}

@@ -1,4 +1,4 @@
-"""Motion: a shift that is known is found, and what follows it does not flicker."""
+"""Flicker: a known shift is found as motion, and what moves along with it does not flicker."""
 
 import cv2
 import numpy as np
@@ -7,11 +7,11 @@ from dailies.measure import flicker
 from helpers.pictures import picture
 
 SHIFT = (3, -2)
-"""Pixels to the right and down by which the scene moves from a frame to the next."""
+"""Pixels, to the right and down, by which the scene moves from one frame to the next."""
 
 
 def moving(size: tuple[int, int] = (96, 128)) -> tuple[np.ndarray, np.ndarray]:
-    """Two frames of a camera that pans over a still: the later and the one before."""
+    """Return two frames of a camera that pans over a still: the later one first."""
     scene = cv2.GaussianBlur(picture((size[0] + 20, size[1] + 20)), (0, 0), 1.5)
     dx, dy = SHIFT
     before = scene[10 : 10 + size[0], 10 : 10 + size[1]]
@@ -30,57 +30,60 @@ def test_a_pan_is_found():
     np.testing.assert_allclose(np.median(found, axis=(0, 1)), [-SHIFT[0], -SHIFT[1]], atol=0.1)
 
 
-def test_what_moves_with_the_scene_does_not_flicker():
+def test_pixels_that_move_with_the_scene_do_not_flicker():
     frame, before = moving()
-    way = flicker.Path(flicker.flow(frame, before), frame, before)
+    motion = flicker.Motion(flicker.flow(frame, before), frame, before)
 
-    assert way.own < 0.6  # code values; a still camera would see 8
+    assert motion.source_error < 0.6  # code values; a still camera would see 8
     assert np.abs(frame - before).mean() * 255 > 5
-    assert way.flicker(frame, before) == 0
-    assert way.flicker(frame * np.float32(0.5), before * np.float32(0.5)) == pytest.approx(-way.own / 2, abs=1e-3)
+    assert flicker.flicker(frame, before, motion) == 0
+    half = np.float32(0.5)
+    assert flicker.flicker(frame * half, before * half, motion) == pytest.approx(-motion.source_error / 2, abs=1e-3)
 
 
-def test_flicker_is_what_changes_beyond_the_source():
+def test_flicker_is_the_change_beyond_the_source():
     frame, before = moving()
-    way = flicker.Path(flicker.flow(frame, before), frame, before)
+    motion = flicker.Motion(flicker.flow(frame, before), frame, before)
     brighter = frame + np.float32(10 / 255)
 
-    assert way.flicker(brighter, before) == pytest.approx(10, abs=1)
-    assert way.flicker(brighter, before + np.float32(10 / 255)) == pytest.approx(0, abs=0.01)
+    assert flicker.flicker(brighter, before, motion) == pytest.approx(10, abs=1)
+    assert flicker.flicker(brighter, before + np.float32(10 / 255), motion) == pytest.approx(0, abs=0.01)
 
 
 def test_grain_of_the_source_neither_hides_the_motion_nor_counts_as_occlusion():
     clean = moving()
     grainy = tuple(noisy(each, 0.04, seed) for seed, each in enumerate(clean))
-    way = flicker.Path(flicker.flow(*grainy), *grainy)
+    motion = flicker.Motion(flicker.flow(*grainy), *grainy)
 
-    assert way.own > 8  # the grain, which does not move along
-    assert way.flicker(*clean) == pytest.approx(-way.own, abs=1.5)
+    assert motion.source_error > 8  # the grain, which does not move along
+    assert flicker.flicker(*clean, motion) == pytest.approx(-motion.source_error, abs=1.5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flicker, "TRUST", 0.0)  # every pixel inside counts alike
-        assert way.own == pytest.approx(flicker.Path(flicker.flow(*grainy), *grainy).own, rel=0.03)
+        patch.setattr(flicker, "FALLOFF", 0.0)  # every pixel that stays inside has the same weight
+        unweighted = flicker.Motion(flicker.flow(*grainy), *grainy)
+    assert motion.source_error == pytest.approx(unweighted.source_error, rel=0.03)
 
 
-def test_what_the_source_covers_does_not_count():
+def test_occluded_pixels_do_not_count():
     frame, before = moving()
     frame = frame.copy()
     frame[20:60, 20:60] = 1 - frame[20:60, 20:60]
-    way = flicker.Path(flicker.flow(*moving()), frame, before)
+    motion = flicker.Motion(flicker.flow(*moving()), frame, before)
     image = frame.copy()
     image[30:50, 30:50] = np.random.default_rng(0).random((20, 20, 3))
 
-    assert abs(way.flicker(image, before)) < 0.3
+    assert abs(flicker.flicker(image, before, motion)) < 0.3
 
 
-def test_frames_that_cannot_be_followed_have_no_flow():
+def test_small_frames_and_frames_of_two_sizes_have_no_flow():
     assert flicker.flow(picture((31, 100)), picture((31, 100))) is None
     assert flicker.flow(picture((40, 40)), picture((40, 44))) is None
     assert flicker.flow(picture((32, 100)), picture((32, 100))).shape == (8, 25, 2)
 
 
-def test_a_cut_that_nothing_survives_has_no_error():
+def test_a_cut_after_which_no_pixel_is_left_has_no_error():
     frame, before = moving()
     away = np.full((24, 32, 2), 1000, np.float16)
 
-    assert flicker.Path(away, frame, before).own is None
-    assert flicker.Path(away, frame, before).flicker(frame, before) is None
+    motion = flicker.Motion(away, frame, before)
+    assert motion.source_error is None
+    assert flicker.flicker(frame, before, motion) is None

@@ -1,8 +1,9 @@
+"""The job of a shard: the frames it measures, and the record it writes."""
+
 import numpy as np
 import pytest
 from dailies.frames.image import read_frame
-from dailies.frames.oiio import FORMATS
-from dailies.measure.job import alike
+from dailies.measure.per_frame import comparable
 from dailies.state.attempts import attempt_after
 from dailies.state.manifest import Manifest
 from helpers.frame_files import saved, written
@@ -11,7 +12,7 @@ from helpers.shots import NAMES, blur, read, write
 from PIL import Image
 
 
-def test_a_frame_that_was_changed_after_it_was_rendered_is_measured_as_it_is(shot):
+def test_a_frame_that_was_changed_after_its_render_is_measured_as_it_is_now(shot):
     folder = shot.add("model", blur)
     path = shot.root / "state/frames/model/all.jsonl"
     path.parent.mkdir(parents=True)
@@ -26,14 +27,14 @@ def test_a_frame_that_was_changed_after_it_was_rendered_is_measured_as_it_is(sho
     assert [name for name in NAMES if found[name]["psnr"] == 100] == [NAMES[0]]
 
 
-def test_what_fails_is_recorded_and_tried_again(shot):
+def test_a_failure_is_recorded_and_retried(shot):
     folder = shot.add("model", blur)
     (folder / NAMES[3]).unlink()
     state = shot.job.layout.measuring("model", "all")
 
     found = shot.measure("model")
     assert (found["status"], "frames" in found) == ("error", False)
-    assert found["error"] == "model lacks 1 frame, the first of them f_3.png; render them again"
+    assert all(name in found["error"] for name in ("model", "1 frame", "f_3.png"))
     assert attempt_after(state) == 2
 
     shot.add("model", blur)
@@ -41,16 +42,17 @@ def test_what_fails_is_recorded_and_tried_again(shot):
     assert attempt_after(state) == 2
 
 
-def test_a_damaged_frame_is_no_crash(shot):
+def test_a_damaged_frame_is_recorded_with_its_name(shot):
     folder = shot.add("model", blur)
     (folder / NAMES[3]).write_bytes(b"junk")
 
     found = shot.measure("model")
 
-    assert found["error"] == f"frame f_3.png cannot be read: it is not {FORMATS}"
+    assert found["status"] == "error"
+    assert "f_3.png" in found["error"]
 
 
-def test_deeper_frames_and_floats_measure_on_one_scale(shot):
+def test_integers_and_floats_are_measured_on_the_same_scale(shot):
     from dailies.frames import image
 
     shot.add("model", blur)
@@ -68,7 +70,7 @@ def test_deeper_frames_and_floats_measure_on_one_scale(shot):
 
 
 @pytest.mark.parametrize("output_format", ["exr", "png16", "tiff"])
-def test_colours_are_compared_with_alpha_in_them_or_without_but_not_mixed(tmp_path, output_format):
+def test_premultiplied_colours_are_compared_with_premultiplied_ones(tmp_path, output_format):
     from dailies.frames import image
 
     alpha = np.linspace(0, 1, 7 * 5, dtype=np.float32).reshape(5, 7, 1)
@@ -78,13 +80,13 @@ def test_colours_are_compared_with_alpha_in_them_or_without_but_not_mixed(tmp_pa
     rendered = tmp_path / "b"
     rendered.write_bytes(image.encode(read.pixels, read, output_format))
 
-    one, other = alike(*(read_frame(path, transfer="clip") for path in (rendered, source)))
+    one, other = comparable(*(read_frame(path, transfer="clip") for path in (rendered, source)))
 
     np.testing.assert_array_equal(other, read.pixels)
     np.testing.assert_allclose(one, other, atol=1e-3)
 
 
-def test_colours_that_have_no_alpha_stay(tmp_path):
+def test_colours_without_alpha_are_compared_as_they_are(tmp_path):
     for name, channels in (("rgb.exr", 3), ("rgba.exr", 4)):
         (tmp_path / name).write_bytes(written(np.full((5, 7, channels), 0.5, np.float32), ".exr", depth="half"))
     (tmp_path / "rgba.png").write_bytes(saved(Image.new("RGBA", (7, 5), (51, 51, 51, 51)), "PNG"))
@@ -96,4 +98,4 @@ def test_colours_that_have_no_alpha_stay(tmp_path):
         ((rgb, rgba), (0.5, 0.5)),
         ((png, rgba), (0.04, 0.5)),
     ):
-        assert [float(each.max()) for each in alike(*pair)] == pytest.approx(expected)
+        assert [float(each.max()) for each in comparable(*pair)] == pytest.approx(expected)

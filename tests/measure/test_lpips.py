@@ -1,4 +1,4 @@
-"""LPIPS, equal to the package of its authors, with random weights as the backbone: no test downloads the published."""
+"""LPIPS, checked against its authors' package with random weights: no test downloads the published ones."""
 
 import os
 from pathlib import Path
@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from dailies.core.errors import ConfigError
+from dailies.measure.backbone import ADVICE
 from dailies.measure.lpips import Lpips
-from helpers.networks import ADVICE, write_alexnet
+from helpers.networks import write_alexnet
 from helpers.pictures import KINDS, distorted, picture
 from helpers.raising import refused as expect_refusal
 
 SLICES = {0: "slice1.0", 3: "slice2.3", 6: "slice3.6", 8: "slice4.8", 10: "slice5.10"}
-"""Where the package puts the layers of AlexNet."""
+"""The names of AlexNet's layers in the package."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def theirs(backbone):
 
 @pytest.mark.parametrize("size", [(31, 31), (31, 150), (64, 97), (201, 230)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_that_of_its_authors(ours, theirs, kind, size):
+def test_it_equals_that_of_its_authors(ours, theirs, kind, size):
     reference = picture(size)
     image = distorted(reference, kind)
 
@@ -58,7 +59,7 @@ def test_it_is_that_of_its_authors(ours, theirs, kind, size):
     assert ours(image, reference) > 1e-3
 
 
-def test_equal_frames_have_none_and_more_noise_has_more(ours):
+def test_identical_frames_have_0_and_the_distance_grows_with_noise(ours):
     reference = picture((64, 97))
     small, large = (distorted(reference, "noise", amount) for amount in (0.02, 0.1))
 
@@ -66,7 +67,7 @@ def test_equal_frames_have_none_and_more_noise_has_more(ours):
     assert 0 < ours(small, reference) < ours(large, reference)
 
 
-def test_smaller_frames_than_alexnet_takes_have_none(ours, theirs):
+def test_frames_smaller_than_alexnet_accepts_have_none(ours, theirs):
     small = picture((30, 150))
 
     assert ours(small, small) is None
@@ -74,7 +75,7 @@ def test_smaller_frames_than_alexnet_takes_have_none(ours, theirs):
         theirs(small, small)
 
 
-def test_the_weights_may_lie_under_another_name_and_in_half_precision(backbone, ours, tmp_path):
+def test_weights_may_have_a_prefix_and_half_precision(backbone, ours, tmp_path):
     state = {f"module.{name}": values.half() for name, values in torch.load(backbone).items()}
     torch.save({"state_dict": state}, tmp_path / "other.pth")
     image, reference = distorted(picture((64, 97)), "noise"), picture((64, 97))
@@ -83,7 +84,7 @@ def test_the_weights_may_lie_under_another_name_and_in_half_precision(backbone, 
 
 
 class Attack:
-    """What makes a folder when it is unpickled."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -96,7 +97,7 @@ def refused(path: Path, *names: str):
     return expect_refusal(ConfigError, "measure.backbone_unusable", f"lpips_backbone {path}", ADVICE, *names)
 
 
-def test_a_file_that_holds_no_backbone_is_refused_with_the_reason(backbone, tmp_path):
+def test_a_file_without_the_weights_is_refused_with_the_reason(backbone, tmp_path):
     path = tmp_path / "file.pth"
     path.write_bytes(backbone.read_bytes()[:-1000])
     with refused(path, "cut short"):
@@ -111,7 +112,7 @@ def test_a_file_that_holds_no_backbone_is_refused_with_the_reason(backbone, tmp_
         Lpips(path)
 
 
-def test_nothing_in_the_file_is_run(tmp_path):
+def test_no_code_in_the_file_is_run(tmp_path):
     torch.save(Attack(tmp_path / "made"), tmp_path / "file.pth")
 
     with refused(tmp_path / "file.pth", "posix.mkdir"):

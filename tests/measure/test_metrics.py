@@ -1,10 +1,13 @@
-"""What is asked for is what is measured."""
+"""The table of metrics, and which of them the settings request."""
 
+import subprocess
+import sys
 from typing import get_args
 
 from dailies.measure import metrics
 from dailies.planning.config import MetricName, Settings, schemas
 from dailies.planning.validation import allowed
+from helpers import REPOSITORY
 
 
 def test_the_settings_allow_every_metric_and_no_other():
@@ -14,30 +17,44 @@ def test_the_settings_allow_every_metric_and_no_other():
     assert all(name in allowed(schemas()["metrics"]) for name in names)
 
 
-def test_advice_is_labelled_and_a_reference_is_not_needed_for_it():
+def test_metrics_without_a_reference_are_labelled_as_advisory():
     assert metrics.ADVISORY == ("flicker", "detail", "clipping")
     for metric in metrics.METRICS:
-        assert metric.note.startswith("Advisory: ") == (metric.group != "reference")
+        assert metric.note.startswith("Advisory: ") == metric.is_advisory
 
 
-def test_a_reference_alone_makes_an_ordinary_invocation_measure():
-    assert not metrics.automatic(Settings())
-    assert metrics.automatic(Settings(reference_dir="r"))
-    assert metrics.automatic(Settings(metrics=["detail"]))
-    assert metrics.automatic(Settings(metrics=["auto", "detail"]))
-    assert not metrics.automatic(Settings(metrics=None, reference_dir="r"))
+def test_a_reference_alone_makes_every_invocation_measure():
+    assert not metrics.is_automatic(Settings())
+    assert metrics.is_automatic(Settings(reference_dir="r"))
+    assert metrics.is_automatic(Settings(metrics=["detail"]))
+    assert metrics.is_automatic(Settings(metrics=["auto", "detail"]))
+    assert not metrics.is_automatic(Settings(metrics=None, reference_dir="r"))
 
 
-def test_auto_takes_what_there_is_a_reference_for():
-    assert metrics.measured(Settings()) == metrics.ADVISORY
-    assert metrics.measured(Settings(reference_dir="r")) == ("psnr", "ssim", "ms_ssim", *metrics.ADVISORY)
-    assert metrics.measured(Settings(metrics=["flip", "auto"], reference_dir="r"))[3] == "flip"
-    assert metrics.measured(Settings(metrics=["detail", "psnr"])) == ("psnr", "detail")
-    assert metrics.measured(Settings(metrics=None)) == ()
+def test_auto_requests_the_metrics_that_there_are_inputs_for():
+    assert metrics.requested(Settings()) == metrics.ADVISORY
+    assert metrics.requested(Settings(reference_dir="r")) == ("psnr", "ssim", "ms_ssim", *metrics.ADVISORY)
+    assert metrics.requested(Settings(metrics=["flip", "auto"], reference_dir="r"))[3] == "flip"
+    assert metrics.requested(Settings(metrics=["detail", "psnr"])) == ("psnr", "detail")
+    assert metrics.requested(Settings(metrics=None)) == ()
 
 
 def test_the_first_metric_with_a_reference_ranks():
-    assert metrics.ranked_by(Settings(reference_dir="r")) == "psnr"
-    assert metrics.ranked_by(Settings(metrics=["ssim", "flip"], reference_dir="r")) == "ssim"
-    assert metrics.ranked_by(Settings()) is None
-    assert metrics.ranked_by(Settings(rank_by="flicker")) == "flicker"
+    assert metrics.ranking_metric(Settings(reference_dir="r")) == "psnr"
+    assert metrics.ranking_metric(Settings(metrics=["ssim", "flip"], reference_dir="r")) == "ssim"
+    assert metrics.ranking_metric(Settings()) is None
+    assert metrics.ranking_metric(Settings(rank_by="flicker")) == "flicker"
+
+
+def test_every_metric_names_a_function_that_exists():
+    assert all(callable(metric.function()) for metric in metrics.METRICS)
+
+
+def test_head_nodes_import_the_table_and_the_report_without_heavy_packages():
+    code = "import sys, dailies.measure.leaderboard, dailies.measure.backbone; print(*sys.modules)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "scripts", capture_output=True, check=True, text=True
+    )
+
+    assert not {"torch", "OpenImageIO", "cv2", "scipy"} & {*done.stdout.split()}

@@ -1,4 +1,4 @@
-"""Quality, equal to the definitions: scikit-image and pytorch_msssim are the oracles."""
+"""Metrics of single frames, checked against scikit-image, pytorch_msssim and flip-evaluator."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ from skimage.metrics import peak_signal_noise_ratio
 
 
 def deep(image: np.ndarray, dtype: str) -> np.ndarray:
-    """The code values of a frame."""
+    """Return the code values of a frame."""
     return np.rint(image * np.iinfo(dtype).max).astype(dtype)
 
 
 @pytest.mark.parametrize("size", [(11, 11), (64, 97), (201, 230)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_ssim_is_scikit_images_with_wangs_arguments(kind, size):
+def test_ssim_equals_that_of_scikit_image(kind, size):
     reference = picture(size)
     image = distorted(reference, kind)
 
@@ -24,7 +24,7 @@ def test_ssim_is_scikit_images_with_wangs_arguments(kind, size):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_integers_over_their_largest_measure_as_the_code_values_do(dtype):
+def test_normalised_frames_have_the_values_of_their_code_values(dtype):
     from dailies.frames import image as frames
 
     codes, others = (deep(each, dtype) for each in (distorted(picture((40, 50)), "noise"), picture((40, 50))))
@@ -39,7 +39,7 @@ def test_integers_over_their_largest_measure_as_the_code_values_do(dtype):
 
 @pytest.mark.parametrize("size", [(161, 180), (200, 163), (353, 322)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_ms_ssim_is_that_of_pytorch_msssim(kind, size):
+def test_ms_ssim_equals_that_of_pytorch_msssim(kind, size):
     reference = picture(size)
     image = distorted(reference, kind)
     tensors = (torch.from_numpy(each.astype(np.float64)).permute(2, 0, 1)[None] for each in (image, reference))
@@ -50,34 +50,37 @@ def test_ms_ssim_is_that_of_pytorch_msssim(kind, size):
     )
 
 
-def test_opposite_frames_have_no_similarity_left_at_any_scale():
+def test_a_negative_has_no_multi_scale_similarity():
     image = picture((170, 170))
 
     assert quality.ms_ssim(image, 1 - image) == pytest.approx(0, abs=1e-3)
 
 
-def test_frames_too_small_for_the_window_have_none():
+def test_frames_too_small_for_the_window_have_no_similarity():
     assert quality.ssim(picture((10, 40)), picture((10, 40), seed=1)) is None
     assert quality.ms_ssim(picture((10, 40)), picture((10, 40), seed=1)) is None
     assert quality.ms_ssim(picture((160, 200)), picture((160, 200))) is None
-    assert quality.structure(picture((160, 200)), picture((160, 200)), scales=5)["ssim"] == pytest.approx(1)
+    assert quality.similarities(picture((160, 200)), picture((160, 200)), multi_scale=True)["ssim"] == pytest.approx(1)
 
 
-def test_psnr_of_one_code_value_and_of_none():
+def test_psnr_of_an_error_of_one_code_value_and_of_identical_frames():
     image = np.full((4, 5, 3), 100 / 255, np.float32)
 
     assert quality.psnr(image, image + np.float32(1 / 255)) == pytest.approx(48.1308, abs=1e-3)
     assert quality.psnr(image, image) == quality.BEST_PSNR == 100
 
 
-def test_only_what_is_asked_for_is_measured():
-    image = picture((30, 30))
+def test_several_metrics_have_the_values_that_each_has_alone():
+    image, reference = distorted(picture((170, 170)), "noise"), picture((170, 170))
+    names = ["ssim", "psnr", "ms_ssim", "detail"]
 
-    assert list(quality.compared(image, image, ["ssim", "psnr"])) == ["ssim", "psnr"]
-    assert quality.compared(image, image, ["psnr"]) == {"psnr": 100}
+    values = quality.compute(image, reference, names)
+
+    assert list(values) == names
+    assert all(values[name] == getattr(quality, name)(image, reference) for name in names)
 
 
-def test_blur_loses_detail_and_noise_adds_some():
+def test_blur_removes_detail_and_noise_adds_some():
     image = picture((60, 60))
 
     assert quality.detail(image, image) == 1
@@ -85,7 +88,7 @@ def test_blur_loses_detail_and_noise_adds_some():
     assert quality.detail(distorted(image, "noise", 0.1), image) > 1.2
 
 
-def test_a_source_of_one_colour_has_no_detail_to_compare_with():
+def test_a_source_of_one_colour_has_no_detail():
     image, least = picture((60, 60)), np.full((2160, 3840, 3), 0.4, np.float32)
     least[1000, 1000] += np.float32(1 / 255)
 
@@ -93,7 +96,7 @@ def test_a_source_of_one_colour_has_no_detail_to_compare_with():
     assert quality.detail(least, least) == 1
 
 
-def test_detail_is_a_share_of_contrast():
+def test_detail_scales_with_contrast():
     image = picture((60, 60))
 
     assert quality.detail(0.25 + image / 2, image) == pytest.approx(0.5, abs=1e-4)
@@ -110,11 +113,36 @@ def test_clipping_counts_pixels_beyond_those_of_the_source():
     assert quality.clipping(np.full_like(source, 0.5), source) == pytest.approx(-5)
 
 
-def test_larger_frames_are_brought_to_a_size_by_means():
+def test_a_whole_multiple_of_a_size_is_reduced_by_averaging():
     large = picture((8, 12))
 
-    small = quality.fitted(large, (4, 6, 3))
+    small = quality.reduced(large, (4, 6, 3))
     np.testing.assert_allclose(small, large.reshape(4, 2, 6, 2, 3).mean(axis=(1, 3)), atol=1e-6)
-    assert quality.fitted(large, large.shape) is large
-    assert quality.fitted(large, (4, 5, 3)) is None
-    assert quality.fitted(large, (16, 24, 3)) is None
+    assert quality.reduced(large, large.shape) is large
+    assert quality.reduced(large, (4, 5, 3)) is None
+    assert quality.reduced(large, (16, 24, 3)) is None
+
+
+@pytest.mark.parametrize("colour", [None, (0, 0, 0), (1, 1, 1), (0.1, 0.2, 0.7)])
+def test_identical_frames_have_no_flip_error(colour):
+    image = picture((40, 50)) if colour is None else np.full((40, 50, 3), colour, np.float32)
+
+    assert quality.flip(image, image) == 0
+
+
+def test_flip_equals_that_of_its_authors_and_grows_with_the_error():
+    from flip_evaluator import evaluate
+
+    reference = picture((40, 50))
+    small, large = (distorted(reference, "noise", amount) for amount in (0.02, 0.1))
+
+    assert 0 < quality.flip(small, reference) < quality.flip(large, reference) < 1
+    errors, _, _ = evaluate(reference, large, "LDR", applyMagma=False)
+    assert quality.flip(large, reference) == pytest.approx(errors.mean(), rel=1e-5)
+
+
+def test_flip_clamps_values_to_the_range_of_a_display():
+    reference = picture((40, 50))
+    beyond = reference * 3 - 1
+
+    assert quality.flip(beyond, reference) == quality.flip(np.clip(beyond, 0, 1), reference)

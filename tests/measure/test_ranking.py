@@ -1,10 +1,10 @@
-"""Ranking, on simulated differences whose truth is known."""
+"""Comparisons of two models, on simulated differences with a known true mean."""
 
 import math
 
 import numpy as np
 import pytest
-from dailies.measure.ranking import LEAST_FRAMES, Comparison, compare
+from dailies.measure.ranking import MIN_FRAMES, Comparison, compare
 
 
 def correlated(count: int, correlation: float, seed: int, mean: float = 0.0) -> np.ndarray:
@@ -27,7 +27,7 @@ def against_nothing(values: np.ndarray, **settings) -> Comparison:
 
 
 def coverage(sequences, truth: float = 0.0) -> float:
-    """Give how many of the intervals hold the truth."""
+    """Return the share of intervals that contain the truth."""
     return np.mean([each.low <= truth <= each.high for each in map(against_nothing, sequences)])
 
 
@@ -40,11 +40,11 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(count, correlation):
 
 
 @pytest.mark.parametrize("count", [24, 100])
-def test_a_drift_that_noise_hides_makes_nothing_certain(count):
+def test_intervals_hold_the_truth_under_a_drift_hidden_by_noise(count):
     assert coverage(drifting(count, seed) for seed in range(300)) > 0.93
 
 
-def test_outliers_make_nothing_certain():
+def test_intervals_hold_the_truth_under_outliers():
     heavy = [np.random.default_rng(seed).standard_t(3, size=100) for seed in range(300)]
 
     assert coverage(heavy) > 0.93
@@ -53,19 +53,19 @@ def test_outliers_make_nothing_certain():
 @pytest.mark.parametrize(
     "kept", [np.arange(240) % 6 != 0, (np.arange(240) < 60) | (np.arange(240) >= 160), np.arange(240) % 40 < 8]
 )
-def test_frames_left_out_in_the_middle_make_nothing_certain(kept):
+def test_intervals_hold_the_truth_if_frames_are_missing(kept):
     assert coverage(correlated(240, 0.9, seed)[kept] for seed in range(300)) > 0.93
 
 
 @pytest.mark.parametrize(("count", "most"), [(24, 4.2), (100, 2.3), (200, 1.4), (500, 1.1)])
-def test_independent_frames_are_worth_more_the_more_there_are(count, most):
+def test_intervals_approach_those_of_independent_frames_as_these_become_more(count, most):
     found = [against_nothing(correlated(count, 0, seed)) for seed in range(100)]
 
-    told_the_variance = 2 * 1.96 / math.sqrt(count)
-    assert 1 < np.mean([each.high - each.low for each in found]) / told_the_variance < most
+    known_variance = 2 * 1.96 / math.sqrt(count)
+    assert 1 < np.mean([each.high - each.low for each in found]) / known_variance < most
 
 
-def test_a_block_is_how_many_frames_count_as_one():
+def test_a_block_is_the_number_of_frames_that_carry_as_much_as_one():
     medians = [
         np.median([against_nothing(correlated(500, each, seed)).block for seed in range(30)])
         for each in (0, 0.5, 0.8, 0.95)
@@ -78,7 +78,7 @@ def test_a_block_is_how_many_frames_count_as_one():
     assert against_nothing(correlated(24, 0.95, seed=0)).block == 24
 
 
-def test_a_clear_difference_is_one_in_both_directions():
+def test_a_clear_difference_is_found_in_both_directions():
     one = correlated(100, 0.3, seed=1) + 40
     other = one - 0.5 + 0.1 * correlated(100, 0.3, seed=2)
 
@@ -89,7 +89,7 @@ def test_a_clear_difference_is_one_in_both_directions():
 
 
 def test_a_clear_difference_needs_few_frames():
-    values = correlated(LEAST_FRAMES, 0.8, seed=1)
+    values = correlated(MIN_FRAMES, 0.8, seed=1)
     values *= 0.3 / values.std()
     values -= values.mean()
 
@@ -97,7 +97,7 @@ def test_a_clear_difference_needs_few_frames():
     assert against_nothing(values + 0.5).verdict == "tie"
 
 
-def test_pairing_finds_what_the_spread_of_the_frames_hides():
+def test_pairing_frames_finds_a_difference_smaller_than_their_spread():
     hard = 5 * correlated(100, 0.5, seed=3)
     found = compare(hard + 0.2, hard + 0.01 * correlated(100, 0, seed=4), higher_is_better=True)
 
@@ -105,7 +105,7 @@ def test_pairing_finds_what_the_spread_of_the_frames_hides():
     assert 0.19 < found.low < 0.2 < found.high < 0.21
 
 
-def test_among_many_equal_models_none_is_called_worse_for_having_less_luck():
+def test_among_many_equal_models_few_are_called_worse():
     together, alone = [], []
     for seed in range(200):
         models = np.random.default_rng(seed).normal(size=(20, 500))
@@ -117,7 +117,7 @@ def test_among_many_equal_models_none_is_called_worse_for_having_less_luck():
     assert alone.count("worse") > 0.15 * 200
 
 
-def test_equal_models_tie_with_no_spread_at_all():
+def test_identical_models_tie():
     found = compare([30.0] * 50, [30.0] * 50, higher_is_better=True)
 
     assert (found.difference, found.low, found.high, found.block, found.verdict) == (0, 0, 0, 1, "tie")
@@ -129,15 +129,15 @@ def test_a_constant_difference_is_certain():
     assert (found.low, found.high, found.verdict) == (pytest.approx(1.1), pytest.approx(1.1), "better")
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 5, LEAST_FRAMES - 1])
-def test_too_few_frames_tell_nothing(count):
+@pytest.mark.parametrize("count", [0, 1, 2, 5, MIN_FRAMES - 1])
+def test_too_few_frames_are_a_tie(count):
     found = compare([30.0] * count, [20.0] * count, higher_is_better=True)
 
     assert (found.low, found.high, found.block, found.verdict) == (None, None, None, "tie")
     assert (found.frames, found.difference) == (count, 10 if count else 0)
 
 
-def test_frames_without_a_number_of_both_are_left_out():
+def test_frames_without_a_finite_value_of_both_are_skipped():
     one, other = correlated(30, 0.5, seed=6), correlated(30, 0.5, seed=7)
     gaps = [None, math.nan, *one[2:29], math.inf], [*other[:5], None, *other[6:]]
     kept = [n for n in range(2, 29) if n != 5]
@@ -148,12 +148,12 @@ def test_frames_without_a_number_of_both_are_left_out():
     assert found.frames == 26
 
 
-def test_sequences_of_two_lengths_are_no_pairs():
+def test_sequences_of_two_lengths_are_refused():
     with pytest.raises(ValueError, match="longer"):
         compare([30.0], [20.0] * 20, higher_is_better=True)
 
 
-def test_the_same_values_give_the_same_interval_whatever_their_unit():
+def test_the_interval_scales_with_the_unit_of_the_values():
     values = correlated(60, 0.4, seed=5)
     found, scaled = against_nothing(values), against_nothing(values * 1e-9)
 

@@ -4,7 +4,7 @@ import av
 import numpy as np
 from dailies.compare import captions
 from dailies.compare.contact_sheet import CAPTION, GAP
-from dailies.compare.side_by_side import layout
+from dailies.compare.side_by_side import arrange
 from dailies.frames import video
 from helpers.images import read_frame
 from helpers.studio import LEVELS, jobs
@@ -15,7 +15,7 @@ FRAME = (40, 36)
 
 def middles(pixels: np.ndarray, count: int) -> list[int]:
     """The greys in the middle of each picture of a video, the source left out."""
-    plan = layout(count, FRAME)
+    plan = arrange(count, FRAME)
     places = [plan.place(index) for index in range(1, count)]
     return [int(pixels[top + plan.cell[1] // 2, left + plan.cell[0] // 2, 0]) for left, top in places]
 
@@ -40,7 +40,7 @@ def test_the_contact_sheet_is_part_of_what_is_made_and_follows_the_frames_not_th
     sheet = read_frame(compare / "contact_sheet.png")
     assert sheet.shape[1] == 480 + 3 * GAP
     assert sheet[2 * CAPTION + row + 200, GAP + 240].tolist() == [grey(-0.9)] * 3
-    head = np.asarray(captions.strip("frame_000003.png", 480, CAPTION, ink=captions.QUIET))
+    head = np.asarray(captions.draw("frame_000003.png", 480, CAPTION, colour=captions.MUTED))
     np.testing.assert_array_equal(sheet[:CAPTION, GAP : GAP + 480], head)
 
 
@@ -84,4 +84,4 @@ def test_a_video_leaves_out_what_failed_and_needs_no_page(compared):
         pixels = [video.rgb(frame) for frame in container.decode(video=0)]
     for frame in pixels:
         assert np.abs(np.subtract(middles(frame, 4), [grey(level) for level in LEVELS.values()])).max() <= 2
-        assert frame.shape[1::-1] == layout(4, FRAME).size
+        assert frame.shape[1::-1] == arrange(4, FRAME).size

@@ -51,7 +51,7 @@ def test_a_reference_measures_every_model_and_renders_nothing(compared: Studio):
     assert ranked[0]["model"] == compared.folder(compared.runs[best]).name
     assert ranked[-1]["model"] == "(source)"
     assert len(lines(compared.output / "compare" / "metrics.csv")) == 4 * 4
-    assert f"{ranked[0]['model']} is the first by PSNR on 4 frames: a tie, too few to tell." in output
+    assert f"{ranked[0]['model']} ranks first by PSNR on 4 frames: a tie" in output
     assert [line["measured"]["psnr"] for line in compared.summary()] == [
         compared.metadata(compared.runs[name])["measured"]["mean"]["psnr"] for name in LEVELS
     ]
@@ -238,7 +238,7 @@ def test_lpips_is_measured_with_the_backbone_that_is_named_and_again_with_anothe
     output = compared.snakemake(lpips_backbone=str(backbone), **asked)
 
     assert f"dailies: lpips_backbone {backbone} is not alexnet-owt-7be5be79.pth as it was published: " in output
-    assert "is the first by LPIPS on 4 frames" in output
+    assert "ranks first by LPIPS on 4 frames" in output
     assert not jobs(output, "infer")
     first = lines(compared.output / "compare" / "leaderboard.csv")
     assert [float(line["lpips"]) for line in first[:3]] == sorted(float(line["lpips"]) for line in first[:3])

@@ -1,4 +1,4 @@
-"""Captions: names written into pictures, whatever characters they hold, without a font of the system's."""
+"""Captions: names drawn into pictures, whatever characters they contain, without a system font."""
 
 import importlib.util
 from functools import cache
@@ -8,60 +8,74 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dailies.core.text import clean
 
-GROUND, INK, QUIET = (36, 36, 36), (222, 222, 222), (166, 166, 166)
-"""Neutral greys, as on the page, so that nothing tints what is judged."""
+Colour = tuple[int, int, int]
 
-LACKING = "\u25a1"
-"""What stands for a character that the font lacks."""
+BACKGROUND: Colour = (36, 36, 36)
+"""A neutral grey, as on the page, so that nothing tints the pictures."""
+
+TEXT: Colour = (222, 222, 222)
+MUTED: Colour = (166, 166, 166)
+
+MISSING_GLYPH = "\u25a1"
+"""Replaces a character that the font lacks."""
+
+LONGEST = 2000
+"""Characters of a text that are considered; more would not fit any picture."""
 
 
 @cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Give a font of ``size`` pixels: DejaVu Sans of matplotlib, which mlflow brings along, else Pillow's own.
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return a font of ``size`` pixels: the DejaVu Sans that matplotlib ships, else Pillow's default font.
 
-    The first writes Latin, Greek, Cyrillic and Arabic letters, the second little more than ASCII.
+    DejaVu Sans covers Latin, Greek, Cyrillic and Arabic; Pillow's font little more than ASCII.
     """
-    found = importlib.util.find_spec("matplotlib")  # its files are wanted, not its import of a second
-    path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf" if found else None
+    found = importlib.util.find_spec("matplotlib")  # importing matplotlib would take a second
+    path = Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if found and found.origin else None
     return ImageFont.truetype(str(path), size) if path and path.is_file() else ImageFont.load_default(size)
 
 
-def written(text: str, size: int) -> str:
-    """Make a text fit to write: one line, no control characters, a box for each character that the font lacks."""
-    return "".join(char if _known(char, size) else LACKING if _known(LACKING, size) else "?" for char in clean(text))
+def printable(text: str, size: int) -> str:
+    """Return a text on one line, without control characters, and with a box for each character the font lacks."""
+    box = MISSING_GLYPH if _has_glyph(MISSING_GLYPH, size) else "?"
+    return "".join(char if _has_glyph(char, size) else box for char in clean(text))
 
 
 def shortened(text: str, width: int, size: int) -> str:
-    """Shorten a text in its middle until it is at most ``width`` pixels wide: names differ at both of their ends."""
-    text = written(text[:2000], size)
+    """Return a printable text that is at most ``width`` pixels wide; a longer one loses its middle.
+
+    Names of models differ both at the start and at the end.
+    """
+    text = printable(text[:LONGEST], size)
     if font(size).getlength(text) <= width:
         return text
     low, high = 0, len(text)
-    while low < high:  # the most characters that fit
-        kept = (low + high + 1) // 2
-        low, high = (kept, high) if font(size).getlength(_without_middle(text, kept)) <= width else (low, kept - 1)
+    while low < high:  # a binary search for the most characters that fit
+        count = (low + high + 1) // 2
+        low, high = (count, high) if font(size).getlength(_without_middle(text, count)) <= width else (low, count - 1)
     return _without_middle(text, low)
 
 
-def strip(text: str, width: int, height: int, *, ink: tuple[int, int, int] = INK, ending: str = "") -> Image.Image:
-    """Give a strip of ``width`` × ``height`` pixels with a text at its left and, quietly, another at its right."""
-    image = Image.new("RGB", (width, height), GROUND)
+def draw(text: str, width: int, height: int, *, colour: Colour = TEXT, right: str = "") -> Image.Image:
+    """Return a picture of ``width`` × ``height`` pixels with a text on the left, and a muted one on the right."""
+    image = Image.new("RGB", (width, height), BACKGROUND)
     size, edge = max(8, round(height * 0.55)), height // 5
-    draw = ImageDraw.Draw(image)
-    right = shortened(ending, (width - 2 * edge) // 2, size)
+    canvas = ImageDraw.Draw(image)
+    right = shortened(right, (width - 2 * edge) // 2, size)
     room = width - 2 * edge - (int(font(size).getlength(right)) + edge if right else 0)
-    draw.text((edge, height // 2), shortened(text, room, size), fill=ink, font=font(size), anchor="lm")
-    draw.text((width - edge, height // 2), right, fill=QUIET, font=font(size), anchor="rm")
+    canvas.text((edge, height // 2), shortened(text, room, size), fill=colour, font=font(size), anchor="lm")
+    canvas.text((width - edge, height // 2), right, fill=MUTED, font=font(size), anchor="rm")
     return image
 
 
-def _without_middle(text: str, kept: int) -> str:
-    return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+def _without_middle(text: str, count: int) -> str:
+    """Return the first and last characters of a text, ``count`` in all, around an ellipsis."""
+    return f"{text[: (count + 1) // 2]}…{text[len(text) - count // 2 :]}"
 
 
 @cache
-def _known(char: str, size: int) -> bool:
+def _has_glyph(char: str, size: int) -> bool:
+    """Return whether the font draws a character differently from one that no font has."""
     if char.isascii():
         return True
-    mask, nothing = font(size).getmask(char), font(size).getmask("\U0010ffff")
-    return (mask.size, bytes(mask)) != (nothing.size, bytes(nothing))
+    mask, absent = font(size).getmask(char), font(size).getmask("\U0010ffff")
+    return (mask.size, bytes(mask)) != (absent.size, bytes(absent))

@@ -1,22 +1,16 @@
-"""The contact sheet: models × chosen frames in one picture, the source and the reference first."""
+"""The contact sheet: one picture with a row per model and a column per chosen frame; source and reference are first."""
 
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from dailies.compare import captions
-from dailies.compare.layers import (
-    RenderedModel,
-    Shelf,
-    fitted,
-    gather,
-    labels,
-    picture,
-)
+from dailies.compare.layers import Layer, RenderedModel, fit, gather, labels, read_picture
 from dailies.core import files
 from dailies.core.errors import DailiesError
 from dailies.core.text import counted
@@ -26,20 +20,21 @@ from dailies.frames.sequence import normal_form
 
 log = logging.getLogger(__name__)
 
-CELLS = (480, 320, 240, 160)
-"""Widths of a frame on the sheet: the first with which the sheet is no larger than ``LARGEST``."""
+CELL_WIDTHS = (480, 320, 240, 160)
+"""Widths of a frame on the sheet. The first one that keeps the sheet within ``MAX_PIXELS`` is used."""
 
-LARGEST = 40_000_000
-"""Pixels of a sheet that any viewer opens."""
+MAX_PIXELS = 40_000_000
+"""The size of a sheet that any viewer opens."""
 
-TALLEST = 16_000
-"""Pixels that a sheet may be high before its models go on beside the first ones."""
+MAX_HEIGHT = 16_000
+"""The height in pixels beyond which the models are arranged in several columns of rows."""
 
 CAPTION, GAP = 28, 6
+"""Pixels of the height of a caption, and between frames."""
 
 
 class UnknownFrame(DailiesError):
-    """``contact_frames`` names a frame that the sequence does not have."""
+    """A name in ``contact_frames`` is not that of a frame of the sequence."""
 
 
 def build(
@@ -52,78 +47,113 @@ def build(
     reference: Mapping[str, Path] | None = None,
     threads: int = 4,
 ) -> None:
-    """Write the contact sheet of all ``models`` that were rendered, as an 8-bit PNG.
+    """Write the contact sheet of all complete ``models`` to ``output``, as an 8-bit PNG.
 
-    ``chosen`` names the frames to show; without it, the first, the
-    middle and the last are. A frame that is missing or cannot be read is said to be. Raises UnknownFrame.
+    ``chosen`` are the names of the frames to show; by default these are the first, the middle and the last one. A frame
+    that is missing or unreadable is replaced by the word "missing". Raises UnknownFrame.
     """
-    shot = load_sequence(sequence)
-    shelves = gather(shot, models, input_dir=input_dir, reference=reference)
-    sheet = _drawn(shot, shelves, chosen_frames(shot, chosen), threads=threads)
+    frames = load_sequence(sequence)
+    layers = gather(frames, models, input_dir=input_dir, reference=reference)
+    sheet = _draw(frames, layers, frame_numbers(frames, chosen), threads=threads)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", compress_level=6)
     files.write_bytes(output, buffer.getvalue())
-    log.info("%d pictures of each frame, %d x %d pixels", len(shelves), *sheet.size)
+    log.info("%d pictures of each frame, %d x %d pixels", len(layers), *sheet.size)
 
 
-def chosen_frames(shot: FrameSequence, chosen: Sequence[str] | None) -> list[int]:
-    """Give the numbers of the frames to show, in the order asked for; names may be given with or without ending."""
-    last = len(shot.frames) - 1
+def frame_numbers(sequence: FrameSequence, chosen: Sequence[str] | None) -> list[int]:
+    """Return the numbers of the chosen frames, in the order chosen. The extension of a name is optional.
+
+    None chooses the first, the middle and the last frame. Raises UnknownFrame.
+    """
+    count = len(sequence.frames)
     if chosen is None:
-        return sorted({0, last // 2, last})
-    numbers = {}
-    for number, frame in enumerate(shot.frames):
+        return sorted({0, (count - 1) // 2, count - 1})
+    numbers: dict[str, int] = {}
+    for number, frame in enumerate(sequence.frames):
         numbers |= dict.fromkeys(map(normal_form, (frame.name, frame.output, Path(frame.name).stem)), number)
     if unknown := [name for name in chosen if normal_form(name) not in numbers]:
+        first, last = sequence.frames[0].name, sequence.frames[-1].name
         raise UnknownFrame(
             "sequence.unknown_frame",
-            f"contact_frames names {', '.join(unknown)}, but the sequence has {counted(len(shot.frames), 'frame')}, "
-            f"{shot.frames[0].name} to {shot.frames[last].name}; correct contact_frames, or leave it out",
+            f"contact_frames names {', '.join(unknown)}, but the sequence has {counted(count, 'frame')}, "
+            f"{first} to {last}; correct contact_frames, or leave it out",
         )
     return [numbers[normal_form(name)] for name in chosen]
 
 
-def _drawn(shot: FrameSequence, shelves: Sequence[Shelf], numbers: Sequence[int], *, threads: int) -> Image.Image:
-    """Draw one row for each shelf, in as many columns of rows as keep the sheet from being too high to look at."""
-    width = max(shot.frames[number].width for number in numbers)
-    height = max(shot.frames[number].height for number in numbers)
-    for cell in CELLS:
-        tall = max(1, min(2 * cell, round(cell * height / width)))
-        row = CAPTION + tall + GAP
-        across = len(numbers) * (cell + GAP) + GAP
-        if len(shelves) * row * across <= LARGEST:
+@dataclass(frozen=True)
+class _Grid:
+    """The positions on a sheet, in pixels. Its rows are arranged in one or more columns of rows."""
+
+    cell: tuple[int, int]
+    """Width and height of a frame."""
+    frames: int
+    """The number of frames in a row."""
+    rows: int
+    """The number of rows in a column."""
+    columns: int
+
+    @property
+    def row(self) -> tuple[int, int]:
+        """Width and height of a row with its caption and the gap after it."""
+        width, height = self.cell
+        return self.frames * (width + GAP) + GAP, CAPTION + height + GAP
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the sheet."""
+        return self.columns * self.row[0] + GAP, CAPTION + self.rows * self.row[1] + GAP
+
+    def caption(self, layer: int) -> tuple[int, int]:
+        """Return the left and upper edge of a layer's caption; its frames are below."""
+        column, row = divmod(layer, self.rows)
+        return GAP + column * self.row[0], CAPTION + row * self.row[1]
+
+    def frame(self, number: int) -> int:
+        """Return the distance of a frame from the left edge of its row."""
+        return number * (self.cell[0] + GAP)
+
+
+def _grid(layers: int, frames: int, size: tuple[int, int]) -> _Grid:
+    """Return the grid for frames of a size (width, height), with the largest cells for which the sheet is in bounds."""
+    for width in CELL_WIDTHS:
+        height = max(1, min(2 * width, round(width * size[1] / size[0])))
+        grid = _Grid((width, height), frames, layers, columns=1)
+        if layers * grid.row[0] * grid.row[1] <= MAX_PIXELS:
             break
-    rows = max(1, min(len(shelves), (TALLEST - CAPTION) // row))
-    lanes = -(-len(shelves) // rows)
-    rows = -(-len(shelves) // lanes)
-    sheet = Image.new("RGB", (lanes * across + GAP, CAPTION + rows * row + GAP), captions.GROUND)
-    for lane in range(lanes):
-        for column, number in enumerate(numbers):
-            name = captions.strip(shot.frames[number].output, cell, CAPTION, ink=captions.QUIET)
-            sheet.paste(name, (GAP + lane * across + column * (cell + GAP), 0))
-    for index, (shelf, label) in enumerate(zip(shelves, labels(shelves), strict=True)):
-        factor = min(cell / width, tall / height) / shelf.scale
-        said = [f"8 of {shelf.bit_depth} bits"] if shelf.bit_depth > 8 else []
-        said += [f"reduced to {factor * 100:.0f} %"] if factor < 1 else []
-        caption = captions.strip(label, across - 2 * GAP, CAPTION, ending=", ".join(said))
-        sheet.paste(caption, (GAP + index // rows * across, CAPTION + index % rows * row))
-    for index, column, image in _cells(shot, shelves, numbers, (cell, tall), threads=threads):
-        left = GAP + index // rows * across + column * (cell + GAP)
-        sheet.paste(image, (left, 2 * CAPTION + index % rows * row))
-    return sheet
+    rows = max(1, min(layers, (MAX_HEIGHT - CAPTION) // grid.row[1]))
+    columns = -(-layers // rows)
+    return replace(grid, rows=-(-layers // columns), columns=columns)
 
 
-def _cells(
-    shot: FrameSequence, shelves: Sequence[Shelf], numbers: Sequence[int], size: tuple[int, int], *, threads: int
-) -> Iterator[tuple[int, int, Image.Image]]:
-    """Give row, column and picture of every cell."""
-    places = [(index, column) for index in range(len(shelves)) for column in range(len(numbers))]
+def _draw(sequence: FrameSequence, layers: Sequence[Layer], numbers: Sequence[int], *, threads: int) -> Image.Image:
+    """Return the sheet: over each column of rows the names of the frames, over each row that of its layer."""
+    width = max(sequence.frames[number].width for number in numbers)
+    height = max(sequence.frames[number].height for number in numbers)
+    grid = _grid(len(layers), len(numbers), (width, height))
+    sheet = Image.new("RGB", grid.size, captions.BACKGROUND)
+    names = [sequence.frames[number].output for number in numbers]
+    for column in range(grid.columns):
+        left, _ = grid.caption(column * grid.rows)
+        for place, name in enumerate(names):
+            sheet.paste(
+                captions.draw(name, grid.cell[0], CAPTION, colour=captions.MUTED), (left + grid.frame(place), 0)
+            )
+    for index, (layer, label) in enumerate(zip(layers, labels(layers), strict=True)):
+        factor = min(grid.cell[0] / width, grid.cell[1] / height) / layer.scale
+        notes = [f"8 of {layer.bit_depth} bits"] if layer.bit_depth > 8 else []
+        notes += [f"reduced to {factor * 100:.0f} %"] if factor < 1 else []
+        caption = captions.draw(label, grid.row[0] - 2 * GAP, CAPTION, right=", ".join(notes))
+        sheet.paste(caption, grid.caption(index))
+    cells = [(index, place) for index in range(len(layers)) for place in range(len(names))]
 
-    def cell(place: tuple[int, int]) -> Image.Image:
-        index, column = place
-        name = shot.frames[numbers[column]].output
-        return fitted(picture(shelves[index], name), size)
+    def cell(position: tuple[int, int]) -> Image.Image:
+        index, place = position
+        return fit(read_picture(layers[index], names[place]), grid.cell)
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        for (index, column), image in zip(places, pool.map(cell, places), strict=True):
-            yield index, column, image
+        for (index, place), image in zip(cells, pool.map(cell, cells), strict=True):
+            left, top = grid.caption(index)
+            sheet.paste(image, (left + grid.frame(place), top + CAPTION))
+    return sheet

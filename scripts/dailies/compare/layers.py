@@ -1,4 +1,4 @@
-"""Shelves: the pictures that there are to compare, the source, the reference and every rendered model."""
+"""Layers: the sets of pictures to compare, which are the source, the reference and every rendered model."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,197 +11,213 @@ from PIL import Image
 from dailies.compare import captions
 from dailies.core.errors import SequenceError
 from dailies.core.typed import load_all
-from dailies.frames import image as frames
+from dailies.frames.image import converted, decode, has_layer, inspect, shown_as_it_is
+from dailies.frames.sequence import Frame
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.models.signature import Signature
 from dailies.state.layout import SOURCE, Layout, model_of
-from dailies.state.records import (
-    SUCCESS,
-    Metadata,
-    Outcome,
-    SummaryLine,
-    merged,
-)
+from dailies.state.records import SUCCESS, Metadata, Outcome, SummaryLine, merged
 
-FPS = 24
-"""How fast a sequence plays that has no rate of its own."""
+DEFAULT_FPS = 24
+"""The rate at which a sequence plays if neither the settings nor a video define one."""
 
 REFERENCE = "@reference"
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """The frames of one source of pictures: a model, the source or the reference."""
+class Layer:
+    """One set of pictures of the sequence: those of a model, of the source or of the reference."""
 
     key: str
     """A model's folder name, ``@source`` or ``@reference``; no folder name starts with ``@``."""
     title: str
-    """What it is called; a run's name may hold anything."""
+    """Its name on the page. A run's name may contain anything."""
     originals: Mapping[str, Path]
-    """Output name of a frame -> the file it comes from; frames that are not there are left out."""
+    """The file of each frame, by output name. Frames that do not exist are absent."""
     bit_depth: int
-    """Bits per channel of the originals; an 8-bit picture of more is a proxy."""
-    as_it_is: bool
-    """Whether a browser can reach the originals and shows their values as they are."""
+    """Bits per channel of the originals. If there are more than 8, 8-bit pictures are proxies."""
+    is_browser_exact: bool
+    """Whether a browser can load the originals themselves and shows their exact values."""
     scale: float = 1
     """How many times wider and higher than the source's its frames are."""
-    layers: Mapping[str, str] = field(default_factory=dict)
-    """Output name of a frame -> the layer of an EXR that is its picture, or a glob, where that is not plain."""
+    exr_layers: Mapping[str, str] = field(default_factory=dict)
+    """The layer to read from an EXR with several, or a glob, by output name; absent for all other frames."""
+
+    @property
+    def is_model(self) -> bool:
+        """Whether these are the pictures of a model."""
+        return not self.key.startswith("@")
 
 
 @dataclass(frozen=True)
 class RenderedModel:
-    """What is known of a model whose pictures are compared."""
+    """What ``gather`` needs to know of a model."""
 
     folder: Path
-    """Where its frames are."""
+    """The folder of its frames."""
     run_name: str
-    is_whole: bool
+    is_complete: bool
     """Whether all of its frames were rendered."""
     scale: float = 1
-    """How many output pixels it makes of one, along each side."""
+    """How many output pixels it makes of one input pixel, along each side."""
 
     @classmethod
-    def described(cls, folder: Path, about: Metadata) -> "RenderedModel":
-        """Take what counts of a model's metadata."""
-        return cls(folder, about.run_name, about.render.status == SUCCESS, scale_of(about.signature))
+    def from_metadata(cls, folder: Path, metadata: Metadata) -> "RenderedModel":
+        """Return the model that a ``metadata.json`` describes."""
+        render = metadata.render
+        return cls(folder, metadata.run_name, render.status == SUCCESS, scale_of(metadata.signature))
 
 
 def in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, Metadata]]:
-    """Give each model's folder and metadata in the summary's order; ``metadata`` are ``metadata.json`` files."""
+    """Return each model's folder and metadata in the order of the summary; ``metadata`` are ``metadata.json`` files."""
     order: dict[str, int] = {}
     for number, line in enumerate(load_all(SummaryLine, summary)):
         order.setdefault(line.run_id, number)
-        if line.output_dir:  # a run may hold several models, which their folders tell apart
+        if line.output_dir:  # a run may have several models, which differ in their folders
             order[Path(line.output_dir).name] = number
-    abouts = [(path.parent, Metadata.load(path)) for path in metadata]
-    return sorted(abouts, key=lambda model: order.get(model[0].name, order[model[1].run_id]))
+    models = [(path.parent, Metadata.load(path)) for path in metadata]
+    return sorted(models, key=lambda model: order.get(model[0].name, order[model[1].run_id]))
 
 
-def rendered(names: Mapping[str, str], records: Sequence[Path], layout: Layout) -> list[RenderedModel]:
-    """Give what ``gather`` needs to know of each model, from the ``records`` of its renders.
+def rendered_models(names: Mapping[str, str], records: Sequence[Path], layout: Layout) -> list[RenderedModel]:
+    """Return the models that the ``records`` of their renders describe.
 
-    ``names`` are those of the runs, by the model's folder, in order. A record changes when frames are rendered;
-    ``metadata.json`` also when a metric changes, which changes no picture.
+    ``names`` are the run names by the models' folder names, in order. Records are used instead of ``metadata.json``
+    because they change only when frames are rendered; ``metadata.json`` also changes with the metrics.
     """
-    outcomes = {model: [Outcome.load(path) for path in records if model_of(path) == model] for model in names}
-    found = []
-    for model, name in names.items():
-        went = merged(outcomes[model])
-        scale = scale_of(went.model and went.model.signature)
-        found.append(RenderedModel(layout.frames(model), name, went.status == SUCCESS, scale))
-    return found
+    models = []
+    for folder, run_name in names.items():
+        outcome = merged([Outcome.load(path) for path in records if model_of(path) == folder])
+        scale = scale_of(outcome.model.signature if outcome.model else None)
+        models.append(RenderedModel(layout.frames(folder), run_name, outcome.status == SUCCESS, scale))
+    return models
 
 
 def gather(
-    shot: FrameSequence,
+    sequence: FrameSequence,
     models: Sequence[RenderedModel],
     *,
     input_dir: Path,
     reference: Mapping[str, Path] | None = None,
-) -> list[Shelf]:
-    """Give the source, the reference where there is one, and every model that was rendered, in this order.
+) -> list[Layer]:
+    """Return the layers of the source, of the reference if there is one, and of every complete model, in this order.
 
-    ``reference`` holds the files of the reference by the names of the rendered frames.
+    ``reference`` holds the files of the reference by output name.
     """
-    shelves = [_source(shot, shot.folder or input_dir)]
+    layers = [_source(sequence, sequence.folder or input_dir)]
     if reference is not None:
-        depth, _ = _first(reference.values())
-        layers = _layers_asked_for(shot, reference)
-        shelves.append(Shelf(REFERENCE, "Reference", reference, bit_depth=depth, as_it_is=False, layers=layers))
-    return shelves + [_model(shot, model) for model in models if model.is_whole]
+        depth, _ = _first_readable(reference.values())
+        exr_layers = _exr_layers(sequence, reference)
+        layers.append(
+            Layer(
+                REFERENCE,
+                "Reference",
+                reference,
+                bit_depth=depth,
+                is_browser_exact=False,
+                exr_layers=exr_layers,
+            )
+        )
+    return layers + [_rendered(sequence, model) for model in models if model.is_complete]
 
 
 def scale_of(signature: Signature | None) -> float:
-    """Give how many output pixels a model makes of one, along each side."""
+    """Return how many output pixels a model makes of one input pixel, along each side; 1 if that is unknown."""
     return (signature and signature.scale) or 1
 
 
-def labels(shelves: Sequence[Shelf]) -> list[str]:
-    """Give what is written over the pictures: models have numbers, which tell even those of one name apart."""
-    models = [shelf.key for shelf in shelves if not shelf.key.startswith("@")]
-    return [f"{models.index(shelf.key) + 1} {shelf.title}" if shelf.key in models else shelf.title for shelf in shelves]
+def labels(layers: Sequence[Layer]) -> list[str]:
+    """Return the captions of the layers. Models are numbered, because several may have the same name."""
+    models = [layer.key for layer in layers if layer.is_model]
+    return [f"{models.index(layer.key) + 1} {layer.title}" if layer.is_model else layer.title for layer in layers]
 
 
-def eight_bit(data: bytes, name: str, layer: str | None = None) -> Image.Image:
-    """Give a frame as 8-bit RGB without colour profile, the values that a network is given, from 0 to 1.
+def to_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> Image.Image:
+    """Decode a frame to 8-bit RGB without alpha or colour profile: the values that a network takes, from 0 to 1.
 
-    ``layer`` is the one of an EXR that is its picture. Raises SequenceError when it cannot be decoded.
+    ``exr_layer`` is the layer to read from an EXR. Raises SequenceError if the frame cannot be decoded.
     """
-    picture = frames.decode(data, name, layer=layer)
-    return Image.fromarray(np.ascontiguousarray(frames.converted(picture.pixels, "uint8")))
+    picture = decode(data, name, layer=exr_layer)
+    return Image.fromarray(np.ascontiguousarray(converted(picture.pixels, "uint8")))
 
 
-def picture(shelf: Shelf, name: str) -> Image.Image | None:
-    """Give a shelf's picture of a frame, as ``eight_bit`` does; None where it is missing or cannot be read."""
-    if name not in shelf.originals:
+def read_picture(layer: Layer, name: str) -> Image.Image | None:
+    """Return a layer's picture of a frame as ``to_8_bit`` does; None if the file is missing or unreadable."""
+    if name not in layer.originals:
         return None
     with suppress(SequenceError, OSError):
-        return eight_bit(shelf.originals[name].read_bytes(), name, shelf.layers.get(name))
+        return to_8_bit(layer.originals[name].read_bytes(), name, layer.exr_layers.get(name))
     return None
 
 
-def fitted(image: Image.Image | None, size: tuple[int, int]) -> Image.Image:
-    """Give a picture of ``size`` (width, height) with an image in its middle, None being said to be missing.
+def fit(image: Image.Image | None, size: tuple[int, int]) -> Image.Image:
+    """Return a picture of ``size`` (width, height) with an image at its centre; for None, with the word "missing".
 
-    A larger image is reduced, a smaller one enlarged by a whole number to squares; one that fits stays as it is.
+    A larger image is reduced. A smaller one is enlarged by a whole number, so that its pixels become squares.
     """
-    cell = Image.new("RGB", size, captions.GROUND)
+    cell = Image.new("RGB", size, captions.BACKGROUND)
     if image is None:
-        cell.paste(captions.strip("missing", size[0], min(28, size[1]), ink=captions.QUIET))
+        cell.paste(captions.draw("missing", size[0], min(28, size[1]), colour=captions.MUTED))
         return cell
     factor = min(size[0] / image.width, size[1] / image.height)
     if factor >= 1:
-        shown = image.resize((image.width * int(factor), image.height * int(factor)), Image.Resampling.NEAREST)
+        resized = image.resize((image.width * int(factor), image.height * int(factor)), Image.Resampling.NEAREST)
     else:
-        reduced = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-        shown = image.resize(reduced, Image.Resampling.LANCZOS)
-    cell.paste(shown, ((size[0] - shown.width) // 2, (size[1] - shown.height) // 2))
+        smaller = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+        resized = image.resize(smaller, Image.Resampling.LANCZOS)
+    cell.paste(resized, ((size[0] - resized.width) // 2, (size[1] - resized.height) // 2))
     return cell
 
 
-def _source(shot: FrameSequence, input_dir: Path) -> Shelf:
-    return Shelf(
+def _source(sequence: FrameSequence, folder: Path) -> Layer:
+    return Layer(
         key=SOURCE,
         title="Source",
-        originals={frame.output: input_dir / frame.name for frame in shot.frames},
-        bit_depth=max(frame.bit_depth for frame in shot.frames),
-        as_it_is=False,
-        layers={frame.output: frame.layer for frame in shot.frames if frame.layer},
+        originals={frame.output: folder / frame.name for frame in sequence.frames},
+        bit_depth=max(frame.bit_depth for frame in sequence.frames),
+        is_browser_exact=False,
+        exr_layers={frame.output: frame.layer for frame in sequence.frames if frame.layer},
     )
 
 
-def _layers_asked_for(shot: FrameSequence, originals: Mapping[str, Path]) -> dict[str, str]:
-    """Return the layer that the sequence is rendered from, for those of the reference's frames that have it, too."""
-    found = {}
-    for name, path in originals.items() if shot.layer else ():
-        with suppress(SequenceError, OSError):  # one that cannot be read is found later
-            if frames.has_layer(path.read_bytes(), path.name, shot.layer):
-                found[name] = shot.layer
+def _exr_layers(sequence: FrameSequence, originals: Mapping[str, Path]) -> dict[str, str]:
+    """Return, for the frames of the reference that have the EXR layer of the sequence, that layer."""
+    found: dict[str, str] = {}
+    if sequence.layer is None:
+        return found
+    for name, path in originals.items():
+        with suppress(SequenceError, OSError):  # an unreadable frame is reported when it is shown
+            if has_layer(path.read_bytes(), path.name, sequence.layer):
+                found[name] = sequence.layer
     return found
 
 
-def _model(shot: FrameSequence, model: RenderedModel) -> Shelf:
-    folder = model.folder
-    there = {path.name for path in folder.iterdir()}
-    originals = {frame.output: folder / frame.output for frame in shot.frames if frame.output in there}
-    kinds: dict[tuple[str, int, bool], list[Path]] = {}
-    for frame in shot.frames:
-        if frame.output in there:
-            kinds.setdefault((frame.mode, frame.bit_depth, frame.floating), []).append(originals[frame.output])
-    told = [_first(paths) for paths in kinds.values()]
-    depth, shown = max((bits for bits, _ in told), default=8), all(each for _, each in told)
-    title = model.run_name or folder.name
-    return Shelf(folder.name, title, originals, bit_depth=depth, as_it_is=shown, scale=model.scale)
+def _rendered(sequence: FrameSequence, model: RenderedModel) -> Layer:
+    """Return the layer of a model. Frames of one kind of input are written alike, so one file of each kind is read."""
+    present = {path.name for path in model.folder.iterdir()}
+    frames = [frame for frame in sequence.frames if frame.output in present]
+    originals = {frame.output: model.folder / frame.output for frame in frames}
+    kinds: dict[tuple[str, int, bool], list[Frame]] = {}
+    for frame in frames:
+        kinds.setdefault((frame.mode, frame.bit_depth, frame.floating), []).append(frame)
+    formats = [_first_readable(originals[frame.output] for frame in kind) for kind in kinds.values()]
+    return Layer(
+        model.folder.name,
+        model.run_name or model.folder.name,
+        originals,
+        bit_depth=max((depth for depth, _ in formats), default=8),
+        is_browser_exact=all(exact for _, exact in formats),
+        scale=model.scale,
+    )
 
 
-def _first(originals: Iterable[Path]) -> tuple[int, bool]:
-    """Tell of the first of some frames its bits per channel, and whether a browser shows its values as they are.
+def _first_readable(originals: Iterable[Path]) -> tuple[int, bool]:
+    """Return the bits per channel of the first readable frame, and whether a browser shows its exact values.
 
-    One that cannot be read is taken for an ordinary frame; that is found out later.
+    If none is readable, an ordinary 8-bit frame is assumed; the frames are reported when they are shown.
     """
     for path in originals:
         with suppress(SequenceError, OSError):
             data = path.read_bytes()
-            return frames.inspect(data, path.name).bit_depth, frames.shown_as_it_is(data)
+            return inspect(data, path.name).bit_depth, shown_as_it_is(data)
     return 8, True

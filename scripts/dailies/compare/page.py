@@ -1,8 +1,7 @@
-"""The comparison page: what a browser needs to show the models side by side, from disk and offline.
+"""The comparison page: everything that a browser needs to compare the models, from disk and offline.
 
-``compare/index.html`` shows the rendered frames themselves, from ``../<model>/``. What it cannot show from there it
-finds in ``compare/page/``: its own scripts, the data of the models, 8-bit copies of the source and the reference, and
-thumbnails.
+``compare/index.html`` shows the rendered frames themselves, from ``../<model>/``. The rest is in ``compare/page/``: its
+scripts, the data of the models, 8-bit copies of the source and the reference, and thumbnails.
 """
 
 import json
@@ -14,15 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dailies.compare.layers import (
-    FPS,
-    RenderedModel,
-    Shelf,
-    gather,
-    in_order,
-    scale_of,
-)
-from dailies.compare.thumbnails import SHEET, THUMBNAIL, FrameSeen, _large, _make
+from dailies.compare import thumbnails
+from dailies.compare.layers import DEFAULT_FPS, Layer, RenderedModel, gather, in_order, scale_of
 from dailies.core import files
 from dailies.core.typed import to_json
 from dailies.frames.sequence import Sequence as FrameSequence
@@ -33,40 +25,44 @@ from dailies.state.records import FrameMetric, Metadata, Values
 log = logging.getLogger(__name__)
 
 WEB = Path(__file__).parent / "web"
-"""The page's own files; ``index.html`` goes beside the others' folder."""
+"""The scripts and styles of the page, and its ``index.html``."""
 
 HEADLINE = ("architecture", "epoch", "train_loss", "val_loss")
-"""What ``metadata.json`` says of a model itself."""
+"""Fields of ``metadata.json`` that describe the model."""
 
-RENDERED = ("frames", "fps", "seconds", "device", "precision", "tiled", "tile_size", "overlap")
-"""What ``metadata.json`` says of a model's render."""
-
+RENDER = ("frames", "fps", "seconds", "device", "precision", "tiled", "tile_size", "overlap")
+"""Fields of its ``render`` that the page shows."""
 
 Fact = str | int | float | bool | Sequence[int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PagePicture:
-    """Where the frames of a shelf are, for the page."""
+    """A layer in ``data.js``."""
 
     id: str
     copied: bool
+    """Whether the page shows copies instead of the frames themselves."""
     thumbnails: bool
+    """Whether there are sheets of thumbnails."""
     bit_depth: int
     missing: Sequence[int]
+    """The numbers of the frames that cannot be shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageModel:
-    """What the page says of a model."""
+    """A model in ``data.js``."""
 
     id: str
     folder: str
+    """The folder of its frames, relative to the page."""
     run_id: str
     name: str
     status: str
     error: str | None
     link: str | None
+    """The URL of the run on the tracking server."""
     scale: float
     notes: Sequence[str]
     facts: Mapping[str, Fact]
@@ -74,12 +70,12 @@ class PageModel:
     metrics: Mapping[str, float]
     params: Mapping[str, str]
     trained: Sequence[int]
-    """The numbers of the frames that it was trained on."""
+    """The numbers of its training frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageMetric:
-    """What the page says of a metric."""
+    """A metric in ``data.js``."""
 
     name: str
     unit: str
@@ -89,16 +85,19 @@ class PageMetric:
 
 @dataclass(frozen=True, kw_only=True)
 class PageData:
-    """All that the page knows beside the values of metrics."""
+    """The content of ``data.js``: everything except the values of metrics, which are in ``metrics.js``."""
 
     id: str
+    """Identifies the sequence and the models; the votes of a blind test are stored under it."""
     title: str
     sequence: str
     fps: float
     thumbnail: int
+    """Pixels of the longer side of a thumbnail."""
     sheet: int
+    """Thumbnails per sheet."""
     frames: Sequence[tuple[str, int, int]]
-    """Name, width and height of each."""
+    """Output name, width and height of each."""
     pictures: Sequence[PagePicture]
     models: Sequence[PageModel]
     metrics: Sequence[PageMetric]
@@ -120,86 +119,93 @@ def build(
 ) -> None:
     """Build the page and the folder with everything it loads.
 
-    Models come in the order of ``summary``; ``metadata`` are their ``metadata.json`` files, each in the folder that
-    holds the model's frames. Copies are made of frames that are new or changed, and so are the sheets of thumbnails
-    that show them; what nothing shows any more is deleted. It is remembered of what each was made. The same inputs
-    give the same bytes.
-    ``fps`` is how fast the sequence plays; without it, at its own rate. Frames of the source, the reference or a
-    model that are missing or unreadable are reported on the page. ``trained`` names, by a model's folder, the frames
-    (as rendered) that its training has seen; they are marked. A model's means over the frames are those of its
-    ``metadata.json``, which leaves these out.
+    ``metadata`` are the ``metadata.json`` files of the models, each in the folder of the model's frames; ``summary``
+    decides their order. ``fps`` defaults to the rate of the sequence. ``reference`` holds the files of the reference by
+    output name. ``trained`` holds the output names of each model's training frames, by folder name; the page marks
+    them, and the means in ``metadata.json`` exclude them.
+
+    Copies and thumbnails are made only of frames that are new or changed, and those that are no longer shown are
+    deleted. A frame that is missing or unreadable is reported on the page. The same inputs give the same bytes.
     """
-    shot = load_sequence(sequence)
-    abouts = in_order(metadata, summary)
-    models = [RenderedModel.described(path, about) for path, about in abouts]
-    shelves = gather(shot, models, input_dir=input_dir, reference=reference)
-    folder = layout.page_folder
-    frames, sheets = _make(shot, shelves, layout=layout, threads=threads)
+    frames = load_sequence(sequence)
+    models = in_order(metadata, summary)
+    rendered = [RenderedModel.from_metadata(folder, about) for folder, about in models]
+    layers = gather(frames, rendered, input_dir=input_dir, reference=reference)
+    pictures = thumbnails.update(frames, layers, layout=layout, threads=threads)
     trained = trained or {}
     data = PageData(
-        id=files.digest([shot.digest, [folder.name for folder, _ in abouts]])[:16],
-        title=", ".join(sorted({about.experiment for _, about in abouts})),
+        id=files.digest([frames.digest, [folder.name for folder, _ in models]])[:16],
+        title=", ".join(sorted({about.experiment for _, about in models})),
         sequence=input_dir.resolve().name,
-        fps=fps or shot.fps or FPS,
-        thumbnail=THUMBNAIL,
-        sheet=SHEET,
-        frames=[(frame.output, frame.width, frame.height) for frame in shot.frames],
-        pictures=[_picture(shelf, shot, frames) for shelf in shelves],
+        fps=fps or frames.fps or DEFAULT_FPS,
+        thumbnail=thumbnails.THUMBNAIL,
+        sheet=thumbnails.SHEET,
+        frames=[(frame.output, frame.width, frame.height) for frame in frames.frames],
+        pictures=[_picture(layer, frames, pictures) for layer in layers],
         models=[
-            _described(
-                path,
+            _model(
+                folder,
                 about,
                 layout=layout,
                 tracking_uri=tracking_uri,
-                trained=_numbers(shot, trained.get(path.name, ())),
+                trained=_numbers(frames, trained.get(folder.name, ())),
             )
-            for path, about in abouts
+            for folder, about in models
         ],
         metrics=[
             PageMetric(name=metric.name, unit=metric.unit, higher_is_better=metric.higher_is_better, note=metric.note)
             for metric in metrics
         ],
     )
-    files.write_bytes(folder / "data.js", script("const DATA = {}", to_json(data)))
-    files.write_bytes(folder / "metrics.js", script("Metrics.receive({})", _values(metrics)))
+    files.write_bytes(layout.page_folder / "data.js", javascript("const DATA = {}", to_json(data)))
+    files.write_bytes(layout.page_folder / "metrics.js", javascript("Metrics.receive({})", _values(metrics)))
     for asset in sorted(WEB.iterdir()):
         if asset.suffix in {".js", ".css"}:
-            files.write_bytes(folder / asset.name, asset.read_bytes())
-    list_extras(layout)
+            files.write_bytes(layout.page_folder / asset.name, asset.read_bytes())
+    write_extras(layout)
     files.write_bytes(layout.page, (WEB / "index.html").read_bytes())
-    log.info("%d models, %d frames, %d sheets of thumbnails", len(abouts), len(shot.frames), len(sheets))
+    log.info("%d models, %d frames, %d sheets of thumbnails", len(models), len(frames.frames), len(pictures.sheets))
 
 
-def _numbers(shot: FrameSequence, names: Collection[str]) -> list[int]:
-    """Give the numbers of the frames of these names."""
-    return [number for number, frame in enumerate(shot.frames) if frame.output in names]
+def write_extras(layout: Layout) -> None:
+    """Write the links to the contact sheet and the video that exist beside the page; a no-op if there is no page."""
+    written = None
+    while layout.page_folder.is_dir() and (extras := _extras(layout)) != written:  # another job may add one meanwhile
+        files.write_bytes(layout.page_extras, javascript("const BESIDE = {}", extras))
+        written = extras
 
 
-def list_extras(layout: Layout) -> None:
-    """Let a page link to the contact sheet and the videos that lie beside it; where no page was built, do nothing."""
-    listed = None
-    while layout.page_folder.is_dir() and (there := _extras(layout)) != listed:  # what another job made meanwhile
-        files.write_bytes(layout.page_extras, script("const BESIDE = {}", there))
-        listed = there
+def javascript(statement: str, value: Any) -> bytes:
+    """Return a script of ``statement``, with ``value`` in the place of its ``{}``.
 
-
-def _extras(layout: Layout) -> list[str]:
-    return [path.name for path in (layout.contact_sheet, layout.side_by_side) if path.is_file()]
-
-
-def script(statement: str, value: Any) -> bytes:
-    """Give a script that hands ``value`` to ``statement``, whose ``{}`` stands for it.
-
-    The value travels as a text of ASCII characters that the browser parses as JSON: nothing in it is ever code or
-    markup, whatever a run is called, and no key such as ``__proto__`` has a meaning.
+    The value is an ASCII string literal that the browser parses as JSON. So nothing in it is ever code or markup,
+    whatever the name of a run is, and a key such as ``__proto__`` has no meaning.
     """
     text = json.dumps(files.strict(value), separators=(",", ":"), allow_nan=False)
     literal = json.dumps(text).replace("<", "\\u003c")
     return (statement.format(f"JSON.parse({literal})") + ";\n").encode("ascii")
 
 
+def facts(metadata: Metadata) -> dict[str, Fact]:
+    """Return what the page's table shows of a model, apart from its params and metrics.
+
+    Values of the checkpoint are included if they differ from those of the run. If other files were tried first, the
+    rendered one and those that were passed over are included as well.
+    """
+    found: dict[str, Fact] = {key: getattr(metadata, key) for key in HEADLINE}
+    checkpoint = vars(metadata.checkpoint) if metadata.checkpoint else {}
+    found |= {
+        f"checkpoint_{key}": value for key, value in checkpoint.items() if value not in {None, getattr(metadata, key)}
+    }
+    found |= {key: getattr(metadata.render, key) for key in RENDER}
+    if tried := metadata.artifact.tried:
+        found["file"] = metadata.artifact.path
+        found["passed_over"] = "; ".join(f"{each.path}: {each.reason}" for each in tried)
+    return found
+
+
 def run_link(tracking_uri: str | None, run_id: str) -> str | None:
-    """Give the address of a run in MLflow's own pages, without credentials; None where there are no such pages."""
+    """Return the URL of a run in MLflow's web interface, without credentials; None if the store has no server."""
     parts = urlsplit(tracking_uri or "")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         return None
@@ -208,60 +214,52 @@ def run_link(tracking_uri: str | None, run_id: str) -> str | None:
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}/#/runs/{run_id}"
 
 
-def _picture(shelf: Shelf, shot: FrameSequence, seen: Mapping[str, FrameSeen]) -> PagePicture:
-    """Say where a shelf's frames are, and which are missing."""
+def _extras(layout: Layout) -> list[str]:
+    return [path.name for path in (layout.contact_sheet, layout.side_by_side) if path.is_file()]
 
+
+def _numbers(sequence: FrameSequence, names: Collection[str]) -> list[int]:
+    """Return the numbers of the frames with these output names."""
+    return [number for number, frame in enumerate(sequence.frames) if frame.output in names]
+
+
+def _picture(layer: Layer, sequence: FrameSequence, pictures: thumbnails.PagePictures) -> PagePicture:
     def is_shown(name: str) -> bool:
-        return name in shelf.originals and seen.get(f"{shelf.key}/{name}", FrameSeen()).error is None
+        return name in layer.originals and pictures.frame(layer, name).error is None
 
     return PagePicture(
-        id=shelf.key,
-        copied=not shelf.as_it_is,
-        thumbnails=_large(shot, shelf),
-        bit_depth=shelf.bit_depth,
-        missing=[number for number, frame in enumerate(shot.frames) if not is_shown(frame.output)],
+        id=layer.key,
+        copied=not layer.is_browser_exact,
+        thumbnails=thumbnails.has_thumbnails(sequence, layer),
+        bit_depth=layer.bit_depth,
+        missing=[number for number, frame in enumerate(sequence.frames) if not is_shown(frame.output)],
     )
 
 
-def _described(
-    folder: Path, about: Metadata, *, layout: Layout, tracking_uri: str | None, trained: Sequence[int] = ()
+def _model(
+    folder: Path, metadata: Metadata, *, layout: Layout, tracking_uri: str | None, trained: Sequence[int]
 ) -> PageModel:
-    render = about.render
+    render = metadata.render
     return PageModel(
         id=folder.name,
         folder=Path(os.path.relpath(folder, layout.compare)).as_posix(),
-        run_id=about.run_id,
-        name=about.run_name or folder.name,
+        run_id=metadata.run_id,
+        name=metadata.run_name or folder.name,
         status=render.status,
         error=render.error,
-        link=run_link(tracking_uri, about.run_id),
-        scale=scale_of(about.signature),
-        notes=about.network.notes or (),
-        facts={key: getattr(about, key) for key in HEADLINE}
-        | _of_checkpoint(about)
-        | {key: getattr(render, key) for key in RENDERED}
-        | _of_artifact(about),
-        means=about.measured.mean_unseen if about.measured else {},
-        metrics=about.metrics,
-        params=about.params,
+        link=run_link(tracking_uri, metadata.run_id),
+        scale=scale_of(metadata.signature),
+        notes=metadata.network.notes or (),
+        facts=facts(metadata),
+        means=metadata.measured.mean_unseen if metadata.measured else {},
+        metrics=metadata.metrics,
+        params=metadata.params,
         trained=trained,
     )
 
 
-def _of_checkpoint(about: Metadata) -> dict[str, Fact]:
-    """Return what the checkpoint says otherwise than the run, under names that say so."""
-    told = vars(about.checkpoint) if about.checkpoint else {}
-    return {f"checkpoint_{key}": value for key, value in told.items() if value not in {None, getattr(about, key)}}
-
-
-def _of_artifact(about: Metadata) -> dict[str, Fact]:
-    """Name the file that was rendered, and those that were passed over, where there are any."""
-    tried = about.artifact.tried
-    passed_over = "; ".join(f"{each.path}: {each.reason}" for each in tried)
-    return {"file": about.artifact.path, "passed_over": passed_over} if tried else {}
-
-
 def _values(metrics: Sequence[FrameMetric]) -> dict[str, dict[str, list[float | None]]]:
+    """Return the values of each metric for each model, with six significant digits."""
     return {
         metric.name: {
             folder: [None if value is None else float(f"{value:.6g}") for value in values]

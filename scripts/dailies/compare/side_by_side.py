@@ -1,7 +1,4 @@
-"""The reel: every model beside the others in one video, with its name, the source and the reference first.
-
-H.264 as every browser plays it. ``video`` is the other way round: it decodes the sequence from a video.
-"""
+"""The side-by-side video: every model beside the others, under its name; source and reference are first."""
 
 import logging
 import math
@@ -18,15 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from dailies.compare import captions
-from dailies.compare.layers import (
-    FPS,
-    RenderedModel,
-    Shelf,
-    fitted,
-    gather,
-    labels,
-    picture,
-)
+from dailies.compare.layers import DEFAULT_FPS, Layer, RenderedModel, fit, gather, labels, read_picture
 from dailies.core.errors import DailiesError
 from dailies.frames.sequence import Frame
 from dailies.frames.sequence import Sequence as FrameSequence
@@ -35,43 +24,44 @@ from dailies.frames.video import EXACT
 
 log = logging.getLogger(__name__)
 
-LARGEST = (3840, 2160)
-"""Pixels of a video: what browsers and their hardware play."""
+MAX_SIZE = (3840, 2160)
+"""Width and height in pixels of the largest video that browsers and their hardware play."""
 
-ROW = 4
-"""Pictures that stand in one row; more of them make a grid."""
+MAX_IN_ROW = 4
+"""Up to this many pictures form one row; more form a grid."""
 
 CAPTION = 32
-"""Pixels of the strips with names, over each picture, and with the frame's name, under all of them."""
+"""Pixels of the height of a caption: one is above each picture, one with the frame's name is below all of them."""
 
-NARROWEST = 240
-"""Pixels of a picture below which its name could not be read: smaller frames are enlarged, to squares."""
+MIN_WIDTH = 240
+"""Pixels of the width of a picture below which its caption would be illegible. Smaller frames are enlarged by a whole
+number, so that their pixels become squares."""
 
 QUALITY = 16
-"""Constant rate factor of H.264, where 18 is taken for visually lossless: what is judged here is fine detail."""
+"""Constant rate factor of H.264. 18 is regarded as visually lossless, but here fine detail is judged."""
 
 BT709 = 1
-"""The code of its matrix, primaries and transfer in ITU-T H.273."""
+"""The code of the BT.709 matrix, primaries and transfer in ITU-T H.273."""
 
 
 class NoEncoder(DailiesError):
-    """FFmpeg, as PyAV brings it along, cannot write the video that is asked for."""
+    """The FFmpeg inside PyAV lacks the encoder for the video."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the pictures of a reel are."""
+class Grid:
+    """The positions of the pictures in the video, in pixels."""
 
     columns: int
     cell: tuple[int, int]
     """Width and height of each picture."""
     size: tuple[int, int]
-    """Of the whole video; both even, as 4:2:0 needs."""
+    """Width and height of the video; both are even, as 4:2:0 requires."""
     factor: float
-    """How much larger pictures are than the frames; the same for all of those of one size."""
+    """The size of a picture relative to the largest frame."""
 
-    def place(self, index: int) -> tuple[int, int]:
-        """Give the left and upper edge of a picture; its caption is over it."""
+    def position(self, index: int) -> tuple[int, int]:
+        """Return the left and upper edge of a picture; its caption is above."""
         row, column = divmod(index, self.columns)
         return column * self.cell[0], row * (self.cell[1] + CAPTION) + CAPTION
 
@@ -86,72 +76,77 @@ def build(
     reference: Mapping[str, Path] | None = None,
     threads: int = 4,
 ) -> None:
-    """Write the reel of all ``models`` that were rendered to ``output``, an ``.mp4``.
+    """Write the video of all complete ``models`` to ``output``, an ``.mp4``.
 
-    H.264 is of 8 bits, 4:2:0, converted by and tagged with BT.709,
-    limited range, its index first, and at most 3840 × 2160 pixels, to which the pictures are reduced. How pictures
-    differ from the frames is written below them. Frames are decoded and composed a few at a time; one that is missing
-    or cannot be read is said to be. The same inputs and ``threads`` give the same bytes. Raises NoEncoder.
+    The video is H.264, 8 bits, 4:2:0, limited range, converted by and tagged with BT.709, with its index first, and at
+    most 3840 × 2160 pixels. If the pictures differ from the frames in size or depth, the line below them says how. A
+    frame that is missing or unreadable is replaced by the word "missing". ``fps`` defaults to the rate of the sequence.
+
+    Only a few frames are in memory at a time. The same inputs and ``threads`` give the same bytes. Raises NoEncoder.
     """
     if "libx264" not in av.codecs_available:
         raise NoEncoder(
             "output.no_encoder",
-            f"PyAV {av.__version__} was built without libx264, which writes H.264; "
+            f"PyAV {av.__version__} was built without libx264, which encodes H.264; "
             "install its wheel from PyPI (pip install --force-reinstall av)",
         )
-    shot = load_sequence(sequence)
-    shelves = gather(shot, models, input_dir=input_dir, reference=reference)
-    scale = max(shelf.scale for shelf in shelves)
-    frame = (round(max(f.width for f in shot.frames) * scale), round(max(f.height for f in shot.frames) * scale))
-    plan = layout(len(shelves), frame)
-    rate = Fraction(fps or shot.fps or FPS).limit_denominator(1001)
+    frames = load_sequence(sequence)
+    layers = gather(frames, models, input_dir=input_dir, reference=reference)
+    scale = max(layer.scale for layer in layers)
+    width, height = (max(sides) for sides in zip(*((f.width, f.height) for f in frames.frames), strict=True))
+    grid = arrange(len(layers), (round(width * scale), round(height * scale)))
+    rate = Fraction(fps or frames.fps or DEFAULT_FPS).limit_denominator(1001)
     draft = output.with_name(f".{output.name}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _encode(draft, _composed(shot, shelves, plan, threads=threads), plan.size, rate, threads)
+        _encode(draft, _pictures(frames, layers, grid, threads=threads), grid.size, rate, threads)
         draft.replace(output)
     finally:
         draft.unlink(missing_ok=True)
-    log.info("%d pictures of %d frames, %d x %d pixels; %s", len(shelves), len(shot.frames), *plan.size, output.name)
+    log.info("%d pictures of %d frames, %d x %d pixels; %s", len(layers), len(frames.frames), *grid.size, output.name)
 
 
-def layout(count: int, frame: tuple[int, int]) -> Layout:
-    """Arrange ``count`` pictures of frames of (width, height): a row of up to four, else the grid that shows most."""
-    zoom = math.ceil(NARROWEST / frame[0]) if frame[0] < NARROWEST else 1
+def arrange(count: int, frame: tuple[int, int]) -> Grid:
+    """Return the grid for ``count`` pictures of frames of (width, height).
+
+    Up to four pictures form a row. More form the grid with the largest pictures, and among equal ones the grid whose
+    shape is closest to that of a screen.
+    """
+    zoom = math.ceil(MIN_WIDTH / frame[0]) if frame[0] < MIN_WIDTH else 1
     width, height = frame[0] * zoom, frame[1] * zoom
-    best = None
-    for columns in [count] if count <= ROW else range(1, count + 1):
+
+    def merit(columns: int) -> tuple[float, float]:
         rows = -(-count // columns)
-        room = (LARGEST[0] / (columns * width), (LARGEST[1] - (rows + 1) * CAPTION) / (rows * height))
-        factor = min(1, *room)
-        shape = abs(math.log(columns * width / (rows * height) * LARGEST[1] / LARGEST[0]))  # of two, that of a screen
-        if best is None or (factor, -shape) > best[0]:
-            best = (factor, -shape), columns, rows
-    (factor, _), columns, rows = best
+        room = (MAX_SIZE[0] / (columns * width), (MAX_SIZE[1] - (rows + 1) * CAPTION) / (rows * height))
+        shape = abs(math.log(columns * width / (rows * height) * MAX_SIZE[1] / MAX_SIZE[0]))
+        return min(1, *room), -shape
+
+    columns = count if count <= MAX_IN_ROW else max(range(1, count + 1), key=merit)
+    factor, _ = merit(columns)
     cell = (max(1, int(width * factor)), max(1, int(height * factor)))
-    size = (columns * cell[0], rows * (cell[1] + CAPTION) + CAPTION)
-    return Layout(columns, cell, (size[0] + size[0] % 2, size[1] + size[1] % 2), factor * zoom)
+    size = (columns * cell[0], -(-count // columns) * (cell[1] + CAPTION) + CAPTION)
+    return Grid(columns, cell, (size[0] + size[0] % 2, size[1] + size[1] % 2), factor * zoom)
 
 
-def _composed(shot: FrameSequence, shelves: Sequence[Shelf], plan: Layout, *, threads: int) -> Iterator[np.ndarray]:
-    """Give every picture of the reel in order, made a few ahead in threads: uint8 RGB, ``(height, width, 3)``."""
-    ground = Image.new("RGB", plan.size, captions.GROUND)
-    for index, label in enumerate(labels(shelves)):
-        left, top = plan.place(index)
-        ground.paste(captions.strip(label, plan.cell[0], CAPTION), (left, top - CAPTION))
-    notes = _notes(shelves, plan)
+def _pictures(sequence: FrameSequence, layers: Sequence[Layer], grid: Grid, *, threads: int) -> Iterator[np.ndarray]:
+    """Yield every picture of the video in order, uint8 RGB ``(height, width, 3)``; threads prepare a few ahead."""
+    background = Image.new("RGB", grid.size, captions.BACKGROUND)
+    for index, label in enumerate(labels(layers)):
+        left, top = grid.position(index)
+        background.paste(captions.draw(label, grid.cell[0], CAPTION), (left, top - CAPTION))
+    notes = _notes(layers, grid)
 
     def compose(number: int, frame: Frame) -> np.ndarray:
-        whole = ground.copy()
-        for index, shelf in enumerate(shelves):
-            whole.paste(fitted(picture(shelf, frame.output), plan.cell), plan.place(index))
-        said = f"{frame.output}  {number} / {len(shot.frames)}"
-        whole.paste(captions.strip(said, plan.size[0], CAPTION, ending=notes), (0, plan.size[1] - CAPTION))
-        return np.asarray(whole)
+        image = background.copy()
+        for index, layer in enumerate(layers):
+            image.paste(fit(read_picture(layer, frame.output), grid.cell), grid.position(index))
+        name = f"{frame.output}  {number} / {len(sequence.frames)}"
+        image.paste(captions.draw(name, grid.size[0], CAPTION, right=notes), (0, grid.size[1] - CAPTION))
+        return np.asarray(image)
 
     pending: deque[Future[np.ndarray]] = deque()
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        for number, frame in enumerate(shot.frames, start=1):
+        for number, frame in enumerate(sequence.frames, start=1):
             pending.append(pool.submit(compose, number, frame))
             if len(pending) > threads:
                 yield pending.popleft().result()
@@ -159,17 +154,17 @@ def _composed(shot: FrameSequence, shelves: Sequence[Shelf], plan: Layout, *, th
             yield pending.popleft().result()
 
 
-def _notes(shelves: Sequence[Shelf], plan: Layout) -> str:
-    """Say how pictures differ from the frames."""
-    depth = max(shelf.bit_depth for shelf in shelves)
-    said = [f"8 of {depth} bits"] if depth > 8 else []
-    if plan.factor < 1:
-        said.append(f"reduced to {plan.factor * 100:.0f} %")
-    return ", ".join(said)
+def _notes(layers: Sequence[Layer], grid: Grid) -> str:
+    """Return how the pictures differ from the frames."""
+    depth = max(layer.bit_depth for layer in layers)
+    notes = [f"8 of {depth} bits"] if depth > 8 else []
+    if grid.factor < 1:
+        notes.append(f"reduced to {grid.factor * 100:.0f} %")
+    return ", ".join(notes)
 
 
 def _encode(path: Path, pictures: Iterator[np.ndarray], size: tuple[int, int], rate: Fraction, threads: int) -> None:
-    # a bare name with a colon would be taken for an address
+    # FFmpeg would interpret a bare name with a colon as a URL
     with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate)
         stream.width, stream.height = size
@@ -178,7 +173,7 @@ def _encode(path: Path, pictures: Iterator[np.ndarray], size: tuple[int, int], r
         stream.pix_fmt = "yuv420p"
         codec.colorspace = codec.color_primaries = codec.color_trc = BT709
         codec.color_range = ColorRange.MPEG
-        # a key frame every half second: the video is stepped through
+        # a key frame every half second, so that stepping through the video is fast
         codec.options = {"crf": str(QUALITY), "preset": "fast", "g": str(max(1, round(rate / 2)))}
         for number, pixels in enumerate(pictures):
             frame = _converted(pixels)
@@ -188,7 +183,7 @@ def _encode(path: Path, pictures: Iterator[np.ndarray], size: tuple[int, int], r
 
 
 def _converted(pixels: np.ndarray) -> av.VideoFrame:
-    """Convert RGB to what is encoded. FFmpeg, if it is not told, converts by BT.601 and does not say so."""
+    """Convert RGB to YUV 4:2:0 by BT.709, limited range. By default FFmpeg would use BT.601, and not tag it."""
     return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
         format="yuv420p",
         src_colorspace=Colorspace.ITU709,

@@ -57,7 +57,7 @@ class Selection:
             experiments=settings.experiment_name or (),
             status=settings.filter_status,
             filter=settings.filter,
-            order_by=None if metrics.is_order(settings.order_by) else settings.order_by,
+            order_by=None if metrics.is_own_order(settings.order_by) else settings.order_by,
             max_runs=settings.max_runs,
             run_ids=settings.run_ids or (),
             checkpoint_pattern=settings.checkpoint_pattern,

@@ -1,5 +1,5 @@
-"""Measure: how good the frames of a model are, and which model leads.
+"""Measure how good the frames of each model are, and which model is the best.
 
-Start with ``metrics`` (one entry per metric), ``per_frame.measure`` (the job) and ``leaderboard.tabulate``
-(the tables).
+Start with ``metrics`` (the table of metrics), ``per_frame.measure`` (the job of one shard) and ``leaderboard.tabulate``
+(the tables and the verdict).
 """

@@ -1,4 +1,4 @@
-"""The backbone of LPIPS: where the file of AlexNet's weights is, and whether it holds them. It is never downloaded."""
+"""The files of LPIPS's weights: where they are, and their digests. Nothing here downloads them or imports torch."""
 
 import os
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ from dailies.core.errors import ConfigError
 NAME = "alexnet-owt-7be5be79.pth"
 
 PUBLISHED = "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"
-"""The sha256 of the file as torchvision's authors publish it, which LPIPS is defined with."""
+"""The sha256 of the file that torchvision publishes. LPIPS is defined with these weights."""
 
-ADVICE = f"download https://download.pytorch.org/models/{NAME} and name the file in lpips_backbone"
+ADVICE = f"download https://download.pytorch.org/models/{NAME} and set lpips_backbone to its path"
 
 
-def place(named: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Say where the file is: as the user named it, else where torch.hub keeps what torchvision downloads."""
+def path_of(setting: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the file of AlexNet's weights: the one in the settings, else the one in the cache of torch.hub."""
     cache = environ.get("XDG_CACHE_HOME", "~/.cache")
     torch_home = Path(environ.get("TORCH_HOME", f"{cache}/torch")).expanduser()
-    return named or torch_home / "hub" / "checkpoints" / NAME
+    return setting or torch_home / "hub" / "checkpoints" / NAME
 
 
-def linear() -> Path:
-    """Say where the package lpips keeps the weights of its linear layers; the package is not imported.
+def linear_weights() -> Path:
+    """Return the file of the linear layers' weights in the package lpips, without importing the package.
 
-    Raises ConfigError where they are not there.
+    Raises ConfigError if the file does not exist.
     """
     package = find_spec("lpips")
     path = Path(package.origin).parent / "weights" / "v0.1" / "alex.pth" if package and package.origin else None
@@ -39,11 +39,11 @@ def linear() -> Path:
 
 
 def stamp(path: Path) -> list[int]:
-    """Give what changes when the file, or the package, is written again; nothing is read."""
-    stats = [each.stat() for each in (path, linear())]
+    """Return size and modification time of both files, which change when either is written again."""
+    stats = [each.stat() for each in (path, linear_weights())]
     return [number for stat in stats for number in (stat.st_size, stat.st_mtime_ns)]
 
 
 def digests(path: Path) -> list[str]:
-    """Give the sha256 of the file and of the linear layers' weights: with the frames, all that LPIPS depends on."""
-    return [files.sha256_of(path), files.sha256_of(linear())]
+    """Return the sha256 of both files. LPIPS depends on them and on the frames, and on nothing else."""
+    return [files.sha256_of(path), files.sha256_of(linear_weights())]

@@ -1,8 +1,8 @@
-"""Values: what was measured, kept under keys.
+"""The cache of measured values.
 
-What a value depends on is the key it is kept under: the digests of the files that it is measured from, and the version
-of the code. So only new and changed frames are measured, and what was measured stays, whatever else changes, also while
-its metric or its reference is left out.
+The key of an entry is a digest of everything that its values depend on: the files they are measured from and the
+version of the code. So only new and changed frames are measured. Values are kept while their metric or reference is
+left out of the configuration.
 """
 
 import json
@@ -14,65 +14,80 @@ from pathlib import Path
 from typing import Any
 
 from dailies.core import files
+from dailies.state.records import Values
 
-MEASURING = 2
-"""Version of the code that measures: raise it when the same frames would measure differently."""
+VERSION = 2
+"""Version of the code that measures. Increment it if the same frames would get other values."""
 
 DIGITS = 9
-"""Significant digits that are kept of a value."""
-
-Values = dict[str, float | None]
+"""Significant digits of a stored value."""
 
 
-class Kept:
-    """Values by key: a file with a line of JSON for each; those of the other shards lie beside it and are read, too."""
+class MeasurementCache:
+    """Values by key, in a file with one JSON object per line.
+
+    The files of other shards are beside it. They are read as well, because a frame may have changed its shard.
+    """
 
     def __init__(self, path: Path) -> None:
+        """Read all files in the folder of ``path``; new entries are appended to ``path``."""
         self._path = path
         self._lock = threading.Lock()
-        self._values: dict[str, Any] = {}
+        self._entries: dict[str, dict[str, Any]] = {}
+        """By key: values by metric, and ``notes``."""
         self._frames: dict[str, str | None] = {}
-        """The frame that the values of a key are of, by name."""
+        """By key: the output name of the frame."""
         path.parent.mkdir(parents=True, exist_ok=True)
         for other in sorted(path.parent.glob("*.jsonl")):
             for line in other.read_text(errors="replace").splitlines():
-                with suppress(ValueError, TypeError, KeyError):  # a line that a crash cut short
+                with suppress(ValueError, TypeError, KeyError):  # a crash may truncate a line
                     entry = json.loads(line)
-                    self._values.setdefault(entry["key"], {}).update(entry["values"])
+                    self._entries.setdefault(entry["key"], {}).update(entry["values"])
                     self._frames.setdefault(entry["key"], entry.get("frame"))
 
-    def get(self, key: str) -> Values:
-        """Give what is known under a key."""
-        return self._values.get(key, {})
+    def values(self, key: str) -> Values:
+        """Return the known values under a key, by metric."""
+        return {name: value for name, value in self._entries.get(key, {}).items() if name != "notes"}
 
-    def add(self, key: str, values: Mapping[str, Any], *, frame: str | None = None) -> None:
-        """Keep values, of a frame if they are of one alone; may be called from several threads."""
+    def notes(self, key: str) -> Sequence[str]:
+        """Return why values under a key are None, or what to know about them."""
+        return self._entries.get(key, {}).get("notes", ())
+
+    def missing(self, key: str, metrics: Sequence[str]) -> list[str]:
+        """Return those of the metrics that have no value under a key."""
+        known = self._entries.get(key, {})
+        return [name for name in metrics if name not in known]
+
+    def add(self, key: str, values: Values, *, frame: str, notes: Sequence[str] = ()) -> None:
+        """Store values of a frame. Thread-safe."""
+        entry = {**values, "notes": [*notes]}
         with self._lock:
-            self._values.setdefault(key, {}).update(values)
+            self._entries.setdefault(key, {}).update(entry)
             self._frames[key] = frame
             with self._path.open("a") as file:
-                file.write(_line(key, values, frame))
+                file.write(_line(key, entry, frame))
 
-    def prune(self, keys: Sequence[str], asked: Mapping[str, Collection[str]]) -> None:
-        """Forget what is known under other keys, but for metrics that are not among those ``asked`` for of its frame.
+    def prune(self, keys: Sequence[str], requested: Mapping[str, Collection[str]]) -> None:
+        """Drop the entries under all other keys, except values of metrics that are not requested now.
 
-        A metric or a reference that is left out for one invocation is measured once all the same.
+        ``requested`` holds the metrics of each frame, by its output name. If a metric or a reference is left out for
+        one invocation, its values are still there in the next one.
         """
         left_out = (
             key
             for key, frame in self._frames.items()
-            if frame in asked and self._values[key].keys() - {"notes", *asked[frame]}
+            if frame is not None and frame in requested and self._entries[key].keys() - {"notes", *requested[frame]}
         )
-        known = (key for key in dict.fromkeys([*keys, *left_out]) if key in self._values)
-        lines = (_line(key, self._values[key], self._frames[key]) for key in known)
+        known = (key for key in dict.fromkeys([*keys, *left_out]) if key in self._entries)
+        lines = (_line(key, self._entries[key], self._frames[key]) for key in known)
         files.write_bytes(self._path, "".join(lines).encode())
 
 
-def rounded(values: Mapping[str, float | None]) -> Values:
-    """Shorten values; None for one that is not finite, as frames before this one may make it."""
-    known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
-    return dict.fromkeys(values) | {name: float(f"{value:.{DIGITS}g}") for name, value in known.items()}
+def rounded(values: Values) -> dict[str, float | None]:
+    """Return the values with ``DIGITS`` significant digits; None for a value that is not finite."""
+    finite = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+    return dict.fromkeys(values) | {name: float(f"{value:.{DIGITS}g}") for name, value in finite.items()}
 
 
-def _line(key: str, values: Mapping[str, Any], frame: str | None) -> str:
-    return json.dumps({"key": key, "frame": frame, "values": dict(values)}) + "\n"
+def _line(key: str, entry: Mapping[str, Any], frame: str | None) -> str:
+    return json.dumps({"key": key, "frame": frame, "values": dict(entry)}) + "\n"

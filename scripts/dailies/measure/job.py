@@ -1,4 +1,4 @@
-"""Subjects: the frames that a job measures, of a model or of the source itself, and the record of how it went."""
+"""The job that measures one shard: its settings, the frames of a model or of the source, and its record."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -10,37 +10,36 @@ from typing import TYPE_CHECKING
 from dailies.core import files
 from dailies.core.errors import DailiesError, SequenceError
 from dailies.core.text import counted
-from dailies.frames.sequence import Frame, split
-from dailies.frames.sequence import Sequence as FrameSequence
+from dailies.frames.sequence import Frame, Sequence, split
 from dailies.frames.sequence import load as load_sequence
 from dailies.measure import backbone
-from dailies.measure.cache import MEASURING
-from dailies.measure.metrics import LPIPS, measured
+from dailies.measure.cache import VERSION
+from dailies.measure.metrics import LPIPS, requested
 from dailies.state import manifest
 from dailies.state.layout import SOURCE, Layout
 from dailies.state.records import Attempt, Measures
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from dailies.frames.image import Picture
     from dailies.measure.lpips import Lpips
     from dailies.planning.config import Settings
 
 
 log = logging.getLogger(__name__)
 
+NOT_RENDERED = "not rendered"
+"""How the note of a record begins if the model has no frames because its render failed."""
+
 
 @dataclass(frozen=True)
-class Measurement:
-    """What a job that measures needs to know: whose frames of which shard, and what of them."""
+class MeasurementJob:
+    """Which shard of which model is measured, with which metrics."""
 
     layout: Layout
     subject: str
-    """The name of the model's folder, or ``@source``."""
+    """The folder name of the model; ``@source`` for the source."""
     shard: str
     shard_frames: int
-    """Into shards of how many frames the sequence is split; 0: it is not."""
+    """The number of frames per shard; 0 if the sequence is not split."""
     input_dir: Path
     reference_dir: Path | None
     metrics: tuple[str, ...]
@@ -50,14 +49,14 @@ class Measurement:
     reference_name: str | None = None
     reference_offset: int = 0
     lpips_backbone: Path | None = None
-    """The file of LPIPS's weights, where that is measured."""
+    """The file of LPIPS's weights; None if LPIPS is not requested."""
 
     @classmethod
     def from_settings(
         cls, settings: "Settings", *, subject: str, shard: str, threads: int, attempt: int
-    ) -> "Measurement":
-        """Take what concerns measuring from the settings."""
-        asked = measured(settings)
+    ) -> "MeasurementJob":
+        """Return the job with everything that the settings say about measuring."""
+        names = requested(settings)
         return cls(
             layout=Layout(settings.output_dir),
             subject=subject,
@@ -67,119 +66,114 @@ class Measurement:
             reference_dir=settings.reference_dir,
             reference_name=settings.reference_name,
             reference_offset=settings.reference_offset,
-            metrics=asked,
+            metrics=names,
             transfer=settings.transfer,
             threads=threads,
             attempt=attempt,
-            lpips_backbone=backbone.place(settings.lpips_backbone) if LPIPS in asked else None,
+            lpips_backbone=backbone.path_of(settings.lpips_backbone) if LPIPS in names else None,
         )
 
     @property
     def output(self) -> Path:
-        """Its record."""
+        """The file of its record."""
         return self.layout.measures(self.subject, self.shard)
 
     @property
-    def kept(self) -> Path:
+    def cache(self) -> Path:
         """The file of the values that are known already."""
         return self.layout.values(self.subject, self.shard)
 
     @cached_property
-    def shot(self) -> FrameSequence:
+    def sequence(self) -> Sequence:
         """The whole sequence."""
         return load_sequence(self.layout.sequence)
 
     @cached_property
-    def places(self) -> list[tuple[Frame | None, Frame]]:
-        """Each frame of the shard, after the one before it in the sequence."""
-        before = dict(zip(self.shot.frames[1:], self.shot.frames, strict=False))
-        return [(before.get(frame), frame) for frame in split(self.shot, self.shard_frames)[self.shard].frames]
+    def pairs(self) -> list[tuple[Frame | None, Frame]]:
+        """Each frame of the shard, preceded by the one before it in the sequence."""
+        before = dict(zip(self.sequence.frames[1:], self.sequence.frames, strict=False))
+        return [(before.get(frame), frame) for frame in split(self.sequence, self.shard_frames)[self.shard].frames]
 
     @cached_property
     def source(self) -> "Subject":
-        """The frames that all models were given."""
-        folder = self.shot.folder or self.input_dir
+        """The frames that all models take as input."""
+        folder = self.sequence.folder or self.input_dir
+        frames = self.sequence.frames
         return Subject(
             SOURCE,
-            {frame.output: folder / frame.name for frame in self.shot.frames},
-            {frame.output: "".join(frame.contents) for frame in self.shot.frames},
-            {frame.output: frame.layer for frame in self.shot.frames if frame.layer},
+            paths={frame.output: folder / frame.name for frame in frames},
+            digests={frame.output: "".join(frame.contents) for frame in frames},
+            exr_layers={frame.output: frame.layer for frame in frames if frame.layer},
         )
 
     @cached_property
-    def weights(self) -> list[str]:
-        """The digests of what LPIPS depends on beside the frames."""
+    def lpips_digests(self) -> list[str]:
+        """The digests of the files, other than frames, that LPIPS depends on."""
+        if self.lpips_backbone is None:
+            raise ValueError("LPIPS is not requested")
         return backbone.digests(self.lpips_backbone)
 
     @cached_property
     def lpips(self) -> "Lpips":
-        """LPIPS, whose weights are read when the first frame needs them."""
-        from dailies.measure.lpips import Lpips
+        """LPIPS. Its weights are read on first use."""
+        if self.lpips_backbone is None:
+            raise ValueError("LPIPS is not requested")
+        from dailies.measure.lpips import Lpips  # which imports torch
 
         return Lpips(self.lpips_backbone)
 
-    def flow_of(self, before: Frame, frame: Frame) -> Path:
-        """Say where the flow between two frames of the source is kept."""
-        name = files.digest([MEASURING, *before.contents, *frame.contents, self.transfer])[:32]
+    def flow_path(self, before: Frame, frame: Frame) -> Path:
+        """Return the file of the optical flow between two frames of the source."""
+        name = files.digest([VERSION, *before.contents, *frame.contents, self.transfer])[:32]
         return self.layout.flow(name)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: the frames of a model, or the source's own."""
+    """A set of frames: those of a model, of the source or of the reference."""
 
     name: str
     paths: Mapping[str, Path] = field(repr=False)
-    """By the name of the rendered frame."""
+    """By the output name of the frame."""
     digests: Mapping[str, str] = field(repr=False)
-    """The sha256 of each of them, or a digest of it and its layer."""
-    layers: Mapping[str, str] = field(repr=False, default_factory=dict)
-    """Of those that are EXRs: the layer that is their picture, where that is not plain."""
+    """By output name: the sha256 of the file, or a digest of that and the EXR layer."""
+    exr_layers: Mapping[str, str] = field(repr=False, default_factory=dict)
+    """By output name: the layer to read from an EXR with several; absent for all others."""
 
-    def place(self, name: str) -> tuple[Path, str | None]:
-        """Say where a frame is: its file, and the layer in it."""
-        return self.paths[name], self.layers.get(name)
+    def location(self, name: str) -> tuple[Path, str | None]:
+        """Return the file of a frame and the EXR layer to read from it."""
+        return self.paths[name], self.exr_layers.get(name)
 
 
-def model_of(job: Measurement) -> Subject:
-    """Give the frames of a model that the job needs; raise SequenceError when some are not there."""
+def rendered_frames(job: MeasurementJob) -> Subject:
+    """Return the model's frames that the job needs. Raises SequenceError if one does not exist."""
     folder = job.layout.frames(job.subject)
-    names = {frame.output for pair in job.places for frame in pair if frame}
+    names = {frame.output for pair in job.pairs for frame in pair if frame}
     written = manifest.in_place(job.layout.manifests(job.subject), folder, names)
-    there = [name for name in names if (folder / name).is_file()]
-    digests = {name: written[name].sha256 if name in written else files.sha256_of(folder / name) for name in there}
+    present = [name for name in names if (folder / name).is_file()]
+    digests = {name: written[name].sha256 if name in written else files.sha256_of(folder / name) for name in present}
     if lost := sorted(names - digests.keys()):
         raise SequenceError(
             "measure.frames_missing",
-            f"{job.subject} lacks {counted(len(lost), 'frame')}, the first of them {lost[0]}; render them again",
+            f"{job.subject} lacks {counted(len(lost), 'frame')}, starting with {lost[0]}; render them again",
         )
     return Subject(job.subject, {name: folder / name for name in names}, digests)
 
 
-def record(job: Measurement, work: Callable[[], Measures]) -> None:
-    """Do the work and write how it went: the job's record, and the state that decides whether it is tried again."""
+def run(job: MeasurementJob, work: Callable[[], Measures]) -> None:
+    """Do the work, and write its record and the attempt, which decides whether it is retried.
+
+    An exception is logged and recorded, not raised: measuring must never block a render.
+    """
     try:
-        ending = work()
-    except Exception as error:  # frames are foreign data, and no metric is worth a render
+        record = work()
+    except Exception as error:  # frames are foreign data: anything may go wrong with them
         if not isinstance(error, DailiesError):
             log.error("measuring failed", exc_info=error)
-        ending = Measures(status="error", error=str(error) or type(error).__name__)
-    if ending.error:
-        log.error("%s", ending.error)
-    for note in ending.notes or ():
+        record = Measures(status="error", error=str(error) or type(error).__name__)
+    if record.error:
+        log.error("%s", record.error)
+    for note in record.notes or ():
         log.warning("%s", note)
-    Attempt(status=ending.status, attempt=job.attempt).save(job.layout.measuring(job.subject, job.shard))
-    ending.save(job.output)
-
-
-def alike(one: "Picture", other: "Picture") -> tuple["np.ndarray", "np.ndarray"]:
-    """Give the colours of two frames to compare: where only one's are multiplied by alpha, the other's are, too."""
-    from dailies.frames import image
-
-    def colours(own: "Picture", beside: "Picture") -> "np.ndarray":
-        has_other_kind = beside.attributes.associated and not own.attributes.associated
-        if own.alpha is None or not has_other_kind:
-            return own.pixels
-        return image.reassociated(own.pixels, own.alpha, associate=True)
-
-    return colours(one, other), colours(other, one)
+    Attempt(status=record.status, attempt=job.attempt).save(job.layout.measuring(job.subject, job.shard))
+    record.save(job.output)

@@ -1,6 +1,7 @@
-"""LPIPS: the distance of two frames in the features of AlexNet, of Zhang et al. (2018), version 0.1.
+"""LPIPS of Zhang et al. (2018), version 0.1: the distance between two frames in the feature space of AlexNet.
 
-Frames are ``(height, width, 3)``, float32, RGB, 0 to 1, as in ``quality``. They stay on the CPU, also beside a GPU.
+Every frame is a ``(height, width, 3)`` float32 array of RGB from 0 to 1, as in ``quality``. LPIPS runs on the CPU even
+if there is a GPU.
 """
 
 from collections import OrderedDict
@@ -14,42 +15,42 @@ import torch
 from torch import Tensor, nn
 
 from dailies.core.errors import ConfigError, LoadError
-from dailies.measure.backbone import ADVICE, NAME, PUBLISHED, digests, linear
-from dailies.models.checkpoints import TRUST, read_checkpoint
+from dailies.measure.backbone import ADVICE, NAME, PUBLISHED, digests, linear_weights
+from dailies.models.checkpoints import TRUST, Checkpoint, read_checkpoint
 from dailies.models.weights import fill
 
-torch.set_num_threads(1)  # frames are measured side by side, and a value is the same whatever the count of threads
+torch.set_num_threads(1)  # frames are measured in parallel, and a value must not depend on the number of threads
 
-LEAST = 31
-"""Pixels along the shorter side of a frame that AlexNet needs."""
+SHORTEST = 31
+"""Pixels of the shorter side of a frame that AlexNet needs."""
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""Mean and deviation of the colours that the features are made for, of values from -1 to 1."""
+"""Mean and standard deviation, per channel, of the values from -1 to 1 that the network was trained on."""
 
 LAYERS = ((0, 2), (2, 5), (5, 8), (8, 10), (10, 12))
-"""Which modules of the network lead from one layer of features, after its ReLU, to the next."""
+"""The slices of the network's modules, each of which ends with the ReLU of one layer of features."""
 
 
 class Lpips:
-    """LPIPS with the backbone in a file."""
+    """LPIPS with the weights of AlexNet in a file."""
 
     def __init__(self, backbone: Path) -> None:
-        """Read the weights, none of which can run code.
+        """Read the weights without running any code in the files.
 
-        Raises ConfigError when the file is damaged or holds no weights of AlexNet.
+        Raises ConfigError if ``backbone`` is damaged or does not hold the weights of AlexNet.
         """
         network = _alexnet(backbone).to(memory_format=torch.channels_last)
         self._layers = [network[start:end] for start, end in LAYERS]
-        state = read_checkpoint(linear()).groups[0].tensors
+        state = _checkpoint(linear_weights()).groups[0].tensors
         self._linear = [state[f"lin{number}.model.1.weight"].view(-1, 1, 1) for number in range(len(LAYERS))]
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray, reference: np.ndarray) -> float | None:
-        """Give the distance of a frame from its reference, whole and at its own size: 0 for equal frames.
+        """Return the distance of a frame from its reference, at full size; 0 for identical frames.
 
-        It is that of ``lpips.LPIPS(net="alex")`` with ``normalize=True``. None where a side is shorter than 31 pixels.
+        It equals ``lpips.LPIPS(net="alex")`` with ``normalize=True``. None if a side is shorter than 31 pixels.
         """
-        if min(image.shape[:2]) < LEAST:
+        if min(image.shape[:2]) < SHORTEST:
             return None
         both = torch.from_numpy(np.stack([image, reference])).permute(0, 3, 1, 2)
         features = (2 * both - 1 - _colours(SHIFT)) / _colours(SCALE)
@@ -61,21 +62,50 @@ class Lpips:
         return distance
 
 
+def check_backbone(path: Path) -> str | None:
+    """Return a warning if the file holds weights of AlexNet other than the published ones; None if it holds those.
+
+    Raises ConfigError if the file cannot be read, is damaged or holds something else. Only torch can tell that; on a
+    head node without torch it is left to the jobs that measure.
+    """
+    try:
+        published = digests(path)[0] == PUBLISHED
+    except OSError as error:
+        raise ConfigError(
+            "measure.backbone_unreadable", f"lpips_backbone {path} cannot be read: {error.strerror}"
+        ) from error
+    if published:
+        return None
+    if find_spec("torch"):
+        Lpips(path)
+    return (
+        f"lpips_backbone {path} differs from the published {NAME}: "
+        "LPIPS values are comparable only if they were measured with the same file"
+    )
+
+
+def _checkpoint(path: Path) -> Checkpoint:
+    checkpoint = read_checkpoint(path)
+    assert isinstance(checkpoint, Checkpoint)  # a whole network is returned only from a trusted file
+    return checkpoint
+
+
 def _colours(values: tuple[float, float, float]) -> Tensor:
     return torch.tensor(values).view(3, 1, 1)
 
 
 def _normalised(features: Tensor) -> Tensor:
-    """Divide the features of each place by their length."""
+    """Return the features with the vector at each pixel scaled to length 1."""
     return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
 
 
 def _features(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without those of the classifier, which LPIPS does not use."""
     return {name: values for name, values in tensors.items() if "classifier." not in name}
 
 
 def _alexnet(path: Path) -> nn.Sequential:
-    """Build the convolutions of Krizhevsky (2014) under torchvision's names, with the weights in a file."""
+    """Return the convolutions of AlexNet (Krizhevsky, 2014), with weights from a file that uses torchvision's names."""
     network = nn.Sequential(
         nn.Conv2d(3, 64, kernel_size=11, stride=4, padding=2),
         nn.ReLU(inplace=True),
@@ -92,7 +122,7 @@ def _alexnet(path: Path) -> nn.Sequential:
     )
     whole = nn.Sequential(OrderedDict(features=network))
     try:
-        checkpoint = read_checkpoint(path)
+        checkpoint = _checkpoint(path)
         held = [replace(group, tensors=_features(group.tensors)) for group in checkpoint.groups]
         fill(whole, held, checkpoint.file)
     except LoadError as error:
@@ -101,25 +131,3 @@ def _alexnet(path: Path) -> nn.Sequential:
             "measure.backbone_unusable", f"lpips_backbone {path} cannot be used: {reason}; {ADVICE}"
         ) from error
     return network.eval()
-
-
-def checked(path: Path) -> str | None:
-    """Give a warning when the file holds other weights of AlexNet than the published ones.
-
-    Raises ConfigError when it cannot be read, is damaged, or holds something else. To tell that of another file than
-    the published one takes torch; a head node without it leaves that to the jobs that measure.
-    """
-    try:
-        published = digests(path)[0] == PUBLISHED
-    except OSError as error:
-        raise ConfigError(
-            "measure.backbone_unreadable", f"lpips_backbone {path} cannot be read: {error.strerror}"
-        ) from error
-    if published:
-        return None
-    if find_spec("torch"):
-        Lpips(path)
-    return (
-        f"lpips_backbone {path} is not {NAME} as it was published: "
-        "values of LPIPS compare only with others that were measured with the same file"
-    )

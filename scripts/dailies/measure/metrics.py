@@ -1,124 +1,155 @@
-"""Metrics: what can be measured of a rendered frame, and what of it is asked for. Nothing is measured here."""
+"""The table of metrics, and which of them the settings request. Importing it needs neither OpenCV nor torch."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dailies.planning.config import Settings
 
 
-AUTO = "auto"
-
-LPIPS = "lpips"
-"""The metric that depends on a file beside the frames, and alone needs torch."""
+REFERENCE, STILL, MOTION = "reference", "still", "motion"
+"""The kinds of input a metric may need beside the rendered frame. They are part of cache keys and of metrics.json."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of one frame."""
+    """A metric of one rendered frame."""
 
     name: str
-    """As the configuration and the tables write it."""
+    """Its name in the configuration and in the tables."""
     label: str
-    group: str
-    """What it is measured from: ``reference`` (the reference's frame), ``still`` (the source's), ``motion`` (the
-    source's and both frames before)."""
+    """Its name on the page."""
+    needs: str
+    """``REFERENCE``: the frame of the reference. ``STILL``: the frame of the source. ``MOTION``: the frame of the
+    source, and the frames before both."""
+    compute: str
+    """``module:function`` of this package. The function takes the frame and what the metric needs, and returns a float,
+    or None if the metric is undefined for such frames."""
     higher_is_better: bool
     unit: str = ""
     note: str = ""
-    """What a reader has to know."""
+    """Help text for the reader of the page."""
+    package: tuple[str, str] | None = None
+    """The optional package it needs: the module, and the arguments of ``pip install``."""
 
+    @property
+    def is_advisory(self) -> bool:
+        """Whether it needs no reference; an advisory metric ranks nothing unless ``rank_by`` names it."""
+        return self.needs != REFERENCE
+
+    def function(self) -> Callable[..., float | None]:
+        """Import and return the function that computes it."""
+        module, name = self.compute.split(":")
+        return getattr(import_module(f"dailies.measure.{module}"), name)
+
+
+LPIPS = "lpips"
+"""The only metric that needs torch, and a file beside the frames: the weights of its backbone."""
 
 METRICS = (
-    Metric("psnr", "PSNR", "reference", higher_is_better=True, unit="dB"),
-    Metric("ssim", "SSIM", "reference", higher_is_better=True),
-    Metric("ms_ssim", "MS-SSIM", "reference", higher_is_better=True),
-    Metric("flip", "FLIP", "reference", higher_is_better=False),
-    Metric(LPIPS, "LPIPS", "reference", higher_is_better=False),
+    Metric("psnr", "PSNR", REFERENCE, "quality:psnr", higher_is_better=True, unit="dB"),
+    Metric("ssim", "SSIM", REFERENCE, "quality:ssim", higher_is_better=True),
+    Metric("ms_ssim", "MS-SSIM", REFERENCE, "quality:ms_ssim", higher_is_better=True),
+    Metric(
+        "flip",
+        "FLIP",
+        REFERENCE,
+        "quality:flip",
+        higher_is_better=False,
+        package=("flip_evaluator", "flip-evaluator"),
+    ),
+    Metric(
+        LPIPS,
+        "LPIPS",
+        REFERENCE,
+        "lpips:Lpips",
+        higher_is_better=False,
+        # only its weight files are used: its dependencies would install torchvision, and perhaps another torch
+        package=("lpips", "--no-deps lpips"),
+    ),
     Metric(
         "flicker",
         "flicker",
-        "motion",
+        MOTION,
+        "flicker:flicker",
         higher_is_better=False,
         unit="code values",
-        note="Advisory: how much more than the source a pixel changes along the source's motion; blur is steady, too.",
+        note="Advisory: how much more than the source a pixel changes along the source's motion. Blur lowers it, too.",
     ),
     Metric(
         "detail",
         "detail",
-        "still",
+        STILL,
+        "quality:detail",
         higher_is_better=True,
         unit="×",
-        note="Advisory: fine detail over the source's, whose grain counts as detail.",
+        note="Advisory: fine detail relative to the source's. The source's grain counts as detail.",
     ),
     Metric(
         "clipping",
         "clipping",
-        "still",
+        STILL,
+        "quality:clipping",
         higher_is_better=False,
         unit="%",
         note="Advisory: pixels at black or white beyond the source's.",
     ),
 )
-"""Every metric, in the order of tables."""
+"""Every metric, in the order of the tables. ``compute`` of LPIPS is a class that is constructed with the weights."""
 
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 
-ADVISORY = tuple(metric.name for metric in METRICS if metric.note)
-"""The metrics that need no reference and decide nothing."""
+ADVISORY = tuple(metric.name for metric in METRICS if metric.is_advisory)
 
-USUAL = ("psnr", "ssim", "ms_ssim", *ADVISORY)
-"""What ``auto`` stands for where there is a reference; the advisory ones where there is none."""
+AUTO = "auto"
 
-ORDER = re.compile(r"measured\.(\w+)(?:\s+(ASC|DESC))?", re.IGNORECASE)
-"""How ``order_by`` names a metric that is measured here, in the manner of MLflow's own."""
+AUTO_WITH_REFERENCE = ("psnr", "ssim", "ms_ssim", *ADVISORY)
+"""What ``auto`` means if there is a reference. Without one, it means the advisory metrics."""
 
-EXTRAS = {"flip": ("flip_evaluator", "flip-evaluator"), LPIPS: ("lpips", "--no-deps lpips")}
-"""Metrics that need a package beyond the project's: the module, and what ``pip install`` is told.
-
-Of lpips its own files are enough; what it asks for are torchvision's gigabytes, and perhaps another torch.
-"""
+ORDER_BY = re.compile(r"measured\.(\w+)(?:\s+(ASC|DESC))?", re.IGNORECASE)
+"""An ``order_by`` that names one of these metrics, in the style of MLflow's own."""
 
 
-def measured(settings: "Settings") -> tuple[str, ...]:
-    """Name the metrics that the settings ask for, in the order of tables."""
-    asked = set(settings.metrics or ())
-    if AUTO in asked:
-        asked |= {*(USUAL if settings.reference_dir else ADVISORY)}
-    return tuple(metric.name for metric in METRICS if metric.name in asked)
+def requested(settings: "Settings") -> tuple[str, ...]:
+    """Return the names of the metrics that the settings request, in the order of the tables."""
+    names: set[str] = {*(settings.metrics or ())}
+    if AUTO in names:
+        names |= {*(AUTO_WITH_REFERENCE if settings.reference_dir else ADVISORY)}
+    return tuple(metric.name for metric in METRICS if metric.name in names)
 
 
-def automatic(settings: "Settings") -> bool:
-    """Tell whether an ordinary invocation measures: there is a reference, or metrics are named."""
+def is_automatic(settings: "Settings") -> bool:
+    """Return whether every invocation measures: if there is a reference, or if the settings name metrics."""
     named = {*(settings.metrics or ())} - {AUTO}
-    return bool(measured(settings)) and bool(settings.reference_dir or named)
+    return bool(requested(settings)) and bool(settings.reference_dir or named)
 
 
-def ranked_by(settings: "Settings") -> str | None:
-    """Name the metric that ranks the models; None where there is only advice."""
+def ranking_metric(settings: "Settings") -> str | None:
+    """Return the name of the metric that ranks the models; None if only advisory metrics are requested."""
     if settings.rank_by != AUTO:
         return settings.rank_by
-    return next((name for name in measured(settings) if BY_NAME[name].group == "reference"), None)
+    return next((name for name in requested(settings) if not BY_NAME[name].is_advisory), None)
 
 
-def is_order(order_by: str) -> bool:
-    """Tell whether ``order_by`` is about what is measured here, of which MLflow knows nothing."""
+def is_own_order(order_by: str) -> bool:
+    """Return whether ``order_by`` refers to these metrics, which MLflow does not know."""
     return order_by.lower().startswith("measured.")
 
 
 def order(settings: "Settings") -> tuple[str, bool] | None:
-    """Name the metric whose mean orders the models, and tell whether the highest comes first; None if MLflow does."""
-    found = ORDER.fullmatch(settings.order_by.strip())
-    return (found[1].lower(), (found[2] or "").upper() == "DESC") if found else None
+    """Return the metric whose mean orders the models, and whether it descends; None if MLflow orders them."""
+    match = ORDER_BY.fullmatch(settings.order_by.strip())
+    return (match[1].lower(), (match[2] or "").upper() == "DESC") if match else None
 
 
 def orderable(settings: "Settings") -> tuple[str, ...]:
-    """Name the metrics that may order the models: those that an ordinary invocation measures."""
-    return measured(settings) if automatic(settings) else ()
+    """Return the names of the metrics that may order the models: those that every invocation measures."""
+    return requested(settings) if is_automatic(settings) else ()
 
 
-def of_group(names: Sequence[str], group: str) -> tuple[str, ...]:
-    """Give those of the metrics that are measured from the same frames."""
-    return tuple(name for name in names if BY_NAME[name].group == group)
+def needing(needs: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the named metrics that need one kind of input."""
+    return tuple(name for name in names if BY_NAME[name].needs == needs)

@@ -1,54 +1,40 @@
-"""Measures: the metrics of every frame of a model, measured once and kept."""
+"""Measure every frame of a model, or of the source: each value once, until what it depends on changes."""
 
+import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.core.text import counted
 from dailies.frames import reference
-from dailies.frames.image import read_frame
+from dailies.frames.image import Picture, has_layer, read_frame, reassociated
 from dailies.frames.sequence import Frame
-from dailies.measure.cache import (
-    MEASURING,
-    Kept,
-    Values,
-    rounded,
-)
-from dailies.measure.job import (
-    Measurement,
-    Subject,
-    alike,
-    model_of,
-    record,
-)
-from dailies.measure.metrics import LPIPS, of_group
-from dailies.state.records import SUCCESS, Measures, Outcome
+from dailies.measure.cache import VERSION, MeasurementCache, rounded
+from dailies.measure.job import NOT_RENDERED, MeasurementJob, Subject, rendered_frames, run
+from dailies.measure.metrics import LPIPS, MOTION, REFERENCE, STILL, needing
+from dailies.state.records import SUCCESS, Measures, Outcome, Values
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from dailies.frames.image import Picture
-
-
-from itertools import pairwise
-
 log = logging.getLogger(__name__)
 
-NOT_RENDERED = "not rendered"
-"""How the note begins on a model without frames."""
+ReadFrame = Callable[..., Picture]
+"""``read_frame`` with the transfer bound, and a small cache."""
 
 
-def measure(job: Measurement, *, outcomes: Sequence[Path]) -> None:
-    """Measure the frames of a model; ``outcomes`` are the records of its shard and the one before.
+def measure(job: MeasurementJob, *, outcomes: Sequence[Path]) -> None:
+    """Measure the frames of a model and write the job's record.
 
-    What was not rendered is not measured, and the record says why. Whatever fails is a record, too: measuring
-    must never stand in the way of a render.
+    ``outcomes`` are the render records of its shard and of the shard before. If one of these renders failed, nothing is
+    measured, and the record says so. No exception is raised: a failure is recorded, so it never blocks a render.
     """
 
     def work() -> Measures:
@@ -56,42 +42,82 @@ def measure(job: Measurement, *, outcomes: Sequence[Path]) -> None:
             outcome = Outcome.load(path)
             if outcome.status != SUCCESS:
                 return Measures(frames={}, notes=(f"{NOT_RENDERED}: {outcome.status}: {outcome.error}",))
-        return measured(job, model_of(job))
+        return measure_frames(job, rendered_frames(job))
 
-    record(job, work)
+    run(job, work)
 
 
-def measured(job: Measurement, subject: Subject) -> Measures:
-    """Measure what is not known yet, in as many threads as the job has, each a stretch of consecutive frames."""
-    kept = Kept(job.kept)
-    against = _reference(job)
-    plans = [_plan(job, subject, against, before, frame) for before, frame in job.places]
-    todo = [plan for plan in plans if any(_unknown(kept, *each) for each in plan.groups)]
-    log.info("%d frames, %d of them to measure", len(plans), len(todo))
-    size = -(-len(todo) // job.threads) or 1
-    with ThreadPoolExecutor(max_workers=job.threads) as pool:
-        stretches = [todo[start : start + size] for start in range(0, len(todo), size)]
-        for done in [pool.submit(_stretch, job, subject, against, kept, stretch) for stretch in stretches]:
-            done.result()
-    asked = {plan.frame.output: [name for _, metrics in plan.groups for name in metrics] for plan in plans}
-    kept.prune([key for plan in plans for key, _ in plan.groups], asked)
+def baseline(job: MeasurementJob) -> None:
+    """Measure the source as if a model had rendered it, find its motion from frame to frame, and write the record."""
+
+    def work() -> Measures:
+        if "flicker" in job.metrics:
+            _find_flows(job)
+        return measure_frames(job, job.source)
+
+    run(job, work)
+
+
+def measure_frames(job: MeasurementJob, subject: Subject) -> Measures:
+    """Return the values of all frames of the shard; those that the cache lacks are measured in ``job.threads`` threads.
+
+    Each thread takes consecutive frames, because neighbours share files to read.
+    """
+    cache = MeasurementCache(job.cache)
+    references = _reference(job)
+    plans = [_plan(job, subject, references, before, frame) for before, frame in job.pairs]
+    due = [plan for plan in plans if any(cache.missing(group.key, group.metrics) for group in plan.groups)]
+    log.info("%d of %d frames to measure", len(due), len(plans))
+    _in_parallel(partial(_measure_stretch, _Inputs(job, subject, references), cache), due, threads=job.threads)
+    requested = {plan.frame.output: [name for group in plan.groups for name in group.metrics] for plan in plans}
+    cache.prune([group.key for plan in plans for group in plan.groups], requested)
     return Measures(
-        frames={plan.frame.output: _values(kept, plan, job.metrics) for plan in plans}, notes=tuple(_notes(kept, plans))
+        frames={plan.frame.output: _values(cache, plan, job.metrics) for plan in plans},
+        notes=tuple(_notes(cache, plans)),
     )
 
 
-def _reference(job: Measurement) -> Subject | None:
-    """Give the frames of the reference that belong to the shard, with their digests; None where there is none."""
+def comparable(one: Picture, other: Picture) -> tuple["np.ndarray", "np.ndarray"]:
+    """Return the colours of two frames. If only one of them is premultiplied by alpha, the other one is as well.
+
+    Both are float32 arrays ``(height, width, 3)``.
+    """
+
+    def colours(picture: Picture, beside: Picture) -> "np.ndarray":
+        if picture.alpha is None or picture.attributes.associated or not beside.attributes.associated:
+            return picture.pixels
+        return reassociated(picture.pixels, picture.alpha, associate=True)
+
+    return colours(one, other), colours(other, one)
+
+
+def _in_parallel(work: Callable[[Sequence[Any]], None], items: Sequence[Any], *, threads: int) -> None:
+    """Split the items into one stretch per thread, and work on all stretches at the same time."""
+    size = -(-len(items) // threads) or 1
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for done in [pool.submit(work, items[start : start + size]) for start in range(0, len(items), size)]:
+            done.result()
+
+
+def _reference(job: MeasurementJob) -> Subject | None:
+    """Return the frames of the reference that belong to the shard; None if there is no reference."""
     if job.reference_dir is None:
         return None
-    asked = reference.Asked(job.reference_dir, job.reference_name, job.reference_offset)
-    paths = reference.paths_of(asked, job.shot, job.layout.pairing)
-    mine = {frame.output: paths[frame.output] for _, frame in job.places if frame.output in paths}
-    asked = [job.shot.layer] if job.shot.layer else []
-    digests = {name: files.sha256_of(path) for name, path in mine.items()}
-    return Subject(
-        "reference", mine, {name: files.digest([own, *asked]) if asked else own for name, own in digests.items()}
-    )
+    setting = reference.Asked(job.reference_dir, job.reference_name, job.reference_offset)
+    all_paths = reference.paths_of(setting, job.sequence, job.layout.pairing)
+    paths = {frame.output: all_paths[frame.output] for _, frame in job.pairs if frame.output in all_paths}
+    digests = {name: files.sha256_of(path) for name, path in paths.items()}
+    if layer := job.sequence.layer:
+        digests = {name: files.digest([digest, layer]) for name, digest in digests.items()}
+    return Subject("reference", paths, digests)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Metrics that are computed from the same files, and share an entry of the cache."""
+
+    key: str
+    metrics: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -100,200 +126,188 @@ class _Plan:
 
     before: Frame | None
     frame: Frame
-    groups: tuple[tuple[str, tuple[str, ...]], ...]
-    """Key and metrics, for each group of metrics that are measured from the same files."""
+    groups: tuple[_Group, ...]
 
 
-def _plan(job: Measurement, subject: Subject, against: Subject | None, before: Frame | None, frame: Frame) -> _Plan:
-    own, name = subject.digests[frame.output], frame.output
-    depends = {"still": [own, *frame.contents]}
-    if against and name in against.digests:
-        depends["reference"] = [own, against.digests[name]]
+@dataclass(frozen=True)
+class _Inputs:
+    """Where the pixels come from."""
+
+    job: MeasurementJob
+    subject: Subject
+    references: Subject | None
+
+
+def _plan(
+    job: MeasurementJob, subject: Subject, references: Subject | None, before: Frame | None, frame: Frame
+) -> _Plan:
+    """Group the metrics of a frame by the digests of the files that they depend on."""
+    name = frame.output
+    digest = subject.digests[name]
+    dependencies = {STILL: [digest, *frame.contents]}
+    if references and name in references.digests:
+        dependencies[REFERENCE] = [digest, references.digests[name]]
         if LPIPS in job.metrics:
-            depends[LPIPS] = [*depends["reference"], *job.weights]
+            dependencies[LPIPS] = [*dependencies[REFERENCE], *job.lpips_digests]
     if before:
-        depends["motion"] = [own, *frame.contents, subject.digests[before.output], *before.contents]
-    found = ((group, _kept_together(job.metrics, group), each) for group, each in depends.items())
-    return _Plan(
-        before,
-        frame,
-        tuple(
-            (files.digest([MEASURING, group, job.transfer, digests]), metrics)
-            for group, metrics, digests in found
-            if metrics
-        ),
+        dependencies[MOTION] = [digest, *frame.contents, subject.digests[before.output], *before.contents]
+    groups = (
+        _Group(files.digest([VERSION, kind, job.transfer, digests]), _metrics_of(kind, job.metrics))
+        for kind, digests in dependencies.items()
     )
+    return _Plan(before, frame, tuple(group for group in groups if group.metrics))
 
 
-def _kept_together(metrics: Sequence[str], group: str) -> tuple[str, ...]:
-    """Name the metrics of a group that depend on the same files; LPIPS, which needs more than its group, is its own."""
-    if group == LPIPS:
+def _metrics_of(kind: str, metrics: Sequence[str]) -> tuple[str, ...]:
+    """Return the metrics of a group. LPIPS has its own group, because it also depends on its weights."""
+    if kind == LPIPS:
         return (LPIPS,)
-    return tuple(name for name in of_group(metrics, group) if name != LPIPS)
+    return tuple(name for name in needing(kind, metrics) if name != LPIPS)
 
 
-def _unknown(kept: Kept, key: str, metrics: Sequence[str]) -> list[str]:
-    known = kept.get(key)
-    return [name for name in metrics if name not in known]
-
-
-def _values(kept: Kept, plan: _Plan, metrics: Sequence[str]) -> Values:
-    known = {name: value for key, _ in plan.groups for name, value in kept.get(key).items()}
+def _values(cache: MeasurementCache, plan: _Plan, metrics: Sequence[str]) -> Values:
+    """Return the values of a frame in the order of ``metrics``."""
+    known = {name: value for group in plan.groups for name, value in cache.values(group.key).items()}
     return {name: known[name] for name in metrics if name in known}
 
 
-def _notes(kept: Kept, plans: Sequence[_Plan]) -> list[str]:
-    """Say, once for all frames that it is true of, why values are missing."""
-    said: dict[str, dict[str, None]] = {}
+def _notes(cache: MeasurementCache, plans: Sequence[_Plan]) -> list[str]:
+    """Return why values are missing, each reason once with the number of frames that it applies to."""
+    frames_of: dict[str, dict[str, None]] = {}
     for plan in plans:
-        for key, _ in plan.groups:
-            for note in kept.get(key).get("notes", ()):
-                said.setdefault(note, {})[plan.frame.output] = None
-    return [f"{counted(len(names), 'frame')} from {next(iter(names))} on: {note}" for note, names in said.items()]
+        for group in plan.groups:
+            for note in cache.notes(group.key):
+                frames_of.setdefault(note, {})[plan.frame.output] = None
+    return [f"{counted(len(names), 'frame')} from {next(iter(names))} on: {note}" for note, names in frames_of.items()]
 
 
-def _stretch(job: Measurement, subject: Subject, against: Subject | None, kept: Kept, stretch: Sequence[_Plan]) -> None:
-    """Measure consecutive frames; the two last of each kind are at hand, so that each is read once."""
-    read = lru_cache(maxsize=4)(partial(read_frame, transfer=job.transfer))
-    for plan in stretch:
-        for key, metrics in plan.groups:
-            if unknown := _unknown(kept, key, metrics):
-                values, notes = _of_frame(job, subject, against, plan, unknown, read)
-                kept.add(key, values | {"notes": notes}, frame=plan.frame.output)
+def _measure_stretch(inputs: _Inputs, cache: MeasurementCache, plans: Sequence[_Plan]) -> None:
+    """Measure consecutive frames and add their values to the cache."""
+    # the last two frames of the model and of the source: each is read once, though flicker needs pairs
+    read = lru_cache(maxsize=4)(partial(read_frame, transfer=inputs.job.transfer))
+    for plan in plans:
+        for group in plan.groups:
+            if missing := cache.missing(group.key, group.metrics):
+                values, notes = _measure_group(inputs, plan, missing, read)
+                cache.add(group.key, values, frame=plan.frame.output, notes=notes)
 
 
-class _Unfit(Exception):
-    """Why a frame has no values."""
+class _Incomparable(Exception):
+    """The reason why a frame has no values."""
 
 
-def _of_frame(
-    job: Measurement,
-    subject: Subject,
-    against: Subject | None,
-    plan: _Plan,
-    metrics: Sequence[str],
-    read: Callable[..., "Picture"],
-) -> tuple[Values, list[str]]:
-    """Measure the metrics of one group, and say why where one cannot be."""
-    name = plan.frame.output
+def _measure_group(
+    inputs: _Inputs, plan: _Plan, metrics: Sequence[str], read: ReadFrame
+) -> tuple[Values, Sequence[str]]:
+    """Return the values of metrics of one group, and notes on them. If the frame is incomparable, all are None."""
     try:
-        if of_group(metrics, "reference"):
-            return _compared(job, read(*subject.place(name)), against.paths[name], metrics)
-        return rounded(_beside_source(job, subject, plan, metrics, read)), []
-    except _Unfit as reason:
+        if needing(REFERENCE, metrics):
+            values, notes = _against_reference(inputs, plan, metrics, read)
+        else:
+            values, notes = _against_source(inputs, plan, metrics, read), []
+    except _Incomparable as reason:
         return dict.fromkeys(metrics), [str(reason)]
+    return rounded(values), notes
 
 
-def _compared(job: Measurement, picture: "Picture", path: Path, metrics: Sequence[str]) -> tuple[Values, list[str]]:
-    """Compare with the reference, in the layer that the sequence is rendered from where the reference has that, too."""
-    from dailies.frames import image as frames
+def _against_reference(
+    inputs: _Inputs, plan: _Plan, metrics: Sequence[str], read: ReadFrame
+) -> tuple[Values, Sequence[str]]:
+    """Compare a frame with its reference; if the rendered EXR layer exists there, with that layer."""
     from dailies.measure import quality
 
-    layer, notes = job.shot.layer, []
+    name, layer = plan.frame.output, inputs.job.sequence.layer
+    picture, notes = read(*inputs.subject.location(name)), []
+    assert inputs.references is not None  # a frame without a reference has no such group
+    path = inputs.references.paths[name]
     try:
-        if layer and not frames.has_layer(path.read_bytes(), path.name, layer):
-            notes.append(f"the reference has no layer '{layer}'; the picture that it holds is compared")
+        if layer and not has_layer(path.read_bytes(), path.name, layer):
+            notes.append(f"the reference has no layer '{layer}'; its default layer is compared")
             layer = None
-        image, truth = alike(picture, read_frame(path, layer, transfer=job.transfer))
+        truth_picture = read_frame(path, layer, transfer=inputs.job.transfer)
     except (SequenceError, OSError) as error:
-        raise _Unfit(f"the reference cannot be read: {error}") from error
+        raise _Incomparable(f"the reference cannot be read: {error}") from error
+    image, truth = comparable(picture, truth_picture)
     if truth.shape != image.shape:
-        raise _Unfit(f"the frame is {_size(image)} pixels and its reference {_size(truth)}")
-    _refuse_infinite(frame=image, reference=truth)
-    found = {LPIPS: job.lpips(image, truth)} if LPIPS in metrics else quality.compared(image, truth, metrics)
-    return rounded(found), notes
+        raise _Incomparable(f"the frame is {_size(image)} pixels and its reference {_size(truth)}")
+    _check_finite(frame=image, reference=truth)
+    if LPIPS in metrics:
+        return {LPIPS: inputs.job.lpips(image, truth)}, notes
+    return quality.compute(image, truth, metrics), notes
 
 
-def _beside_source(
-    job: Measurement, subject: Subject, plan: _Plan, metrics: Sequence[str], read: Callable[..., "Picture"]
-) -> Mapping[str, float | None]:
+def _against_source(inputs: _Inputs, plan: _Plan, metrics: Sequence[str], read: ReadFrame) -> Values:
+    """Compare a frame with the source; a larger frame is reduced to the source's size first."""
     from dailies.measure import quality
 
-    def pair(name: str) -> tuple["np.ndarray", "np.ndarray"]:
-        return alike(read(*subject.place(name)), read(*job.source.place(name)))
+    def pair(frame: Frame) -> tuple["np.ndarray", "np.ndarray"]:
+        locations = (subject.location(frame.output) for subject in (inputs.subject, inputs.job.source))
+        return comparable(*(read(*location) for location in locations))
 
-    image, source = pair(plan.frame.output)
-    _refuse_infinite(frame=image, source=source)
-    fitted = quality.fitted(image, source.shape)
-    if fitted is None:
-        raise _Unfit(f"the frame is {_size(image)} pixels, no whole number of times its source's {_size(source)}")
-    if of_group(metrics, "still"):
-        return {metric: quality.STILL[metric](fitted, source) for metric in metrics}
-    image_before, source_before = pair(plan.before.output)
-    images = fitted, quality.fitted(image_before, source.shape)
-    return {"flicker": _flicker(job, plan, (source, source_before), images)}
+    rendered, source = pair(plan.frame)
+    _check_finite(frame=rendered, source=source)
+    image = quality.reduced(rendered, source.shape)
+    if image is None:
+        sizes = f"{_size(rendered)} pixels, not a whole multiple of its source's {_size(source)}"
+        raise _Incomparable(f"the frame is {sizes}")
+    if plan.before is None or needing(STILL, metrics):
+        return quality.compute(image, source, metrics)
+    rendered_before, source_before = pair(plan.before)
+    image_before = quality.reduced(rendered_before, source.shape)
+    flow = _flow(inputs.job, plan.before, plan.frame, source, source_before)
+    if image_before is None or flow is None:
+        return dict.fromkeys(metrics)
+    from dailies.measure.flicker import Motion, flicker
+
+    return {"flicker": flicker(image, image_before, Motion(flow, source, source_before))}
 
 
-def _flicker(
-    job: Measurement,
-    plan: _Plan,
-    source: tuple["np.ndarray", "np.ndarray"],
-    images: tuple["np.ndarray", "np.ndarray | None"],
-) -> float | None:
-    """Give the flicker from the frame before, each pair in the order of frame and frame before.
-
-    None where the source cannot be followed. What the baseline failed to find is found here.
-    """
+def _flow(
+    job: MeasurementJob, before: Frame, frame: Frame, source: "np.ndarray", source_before: "np.ndarray"
+) -> "np.ndarray | None":
+    """Return the flow that the baseline stored; if the baseline failed, compute it."""
     import numpy as np
 
     from dailies.measure import flicker
 
-    path = job.flow_of(plan.before, plan.frame)
-    moved = np.load(path) if path.is_file() else flicker.flow(*source)
-    return None if images[1] is None or moved is None else flicker.Path(moved, *source).flicker(*images)
+    path = job.flow_path(before, frame)
+    return np.load(path) if path.is_file() else flicker.flow(source, source_before)
 
 
-def _refuse_infinite(**images: "np.ndarray") -> None:
-    """Raise _Unfit for floating-point numbers, which ``transfer: none`` leaves as they are, that cannot be measured."""
+def _check_finite(**images: "np.ndarray") -> None:
+    """Raise _Incomparable if an image has values that are not finite, which ``transfer: none`` lets through."""
     import numpy as np
 
     for what, image in images.items():
         if not np.isfinite(image).all():
-            raise _Unfit(f"the {what} holds values that are not finite")
+            raise _Incomparable(f"the {what} has values that are not finite")
 
 
 def _size(image: "np.ndarray") -> str:
     return f"{image.shape[1]}×{image.shape[0]}"
 
 
-def baseline(job: Measurement) -> None:
-    """Measure the source itself, as if it were a model's answer, and find its motion from frame to frame."""
-
-    def work() -> Measures:
-        if "flicker" in job.metrics:
-            _find_motion(job)
-        return measured(job, job.source)
-
-    record(job, work)
-
-
-def _find_motion(job: Measurement) -> None:
-    """Find the flow between the frames of the source that has not been found, and delete what no shard needs."""
-    pairs = [(before, frame) for before, frame in job.places if before]
-    wanted = {job.flow_of(*pair): pair for pair in pairs}
-    missing = [path for path in wanted if not path.is_file()]
-    size = -(-len(missing) // job.threads) or 1
+def _find_flows(job: MeasurementJob) -> None:
+    """Compute and store the flows of the shard that are missing, and delete those that no shard needs."""
+    pairs = {job.flow_path(before, frame): (before, frame) for before, frame in job.pairs if before}
+    missing = [path for path in pairs if not path.is_file()]
 
     def find(paths: Sequence[Path]) -> None:
-        import io
-
         import numpy as np
 
         from dailies.measure import flicker
 
         read = lru_cache(maxsize=2)(partial(read_frame, transfer=job.transfer))
         for path in paths:
-            before, frame = (read(*job.source.place(each.output)).pixels for each in wanted[path])
-            found = flicker.flow(frame, before)
-            if found is not None:
+            before, frame = (read(*job.source.location(each.output)).pixels for each in pairs[path])
+            flow = flicker.flow(frame, before)
+            if flow is not None:
                 data = io.BytesIO()
-                np.save(data, found)
+                np.save(data, flow)
                 files.write_bytes(path, data.getvalue())
 
-    with ThreadPoolExecutor(max_workers=job.threads) as pool:
-        for done in [pool.submit(find, missing[start : start + size]) for start in range(0, len(missing), size)]:
-            done.result()
-    needed = {job.flow_of(*pair) for pair in pairwise(job.shot.frames)}
+    _in_parallel(find, missing, threads=job.threads)
+    needed = {job.flow_path(*pair) for pair in pairwise(job.sequence.frames)}
     for path in job.layout.flows.glob("*.npy"):
         if path not in needed:
-            path.unlink(missing_ok=True)  # the job of another shard does the same
+            path.unlink(missing_ok=True)  # the job of another shard may have deleted it

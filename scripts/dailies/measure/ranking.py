@@ -1,19 +1,21 @@
-"""Ranking: which of two models is better over a sequence, and whether the difference is more than chance.
+"""The ranking of models by a metric, and whether a difference between two of them is more than chance.
 
-The differences are taken frame by frame, between two models of the same frame. Frames that follow each other resemble
-each other, so one frame says less than a measurement of its own would. How much less, a short sequence does not show:
-what it has in common from end to end looks like a difference between the models. Intervals that learn it from the data
-alone, as a block bootstrap does, are too narrow then; ``benchmarks/ranking.py`` measures by how much.
+Differences are taken frame by frame, between the values of two models on the same frame. Neighbouring frames are
+correlated, so a frame carries less information than an independent measurement. A short sequence cannot show how much
+less: what its frames have in common from end to end looks like a difference between the models. Intervals that estimate
+the correlation from the data alone, as a block bootstrap does, are too narrow then; ``benchmarks/ranking.py`` measures
+by how much.
 
-So several kinds of memory are supposed, each gives an interval, and the data weigh them: what they cannot tell apart
-stays in the result, which is wide for few frames and Student's own for many. The frames are seen as cosine waves, of
-which the slowest matter for a mean (Müller and Watson, 2008); these are nearly independent of each other and of the
-mean (Ahmed, Natarajan and Rao, 1974), with variances that follow from the memory. Given the memory, the mean has
-Student's distribution; over kinds of memory it is averaged by their likelihood, as Zellner and Tiao (1964) do.
+So several correlation lengths are assumed. Each implies an interval, and the data weight them. What the data cannot
+resolve stays in the result: it is wide for few frames, and approaches Student's interval for many. The differences are
+decomposed into cosine waves, of which the slowest ones matter for a mean (Müller and Watson, 2008). The waves are
+nearly independent of each other and of the mean (Ahmed, Natarajan and Rao, 1974), and their variances follow from the
+correlation length. Given that length, the mean has Student's distribution; these distributions are averaged, weighted
+by their likelihood, as in Zellner and Tiao (1964).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -21,38 +23,101 @@ from scipy.fft import dct
 from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
+from dailies.core.text import counted
+from dailies.frames.sequence import Sequence as FrameSequence
+from dailies.measure.metrics import BY_NAME
+from dailies.measure.scores import Scores, column
+
+MIN_UNSEEN = 2
+"""If fewer frames than these are unseen by all models, all frames decide."""
+
+MIN_FRAMES = 12
+"""With fewer frames there is no interval, and every comparison is a tie."""
+
 CONFIDENCE = 0.95
-LEAST_FRAMES = 12
-"""With fewer there is no interval, and it is a tie, whatever the difference."""
-MEMORIES = (6, 12, 24, 48, 96)
-"""Frames in which a resemblance falls to 1/e: from a quarter of a second to four seconds, at 24 a second."""
-SHARES = (0.4, 0.7, 1.0)
-"""Parts of the variance that have such a memory; the rest is new in every frame."""
-INDEPENDENT = 0.3
-"""The weight, before the data are seen, of frames without memory; the kinds of memory share the rest evenly."""
-MOST_WAVES = 128
-"""More waves than these tell of what is fast, which a mean evens out."""
+
+CORRELATION_LENGTHS = (6, 12, 24, 48, 96)
+"""Frames after which a correlation falls to 1/e: from a quarter of a second to four seconds at 24 fps."""
+
+CORRELATED_SHARES = (0.4, 0.7, 1.0)
+"""Shares of the variance that are correlated; the rest is independent in every frame."""
+
+INDEPENDENT_WEIGHT = 0.3
+"""The prior weight of independent frames; all combinations of length and share divide the rest evenly."""
+
+MAX_WAVES = 128
+"""Faster waves than these average out in a mean."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One model against another, over the same frames."""
+    """A metric of one model compared with that of another, over the same frames."""
 
     difference: float
-    """The mean of the metric of one minus that of the other; more than 0 means that the one is better."""
+    """The mean difference; positive if the first model is better."""
     low: float | None
-    """The bounds of its confidence interval; None where there are too few frames for one."""
+    """The lower bound of its confidence interval; None if there are too few frames for one."""
     high: float | None
+    """The upper bound; None as ``low`` is."""
     frames: int
+    """The number of frames compared."""
     block: float | None
-    """How many frames count as one, by the width of the interval beside one of independent frames; at most all."""
+    """How many frames carry as much information as one independent frame, from the widths of the intervals; at most
+    ``frames``. None as ``low`` is."""
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``tie``: whether the interval leaves out 0."""
+        """``better`` or ``worse`` if the interval excludes 0, else ``tie``."""
         if self.low is None or self.high is None or self.low <= 0 <= self.high:
             return "tie"
         return "better" if self.low > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The models that can be ranked, the best one first."""
+
+    metric: str | None
+    """None if no metric ranks."""
+    order: tuple[str, ...] = ()
+    """Folder names of the models."""
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
+    """Each of the other models compared with the first: differences are negative, as none is better than the first."""
+    frames: tuple[str, ...] = ()
+    """Output names of the frames that decide."""
+    verdict: str | None = None
+    """The result as a sentence; None if there is nothing to rank."""
+
+
+def rank(models: Sequence[Scores], sequence: FrameSequence, metric: str | None) -> Ranking:
+    """Rank the models by their mean of a metric.
+
+    The frames that decide are those on which all models have a value and that no model was trained on. If there are
+    fewer than ``MIN_UNSEEN`` of these, training frames decide as well, and the verdict says so.
+
+    The first of many models may owe its place to luck. Each other model is compared with the first, and the intervals
+    hold for all these comparisons at once. So, with the confidence of a single interval, the best model is the first
+    one or one of those that tie with it: multiple comparisons with the best (Hsu, 1984).
+    """
+    if metric is None:
+        return Ranking(None)
+    ranked = [scores for scores in models if column(scores.frames, metric, scores.frames)]
+    outputs = [frame.output for frame in sequence.frames]
+    common = [name for name in outputs if all(scores.value(metric, name) is not None for scores in ranked)]
+    unseen = [name for name in common if not any(name in scores.training_frames for scores in ranked)]
+    frames = unseen if len(unseen) >= MIN_UNSEEN else common
+    if not ranked or not frames:
+        return Ranking(metric)
+    higher = BY_NAME[metric].higher_is_better
+    columns = {scores.model: column(scores.frames, metric, frames) for scores in ranked}
+    order = sorted(columns, key=lambda model: sum(columns[model]) * (-1 if higher else 1))
+    first = columns[order[0]]
+    comparisons = {
+        model: compare(columns[model], first, higher_is_better=higher, comparisons=len(order) - 1)
+        for model in order[1:]
+    }
+    verdict = _verdict(metric, order, comparisons, len(frames), seen=len(frames) > len(unseen))
+    return Ranking(metric, tuple(order), comparisons, tuple(frames), verdict)
 
 
 def compare(
@@ -60,17 +125,17 @@ def compare(
 ) -> Comparison:
     """Compare a metric of two models frame by frame.
 
-    ``one`` and ``other`` hold a value for each of the same frames, in the order of the sequence; frames on which one of
-    them is None or not finite are left out, and those on both sides of a gap are taken for neighbours. The interval is
-    one of ``comparisons`` that have to be right together, so each may be wrong that many times less often (Bonferroni).
-    A difference that is the same on every frame is certain. ValueError where the lengths differ.
+    ``one`` and ``other`` hold a value for each of the same frames, in the order of the sequence. A frame on which a
+    value is None or not finite is skipped, and the frames on both sides of a gap count as neighbours. The interval is
+    one of ``comparisons`` that hold together with the probability ``CONFIDENCE`` (Bonferroni). If the difference is the
+    same on every frame, the interval has no width. Raises ValueError if the lengths differ.
     """
     pairs = np.array(list(zip(one, other, strict=True)), dtype=np.float64).reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     differences = (pairs[:, 0] - pairs[:, 1]) * (1 if higher_is_better else -1)
     count = len(differences)
     mean = float(differences.mean()) if count else 0.0
-    if count < LEAST_FRAMES:
+    if count < MIN_FRAMES:
         return Comparison(mean, None, None, count, None)
     error = (1 - CONFIDENCE) / comparisons
     half = _half_width(differences, error)
@@ -79,14 +144,33 @@ def compare(
     return Comparison(mean, mean - half, mean + half, count, block)
 
 
+def _verdict(
+    metric: str, order: Sequence[str], comparisons: Mapping[str, Comparison], frames: int, *, seen: bool
+) -> str:
+    """Return the result of a ranking as a sentence. ``seen``: training frames are among those that decide."""
+    label, unit = BY_NAME[metric].label, BY_NAME[metric].unit
+    trained = " (models were trained on some of them)" if seen else ""
+    first = f"{order[0]} ranks first by {label} on {counted(frames, 'frame')}{trained}"
+    if len(order) == 1:
+        return f"{first}: it is the only model."
+    second = comparisons[order[1]]
+    if second.low is None or second.high is None:
+        return f"{first}: a tie, because there are too few frames for a comparison."
+    together = f" for {len(comparisons)} comparisons at once" if len(comparisons) > 1 else ""
+    interval = f"95 % interval {-second.high:z.3g} to {-second.low:z.3g}{together}"
+    lead = f"{-second.difference:z.3g}{f' {unit}' if unit else ''} ahead of {order[1]}, {interval}"
+    ties = [model for model, comparison in comparisons.items() if comparison.verdict == "tie"]
+    return f"{first}: a tie with {', '.join(ties)} ({lead})." if ties else f"{first}: {lead}."
+
+
 def _half_width(differences: np.ndarray, error: float) -> float:
-    """Give how far the true mean is from that of the differences, or farther with the probability ``error``."""
+    """Return the distance from the mean that the true mean exceeds, in either direction, with probability ``error``."""
     count = len(differences)
-    waves = min(count - 1, MOST_WAVES)
+    waves = min(count - 1, MAX_WAVES)
     if not np.ptp(differences):
         return 0.0
     energies = dct(differences, norm="ortho")[1 : waves + 1] ** 2
-    spectra, spreads, prior = _memories(count, waves)
+    spectra, spreads, prior = _correlations(count, waves)
     sums = (energies / spectra).sum(axis=1)
     likelihood = np.log(prior) - np.log(spectra).sum(axis=1) / 2 - np.log(sums) * waves / 2
     weights = np.exp(likelihood - likelihood.max())
@@ -100,19 +184,20 @@ def _half_width(differences: np.ndarray, error: float) -> float:
 
 
 @lru_cache
-def _memories(count: int, waves: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give for each kind of memory the variances of the waves, that of the mean times ``count``, and its prior weight.
+def _correlations(count: int, waves: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what each assumed correlation implies: the variances of the waves, and ``count`` times that of the mean.
 
-    They are those of a first-order autoregression with noise, whose values have the variance 1 (Box and Jenkins).
+    The third array holds the prior weights. The first row is that of independent frames; the others are first-order
+    autoregressions with noise, whose values have variance 1 (Box and Jenkins).
     """
-    kept = np.exp(-1 / np.repeat(MEMORIES, len(SHARES)))
-    share = np.tile(SHARES, len(MEMORIES))
+    decay = np.exp(-1 / np.repeat(CORRELATION_LENGTHS, len(CORRELATED_SHARES)))
+    share = np.tile(CORRELATED_SHARES, len(CORRELATION_LENGTHS))
     angles = np.pi * np.arange(1, waves + 1) / count
-    spectra = (1 - kept**2) / (1 + kept**2 - 2 * np.cos(angles)[:, None] * kept)
-    spreads = (1 + kept) / (1 - kept) - 2 * kept * (1 - kept**count) / count / (1 - kept) ** 2
-    kinds = len(kept)
+    spectra = (1 - decay**2) / (1 + decay**2 - 2 * np.cos(angles)[:, None] * decay)
+    spreads = (1 + decay) / (1 - decay) - 2 * decay * (1 - decay**count) / count / (1 - decay) ** 2
+    kinds = len(decay)
     return (
         np.vstack([np.ones(waves), (share * spectra + 1 - share).T]),
         np.append(1.0, share * spreads + 1 - share),
-        np.append(INDEPENDENT, np.full(kinds, (1 - INDEPENDENT) / kinds)),
+        np.append(INDEPENDENT_WEIGHT, np.full(kinds, (1 - INDEPENDENT_WEIGHT) / kinds)),
     )

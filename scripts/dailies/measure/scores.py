@@ -1,64 +1,76 @@
-"""Scores: means of per-frame values, over all frames and over those that were not trained on."""
+"""The scores of a model: its values per frame, and their means over all frames and over those it was not trained on."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dailies.frames import training
 from dailies.frames.reference import Reference
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
-from dailies.frames.training import Trained
 from dailies.measure.metrics import BY_NAME
 from dailies.state.layout import model_of
-from dailies.state.records import (
-    Means,
-    Measures,
-    Metadata,
-    RunRecord,
-    Values,
-)
+from dailies.state.records import Means, Measures, Metadata, RunRecord, Values
 
-if TYPE_CHECKING:
-    pass
+FrameValues = Mapping[str, Values]
+"""Values by the output name of the frame, then by metric."""
 
 
-Frames = Mapping[str, Values]
-"""Values by frame, by metric."""
+@dataclass(frozen=True)
+class Scores:
+    """The values of a model, or of the source, on every frame."""
+
+    model: str
+    """The model's folder name; ``@source`` for the source."""
+    metadata: Metadata | None
+    """None for the source."""
+    frames: FrameValues
+    """Empty if the render failed, even if some frames were measured."""
+    training_frames: frozenset[str]
+    """The output names of the frames that the model was trained on."""
+
+    def value(self, metric: str, frame: str) -> float | None:
+        """Return the value of a metric on a frame; None if it has none."""
+        return self.frames.get(frame, {}).get(metric)
 
 
-def seen_by(about: Trained, shot: FrameSequence, names: Iterable[str], input_dir: Path) -> frozenset[str]:
-    """Name the frames of the sequence that a model was trained on, as far as its run says."""
-    return training.frames_seen(about, shot.frames, names=names, input_dir=input_dir)
+def training_frames(
+    run: training.Trained, sequence: FrameSequence, names: Iterable[str], input_dir: Path
+) -> frozenset[str]:
+    """Return the output names of the frames that a model was trained on, according to its run.
+
+    ``names`` are those of the params, tags or datasets that may list them.
+    """
+    return training.frames_seen(run, sequence.frames, names=names, input_dir=input_dir)
 
 
-def seen_by_models(
+def training_frames_by_model(
     metadata: Iterable[Path], *, sequence: Path, names: Iterable[str], input_dir: Path
 ) -> dict[str, frozenset[str]]:
-    """Name, by a model's folder, the rendered frames that it was trained on, as ``seen_by`` does."""
-    shot, names = load_sequence(sequence), list(names)
-    return {model_of(path): seen_by(Metadata.load(path), shot, names, input_dir) for path in metadata}
+    """Return the ``training_frames`` of several models, by folder name; ``metadata`` are their ``metadata.json``."""
+    frames, names = load_sequence(sequence), list(names)
+    return {model_of(path): training_frames(Metadata.load(path), frames, names, input_dir) for path in metadata}
 
 
 def merged(records: Iterable[Measures]) -> dict[str, Values]:
-    """Give the values of all frames from the records of a model's shards."""
+    """Return the values of all frames from the records of a model's shards."""
     return {frame: values for record in records for frame, values in (record.frames or {}).items()}
 
 
-def column(frames: Frames, metric: str, names: Iterable[str]) -> list[float]:
-    """Give the values of a metric on those of the frames that have one."""
+def column(frames: FrameValues, metric: str, names: Iterable[str]) -> list[float]:
+    """Return the values of a metric on the named frames, without the frames that have none."""
     values = (frames.get(name, {}).get(metric) for name in names)
     return [value for value in values if value is not None]
 
 
-def means(frames: Frames, metrics: Iterable[str], names: Iterable[str]) -> dict[str, float | None]:
-    """Give the mean of each metric over those of the frames that have a value; None where none has."""
+def means(frames: FrameValues, metrics: Iterable[str], names: Iterable[str]) -> dict[str, float | None]:
+    """Return the mean of each metric over the named frames; None if no frame has a value."""
     names = list(names)
     columns = {metric: column(frames, metric, names) for metric in metrics}
     return {metric: sum(values) / len(values) if values else None for metric, values in columns.items()}
 
 
-def summed_up(
+def summarized(
     measures: Sequence[Path],
     run: Path,
     *,
@@ -67,18 +79,18 @@ def summed_up(
     input_dir: Path,
     reference: Reference | None = None,
 ) -> Means | None:
-    """Sum up a model's measures for its ``metadata.json``: means over all, over unseen, and over training frames.
+    """Return the means of a model for its ``metadata.json``: over all, over unseen and over training frames.
 
-    ``run`` is the record of its run. None where nothing was measured. With the ``reference`` it is said how its frames
-    were paired.
+    ``measures`` are the records of its shards; without any, the result is None. ``run`` is the record of its run, and
+    ``names`` are those of ``training_frames``. If there is a ``reference``, the result says how its frames were paired.
     """
     if not measures:
         return None
-    shot, records = load_sequence(sequence), [Measures.load(path) for path in measures]
+    frame_sequence, records = load_sequence(sequence), [Measures.load(path) for path in measures]
     frames = merged(records)
     metrics = [name for name in BY_NAME if any(name in values for values in frames.values())]
-    seen = seen_by(RunRecord.load(run), shot, names, input_dir)
-    outputs = [frame.output for frame in shot.frames]
+    seen = training_frames(RunRecord.load(run), frame_sequence, names, input_dir)
+    outputs = [frame.output for frame in frame_sequence.frames]
     trained = [name for name in outputs if name in seen]
     return Means(
         frames=len(frames),

@@ -380,21 +380,21 @@ def _check_places(settings: Settings, environ: Mapping[str, str]) -> Iterator[Co
 @_reads("metrics", "reference_dir", "rank_by", "lpips_backbone")
 def _check_metrics(settings: Settings, environ: Mapping[str, str]) -> Iterator[ConfigError]:
     asked = settings.metrics or ()
-    lacking = [name for name in asked if name != metrics.AUTO and metrics.BY_NAME[name].group == "reference"]
+    lacking = [name for name in asked if name != metrics.AUTO and not metrics.BY_NAME[name].is_advisory]
     if lacking and settings.reference_dir is None:
         yield ConfigError(
             "config.metric_without_reference",
             f"metrics lists {lacking[0]}, which needs a reference; set reference_dir, or take it out.",
         )
-    for name in asked:
-        module, package = metrics.EXTRAS.get(name, (None, None))
+    for name in metrics.requested(settings):
+        module, package = metrics.BY_NAME[name].package or (None, None)
         if module and find_spec(module) is None:
             yield ConfigError(
                 "config.metric_not_installed",
                 f"metrics lists {name}, which needs a package that is not installed; pip install {package}.",
             )
     if metrics.LPIPS in asked:
-        path = backbone.place(settings.lpips_backbone, environ)
+        path = backbone.path_of(settings.lpips_backbone, environ)
         if not path.is_file():
             yield ConfigError(
                 "config.lpips_backbone",
@@ -404,7 +404,7 @@ def _check_metrics(settings: Settings, environ: Mapping[str, str]) -> Iterator[C
 
 @_reads("metrics", "reference_dir", "rank_by", "order_by")
 def _check_order(settings: Settings, environ: Mapping[str, str]) -> Iterator[ConfigError]:
-    if metrics.is_order(settings.order_by):
+    if metrics.is_own_order(settings.order_by):
         named, able = metrics.order(settings), metrics.orderable(settings)
         if not named or named[0] not in able:
             names = ", ".join(f"measured.{name}" for name in able) or "none, because nothing is measured"
@@ -412,7 +412,7 @@ def _check_order(settings: Settings, environ: Mapping[str, str]) -> Iterator[Con
                 "config.order_by",
                 f"order_by is {settings.order_by!r}; allowed beside MLflow's own, with ASC or DESC: {names}.",
             )
-    measured = metrics.measured(settings)
+    measured = metrics.requested(settings)
     if settings.rank_by not in {metrics.AUTO, *measured}:
         yield ConfigError(
             "config.rank_by",

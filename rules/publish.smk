@@ -1,0 +1,27 @@
+"""Publish, when asked for: write_back sends what was measured to MLflow; promote registers the chosen model."""
+
+
+rule write_back:
+    input:
+        metadata=INPUTS.metadata_of_all_models,
+    output:
+        record=LAYOUT.evaluations,
+    log:
+        LAYOUT.log("write_back"),
+    localrule: True
+    conda:
+        "../envs/dailies.yaml"
+    script:
+        "../scripts/write_back.py"
+
+
+rule promote:
+    log:
+        LAYOUT.log("promote"),
+    localrule: True
+    conda:
+        "../envs/dailies.yaml"
+    params:
+        model=INPUTS.chosen_model,
+    script:
+        "../scripts/promote.py"

@@ -1,0 +1,397 @@
+"""Inputs: the input functions, parameters and resources of the rules.
+
+Snakemake calls most methods with ``wildcards``, and with ``input``, ``output``, ``threads`` or ``attempt`` if a method
+names them. A method of ``input`` or ``output`` is no reason to run a job again when its value changes.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from snakemake.io import ancient
+
+from dailies.core import sources
+from dailies.discovery import discover
+from dailies.frames import reference, scan, sequence
+from dailies.frames.sequence import Sequence as Shot
+from dailies.measure import backbone, metrics
+from dailies.planning import estimates
+from dailies.planning.config import loading_settings, pixel_settings
+from dailies.planning.invocation import Invocation
+from dailies.publish import promotion
+from dailies.render import devices
+from dailies.state import attempts
+from dailies.state.layout import SOURCE
+from dailies.state.records import DiscoveryIndex, RunRecord
+from dailies.store import writer
+
+SCRIPTS = Path(__file__).parents[2]
+"""The folder of the adapters."""
+
+
+class Inputs:
+    """What the rules ask while jobs are planned. MLflow and the frames are looked at only if a rule needs them."""
+
+    def __init__(self, invocation: Invocation, checkpoints: Any) -> None:
+        """Take Snakemake's collection of checkpoints."""
+        self._invocation = invocation
+        self._checkpoints = checkpoints
+        self._settings = invocation.settings
+        self._layout = invocation.layout
+        self._metrics = metrics.requested(self._settings)
+        self._is_automatic = metrics.is_automatic(self._settings)
+        self._reference = reference.Asked.from_settings(self._settings)
+        self.render_settings = {
+            "settings": pixel_settings(self._settings),
+            "loading": loading_settings(self._settings),
+        }
+        """The parameters on which every pixel of a render depends."""
+        self.has_codecs = find_spec("OpenImageIO") is not None
+        """Whether this machine can read frames. A head node without codecs submits such jobs."""
+
+    def code(self, script: str) -> str:
+        """Return a digest of the code behind a script; as a parameter it makes results again after an update."""
+        return sources.digest(SCRIPTS / f"{script}.py")
+
+    def afresh(self, rule: str) -> Callable[..., bool]:
+        """Return a parameter that says whether a job of this rule has to forget what it remembers."""
+
+        def is_forced(wildcards: Any, output: Any) -> bool:
+            return self._invocation.is_forced([rule], output)
+
+        return is_forced
+
+    # The sequence
+
+    def input_fingerprint(self, wildcards: Any = None) -> str | None:
+        """Return a digest of the input folder's listing, or of the state of a video's file."""
+        return self._input_fingerprint
+
+    @cached_property
+    def _input_fingerprint(self) -> str | None:
+        invocation, settings = self._invocation, self._settings
+        if not invocation.plans("sequence"):
+            return None
+        invocation.check_configured()
+        if invocation.refuses_devices():
+            invocation.call(devices.refuse_missing, settings.device)
+        fingerprint = invocation.call(scan.fingerprint, settings.input_dir, self._layout.scan, settings.layer)
+        invocation.take_output()
+        return fingerprint
+
+    def shards(self) -> dict[str, Shot]:
+        """Return the frames of each shard by its name; nothing while the sequence was not read yet."""
+        listing = self._layout.sequence
+        return sequence.shards(listing, self._settings.shard_frames) if listing.is_file() else {}
+
+    def _shard_names(self) -> list[str]:
+        """Return the names of the shards, once the sequence was read."""
+        listing = Path(self._checkpoints.sequence.get().output.sequence)
+        return list(sequence.shards(listing, self._settings.shard_frames))
+
+    def sequence_memory(self, wildcards: Any, attempt: int) -> int:
+        """Return the megabytes for reading frames; more on every retry."""
+        return attempt * estimates.SEQUENCE_MEMORY
+
+    def sequence_minutes(self, wildcards: Any, attempt: int) -> int:
+        """Return the minutes for reading frames; more on every retry."""
+        return attempt * estimates.SEQUENCE_MINUTES
+
+    # The models
+
+    def store_fingerprint(self, wildcards: Any = None) -> str | None:
+        """Return a digest of what MLflow says of the selected runs; the last known one while it does not answer."""
+        return self._store_fingerprint
+
+    @cached_property
+    def _store_fingerprint(self) -> str | None:
+        invocation = self._invocation
+        if not invocation.plans("discover"):
+            return None
+        invocation.check_configured()
+        if invocation.targets != {invocation.rule("list_models")}:
+            self.input_fingerprint()
+        invocation.take_output()
+        planned = invocation.call(
+            discover.plan,
+            self._settings,
+            self._layout,
+            dry_run=not invocation.is_executed,
+            afresh=invocation.is_forced(["discover"], [self._layout.index]),
+        )
+        if planned.warning:
+            invocation.warn(planned.warning)
+        return planned.fingerprint
+
+    def discovery_index(self, wildcards: Any = None) -> str:
+        """Return the list of the selected models, once MLflow was asked."""
+        return str(self._checkpoints.discover.get().output.index)
+
+    def discovered_models(self) -> Sequence[str]:
+        """Return the names of the selected models, in MLflow's order."""
+        return DiscoveryIndex.load(Path(self.discovery_index())).models
+
+    def names_of_models(self, wildcards: Any) -> dict[str, str]:
+        """Return the run names of the selected models, by model, in MLflow's order."""
+        return {model: RunRecord.load(self._layout.run(model)).run_name for model in self.discovered_models()}
+
+    def metadata_of_all_models(self, wildcards: Any) -> list[Path]:
+        """Return the metadata of every selected model."""
+        return [self._layout.metadata(model) for model in self.discovered_models()]
+
+    # Downloads and renders
+
+    def download_threads(self, wildcards: Any) -> int:
+        """Return 0 on this machine: a download waits for the network, beside a render that has all the cores."""
+        return 0 if self._invocation.is_local else 1
+
+    def download_memory(self, wildcards: Any, input: Any, attempt: int) -> int:
+        """Return the megabytes for a download; more on every retry."""
+        return attempt * estimates.download_memory(input.record, self._layout.run(wildcards.model))
+
+    def download_minutes(self, wildcards: Any, input: Any, attempt: int) -> int:
+        """Return the minutes for a download; more on every retry."""
+        return attempt * estimates.download_minutes(input.record, self._layout.run(wildcards.model))
+
+    def render_memory(self, wildcards: Any, input: Any, attempt: int) -> int:
+        """Return the megabytes for a render; more on every retry."""
+        return attempt * estimates.render_memory(input.record, self.shards()[wildcards.shard], self._settings)
+
+    def render_minutes(self, wildcards: Any, input: Any, attempt: int) -> int:
+        """Return the minutes for a render; more on every retry."""
+        return attempt * estimates.render_minutes(input.record, self.shards()[wildcards.shard])
+
+    def outcomes_of_model(self, wildcards: Any) -> list[Path]:
+        """Return the outcomes of a model's shards; how many there are is known once the sequence was read."""
+        listing = Path(self._checkpoints.sequence.get().output.sequence)
+        self._check_reference(listing)
+        self._check_backbone()
+        self._check_room(listing)
+        return [self._layout.outcome(wildcards.model, shard) for shard in self.shards()]
+
+    def outcomes_of_all_models(self, wildcards: Any) -> list[Path]:
+        """Return the outcomes of all shards of all models: they change with the frames, and not with a metric."""
+        self._checkpoints.sequence.get()
+        return [self._layout.outcome(model, shard) for model in self.discovered_models() for shard in self.shards()]
+
+    def shard_states(self, wildcards: Any) -> dict[str, dict[str, Any]]:
+        """Return, for each shard of a model, the digest of its frames and the attempt that is due."""
+        digests = tuple((name, shard.digest) for name, shard in self.shards().items())
+        return self._shard_states(wildcards.model, digests)
+
+    @cache  # noqa: B019 - one object per process
+    def _shard_states(self, model: str, digests: tuple[tuple[str, str], ...]) -> dict[str, dict[str, Any]]:
+        return {
+            name: {"frames": digest, "attempt": self._next_attempt(model, name)}  # an attempt grows after a failure
+            for name, digest in digests
+        }
+
+    def _next_attempt(self, model: str, shard: str) -> int:
+        return attempts.next_attempt(
+            self._layout.attempt(model, shard),
+            self._layout.sequence,
+            self._layout.frames(model),
+            shard=shard,
+            shard_frames=self._settings.shard_frames,
+            forced=self._forced_token(model, shard),
+        )
+
+    def shard_digest(self, wildcards: Any) -> str:
+        """Return the digest of the frames of a shard."""
+        return self.shard_states(wildcards)[wildcards.shard]["frames"]
+
+    def render_attempt(self, wildcards: Any) -> int:
+        """Return the number of the attempt at a shard that is due."""
+        return self.shard_states(wildcards)[wildcards.shard]["attempt"]
+
+    def forced_render(self, wildcards: Any, output: Any) -> str | None:
+        """Return the invocation that renders a shard again, frames in place included; None if none does."""
+        return self._forced_token(wildcards.model, wildcards.shard)
+
+    def _forced_token(self, model: str, shard: str) -> str | None:
+        outputs = (self._layout.outcome(model, shard), self._layout.receipt(model))
+        return self._invocation.forced.token if self._invocation.is_forced(["infer", "download"], outputs) else None
+
+    def receipt_of_weights(self, wildcards: Any) -> Any:
+        """Return the receipt of a model's download, as a file of any age if the shard is not due.
+
+        Otherwise the download for one shard would start the model's other shards.
+        """
+        receipt = self._layout.receipt(wildcards.model)
+        state = self.shard_states(wildcards)[wildcards.shard]
+        is_due = attempts.is_due(
+            self._layout,
+            wildcards.model,
+            wildcards.shard,
+            frames=state["frames"],
+            attempt=state["attempt"],
+            **self.render_settings,
+        )
+        return receipt if is_due else ancient(receipt)
+
+    def _check_room(self, listing: Path) -> None:
+        """End the invocation if the disk has no room for the missing frames."""
+        if self._settings.check_disk and self._invocation.is_main and not self._has_room:
+            models = DiscoveryIndex.load(self._layout.index).models
+            flows = "flicker" in self._metrics and self._is_measured()
+            shot = sequence.load(listing)
+            self._invocation.call(estimates.refuse_shortage, self._layout, models, shot, self._settings, flows=flows)
+            self._has_room = True
+
+    _has_room = False
+
+    # Measuring
+
+    def reference_fingerprint(self, wildcards: Any = None) -> str | None:
+        """Return a digest of the reference's listing and of its pairing; None without a reference."""
+        return self._reference_fingerprint
+
+    @cached_property
+    def _reference_fingerprint(self) -> str | None:
+        asked = self._reference
+        return self._invocation.call(reference.fingerprint, asked, self._layout.reference_scan) if asked else None
+
+    def _check_reference(self, listing: Path) -> None:
+        """End the invocation if no frame of the reference belongs to the sequence."""
+        if self._reference and self.reference_fingerprint() and not self._is_paired:
+            self._invocation.call(reference.check, self._reference, sequence.load(listing))
+            self._is_paired = True
+
+    _is_paired = False
+
+    def _check_backbone(self) -> None:
+        """End the invocation if LPIPS's file holds other weights; warn if it is not the published one."""
+        if metrics.LPIPS not in self._metrics or not self._invocation.is_main or self._has_backbone:
+            return
+        from dailies.measure.lpips import check_backbone  # imports torch
+
+        self._has_backbone = True
+        if warning := self._invocation.call(check_backbone, backbone.path_of(self._settings.lpips_backbone)):
+            self._invocation.warn(warning)
+
+    _has_backbone = False
+
+    def _is_measured(self) -> bool:
+        """Return whether this invocation measures: by its configuration, or because the user asked for it."""
+        return self._is_automatic or any(target.endswith("metrics") for target in self._invocation.targets)
+
+    def pairing_record(self, wildcards: Any) -> list[Path]:
+        """Return the record of the reference's pairing, if there is a reference."""
+        return [self._layout.pairing] if self._reference else []
+
+    def decoded_reference(self, wildcards: Any) -> list[Path]:
+        """Return the record of a decoded reference video. Of a folder, names and a parameter say all that is needed."""
+        return self.pairing_record(wildcards) if self._reference and self._reference.is_video else []
+
+    def pairing_of_measures(self, wildcards: Any) -> list[Path]:
+        """Return the record of the pairing if an ordinary invocation measures: it is part of a model's metadata."""
+        return self.pairing_record(wildcards) if self._is_automatic else []
+
+    def measuring(self, wildcards: Any) -> list[Any]:
+        """Return what decides which values there are, apart from the frames themselves."""
+        from dailies.measure.cache import VERSION  # imports numpy
+
+        weights = []
+        if metrics.LPIPS in self._metrics:
+            weights.append(backbone.stamp(backbone.path_of(self._settings.lpips_backbone)))
+        return [VERSION, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
+
+    def measure_attempt(self, wildcards: Any) -> int:
+        """Return the number of the attempt at measuring a shard; it grows only after a failure."""
+        return attempts.attempt_after(self._layout.measuring(wildcards.model, wildcards.shard))
+
+    def baseline_attempt(self, wildcards: Any) -> int:
+        """Return the number of the attempt at measuring a shard of the source."""
+        return attempts.attempt_after(self._layout.measuring(SOURCE, wildcards.shard))
+
+    def outcomes_to_measure(self, wildcards: Any) -> list[Path]:
+        """Return the outcomes of a model's shard and of the one before, whose last frame its motion begins at."""
+        names = self._shard_names()
+        place = names.index(wildcards.shard)
+        return [self._layout.outcome(wildcards.model, shard) for shard in names[max(0, place - 1) : place + 1]]
+
+    def _measures_of(self, subject: str) -> list[Path]:
+        return [self._layout.measures(subject, shard) for shard in self._shard_names()]
+
+    def measures_of_model(self, wildcards: Any) -> list[Path]:
+        """Return a model's measures if an ordinary invocation measures: they are part of its metadata."""
+        return self._measures_of(wildcards.model) if self._is_automatic else []
+
+    def measures_of_all(self, wildcards: Any) -> list[Path]:
+        """Return the measures of all models and of the source."""
+        return [path for subject in [*self.discovered_models(), SOURCE] for path in self._measures_of(subject)]
+
+    def leaderboard(self, wildcards: Any) -> Path:
+        """Return what the target ``metrics`` makes; end the invocation if nothing is to be measured."""
+        if not self._metrics:
+            self._invocation.end("metrics is none, so there is nothing to measure; set metrics to auto or a list")
+        return self._layout.leaderboard
+
+    def ranking_for_page(self, wildcards: Any) -> list[Path]:
+        """Return the ranking if an ordinary invocation measures."""
+        return [self._layout.verdict] if self._is_automatic else []
+
+    @cached_property
+    def ranking_question(self) -> list[Any]:
+        """What the leaderboard depends on, apart from values: metrics, the one that ranks, names of training frames."""
+        settings = self._settings
+        return [self._metrics, metrics.ranking_metric(settings), settings.as_config()["training_frames_from"]]
+
+    @cached_property
+    def summary_order(self) -> tuple[str, bool] | None:
+        """The metric that orders the models of the summary, and whether it falls; None for MLflow's order."""
+        return metrics.order(self._settings)
+
+    def measure_memory(self, wildcards: Any, input: Any, attempt: int) -> int:
+        """Return the megabytes for measuring a shard; more on every retry."""
+        return attempt * estimates.measure_memory(self.shards()[wildcards.shard], self._metrics)
+
+    def measure_minutes(self, wildcards: Any, input: Any, attempt: int) -> int:
+        """Return the minutes for measuring a shard; more on every retry."""
+        return attempt * estimates.measure_minutes(self.shards()[wildcards.shard], self._metrics)
+
+    # Comparing and publishing
+
+    def comparison_page(self, wildcards: Any) -> list[Path]:
+        """Return the page, if the configuration wants one."""
+        return [self._layout.page] if self._settings.compare else []
+
+    def start_minutes(self, wildcards: Any) -> int:
+        """Return the minutes of a job that does little more than start."""
+        return estimates.START
+
+    def page_memory(self, wildcards: Any, input: Any, attempt: int) -> int:
+        """Return the megabytes for the page or the contact sheet; more on every retry."""
+        return attempt * estimates.page_memory(input.sequence)
+
+    def page_minutes(self, wildcards: Any, input: Any, attempt: int) -> int:
+        """Return the minutes for the page; more on every retry."""
+        return attempt * estimates.page_minutes(input.sequence, models=len(input.metadata))
+
+    def video_memory(self, wildcards: Any, input: Any, threads: int, attempt: int) -> int:
+        """Return the megabytes for the encoder and the pictures that its threads make ahead; more on every retry."""
+        return attempt * estimates.video_memory(input.sequence, models=len(input.outcomes), threads=threads)
+
+    def video_minutes(self, wildcards: Any, input: Any, attempt: int) -> int:
+        """Return the minutes for the video of all models; more on every retry."""
+        return attempt * estimates.page_minutes(input.sequence, models=len(input.outcomes))
+
+    def evaluations(self, wildcards: Any) -> list[Path]:
+        """Return the record of what was written back to MLflow, if the configuration wants that.
+
+        End the invocation, before anything is rendered, if the store cannot be written to.
+        """
+        if not self._settings.write_back:
+            return []
+        if self._invocation.is_local and not self._is_writable:
+            self._invocation.call(writer.refuse_unwritable, self._settings, self._layout.upgraded)
+            self._is_writable = True
+        return [self._layout.evaluations]
+
+    _is_writable = False
+
+    def chosen_model(self, wildcards: Any) -> str:
+        """Return the folder of the model to promote; end the invocation if it cannot be promoted."""
+        return self._invocation.call(promotion.decided, self._settings, self._layout).model

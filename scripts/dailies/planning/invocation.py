@@ -1,0 +1,188 @@
+"""Invocation: one run of snakemake, as far as planning depends on it; also how a user's mistake ends it."""
+
+import atexit
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+
+from snakemake.logging import logger
+from snakemake.settings.enums import Quietness, RerunTrigger
+
+from dailies.core import logs
+from dailies.core.errors import DailiesError
+from dailies.planning import verbs
+from dailies.planning.config import Settings
+from dailies.planning.validation import as_written, validated
+from dailies.state import forcing, lock
+from dailies.state.layout import Layout
+
+if TYPE_CHECKING:
+    from snakemake.workflow import Workflow
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Invocation:
+    """One run of snakemake by a user. The processes of its jobs parse the workflow, too, but are not the main one."""
+
+    def __init__(self, workflow: "Workflow", rules: Any, config: dict[str, Any]) -> None:
+        """Check the configuration and complete ``config`` with all defaults, for profiles and jobs.
+
+        Args:
+            workflow: Snakemake's workflow.
+            rules: Snakemake's collection of rules by name.
+            config: what the user configured, by key.
+        """
+        self._workflow = workflow
+        self._rules = rules
+        self._given = sorted(config)
+        self._warned = self._has_taken_output = False
+        self.started = time.time()
+        self.reasons: list[str] = []
+        """Why the workflow itself ends this invocation."""
+        if self.is_silent:  # an exit code alone says too little
+            logger.addHandler(logs.Errors())
+        self.settings = self._settings(config)
+        self.layout = Layout(self.settings.output_dir)
+        config.update(self.settings.as_config())
+        if "downloads" not in workflow.global_resources:  # else --resources gpu=1 allows any number of downloads
+            workflow.register_resource("downloads", 4)
+        self._obey_verbs()
+
+    def _settings(self, config: dict[str, Any]) -> Settings:
+        entries = self._workflow.config_settings.config_args or ()
+        settings = self.call(lambda: validated(as_written(config, entries)))
+        output_dir = str(settings.output_dir)
+        moved = self._workflow.modifier.path_modifier.replace_prefix(output_dir)
+        if moved == output_dir:
+            return settings
+        # Snakemake does not put the prefix of a module before an absolute path
+        return settings.model_copy(update={"output_dir": Path(moved).absolute()})
+
+    def _obey_verbs(self) -> None:
+        """Do what the command line asks for beside running jobs, of which Snakemake tells its Snakefile nothing."""
+        if not self.is_main:
+            return
+        if verbs.is_asked(verbs.UNLOCK, sys.argv) and (running := lock.clear(self.layout)):
+            self.warn(running)
+        if verbs.deletes(sys.argv):
+            self.call(lock.take, self.layout)  # Snakemake's own lock does not prevent deletion, and is of one folder
+        if verbs.is_asked(verbs.DELETE_OUTPUT, sys.argv):
+            atexit.register(self._report_what_stays)
+
+    def _report_what_stays(self) -> None:
+        if left := verbs.left_by_deletion(self.layout):
+            print(f"dailies: {left}", file=sys.stderr)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the user's own, and not that of a job."""
+        return bool(self._workflow.is_main_process)
+
+    @property
+    def is_executed(self) -> bool:
+        """Whether this process is the user's own and runs jobs: it is no dry run, summary or graph."""
+        return self.is_main and self._workflow.executor_plugin is not None and not self._workflow.dryrun
+
+    @property
+    def is_local(self) -> bool:
+        """Whether jobs run on this machine."""
+        return bool(self._workflow.local_exec)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether Snakemake prints nothing at all, not even errors."""
+        return Quietness.ALL in (self._workflow.output_settings.quiet or ()) and not self._workflow.dryrun
+
+    @property
+    def targets(self) -> set[str]:
+        """The rules and files that the user asked for."""
+        return set(self._workflow.dag_settings.targets)
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        logger.warning(f"dailies: {text}")
+
+    def end(self, reason: str) -> NoReturn:
+        """End the invocation with one sentence for the user and exit code 1."""
+        self.reasons.append(reason)
+        logger.error(f"dailies: {reason}")
+        raise SystemExit(1)
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function; if it raises a DailiesError, end the invocation with its message."""
+        try:
+            return function(*args, **kwargs)
+        except DailiesError as error:
+            self.end(str(error))
+
+    def check_configured(self) -> None:
+        """End the invocation if nothing is configured, as in a folder that is not the project's."""
+        if self._is_configured or self._warned:
+            return
+        missing = f"there is no config/config.yaml in {Path.cwd()}"
+        if not self._given:
+            self.end(f"{missing}; name your configuration with --configfile, or give its keys with --config")
+        self._warned = True
+        self.warn(
+            f"{missing}, so only --config counts ({', '.join(self._given)}) and all other keys have their defaults; "
+            "--configfile names a file"
+        )
+
+    @property
+    def _is_configured(self) -> bool:
+        has_file = self._workflow.overwrite_configfiles or Path("config/config.yaml").exists()
+        return bool(has_file or not self.is_main or self._workflow.modifier.skip_configfile)
+
+    def take_output(self) -> None:
+        """End the invocation if another one works in the output folder."""
+        if self._has_taken_output or not self.is_executed:
+            return
+        self._has_taken_output = True
+        self.call(lock.take, self.layout)
+        if RerunTrigger.PARAMS not in self._workflow.dag_settings.rerun_triggers:
+            self.warn(
+                "--rerun-triggers is without params, which show what failed, what has changed and what is forced, so "
+                "some of it may not be rendered"
+            )
+
+    @cached_property
+    def forced(self) -> forcing.Forced:
+        """What this invocation has to run again. Jobs on a node read it from a file: their command line differs."""
+        if not self.is_main:
+            return forcing.announced(self.layout.forced)
+        if self._workflow.touch:
+            return forcing.Forced()
+        self.take_output()
+        asked = self._workflow.dag_settings
+        names = {*asked.forcerun, *(asked.targets if asked.forcetargets else ())}
+        rules = [rule.name for rule in self._workflow.rules]
+        forced = forcing.asked(everything=asked.forceall, names=names, rules=rules)
+        if self.is_executed:
+            forcing.announce(forced, self.layout.forced)
+        return forced
+
+    def is_forced(self, names: Iterable[str], outputs: Iterable[Path | str]) -> bool:
+        """Return whether one of the rules of these names, or one of these files, has to run or be made again."""
+        used = [found for name in names if (found := self.rule(name))]
+        return self.forced.covers(used, map(Path, outputs))
+
+    def rule(self, name: str) -> str | None:
+        """Return the full name of a rule; None if a workflow that uses this one as a module leaves it out."""
+        return getattr(self._rules, name).rule.name if self._rules.has(name) else None
+
+    def plans(self, checkpoint: str) -> bool:
+        """Return whether this process plans, or runs, that checkpoint.
+
+        On a node Snakemake evaluates it for every other job, too.
+        """
+        allowed = self._workflow.dag_settings.allowed_rules
+        return not allowed or any(rule.endswith(checkpoint) for rule in allowed)
+
+    def refuses_devices(self) -> bool:
+        """Return whether a missing device ends this invocation: it would run jobs on this machine."""
+        return self.is_local and self.is_main and not self._workflow.dryrun

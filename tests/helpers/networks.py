@@ -92,6 +92,12 @@ def coarse(multiple):
     return Do(run)
 
 
+def differing_in_bf16(function, **settings):
+    """An engine in bf16, whose network is the identity in fp32 and ``function`` in bf16."""
+    network = Do(lambda x: function(x) if torch.is_autocast_enabled("cpu") else x)
+    return engine(network, precision="bf16", **settings)
+
+
 class Recorder(nn.Module):
     """The identity, which records its inputs in ``given``."""
 

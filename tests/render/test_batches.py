@@ -51,7 +51,7 @@ def sizes_of(recorder):
     ],
     ids=["identity", "inverse", "in place", "parts", "average"],
 )
-def test_frames_in_a_batch_come_out_as_alone(network, expected, batch):
+def test_frames_are_rendered_in_a_batch_as_alone(network, expected, batch):
     renderer, given = engine(network, batch=batch), shot()
 
     np.testing.assert_array_equal(rendered(renderer, given), [expected(frame) for frame in given])
@@ -131,7 +131,7 @@ def test_inputs_are_run_singly_if_a_batch_changes_any_bit(mixes, tiled, caplog):
     alone = rendered(engine(Do(mixes), batch=1, **tiles), given, dtype=np.float32)
     np.testing.assert_array_equal(together, alone)
     assert renderer.batch == 1
-    assert len([text for text in caplog.messages if "a batch of 4 is not answered bit for bit" in text]) == 1
+    assert len([text for text in caplog.messages if "a batch of 4 changes bits of the output" in text]) == 1
 
 
 def only_one(x):
@@ -224,7 +224,7 @@ def test_a_frame_that_is_not_finite_does_not_affect_its_batch():
     assert "in bf16 is not finite" in note
 
 
-def test_memory_that_does_not_suffice_for_a_batch_halves_it_and_the_size_found_stays(caplog):
+def test_a_batch_that_runs_out_of_memory_is_halved_for_good(caplog):
     network, given = Limited(3 * ONE), shot(16)
     renderer = engine(network, batch=8)
 
@@ -273,7 +273,7 @@ def test_lack_of_memory_beside_the_network_halves_a_batch_too(monkeypatch):
     assert (renderer.batch, renderer.tiled) == (2, False)
 
 
-def test_a_batch_that_does_not_fit_is_no_failure_where_tiles_are_not_allowed():
+def test_a_batch_that_does_not_fit_is_no_failure_if_tiles_are_forbidden():
     given = shot(4)
 
     np.testing.assert_array_equal(rendered(engine(Limited(ONE), batch=4, tiled=False), given), given)
@@ -284,7 +284,7 @@ def test_out_of_memory_for_good_is_an_error():
         rendered(engine(Limited(0), batch=4, tile_size=64, overlap=32), shot(4, 100, 90))
 
 
-def test_nothing_of_a_failed_batch_is_kept_in_memory():
+def test_tensors_of_a_failed_batch_are_freed():
     given = []
 
     def fail(x):

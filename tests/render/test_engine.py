@@ -17,6 +17,7 @@ from helpers.networks import (
     Do,
     constant,
     difference,
+    differing_in_bf16,
     engine,
     on_cuda,
     pixels,
@@ -166,14 +167,8 @@ def test_a_late_output_that_is_not_finite_is_refused_when_it_is_requested(arriva
         rendering.result()
 
 
-def lower(function):
-    """An engine whose network is the identity in fp32 and something else in bf16."""
-    network = Do(lambda x: function(x) if torch.is_autocast_enabled("cpu") else x)
-    return engine(network, precision="bf16")
-
-
 def test_late_outputs_that_are_not_finite_are_rendered_in_fp32_by_any_thread(arrival):
-    renderer = lower(lambda x: x / 0)
+    renderer = differing_in_bf16(lambda x: x / 0)
     given = [pixels(40, 50, seed) for seed in range(8)]
 
     under_way = [renderer.submit(frame) for frame in given]
@@ -212,7 +207,7 @@ def test_the_batch_size_is_that_of_the_precision_in_use_while_another_thread_ren
 
 
 def test_a_wait_for_the_device_does_not_block_the_thread_that_submits(arrival):
-    renderer = lower(lambda x: x / 0)
+    renderer = differing_in_bf16(lambda x: x / 0)
     rendering = renderer.submit(pixels())
 
     with ThreadPoolExecutor(1) as pool:
@@ -241,7 +236,7 @@ def test_cuda_renders_what_the_cpu_renders(precision, autotune, caplog):
 
 @on_cuda
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_frames_in_flight_on_cuda_do_not_touch_each_other(dtype):
+def test_frames_in_flight_on_cuda_do_not_overwrite_each_other(dtype):
     renderer = Engine(Model(nn.Identity(), "test"), device=find_device("cuda"), settings=Settings())
     given = [pixels(500 + 32 * seed, 700, seed).astype(dtype) for seed in range(12)]
 

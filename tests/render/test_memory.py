@@ -193,7 +193,7 @@ def test_a_frame_that_does_not_fit_on_a_device_is_kept_on_the_cpu_with_large_til
     np.testing.assert_array_equal(renderer.render(frame), frame)
 
 
-def test_nothing_of_a_failed_try_is_kept_in_memory():
+def test_tensors_of_a_failed_attempt_are_freed():
     given = []
 
     def fail(x):
@@ -209,7 +209,7 @@ def test_nothing_of_a_failed_try_is_kept_in_memory():
 
 @pytest.fixture
 def half_a_gigabyte():
-    """A CUDA device of which this process gets no more than that beside what it has."""
+    """A CUDA device on which this process gets no more than that in addition to what it has."""
     torch.cuda.empty_cache()
     allowed = torch.cuda.memory_reserved() + 2**29
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)

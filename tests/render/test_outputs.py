@@ -21,7 +21,7 @@ Named = namedtuple("Named", "stage final")
 
 @dataclass
 class Sample:
-    """What diffusers' networks answer, without being a dict."""
+    """What networks of diffusers return; it is not a dict."""
 
     sample: Tensor
 

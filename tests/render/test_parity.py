@@ -9,7 +9,7 @@ from dailies.models.load import Model
 from dailies.models.signature import Signature
 from dailies.render.engine import Engine, Settings
 from dailies.render.parity import Parity
-from helpers.networks import CPU, Do, Recorder, difference, engine, pixels
+from helpers.networks import CPU, Do, Recorder, difference, differing_in_bf16, engine, pixels
 from torch import nn
 
 
@@ -29,66 +29,49 @@ def test_precision_is_that_of_the_convolutions(precision, dtype):
     assert difference(rendered, frame) <= (0 if dtype == torch.float32 else 1)
 
 
-def lower(function, **settings):
-    """An engine whose network is the identity in fp32 and something else in bf16."""
-    network = Do(lambda x: function(x) if torch.is_autocast_enabled("cpu") else x)
-    return engine(network, precision="bf16", **settings)
+FRAME = np.full((5, 10, 3), 90, np.uint8)
 
 
-def test_a_precision_that_changes_little_is_used():
-    renderer, frame = lower(lambda x: x + 1 / 127.5, parity_tolerance=(2, 1.5)), np.full((5, 7, 3), 90, np.uint8)
-
-    parity = renderer.choose_mode(frame)
-
-    assert (parity.max, parity.mean) == (pytest.approx(1, abs=1e-3), pytest.approx(1, abs=1e-3))
-    assert (renderer.precision, renderer.notes) == ("bf16", [])
-    assert (renderer.render(frame) == 91).all()
+def brighter(x):
+    return x + 1 / 127.5
 
 
-def test_a_precision_that_changes_all_pixels_a_little_is_not_used():
-    renderer = lower(lambda x: x + 1 / 127.5)
-
-    renderer.choose_mode(np.full((5, 7, 3), 90, np.uint8))
-
-    assert renderer.precision == "fp32"
+def one_pixel_off(x):
+    x[0, 1, 2, 3] += 5 / 127.5
+    return x
 
 
-def test_a_precision_that_changes_one_pixel_too_much_is_not_used_and_this_is_noted():
-    def spoil(x):
-        x[0, 1, 2, 3] += 5 / 127.5
-        return x
+@pytest.mark.parametrize(
+    ("function", "tolerance", "parity", "precision"),
+    [
+        (brighter, (2, 1.5), (1, 1), "bf16"),
+        (brighter, (2, 0.25), (1, 1), "fp32"),
+        (one_pixel_off, (2, 0.25), (5, 5 / 150), "fp32"),
+        (lambda x: x / 0, (2, 0.25), (math.inf, math.inf), "fp32"),
+        (lambda x: x / 0, (1e9, 1e9), (math.inf, math.inf), "fp32"),
+    ],
+    ids=["tolerated", "mean", "one pixel", "infinite", "infinite and tolerated"],
+)
+def test_a_precision_within_the_tolerance_is_used_and_another_is_noted(function, tolerance, parity, precision):
+    renderer = differing_in_bf16(function, parity_tolerance=tolerance)
 
-    renderer, frame = lower(spoil), np.full((5, 10, 3), 90, np.uint8)
+    found = renderer.choose_mode(FRAME)
 
-    parity = renderer.choose_mode(frame)
-
-    assert (parity.max, parity.mean) == (pytest.approx(5, abs=1e-3), pytest.approx(5 / 150, abs=1e-3))
-    assert renderer.precision == "fp32"
-    (note,) = renderer.notes
-    assert all(text in note for text in ("bf16", "5 code values", "0.0333", "parity_tolerance", "2 and 0.25"))
-    np.testing.assert_array_equal(renderer.render(frame), frame)
+    assert (found.max, found.mean) == pytest.approx(parity, abs=1e-3)
+    assert renderer.precision == precision
+    assert [("bf16" in note) for note in renderer.notes] == ([True] if precision == "fp32" else [])
+    np.testing.assert_array_equal(renderer.render(FRAME), FRAME + (precision == "bf16"))
 
 
 def test_differences_beyond_black_and_white_do_not_count():
-    renderer = lower(lambda x: x * 3)
+    renderer = differing_in_bf16(lambda x: x * 3)
 
     assert renderer.choose_mode(np.full((5, 7, 3), 255, np.uint8)) == Parity(0, 0)
     assert renderer.precision == "bf16"
 
 
-@pytest.mark.parametrize("tolerance", [(2, 0.25), (1e9, 1e9)])
-def test_a_precision_whose_first_output_is_not_finite_is_never_used(tolerance):
-    renderer, frame = lower(lambda x: x / 0, parity_tolerance=tolerance), pixels()
-
-    assert renderer.choose_mode(frame) == Parity(math.inf, math.inf)
-    assert renderer.precision == "fp32"
-    (note,) = renderer.notes
-    assert "in bf16 is not finite" in note
-    np.testing.assert_array_equal(renderer.render(frame), frame)
-
-
 def test_a_later_frame_that_is_not_finite_is_rendered_in_fp32_alone(caplog):
-    renderer = lower(lambda x: x / 0 if x[0, 0, 0, 0] > 0 else x + 1 / 127.5)
+    renderer = differing_in_bf16(lambda x: x / 0 if x[0, 0, 0, 0] > 0 else x + 1 / 127.5)
     dark, bright = np.full((5, 7, 3), 90, np.uint8), np.full((5, 7, 3), 200, np.uint8)
 
     rendered = [renderer.render(frame)[0, 0, 0] for frame in (dark, bright, dark, bright)]

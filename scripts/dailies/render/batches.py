@@ -1,4 +1,4 @@
-"""Batches: how many inputs go through a network together without changing any of its answers."""
+"""Batches: how many inputs go through a network together without changing any output."""
 
 import logging
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Batches:
     """Combines inputs of one shape: whole frames, or the tiles of one frame.
 
     An input is ``(rows, channels, height, width)``; it has several rows if the frame's colours are separate. Before
-    the first batch of a shape and size, a test batch is run: if an answer differs in any bit from that to the input
+    the first batch of a shape and size, a test batch is run: if an output differs in any bit from that for the input
     alone, inputs of that shape are run singly. So no pixel depends on the batch size, on free memory, or on where
     an interrupted render was resumed.
     """
@@ -42,7 +42,7 @@ class Batches:
         self._pixel_limit: int | None = None
         """The most pixels that a batch may have, once memory has run out."""
         self._equal: dict[tuple[str, Shape, int], bool] = {}
-        """Whether a test batch was answered as its inputs alone, by mode, shape and batch size."""
+        """Whether the outputs of a test batch were those of its inputs alone, by mode, shape and batch size."""
         self._current: tuple[int, Shape] = 1, (1, 1, 1, 1)
         """Size of the batch that is being run, and the shape of its inputs."""
 
@@ -63,14 +63,14 @@ class Batches:
         return self._current[0]
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Return the network's answer to each input; all have one shape, and there are at most ``size_for`` it.
+        """Return the network's output for each input; all have one shape, and there are at most ``size_for(shape)``.
 
         Raises NetworkOutOfMemory and RenderError as the network does.
         """
         if len(inputs) > 1 and self._is_equal(inputs[0], len(inputs)):
-            answers = self._run_together(inputs)
+            outputs = self._run_together(inputs)
             self.largest = max(self.largest, len(inputs))
-            return answers
+            return outputs
         return [self._run_alone(each) for each in inputs]
 
     def shrink(self) -> bool:
@@ -98,12 +98,12 @@ class Batches:
         if self._meter is None or self._bytes_per_pixel is not None:
             return self._network(pixels)
         self._meter.start()
-        answer = self._network(pixels)
+        output = self._network(pixels)
         self._bytes_per_pixel = self._meter.peak() / _pixel_count(tuple(pixels.shape))
-        return answer
+        return output
 
     def _is_equal(self, pixels: Tensor, count: int) -> bool:
-        """Return whether the network answers an input at each place of a batch as it does alone."""
+        """Return whether the network's output for an input is the same at each place of a batch as alone."""
         key = self._network.mode, tuple(pixels.shape), count
         if key not in self._equal:
             pair = pixels, self._noise(pixels)
@@ -111,10 +111,10 @@ class Batches:
             alone = [self._run_alone(each) for each in pair]
             together = self._run_together([pair[which] for which in order])
             self._equal[key] = not self._network.takes_one and all(
-                torch.equal(answer, alone[which]) for answer, which in zip(together, order, strict=True)
+                torch.equal(output, alone[which]) for output, which in zip(together, order, strict=True)
             )
             if not self._equal[key]:
-                log.info("inputs are run singly: a batch of %d is not answered bit for bit as each input alone", count)
+                log.info("inputs are run singly: a batch of %d changes bits of the output", count)
         return self._equal[key]
 
     def _noise(self, pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the first frame shows about a network: which of its images is the frame, and whether a value range fits."""
+"""What the first frame shows about a network: which of its images is the frame, and which value range is plausible."""
 
 import logging
 import math

@@ -44,7 +44,7 @@ PROBE_UNIT = 32
 """Both sides of the first probe are odd multiples of it, so a network that needs multiples of 64 pixels fails there."""
 
 LARGER_MULTIPLES = (64, 96, 128, 160, 192, 224, 256)
-"""The multiples that further probes try if the first one fails and nobody has set ``multiple``."""
+"""The multiples that further probes try if the first one fails and ``multiple`` is not set."""
 
 SIZE_ERROR = re.compile(
     r"size|shape|dimension|multiple|divisible|height|width|pad|ind(ex|ices)|length|AssertionError", re.IGNORECASE

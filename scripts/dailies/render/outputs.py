@@ -62,7 +62,7 @@ def images_among(parts: list[Part], pixels: Tensor, signature: Signature) -> lis
 def only_image(parts: list[Part], output: Any, pixels: Tensor, signature: Signature) -> Part:
     """Return the only image among the parts of an output, or the largest one.
 
-    Raises SeveralImages if several are equally large, RenderError if there is none.
+    Raises SeveralImages if several are equally large, RenderError if no part can be the frame.
     """
     images = images_among(parts, pixels, signature)
     largest = [part for part in images if part.tensor.shape[2] == max(each.tensor.shape[2] for each in images)]

@@ -19,12 +19,12 @@ class Download:
 
     values: Tensor
     finite: Tensor
-    """Whether the network's whole answer was finite."""
+    """Whether the network's whole output was finite."""
     arrived: "torch.cuda.Event | None" = None
     """Both tensors are undefined until this event; None if they have arrived."""
 
     def array(self, dtype: np.dtype) -> np.ndarray | None:
-        """Wait for the values and return them as ``dtype``; None if the network's answer was not finite."""
+        """Wait for the values and return them as ``dtype``; None if the network's output was not finite."""
         if self.arrived:
             self.arrived.synchronize()
         return self.values.numpy().astype(dtype, copy=False) if bool(self.finite) else None
@@ -99,13 +99,13 @@ def to_network_input(unit: Tensor, signature: Signature) -> Tensor:
     return torch.cat([values, extra], dim=1)
 
 
-def to_code_values(answer: Tensor, signature: Signature, dtype: np.dtype) -> Tensor:
-    """Convert the network's answer to one frame to code values, ``(height, width, 3)``, or 4 channels.
+def to_code_values(output: Tensor, signature: Signature, dtype: np.dtype) -> Tensor:
+    """Convert the network's output to one frame to code values, ``(height, width, 3)``, or 4 channels.
 
     The result is uint8, int32 for deeper integers, or float32. Integers are clamped and rounded, floats are not.
     """
     low, high = signature.answer_range
-    unit = (answer - low) / (high - low)
+    unit = (output - low) / (high - low)
     if signature.is_per_colour:
         unit = unit.transpose(0, 1)
     elif unit.shape[1] == 1:

@@ -40,8 +40,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let what mostly waits begin first, then whole workflows: short files at the end keep every worker busy."""
-    items.sort(key=lambda item: ("slurm" not in item.keywords, not item.path.stem.startswith("test_workflow")))
+    """Start what mostly waits first, then whole workflows: short files at the end keep every worker busy."""
+    items.sort(key=lambda item: ("slurm" not in item.keywords, "workflow" not in item.path.parts))
 
 
 @pytest.fixture(scope="session")

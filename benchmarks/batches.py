@@ -25,7 +25,7 @@ TOGETHER, COUNT, REPEATS, WHITE = (2, 4), 4, 7, 127.5
 def main() -> None:
     """Print medians of ratios taken in turn, and the largest difference of an answer in code values of 255."""
     import torch
-    from dailies.models.architectures import ARCHITECTURES
+    from dailies.models.architectures.catalog import ARCHITECTURES
     from dailies.models.load import Model
     from dailies.render.network import Network
 

@@ -34,7 +34,7 @@ def work() -> None:
     import resource
 
     import torch
-    from dailies.models.architectures import ARCHITECTURES
+    from dailies.models.architectures.catalog import ARCHITECTURES
 
     torch.manual_seed(0)
     networks = {name: ARCHITECTURES[name](**config).eval() for name, config in NETWORKS.items()}

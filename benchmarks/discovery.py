@@ -17,7 +17,8 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
-from dailies.discovery.discover import discover, plan  # noqa: E402
+from dailies.discovery.discover import discover  # noqa: E402
+from dailies.discovery.plan import plan  # noqa: E402
 from dailies.planning.config import Settings  # noqa: E402
 from dailies.state.layout import Layout  # noqa: E402
 from helpers.stores import BEST, Shelf, configured, multiply, server_folder, server_shelf  # noqa: E402

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
 from dailies.frames import image as frames  # noqa: E402
-from dailies.models.architectures import ARCHITECTURES  # noqa: E402
+from dailies.models.architectures.catalog import ARCHITECTURES  # noqa: E402
 from dailies.models.load import Model  # noqa: E402
 from dailies.render.engine import Engine, Settings  # noqa: E402
 

@@ -102,7 +102,7 @@ def measure_steps(path: Path, folder: Path) -> None:
         "sha256 of the input": lambda: hashlib.sha256(data).hexdigest(),
         "decode": lambda: image.decode(data, path.name),
         "encode": lambda: image.encode(picture.pixels, picture),
-        "write": lambda: files.write_bytes(folder / path.name, encoded, lasting=False),
+        "write": lambda: files.write_bytes(folder / path.name, encoded, durable=False),
         "sha256 of the output": lambda: hashlib.sha256(encoded).hexdigest(),
     }
     costs: dict[str, list[float]] = {name: [] for name in steps}

@@ -57,7 +57,7 @@ def measured(*arguments: str) -> float:
 def main() -> None:
     """Print peaks, each of a process of its own."""
     import torch
-    from dailies.models.architectures import ARCHITECTURES
+    from dailies.models.architectures.catalog import ARCHITECTURES
 
     base = measured("imports")
     print(f"torch and the codecs: {base:.0f} MB", flush=True)

@@ -22,7 +22,7 @@ sys.path[:0] = [str(SCRIPTS)]
 
 from dailies.core import files  # noqa: E402
 from dailies.frames import image, scan, sequence  # noqa: E402
-from dailies.models.architectures import ARCHITECTURES  # noqa: E402
+from dailies.models.architectures.catalog import ARCHITECTURES  # noqa: E402
 from dailies.planning.config import loading_settings, pixel_settings  # noqa: E402
 from dailies.planning.validation import validated  # noqa: E402
 from dailies.state.layout import Layout  # noqa: E402

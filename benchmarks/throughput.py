@@ -144,7 +144,7 @@ def failing_alone(way: str, engines: "dict[str, Engine]") -> Iterator[None]:
 def measure(name: str, shot: Shot, device: "torch.device") -> None:
     """Print for each way medians, and ratios taken in turn."""
     import torch
-    from dailies.models.architectures import ARCHITECTURES
+    from dailies.models.architectures.catalog import ARCHITECTURES
     from dailies.models.load import Model
     from dailies.render.engine import Engine, Settings
 

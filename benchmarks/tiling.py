@@ -14,7 +14,7 @@ import torch
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
 
-from dailies.models.architectures import ARCHITECTURES  # noqa: E402
+from dailies.models.architectures.catalog import ARCHITECTURES  # noqa: E402
 from dailies.models.load import Model  # noqa: E402
 from dailies.render.engine import Engine, Settings  # noqa: E402
 from estimates import photograph  # noqa: E402

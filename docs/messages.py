@@ -17,7 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "scripts" / "dailies"
 SNAPSHOT = ROOT / "tests" / "messages.txt"
 
-AREAS = "config|sequence|frame|video|reference|store|registry|artifact|model|render|measure|publish|output|disk|device"
+AREAS = "|".join(
+    (
+        *("config", "device", "disk", "output"),
+        *("sequence", "frame", "video", "reference"),
+        *("store", "registry", "artifact_store", "artifact"),
+        *("model", "program", "onnx", "render", "measure", "publish"),
+    )
+)
 CODE = re.compile(rf"({AREAS})\.[a-z0-9]+(_[a-z0-9]+)*")
 
 HEADER = """\
@@ -54,12 +61,12 @@ class Message:
     """One call of an error class."""
 
     code: str
-    """Empty where the call gives none; EXTENDED where it passes on that of another error."""
+    """Empty if the call has none; EXTENDED if it passes on the code of another error."""
     kind: str
     """The class."""
     templates: tuple[str, ...]
     place: str
-    """File and line, for whoever has to correct it."""
+    """File and line."""
 
 
 class Source:
@@ -259,7 +266,7 @@ def snapshot(messages: list[Message]) -> str:
 
 
 def faults(messages: list[Message]) -> Iterator[str]:
-    """Yield what is wrong with the codes: one that is missing or malformed, without a message, or of two classes."""
+    """Yield a line for each code that is missing, malformed, without a message, or of two classes."""
     kinds: dict[str, str] = {}
     for message in messages:
         if not message.code:

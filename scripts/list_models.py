@@ -5,7 +5,7 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.core.job import job
-from dailies.discovery.inventory import counts, table
+from dailies.discovery.report import counts, table
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
 

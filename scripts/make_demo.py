@@ -280,7 +280,7 @@ def train(recipe: Recipe, shot: Shot) -> Trained:
     The loss is L1 plus the L1 of what differs from grey, so that a short training learns the weaker colours too.
     """
     import torch
-    from dailies.models.architectures import ARCHITECTURES
+    from dailies.models.architectures.catalog import ARCHITECTURES
 
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)

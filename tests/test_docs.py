@@ -416,7 +416,7 @@ def test_the_loader_that_the_page_on_models_shows_loads_the_network(studio: Path
     torch.save({"generator": STATE, "discriminator": {}}, studio / "best.pth")
 
     loaders = Loaders.from_settings(settings | {"python_path": [studio]})
-    function = loaders.named(architecture="gan", folder="restorer_24ep_loss0.1")
+    function = loaders.select(architecture="gan", folder="restorer_24ep_loss0.1")
     network, _ = loaders.load(function, studio / "best.pth", {})
 
     pixels = torch.rand(1, 3, 4, 5)

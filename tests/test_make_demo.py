@@ -9,7 +9,7 @@ import make_demo as script
 import numpy as np
 import pytest
 import torch
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 from dailies.state.layout import Layout
 from make_demo import EXPERIMENT, RECIPES, make_demo
 from mlflow import MlflowClient

@@ -960,7 +960,7 @@ def test_a_grid_that_plays_shows_thumbnails_and_says_so_and_the_frames_when_it_s
     assert page.colour("model_4") == [0, 60, 60]
 
     page.keys(Keys.SPACE)
-    page.until(lambda: page.find("#notes").text == "Thumbnails, until it stands still.")
+    page.until(lambda: page.find("#notes").text == "Thumbnails until playback stops.")
     page.until(lambda: page.run("return document.documentElement.dataset.ready") != "0")
     assert [badge.text for badge in page.all(".badge")] == ["thumbnail"] * 10
     page.keys(Keys.SPACE)
@@ -976,7 +976,7 @@ def test_small_pictures_keep_the_room_for_their_names_while_thumbnails_play(brow
     page = Browser(driver, wall.page, size=(1100, 520))
     page.open()
     page.keys(Keys.SPACE)
-    page.until(lambda: page.find("#notes").text == "Thumbnails, until it stands still.")
+    page.until(lambda: page.find("#notes").text == "Thumbnails until playback stops.")
 
     assert [badge.is_displayed() for badge in page.all(".badge")] == [False] * len(page.panels())
     page.keys(Keys.SPACE)
@@ -1297,7 +1297,7 @@ def test_a_page_that_may_run_no_scripts_says_so(browser, driver, show):
     finally:
         driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
-    assert seen.startswith("Nothing can be shown: JavaScript is turned off, or the folder page")
+    assert seen.startswith("The page cannot be shown: JavaScript is disabled, or the folder page")
     assert "Grid" not in seen
 
 

@@ -572,6 +572,6 @@ def test_differing_values_of_the_checkpoint_and_files_that_were_passed_over_are_
 
     assert (facts()["epoch"], facts()["checkpoint_epoch"]) == (20, 18)
     assert not {"checkpoint_train_loss", "checkpoint_val_loss", "file", "passed_over"} & facts().keys()
-    told = facts(artifact=artifact | {"tried": tried}, checkpoint=None)
-    assert (told["file"], told["passed_over"]) == ("last.pth", "best.pth: it is empty")
-    assert "checkpoint_epoch" not in told
+    substituted = facts(artifact=artifact | {"tried": tried}, checkpoint=None)
+    assert (substituted["file"], substituted["passed_over"]) == ("last.pth", "best.pth: it is empty")
+    assert "checkpoint_epoch" not in substituted

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from dailies.core import files
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 JSON = st.recursive(
@@ -15,7 +15,7 @@ JSON = st.recursive(
 )
 
 
-def test_bytes_arrive_whole_and_replace_what_was_there(tmp_path):
+def test_a_write_replaces_the_whole_file(tmp_path):
     path = tmp_path / "new" / "file.bin"
 
     files.write_bytes(path, b"one")
@@ -42,18 +42,18 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
 
 @pytest.fixture
 def synced(monkeypatch):
-    """The files that were handed to the disk, by number; the system does that by itself only seconds later."""
+    """The inodes of the files that were synced."""
     numbers = []
     monkeypatch.setattr(files.os, "fsync", lambda handle: numbers.append(files.os.fstat(handle).st_ino))
     return numbers
 
 
-def test_a_record_outlasts_a_power_failure_and_many_frames_do_so_together(tmp_path, synced):
+def test_a_record_is_synced_at_once_and_many_frames_together(tmp_path, synced):
     frames = [tmp_path / f"{number}.png" for number in range(20)]
 
     files.write_json(tmp_path / "record.json", {"status": "success"})
     for path in frames:
-        files.write_bytes(path, b"pixels", lasting=False)
+        files.write_bytes(path, b"pixels", durable=False)
     assert synced == [(tmp_path / "record.json").stat().st_ino]
 
     files.persist_all([*frames, tmp_path / "gone.png"])
@@ -76,6 +76,7 @@ def test_json_is_strict(tmp_path):
     assert files.read_json(path) == {"a": [None, None, None, None, 0.5], "b": {"1": [True, None]}}
 
 
+@settings(max_examples=50)
 @given(JSON)
 def test_whatever_is_written_as_json_can_be_read(value):
     def refuse(constant):
@@ -117,19 +118,19 @@ def test_digests_of_files_depend_on_names_and_contents(tmp_path):
     assert files.sha256_of_files(tmp_path, ["a", "c"]) != first
 
 
-def test_fetching_a_file_changes_nothing_and_what_is_not_there_is_no_error(tmp_path):
+def test_prefetching_changes_nothing_and_ignores_what_is_missing(tmp_path):
     path = tmp_path / "file.bin"
     path.write_bytes(b"weights")
 
-    files.fetch(path)
-    files.fetch(tmp_path)
-    files.fetch(tmp_path / "missing")
+    files.prefetch(path)
+    files.prefetch(tmp_path)
+    files.prefetch(tmp_path / "missing")
 
     assert path.read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "text"),
     [
         (OSError(28, "No space left on device"), "No space left on device: place"),
         (OSError(13, "Permission denied", "a.png"), "Permission denied: a.png"),
@@ -137,5 +138,5 @@ def test_fetching_a_file_changes_nothing_and_what_is_not_there_is_no_error(tmp_p
         (OSError("no number"), "no number: place"),
     ],
 )
-def test_what_was_wrong_is_said_with_the_file(error, said):
-    assert files.reason(error, Path("place")) == said
+def test_the_reason_of_an_os_error_names_the_file(error, text):
+    assert files.reason(error, Path("place")) == text

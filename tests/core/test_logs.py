@@ -14,7 +14,7 @@ def path(tmp_path):
 
 
 def failed(path, error):
-    """Run a job that raises, and give its log's lines and its exit code."""
+    """Run a job that raises and return its log's lines and its exit code."""
 
     def job():
         with job_log(str(path)):
@@ -26,7 +26,7 @@ def failed(path, error):
     return path.read_text(encoding="utf-8").splitlines(), ended.value.code
 
 
-def test_a_log_holds_all_that_a_job_says(path):
+def test_a_log_holds_everything_that_a_job_prints(path):
     with job_log(str(path)):
         logging.getLogger("dailies.render.job").info("frame %d of %d", 3, 9)
         logging.getLogger("anything").warning("mind the gap")

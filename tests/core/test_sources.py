@@ -21,7 +21,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "dailies/unused.py": "",
         "dailies/deep/__init__.py": "",
         "dailies/deep/inner.py": "",
-        "dailies/web/app.js": "",
+        "dailies/compare/web/app.js": "",
     }
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def digests(project: Path) -> dict[str, str]:
-    sources._imported.cache_clear()
+    sources.imported_by.cache_clear()
     return {name: sources.digest(project / f"{name}.py") for name in ("compare", "infer", "other")}
 
 
@@ -46,8 +46,8 @@ def digests(project: Path) -> dict[str, str]:
         ("dailies/deep/__init__.py", {"infer", "other"}),
         ("dailies/deep/inner.py", {"infer", "other"}),
         ("dailies/unused.py", set()),
-        ("dailies/web/app.js", {"compare"}),
-        ("dailies/web/new.css", {"compare"}),
+        ("dailies/compare/web/app.js", {"compare"}),
+        ("dailies/compare/web/new.css", {"compare"}),
     ],
 )
 def test_what_a_script_uses_changes_its_digest(project, changed, scripts):
@@ -68,8 +68,9 @@ def test_times_do_not_count(project):
 
 
 def test_the_scripts_of_the_project_use_what_they_import():
-    scripts = Path(sources.__file__).parents[2]
-    names = {path.stem for path in sources._imported(scripts / "compare.py")}
+    scripts = sources.PACKAGE.parent
+    behind = {path.relative_to(scripts).as_posix() for path in sources.files_behind(scripts / "summary.py")}
 
-    assert names == {"__init__", "leaderboard", "logs", "page", "reference", "training"}
+    assert {"summary.py", "dailies/__init__.py", "dailies/core/files.py", "dailies/state/collect.py"} <= behind
+    assert not any(path.startswith(("dailies/render/", "dailies/compare/")) for path in behind)
     assert len({sources.digest(path) for path in scripts.glob("*.py")}) == len(list(scripts.glob("*.py")))

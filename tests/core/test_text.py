@@ -2,6 +2,7 @@ import pytest
 from dailies.core.text import (
     cause,
     clean,
+    columns,
     counted,
     few,
     in_bytes,
@@ -107,6 +108,22 @@ RuntimeError: The size of tensor a (96) must match the size of tensor b (64)
         (RuntimeError("x" * 999), "RuntimeError: " + "x" * 300),
     ],
 )
-def test_the_cause_is_the_line_that_tells_the_reason(error, text):
+def test_the_cause_is_the_line_with_the_reason(error, text):
     assert cause(error).startswith(text)
     assert len(cause(error)) <= 330
+
+
+def test_columns_are_as_wide_as_their_longest_value():
+    rows = [("model", "size"), ("a", "1.5 MB"), ("longer", "-")]
+
+    assert columns(rows).splitlines() == ["model   size", "--------------", "a       1.5 MB", "longer  -"]
+
+
+def test_a_heading_alone_is_a_table():
+    assert columns([("model", "size")]) == "model  size\n-----------"
+
+
+def test_a_long_value_loses_its_middle():
+    (_, _, line) = columns([("x",), ("a" * 100 + "b" * 100,)]).splitlines()
+
+    assert line == "a" * 29 + "…" + "b" * 29

@@ -2,13 +2,13 @@ import pytest
 from dailies.core.text import number, whole, word
 from dailies.discovery.artifacts import (
     alternatives,
-    asked_for,
     candidates,
-    fitting,
+    files_matching,
+    matching,
 )
 from dailies.discovery.facts import (
+    FactNames,
     Facts,
-    Names,
     facts,
     hints,
 )
@@ -16,7 +16,7 @@ from dailies.store.entities import Artifact, LoggedModel, Run, StoredFile
 from hypothesis import given
 from hypothesis import strategies as st
 
-NAMES = Names(
+NAMES = FactNames(
     architecture=("model.architecture", "arch"),
     epoch=("epoch", "training.epochs"),
     train_loss=("train/loss", "loss"),
@@ -86,11 +86,11 @@ def test_other_files_are_no_models():
     assert found("notes.txt", "checkpoints/best.pth.txt", "log", "MLmodel.yaml", "config.json") == []
 
 
-def test_files_of_any_other_ending_come_last_and_only_where_their_content_may_be_a_model():
+def test_files_of_other_endings_come_last_and_only_if_their_content_may_be_a_model():
     files = listing("checkpoint", "model_best.pth.tar", "net.onnx", "MLmodel", "optimizer.bin", "b.pth")
 
     def asked(looks):
-        return [artifact.label for artifact in candidates(a_run(), files, looks=looks)]
+        return [artifact.label for artifact in candidates(a_run(), files, looks_like_model=looks)]
 
     everything = ["b.pth", "id", "net.onnx", "model_best.pth.tar", "checkpoint", "optimizer.bin"]
     assert asked(lambda file: True) == everything
@@ -98,7 +98,7 @@ def test_files_of_any_other_ending_come_last_and_only_where_their_content_may_be
     assert candidates(a_run(), (StoredFile("checkpoint", 0),)) == []
 
 
-def test_what_the_trainer_calls_the_best_comes_first():
+def test_the_trainers_best_checkpoint_comes_first():
     files = listing("best.ckpt", "a/a.ckpt", "b/b.ckpt")
 
     artifacts = candidates(a_run(), files, best={"a/a.ckpt"})
@@ -154,11 +154,11 @@ SHARDS = ["m/model-00001-of-00002.safetensors", "m/model-00002-of-00002.safetens
 def test_a_model_in_several_files_is_one_artifact(index, parts):
     files = listing(index, *parts, "m/config.json", "m/notes.json", "config.json")
 
-    (only,) = candidates(a_run(), files, looks=lambda file: not file.path.endswith(".json"))
+    (only,) = candidates(a_run(), files, looks_like_model=lambda file: not file.path.endswith(".json"))
 
     assert (only.path, only.is_weights, only.config) == (index, True, "m/config.json")
     assert [file.path for file in only.files] == [index, *parts, "m/config.json"]
-    assert list(fitting([only], parts[0].partition("/")[2])) == [only]
+    assert list(matching([only], parts[0].partition("/")[2])) == [only]
 
 
 def test_parts_without_an_index_are_one_artifact_too():
@@ -198,10 +198,10 @@ def test_alternatives_are_few_and_of_several_families():
 def test_a_pattern_may_ask_for_a_file_of_any_name():
     files = listing("a/notes.txt", "m/MLmodel", "m/net.json", "m/best.json", "m/config.json")
 
-    assert [artifact.path for artifact in asked_for("uri", files, "m/*.json")] == [
+    assert [artifact.path for artifact in files_matching("uri", files, "m/*.json")] == [
         *("m/best.json", "m/config.json", "m/net.json"),
     ]
-    assert asked_for("uri", files, "*.pth") == []
+    assert files_matching("uri", files, "*.pth") == []
 
 
 def test_an_mlflow_model_may_lie_at_the_root():
@@ -232,7 +232,7 @@ def test_the_weights_beside_an_onnx_file_come_with_it():
     assert only.is_weights
 
 
-def test_onnx_and_what_is_no_network_come_after_mlflow_models():
+def test_onnx_and_unlikely_files_come_after_mlflow_models():
     files = ["a/MLmodel", "best.onnx", "optimizer.pt", "any.safetensors"]
 
     assert found(*files, logged=[a_model("m-1")]) == ["any.safetensors", "m-1", "a", "best.onnx", "optimizer.pt"]
@@ -241,15 +241,15 @@ def test_onnx_and_what_is_no_network_come_after_mlflow_models():
 def test_a_pattern_is_over_paths_and_file_names():
     artifacts = candidates(a_run(), listing("a/best.pth", "a/last.pth", "b/last.pth", "m/MLmodel"), [a_model("m-1")])
 
-    def matching(pattern):
-        return [artifact.label for artifact in fitting(artifacts, pattern)]
+    def labels(pattern):
+        return [artifact.label for artifact in matching(artifacts, pattern)]
 
-    assert matching(None) == ["a/best.pth", "b/last.pth", "a/last.pth", "m-1", "m"]
-    assert matching("last.pth") == ["b/last.pth", "a/last.pth"]
-    assert matching("a/*") == ["a/best.pth", "a/last.pth"]
-    assert matching("*/LAST.pth") == []
-    assert matching("m-*") == ["m-1"]
-    assert matching("m") == ["m"]
+    assert labels(None) == ["a/best.pth", "b/last.pth", "a/last.pth", "m-1", "m"]
+    assert labels("last.pth") == ["b/last.pth", "a/last.pth"]
+    assert labels("a/*") == ["a/best.pth", "a/last.pth"]
+    assert labels("*/LAST.pth") == []
+    assert labels("m-*") == ["m-1"]
+    assert labels("m") == ["m"]
 
 
 def test_a_number_in_a_path_may_be_longer_than_python_reads():
@@ -271,7 +271,7 @@ def test_facts_come_from_params_metrics_and_tags_in_the_order_of_the_names():
     assert facts(run, NAMES) == Facts("NAFNet/32", 2000, 0.125, 0.5)
 
 
-def test_a_run_may_say_nothing():
+def test_a_run_may_state_no_facts():
     assert facts(a_run(), NAMES) == Facts(None, None, None, None)
 
 

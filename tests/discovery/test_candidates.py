@@ -131,7 +131,7 @@ def test_no_more_is_fetched_than_is_tried(place, loaded):
     assert loaded == ["1.pth"]
 
 
-def test_where_none_holds_a_network_the_first_one_is_kept_for_its_reason(place, loaded):
+def test_if_no_file_holds_a_network_the_first_one_is_kept(place, loaded):
     place.put(**{"1.pth": OPTIMIZER, "2.pth": CUT, "3.pth": b"three"})
 
     receipt = place.download()
@@ -142,7 +142,7 @@ def test_where_none_holds_a_network_the_first_one_is_kept_for_its_reason(place, 
     assert place.there() == ["artifact/1.pth", "download.json"]
 
 
-def test_where_the_first_one_is_damaged_and_no_other_holds_a_network_it_is_a_failed_download(place, loaded):
+def test_if_the_first_file_is_damaged_and_no_other_loads_the_download_fails(place, loaded):
     place.put(**{"1.pth": CUT, "2.pth": OPTIMIZER})
 
     receipt = place.download()
@@ -176,7 +176,7 @@ def test_a_file_that_cannot_be_tried_is_taken(place, monkeypatch, caplog):
     receipt = place.download()
 
     assert receipt["path"] == "1.pth"
-    assert "1.pth is taken without knowing that it holds a network, for it could not be tried: torch is" in caplog.text
+    assert "1.pth may hold no network: it could not be tried: torch is" in caplog.text
 
 
 def test_what_was_rendered_before_is_not_tried_again(place, loaded):

@@ -11,8 +11,8 @@ from dailies.core.errors import StoreError
 from dailies.core.logs import job_log
 from dailies.core.text import clean, plain
 from dailies.discovery.download import download
-from dailies.discovery.inventory import table
 from dailies.discovery.naming import LONGEST
+from dailies.discovery.report import table
 from dailies.state.layout import Layout
 from dailies.store.entities import (
     Experiment,
@@ -126,7 +126,7 @@ def assert_strict(path: Path) -> None:
     paths=st.lists(PATH, max_size=4),
     template=st.sampled_from(["{run_name}", "{experiment}_{architecture}_{run_id:.8}", "{run_id}{epoch}"]),
 )
-def test_whatever_a_store_says_records_names_and_logs_are_safe(
+def test_records_names_and_logs_are_safe_whatever_a_store_returns(
     tmp_path_factory, monkeypatch, caplog, found, experiment, paths, template
 ):
     root = tmp_path_factory.mktemp("hostile")
@@ -134,7 +134,7 @@ def test_whatever_a_store_says_records_names_and_logs_are_safe(
     caplog.clear()
     caplog.set_level(logging.INFO, logger="dailies")
     config = configured("http://tracker:5000", folder_name=template + "{run_id:.3}", filter="params.a = 'b'")
-    for module in ("discover", "download"):
+    for module in ("plan", "download"):
         monkeypatch.setattr(
             f"dailies.discovery.{module}.open_store", lambda config, private: Hostile(found, experiment, paths)
         )
@@ -179,7 +179,7 @@ def test_whatever_a_store_says_records_names_and_logs_are_safe(
 
 @given(st.text(st.sampled_from(HOSTILE) | st.characters(), max_size=100))
 @example(TURNED)
-def test_nothing_that_turns_a_line_around_stays(text):
+def test_characters_that_reverse_a_line_are_removed(text):
     for safe in (clean(text), plain(text).replace("\n", "").replace("\t", ""), files.dump_json(text).decode()[:-1]):
         assert safe.isprintable()
         assert not set(safe) & set(TURNED + "\u2028\u2029\x85\x9b\x1b\x7f\0")
@@ -187,7 +187,7 @@ def test_nothing_that_turns_a_line_around_stays(text):
 
 
 @given(st.recursive(TEXT | st.none() | NUMBER, lambda inner: st.dictionaries(TEXT, inner, max_size=3), max_leaves=5))
-def test_json_says_the_same_in_safe_characters(value):
+def test_json_escapes_unsafe_characters(value):
     data = files.dump_json(value)
 
     assert json.loads(data, parse_constant=pytest.fail) == files.strict(value)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from dailies.discovery.discover import discover
-from dailies.discovery.inventory import ABOUT_ASSUMED, counts, table
+from dailies.discovery.report import ABOUT_ASSUMED, counts, table
 from dailies.planning.config import Settings
-from dailies.state.records import Outcome, PassedOver, RenderedArtifact
+from dailies.state.records import Outcome, RejectedFile, RenderedArtifact
 from helpers.stores import BEST, snapshot
 
 
@@ -130,7 +130,7 @@ def test_the_values_of_real_stores_break_nothing(shelf, scene):
     assert all(ord(character) >= 32 for line in table(scene.layout).splitlines() for character in line)
 
 
-def test_alternatives_matter_for_rendering_only_where_the_first_file_held_no_network(shelf, scene):
+def test_alternatives_matter_for_rendering_only_if_the_first_file_held_no_network(shelf, scene):
     run_id = shelf.run("a", BEST, "epoch_1.pth")
     scene.look()
     before = snapshot(scene.state / "models")
@@ -143,7 +143,7 @@ def test_alternatives_matter_for_rendering_only_where_the_first_file_held_no_net
     assert snapshot(scene.state / "models") == before
     assert [each["path"] for each in scene.run("a")["alternatives"]] == ["other.pth", "epoch_1.pth"]
 
-    artifact = RenderedArtifact(path="epoch_1.pth", tried=(PassedOver(path=BEST, reason="damaged"),))
+    artifact = RenderedArtifact(path="epoch_1.pth", tried=(RejectedFile(path=BEST, reason="damaged"),))
     Outcome(status="success", artifact=artifact).save(attempt)
     scene.look()
 
@@ -151,7 +151,7 @@ def test_alternatives_matter_for_rendering_only_where_the_first_file_held_no_net
     assert list(scene.model("a")) == ["run_id", "experiment_id", "architecture", "artifact", "alternatives", "hints"]
 
 
-def test_a_name_is_given_once(shelf, scene):
+def test_a_model_keeps_its_folder_name(shelf, scene):
     scene.change(folder_name="{run_name}_loss{train_loss:.2f}")
     run_id = shelf.run("a", BEST, metrics={"train/loss": 0.5})
     assert scene.look() == ["a_loss0.50"]
@@ -192,7 +192,7 @@ def test_a_new_file_in_a_run_changes_its_record_and_no_other(shelf, scene):
     assert changed == {"a"}
 
 
-def test_the_table_shows_what_would_be_rendered(shelf, scene):
+def test_the_table_has_one_line_per_selected_model(shelf, scene):
     shelf.run("a", BEST, params={"arch": "unet", "epoch": "7"}, metrics={"train/loss": 0.112691104})
     shelf.run("b")
     scene.look()
@@ -248,7 +248,7 @@ def test_models_of_one_run_keep_their_folders(shelf, scene):
     assert scene.look(experiment_name=["exp"]) == both
 
 
-def test_hints_are_what_a_run_says_for_rendering(shelf, scene):
+def test_hints_are_the_params_and_tags_for_rendering(shelf, scene):
     run_id = shelf.run(
         "a",
         BEST,
@@ -267,7 +267,7 @@ def test_hints_are_what_a_run_says_for_rendering(shelf, scene):
     assert (scene.state / "models" / "a.json").read_bytes() == before
 
 
-def test_models_and_what_was_passed_over_are_counted_by_reason(shelf, scene):
+def test_models_and_skipped_runs_are_counted_by_reason(shelf, scene):
     shelf.run("a", BEST)
     scene.look()
     assert counts(scene.layout) == "1 model"
@@ -278,7 +278,7 @@ def test_models_and_what_was_passed_over_are_counted_by_reason(shelf, scene):
     shelf.run("empty")
     shelf.client.delete_run(shelf.run("regretted", BEST))
     scene.look()
-    assert counts(scene.layout) == "2 models; passed over: 2 FAILED, 1 KILLED, 1 without a model, 1 deleted"
+    assert counts(scene.layout) == "2 models; skipped: 2 FAILED, 1 KILLED, 1 without a model, 1 deleted"
 
     scene.look(max_runs=1, filter_status=None)
-    assert counts(scene.layout) == "1 model; passed over: 5 beyond max_runs, 1 deleted"
+    assert counts(scene.layout) == "1 model; skipped: 5 beyond max_runs, 1 deleted"

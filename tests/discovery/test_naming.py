@@ -44,7 +44,7 @@ def test_the_template_is_filled():
         ("{run_name}", RUN["run_id"]),
     ],
 )
-def test_what_a_run_does_not_say_drops_out_with_its_separator(template, name):
+def test_a_missing_field_is_dropped_with_its_separator(template, name):
     assert folder_name(template, NOTHING, []) == name
 
 
@@ -99,7 +99,7 @@ def test_a_long_name_that_is_taken_stays_within_the_limit():
 
 
 @pytest.mark.parametrize("name", ["compare", "Logs", "compare.txt", "logs.tar.gz", "batch_summary.json"])
-def test_names_that_mean_something_else_are_not_given(name):
+def test_reserved_names_are_avoided(name):
     given_name = name_of("{run_name}", run_name=name)
 
     assert given_name.split(".")[0].casefold() not in RESERVED
@@ -142,7 +142,7 @@ def test_any_run_gets_a_new_and_safe_name(facts, taken, template):
 
 
 @given(st.text())
-def test_what_is_safe_stays_as_it_is(text):
+def test_a_safe_name_does_not_change(text):
     assert safe(safe(text)) == safe(text)
 
 

@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 from dailies.core.errors import StoreError
-from dailies.discovery import questions
+from dailies.discovery import queries
 from dailies.state.layout import Layout
 from dailies.store import tracking
 from dailies.store.entities import StoredFile
@@ -69,7 +69,7 @@ def test_a_pattern_overrides_the_choice(shelf, scene):
     assert scene.chosen() == [logged]
 
 
-def test_every_run_passed_over_has_its_reason(shelf, scene):
+def test_every_skipped_run_has_a_reason(shelf, scene):
     shelf.run("empty")
     shelf.run("notes", "notes.txt", "MLmodel.txt")
     shelf.run("killed", BEST, status="KILLED")
@@ -103,7 +103,7 @@ def test_run_ids_render_just_those_in_their_order_whatever_their_status(shelf, s
     assert scene.reasons() == {}
 
 
-def test_an_order_by_what_is_measured_here_takes_the_newest_first(shelf, scene):
+def test_an_order_by_a_measured_metric_takes_the_newest_first(shelf, scene):
     for name in "ab":
         shelf.run(name, BEST)
 
@@ -119,7 +119,7 @@ def test_several_experiments_are_one_selection(shelf, scene):
     assert [scene.run(name)["experiment"] for name in "ba"] == ["second", "exp"]
 
 
-def test_a_moved_store_is_said_and_found_through_artifact_remap(tmp_path):
+def test_a_moved_store_is_reported_and_found_through_artifact_remap(tmp_path):
     root = mlflow2(tmp_path / "store")
     scene = Scene(Layout(tmp_path), configured(str(root / "mlruns"), experiment_name="old", folder_name="{run_name}"))
 
@@ -134,7 +134,7 @@ def test_a_moved_store_is_said_and_found_through_artifact_remap(tmp_path):
 
 
 def test_artifacts_of_runs_beyond_max_runs_are_not_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr(questions, "STEP", 2)
+    monkeypatch.setattr(queries, "STEP", 2)
     shelf = server_shelf(tmp_path)
     for number in range(6):
         shelf.run(f"run {number}", *([BEST] if number else []))
@@ -250,10 +250,10 @@ def credentials(monkeypatch):
     [
         ("{other}/api/2.0/mlflow-artifacts/artifacts/1", "another host than the store's own"),
         ("mlflow-artifacts://{netloc}/1/run/artifacts", "another host than the store's own"),
-        ("http://{own}@{netloc}/api/2.0/mlflow-artifacts/artifacts/1", "which is no address of files"),
-        ("http://{netloc}\\@{own}/api/2.0/mlflow-artifacts/artifacts/1", "which is no address of files"),
+        ("http://{own}@{netloc}/api/2.0/mlflow-artifacts/artifacts/1", "which is not an address of files"),
+        ("http://{netloc}\\@{own}/api/2.0/mlflow-artifacts/artifacts/1", "which is not an address of files"),
         ("ftp://{netloc}/x", "ftp is not one of allowed_artifact_schemes"),
-        ("models:/m-1", "which is no address of files"),
+        ("models:/m-1", "which is not an address of files"),
         ("file://{folder}", "a place on this machine's own disks"),
         ("FILE://{netloc}{folder}", "a place on this machine's own disks"),
         ("{folder}", "a place on this machine's own disks"),
@@ -274,7 +274,7 @@ def test_a_server_that_names_another_place_is_refused_for_that_run_alone(tmp_pat
         assert scene.look() == ["good"]
 
     assert reason in scene.reasons()["bad"]
-    assert scene.reasons()["bad"].startswith(f"{proxy.uri} says that its artifacts are at ")
+    assert scene.reasons()["bad"].startswith(f"{proxy.uri} ")
     assert other.requests == []
     assert {headers.get("authorization") for headers in proxy.headers} == {None, "Basic bWU6aHVzaA=="}
     assert not any(b"best.pth" in data for data in snapshot(scene.state).values() if data)
@@ -297,7 +297,7 @@ def test_a_logged_model_that_a_server_puts_elsewhere_is_refused(tmp_path):
     assert other.requests == []
 
 
-def test_the_users_own_word_makes_a_place_readable(tmp_path):
+def test_artifact_remap_makes_a_location_readable(tmp_path):
     shelf = server_shelf(tmp_path)
     run_id = shelf.run("a")
     (tmp_path / "nas" / "run").mkdir(parents=True)
@@ -312,7 +312,7 @@ def test_the_users_own_word_makes_a_place_readable(tmp_path):
     assert scene.look(artifact_remap={f"{tmp_path}/nas": f"{tmp_path}/nas"}) == ["a"]
 
 
-def test_what_is_remembered_of_a_place_does_not_outlive_its_permission(tmp_path, monkeypatch):
+def test_a_cached_listing_does_not_outlive_its_permission(tmp_path, monkeypatch):
     shelf = server_shelf(tmp_path)
     relocate(shelf.run("a"), "s3://bucket/run")
     listed = (StoredFile("best.pth", 3),)
@@ -389,7 +389,7 @@ def test_the_same_files_are_rendered_once(shelf, scene):
 
 
 @pytest.mark.usefixtures("credentials")
-def test_a_registered_model_that_a_server_puts_elsewhere_is_passed_over(tmp_path):
+def test_a_registered_model_that_a_server_puts_elsewhere_is_skipped(tmp_path):
     shelf = server_shelf(tmp_path)
     bad, good = shelf.run("bad", BEST), shelf.run("good", BEST)
     name = shelf.client.get_experiment(shelf.experiment).name
@@ -414,7 +414,7 @@ def in_listing(shelf, run_id: str, *names: str, best: str = "") -> None:
         shelf.log(run_id, f"{name}/metadata.yaml", b"score: 1")
 
 
-def test_lightnings_aliases_say_which_checkpoint_is_the_best(shelf, scene):
+def test_lightnings_aliases_mark_the_best_checkpoint(shelf, scene):
     in_listing(shelf, shelf.run("a"), "epoch=0", "epoch=1", "epoch=2", best="epoch=1")
     in_listing(shelf, shelf.run("none"), "epoch=0", "epoch=1")
     in_listing(shelf, shelf.run("every best was one"), "epoch=0", "epoch=1", "epoch=2", best="epoch=0 epoch=1")
@@ -444,7 +444,7 @@ def test_aliases_are_read_once_from_a_server(tmp_path):
         assert scene.plan() == known
 
 
-def test_files_without_an_ending_are_models_where_their_content_says_so(shelf, scene):
+def test_files_without_an_ending_are_models_if_their_content_shows_it(shelf, scene):
     run_id = shelf.run("a", "notes", "checkpoints/words")
     shelf.log(run_id, "checkpoints/epoch_12", b"PK\x03\x04 and so on")
     shelf.run("b", "notes", "checkpoints/words")
@@ -467,7 +467,7 @@ def test_a_pattern_finds_files_in_model_folders_and_in_logged_models_and_of_any_
     assert scene.chosen() == ["model/data/model.pth"]
 
 
-def test_a_record_lists_what_to_try_next(shelf, scene):
+def test_a_record_lists_the_alternatives(shelf, scene):
     run_id = shelf.run("a", BEST, "checkpoints/last.pth", "model/MLmodel", "model/artifacts/net.pth", "optimizer.pt")
     logged = shelf.logged_model(run_id, "MLmodel", "inner.ckpt")
 

@@ -12,7 +12,7 @@ import tarfile
 from pathlib import Path
 
 import torch
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 from helpers.images import write_frame
 from helpers.studio import Studio
 from helpers.weights import grey_checkpoint

@@ -7,7 +7,7 @@ import pytest
 import torch
 from dailies.core.errors import LoadError
 from dailies.models.load import Model
-from dailies.models.signature import Signature, signature
+from dailies.models.signature import Signature, resolve_signature
 from dailies.render.engine import Engine, Settings
 from torch import nn
 
@@ -32,7 +32,9 @@ def probed(network, *, tiles=None, first=None, builder="dailies", said=None, **k
     ``tiles`` are settings, ``first`` is the first frame, ``said`` the run's part of the signature and ``known`` that
     of the loader.
     """
-    model = Model(network.eval(), "test", signature(Signature(**known), ("the run", said or {})), builder=builder)
+    model = Model(
+        network.eval(), "test", resolve_signature(Signature(**known), ("the run", said or {})), builder=builder
+    )
     built = Engine(model, device=CPU, settings=Settings(**tiles or {}))
     built.probe(None if first is None else lambda: first)
     return built

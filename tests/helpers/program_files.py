@@ -2,14 +2,17 @@
 
 import io
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import torch
 from dailies.core.errors import LoadError
-from dailies.models.programs import open_program
+from dailies.models.programs.load import load_program, program_kind
 from dailies.models.programs.program import Program
 from torch import Tensor, nn
+
+from helpers import raising
 
 
 class Double(nn.Module):
@@ -85,21 +88,19 @@ def edited(path: Path, edits: dict, extra: dict | None = None) -> Path:
     return copy
 
 
-def permitted(path: Path) -> Program:
-    """Open a program whose code may run."""
-    return open_program(path, trusted=True)
+def load(path: Path, *, trusted: bool = True) -> Program:
+    """Load a program, whose code may run."""
+    kind = program_kind(path)
+    assert kind is not None
+    return load_program(path, kind, trusted=trusted)
 
 
-def refused(path: Path, **how) -> LoadError:
-    with pytest.raises(LoadError) as error:
-        open_program(path, **how)
-    assert len(str(error.value)) < 500
-    assert str(error.value).isprintable()
-    return error.value
-
-
-def refusal(path: Path, **how) -> str:
-    return str(refused(path, **how))
+@contextmanager
+def refused(code: str, *names: str) -> Iterator[None]:
+    """Expect a LoadError with this code whose message is short and contains each of ``names``."""
+    with raising.refused(LoadError, code, *names) as caught:
+        yield
+    assert len(str(caught.value)) < 500
 
 
 @torch.no_grad()

@@ -1,23 +1,23 @@
-"""Promoting and writing back, as their rules do it."""
+"""Promoting and writing back, as the rules do it."""
 
 from dailies.core import files
 from dailies.planning.validation import validated
 from dailies.publish.evaluation import write_back
-from dailies.publish.promotion import decided, promote
+from dailies.publish.promotion import promote, requested
 
 from helpers.json_files import strict_json
 from helpers.studio import Studio
 
 
 def asked(studio: Studio, model: str | None = "dark", name: str | None = "denoiser", alias: str | None = "champion"):
-    """Give the configuration with which a user promotes a model."""
+    """Return the settings with which a user promotes a model."""
     config = {"model": model, "registered_model": name, "alias": alias}
     return validated(studio.config | config)
 
 
 def promoted(studio: Studio, model: str = "dark", **changes) -> str:
     config = asked(studio, model, **changes)
-    return promote(config, model=decided(config, studio.layout).model, layout=studio.layout)
+    return promote(config, model=requested(config, studio.layout).model, layout=studio.layout)
 
 
 def version(studio: Studio, name: str = "denoiser", alias: str = "champion"):
@@ -25,22 +25,21 @@ def version(studio: Studio, name: str = "denoiser", alias: str = "champion"):
 
 
 def measure(studio: Studio, name: str, **changes) -> None:
-    """Write measures of a model to its metadata, as the metrics' rules do."""
+    """Write metrics of a model to its metadata, as the rules do."""
     path = studio.folder(studio.runs[name]) / "metadata.json"
-    told = {"training_frames": 0, "mean": {"psnr": 31.25, "ssim": None}, "mean_unseen": {"psnr": 31.25}} | changes
-    files.write_json(path, strict_json(path) | {"measured": told})
+    means = {"training_frames": 0, "mean": {"psnr": 31.25, "ssim": None}, "mean_unseen": {"psnr": 31.25}} | changes
+    files.write_json(path, strict_json(path) | {"measured": means})
 
 
 FIGURES = {"dailies/frames", "dailies/fps", "dailies/seconds"}
 
 
 def again(studio: Studio) -> list[dict]:
-    """Write back as the rule does, and give the record."""
-    models = strict_json(studio.state / "discovery.json")["models"]
-    output = studio.state / "evaluations.json"
-    paths = [studio.output / model / "metadata.json" for model in models]
-    write_back(validated(studio.config), paths, output=output)
-    return strict_json(output)
+    """Write back as the rule does, and return the record."""
+    layout = studio.layout
+    models = strict_json(layout.state / "discovery.json")["models"]
+    write_back(validated(studio.config), [layout.metadata(model) for model in models], layout=layout)
+    return strict_json(layout.evaluations)
 
 
 def evaluations(studio: Studio, experiment: str = "exp_dailies") -> list:

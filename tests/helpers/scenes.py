@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from dailies.core.errors import StoreError
-from dailies.discovery.discover import Plan, discover, plan
+from dailies.discovery.discover import discover
+from dailies.discovery.plan import Plan, plan
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
 

@@ -6,7 +6,7 @@ import math
 def grey_checkpoint(level: float, **changes) -> dict:
     """Return the checkpoint of a U-Net with zero weights: every pixel of its output is tanh(level)."""
     import torch
-    from dailies.models.architectures import ARCHITECTURES
+    from dailies.models.architectures.catalog import ARCHITECTURES
 
     config = {"in_channels": 3, "out_channels": 3, "base_channels": 1}
     state = {name: torch.zeros_like(value) for name, value in ARCHITECTURES["unet"](**config).state_dict().items()}
@@ -29,7 +29,7 @@ def grey(level: float) -> int:
 def textured_checkpoint(seed: int) -> dict:
     """Return the checkpoint of a U-Net with random weights: every pixel of its output depends on the frame."""
     import torch
-    from dailies.models.architectures import ARCHITECTURES
+    from dailies.models.architectures.catalog import ARCHITECTURES
 
     torch.manual_seed(seed)
     config = {"in_channels": 3, "out_channels": 3, "base_channels": 16}

@@ -5,7 +5,7 @@ from helpers.shots import COUNT, NAMES, blur, write
 
 
 def test_values_of_metrics_that_are_left_out_are_kept_once(shot, counted):
-    cache = shot.layout.values("model", "all")
+    cache = shot.layout.measurement_cache("model", "all")
     shot.add("model", blur)
     shot.measure("model", metrics=("psnr", "ssim", "clipping"))
     for number in range(3):
@@ -28,7 +28,7 @@ def test_values_of_metrics_that_are_left_out_are_kept_once(shot, counted):
 def test_values_of_a_truncated_line_are_measured_again(shot, counted):
     shot.add("model", blur)
     first = shot.measure("model", metrics=("psnr",))
-    cache = shot.layout.values("model", "all")
+    cache = shot.layout.measurement_cache("model", "all")
     cache.write_text(cache.read_text()[:-20])
     counted.clear()
 

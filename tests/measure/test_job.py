@@ -16,9 +16,9 @@ def test_a_frame_that_was_changed_after_its_render_is_measured_as_it_is_now(shot
     folder = shot.add("model", blur)
     path = shot.root / "state/frames/model/all.jsonl"
     path.parent.mkdir(parents=True)
-    told = Manifest(path, folder=folder, keys=dict.fromkeys(NAMES, "key"))
+    manifest = Manifest(path, folder=folder, keys=dict.fromkeys(NAMES, "key"))
     for name in NAMES:
-        told.add(name, (folder / name).read_bytes(), seconds=1, device="cpu", tiled=False)
+        manifest.add(name, (folder / name).read_bytes(), seconds=1, device="cpu", tiled=False)
     shot.measure("model", metrics=("psnr",))
     write(folder / NAMES[0], read(shot.root / "clean" / NAMES[0]))
 
@@ -30,7 +30,7 @@ def test_a_frame_that_was_changed_after_its_render_is_measured_as_it_is_now(shot
 def test_a_failure_is_recorded_and_retried(shot):
     folder = shot.add("model", blur)
     (folder / NAMES[3]).unlink()
-    state = shot.job.layout.measuring("model", "all")
+    state = shot.job.layout.measuring_attempt("model", "all")
 
     found = shot.measure("model")
     assert (found["status"], "frames" in found) == ("error", False)

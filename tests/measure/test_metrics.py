@@ -6,7 +6,7 @@ from typing import get_args
 
 from dailies.measure import metrics
 from dailies.planning.config import MetricName, Settings, schemas
-from dailies.planning.validation import allowed
+from dailies.planning.refusals import allowed
 from helpers import REPOSITORY
 
 

@@ -118,7 +118,7 @@ def test_an_added_metric_is_measured_alone(shot, counted):
 
     assert sorted(counted) == NAMES
     assert set(found[NAMES[0]]) == {"psnr", "ssim"}
-    lines = [json.loads(line) for line in shot.layout.values("model", "all").read_text().splitlines()]
+    lines = [json.loads(line) for line in shot.layout.measurement_cache("model", "all").read_text().splitlines()]
     assert len(lines) == COUNT
 
 
@@ -206,7 +206,7 @@ def test_a_model_that_was_not_rendered_is_not_measured(shot):
 
     assert (found["status"], found["frames"]) == ("success", {})
     assert found["notes"] == [f"{NOT_RENDERED}: load_failed: it broke"]
-    assert attempt_after(shot.layout.measuring("broken", "all")) == 1
+    assert attempt_after(shot.layout.measuring_attempt("broken", "all")) == 1
 
 
 def test_an_unreadable_reference_frame_is_noted_and_the_others_are_measured(shot):

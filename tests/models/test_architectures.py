@@ -3,7 +3,7 @@
 import pytest
 import torch
 from dailies.core.errors import LoadError
-from dailies.models.architectures import ARCHITECTURES, build, settings_in
+from dailies.models.architectures.catalog import ARCHITECTURES, build, settings_in
 from dailies.models.weights import groups
 from helpers.raising import refused
 from torch import nn
@@ -135,7 +135,7 @@ def test_nafnet_pads_by_reflection_to_the_right_and_below():
 
 
 @pytest.mark.parametrize("name", ["unet", "nafnet"])
-def test_last_layer_of_zeros_answers_with_the_tanh_of_its_bias(name):
+def test_last_layer_of_zeros_outputs_the_tanh_of_its_bias(name):
     config = {"unet": {"base_channels": 2}, "nafnet": SMALL_NAFNET}[name]
     network = ARCHITECTURES[name](**config).eval()
     last = network.outc if name == "unet" else network.ending
@@ -153,7 +153,7 @@ def test_nafnet_block_starts_as_the_identity():
     assert torch.equal(network.encoders[0](image), image)
 
 
-def test_nafnet_block_is_what_its_formula_says():
+def test_nafnet_block_follows_its_formula():
     block = stirred(ARCHITECTURES["nafnet"](**SMALL_NAFNET)).encoders[0][0]
     x = torch.randn(1, 4, 5, 6)
 
@@ -204,12 +204,12 @@ def test_dropout_does_nothing_in_evaluation():
         ("nafnet", {"size": "small", "middle_blocks": [1]}, "model.build_failed", "nafnet"),
     ],
 )
-def test_wrong_model_config_is_named(name, config, code, words):
+def test_an_invalid_model_config_is_named(name, config, code, words):
     with refused(LoadError, code, words):
         build(name, config)
 
 
-def test_settings_that_a_network_does_not_know_are_passed_over():
+def test_unknown_settings_are_ignored():
     assert build("unet", {"base_channels": 2, "depth": 5}).outc.in_channels == 2
 
 

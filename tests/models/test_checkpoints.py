@@ -82,7 +82,7 @@ def same(one, other):
         ({}, {}, "", None),
     ],
 )
-def test_what_the_network_is_built_from(read, beside, config, source, architecture):
+def test_the_configuration_is_found_under_the_usual_keys(read, beside, config, source, architecture):
     checkpoint = read({"state_dict": STATE, **beside})
 
     assert (checkpoint.config, checkpoint.config_from) == (config, source)
@@ -97,7 +97,7 @@ def test_tensors_among_settings_do_not_hide_them(read, key):
     assert torch.equal(config["mean"], torch.tensor([0.5]))
 
 
-def test_what_the_network_is_built_from_may_stand_in_config_json_beside_the_weights(tmp_path):
+def test_the_configuration_may_be_in_config_json_beside_the_weights(tmp_path):
     (tmp_path / "config.json").write_text('{"width": 8}')
     torch.save(STATE, tmp_path / "pytorch_model.bin")
 
@@ -106,8 +106,8 @@ def test_what_the_network_is_built_from_may_stand_in_config_json_beside_the_weig
     assert (checkpoint.config, checkpoint.config_from) == ({"width": 8}, "config.json")
 
 
-def test_a_checkpoint_speaks_of_its_signature(read):
-    assert read({"state_dict": STATE, "dailies": {"scale": 2}}).said == {"scale": 2}
+def test_a_checkpoint_may_state_its_signature(read):
+    assert read({"state_dict": STATE, "dailies": {"scale": 2}}).signature == {"scale": 2}
 
 
 def sharded(folder, ending, save):
@@ -137,7 +137,7 @@ def test_parts_without_an_index_are_one_model(tmp_path):
     assert same(group.tensors, STATE)
 
 
-def test_a_missing_file_of_several_is_named(tmp_path):
+def test_a_missing_part_is_named(tmp_path):
     path = sharded(tmp_path, "bin", torch.save)
     (tmp_path / "model-00002-of-00002.bin").unlink()
 
@@ -145,14 +145,14 @@ def test_a_missing_file_of_several_is_named(tmp_path):
         read_checkpoint(path)
 
 
-def test_an_index_reaches_no_file_outside_of_its_folder(tmp_path):
+def test_an_index_cannot_name_files_outside_its_folder(tmp_path):
     (tmp_path / "model.bin.index.json").write_text('{"weight_map": {"a": "../secret.bin"}}')
 
     with refused(LoadError, "model.part_outside_folder", "../secret.bin"):
         read_checkpoint(tmp_path / "model.bin.index.json")
 
 
-def test_the_content_decides_what_kind_of_file_it_is(tmp_path):
+def test_the_content_decides_the_kind_of_file(tmp_path):
     save_file(STATE, tmp_path / "weights.pth")
     torch.save({"state_dict": STATE}, tmp_path / "model_best")
 
@@ -170,7 +170,7 @@ def test_tensors_that_claim_more_than_the_file_holds_are_refused(read, tmp_path)
     assert (tmp_path / "last.ckpt").stat().st_size < 10_000
 
 
-def test_safetensors_bring_their_config_along(tmp_path):
+def test_safetensors_hold_their_configuration_as_metadata(tmp_path):
     path = tmp_path / "model.safetensors"
     about = {"model_config": json.dumps({"width": 8}), "architecture": "nafnet", "epoch": "7", "dailies.scale": "2"}
     save_file(STATE, path, about)
@@ -179,10 +179,10 @@ def test_safetensors_bring_their_config_along(tmp_path):
 
     assert same(checkpoint.groups[0].tensors, STATE)
     assert (checkpoint.config, checkpoint.architecture) == ({"width": 8}, "nafnet")
-    assert (checkpoint.facts, checkpoint.said) == (Progress(epoch=7), {"scale": "2"})
+    assert (checkpoint.progress, checkpoint.signature) == (Progress(epoch=7), {"scale": "2"})
 
 
-def test_safetensors_may_say_nothing(tmp_path):
+def test_safetensors_need_no_metadata(tmp_path):
     save_file(STATE, tmp_path / "model.safetensors")
 
     checkpoint = read_checkpoint(tmp_path / "model.safetensors")
@@ -205,7 +205,7 @@ def test_safetensors_may_say_nothing(tmp_path):
     ],
     ids=["empty", "html", "long header", "no dict", "false shape"],
 )
-def test_a_file_that_is_no_safetensors_is_refused(tmp_path, data, kind):
+def test_other_files_named_safetensors_are_refused(tmp_path, data, kind):
     (tmp_path / "m.safetensors").write_bytes(data)
 
     with refused(LoadError, "model.damaged_safetensors", "m.safetensors", kind):
@@ -246,7 +246,7 @@ def lies_in_file(values, path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
-def test_weights_are_used_where_they_lie_in_the_file(tmp_path):
+def test_weights_are_mapped_into_memory(tmp_path):
     path = tmp_path / "best.pth"
     torch.save(STATE, path)
 
@@ -257,7 +257,7 @@ def test_weights_are_used_where_they_lie_in_the_file(tmp_path):
     assert same(read_checkpoint(path).groups[0].tensors, STATE)
 
 
-def test_weights_that_are_packed_are_unpacked(tmp_path):
+def test_compressed_weights_are_read(tmp_path):
     torch.save(STATE, tmp_path / "plain.pth")
     with (
         zipfile.ZipFile(tmp_path / "plain.pth") as plain,

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from dailies.core.errors import LoadError
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 from dailies.models.checkpoints import Checkpoint
 from dailies.models.factories import Factories, channels_of
 from dailies.models.weights import groups
@@ -90,7 +90,7 @@ def test_a_users_function_builds_every_architecture(factories, architecture):
     assert torch.equal(built.network(torch.ones(1, 3, 2, 2)), torch.full((1, 3, 2, 2), 3.0))
 
 
-def test_a_users_function_builds_the_architecture_that_it_is_for(factories):
+def test_a_users_function_builds_only_its_architecture(factories):
     unet = ARCHITECTURES["unet"](base_channels=2)
     ours = factories(architecture="restorer")
 
@@ -106,24 +106,24 @@ def test_a_users_function_builds_the_architecture_that_it_is_for(factories):
         ("missing", "model.no_function", [".py", "Restorer"]),
     ],
 )
-def test_what_a_users_function_does_wrong_is_said(factories, function, code, names):
+def test_the_fault_of_a_users_function_is_reported(factories, function, code, names):
     with refused(LoadError, code, f":{function}", *names):
         factories(function).build(held(weights()), "")
 
 
-def test_weights_that_do_not_fit_a_users_network_are_named(factories):
+def test_weights_that_misfit_a_users_network_are_named(factories):
     with refused(LoadError, "model.weights_misfit", "a.pth", "2 missing (out.weight, out"):
         factories().build(held({"in.weight": torch.zeros(1)}), "")
 
 
-def test_the_configuration_that_a_users_function_was_given_is_in_the_error(factories):
+def test_errors_show_the_configuration_that_a_users_function_received(factories):
     with refused(LoadError, "model.weights_misfit", ":build", "{'width': 3}"):
         factories().build(held({"in.weight": torch.zeros(1)}, {"width": 3}), "")
     with refused(LoadError, "model.factory_failed", ":fail", "{'width': 3, 'lr': 0.1}"):
         factories("fail").build(held(weights(), {"width": 3, "lr": 0.1}), "")
 
 
-def test_a_users_function_receives_what_the_trainer_saved(factories):
+def test_a_users_function_receives_the_saved_configuration(factories):
     saved_config = {"architecture": "Wide", "width": 3, "inner": {"a": [1, 2]}}
 
     built = factories("dispatch").build(held(weights(), saved_config), "Wide")
@@ -132,7 +132,7 @@ def test_a_users_function_receives_what_the_trainer_saved(factories):
     assert built.network.width == 30
 
 
-def test_the_architecture_is_added_only_where_the_network_does_not_fit_without_it(factories):
+def test_the_architecture_is_added_only_if_the_network_does_not_fit_without_it(factories):
     other = {"wide.weight": torch.ones(3, 3, 1, 1), "wide.bias": torch.zeros(3)}
 
     plain = factories("dispatch").build(held(weights(), {"width": 3}), "Wide")
@@ -144,19 +144,19 @@ def test_the_architecture_is_added_only_where_the_network_does_not_fit_without_i
     assert "'architecture': 'Wide', which is not in model_config" in added.notes[0]
 
 
-def test_a_users_function_may_ask_for_the_runs_params_and_the_weights(factories):
+def test_a_users_function_may_declare_the_runs_params_and_the_weights(factories):
     built = factories("curious").build(held({"state_dict": weights()}), "", params={"lr": "0.1"})
 
     assert built.network.given == {"lr": "0.1"}
     assert built.network.names == ["out.weight", "out.bias"]
 
 
-def test_what_cannot_be_imported_names_the_package(factories):
+def test_a_missing_package_is_named(factories):
     with refused(LoadError, "model.factory_failed", "pip install not_installed"):
         factories("needy").build(held(weights()), "")
 
 
-def test_settings_that_the_network_does_not_know_are_ignored_and_it_is_said():
+def test_unknown_settings_in_model_config_are_ignored_with_a_note():
     network = ARCHITECTURES["unet"](base_channels=2)
     config = {"base_channels": 2, "parameters": "31M"}
 
@@ -167,7 +167,7 @@ def test_settings_that_the_network_does_not_know_are_ignored_and_it_is_said():
     assert guessed.notes == ()
 
 
-def test_frames_keys_depend_on_the_settings_that_the_network_knows():
+def test_frame_keys_depend_only_on_known_settings():
     network = ARCHITECTURES["unet"](base_channels=2)
 
     built = Factories().build(saved(network, config={"base_channels": 2, "architecture": "unet", "x": 1}), "unet")
@@ -175,7 +175,7 @@ def test_frames_keys_depend_on_the_settings_that_the_network_knows():
     assert built.config == {"base_channels": 2}
 
 
-def test_a_network_of_the_restoration_world_is_recognised_by_its_weights():
+def test_spandrel_recognises_a_network_by_its_weights():
     from spandrel.architectures.NAFNet import NAFNet
 
     original = NAFNet(img_channel=3, width=4, middle_blk_num=1, enc_blk_nums=[1], dec_blk_nums=[1]).eval()
@@ -190,7 +190,7 @@ def test_a_network_of_the_restoration_world_is_recognised_by_its_weights():
         torch.testing.assert_close(built.network(image), original(image).clamp(0, 1))
 
 
-def test_an_upscaler_tells_its_scale():
+def test_the_scale_of_an_upscaler_is_known():
     from spandrel.architectures.ESRGAN.__arch.RRDB import RRDBNet
 
     network = RRDBNet(in_nc=3, out_nc=3, num_filters=4, num_blocks=1, scale=4)
@@ -212,7 +212,7 @@ def test_without_spandrel_its_networks_are_unknown(monkeypatch):
         Factories().build(saved(network), "")
 
 
-def test_a_spandrel_that_is_broken_is_said_and_hides_no_reason(monkeypatch):
+def test_a_broken_spandrel_is_reported_and_hides_no_other_reason(monkeypatch):
     monkeypatch.setattr("dailies.models.factories._spandrel", lambda: (None, "RuntimeError: operator does not exist"))
 
     with refused(LoadError, "model.unknown_architecture", "spandrel", "RuntimeError: operator does not exist"):
@@ -233,7 +233,7 @@ def test_a_spandrel_that_is_broken_is_said_and_hides_no_reason(monkeypatch):
         (nn.Identity(), 3),
     ],
 )
-def test_the_first_convolution_tells_the_channels(network, channels):
+def test_the_first_convolution_determines_the_channels(network, channels):
     assert channels_of(network) == channels
 
 
@@ -249,7 +249,7 @@ class Watched(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_no_random_weights_are_made_for_a_network_that_gets_others():
+def test_weights_that_will_be_replaced_are_not_initialised():
     with Watched() as plain:
         state = ARCHITECTURES["unet"](base_channels=2).state_dict()
     with Watched() as watched:

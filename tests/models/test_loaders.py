@@ -133,8 +133,8 @@ def loaded(ours, path, function="load", params=None):
         ({"a_*": "c:d", "u*": "a:b"}, "unet", "a_12", "a:b"),
     ],
 )
-def test_the_last_pattern_that_matches_wins_and_the_star_gives_way(own, architecture, folder, function):
-    assert Loaders(own).named(architecture=architecture, folder=folder) == function
+def test_the_last_matching_pattern_wins_and_the_star_loses_to_all(own, architecture, folder, function):
+    assert Loaders(own).select(architecture=architecture, folder=folder) == function
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def test_the_last_pattern_that_matches_wins_and_the_star_gives_way(own, architec
         ({"model_loader": {"Restorer": "loaders:load"}}, {"Restorer": "loaders:load"}),
     ],
 )
-def test_the_configuration_is_one_function_or_a_map(settings, own):
+def test_model_loader_is_one_function_or_a_mapping(settings, own):
     assert Loaders.from_settings(settings | {"python_path": ["a", "b"]}) == Loaders(own, (Path("a"), Path("b")))
 
 
-def test_a_users_function_gets_the_absolute_path_and_returns_the_network(ours, artifact, monkeypatch):
+def test_a_users_function_receives_the_absolute_path_and_returns_the_network(ours, artifact, monkeypatch):
     monkeypatch.chdir(artifact.parent)
 
     network, params = loaded(ours, Path(artifact.name), params={"gain": "7"})
@@ -161,7 +161,7 @@ def test_a_users_function_gets_the_absolute_path_and_returns_the_network(ours, a
     assert torch.equal(network(torch.ones(1, 3, 2, 2)), torch.full((1, 3, 2, 2), 0.5))
 
 
-def test_a_function_that_declares_params_gets_those_of_the_run(ours, artifact):
+def test_a_function_that_declares_params_receives_those_of_the_run(ours, artifact):
     network, params = loaded(ours, artifact, "load_with_params", {"gain": "7", "lr": "1e-3"})
 
     assert network.about["params"] == params == {"gain": "7", "lr": "1e-3"}
@@ -171,7 +171,7 @@ def test_a_function_that_declares_params_gets_those_of_the_run(ours, artifact):
 @pytest.mark.parametrize(
     ("function", "about"), [("params_first", {"path": "the path"}), ("on_a_device", {"device": "cpu", "rest": {}})]
 )
-def test_other_parameters_get_nothing(ours, artifact, function, about):
+def test_other_parameters_keep_their_defaults(ours, artifact, function, about):
     network, params = loaded(ours, artifact, function, {"gain": "7"})
 
     assert network.about == {key: artifact if value == "the path" else value for key, value in about.items()}
@@ -179,7 +179,7 @@ def test_other_parameters_get_nothing(ours, artifact, function, about):
 
 
 @pytest.mark.parametrize("function", ["scripted", "exported"])
-def test_programs_that_refuse_modes_or_gradients_are_networks_too(ours, artifact, function):
+def test_programs_without_modes_or_gradients_can_be_returned(ours, artifact, function):
     network, _ = loaded(ours, artifact, function)
 
     with torch.inference_mode():
@@ -222,7 +222,7 @@ def test_a_function_of_an_installed_package_is_found(tmp_path):
         ("SETTINGS", "model.not_a_function", ["type dict"]),
     ],
 )
-def test_what_a_users_function_does_wrong_is_said(ours, artifact, function, code, names):
+def test_the_fault_of_a_users_function_is_reported(ours, artifact, function, code, names):
     name, line = ours[0], CODE.splitlines().index("    assert path is None") + 1
     place = ours[1] / f"{name}.py"
     expected = [each.format(module=name, line=line, place=place) for each in names]
@@ -231,7 +231,7 @@ def test_what_a_users_function_does_wrong_is_said(ours, artifact, function, code
         loaded(ours, artifact, function)
 
 
-def test_of_torchscripts_traceback_the_last_line_is_said(ours, artifact):
+def test_errors_show_the_last_line_of_torchscripts_traceback(ours, artifact):
     said = "with RuntimeError: mat1 and mat2 shapes cannot be multiplied (1x3 and 2x2)"
     with refused(LoadError, "model.loader_failed", f"{ours[0]}:traced", "weights.xyz", said):
         loaded(ours, artifact, "traced")
@@ -245,7 +245,7 @@ def test_of_torchscripts_traceback_the_last_line_is_said(ours, artifact):
         ("import no_such_package", "pip install no_such_package"),
     ],
 )
-def test_a_module_that_cannot_be_imported_is_one_sentence(tmp_path, monkeypatch, artifact, code, text):
+def test_an_import_error_is_one_sentence(tmp_path, monkeypatch, artifact, code, text):
     name = f"broken_{abs(hash(tmp_path))}"
     (tmp_path / f"{name}.py").write_text(code)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -254,7 +254,7 @@ def test_a_module_that_cannot_be_imported_is_one_sentence(tmp_path, monkeypatch,
         Loaders(python_path=(tmp_path,)).load(f"{name}:load", artifact, {})
 
 
-def test_what_a_users_code_changes_for_the_whole_process_is_undone(ours, artifact):
+def test_process_wide_changes_by_user_code_are_undone(ours, artifact):
     before = Path.cwd(), torch.get_default_dtype(), torch.get_default_device()
 
     network, _ = loaded(ours, artifact, "settle_in")
@@ -263,7 +263,7 @@ def test_what_a_users_code_changes_for_the_whole_process_is_undone(ours, artifac
     assert (Path.cwd(), torch.get_default_dtype(), torch.get_default_device()) == before
 
 
-def test_a_reason_is_not_long():
+def test_a_long_reason_is_shortened():
     assert reason(ValueError("x" * 1000)) == f"ValueError: {'x' * 288}"
 
 
@@ -288,14 +288,17 @@ class WithNoise(nn.Module):
         (nn.Conv2d(4, 4, 1), 4),
     ],
 )
-def test_the_first_convolution_of_a_wrapped_network_does_not_count(network, channels):
+def test_a_network_that_takes_three_channels_has_three_whatever_its_first_convolution_takes(network, channels):
     assert input_channels(network) == channels
 
 
-def test_a_loader_is_the_way_in_for_a_file_of_no_known_kind(ours, artifact):
+def test_a_loader_can_load_a_file_of_an_unknown_kind(ours, artifact):
     name, folder = ours
     hints = Hints(
-        folder="restorer_24ep", params={"gain": "1"}, overrides={"gain": {"value_range": [0, 1]}}, run={"scale": "1"}
+        folder="restorer_24ep",
+        params={"gain": "1"},
+        signatures={"gain": {"value_range": [0, 1]}},
+        signature={"scale": "1"},
     )
 
     model = load_model(artifact, hints=hints, loaders=Loaders({"restorer_*": f"{name}:load"}, (folder,)))
@@ -306,13 +309,13 @@ def test_a_loader_is_the_way_in_for_a_file_of_no_known_kind(ours, artifact):
         load_model(artifact, hints=hints, loaders=Loaders({"unet": f"{name}:load"}, (folder,)))
 
 
-def test_a_script_goes_by_the_name_of_its_class(ours, artifact):
+def test_a_script_is_named_after_its_class(ours, artifact):
     name, folder = ours
 
     assert load_model(artifact, loaders=Loaders({"*": f"{name}:scripted"}, (folder,))).architecture == "conv2d"
 
 
-def test_the_params_that_a_loader_is_given_are_what_its_network_is_built_from(ours, artifact):
+def test_the_params_that_a_loader_received_are_the_configuration_of_its_network(ours, artifact):
     name, folder = ours
     hints = Hints(architecture="Restorer", params={"gain": "7"})
 
@@ -321,7 +324,7 @@ def test_the_params_that_a_loader_is_given_are_what_its_network_is_built_from(ou
     assert (model.architecture, model.config) == ("restorer", {"gain": "7"})
 
 
-def test_a_loader_gets_the_folder_of_an_mlflow_model_whatever_its_flavour(ours, tmp_path):
+def test_a_loader_receives_the_folder_of_an_mlflow_model_of_any_flavour(ours, tmp_path):
     name, folder = ours
     (model_folder,) = mlflow2(tmp_path / "store").glob("artifacts/*/artifacts/model")
     (model_folder / "MLmodel").write_text("flavors: {sklearn: {}}")
@@ -332,7 +335,7 @@ def test_a_loader_gets_the_folder_of_an_mlflow_model_whatever_its_flavour(ours, 
     assert "MLmodel" in model.network.about["there"]
 
 
-def test_where_a_loader_is_named_nothing_else_is_tried(ours, tmp_path):
+def test_if_a_loader_is_named_nothing_else_is_tried(ours, tmp_path):
     name, folder = ours
     torch.save({"state_dict": nn.Conv2d(3, 3, 1).state_dict()}, tmp_path / "best.pth")
 
@@ -340,7 +343,7 @@ def test_where_a_loader_is_named_nothing_else_is_tried(ours, tmp_path):
         load_model(tmp_path / "best.pth", loaders=Loaders({"*": f"{name}:fail"}, (folder,)), trust_code=True)
 
 
-def test_the_architecture_that_only_the_checkpoint_names_finds_its_loader(ours, tmp_path):
+def test_an_architecture_that_only_the_checkpoint_states_selects_its_loader(ours, tmp_path):
     name, folder = ours
     torch.save({"state_dict": nn.Conv2d(3, 3, 1).state_dict(), "architecture": "Restorer"}, tmp_path / "best.pth")
     loaders = Loaders({"restorer": f"{name}:params_first"}, (folder,))

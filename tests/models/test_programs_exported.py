@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dailies.models.programs.sizes import Sizes
 from helpers.program_files import (
     Blocks,
     Double,
@@ -17,7 +18,7 @@ from helpers.program_files import (
     edited,
     exported,
     image,
-    permitted,
+    load,
     refused,
     same,
     saved,
@@ -30,8 +31,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def test_an_export_of_one_size_takes_that_size_only(tmp_path):
-    program = permitted(exported(tmp_path / "model.pt2", Double()))
-    assert (program.kind, program.size, program.channels, program.batch) == ("export", (8, 12), 3, 1)
+    program = load(exported(tmp_path / "model.pt2", Double()))
+    assert (program.kind, program.sizes.fixed, program.channels, program.batch) == ("export", (8, 12), 3, 1)
     assert torch.equal(program.network(image()), image() * 2)
     with pytest.raises(AssertionError, match=r"Guard failed: .*== 12"):
         program.network(image(8, 16))
@@ -40,13 +41,13 @@ def test_an_export_of_one_size_takes_that_size_only(tmp_path):
 def test_a_dynamic_export_takes_sizes_within_its_bounds(tmp_path):
     height, width = torch.export.Dim("height", min=2, max=100), torch.export.Dim("width", min=4)
     path = exported(tmp_path / "model.pt2", Double(), height=4 * height, width=2 * width, batch=torch.export.Dim.AUTO)
-    program = permitted(path)
-    assert (program.size, program.batch) == (None, 1)
-    assert (program.multiple, program.least, program.most) == (4, (8, 8), (400, None))
+    program = load(path)
+    assert program.batch == 1
+    assert program.sizes == Sizes(multiple=4, least=(8, 8), most=(400, None))
     assert torch.equal(program.network(image(20, 28)), image(20, 28) * 2)
 
 
-def test_the_conditions_of_an_export_are_found_and_kept(tmp_path):
+def test_conditions_that_an_export_does_not_declare_are_found(tmp_path):
     class Windows(nn.Module):
         def forward(self, pixels: Tensor) -> Tensor:
             height, width = pixels.shape[2:]
@@ -54,33 +55,32 @@ def test_the_conditions_of_an_export_are_found_and_kept(tmp_path):
 
     auto = torch.export.Dim.AUTO
     network = Windows()
-    program = permitted(exported(tmp_path / "model.pt2", network, image(32, 48), height=auto, width=auto))
-    assert (program.size, program.multiple) == (None, 4), "windows of 4: no symbol says so, only the guards do"
+    program = load(exported(tmp_path / "model.pt2", network, image(32, 48), height=auto, width=auto))
+    assert (program.sizes.fixed, program.sizes.multiple) == (None, 4), "only the guards reveal windows of 4"
     assert same(program.network(image(36, 20)), network(image(36, 20)))
     with pytest.raises(AssertionError, match="Guard failed"):
         program.network(image(34, 48))
 
 
-def test_a_program_with_little_freedom_is_given_one_size(tmp_path):
+def test_a_program_with_little_freedom_has_one_size(tmp_path):
     side = torch.export.Dim("side", min=2, max=300)
-    square = permitted(exported(tmp_path / "a.pt2", Double(), image(8, 8), height=2 * side, width=2 * side))
-    assert square.size == (512, 512)
+    square = load(exported(tmp_path / "a.pt2", Double(), image(8, 8), height=2 * side, width=2 * side))
+    assert square.sizes.fixed == (512, 512)
     assert torch.equal(square.network(image(512, 512)), image(512, 512) * 2)
-    strip = permitted(exported(tmp_path / "b.pt2", Double(), width=torch.export.Dim("width", max=100)))
-    assert strip.size == (8, 100)
+    strip = load(exported(tmp_path / "b.pt2", Double(), width=torch.export.Dim("width", max=100)))
+    assert strip.sizes.fixed == (8, 100)
     assert torch.equal(strip.network(image(8, 100)), image(8, 100) * 2)
 
 
-@pytest.mark.parametrize("decomposed", [False, True])
-def test_an_export_gives_what_torch_gives(tmp_path, decomposed):
+def test_an_export_computes_what_torch_computes(tmp_path):
     torch.manual_seed(0)
     network = Blocks().eval()
-    program = torch.export.export(network, (image(),))
-    program = program.run_decompositions() if decomposed else program
-    torch.export.save(program, tmp_path / "model.pt2")
-    opened = permitted(tmp_path / "model.pt2").network
-    assert same(opened(image()), program.module()(image()))
-    assert same(opened.to(memory_format=torch.channels_last)(image()), network(image()))
+    plain = torch.export.export(network, (image(),))
+    for program in (plain, plain.run_decompositions()):
+        torch.export.save(program, tmp_path / "model.pt2")
+        opened = load(tmp_path / "model.pt2").network
+        assert same(opened(image()), program.module()(image()))
+        assert same(opened.to(memory_format=torch.channels_last)(image()), network(image()))
 
 
 def test_an_export_runs_on_the_device_of_its_input(tmp_path):
@@ -88,7 +88,7 @@ def test_an_export_runs_on_the_device_of_its_input(tmp_path):
         def forward(self, pixels):
             return pixels + torch.arange(pixels.shape[3], device=pixels.device)
 
-    opened = permitted(exported(tmp_path / "model.pt2", Grid())).network
+    opened = load(exported(tmp_path / "model.pt2", Grid())).network
     assert opened.to("meta")(image().to("meta")).device.type == "meta", "exported on the CPU"
 
 
@@ -97,17 +97,17 @@ def test_branches_of_an_export_are_run(tmp_path):
         def forward(self, pixels):
             return torch.cond(pixels.mean() > 0.5, lambda value: value - 1, lambda value: value + 1, (pixels,))
 
-    opened = permitted(exported(tmp_path / "model.pt2", Bright())).network
+    opened = load(exported(tmp_path / "model.pt2", Bright())).network
     assert torch.equal(opened(torch.ones(1, 3, 8, 12)), torch.zeros(1, 3, 8, 12))
     assert torch.equal(opened(torch.zeros(1, 3, 8, 12)), torch.ones(1, 3, 8, 12))
 
 
-def test_outputs_keep_their_form(tmp_path):
+def test_outputs_keep_their_structure(tmp_path):
     class Forms(nn.Module):
         def forward(self, pixels):
             return OrderedDict(a=pixels, b=(pixels + 1, None, [pixels * 2]))
 
-    opened = permitted(exported(tmp_path / "model.pt2", Forms())).network
+    opened = load(exported(tmp_path / "model.pt2", Forms())).network
     assert same(opened(image()), Forms()(image()))
     assert isinstance(opened(image()), OrderedDict)
 
@@ -125,7 +125,7 @@ def test_no_frame_depends_on_the_one_before(tmp_path):
 
     program = torch.export.export(Counting(), (image(),)).run_decompositions()
     torch.export.save(program, tmp_path / "model.pt2")
-    opened = permitted(tmp_path / "model.pt2").network
+    opened = load(tmp_path / "model.pt2").network
     assert torch.equal(opened(image()), opened(image()))
 
 
@@ -144,7 +144,7 @@ def as_of_torch_2_7(path: Path, network: nn.Module) -> Path:
 
 def test_an_export_of_torch_2_7_is_opened(tmp_path):
     path = as_of_torch_2_7(tmp_path / "old.pt2", Double())
-    assert torch.equal(permitted(path).network(image()), image() * 2)
+    assert torch.equal(load(path).network(image()), image() * 2)
 
 
 def graph(change: Callable[[dict], None]) -> dict[str, Callable[[bytes], bytes]]:
@@ -200,21 +200,15 @@ def test_exports_need_permission(tmp_path, monkeypatch, name):
     marker.unlink()
     sys.modules.pop("hostile_module", None)
 
-    error = refused(path)
+    with refused("model.needs_permission", "edited_model.pt2", "torch.export", "trust_code"):
+        load(path, trusted=False)
 
-    assert error.code == "model.needs_permission"
-    assert str(error) == (
-        "edited_model.pt2 is a program (torch.export), and loading it runs its code; "
-        "set trust_code, to true or to the ids of runs or experiments, only if you trust whoever wrote it"
-    )
     assert not marker.exists()
     assert "hostile_module" not in sys.modules
 
 
 @pytest.mark.parametrize("made_with", ["torch 2.13", "torch 2.7"])
-def test_an_export_made_on_cuda_runs_where_there_is_none(tmp_path, made_with):
-    """As for a trial, which sees no device."""
-
+def test_an_export_made_on_cuda_runs_without_cuda(tmp_path, made_with):
     def on_cuda(data: bytes) -> bytes:
         cpu, cuda = {"type": "cpu", "index": None}, {"type": "cuda", "index": 0}
         return json.dumps(json.loads(data, object_hook=lambda item: cuda if item == cpu else item)).encode()
@@ -225,7 +219,7 @@ def test_an_export_made_on_cuda_runs_where_there_is_none(tmp_path, made_with):
     else:
         path = exported(tmp_path / "model.pt2", Double())
         edits = dict.fromkeys(("models/model.json", "data/weights/model_weights_config.json"), on_cuda)
-    network = permitted(edited(path, edits)).network
+    network = load(edited(path, edits)).network
 
     assert torch.equal(network(image()), image() * 2)
 
@@ -235,15 +229,14 @@ def test_machine_code_is_not_loaded(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model/archive_format", "pt2")
         archive.writestr("model/data/aotinductor/model/evil.so", b"\x7fELF")
-    error = refused(path, trusted=True)
-    assert error.code == "program.machine_code"
-    assert "machine code for one kind of computer (AOTInductor)" in str(error)
+    with refused("program.machine_code", "model.pt2", "AOTInductor"):
+        load(path)
 
 
 def test_sides_that_are_multiples_with_bounds(tmp_path):
     height, width = torch.export.Dim("height", min=2, max=64), torch.export.Dim("width", min=3)
-    program = permitted(exported(tmp_path / "m.pt2", Double(), image(32, 48), height=8 * height, width=8 * width))
-    assert (program.size, program.multiple, program.least, program.most) == (None, 8, (16, 24), (512, None))
+    program = load(exported(tmp_path / "m.pt2", Double(), image(32, 48), height=8 * height, width=8 * width))
+    assert program.sizes == Sizes(multiple=8, least=(16, 24), most=(512, None))
     assert torch.equal(program.network(image(40, 56)), image(40, 56) * 2)
 
 
@@ -260,33 +253,21 @@ def test_sides_that_are_multiples_with_bounds(tmp_path):
 def test_any_number_of_images_is_taken(tmp_path, count, batch, expected):
     example = torch.rand(count, 3, 8, 12)
     path = exported(tmp_path / "m.pt2", Double(), example, **({} if batch is None else {"batch": batch}))
-    program = permitted(path)
-    assert (program.batch, program.size) == (expected, (8, 12))
+    program = load(path)
+    assert (program.batch, program.sizes.fixed) == (expected, (8, 12))
     for images in (1, 2, 3, 5):
         pixels = torch.rand(images, 3, 8, 12)
         assert torch.equal(program.network(pixels), pixels * 2)
 
 
-def test_all_outputs_are_put_together_again(tmp_path):
+def test_all_outputs_of_several_batches_are_joined(tmp_path):
     class Several(nn.Module):
         def forward(self, pixels):
             return {"image": pixels + 1, "parts": (pixels * 2, None), "number": torch.ones(())}
 
-    network = permitted(exported(tmp_path / "m.pt2", Several(), torch.rand(2, 3, 8, 12))).network
+    network = load(exported(tmp_path / "m.pt2", Several(), torch.rand(2, 3, 8, 12))).network
     pixels = torch.rand(3, 3, 8, 12)
     assert same(network(pixels), Several()(pixels))
-
-
-def test_what_mlflow_writes_is_opened(tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
-    folder, example = tmp_path / "model", image().numpy()
-    mlflow.pytorch.save_model(
-        Double().eval(), folder, input_example=example, serialization_format="pt2", pip_requirements=["torch"]
-    )
-    program = permitted(folder / "data" / "model.pt2")
-    assert (program.kind, program.size, program.channels) == ("export", (8, 12), 3)
-    assert torch.equal(program.network(image()), image() * 2)
 
 
 class Overwriting(nn.Module):
@@ -303,7 +284,7 @@ class Overwriting(nn.Module):
 
 
 def test_programs_change_neither_themselves_nor_their_input(tmp_path):
-    network = permitted(exported(tmp_path / "model.pt2", Overwriting())).network
+    network = load(exported(tmp_path / "model.pt2", Overwriting())).network
     pixels = image()
     for _ in range(2):
         assert torch.equal(network(pixels), image() * 2 + 1)

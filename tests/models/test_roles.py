@@ -8,7 +8,7 @@ from dailies.models.roles import (
     averaged_first,
     begins_like_model,
     family,
-    is_aside,
+    is_auxiliary,
     may_hold_model,
 )
 from hypothesis import given
@@ -90,12 +90,12 @@ OTHERS = [
 
 @pytest.mark.parametrize("path", NETWORKS)
 def test_names_of_networks(path):
-    assert not is_aside(path, {"x.pth", family(path)})
+    assert not is_auxiliary(path, {"x.pth", family(path)})
 
 
 @pytest.mark.parametrize("path", OTHERS)
-def test_names_of_what_is_no_network_or_not_the_one(path):
-    assert is_aside(path, {"x.pth", family(path)})
+def test_names_of_auxiliary_files(path):
+    assert is_auxiliary(path, {"x.pth", family(path)})
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_names_of_what_is_no_network_or_not_the_one(path):
         ("gan/weights-d.pth", "gan/weights-g.pth"),
     ],
 )
-def test_a_short_name_is_a_discriminators_where_the_generator_lies_beside_it(path, generator):
-    assert is_aside(path, {family(path), family(generator)})
-    assert not is_aside(generator, {family(path), family(generator)})
+def test_a_short_name_means_a_discriminator_if_its_generator_is_in_the_run(path, generator):
+    assert is_auxiliary(path, {family(path), family(generator)})
+    assert not is_auxiliary(generator, {family(path), family(generator)})
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_any_file_may_hold_a_model(name):
         "stdout",
     ],
 )
-def test_names_that_hold_none(name):
+def test_names_of_files_without_a_model(name):
     assert not may_hold_model(name)
 
 
@@ -212,22 +212,22 @@ def tar_bytes(member: str) -> bytes:
     ],
     ids=["zip", "pickle", "protocol 4", "protocol 0", "safetensors", "tar", "onnx"],
 )
-def test_files_of_models_are_known_by_their_beginning(data):
+def test_model_files_are_recognised_by_their_first_bytes(data):
     assert begins_like_model(data[:512])
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"epoch 1 loss 0.5\n", b"<!DOCTYPE html>", b"\x89PNG\r\n", b"{}", tar_bytes("frames/f_0001.png")]
 )
-def test_other_files_are_known_by_their_beginning(data):
+def test_other_files_are_recognised_by_their_first_bytes(data):
     assert not begins_like_model(data[:512])
 
 
 @given(st.lists(st.text("abD_G0/.ema", max_size=12), max_size=6))
-def test_any_names_can_be_judged(paths):
+def test_any_name_can_be_judged(paths):
     assert sorted(averaged_first(paths)) == sorted(paths)
     for path in paths:
-        assert is_aside(path, paths) in {True, False}
+        assert is_auxiliary(path, paths) in {True, False}
         assert may_hold_model(path) in {True, False}
 
 

@@ -2,33 +2,26 @@ import math
 
 import pytest
 from dailies.core.errors import LoadError
-from dailies.models.architectures import ARCHITECTURES
-from dailies.models.signature import (
-    BUILT_IN,
-    FIELDS,
-    Signature,
-    as_record,
-    overrides,
-    signature,
-    told_by,
-)
+from dailies.core.typed import to_json
+from dailies.models.architectures.catalog import ARCHITECTURES
+from dailies.models.signature import BUILT_IN, FIELDS, Signature, overrides, resolve_signature, signature_hints
 from helpers.raising import refused
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
 def said(**fields):
-    return signature(Signature(), ("the run", fields))
+    return resolve_signature(Signature(), ("the run", fields))
 
 
-def test_nothing_said_is_what_the_loader_knows():
+def test_without_statements_the_derived_signature_is_kept():
     known = Signature(channels=1, scale=2)
 
-    assert signature(known, ("the run", {}), ("the checkpoint", {})) == known
+    assert resolve_signature(known, ("the run", {}), ("the checkpoint", {})) == known
 
 
-def test_the_first_that_speaks_of_a_field_is_heard():
-    found = signature(
+def test_the_first_source_wins():
+    found = resolve_signature(
         Signature(multiple=8),
         ("the configuration", {"scale": 2}),
         ("the run", {"scale": 4, "channels": 1}),
@@ -98,7 +91,7 @@ def test_a_field_is_read_from_text_or_value(field, value, read):
         ({"half": "perhaps"}, ["half", "'perhaps'", "True or False"]),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_with_what_can(fields, names):
+def test_an_invalid_value_is_refused_with_the_allowed_ones(fields, names):
     with refused(LoadError, "model.bad_signature_value", "the run", *names):
         said(**fields)
 
@@ -118,13 +111,14 @@ def test_a_value_that_cannot_be_is_refused_with_what_can(fields, names):
         ),
     ],
 )
-def test_fields_that_do_not_go_together_are_refused(fields, code, names):
+def test_contradicting_fields_are_refused(fields, code, names):
     with refused(LoadError, code, *names):
         said(**fields)
 
 
+@settings(max_examples=50, deadline=None)
 @given(field=st.sampled_from(sorted(FIELDS)), value=st.one_of(st.text(max_size=200), st.lists(st.floats(), max_size=4)))
-def test_whatever_a_run_says_is_read_or_refused_in_one_short_line(field, value):
+def test_any_value_is_read_or_refused_in_one_short_line(field, value):
     text = ""
     try:
         said(**{field: value})
@@ -135,11 +129,11 @@ def test_whatever_a_run_says_is_read_or_refused_in_one_short_line(field, value):
     assert not text or text.isprintable()
 
 
-def test_a_run_speaks_under_a_prefix():
-    assert told_by({"dailies.scale": "2", "scale": "4", "model.scale": "8"}) == {"scale": "2"}
+def test_a_run_states_its_signature_under_a_prefix():
+    assert signature_hints({"dailies.scale": "2", "scale": "4", "model.scale": "8"}) == {"scale": "2"}
 
 
-def test_the_configuration_speaks_of_architectures_and_folders_and_the_last_word_counts():
+def test_patterns_match_architectures_and_folders_and_the_last_one_wins():
     config = {"*": {"scale": 1, "half": False}, "SwinIR": {"scale": 2}, "best_*": {"scale": 4}}
 
     assert overrides(config, architecture="unet", folder="u_1") == {"scale": 1, "half": False}
@@ -148,7 +142,7 @@ def test_the_configuration_speaks_of_architectures_and_folders_and_the_last_word
 
 
 @given(tile=st.tuples(st.integers(1, 300), st.integers(1, 300)), multiple=st.integers(1, 64))
-def test_a_tile_starts_on_what_divides_it(tile, multiple):
+def test_the_multiple_divides_the_tile(tile, multiple):
     found = said(tile=list(tile), multiple=multiple)
 
     assert multiple % found.multiple == 0
@@ -164,38 +158,38 @@ def test_a_tile_starts_on_what_divides_it(tile, multiple):
         ({"mean": [0.5, 0.25, 0], "std": [0.5, 0.25, 1]}, (-1, -1, 0), (1, 3, 1), (0, 1)),
     ],
 )
-def test_black_and_white_on_both_sides(fields, black, white, answer):
+def test_black_and_white_of_input_and_output(fields, black, white, answer):
     found = said(**fields)
 
-    assert found.ends == (black, white)
-    assert found.answer_range == answer
+    assert found.black_and_white == (black, white)
+    assert found.effective_output_range == answer
 
 
 @pytest.mark.parametrize(
     ("known", "constants", "channels"),
     [(3, [0.1], 4), (4, [0.1], 4), (2, [0.1], 2), (5, [0.1, 0.2], 5), (3, [1, 2, 3], 6), (7, [1] * 3, 7)],
 )
-def test_constants_are_beside_the_channels_of_the_picture(known, constants, channels):
-    found = signature(Signature(channels=known), ("the run", {"extra_channels": constants}))
+def test_constants_are_added_to_the_channels_of_the_image(known, constants, channels):
+    found = resolve_signature(Signature(channels=known), ("the run", {"extra_channels": constants}))
 
     assert found.channels == channels
     assert found.colours == channels - len(constants)
 
 
-def test_a_signature_remembers_what_was_told():
-    found = signature(
+def test_a_signature_remembers_the_stated_fields():
+    found = resolve_signature(
         Signature(multiple=8),
         ("the run", {"scale": 2}),
         ("the checkpoint", {"mean": [0], "std": [1]} | {"channels": 1}),
     )
 
-    assert found.told == {"scale", "mean", "std", "channels"}
-    assert found.tells_range
-    assert not signature(Signature(), ("the run", {"output_range": [0, 1]})).tells_range
+    assert found.stated == {"scale", "mean", "std", "channels"}
+    assert found.states_range
+    assert not resolve_signature(Signature(), ("the run", {"output_range": [0, 1]})).states_range
 
 
-def test_a_record_holds_later_fields_only_where_they_say_something():
-    assert list(as_record(Signature())) == [
+def test_a_record_omits_newer_fields_with_their_default():
+    assert list(to_json(Signature())) == [
         "channels",
         "output_channels",
         "value_range",
@@ -210,9 +204,9 @@ def test_a_record_holds_later_fields_only_where_they_say_something():
         "tile",
         "half",
     ]
-    record = as_record(said(output="1", extra_channels=[0.5]))
+    record = to_json(said(output="1", extra_channels=[0.5]))
     assert (record["output"], record["extra_channels"], record["channels"]) == ("1", [0.5], 4)
 
 
-def test_the_built_in_architectures_are_those_whose_range_is_known():
+def test_built_in_lists_all_architectures():
     assert ARCHITECTURES.keys() == BUILT_IN

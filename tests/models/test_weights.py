@@ -77,11 +77,11 @@ def test_weights_are_found_wherever_they_are(content):
         lambda key: key.replace("2.", "2.wrapped_by_us.", 1),
     ],
 )
-def test_prefixes_and_pieces_of_wrappers_are_taken_out(rename):
+def test_prefixes_and_pieces_of_wrappers_are_removed(rename):
     assert same(filled({"state_dict": renamed(rename)})[0], STATE)
 
 
-def test_a_network_that_is_wrapped_itself_takes_weights_without_the_wrapper():
+def test_a_wrapped_network_takes_weights_without_the_wrapper():
     wrapped = nn.Sequential()
     wrapped.add_module("model", network(bias=9.0))
 
@@ -90,7 +90,7 @@ def test_a_network_that_is_wrapped_itself_takes_weights_without_the_wrapper():
     assert same(state, renamed(lambda key: f"model.{key}"))
 
 
-def test_what_lies_beside_the_network_under_a_prefix_is_left_out():
+def test_tensors_under_other_prefixes_are_ignored():
     state = renamed(lambda key: f"generator.{key}")
     state |= {"discriminator.0.weight": torch.zeros(3), "loss.weight": torch.zeros(2)}
 
@@ -98,7 +98,7 @@ def test_what_lies_beside_the_network_under_a_prefix_is_left_out():
 
 
 @pytest.mark.parametrize("key", ["params_ema", "model_ema", "g_ema", "averaged_model", "shadow", "swa_state", "netEMA"])
-def test_averaged_weights_are_preferred_and_it_is_said(key):
+def test_averaged_weights_are_preferred_with_a_note(key):
     state, notes = filled({"params": OTHER, "model": OTHER, key: STATE})
 
     assert same(state, STATE)
@@ -106,7 +106,7 @@ def test_averaged_weights_are_preferred_and_it_is_said(key):
 
 
 @pytest.mark.parametrize("online", ["ema.online_model.", "online_model."])
-def test_weights_that_an_average_is_made_from_are_not_taken_for_the_average(online):
+def test_online_weights_are_not_mistaken_for_their_average(online):
     averaged = online.replace("online", "ema")
     keys = renamed(lambda key: f"{online}{key}", OTHER) | renamed(lambda key: f"{averaged}{key}")
 
@@ -128,7 +128,7 @@ def test_weights_that_an_average_is_made_from_are_not_taken_for_the_average(onli
         ("modelDisc", "unet_2d"),
     ],
 )
-def test_a_discriminator_of_the_same_shapes_is_passed_over(judge, generator):
+def test_a_discriminator_with_the_same_shapes_is_skipped(judge, generator):
     together = renamed(lambda key: f"{judge}.{key}", OTHER) | renamed(lambda key: f"{generator}.{key}")
 
     assert same(filled({judge: OTHER, generator: STATE})[0], STATE)
@@ -152,7 +152,7 @@ def test_averaged_weights_beside_the_others_in_one_dict_are_preferred(prefix):
     ],
     ids=["shadow_params", "parameters only", "without dots"],
 )
-def test_averaged_parameters_are_completed_by_the_statistics_beside_them(averaged):
+def test_averaged_parameters_are_completed_with_plain_statistics(averaged):
     state, notes = filled({"model": OTHER, **averaged})
 
     assert all(torch.equal(state[name], values) for name, values in PARAMETERS.items())
@@ -161,13 +161,13 @@ def test_averaged_parameters_are_completed_by_the_statistics_beside_them(average
 
 
 @pytest.mark.parametrize("key", ["netD", "best"])
-def test_averaged_parameters_are_completed_by_the_statistics_of_the_weights_that_would_be_used(key):
+def test_averaged_parameters_are_completed_with_statistics_of_the_preferred_plain_weights(key):
     state, _ = filled({key: OTHER, "model": STATE, "ema": PARAMETERS})
 
     assert torch.equal(state["1.running_mean"], STATE["1.running_mean"])
 
 
-def test_averaged_parameters_are_not_completed_by_a_discriminator_of_the_same_shapes():
+def test_averaged_parameters_are_not_completed_with_those_of_a_discriminator():
     judge = network(bias=300.0).state_dict()
 
     state, _ = filled({"netD": judge, "model": OTHER, "ema": PARAMETERS})
@@ -176,11 +176,11 @@ def test_averaged_parameters_are_not_completed_by_a_discriminator_of_the_same_sh
     assert torch.equal(state["1.running_mean"], OTHER["1.running_mean"])
 
 
-def test_of_several_weights_that_fit_the_usual_ones_are_used_and_it_is_said():
+def test_of_several_fitting_weights_the_usual_ones_are_used_with_a_note():
     state, notes = filled({"best": OTHER, "state_dict": STATE})
 
     assert same(state, STATE)
-    assert notes == ("the weights under state_dict are used; best would fit, too",)
+    assert notes == ("the weights under state_dict are used; best would also fit",)
 
 
 class Renamed(nn.Module):
@@ -199,7 +199,7 @@ class Renamed(nn.Module):
         super()._load_from_state_dict(state, prefix, metadata, *rest)
 
 
-def test_the_networks_own_loading_has_the_last_word_and_sees_the_version():
+def test_the_networks_own_loading_decides_and_sees_the_version():
     ones = {f"old.{name}": torch.ones_like(values) for name, values in Renamed().new.state_dict().items()}
     new = Renamed().state_dict()
 
@@ -229,14 +229,14 @@ class Tied(nn.Module):
 
 
 @pytest.mark.parametrize("kept", ["first", "second"])
-def test_what_a_network_has_under_two_names_may_be_saved_under_one(kept):
+def test_tied_weights_may_be_saved_under_one_name(kept):
     state = Tied().state_dict()
     left = {key: values for key, values in state.items() if key in {f"{kept}.weight", "first.bias", "second.bias"}}
 
     assert same(filled({"state_dict": left, "model_state_dict": left}, Tied())[0], state)
 
 
-def test_weights_of_before_batch_norm_counted_load():
+def test_weights_without_batch_counters_load():
     old = {key: values for key, values in STATE.items() if "tracked" not in key}
 
     state, notes = filled(old)
@@ -254,7 +254,7 @@ class Windowed(nn.Module):
         self.register_buffer("window", torch.ones(2), persistent=False)
 
 
-def test_buffers_that_the_network_no_longer_saves_are_dropped_and_it_is_said():
+def test_buffers_that_the_network_no_longer_saves_are_ignored_with_a_note():
     state = Windowed().state_dict() | {
         "window": torch.zeros(2),
         "conv.index": torch.arange(3),
@@ -264,17 +264,15 @@ def test_buffers_that_the_network_no_longer_saves_are_dropped_and_it_is_said():
     loaded, notes = filled({"state_dict": state}, Windowed())
 
     assert loaded.keys() == {"conv.weight", "conv.bias"}
-    assert notes == (
-        "buffers in the file that the network computes itself are not used: window, conv.index, attn_mask",
-    )
+    assert notes == ("buffers in the file that the network computes itself are ignored: window, conv.index, attn_mask",)
 
 
-def test_weights_that_the_network_lacks_are_not_dropped():
+def test_unexpected_weights_are_refused():
     with refused(LoadError, "model.weights_misfit", "1 unexpected (conv.gain)"):
         filled({"state_dict": Windowed().state_dict() | {"conv.gain": torch.ones(2)}}, Windowed())
 
 
-def test_what_does_not_fit_is_counted_and_named():
+def test_misfits_are_counted_and_named():
     state = {**STATE, "loss.0": torch.zeros(1), "2.weight": torch.zeros(3, 4, 1, 1)}
     del state["0.bias"]
 
@@ -283,7 +281,7 @@ def test_what_does_not_fit_is_counted_and_named():
         filled({"state_dict": state})
 
 
-def test_weights_are_found_behind_any_number_of_others():
+def test_weights_are_found_among_any_number_of_others():
     optimizer = {"state": {number: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3)} for number in range(3000)}}
 
     state, _ = filled({"optimizer": optimizer, "other": {f"{n}.w": torch.zeros(1) for n in range(3000)}, "net": STATE})

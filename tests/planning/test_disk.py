@@ -93,7 +93,7 @@ def test_weights_that_were_downloaded_before_need_no_room(free, refused, tmp_pat
         "and of those with alpha",
     ],
 )
-def test_what_the_page_makes_of_frames_needs_room(free, refused, output_format, mode, page):
+def test_copies_and_thumbnails_of_the_page_need_room(free, refused, output_format, mode, page):
     free(0)
     output = {"exr": "exr"}.get(output_format, "png")
     frames = tuple(Frame(**vars(frame) | {"output": f"{frame.name[:-4]}.{output}"}) for frame in shot(mode=mode).frames)
@@ -123,7 +123,7 @@ def test_the_flows_along_which_flicker_is_measured_need_room(free, refused, tmp_
     assert "weights 1.0 MB, flow 1.0 MB)" in refused(["a"], shot(), flows=True)
 
 
-def test_a_flow_takes_what_is_estimated():
+def test_a_flow_has_the_estimated_size():
     image, kept = np.zeros((240, 400, 3), np.float32), io.BytesIO()
 
     np.save(kept, flicker.flow(image, image))
@@ -131,7 +131,7 @@ def test_a_flow_takes_what_is_estimated():
     assert len(kept.getvalue()) == pytest.approx(estimates.FLOW_BYTES * 240 * 400, rel=0.01)
 
 
-def test_many_bytes_are_told_in_gb(free, refused):
+def test_many_bytes_are_reported_in_gb(free, refused):
     free(2000)
 
     assert "2.1 GB (frames 2.1 GB, weights 1.0 MB)" in refused(["a"], shot(1000))
@@ -187,14 +187,13 @@ def test_a_frame_is_estimated_by_its_format_depth_and_channels(free, refused, ou
     assert f"(frames {size}, " in refused(["a"], sequence, output_format)
 
 
-def test_the_disk_is_that_of_the_nearest_folder_that_is_there(monkeypatch, tmp_path):
+def test_the_nearest_existing_folder_decides_which_disk(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(estimates.shutil, "disk_usage", lambda place: asked.append(place) or Usage(10**12))
-
-    monkeypatch.setattr(estimates.estimates, "artifact_size", lambda record: 1)
-    config = {"output_format": "auto", "models_on_disk": 16, "compare": False}
+    monkeypatch.setattr(estimates, "artifact_size", lambda record: 1)
+    settings = Settings(compare=False)
 
     monkeypatch.chdir(tmp_path)
     for place in (tmp_path / "not" / "yet", Path("not/yet")):
-        refuse_shortage(Layout(place), ["a"], shot(), config, flows=False)
+        refuse_shortage(Layout(place), ["a"], shot(), settings, flows=False)
     assert asked == [tmp_path, Path()]

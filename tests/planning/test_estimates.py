@@ -76,7 +76,7 @@ def test_the_deepest_frame_decides(record):
     )
 
 
-def test_no_job_is_given_less_than_was_measured():
+def test_no_job_requests_less_than_was_measured():
     """MLflow's client took 224 MB (docs/benchmarks.md); four frames of 8K are four of 265 MB with alpha."""
     assert estimates.DOWNLOAD_MEMORY >= estimates.SNAKEMAKE + 2 * 224
     assert estimates.SEQUENCE_MEMORY >= estimates.SNAKEMAKE + 4 * 7680 * 4320 * 4 * 2 / 1e6

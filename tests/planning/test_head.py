@@ -67,7 +67,7 @@ def snakemake(python: Path, studio: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_head_node_has_none_of_what_renders(head):
+def test_a_head_node_has_none_of_the_rendering_libraries(head):
     program = f"import importlib.util; print([name for name in {HEAVY} if importlib.util.find_spec(name)])"
     found = subprocess.run([head, "-c", program], capture_output=True, text=True, check=True, cwd=head.parent)
     assert found.stdout.strip() == "[]"

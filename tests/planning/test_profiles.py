@@ -20,7 +20,7 @@ def settings(profile: Path) -> dict:
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.name)
-def test_every_profile_repeats_what_all_machines_have_in_common(profile):
+def test_every_profile_repeats_the_common_settings(profile):
     default = settings(REPOSITORY / "profiles" / "default")
 
     assert {key: settings(profile)[key] for key in COMMON} == {key: default[key] for key in COMMON}
@@ -33,7 +33,7 @@ def test_profiles_of_clusters_try_again_and_those_of_one_machine_do_not(profile)
     assert settings(profile).get("retries", 0) == (2 if remote else 0)
 
 
-def test_a_workstation_renders_on_as_many_gpus_as_its_profile_says(blank_store, tmp_path):
+def test_a_workstation_renders_on_as_many_gpus_as_its_profile_sets(blank_store, tmp_path):
     profile = REPOSITORY / "profiles" / "gpu-workstation"
     machine = ("--workflow-profile", str(profile), "--cores", "4", "--set-threads", "infer=1")
     stage = Stage(tmp_path / "studio", blank_store, machine, "one", "two", "three")
@@ -80,7 +80,7 @@ def test_the_status_command_knows_every_kind_of_answer(tmp_path, told, answer):
     assert done.stdout == f"{answer}\n"
 
 
-def test_the_submit_command_asks_for_what_the_job_needs(tmp_path):
+def test_the_submit_command_requests_the_jobs_resources(tmp_path):
     (tmp_path / "sbatch").write_text('#!/bin/sh\necho "$@" > asked\necho "41;tests"\n')
     (tmp_path / "sbatch").chmod(0o755)
     needs = {"mem_mb": 1505, "runtime": 12, "gpu": 1, "tmpdir": "/tmp"}

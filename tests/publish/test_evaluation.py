@@ -1,4 +1,4 @@
-"""Writing back: what MLflow has afterwards, that nothing is written twice, and that discovery sees none of it."""
+"""Evaluations: what is written to MLflow, that nothing is written twice, and that discovery ignores it."""
 
 import shutil
 from dataclasses import replace
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from dailies.core import files
 from dailies.core.errors import StoreError
+from dailies.discovery.selection import Selection
 from dailies.planning.validation import validated
-from dailies.publish.evaluation import measured
+from dailies.publish.evaluation import mean_values
 from dailies.state.records import Means
 from dailies.store.tracking import TrackingStore
-from dailies.store.writer import refuse_unwritable
 from helpers.json_files import strict_json
 from helpers.publishing import FIGURES, again, evaluations, measure
 from helpers.raising import refused
@@ -20,10 +20,10 @@ from helpers.weights import grey_checkpoint
 
 
 def test_snakemake_writes_every_model_back_once(rendered: Studio):
-    def told() -> str:  # as text: NaN is not equal to NaN
+    def logged() -> str:  # as text, because NaN is not equal to NaN
         return repr([rendered.client.get_run(run_id).to_dictionary() for run_id in rendered.runs.values()])
 
-    before = told()
+    before = logged()
     assert not evaluations(rendered)
     measure(rendered, "dark")
 
@@ -47,12 +47,12 @@ def test_snakemake_writes_every_model_back_once(rendered: Studio):
     (dataset,) = dark.inputs.dataset_inputs
     assert dataset.dataset.name == "shot"
     assert tags["dailies.sequence_digest"].startswith(dataset.dataset.digest)
-    assert told() == before
+    assert logged() == before
     assert "Nothing to be done" in rendered.snakemake("-n", write_back=True)
     assert not (rendered.root / "mlruns").exists()
 
 
-def test_the_same_frames_are_written_once_however_long_they_took(rendered: Studio):
+def test_the_same_frames_are_written_once_whatever_their_render_time(rendered: Studio):
     first = again(rendered)
     state = (rendered.root / "mlflow.db").read_bytes()
     path = rendered.folder(rendered.runs["dark"]) / "metadata.json"
@@ -64,7 +64,7 @@ def test_the_same_frames_are_written_once_however_long_they_took(rendered: Studi
     assert (rendered.root / "mlflow.db").read_bytes() == state
 
 
-def test_new_measures_and_new_frames_are_written_as_further_runs(rendered: Studio):
+def test_new_metrics_and_new_frames_are_written_as_further_runs(rendered: Studio):
     again(rendered)
     measure(rendered, "dark")
     again(rendered)
@@ -76,7 +76,7 @@ def test_new_measures_and_new_frames_are_written_as_further_runs(rendered: Studi
     assert len(evaluations(rendered)) == 7
 
 
-def test_an_evaluation_that_was_interrupted_is_finished(rendered: Studio):
+def test_an_interrupted_evaluation_is_completed(rendered: Studio):
     run_id = again(rendered)[0]["evaluation"]
     rendered.client.update_run(run_id, status="RUNNING")
 
@@ -85,9 +85,9 @@ def test_an_evaluation_that_was_interrupted_is_finished(rendered: Studio):
     assert len(evaluations(rendered)) == 3
 
 
-def test_discovery_takes_no_evaluation_for_a_model(rendered: Studio):
+def test_discovery_ignores_evaluations(rendered: Studio):
     again(rendered)
-    # also where they are among the runs that are asked for, and hold what would be a model
+    # even if their experiment is selected and they contain a checkpoint
     evaluation = evaluations(rendered)[0].info.run_id
     rendered.log_checkpoint(evaluation, grey_checkpoint(0.3))
 
@@ -99,7 +99,7 @@ def test_discovery_takes_no_evaluation_for_a_model(rendered: Studio):
     assert evaluation in {run.info.run_id for run in evaluations(rendered)}
 
 
-def test_a_failed_model_is_recorded_and_not_written(rendered: Studio):
+def test_a_failed_model_is_recorded_without_an_evaluation(rendered: Studio):
     path = rendered.folder(rendered.runs["dark"]) / "metadata.json"
     about = strict_json(path)
     files.write_json(path, about | {"render": about["render"] | {"status": "error", "error": "x"}})
@@ -110,7 +110,7 @@ def test_a_failed_model_is_recorded_and_not_written(rendered: Studio):
     assert len(evaluations(rendered)) == 2
 
 
-def test_a_model_without_all_its_frames_is_recorded_and_not_written(rendered: Studio):
+def test_a_model_without_all_its_frames_is_recorded_without_an_evaluation(rendered: Studio):
     (rendered.folder(rendered.runs["dark"]) / "frame_000001.png").unlink()
 
     record = again(rendered)
@@ -119,24 +119,18 @@ def test_a_model_without_all_its_frames_is_recorded_and_not_written(rendered: St
     assert len(evaluations(rendered)) == 2
 
 
-def test_a_server_that_does_not_answer_ends_nothing_before_there_is_something_to_write(tmp_path: Path):
-    config = validated({"mlflow_uri": "http://127.0.0.1:9"})
-
-    assert refuse_unwritable(config, tmp_path) is None
-
-
 def test_a_store_that_cannot_be_written_is_refused_before_rendering(rendered: Studio):
     (rendered.root / "mlflow.db").chmod(0o444)
     shutil.rmtree(rendered.folder(rendered.runs["dark"]))
 
     printed = rendered.snakemake(expect=1, write_back=True)
 
-    assert f"dailies: the MLflow store {rendered.root / 'mlflow.db'} is read-only for you" in printed
+    assert f"dailies: you may not write to the MLflow store {rendered.root / 'mlflow.db'};" in printed
     assert "Traceback" not in printed
     assert not jobs(printed, "infer")
 
 
-def test_a_deleted_experiment_is_not_made_again(rendered: Studio):
+def test_a_deleted_experiment_is_not_recreated(rendered: Studio):
     again(rendered)
     rendered.client.delete_experiment(rendered.client.get_experiment_by_name("exp_dailies").experiment_id)
 
@@ -144,23 +138,22 @@ def test_a_deleted_experiment_is_not_made_again(rendered: Studio):
         again(rendered)
 
 
-def test_means_of_unseen_frames_are_told_apart_where_there_are_others():
-    told = Means(mean={"psnr": 30.0, "flip": None}, mean_unseen={"psnr": 29.0, "flip": None})
+def test_means_over_unseen_frames_have_names_of_their_own():
+    means = Means(mean={"psnr": 30.0, "flip": None}, mean_unseen={"psnr": 29.0, "flip": None})
 
-    assert measured(None) == {}
-    assert measured(told) == {"psnr": 30.0}
-    assert measured(replace(told, training_frames=3)) == {"psnr": 30.0, "psnr_unseen": 29.0}
+    assert mean_values(None) == {}
+    assert mean_values(means) == {"psnr": 30.0}
+    assert mean_values(replace(means, training_frames=3)) == {"psnr": 30.0, "psnr_unseen": 29.0}
 
 
-def test_runs_written_here_are_not_among_those_left_out_by_a_filter(tmp_path: Path):
-    from dailies.discovery.questions import Questions
-    from dailies.discovery.selection import Selection
+def test_evaluations_are_not_reported_as_runs_that_the_filter_excluded(tmp_path: Path):
+    from dailies.discovery.queries import Queries
 
     shelf = folder_shelf(tmp_path / "store")
     shelf.run("plain", "best.pth", params={"a": "1"})
     shelf.run("ours", "best.pth", params={"a": "1"}, tags={"dailies.evaluation": "k"})
     config = validated({"mlflow_uri": shelf.uri, "experiment_name": "exp", "filter": "params.a = '2'"})
     store = TrackingStore(shelf.uri, private=tmp_path / "private")
-    questions = Questions(store, Selection.from_settings(config), recheck=True, earlier=None)
+    queries = Queries(store, Selection.from_settings(config), recheck=True, earlier=None)
 
-    assert [run.run_name for run in questions.unseen(questions.snapshot())] == ["plain"]
+    assert [run.run_name for run in queries.unseen(queries.snapshot())] == ["plain"]

@@ -1,14 +1,12 @@
-"""Promoting a model: what is written to the registry, and what is refused, by real stores and real snakemake."""
+"""Promoting a model: what is written to the registry, and what is refused."""
 
 import shutil
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from dailies.core import files
 from dailies.core.errors import DailiesError, PromotionError, StoreError
-from dailies.state import manifest
 from helpers.json_files import strict_json
 from helpers.publishing import measure, promoted, version
 from helpers.raising import check
@@ -17,7 +15,7 @@ from helpers.weights import grey_checkpoint
 
 
 def refusal(studio: Studio, **changes) -> DailiesError:
-    """Return the error of a promotion that is refused; the store is as it was."""
+    """Return the error of a refused promotion; check that the store is unchanged."""
     before = (studio.root / "mlflow.db").read_bytes()
     with pytest.raises((PromotionError, StoreError)) as error:
         promoted(studio, **changes)
@@ -30,7 +28,7 @@ def numbers(studio: Studio, name: str = "denoiser") -> list[int]:
     return sorted(int(each.version) for each in studio.client.search_model_versions(f"name='{name}'"))
 
 
-def test_snakemake_promote_registers_the_folder_that_was_named(rendered: Studio):
+def test_snakemake_promote_registers_the_named_folder_once(rendered: Studio):
     folder = rendered.folder(rendered.runs["dark"])
     measure(rendered, "dark")
     card = ("--config", f"model={folder}/", "registered_model=denoiser", "alias=champion")
@@ -62,7 +60,7 @@ def test_snakemake_promote_registers_the_folder_that_was_named(rendered: Studio)
     assert not (rendered.root / "mlruns").exists()
 
 
-def test_what_was_promoted_is_not_rendered_again_and_can_be_as_a_registered_model(rendered: Studio):
+def test_a_promoted_model_is_rendered_as_a_registered_model_and_not_again_as_itself(rendered: Studio):
     promoted(rendered)
 
     assert "Nothing to be done" in rendered.snakemake("-n")
@@ -72,7 +70,7 @@ def test_what_was_promoted_is_not_rendered_again_and_can_be_as_a_registered_mode
     assert (line["status"], line["run_id"]) == ("success", rendered.runs["dark"]), output
 
 
-def test_an_alias_that_moves_says_from_where(rendered: Studio):
+def test_a_moved_alias_names_the_previous_version(rendered: Studio):
     promoted(rendered, "dark")
     assert promoted(rendered, "light").endswith(
         "is now version 2 of denoiser, and @champion, which was version 1 before."
@@ -84,7 +82,7 @@ def test_an_alias_that_moves_says_from_where(rendered: Studio):
     assert numbers(rendered) == [1, 2]
 
 
-def test_a_version_that_someone_registered_of_the_same_file_is_used(rendered: Studio):
+def test_an_existing_version_of_the_same_file_is_reused(rendered: Studio):
     run_id = rendered.runs["dark"]
     location = rendered.client.get_run(run_id).info.artifact_uri
     rendered.client.create_registered_model("denoiser")
@@ -98,18 +96,18 @@ def test_a_version_that_someone_registered_of_the_same_file_is_used(rendered: St
     assert version(rendered).tags["dailies.frames"] == "4"
 
 
-def test_new_measures_are_tagged_and_old_ones_taken_away(rendered: Studio):
+def test_tags_of_metrics_are_replaced(rendered: Studio):
     measure(rendered, "dark", mean={"psnr": 31.25, "ssim": 0.9})
     promoted(rendered)
     measure(rendered, "dark", mean={"psnr": 32.5}, mean_unseen={"psnr": 30.5}, training_frames=2)
 
-    assert promoted(rendered).endswith("@champion already; what it was judged on is written anew.")
+    assert promoted(rendered).endswith("@champion already; its tags were updated.")
     metrics = {key: value for key, value in version(rendered).tags.items() if ".metrics." in key}
     assert metrics == {"dailies.metrics.psnr": "32.5", "dailies.metrics.psnr_unseen": "30.5"}
     assert numbers(rendered) == [1]
 
 
-def test_the_same_file_name_with_other_weights_is_another_version(rendered: Studio):
+def test_other_weights_under_the_same_name_are_another_version(rendered: Studio):
     promoted(rendered)
     rendered.log_checkpoint(rendered.runs["dark"], grey_checkpoint(0.3))
 
@@ -120,9 +118,9 @@ def test_the_same_file_name_with_other_weights_is_another_version(rendered: Stud
     assert promoted(rendered).endswith("is now version 2 of denoiser, and @champion, which was version 1 before.")
 
 
-def test_what_is_missing_is_said_at_once(rendered: Studio):
+def test_missing_keys_are_named_before_any_job(rendered: Studio):
     there = ", ".join(sorted(rendered.folder(rendered.runs[name]).name for name in ("dark", "light", "middle")))
-    how = "snakemake promote --config model=<folder> registered_model=<name> alias=<alias>; the models here: " + there
+    how = "snakemake promote --config model=<folder> registered_model=<name> alias=<alias>; rendered models: " + there
 
     check(refusal(rendered, alias=None), "publish.incomplete_request", "promote needs alias: ", there)
     printed = rendered.snakemake("promote", "--dry-run", expect=1)
@@ -130,7 +128,7 @@ def test_what_is_missing_is_said_at_once(rendered: Studio):
     assert "Traceback" not in printed
 
 
-def test_a_model_that_is_not_just_one_is_refused(rendered: Studio):
+def test_an_ambiguous_or_unknown_model_is_refused(rendered: Studio):
     folders = sorted(rendered.folder(rendered.runs[name]).name for name in ("dark", "light", "middle"))
     twin = folders[0].replace("dark", "darker")
     shutil.copytree(rendered.output / folders[0], rendered.output / twin)
@@ -140,7 +138,7 @@ def test_a_model_that_is_not_just_one_is_refused(rendered: Studio):
     there = (str(rendered.output), f"{folders[0]}, ")
     check(refusal(rendered, model="nobody"), "publish.unknown_model", "nobody", *there)
     check(refusal(rendered, model="/"), "publish.unknown_model")
-    assert promoted(rendered, folders[1]).startswith(f"{folders[1]} is now version 1")  # whole, it names itself
+    assert promoted(rendered, folders[1]).startswith(f"{folders[1]} is now version 1")  # an exact name is not ambiguous
 
 
 def test_a_failed_model_is_refused(rendered: Studio):
@@ -152,7 +150,7 @@ def test_a_failed_model_is_refused(rendered: Studio):
 
 
 @pytest.mark.parametrize("harm", ["lost", "cut", "other sequence"])
-def test_a_model_whose_frames_are_not_those_that_were_rendered_is_refused(rendered: Studio, harm: str):
+def test_a_model_whose_frames_have_changed_is_refused(rendered: Studio, harm: str):
     folder = rendered.folder(rendered.runs["dark"])
     frame, sequence = folder / "frame_000002.png", rendered.state / "sequence.json"
     if harm == "lost":
@@ -192,47 +190,12 @@ def test_a_deleted_run_is_refused(rendered: Studio):
         ({"name": "n" * 251}, "publish.bad_registered_model", "250 characters"),
     ],
 )
-def test_names_that_mlflow_does_not_accept_are_refused(rendered: Studio, changes: dict, code: str, names: str):
+def test_names_that_mlflow_rejects_are_refused(rendered: Studio, changes: dict, code: str, names: str):
     check(refusal(rendered, **changes), code, names)
 
 
-def test_a_read_only_store_is_refused(rendered: Studio):
-    database = rendered.root / "mlflow.db"
-    database.chmod(0o444)
-
-    check(refusal(rendered), "store.read_only", str(database))
-
-
-def test_a_store_of_another_mlflow_is_not_upgraded(rendered: Studio):
-    database = rendered.root / "mlflow.db"
-
-    def of(revision: str) -> None:
-        with closing(sqlite3.connect(database)) as connection:
-            connection.execute("UPDATE alembic_version SET version_num = ?", [revision])
-            connection.commit()
-
-    of("451aebb31d03")
-    advice = (f"mlflow db upgrade sqlite:///{database}", "mlflow_uri")
-    check(refusal(rendered), "store.older_format", str(database), *advice)
-    of("ffffffffffff")
-    check(refusal(rendered), "store.newer_format", str(database))
-
-
-def test_a_locked_store_says_so(rendered: Studio, monkeypatch):
+def test_a_locked_store_is_reported(rendered: Studio, monkeypatch):
     monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE", "1")
     with closing(sqlite3.connect(rendered.root / "mlflow.db")) as other:
         other.execute("BEGIN IMMEDIATE")
         assert "database is locked" in str(refusal(rendered))
-
-
-def test_frames_in_place_are_told_by_the_last_line(tmp_path: Path):
-    lines = [manifest.PENDING, manifest.Entry("a.png", "key", 3, "old", 1.0, "cpu", tiled=False)]
-    (tmp_path / "1.jsonl").write_text("".join(map(manifest._line, lines)))
-    (tmp_path / "2.jsonl").write_text(manifest._line(manifest.Entry("b.png", "key", 9, "cut", 1.0, "cpu", tiled=False)))
-    names = ("a.png", "b.png")
-    for name in names:
-        (tmp_path / name).write_bytes(b"abc")
-
-    assert {name: entry.sha256 for name, entry in manifest.in_place(tmp_path, tmp_path, names).items()} == {
-        "a.png": "old"
-    }

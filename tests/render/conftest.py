@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 from helpers.render_sites import Inverse, Site
 from helpers.weights import grey_checkpoint
 
@@ -23,7 +23,17 @@ def use(site: Site, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], I
     """Replace the downloaded network by one of a class."""
 
     def replace(network: Callable[[], Inverse]) -> None:
-        monkeypatch.setitem(ARCHITECTURES, "test", network)
+        class Test:
+            ANCHOR = "nothing"
+
+            @staticmethod
+            def settings_in(_state: object) -> None:
+                return None
+
+            def __new__(cls) -> Inverse:
+                return network()
+
+        monkeypatch.setitem(ARCHITECTURES, "test", Test)
         site.download({"model_state_dict": Inverse().state_dict(), "architecture": "test"})
 
     return replace

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from dailies.core.errors import RenderError
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 from dailies.models.load import load_model
 from dailies.render import engine as engines
 from dailies.render.batches import MAX_AUTO_BATCH, even_size

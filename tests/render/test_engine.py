@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from dailies.core.errors import RenderError
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 from dailies.models.load import Model
 from dailies.render.devices import find_device
 from dailies.render.engine import Engine, Settings

@@ -15,9 +15,10 @@ import pytest
 import torch
 from dailies.core import files
 from dailies.core.errors import RenderError
+from dailies.core.typed import to_json
 from dailies.frames import image, sequence
-from dailies.models.architectures import ARCHITECTURES
-from dailies.models.signature import Signature, as_record
+from dailies.models.architectures.catalog import ARCHITECTURES
+from dailies.models.signature import Signature
 from dailies.render import loading, pipeline
 from dailies.render.pipeline import read
 from dailies.state.records import RunRecord
@@ -157,7 +158,7 @@ def test_the_record_says_what_was_rendered_with_what(site):
         "overlap": 32,
         "trust_pickle": False,
         "notes": [],
-        "signature": json.loads(json.dumps(as_record(Signature(output_channels=3, scale=1)))),
+        "signature": json.loads(json.dumps(to_json(Signature(output_channels=3, scale=1)))),
     }
     figures = outcome["render"]
     assert figures | {"seconds": None, "fps": None, "versions": None} == {

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 from dailies.render.tiling import spans, weights, window
 from helpers.networks import (
     Do,

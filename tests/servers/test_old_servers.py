@@ -1,4 +1,4 @@
-"""Servers of older MLflows, run for real, whose models their own client logged."""
+"""Real servers of older MLflows, with models that their own client logged."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ OLD = {
     "2.22.5": "protobuf<7 sqlalchemy<2.1",
     "3.1.4": "protobuf<7 sqlalchemy<2.1",
 }
-"""By version, the packages that it needs otherwise than they are here; all others are taken from here."""
+"""By version, the packages that it needs in other versions than those installed here."""
 
 LEVELS = {"dark": -0.5, "light": 0.5}
 
@@ -42,19 +42,19 @@ class Old:
 
     version: str
     store: str
-    """What it stores in: a database or a folder."""
+    """``database`` or ``folder``."""
     uri: str
     runs: dict[str, str]
     """Run ids by run name."""
 
     @property
     def registers_logged_models(self) -> bool:
-        """A server of MLflow 3.1 over a folder answers its own client 500."""
+        """Whether it can: MLflow 3.1 over a folder answers its own client with status 500."""
         return (self.version, self.store) != ("3.1.4", "folder")
 
 
 def installed(version: str, cache: pytest.Cache) -> Path:
-    """Give the folder of an MLflow, which is fetched unless pytest's cache has it: 80 to 120 MB each."""
+    """Return the folder of an MLflow, which is downloaded (80 to 120 MB) unless pytest's cache contains it."""
     folder = cache.mkdir("mlflow") / version
     if not folder.is_dir():
         draft = folder.with_name(f"{version}.draft")
@@ -102,7 +102,7 @@ def studio(old: Old, tmp_path: Path) -> Studio:
     return studio
 
 
-def test_the_models_are_rendered_and_what_is_written_is_written_once(old: Old, studio: Studio):
+def test_models_are_rendered_and_evaluations_and_versions_written_once(old: Old, studio: Studio):
     listed = studio.snakemake("list_models")
     assert all(f"{name}_" in listed for name in old.runs)
 
@@ -121,12 +121,12 @@ def test_the_models_are_rendered_and_what_is_written_is_written_once(old: Old, s
     for name in old.runs if old.registers_logged_models else LEVELS:
         assert f" is now version {next(numbers)} of chosen, and @champion" in promoted(studio, name, name="chosen")
         assert "@champion already; nothing was changed" in promoted(studio, name, name="chosen")
-    if old.version.startswith("3"):  # neither the evaluation nor the version has harmed it
+    if old.version.startswith("3"):  # neither the evaluation nor the version has damaged it
         (model,) = studio.client.search_logged_models([studio.client.get_experiment_by_name("exp").experiment_id])
         assert studio.client.get_logged_model(model.model_id).source_run_id == old.runs["flavour"]
 
 
-def test_a_registered_model_is_rendered_and_those_that_exist_are_listed(old: Old, studio: Studio):
+def test_a_registered_model_is_rendered_and_existing_ones_are_listed(old: Old, studio: Studio):
     studio.snakemake(models=["net@champion"], experiment_name=None)
 
     (line,) = studio.summary()
@@ -141,7 +141,7 @@ def test_a_registered_model_is_rendered_and_those_that_exist_are_listed(old: Old
 
 
 @pytest.mark.parametrize("version", ["2.9.2", "2.22.5"])
-def test_an_older_login_is_asked_for_and_let_in(version: str, request, tmp_path: Path, monkeypatch):
+def test_the_login_of_an_older_server_is_required_and_accepted(version: str, request, tmp_path: Path, monkeypatch):
     path = str(installed(version, request.config.cache))
     settings = tmp_path / "auth.ini"
     settings.write_text(

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from dailies.core import files
+from dailies.core.typed import to_json
 from dailies.frames.sequence import Frame, Sequence, save
-from dailies.models.signature import Signature, as_record
+from dailies.models.signature import Signature
 from dailies.state.collect import (
     describe,
     failures,
@@ -67,7 +68,7 @@ FAILED["render"] = OUTCOME["render"] | {"frames": 0, "seconds": 0, "fps": None, 
 
 @pytest.fixture
 def described(tmp_path):
-    """Describe a model in a folder, and give the path of its metadata.json."""
+    """Describe a model in a folder and return the path of its metadata.json."""
 
     def write(name="night", run=None, outcome=None, outcomes=None, sequence=SEQUENCE, measured=None):
         files.write_json(tmp_path / "run.json", RUN | (run or {}))
@@ -94,7 +95,7 @@ def described(tmp_path):
 
 @pytest.fixture
 def summary(tmp_path):
-    """Summarize metadata files, and give the path of the batch_summary.json."""
+    """Summarize metadata files and return the path of the batch_summary.json."""
 
     def write(*metadata):
         summarize(metadata, output=tmp_path / "out" / "batch_summary.json")
@@ -119,7 +120,7 @@ def test_metadata_has_the_promised_fields_in_order(described):
     assert about["input"] == {"digest": SEQUENCE.digest, "frames": 1, "skipped": 1}
 
 
-def test_what_is_noted_of_the_frames_is_in_the_metadata(described):
+def test_notes_on_frames_are_in_the_metadata(described):
     frames = tuple(replace(SEQUENCE.frames[0], name=f"{name}.exr", notes=("layer b is rendered",)) for name in "xy")
 
     about = strict_json(described(sequence=Sequence(frames)))
@@ -130,7 +131,7 @@ def test_what_is_noted_of_the_frames_is_in_the_metadata(described):
         "trust_pickle": False,
         "notes": ["averaged weights (ema) are used"],
     }
-    assert about["signature"] == as_record(Signature(scale=1))
+    assert about["signature"] == to_json(Signature(scale=1))
     assert about["not_chosen"] == ["checkpoints/last.pth"]
     assert (about["run_id"], about["run_name"], about["start_time"]) == (
         RUN["run_id"],
@@ -146,14 +147,14 @@ def test_epoch_and_losses_are_the_runs_as_in_the_folder_name_and_the_checkpoints
     assert about["checkpoint"] == {"epoch": 1800, "train_loss": 0.125, "val_loss": None}
 
 
-def test_the_checkpoint_tells_what_the_run_does_not(described):
+def test_the_checkpoint_fills_in_what_the_run_lacks(described):
     about = strict_json(described(run={"epoch": None, "train_loss": float("nan")}))
 
     assert (about["epoch"], about["train_loss"], about["val_loss"]) == (1800, 0.125, 0.25)
     assert about["checkpoint"]["epoch"] == 1800
 
 
-def test_a_checkpoint_may_tell_nothing(described):
+def test_a_checkpoint_may_hold_no_progress(described):
     about = strict_json(described(outcome=OUTCOME | {"model": {"architecture": None, "epoch": None}}))
 
     assert (about["architecture"], about["epoch"], about["train_loss"]) == ("UNet", 2500, 0.5)
@@ -163,7 +164,7 @@ def test_a_checkpoint_may_tell_nothing(described):
 TRIED = [{"path": "checkpoints/best.pth", "reason": "it is cut short"}]
 
 
-def test_files_that_were_passed_over_are_told(described, summary):
+def test_rejected_files_are_reported(described, summary):
     artifact = OUTCOME["artifact"] | {"path": "checkpoints/last.pth", "tried": TRIED}
 
     path = described(outcome=OUTCOME | {"artifact": artifact}, run={"not_chosen": ["checkpoints/last.pth", "e_1.pth"]})
@@ -179,7 +180,7 @@ def test_files_that_were_passed_over_are_told(described, summary):
     )
 
 
-def test_nothing_is_said_to_be_passed_over_where_nothing_was_or_nothing_loads(described, summary):
+def test_without_rejected_files_or_a_render_nothing_is_reported(described, summary):
     artifact = OUTCOME["artifact"] | {"tried": [{"path": "checkpoints/last.pth", "reason": "it is empty"}]}
     failed = described("failed", outcome=FAILED | {"artifact": artifact})
 
@@ -187,7 +188,7 @@ def test_nothing_is_said_to_be_passed_over_where_nothing_was_or_nothing_loads(de
     assert strict_json(failed)["not_chosen"] == ["checkpoints/last.pth"]
 
 
-def test_what_was_measured_is_told_and_the_summary_has_the_unseen_means(described, summary):
+def test_metadata_has_all_means_and_the_summary_those_of_unseen_frames(described, summary):
     means = Means(frames=1, mean={"psnr": 31.5}, mean_unseen={"psnr": 31.0}, reference=("1 frame paired by name",))
 
     path = described(measured=means)
@@ -215,7 +216,7 @@ def test_models_may_come_in_the_order_of_a_metric_and_those_without_it_last(desc
     assert [line["run_name"] for line in strict_json(tmp_path / "batch_summary.json")] == list(names)
 
 
-def test_an_epoch_of_0_counts_as_told(described):
+def test_epoch_0_is_an_epoch(described):
     assert strict_json(described(run={"epoch": None}, outcome=OUTCOME | {"model": {"epoch": 0}}))["epoch"] == 0
     assert strict_json(described(run={"epoch": 0}))["epoch"] == 0
 

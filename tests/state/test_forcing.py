@@ -7,10 +7,10 @@ from dailies.state.forcing import Forced
 
 
 def asked(*names: str, everything: bool = False) -> Forced:
-    return forcing.asked(everything=everything, names=names, rules=["infer", "measure"])
+    return forcing.requested(everything=everything, names=names, rules=["infer", "measure"])
 
 
-def test_names_of_rules_and_of_files_are_told_apart(tmp_path, monkeypatch):
+def test_names_of_rules_and_of_files_are_distinguished(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     forced = asked("infer", "out/a.json")
 
@@ -27,7 +27,7 @@ def test_all_or_nothing():
     assert (bool(asked(everything=True)), bool(asked("infer")), bool(asked())) == (True, True, False)
 
 
-def test_jobs_elsewhere_read_what_is_forced_and_the_next_invocation_forgets_it(tmp_path):
+def test_jobs_on_other_machines_read_what_is_forced_until_the_next_invocation(tmp_path):
     forced = asked("infer", "a.json")
 
     forcing.announce(forced, tmp_path / "forced.json")

@@ -1,4 +1,4 @@
-"""Tests of dailies.layout: every path is where it was in all versions, as Snakemake knows files by their names."""
+"""Every path is where it was in all versions: Snakemake knows files by their names."""
 
 import inspect
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from dailies.state.layout import Layout, Weights, model_of
 from helpers import REPOSITORY
 
-ARGUMENTS = {"model": "{model}", "shard": "{shard}", "subject": "@source", "shelf": "@source", "job": "a_{model}"}
+ARGUMENTS = {"model": "{model}", "shard": "{shard}", "subject": "@source", "job": "a_{model}"}
 ARGUMENTS["name"] = "0123abcd"
 
 PATHS = {
@@ -48,8 +48,8 @@ PATHS = {
     "manifest": "out/.dailies/frames/{model}/{shard}.jsonl",
     "forced_mark": "out/.dailies/frames/{model}/{shard}.forced",
     "measures": "out/.dailies/measures/@source/{shard}.json",
-    "values": "out/.dailies/measured/@source/{shard}.jsonl",
-    "measuring": "out/.dailies/measured/@source/{shard}.json",
+    "measurement_cache": "out/.dailies/measured/@source/{shard}.jsonl",
+    "measuring_attempt": "out/.dailies/measured/@source/{shard}.json",
     "flows": "out/.dailies/flow",
     "flow": "out/.dailies/flow/0123abcd.npy",
     "verdict": "out/.dailies/metrics.json",
@@ -124,22 +124,22 @@ def test_a_name_with_characters_of_patterns_is_a_name(tmp_path: Path) -> None:
     assert layout.rendered() == ["a1", "a[1]"]
 
 
-def test_what_is_discarded_leaves_the_receipt(tmp_path: Path) -> None:
+def test_discarding_weights_keeps_the_receipt(tmp_path: Path) -> None:
     weights = Weights(tmp_path)
     for folder in (weights.draft, weights.whole, weights.first):
         folder.mkdir()
     weights.receipt.touch()
-    assert weights.are_there
+    assert weights.are_on_disk
 
     weights.discard()
 
     assert list(tmp_path.iterdir()) == [weights.receipt]
-    assert not weights.are_there
+    assert not weights.are_on_disk
 
 
 def test_a_layout_needs_no_library() -> None:
     code = (
-        "import sys; from dailies import layout;"
+        "import sys; from dailies.state import layout;"
         "print({'numpy', 'PIL', 'OpenImageIO', 'av', 'torch', 'mlflow', 'pydantic', 'yaml'} & set(sys.modules))"
     )
     environment = {"PYTHONPATH": str(REPOSITORY / "scripts")}

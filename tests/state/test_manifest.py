@@ -1,19 +1,13 @@
+"""The manifest: which frames are written, and which must be rendered."""
+
 import hashlib
 import json
-import os
 import threading
 from dataclasses import asdict, replace
 
 import pytest
 from dailies.core import files
-from dailies.frames.sequence import Frame, Sequence, save
-from dailies.state.attempts import (
-    attempt_after,
-    basis,
-    is_due,
-    next_attempt,
-)
-from dailies.state.layout import Layout
+from dailies.frames.sequence import Frame, Sequence
 from dailies.state.manifest import (
     Manifest,
     forget,
@@ -21,9 +15,7 @@ from dailies.state.manifest import (
     in_place,
     keys_of,
     prune,
-    restore_names,
 )
-from dailies.state.records import Attempt
 
 SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
 FRAMES = tuple(
@@ -31,29 +23,6 @@ FRAMES = tuple(
 )
 SEQUENCE = Sequence(FRAMES)
 KEYS = keys_of(SEQUENCE, "weights", SETTINGS)
-
-
-@pytest.mark.parametrize(("name", "listed"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
-def test_frames_that_a_copy_renamed_to_another_unicode_form_are_lost_until_they_have_their_names_again(
-    tmp_path, name, listed
-):
-    frames = Sequence((Frame(f"{name}.jpg", f"{name}.png", 7, 5, "RGB", 8, 100, sha256="a"), FRAMES[0]))
-    save(frames, tmp_path / "sequence.json")
-    files.write_json(tmp_path / "state.json", {"status": "success", "attempt": 1})
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for each in (listed, "a", "other"):
-        (folder / f"{each}.png").write_bytes(each.encode())
-
-    def attempt():
-        places = (tmp_path / "state.json", tmp_path / "sequence.json", folder)
-        return next_attempt(*places, shard="all", shard_frames=0)
-
-    assert attempt() == 2
-    restore_names(folder, frames.outputs)
-    assert (folder / f"{name}.png").read_bytes() == listed.encode()
-    assert sorted(path.name for path in folder.iterdir()) == sorted([f"{name}.png", "a.png", "other.png"])
-    assert attempt() == 1
 
 
 def test_a_layer_is_part_of_the_key_and_none_leaves_it_as_it_was():
@@ -103,7 +72,7 @@ def test_a_written_frame_is_done(manifest):
     }
 
 
-def test_nothing_is_done_where_no_manifest_is(tmp_path):
+def test_without_a_manifest_no_frame_is_done(tmp_path):
     assert Manifest(tmp_path / "none.jsonl", folder=tmp_path, keys=KEYS).done() == {}
 
 
@@ -156,7 +125,7 @@ def test_keys_do_not_depend_on_the_order_of_settings_nor_on_file_details():
     assert frame_key(replace(FRAMES[0], size=1, mode="L"), "weights", SETTINGS) == KEYS["a.png"]
 
 
-def test_only_a_frame_that_is_read_otherwise_than_at_first_has_another_key():
+def test_only_a_frame_that_is_read_differently_has_another_key():
     # as it was before frames had a revision: what is rendered stays rendered
     assert KEYS["a.png"] == files.digest([2, "digest of a", "weights", SETTINGS])
 
@@ -180,7 +149,7 @@ def test_a_line_of_a_later_version_counts(manifest):
 
 
 @pytest.mark.parametrize("rest", ['{"output": "c.png", "key": "', "\0\0\0\0", "[]", "{}", '{"output": 1}', "\udcff"])
-def test_a_line_cut_short_by_a_crash_is_passed_over(manifest, folder, rest):
+def test_a_line_cut_short_by_a_crash_is_ignored(manifest, folder, rest):
     path = folder.parent / "model.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_bytes(("".join(lines[:2]) + rest).encode("utf-8", "surrogateescape"))
@@ -188,7 +157,7 @@ def test_a_line_cut_short_by_a_crash_is_passed_over(manifest, folder, rest):
     assert list(manifest.done()) == ["a.png", "b.png"]
 
 
-def test_a_restart_forgets_what_has_to_be_rendered(manifest, folder):
+def test_a_restart_forgets_frames_that_must_be_rendered(manifest, folder):
     (folder / "b.png").unlink()
     path = folder.parent / "model.jsonl"
     path.write_text(path.read_text() + '{"cut sho')
@@ -228,75 +197,6 @@ def test_many_threads_may_write(folder):
 
 
 @pytest.fixture
-def due(folder):
-    """Save the record of an attempt, or none, and give the number of the attempt that is due."""
-    state, sequence = folder.parent / "attempt.json", folder.parent / "sequence.json"
-
-    def number(last=None, frames=FRAMES, place=folder, shard="all", shard_frames=0, forced=None):
-        if last:
-            files.write_json(state, last)
-        if frames:
-            save(Sequence(frames), sequence)
-        return next_attempt(state, sequence, place, shard=shard, shard_frames=shard_frames, forced=forced)
-
-    return number
-
-
-def test_the_first_attempt_is_number_1(due):
-    assert due() == 1
-
-
-@pytest.mark.parametrize("status", ["download_failed", "load_failed", "error"])
-def test_a_failure_is_tried_again(due, status):
-    assert due({"status": status, "attempt": 3}) == 4
-
-
-def test_a_success_with_all_its_frames_keeps_its_number(due):
-    assert due({"status": "success", "attempt": 3}) == 3
-
-
-def test_a_lost_frame_is_a_reason_for_another_attempt(due, folder):
-    (folder / "c.png").unlink()
-
-    assert due({"status": "success", "attempt": 3}) == 4
-
-
-def test_a_lost_folder_is_a_reason_for_another_attempt(due, folder):
-    assert due({"status": "success", "attempt": 3}, place=folder / "elsewhere") == 4
-
-
-def test_a_lost_sequence_is_no_reason(due):
-    assert due({"status": "success", "attempt": 3}, frames=()) == 3
-
-
-def test_a_sequence_that_was_written_anew_is_read_anew(due, folder):
-    assert due({"status": "success", "attempt": 3}) == 3
-
-    longer = (*FRAMES, replace(FRAMES[0], output="d.png"))
-
-    assert due(frames=longer) == 4
-    (folder / "d.png").touch()
-    os.utime(folder, ns=(1, 1))  # a file system's clock may stand still between two lines of a test
-    assert due(frames=longer) == 3
-
-
-def test_a_frame_is_lost_to_its_own_shard_alone(due, folder):
-    (folder / "c.png").unlink()
-
-    assert due({"status": "success", "attempt": 3}, shard="1", shard_frames=2) == 3
-    assert due({"status": "success", "attempt": 3}, shard="2", shard_frames=2) == 4
-
-
-def test_what_is_forced_is_a_reason_for_one_more_attempt(due):
-    assert due(forced="f") == 1
-    assert due({"status": "success", "attempt": 3}, forced="f") == 4
-    assert due({"status": "error", "attempt": 3}, forced="f") == 4
-    assert due({"status": "success", "attempt": 4, "forced": "f"}, forced="f") == 4
-    assert due({"status": "success", "attempt": 4, "forced": "f"}) == 4
-    assert due({"status": "success", "attempt": 4, "forced": "f"}, forced="another") == 5
-
-
-@pytest.fixture
 def shards(manifest, folder):
     """Manifests of two shards, a and b, c; all three frames are known from when the sequence was not split."""
 
@@ -316,7 +216,7 @@ def test_a_shard_knows_its_frames_from_any_manifest(shards, manifest):
     assert list(manifest.done()) == ["a.png", "b.png", "c.png"]
 
 
-def test_a_shard_gathers_what_it_knows_so_that_other_manifests_can_go(shards, folder):
+def test_a_restart_collects_entries_so_that_other_manifests_can_be_deleted(shards, folder):
     for shard in shards():
         shard.restart()
 
@@ -326,7 +226,7 @@ def test_a_shard_gathers_what_it_knows_so_that_other_manifests_can_go(shards, fo
     assert [list(shard.done()) for shard in shards()] == [["a.png", "b.png"], ["c.png"]]
 
 
-def test_a_shard_keeps_what_it_knows_of_frames_that_are_in_another_now(shards, folder):
+def test_a_manifest_keeps_entries_of_frames_that_moved_to_another_shard(shards, folder):
     for shard in shards():
         shard.restart()
     prune(folder.parent, folder, ["1", "2"])
@@ -337,7 +237,7 @@ def test_a_shard_keeps_what_it_knows_of_frames_that_are_in_another_now(shards, f
     assert list(again(folder, KEYS).done()) == ["a.png", "b.png", "c.png"]
 
 
-def test_the_bytes_decide_where_two_manifests_tell_of_one_frame(shards, manifest, folder):
+def test_the_bytes_decide_between_entries_of_two_manifests(shards, manifest, folder):
     first, _ = shards("other weights")
     first.restart()
     (folder / "b.png").write_bytes(b"PIXELS")
@@ -356,7 +256,7 @@ def test_a_frame_that_was_written_before_a_kill_is_not_taken_for_the_one_of_anot
     assert list(first.done()) == []
 
 
-def test_what_is_told_of_a_frame_that_left_does_not_outlive_the_manifest_that_knows_better(shards, manifest, folder):
+def test_pruning_removes_older_entries_of_frames_that_left_the_sequence(shards, manifest, folder):
     _, second = shards("other weights")
     second.restart()
     (folder / "c.png").write_bytes(b"PIXELS")
@@ -369,49 +269,7 @@ def test_what_is_told_of_a_frame_that_left_does_not_outlive_the_manifest_that_kn
     assert list(manifest.done()) == ["a.png", "b.png"]
 
 
-@pytest.fixture
-def known(tmp_path):
-    """A shard that was rendered once, and what it depends on."""
-    layout = Layout(tmp_path)
-    record = layout.record("model")
-    files.write_json(record, {"artifact": "a"})
-    about = {"frames": "digest", "attempt": 1, "settings": {"tiled": True}, "loading": {"code": None}}
-    key = basis(record, "digest", about["settings"], about["loading"])
-    for place in (layout.attempt, layout.outcome):
-        Attempt(status="success", attempt=1, basis=key).save(place("model", "1"))
-    return about
-
-
-def test_a_shard_of_which_nothing_has_changed_is_not_due(known, tmp_path):
-    assert not is_due(Layout(tmp_path), "model", "1", **known)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"frames": "other"}, {"attempt": 2}, {"settings": {"tiled": False}}, {"loading": {"code": "edited"}}],
-    ids=lambda change: next(iter(change)),
-)
-def test_a_shard_of_which_something_has_changed_is_due(known, tmp_path, change):
-    assert is_due(Layout(tmp_path), "model", "1", **known | change)
-
-
-def test_a_shard_that_was_never_rendered_or_lost_its_record_is_due(known, tmp_path):
-    assert is_due(Layout(tmp_path), "model", "2", **known)
-    Layout(tmp_path).outcome("model", "1").unlink()
-    assert is_due(Layout(tmp_path), "model", "1", **known)
-
-
-def test_a_shard_of_a_model_whose_record_has_changed_is_due(known, tmp_path):
-    files.write_json(Layout(tmp_path).record("model"), {"artifact": "another"})
-    assert is_due(Layout(tmp_path), "model", "1", **known)
-
-
-def test_a_shard_that_an_older_version_rendered_is_due(known, tmp_path):
-    Attempt(status="success", attempt=1).save(Layout(tmp_path).attempt("model", "1"))
-    assert is_due(Layout(tmp_path), "model", "1", **known)
-
-
-def test_frames_are_in_place_by_size_and_by_their_bytes_where_manifests_disagree(folder, tmp_path):
+def test_frames_in_place_are_recognised_by_size_and_if_manifests_disagree_by_bytes(folder, tmp_path):
     def write(name, *entries):
         lines = (
             {"output": o, "key": "k", "size": n, "sha256": d, "seconds": 0, "device": "cpu", "tiled": False}
@@ -434,16 +292,6 @@ def test_frames_are_in_place_by_size_and_by_their_bytes_where_manifests_disagree
     assert in_place(tmp_path / "manifests", folder, ["b.png"]) == in_place(tmp_path / "none", folder, ["a.png"]) == {}
 
 
-def test_an_attempt_is_due_again_after_a_failure_only(tmp_path):
-    state = tmp_path / "state.json"
-
-    assert attempt_after(state) == 1
-    files.write_json(state, {"status": "success", "attempt": 3})
-    assert attempt_after(state) == 3
-    files.write_json(state, {"status": "error", "attempt": 3})
-    assert attempt_after(state) == 4
-
-
 def forced(folder, *names):
     """The manifest that knows all three frames, for a render of some that is forced."""
     return Manifest(
@@ -451,7 +299,7 @@ def forced(folder, *names):
     )
 
 
-def test_what_is_forced_is_forgotten_once_and_other_frames_are_not(manifest, folder):
+def test_forced_frames_are_forgotten_once_and_others_never(manifest, folder):
     forget(manifest.path, folder.parent / "forced", ["a.png", "b.png"], "f")
     assert list(manifest.done()) == ["c.png"]
 
@@ -463,7 +311,7 @@ def test_what_is_forced_is_forgotten_once_and_other_frames_are_not(manifest, fol
     assert list(manifest.done()) == ["c.png"]
 
 
-def test_what_other_manifests_tell_does_not_count_while_a_render_is_forced(shards, manifest, folder):
+def test_a_forced_render_ignores_other_manifests(shards, manifest, folder):
     for shard in shards():
         shard.restart()
     forget(manifest.path, folder.parent / "forced", list(KEYS), "f")
@@ -473,7 +321,7 @@ def test_what_other_manifests_tell_does_not_count_while_a_render_is_forced(shard
     assert list(manifest.done()) == ["a.png", "c.png"]  # afterwards the bytes decide
 
 
-def test_a_manifest_that_is_not_there_is_forgotten_too(tmp_path):
+def test_forgetting_works_without_a_manifest(tmp_path):
     forget(tmp_path / "model" / "all.jsonl", tmp_path / "model" / "all.forced", ["a.png"], "f")
 
     assert Manifest(tmp_path / "model" / "all.jsonl", folder=tmp_path, keys=KEYS).done() == {}

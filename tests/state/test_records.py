@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
 from dailies.core import files
 from dailies.core.typed import NotTheRecord, load_all, save_all
 from dailies.models.signature import Signature
@@ -21,17 +20,18 @@ from dailies.state.records import (
     ModelRecord,
     Network,
     Outcome,
-    PassedOver,
     Receipt,
+    RejectedFile,
     RenderedArtifact,
     RunRecord,
     SummaryLine,
     candidates,
     is_same_artifact,
     merged,
-    rendered,
+    rendered_artifact,
 )
 from dailies.store.entities import Artifact, StoredFile
+from helpers import REPOSITORY
 
 KINDS = {
     "models/*.json": ModelRecord,
@@ -134,7 +134,7 @@ def test_an_outcome_with_all_it_may_hold_comes_back_equal(tmp_path):
     assert Outcome.load(tmp_path / "written.json") == outcome
 
 
-def test_what_is_not_finite_is_written_as_null(tmp_path):
+def test_non_finite_numbers_are_written_as_null(tmp_path):
     written(RunRecord(run_id="r", metrics={"loss": float("nan")}), tmp_path)
 
     assert RunRecord.load(tmp_path / "written.json").metrics == {"loss": None}
@@ -156,7 +156,7 @@ def test_an_attempt_is_read_from_an_outcome(tmp_path):
 
 
 @pytest.mark.parametrize("value", [[], "text", None, {}, {"run_id": "r"}, {"run_id": "r", "render": []}])
-def test_what_is_no_such_record_is_refused(tmp_path, value):
+def test_another_value_is_not_a_record(tmp_path, value):
     files.write_json(tmp_path / "metadata.json", value)
 
     with pytest.raises(NotTheRecord):
@@ -164,7 +164,7 @@ def test_what_is_no_such_record_is_refused(tmp_path, value):
 
 
 def test_artifacts_are_the_same_if_weights_and_configuration_are():
-    one = Receipt(status="success", path="a", sha256="s", tried=(PassedOver(path="b", reason="no network"),))
+    one = Receipt(status="success", path="a", sha256="s", tried=(RejectedFile(path="b", reason="no network"),))
 
     assert is_same_artifact(one, Receipt(status="success", path="c", sha256="s").artifact)
     assert not is_same_artifact(one, Receipt(status="success", path="a", sha256="s", config_sha256="c"))
@@ -191,6 +191,6 @@ def test_the_rendered_artifact_is_found_again_in_the_records():
 
     assert candidates(record, None) == [first]
     assert candidates(record, about) == [first, second]
-    assert rendered(record, about, RenderedArtifact(uri="s3://***@bucket/1", path="b.pth")) == second
-    assert rendered(record, about, RenderedArtifact()) == first
+    assert rendered_artifact(record, about, RenderedArtifact(uri="s3://***@bucket/1", path="b.pth")) == second
+    assert rendered_artifact(record, about, RenderedArtifact()) == first
     assert candidates(replace(record, alternatives=(second, second)), about) == [first, second, second]

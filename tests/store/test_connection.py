@@ -1,9 +1,7 @@
-"""What libraries say of artifact stores and servers, in words; nothing is asked here."""
+"""Errors of servers and artifact stores: exceptions of libraries, and the responses of a small HTTP server."""
 
 import re
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +20,7 @@ from dailies.store.tracking import TrackingStore
 from helpers import REPOSITORY
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, PERMISSION_DENIED, UNAUTHENTICATED
+from mlflow.telemetry.utils import is_telemetry_disabled
 from requests import exceptions
 
 S3, ENDPOINT = "s3://bucket/1/run", "https://s3.studio"
@@ -35,7 +34,7 @@ def of_s3(code: str, message: str, status: int = 403) -> Exception:
 
 
 def handed_on(error: Exception, code: int | None = None) -> Exception:
-    """Return the error that MLflow raises for one of botocore."""
+    """Return the exception that MLflow raises from one of botocore."""
     try:
         try:
             raise error
@@ -45,8 +44,8 @@ def handed_on(error: Exception, code: int | None = None) -> Exception:
         return raised
 
 
-def explained(error: Exception, place: str | None = S3) -> StoreError:
-    return connection.explained(error, "http://tracker", place=place)
+def error_of(error: Exception, place: str | None = S3) -> StoreError:
+    return connection.store_error(error, "http://tracker", place=place)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +80,9 @@ def explained(error: Exception, place: str | None = S3) -> StoreError:
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_an_error_of_an_artifact_store_names_a_setting(error, kind, code, setting):
-    found = explained(error)
+    found = error_of(error)
 
-    assert (type(found), found.code) == (kind, f"artifacts.{code}")
+    assert (type(found), found.code) == (kind, f"artifact_store.{code}")
     assert "the artifact store s3://bucket" in str(found)
     assert setting in str(found)
 
@@ -97,12 +96,13 @@ def test_an_error_of_an_artifact_store_names_a_setting(error, kind, code, settin
         ("dbfs:/1/run", "its keys"),
     ],
 )
-def test_what_is_said_of_a_store_that_is_not_s3_names_its_own_settings(place, keys):
-    refused = explained(MlflowException("No.", error_code=UNAUTHENTICATED), place)
-    distrusted = explained(exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED]"), place)
+def test_an_error_of_a_store_other_than_s3_names_its_own_settings(place, keys):
+    refused = error_of(MlflowException("No.", error_code=UNAUTHENTICATED), place)
+    untrusted = error_of(exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED]"), place)
 
     assert keys in str(refused)
-    assert (distrusted.code, "REQUESTS_CA_BUNDLE" in str(distrusted)) == ("artifacts.certificate", True)
+    assert untrusted.code == "artifact_store.certificate"
+    assert "REQUESTS_CA_BUNDLE" in str(untrusted)
 
 
 @pytest.mark.parametrize(
@@ -125,58 +125,53 @@ def test_what_is_said_of_a_store_that_is_not_s3_names_its_own_settings(place, ke
         (MlflowException("x ##### File best.pth ##### 404 Client Error: gone"), StoreError, "failed", "answers 404"),
     ],
 )
-def test_what_a_server_refuses_or_does_not_do(error, kind, code, words):
-    found = explained(error, place=None)
+def test_an_error_of_a_server_has_its_code(error, kind, code, words):
+    found = error_of(error, place=None)
 
     assert (type(found), found.code) == (kind, f"store.{code}")
     assert "the MLflow server http://tracker" in str(found)
     assert words in str(found)
 
 
-def test_secrets_are_masked_wherever_they_stand(monkeypatch):
+def test_secrets_are_masked_anywhere_in_a_text(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "hush-1")
     monkeypatch.setenv("MY_API_KEY", "short")
 
-    said = connection.masked("hush-1, Basic bWU6aHVzaA==, Bearer ab.c-d_e, s3://me:hush@host, short")
+    text = connection.masked("hush-1, Basic bWU6aHVzaA==, Bearer ab.c-d_e, s3://me:hush@host, short")
 
-    assert said == "***, Basic ***, Bearer ***, s3://***@host, short"
-
-
-def test_what_a_library_says_is_shortened():
-    assert len(str(explained(Exception("x" * 10_000)))) < 600
-    assert len(str(explained(Exception("x" * 10_000), place=None))) < 600
+    assert text == "***, Basic ***, Bearer ***, s3://***@host, short"
 
 
-def test_the_page_on_servers_says_how_long_is_waited():
+def test_the_text_of_a_library_is_shortened():
+    assert len(str(error_of(Exception("x" * 10_000)))) < 600
+    assert len(str(error_of(Exception("x" * 10_000), place=None))) < 600
+
+
+def test_the_page_on_servers_states_the_timeouts():
     tries = {3: "three", 4: "four"}[1 + int(connection.ENVIRONMENT["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])]
     timeout = connection.ENVIRONMENT["MLFLOW_HTTP_REQUEST_TIMEOUT"]
-    said = re.sub(r"\s+", " ", SERVERS.read_text())
+    page = re.sub(r"\s+", " ", SERVERS.read_text())
 
     assert (
         f"{connection.CONNECT_SECONDS} s for the first connection, and {tries} tries a question, each of at most "
         f"{timeout} s."
-    ) in said
+    ) in page
 
 
-def test_a_question_that_nobody_answers_ends_within_minutes():
-    """Four tries of 30 s and pauses of 0, 2 and 4 s; MLflow's own would be 8 tries of 120 s and half an hour."""
+def test_an_unanswered_request_ends_within_minutes():
+    """Four attempts of 30 s and pauses of 0, 2 and 4 s; MLflow's own defaults take half an hour."""
     tries, timeout = (int(connection.ENVIRONMENT[f"MLFLOW_HTTP_REQUEST_{n}"]) for n in ("MAX_RETRIES", "TIMEOUT"))
     pause = float(connection.ENVIRONMENT["MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"])
 
     assert (1 + tries) * timeout + sum(pause * 2**number for number in range(1, tries)) < 130
 
 
-def test_mlflow_does_not_report_our_use_of_it():
-    code = (
-        "import os; os.environ.pop('MLFLOW_DISABLE_TELEMETRY', None); from dailies import connection; "
-        "connection.set_out(); from mlflow.telemetry.utils import is_telemetry_disabled; print(is_telemetry_disabled())"
-    )
-    folder = Path(connection.__file__).parents[2]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder)}
+def test_mlflow_sends_no_telemetry(monkeypatch):
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
 
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    connection.set_environment_defaults()
 
-    assert done.stdout.split() == ["True"]
+    assert is_telemetry_disabled()
 
 
 Answer = tuple[int, str, str]
@@ -184,8 +179,8 @@ Answer = tuple[int, str, str]
 
 
 @pytest.fixture
-def program() -> Iterator[Callable[..., str]]:
-    """Start a program that gives one answer to every question, others at some paths; it is well. Give its address."""
+def serve() -> Iterator[Callable[..., str]]:
+    """Start healthy servers that send one answer to every request, or another at some paths; return their addresses."""
     servers = []
 
     def start(answer: Answer, **paths: Answer) -> str:
@@ -214,8 +209,8 @@ def program() -> Iterator[Callable[..., str]]:
         server.server_close()
 
 
-def asked(uri: str, folder: Path) -> StoreError:
-    """Ask for an experiment; return what is told instead."""
+def error_from(uri: str, folder: Path) -> StoreError:
+    """Ask for an experiment and return the error."""
     with pytest.raises(StoreError) as caught:
         TrackingStore(uri, private=folder).experiments(["shot"])
     return caught.value
@@ -259,12 +254,12 @@ HOST = "Invalid Host header - possible DNS rebinding attack detected"
         ((403, TEXT, HOST), StoreError, "permission_denied", HOST),
     ],
 )
-def test_a_server_is_quoted_with_its_status(program, tmp_path, monkeypatch, answer, kind, code, words):
+def test_a_server_is_quoted_with_its_status(serve, tmp_path, monkeypatch, answer, kind, code, words):
     monkeypatch.setattr("urllib3.util.retry.time.sleep", lambda seconds: None)
     monkeypatch.setattr("dailies.store.tracking.time.sleep", lambda seconds: None)
-    uri = program(answer)
+    uri = serve(answer)
 
-    error = asked(uri, tmp_path)
+    error = error_from(uri, tmp_path)
 
     assert (type(error), error.code) == (kind, f"store.{code}")
     assert uri in str(error)
@@ -277,10 +272,10 @@ def test_a_server_is_quoted_with_its_status(program, tmp_path, monkeypatch, answ
     ("given", "path", "there"),
     [("/studio", "version", ""), ("", "mlflow_version", "/mlflow"), ("/a/b/", "version", "")],
 )
-def test_where_mlflow_answers_instead_is_said(program, tmp_path, given, path, there):
-    uri = program((404, HTML, "<html><h1>Not Found</h1></html>"), **{path: (200, TEXT, "3.17.2\n")})
+def test_the_path_where_mlflow_answers_is_named(serve, tmp_path, given, path, there):
+    uri = serve((404, HTML, "<html><h1>Not Found</h1></html>"), **{path: (200, TEXT, "3.17.2\n")})
 
-    error = asked(uri + given, tmp_path)
+    error = error_from(uri + given, tmp_path)
 
     assert error.code == "store.not_mlflow"
     assert f"MLflow 3.17.2 answers at {uri}{there}." in str(error)
@@ -288,7 +283,7 @@ def test_where_mlflow_answers_instead_is_said(program, tmp_path, given, path, th
 
 @pytest.mark.parametrize("first", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\x15\x03\x01\x00"])
 def test_a_port_of_another_protocol_is_no_mlflow(tmp_path, monkeypatch, first):
-    monkeypatch.setattr(connection, "KNOCKS", ())
+    monkeypatch.setattr(connection, "HEALTH_PAUSES", ())
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def greet() -> None:
@@ -298,7 +293,7 @@ def test_a_port_of_another_protocol_is_no_mlflow(tmp_path, monkeypatch, first):
                 caller.recv(1000)
 
         threading.Thread(target=greet, daemon=True).start()
-        error = asked(f"http://127.0.0.1:{server.getsockname()[1]}", tmp_path)
+        error = error_from(f"http://127.0.0.1:{server.getsockname()[1]}", tmp_path)
 
     assert (type(error), error.code) == (StoreUnreachable, "store.unreachable")
     assert "mlflow_uri" in str(error)
@@ -307,10 +302,10 @@ def test_a_port_of_another_protocol_is_no_mlflow(tmp_path, monkeypatch, first):
     )
 
 
-def test_a_server_that_is_closed_says_why(program, tmp_path, monkeypatch):
+def test_an_unhealthy_server_is_quoted(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(connection.time, "sleep", lambda seconds: None)
 
-    error = asked(program((503, TEXT, ""), health=(503, TEXT, "maintenance until 12:00")), tmp_path)
+    error = error_from(serve((503, TEXT, ""), health=(503, TEXT, "maintenance until 12:00")), tmp_path)
 
     assert error.code == "store.unreachable"
     assert "answers 503: maintenance until 12:00." in str(error)

@@ -1,3 +1,5 @@
+"""Runs as they are read from MLflow."""
+
 import pytest
 from dailies.store.tracking import TrackingStore
 from helpers.stores import BEST, runs_of
@@ -5,11 +7,11 @@ from helpers.stores import BEST, runs_of
 
 @pytest.fixture
 def open_store(tmp_path):
-    """Open a store with its private folder beside, not in, the store."""
+    """Open a store whose private folder is outside the store."""
     return lambda uri: TrackingStore(uri, private=tmp_path / "private")
 
 
-def test_a_run_says_what_was_logged(shelf, open_store):
+def test_a_run_has_everything_that_was_logged(shelf, open_store):
     run_id = shelf.run("first", BEST, params={"a": "1"}, metrics={"loss": 0.5, "nan": float("nan")}, tags={"mine": "x"})
 
     (run,) = runs_of(open_store(shelf.uri))
@@ -19,7 +21,7 @@ def test_a_run_says_what_was_logged(shelf, open_store):
     assert run.end_time >= run.start_time > 1.6e12
 
 
-def test_a_run_names_the_datasets_that_it_was_given(shelf, open_store):
+def test_a_run_names_its_input_datasets(shelf, open_store):
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     run_id = shelf.run("first", BEST)

@@ -1,3 +1,5 @@
+"""Versions of registered models, in every kind of store."""
+
 import os
 import sqlite3
 import uuid
@@ -23,13 +25,13 @@ def local(tmp_path):
 
 @pytest.fixture
 def name():
-    """A registered model of this test alone: the server has one registry for all of them."""
+    """A unique name: the server has one registry for all tests."""
     return f"net {uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture
 def find(tmp_path):
-    """Find versions in a shelf's store."""
+    """Find versions in a store."""
     return lambda shelf, *asked: registered(TrackingStore(shelf.uri, private=tmp_path / "private"), asked)
 
 
@@ -75,7 +77,7 @@ def test_every_kind_of_source_leads_to_its_run_and_files(shelf, find, name, monk
     assert found[4].uri == found[0].uri
 
 
-def test_what_does_not_exist_is_said_beside_what_does(shelf, find, name):
+def test_an_error_lists_the_versions_and_models_that_exist(shelf, find, name):
     run_id = shelf.run("a", "model/MLmodel")
     for alias in ("champion", None, "last"):
         shelf.register(name, f"runs:/{run_id}/model", run_id=run_id, alias=alias)
@@ -88,7 +90,7 @@ def test_what_does_not_exist_is_said_beside_what_does(shelf, find, name):
         check(error, "registry.no_model", "registered model nobody", "; registered models there: ")
 
 
-def test_models_are_listed_also_where_a_server_knows_no_prompts(tmp_path, find, name):
+def test_models_are_listed_by_a_server_without_prompts(tmp_path, find, name):
     shelf = server_shelf(tmp_path / "store")
     run_id = shelf.run("a", BEST)
     shelf.register(name, f"runs:/{run_id}/checkpoints", run_id=run_id)
@@ -100,7 +102,7 @@ def test_models_are_listed_also_where_a_server_knows_no_prompts(tmp_path, find, 
         assert proxy.count("registered-models/search") == 1
 
 
-def test_a_store_without_registered_models_says_none(tmp_path, find):
+def test_a_store_without_registered_models_lists_none(tmp_path, find):
     for make in (sqlite_shelf, folder_shelf):
         shelf = make(tmp_path / make.__name__)
         shelf.run("a", BEST)
@@ -134,7 +136,7 @@ def test_a_version_of_a_deleted_run_is_refused(shelf, find, name):
     check(error, "registry.version_unusable", "version 1", name, f"run {run_id}", "deleted", "its versions: 1;")
 
 
-def test_a_version_whose_run_is_gone_or_never_was_is_refused(local, find):
+def test_a_version_without_a_run_is_refused(local, find):
     local.register("net", "runs:/0123/model")
     local.register("net", (local.root / "files").as_uri())
 
@@ -158,7 +160,7 @@ def test_a_version_that_is_not_ready_is_refused(local, find):
     check(refusal(lambda: find(local, "net/1")), "registry.version_not_ready", "version 1", "net", *status)
 
 
-def test_a_version_of_a_logged_model_that_is_gone_is_refused(local, find):
+def test_a_version_of_a_missing_logged_model_is_refused(local, find):
     model_id = local.logged_model(local.run("a"), "MLmodel")
     local.register("net", f"models:/{model_id}")
     local.client.delete_logged_model(model_id)
@@ -167,7 +169,7 @@ def test_a_version_of_a_logged_model_that_is_gone_is_refused(local, find):
     check(error, "registry.logged_model_missing", "version 1", "net", model_id, local.uri, "its versions: 1;")
 
 
-def test_copies_that_lead_in_a_circle_end(local, find):
+def test_a_circle_of_copies_ends(local, find):
     run_id = local.run("a", "model/MLmodel")
     local.register("net", f"runs:/{run_id}/model", run_id=run_id)
     change(local, "UPDATE model_versions SET source = 'models:/net/1'")
@@ -177,7 +179,7 @@ def test_copies_that_lead_in_a_circle_end(local, find):
     assert TrackingStore(local.uri, private=local.root).locations.refusal(item.uri)
 
 
-def test_a_name_with_quotes_and_odd_letters_is_asked_for_as_it_is(local, find):
+def test_names_with_special_characters_are_found(local, find):
     run_id = local.run("a", "model/MLmodel")
     for odd in ("it's", "a@b", "x \u202e y", "100%"):
         local.register(odd, f"runs:/{run_id}/model", run_id=run_id)
@@ -188,8 +190,11 @@ def test_a_name_with_quotes_and_odd_letters_is_asked_for_as_it_is(local, find):
 
 def test_twenty_versions_are_listed_and_the_rest_counted(local, find):
     run_id = local.run("a", "model/MLmodel")
-    for _ in range(23):
-        local.register("net", f"runs:/{run_id}/model", run_id=run_id)
+    local.register("net", f"runs:/{run_id}/model", run_id=run_id)
+    columns = "name, creation_time, last_updated_time, current_stage, source, run_id, status, storage_location"
+    for number in range(2, 24):
+        copy = f"INSERT INTO model_versions (version, {columns}) SELECT {number}, {columns} FROM model_versions"
+        change(local, f"{copy} WHERE version = 1")
 
     check(refusal(lambda: find(local, "net/99")), "registry.no_version", ": 1, 2, 3, 4, ", " and 3 more; ")
 
@@ -203,7 +208,7 @@ def test_a_server_that_does_not_answer_is_not_taken_for_an_empty_registry(tmp_pa
         assert type(refusal(lambda: find(shelf, f"{name}/1"))) is StoreUnreachable
 
 
-def test_the_run_of_a_version_is_asked_where_its_files_are(tmp_path, find, name):
+def test_the_location_of_a_version_is_that_of_its_run(tmp_path, find, name):
     shelf = server_shelf(tmp_path)
     run_id = shelf.run("a", "model/MLmodel")
     shelf.register(name, f"runs:/{run_id}/model", run_id=run_id)

@@ -1,13 +1,15 @@
+"""What a tracking store returns, and what it refuses, for each kind of store."""
+
 import logging
+import shutil
 import sqlite3
+import subprocess
 import time
 from contextlib import closing, suppress
 
 import pytest
 from dailies.core.errors import StoreError, StoreUnreachable
-from dailies.store import connection as connection_module
-from dailies.store import local
-from dailies.store import tracking as store
+from dailies.store import connection, local, tracking
 from dailies.store.tracking import TrackingStore
 from helpers.raising import check
 from helpers.stores import (
@@ -45,7 +47,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def open_store(tmp_path):
-    """Open a store with its private folder beside, not in, the store."""
+    """Open a store whose private folder is outside the store."""
     return lambda uri, **remap: TrackingStore(uri, private=tmp_path / "private", artifact_remap=remap.get("remap"))
 
 
@@ -58,14 +60,14 @@ def refusal(question, kind=StoreError, code=None):
     return error.value
 
 
-def test_twelve_hundred_runs_are_all_seen_page_by_page(shelf, open_store, monkeypatch):
+def test_more_runs_than_mlflow_returns_at_once_are_read_in_pages(shelf, open_store, monkeypatch):
     seed = shelf.run("seed", params={"a": "1"}, metrics={"loss": 0.5})
     known = {seed, *multiply(shelf.root / "mlflow.db", seed, 1199)}
-    tracking = open_store(shelf.uri)
+    tracking_store = open_store(shelf.uri)
 
-    assert {run.run_id for run in runs_of(tracking)} == known
-    monkeypatch.setattr(store, "PAGE", 500)
-    paged = runs_of(tracking)
+    assert {run.run_id for run in runs_of(tracking_store)} == known
+    monkeypatch.setattr(tracking, "PAGE", 500)
+    paged = runs_of(tracking_store)
 
     assert len(paged) == 1200
     assert {run.run_id for run in paged} == known
@@ -116,7 +118,7 @@ def test_a_run_without_a_start_time_does_not_hide_the_others(shelf, tmp_path, op
     assert [run.run_name for run in runs_of(open_store(shelf.uri))] == ["good"]
     assert [run.run_name for run in runs_of(open_store(remote.uri), name, filter_string="params.a != 'b'")] == []
     assert [run.run_name for run in runs_of(open_store(remote.uri), name)] == ["good"]
-    assert caplog.text.count("only without its runs that have no start time: they are passed over") == 2
+    assert caplog.text.count("have no start time; they are skipped") == 2
 
 
 def test_run_ids_come_back_in_the_order_asked_and_once(shelf, open_store):
@@ -143,24 +145,24 @@ def test_a_deleted_run_id_is_named(shelf, open_store):
     check(refusal(lambda: open_store(shelf.uri).runs_by_id([run_id])), "store.run_deleted", f"run {run_id}")
 
 
-def test_deleted_runs_are_apart(shelf, open_store):
+def test_deleted_runs_are_listed_separately(shelf, open_store):
     shelf.client.delete_run(shelf.run("gone"))
     shelf.run("here")
-    tracking = open_store(shelf.uri)
+    tracking_store = open_store(shelf.uri)
 
-    assert [run.run_name for run in runs_of(tracking)] == ["here"]
-    assert [run.run_name for run in runs_of(tracking, deleted=True)] == ["gone"]
+    assert [run.run_name for run in runs_of(tracking_store)] == ["here"]
+    assert [run.run_name for run in runs_of(tracking_store, deleted=True)] == ["gone"]
 
 
 def test_a_missing_experiment_lists_those_that_exist(shelf, open_store):
     for number in range(25):
         shelf.client.create_experiment(f"more {number:02d}")
     shelf.client.delete_experiment(shelf.client.create_experiment("old"))
-    tracking = open_store(shelf.uri)
+    tracking_store = open_store(shelf.uri)
 
-    error = refusal(lambda: tracking.experiments(["exp", "expp"]))
+    error = refusal(lambda: tracking_store.experiments(["exp", "expp"]))
     check(error, "store.no_experiment", "experiment 'expp'", "Default, exp, more 00,", " and 7 more")
-    check(refusal(lambda: tracking.experiments(["old"])), "store.no_experiment", "'old'", "(it was deleted)")
+    check(refusal(lambda: tracking_store.experiments(["old"])), "store.no_experiment", "'old'", "(it was deleted)")
     assert "expp" not in {experiment.name for experiment in shelf.client.search_experiments()}
 
 
@@ -169,62 +171,65 @@ def test_ready_logged_models_come_newest_first_by_their_run(shelf, open_store, m
     models = [shelf.logged_model(first, "MLmodel", name=f"m{number}") for number in range(5)]
     shelf.logged_model(first, "MLmodel", ready=False)
     other = shelf.logged_model(second, "MLmodel")
-    monkeypatch.setattr(store, "MODELS_PAGE", 2)
-    tracking = open_store(shelf.uri)
+    monkeypatch.setattr(tracking, "MODELS_PAGE", 2)
+    tracking_store = open_store(shelf.uri)
 
-    found = tracking.logged_models([shelf.experiment])
+    found = tracking_store.logged_models([shelf.experiment])
 
     assert {run_id: [model.model_id for model in models] for run_id, models in found.items()} == {
         first: models[::-1],
         second: [other],
     }
-    assert [file.path for file in tracking.files(found[second][0].artifact_uri)] == ["MLmodel"]
+    assert [file.path for file in tracking_store.files(found[second][0].artifact_uri)] == ["MLmodel"]
 
 
 def test_artifacts_are_listed_at_any_depth_but_not_without_end(shelf, open_store, monkeypatch, caplog):
     run_id = shelf.run("a", "root.pth", "a/b/c/d/e/deep.pth", "a/b/c/d/e/f/g/too_deep.pth")
     shelf.stored(run_id, "a/link.pth").symlink_to("/etc/hostname")
     shelf.stored(run_id, "loop").symlink_to(shelf.stored(run_id))
-    tracking = open_store(shelf.uri)
-    uri = runs_of(tracking)[0].artifact_uri
+    tracking_store = open_store(shelf.uri)
+    uri = runs_of(tracking_store)[0].artifact_uri
 
-    assert [(file.path, file.size) for file in tracking.files(uri)] == [("a/b/c/d/e/deep.pth", 18), ("root.pth", 8)]
-    monkeypatch.setattr(store, "ENTRIES", 4)
-    assert len(tracking.files(uri)) == 1
+    assert [(file.path, file.size) for file in tracking_store.files(uri)] == [
+        ("a/b/c/d/e/deep.pth", 18),
+        ("root.pth", 8),
+    ]
+    monkeypatch.setattr(tracking, "ENTRIES", 4)
+    assert len(tracking_store.files(uri)) == 1
     assert "more than 4 artifacts" in caplog.text
 
 
 def test_one_unreadable_location_does_not_break_the_others(shelf, open_store, monkeypatch):
     shelf.run("a", BEST)
     shelf.run("b", BEST)
-    tracking = open_store(shelf.uri)
-    good, bad = (run.artifact_uri for run in runs_of(tracking))
-    scandir = store.os.scandir
+    tracking_store = open_store(shelf.uri)
+    good, bad = (run.artifact_uri for run in runs_of(tracking_store))
+    scandir = tracking.os.scandir
 
     def refuse(folder):
         if str(folder) in bad:
             raise PermissionError(13, "Permission denied")
         return scandir(folder)
 
-    monkeypatch.setattr(store.os, "scandir", refuse)
-    listed = tracking.listings([good, bad])
+    monkeypatch.setattr(tracking.os, "scandir", refuse)
+    listed = tracking_store.listings([good, bad])
 
     assert [file.path for file in listed[good]] == [BEST]
-    check(listed[bad], "artifact.unreadable", bad, "Permission denied")
+    check(listed[bad], "artifact.unreadable", str(tracking_store.local_folder(bad)), "Permission denied")
 
 
 def stores_that_are_none(root):
     (root / "text.db").write_text("this is not a database, but it is longer than its header would be" * 9)
     (root / "empty.db").touch()
-    with closing(sqlite3.connect(root / "other.db")) as connection:
-        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
-        connection.execute("INSERT INTO alembic_version VALUES ('1')")
-        connection.commit()
+    with closing(sqlite3.connect(root / "other.db")) as database:
+        database.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        database.execute("INSERT INTO alembic_version VALUES ('1')")
+        database.commit()
     (root / "folder").mkdir()
     return [f"sqlite:///{root / name}" for name in ("text.db", "empty.db", "other.db")] + [str(root / "folder")]
 
 
-def test_what_is_not_a_store_is_said_so_and_left_alone(tmp_path, open_store):
+def test_what_is_not_a_store_is_refused_and_unchanged(tmp_path, open_store):
     uris = stores_that_are_none(tmp_path)
     before = snapshot(tmp_path)
 
@@ -235,13 +240,13 @@ def test_what_is_not_a_store_is_said_so_and_left_alone(tmp_path, open_store):
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///{}/no.db", "sqlite+pysqlite:///{}/no.db", "{}/no/mlruns", "file://{}/no"])
-def test_a_missing_store_is_refused_and_not_made(tmp_path, open_store, uri):
+def test_a_missing_store_is_refused_and_not_created(tmp_path, open_store, uri):
     check(refusal(lambda: open_store(uri.format(tmp_path))), "store.missing", f"{tmp_path}/no", "set mlflow_uri")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("uri", ["http://tracker..studio:5000", "http://me:secret@[::1", f"http://{'x' * 64}.studio"])
-def test_what_is_no_address_is_said_so(open_store, uri):
+def test_an_invalid_address_is_refused(open_store, uri):
     error = refusal(lambda: open_store(uri))
 
     check(error, "store.bad_address", "mlflow_uri")
@@ -254,7 +259,7 @@ def test_a_database_that_opening_would_change_is_refused_without_its_password(op
     check(error, "store.unsupported_uri", "postgresql://***@127.0.0.1:1/db?password=*** ")
 
 
-def test_a_locked_or_broken_sqlite_file_is_said_in_words(shelf, open_store):
+def test_a_damaged_sqlite_file_is_refused(shelf, open_store):
     path = shelf.root / "mlflow.db"
     data = path.read_bytes()
     path.write_bytes(data[:5000] + bytes(len(data) - 5000))
@@ -262,13 +267,13 @@ def test_a_locked_or_broken_sqlite_file_is_said_in_words(shelf, open_store):
     assert "malformed" in str(refusal(lambda: open_store(shelf.uri).experiments(["exp"])))
 
 
-def look_at_everything(tracking):
-    experiments = tracking.experiments(["exp"])
-    runs = tracking.runs(experiments) + tracking.runs(experiments, deleted=True)
-    tracking.runs_by_id([run.run_id for run in tracking.runs(experiments)])
-    models = tracking.logged_models([experiments[0].experiment_id])
+def look_at_everything(tracking_store):
+    experiments = tracking_store.experiments(["exp"])
+    runs = tracking_store.runs(experiments) + tracking_store.runs(experiments, deleted=True)
+    tracking_store.runs_by_id([run.run_id for run in tracking_store.runs(experiments)])
+    models = tracking_store.logged_models([experiments[0].experiment_id])
     uris = [run.artifact_uri for run in runs] + [model.artifact_uri for of_run in models.values() for model in of_run]
-    tracking.listings(uris)
+    tracking_store.listings(uris)
     return runs
 
 
@@ -278,8 +283,8 @@ def test_reading_changes_nothing_in_a_sqlite_store(tmp_path, open_store, monkeyp
     shelf = new_shelf(tmp_path / "store", name)
     shelf.logged_model(shelf.run("a", BEST), "MLmodel")
     shelf.client.delete_run(shelf.run("gone"))
-    with closing(sqlite3.connect(tmp_path / "store" / name)) as connection:
-        connection.execute(f"PRAGMA journal_mode = {journal}")
+    with closing(sqlite3.connect(tmp_path / "store" / name)) as database:
+        database.execute(f"PRAGMA journal_mode = {journal}")
     monkeypatch.chdir(tmp_path)
     before = snapshot(tmp_path)
 
@@ -304,7 +309,7 @@ def test_reading_changes_nothing_in_a_folder_store(tmp_path, open_store, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
-def test_a_read_only_folder_store_without_trash_says_what_to_make(tmp_path, open_store):
+def test_a_read_only_folder_store_without_trash_names_the_missing_folder(tmp_path, open_store):
     shelf = folder_shelf(tmp_path / "store")
     shelf.run("a", BEST)
     mlruns = tmp_path / "store" / "mlruns"
@@ -335,7 +340,7 @@ def test_an_old_sqlite_store_is_read_through_an_upgraded_copy(tmp_path, open_sto
     assert runs[1].metrics == {"train/loss": 0.25}
     assert again == runs
     assert [path.stat().st_mtime_ns for path in (tmp_path / "private").iterdir()] == [written]
-    assert [record.levelno for record in caplog.records if "of an older MLflow" in record.message] == [logging.WARNING]
+    assert [record.levelno for record in caplog.records if "an older MLflow" in record.message] == [logging.WARNING]
     assert snapshot(root) == before
     assert {path.name for path in tmp_path.iterdir()} == {"private", "store # 1%"}
     assert [file.path for file in first.files(runs[1].artifact_uri)] == [
@@ -353,7 +358,9 @@ def test_two_invocations_may_upgrade_a_copy_at_once(tmp_path, open_store, monkey
     def upgrade_after_another(*command, **how):
         monkeypatch.setattr(local.subprocess, "run", upgrade)
         seen.append(look())
-        return upgrade(*command, **how)
+        (copy,) = (tmp_path / "private").glob("*.db")
+        shutil.copyfile(copy, tmp_path / "private" / command[0][-1].removeprefix("sqlite:///"))
+        return subprocess.CompletedProcess(command, 0, stderr="")
 
     monkeypatch.setattr(local.subprocess, "run", upgrade_after_another)
 
@@ -362,17 +369,17 @@ def test_two_invocations_may_upgrade_a_copy_at_once(tmp_path, open_store, monkey
     assert [path.suffix for path in (tmp_path / "private").iterdir()] == [".db"]
 
 
-def test_a_store_of_a_newer_mlflow_is_said_so(shelf, open_store):
-    with closing(sqlite3.connect(shelf.root / "mlflow.db")) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
-        connection.commit()
+def test_a_store_of_a_newer_mlflow_is_refused(shelf, open_store):
+    with closing(sqlite3.connect(shelf.root / "mlflow.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
+        database.commit()
 
     error = refusal(lambda: open_store(shelf.uri).experiments(["exp"]))
     check(error, "store.newer_format", str(shelf.root / "mlflow.db"))
     assert not (shelf.root / "private").exists()
 
 
-def test_a_failed_upgrade_is_said_in_words_and_tried_again(tmp_path, open_store, monkeypatch):
+def test_a_failed_upgrade_is_reported_and_retried(tmp_path, open_store, monkeypatch):
     root = mlflow2(tmp_path)
     monkeypatch.setattr(local.sys, "executable", "false")
 
@@ -387,7 +394,7 @@ def test_a_moved_store_is_found_through_artifact_remap(tmp_path, open_store):
     for run in runs_of(lost, "old"):
         assert not lost.files(run.artifact_uri)
         text = lost.moved(run.artifact_uri)
-        assert "does not exist; if the store was moved, set artifact_remap" in text
+        assert "set artifact_remap" in text
         assert f"{{{OLD_ROOT}/mlruns/" in text
 
     for remap in ({OLD_ROOT: str(root)}, {f"file://{OLD_ROOT}/mlruns/": f"{root}/mlruns/"}):
@@ -409,32 +416,32 @@ def test_a_moved_store_is_found_through_artifact_remap(tmp_path, open_store):
         ("mlflow-artifacts:/1/run", "mlflow-artifacts:/1/run"),
     ],
 )
-def test_the_longest_old_prefix_decides(shared, open_store, uri, location):
+def test_the_longest_prefix_is_remapped(shared, open_store, uri, location):
     remap = {"/old": "/new/", "/old/special/": "s3://bucket", "s3://old": "s3://new"}
 
     assert open_store(shared.uri, remap=remap).locations.place(uri) == location
 
 
-def test_a_run_without_artifacts_in_a_store_in_place_has_lost_nothing(shelf, open_store):
+def test_a_run_without_artifacts_is_not_taken_for_moved(shelf, open_store):
     shelf.run("a", BEST)
     run_id = shelf.run("empty")
-    tracking = open_store(shelf.uri)
-    (run,) = tracking.runs_by_id([run_id])
+    tracking_store = open_store(shelf.uri)
+    (run,) = tracking_store.runs_by_id([run_id])
 
-    assert tracking.files(run.artifact_uri) == ()
-    assert tracking.moved(run.artifact_uri) is None
+    assert tracking_store.files(run.artifact_uri) == ()
+    assert tracking_store.moved(run.artifact_uri) is None
 
 
-def test_a_server_gives_what_the_store_behind_it_holds(tmp_path, open_store):
+def test_a_server_returns_what_its_store_contains(tmp_path, open_store):
     shelf = server_shelf(tmp_path)
     name = shelf.client.get_experiment(shelf.experiment).name
     run_id = shelf.run("a", BEST, "root.pth", params={"a": "1"})
     model = shelf.logged_model(run_id, "MLmodel")
-    tracking = open_store(shelf.uri)
+    tracking_store = open_store(shelf.uri)
 
-    (run,) = runs_of(tracking, name)
-    uris = [run.artifact_uri, tracking.logged_models([run.experiment_id])[run_id][0].artifact_uri]
-    listed = tracking.listings(uris)
+    (run,) = runs_of(tracking_store, name)
+    uris = [run.artifact_uri, tracking_store.logged_models([run.experiment_id])[run_id][0].artifact_uri]
+    listed = tracking_store.listings(uris)
 
     assert run.artifact_uri.startswith("mlflow-artifacts:/")
     assert [[(file.path, file.size) for file in listed[uri]] for uri in uris] == [
@@ -442,12 +449,14 @@ def test_a_server_gives_what_the_store_behind_it_holds(tmp_path, open_store):
         [("MLmodel", 7)],
     ]
     assert model in uris[1]
-    assert [run.run_id for run in tracking.runs_by_id([run_id])] == [run_id]
-    check(refusal(lambda: runs_of(tracking, name, filter_string="nonsense")), "store.bad_search", "filter nonsense")
-    check(refusal(lambda: tracking.runs_by_id(["0" * 32])), "store.no_run", "0" * 32, "http")
+    assert [run.run_id for run in tracking_store.runs_by_id([run_id])] == [run_id]
+    check(
+        refusal(lambda: runs_of(tracking_store, name, filter_string="nonsense")), "store.bad_search", "filter nonsense"
+    )
+    check(refusal(lambda: tracking_store.runs_by_id(["0" * 32])), "store.no_run", "0" * 32, "http")
 
 
-def test_a_server_that_is_not_there_is_noticed_at_once(open_store):
+def test_a_missing_server_is_noticed_at_once(open_store):
     start = time.monotonic()
     text = str(refusal(lambda: open_store(f"http://me:secret@127.0.0.1:{free_port()}"), StoreUnreachable))
 
@@ -458,8 +467,8 @@ def test_a_server_that_is_not_there_is_noticed_at_once(open_store):
 
 
 def test_a_server_that_never_answers_is_given_up_within_ten_seconds(open_store, monkeypatch):
-    assert connection_module.CONNECT_SECONDS + connection_module.ANSWER_SECONDS < 10
-    monkeypatch.setattr(connection_module, "ANSWER_SECONDS", 0.5)
+    assert connection.CONNECT_SECONDS + connection.ANSWER_SECONDS < 10
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 0.5)
     start = time.monotonic()
     with black_hole() as uri:
         text = str(refusal(lambda: open_store(uri), StoreUnreachable))
@@ -469,20 +478,20 @@ def test_a_server_that_never_answers_is_given_up_within_ten_seconds(open_store, 
 
 
 def test_a_server_in_trouble_counts_as_unreachable(open_store, monkeypatch):
-    monkeypatch.setattr(connection_module, "KNOCKS", (0, 0))
+    monkeypatch.setattr(connection, "HEALTH_PAUSES", (0, 0))
     with proxied() as proxy:
         proxy.trouble = lambda method, path: (502, "bad gateway")
         assert 'answers 502: "bad gateway"' in str(refusal(lambda: open_store(proxy.uri), StoreUnreachable))
 
         proxy.trouble = lambda method, path: None if path == "/health" else (503, "busy")
-        tracking = open_store(proxy.uri)
-        text = str(refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable))
+        tracking_store = open_store(proxy.uri)
+        text = str(refusal(lambda: tracking_store.experiments(["exp"]), StoreUnreachable))
         assert 'answers 503: "busy"' in text
 
         proxy.trouble = lambda method, path: "drop"
-        text = str(refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable))
+        text = str(refusal(lambda: tracking_store.experiments(["exp"]), StoreUnreachable))
         assert "does not answer: Remote end closed connection without response" in text
-    text = str(refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable))
+    text = str(refusal(lambda: tracking_store.experiments(["exp"]), StoreUnreachable))
     assert "does not answer: [Errno 111] Connection refused" in text
 
 
@@ -491,8 +500,8 @@ def test_a_server_that_does_not_answer_a_question_in_time_is_unreachable(open_st
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with proxied() as proxy:
         proxy.trouble = lambda method, path: None if path == "/health" else time.sleep(2)
-        tracking = open_store(proxy.uri)
-        assert "does not answer: " in str(refusal(lambda: tracking.experiments(["exp"]), StoreUnreachable))
+        tracking_store = open_store(proxy.uri)
+        assert "does not answer: " in str(refusal(lambda: tracking_store.experiments(["exp"]), StoreUnreachable))
 
 
 def test_a_server_older_than_mlflow_3_has_no_logged_models(open_store):
@@ -502,20 +511,18 @@ def test_a_server_older_than_mlflow_3_has_no_logged_models(open_store):
         assert open_store(proxy.uri).logged_models(["0"]) == {}
 
 
-def test_what_the_user_set_in_the_environment_is_kept(shared, open_store, monkeypatch):
+def test_the_users_environment_takes_precedence(shared, open_store, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES")
     open_store(shared.uri)
 
-    assert store.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
-    assert store.os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "3"
+    assert tracking.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
+    assert tracking.os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "3"
 
 
 @pytest.mark.parametrize("asked", ["search", "mlflow-artifacts", "health"])
 @pytest.mark.parametrize("given", ["password", "token", "address"])
-def test_a_server_that_sends_us_to_another_host_gives_it_no_credentials(
-    tmp_path, open_store, monkeypatch, asked, given
-):
+def test_a_redirect_to_another_host_carries_no_credentials(tmp_path, open_store, monkeypatch, asked, given):
     if given == "password":
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush")
@@ -528,9 +535,9 @@ def test_a_server_that_sends_us_to_another_host_gives_it_no_credentials(
         proxy.trouble = lambda method, path: (302, f"{other.uri}{path}") if asked in path else None
         uri = proxy.uri.replace("//", "//me:hush@") if given == "address" else proxy.uri
         with suppress(StoreError):
-            tracking = open_store(uri)
-            for run in runs_of(tracking, name):
-                tracking.files(run.artifact_uri)
+            tracking_store = open_store(uri)
+            for run in runs_of(tracking_store, name):
+                tracking_store.files(run.artifact_uri)
 
     assert other.requests
     assert not any("authorization" in headers for headers in other.headers)

@@ -1,138 +1,112 @@
-"""What is written to each kind of store: evaluations and promotions, over logged models, folders and a server."""
+"""Stores opened for writing: which ones are refused, and that opening one changes nothing."""
 
-import uuid
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
-from dailies.core.errors import StoreError
-from dailies.store.registry import registered
-from dailies.store.tracking import TrackingStore
-from helpers.publishing import FIGURES, again, evaluations, promoted, version
+import pytest
+from dailies.core.errors import StoreError, StoreUnreachable
+from dailies.store.writer import WritableStore, refuse_unwritable
 from helpers.raising import refused
-from helpers.stores import new_server_folder, proxied, served, server, snapshot
-from helpers.studio import Studio
-from helpers.weights import grey_checkpoint
-from mlflow import MlflowClient
+from helpers.stores import BEST, Shelf, configured, folder_shelf, proxied, snapshot, sqlite_shelf
 
 
-def log_model(studio: Studio, name: str) -> tuple[str, str]:
-    """Log a run with a model as MLflow 3's pytorch flavour does, with a checkpoint for its weights; give their ids."""
-    import torch
-
-    run_id = studio.add_run(name, None)
-    model_id = studio.client.create_logged_model(studio.experiment, name="net", source_run_id=run_id).model_id
-    folder = studio.root / "outbox" / "net"
-    (folder / "data").mkdir(parents=True)
-    torch.save(grey_checkpoint(0.2), folder / "data" / "model.pth")
-    (folder / "MLmodel").write_text("flavors:\n  pytorch:\n    model_data: data\n    pytorch_version: 2.13.0\n")
-    studio.client.log_model_artifacts(model_id, str(folder))
-    studio.client.finalize_logged_model(model_id, "READY")
-    return run_id, model_id
+@pytest.fixture
+def open_store(tmp_path: Path):
+    """Open a store for writing; its private folder is outside the store."""
+    return lambda uri: WritableStore(uri, private=tmp_path / "private")
 
 
-def inputs(studio: Studio, evaluation) -> list[str]:
-    """The logged models that an evaluation names."""
-    return [each.model_id for each in studio.client.get_run(evaluation.info.run_id).inputs.model_inputs]
+def set_revision(shelf: Shelf, revision: str) -> None:
+    with closing(sqlite3.connect(shelf.root / "mlflow.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", [revision])
+        connection.commit()
 
 
-def test_a_logged_model_shows_what_was_measured_and_is_registered_as_one(studio: Studio):
-    studio.add_frames(2)
-    run_id, model_id = log_model(studio, "logged")
+@pytest.mark.parametrize("kind", [sqlite_shelf, folder_shelf])
+def test_a_writable_store_is_opened_and_unchanged(tmp_path, open_store, monkeypatch, kind):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shelf = kind(tmp_path / "store")
+    run_id = shelf.run("a", BEST)
+    before = snapshot(tmp_path)
+    store = open_store(shelf.uri)
 
-    studio.snakemake(write_back=True)
+    store.refuse_unwritable()
 
-    (evaluation,) = evaluations(studio)
-    found = studio.client.get_logged_model(model_id)
-    assert {metric.key for metric in found.metrics} == FIGURES
-    assert {metric.run_id for metric in found.metrics} == {evaluation.info.run_id}
-    assert {metric.dataset_name for metric in found.metrics} == {"shot"}
-    assert inputs(studio, evaluation) == [model_id]
-
-    promoted(studio, "logged")
-
-    assert (version(studio).source, version(studio).run_id) == (f"models:/{model_id}", run_id)
-    assert "already; nothing was changed" in promoted(studio, "logged")
-    assert "Nothing to be done" in studio.snakemake("-n", write_back=True)
-    assert not (studio.root / "mlruns").exists()
+    assert store.is_local
+    assert store.ask(lambda client: client.get_run(run_id)).info.run_name == "a"
+    assert snapshot(tmp_path) == before
+    assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
-def test_a_folder_store_keeps_its_logged_models_whole_and_needs_a_place_for_versions(tmp_path: Path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.chdir(tmp_path)  # where MLflow would make a store of its own
-    store = tmp_path / "mlruns"
-    studio = Studio(tmp_path, str(store))
-    studio.add_frames(2)
-    _, model_id = log_model(studio, "logged")
-    run_id = studio.add_run("filed", grey_checkpoint(0.2))
-    studio.snakemake()
-    before = studio.client.get_logged_model(model_id).to_dictionary()
+@pytest.mark.parametrize(("kind", "name"), [(sqlite_shelf, "mlflow.db"), (folder_shelf, "mlruns")])
+def test_a_read_only_store_is_refused(tmp_path, open_store, kind, name):
+    shelf = kind(tmp_path / "store")
+    path = shelf.root / name
+    path.chmod(0o555)
 
-    first = again(studio)
-    assert again(studio) == first
-    assert studio.client.get_logged_model(model_id).to_dictionary() == before
-    assert {each.data.tags["dailies.source_run_name"]: inputs(studio, each) for each in evaluations(studio)} == {
-        "logged": [model_id],
-        "filed": [],
-    }
-    assert all(each.data.metrics.keys() == FIGURES for each in evaluations(studio))
-
-    written = snapshot(store)
-    with refused(StoreError, "registry.unsupported", str(store), str(store / "models")):
-        promoted(studio, "filed")
-    assert snapshot(store) == written
-
-    (store / "models").mkdir()
-    assert promoted(studio, "filed").endswith("is now version 1 of denoiser, and @champion.")
-    written = snapshot(store)
-    assert "nothing was changed" in promoted(studio, "filed")
-    assert snapshot(store) == written
-    (item,) = registered(TrackingStore(str(store), private=tmp_path / "private"), ["denoiser@champion"])
-    assert item.run.run_id == run_id
-    assert not list(tmp_path.glob("*.db"))
-    assert "Nothing to be done" in studio.snakemake("-n")
+    with refused(StoreError, "store.read_only", str(path)):
+        open_store(shelf.uri).refuse_unwritable()
+    path.chmod(0o755)
 
 
-def test_a_server_over_a_folder_keeps_its_logged_models_whole(tmp_path: Path):
-    folder = new_server_folder()
-    artifacts = ("--artifacts-destination", str(folder / "files"))
-    studio = Studio(tmp_path, served(folder, *artifacts, store=str(folder / "mlruns")))
-    studio.add_frames(1)
-    _, model_id = log_model(studio, "logged")
-    before = studio.client.get_logged_model(model_id).to_dictionary()
+def test_a_store_of_another_mlflow_is_refused_and_not_upgraded(shelf, open_store):
+    path = shelf.root / "mlflow.db"
+    for revision, code in (("451aebb31d03", "store.older_format"), ("ffffffffffff", "store.newer_format")):
+        set_revision(shelf, revision)
+        before = path.read_bytes()
 
-    studio.snakemake(write_back=True)
-
-    (evaluation,) = evaluations(studio)
-    assert evaluation.data.metrics.keys() == FIGURES
-    assert inputs(studio, evaluation) == [model_id]
-    assert studio.client.get_logged_model(model_id).to_dictionary() == before
+        with refused(StoreError, code, str(path)):
+            open_store(shelf.uri).refuse_unwritable()
+        assert path.read_bytes() == before
 
 
-def test_a_server_keeps_both_also_one_without_logged_models_and_says_when_it_has_no_registry(tmp_path: Path):
-    written, experiment = r"POST .*(runs/create|log-batch|experiments/create)", f"exp_{uuid.uuid4().hex[:8]}"
+def test_a_folder_store_needs_a_folder_for_registered_models(tmp_path, open_store):
+    shelf = folder_shelf(tmp_path)
+    shelf.run("a", BEST)
+    models = Path(shelf.uri) / "models"
+
+    with refused(StoreError, "registry.unsupported", shelf.uri, str(models)):
+        open_store(shelf.uri).refuse_without_registry()
+
+    assert not models.exists()
+    models.mkdir()
+    open_store(shelf.uri).refuse_without_registry()
+
+
+def test_a_server_without_a_registry_is_refused(open_store):
     with proxied() as proxy:
-        proxy.trouble = lambda method, path: (
-            (404, {"error_code": "ENDPOINT_NOT_FOUND", "message": "none"}) if "logged-models" in path else None
-        )
-        studio = Studio(tmp_path, proxy.uri, experiment=experiment)
-        studio.add_frames(2)
-        run_id = studio.add_run("remote", grey_checkpoint(0.2))
-        studio.snakemake(write_back=True)
+        store = open_store(proxy.uri)
+        store.refuse_without_registry()
 
-        (evaluation,) = evaluations(studio, f"{experiment}_dailies")
-        assert evaluation.info.artifact_uri.startswith("mlflow-artifacts:")
-        posted = proxy.count(written)
-        again(studio)
-        assert proxy.count(written) == posted
+        proxy.trouble = lambda method, path: (501, {"error_code": "FEATURE_DISABLED", "message": "no"})
+        with refused(StoreError, "registry.unsupported", proxy.uri, "sqlite, mysql, postgresql"):
+            store.refuse_without_registry()
 
-        name = f"net {uuid.uuid4().hex[:8]}"
-        assert promoted(studio, "remote", name=name).endswith(f"is now version 1 of {name}, and @champion.")
-        assert "nothing was changed" in promoted(studio, "remote", name=name)
-        found = version(studio, name)
-        assert (found.run_id, found.source) == (run_id, f"runs:/{run_id}/checkpoints/best_model_unet.pth")
+        proxy.trouble = lambda method, path: (503, "busy")
+        with refused(StoreUnreachable, "store.unreachable", proxy.uri):
+            store.refuse_without_registry()
 
-        proxy.trouble = lambda method, path: (
-            (501, {"error_code": "FEATURE_DISABLED", "message": "no"}) if "registered-models" in path else None
-        )
-        with refused(StoreError, "registry.unsupported", "sqlite, mysql, postgresql"):
-            promoted(studio, "remote", name=name)
-    assert MlflowClient(server()).get_registered_model(name)
+
+def test_a_write_is_not_repeated_when_its_response_is_cut_short(open_store):
+    with proxied() as proxy:
+        store = open_store(proxy.uri)
+        proxy.trouble = lambda method, path: "cut"
+
+        with pytest.raises(StoreError):
+            store.ask(lambda client: client.create_experiment("never repeated"))
+
+        assert proxy.count("POST .*experiments/create") == 1
+
+
+def test_only_a_database_accepts_metrics_of_models(tmp_path, shelf, open_store):
+    folder = folder_shelf(tmp_path / "folder")
+
+    assert open_store(shelf.uri).accepts_model_metrics("1")
+    assert not open_store(folder.uri).accepts_model_metrics("1")
+    assert not open_store(shelf.uri).accepts_model_metrics("1" * 18)  # the id that a server over a folder returns
+
+
+def test_an_unreachable_server_is_not_refused_before_there_is_something_to_write(tmp_path):
+    assert refuse_unwritable(configured("http://127.0.0.1:9"), tmp_path) is None

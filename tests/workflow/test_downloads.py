@@ -45,7 +45,7 @@ def test_no_more_models_lie_on_the_disk_than_may(studio: Studio):
 
     assert len(jobs(output, "infer")) == 5
     waited = [path.read_text() for path in (studio.output / "logs").glob("download_*.log")]
-    assert any("2 models are on the disk; waiting for one of them to be rendered" in text for text in waited)
+    assert any("2 models are on the disk; waiting until one of them is rendered" in text for text in waited)
     assert not any("no frame was written" in text for text in waited)
     assert [studio.levels(run)[0] for run in studio.runs.values()] == [grey(number / 10) for number in range(5)]
     assert not list(studio.state.glob("weights/*/artifact"))
@@ -81,7 +81,8 @@ def test_a_newer_script_of_the_download_fetches_nothing(rendered: Studio, tmp_pa
     assert jobs(output, "infer") == []
     for name in jobs(output, "download"):
         assert (
-            "nothing to render, nothing is fetched" in (rendered.output / "logs" / f"download_{name}.log").read_text()
+            "no shard is due, so nothing is downloaded"
+            in (rendered.output / "logs" / f"download_{name}.log").read_text()
         )
     assert not list(rendered.state.glob("weights/*/artifact"))
 

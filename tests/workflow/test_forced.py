@@ -134,7 +134,7 @@ def test_forced_measures_and_scans_use_nothing_that_is_known(rendered):
     assert jobs(output, "sequence") == [""]
     assert jobs(output, "measure") == only(rendered, *LEVELS)
     assert jobs(output, "infer") == []
-    assert "4 frames, 4 of them to measure" in (rendered.output / "logs" / f"measure_{dark}_all.log").read_text()
+    assert "4 of 4 frames to measure" in (rendered.output / "logs" / f"measure_{dark}_all.log").read_text()
     assert "Nothing to be done" in rendered.snakemake("-n", **measured)
 
 

@@ -38,7 +38,7 @@ def test_the_end_counts_what_was_passed_over_and_names_the_page(studio):
     studio.add_run("training", grey_checkpoint(0.1), status="RUNNING")
     studio.add_run("plots", b"", path="plots/loss.svg")
     studio.client.delete_run(studio.add_run("regretted", grey_checkpoint(0.1)))
-    counts = "2 models; passed over: 2 FAILED, 1 RUNNING, 1 without a model, 1 deleted"
+    counts = "2 models; skipped: 2 FAILED, 1 RUNNING, 1 without a model, 1 deleted"
     shutil.move(studio.frames, studio.root / "elsewhere")
 
     assert f"\n{counts}\n" in studio.snakemake("list_models")
@@ -149,7 +149,7 @@ def test_a_second_invocation_in_one_output_folder_ends_at_once_from_wherever(stu
 
 
 def test_what_a_deletion_of_all_output_leaves_is_said(rendered):
-    told = "dailies: --delete-all-output leaves 12 frames of 3 models in place, and what is known of them"
+    told = "dailies: --delete-all-output leaves 12 frames of 3 models in place, and their records"
 
     assert told in rendered.snakemake("--delete-all-output")
     assert not (rendered.output / "batch_summary.json").exists()

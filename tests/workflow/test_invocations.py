@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from dailies.core.typed import to_json
 from dailies.frames import image
-from dailies.models.signature import Signature, as_record
+from dailies.models.signature import Signature
 from helpers.images import write_frame, write_video
 from helpers.json_files import strict_json
 from helpers.studio import LEVELS, NAMES, all_written, jobs, kill_group, only
@@ -82,7 +83,7 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
         "input": {"digest": strict_json(rendered.state / "sequence.json")["digest"], "frames": 4, "skipped": 0},
         "network": {"builder": "dailies", "notes": [], "trust_pickle": False},
         "registered_model": None,
-        "signature": json.loads(json.dumps(as_record(Signature(output_channels=3, scale=1)))),
+        "signature": json.loads(json.dumps(to_json(Signature(output_channels=3, scale=1)))),
     }
     assert seconds >= 0
     assert fps > 0
@@ -259,7 +260,7 @@ def test_a_setting_that_changes_pixels_renders_again(rendered):
 
 LOADER = """
 import torch
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 
 def load(path):
     network = ARCHITECTURES["unet"](base_channels=1)

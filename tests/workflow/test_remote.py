@@ -94,7 +94,7 @@ def test_artifacts_in_s3_are_rendered_and_known_models_outlast_an_outage(remote)
     keys = dict(guarded().keys)
     (studio.root / "networks.py").write_text(
         "import os\n"
-        "from dailies.models.architectures import ARCHITECTURES\n"
+        "from dailies.models.architectures.catalog import ARCHITECTURES\n"
         "def make(config):\n"
         f"    with open({str(studio.root / 'seen')!r}, 'a') as file:\n"
         "        print(sorted(os.environ), file=file)\n"

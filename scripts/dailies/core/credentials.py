@@ -1,4 +1,4 @@
-"""Credentials: which environment variables hold them."""
+"""Which environment variables hold credentials."""
 
 import re
 from collections.abc import Mapping
@@ -14,5 +14,5 @@ IN_ADDRESS = re.compile(r"://[^/\s@]+@")
 
 
 def without_credentials(environ: Mapping[str, str]) -> dict[str, str]:
-    """Give the variables of an environment that hold no credential."""
+    """Return the variables of an environment that hold no credential, judged by their names and values."""
     return {name: value for name, value in environ.items() if not NAMES.search(name) and not IN_ADDRESS.search(value)}

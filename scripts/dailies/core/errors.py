@@ -1,4 +1,6 @@
-"""Errors whose text is for the user: what is wrong, which one, what to do."""
+"""Errors that a user can act on."""
+
+from typing import Any
 
 
 class DailiesError(Exception):
@@ -9,16 +11,26 @@ class DailiesError(Exception):
     sentences: what happened, to which thing, and what to do. ``str(error)`` is the message alone.
     """
 
-    def __init__(self, code: str, message: str | None = None) -> None:
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(code, message)
-        self.code, self.message = ("", code) if message is None else (code, message)
+        self.code, self.message = code, message
 
     def __str__(self) -> str:
         return self.message
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how an error is unpickled, even one of a class whose constructor takes something else."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[DailiesError], arguments: tuple[str, ...], state: dict[str, Any]) -> DailiesError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(state)
+    return error
+
 
 class ConfigError(DailiesError):
-    """A configuration key or value that is not allowed."""
+    """A configuration key or value is not allowed."""
 
 
 class SequenceError(DailiesError):
@@ -26,31 +38,31 @@ class SequenceError(DailiesError):
 
 
 class StoreError(DailiesError):
-    """MLflow answers, but not with what was asked for."""
+    """MLflow does not hold what was asked for, or rejects the request."""
 
 
 class StoreUnreachable(StoreError):
-    """The tracking server does not answer; what is already known may still be used."""
+    """The tracking server does not answer. What is already known of it may still be used."""
 
 
 class AccessRefused(StoreError):
-    """A server refuses the user's login or keys; nothing is gone on with, for only the user can mend it."""
+    """A server rejected the user's credentials. Not retried: only the user can fix this."""
 
 
 class TransferBroken(StoreError):
-    """An answer came and was cut short; the next try may bring it whole."""
+    """The connection was lost in the middle of a response. A retry may succeed."""
 
 
 class LocationRefused(StoreError):
-    """Artifacts are at a place that the store may not name."""
+    """A run's artifacts are at a location that this store may not name."""
 
 
 class DownloadError(DailiesError):
-    """A model's artifact cannot be fetched whole."""
+    """A model's artifact cannot be downloaded completely."""
 
 
 class ArtifactDamaged(DownloadError):
-    """The store holds a model's artifact, and it is damaged there."""
+    """The store holds a model's artifact, but the copy in the store is damaged."""
 
 
 class ArtifactGone(DownloadError):
@@ -66,16 +78,16 @@ class UnknownKind(LoadError):
 
 
 class RenderError(DailiesError):
-    """A network ran and its answer cannot be used."""
+    """A network ran, but its output cannot be used."""
 
 
 class PromotionError(DailiesError):
-    """A model cannot be promoted as it was asked for."""
+    """A model cannot be promoted as requested."""
 
 
 class DiskError(DailiesError):
-    """What is to be rendered does not fit on the disk."""
+    """The frames and models that are missing do not fit on the disk."""
 
 
 class FolderInUse(DailiesError):
-    """Another invocation works in the output folder."""
+    """Another invocation uses the output folder."""

@@ -1,4 +1,4 @@
-"""One log file per job, whose last line says in words why a failed job failed."""
+"""One log file per job; the last line of a failed job's log is the reason."""
 
 import logging
 import sys
@@ -17,30 +17,9 @@ FAILED = "failed: "
 LINE = "%(asctime)s %(levelname)-7s %(message)s"
 
 
-class _Log(TextIOWrapper):
-    """A log that is safe to show in a terminal, whatever the programs and stores that speak in it say."""
-
-    def write(self, text: str) -> int:
-        """Write a text without control characters."""
-        super().write(plain(text))
-        return len(text)
-
-
-class Errors(logging.Handler):
-    """Prints errors, and nothing else, where Snakemake prints nothing at all."""
-
-    def __init__(self) -> None:
-        super().__init__(level=logging.ERROR)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print a record that holds words; some of Snakemake's are for its own formatter."""
-        if record.msg:
-            print(plain(record.getMessage()), file=sys.stderr)
-
-
 @contextmanager
 def job_log(path: str) -> Iterator[None]:
-    """Send logging, warnings and everything printed to ``path`` while the block runs.
+    """Write logging, warnings and everything printed to ``path`` while the block runs.
 
     A DailiesError ends the job with exit code 1; the last line of the log is its message, with its code in brackets.
     Any other exception leaves its traceback before that line.
@@ -61,7 +40,7 @@ def job_log(path: str) -> Iterator[None]:
             yield
         except Exception as error:
             if isinstance(error, DailiesError):
-                reason = f"{error} [{error.code}]" if error.code else str(error)
+                reason = f"{error} [{error.code}]"
             else:
                 traceback.print_exc()
                 reason = f"{type(error).__name__}: {error}"
@@ -73,8 +52,20 @@ def job_log(path: str) -> Iterator[None]:
             root.setLevel(level)
 
 
+class _Log(TextIOWrapper):
+    """A log file that is safe to print in a terminal, whatever programs and stores write to it."""
+
+    def write(self, text: str) -> int:
+        """Write a text with its control characters escaped."""
+        super().write(plain(text))
+        return len(text)
+
+
 def failures(folder: Path, *, since: float) -> list[str]:
-    """Return how the logs of failed jobs end, of those written ``since`` a time, each after the name of its log."""
+    """Return the reason of each failed job: ``<name of the log> failed: <reason>``.
+
+    Only logs in ``folder`` that were written after ``since``, in seconds since 1970, are read.
+    """
     found = []
     for path in sorted(folder.glob("*.log")):
         if path.stat().st_mtime >= since:
@@ -82,3 +73,15 @@ def failures(folder: Path, *, since: float) -> list[str]:
             if last.startswith(FAILED):
                 found.append(f"{path.stem} failed: {last.removeprefix(FAILED)}")
     return found
+
+
+class Errors(logging.Handler):
+    """Prints errors to stderr, for invocations in which Snakemake prints nothing at all."""
+
+    def __init__(self) -> None:
+        super().__init__(level=logging.ERROR)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record that has a message; some records of Snakemake are events for its own formatter."""
+        if record.msg:
+            print(plain(record.getMessage()), file=sys.stderr)

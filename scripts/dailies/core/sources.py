@@ -1,4 +1,4 @@
-"""Sources: the code behind a script, by whose digest results are made again after an update of the project."""
+"""The digest of the code behind a script, by which results are made again after an update of the project."""
 
 import hashlib
 import re
@@ -12,36 +12,41 @@ IMPORTS = re.compile(
     rf"^[ \t]*(?:from ({PACKAGE.name}(?:\.\w+)*) import (\([^)]*\)|[^\n#]+)|import ({PACKAGE.name}(?:\.\w+)+))",
     re.MULTILINE,
 )
-"""The statements that import modules of this package, also those inside a function."""
+"""The statements that import modules of this package, including those inside functions."""
 
 TYPES = re.compile(r"^if TYPE_CHECKING:\n(?:(?:[ \t].*)?\n)*", re.MULTILINE)
-"""The imports that only a type checker needs; no result depends on them."""
+"""The imports for type checkers, on which no result depends."""
 
-BESIDE = {"compare": "compare/web"}
-"""The folders whose files are part of a script's result, by its name."""
+COPIED = {"compare": "compare/web"}
+"""The folders whose files a script copies into its result, by the script's name."""
 
 
 def digest(script: Path) -> str:
-    """Return the digest of a script, of all modules of this package that it imports, and of the files that it copies.
+    """Return the digest of the files behind a script.
 
-    Only contents and names count, not where the project lies or when its files were written.
+    It depends on their names and contents, not on where the project lies or when they were written.
     """
-    found = {script}
-    todo = [script]
-    while todo:
-        new = set(_imported(todo.pop())) - found
-        found |= new
-        todo += new
-    beside = (PACKAGE / BESIDE[script.stem]).rglob("*") if script.stem in BESIDE else ()
     total = hashlib.sha256()
-    for path in sorted([*found, *(path for path in beside if path.is_file())]):
+    for path in sorted(files_behind(script)):
         total.update(f"{path.relative_to(PACKAGE.parent)}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()[:16]
 
 
+def files_behind(script: Path) -> set[Path]:
+    """Return a script, all modules of this package that it imports, and the files that it copies into its result."""
+    found = {script}
+    todo = [script]
+    while todo:
+        new = imported_by(todo.pop()) - found
+        found |= new
+        todo += new
+    copied = (PACKAGE / COPIED[script.stem]).rglob("*") if script.stem in COPIED else ()
+    return found | {path for path in copied if path.is_file()}
+
+
 @lru_cache(maxsize=256)
-def _imported(path: Path) -> frozenset[Path]:
-    """Return the files of the modules that a file imports, and those of the packages that they are in."""
+def imported_by(path: Path) -> frozenset[Path]:
+    """Return the files of the modules that a file imports, and of the packages that hold them."""
     text = TYPES.sub("", path.read_text(encoding="utf-8"))
     modules = {module for match in IMPORTS.finditer(text) for module in _named(match)}
     parts = (module.split(".")[1:] for module in modules)
@@ -49,7 +54,7 @@ def _imported(path: Path) -> frozenset[Path]:
 
 
 def _named(match: re.Match[str]) -> Iterator[str]:
-    """Yield what an import may name as a module: what is imported from a package may be a module or something in it."""
+    """Yield every name in an import statement that may be a module, including the names imported from a package."""
     origin, imported, whole = match.groups()
     yield whole or origin
     for name in re.findall(r"(\w+)(?: +as +\w+)?", imported or ""):

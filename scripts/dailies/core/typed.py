@@ -1,7 +1,7 @@
-"""Typed JSON: frozen dataclasses that are written as JSON objects and read back, as their annotations say.
+"""Typed JSON: frozen dataclasses that are written as JSON objects and read back according to their annotations.
 
-Keys are written in the order of the fields. A file of another version may have other keys: those that are unknown are
-ignored, and those that are missing get the field's default. Values are not checked.
+Keys are written in the order of the fields. A file of another version may have other keys: unknown ones are ignored,
+and a missing one gets the default of its field. Values are not checked.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,10 +18,10 @@ T = TypeVar("T")
 Decode = Callable[[Any], Any]
 
 OMITTED: Mapping[str, str] = MappingProxyType({"json": "omitted"})
-"""Metadata of a field whose key is left out where the field has its default."""
+"""Metadata of a field whose key is left out if the field has its default."""
 
 EMPTIED: Mapping[str, str] = MappingProxyType({"json": "emptied"})
-"""Metadata of a field that is written as an empty object where it is None."""
+"""Metadata of a field that is written as an empty object if it is None."""
 
 UNWRITTEN: Mapping[str, str] = MappingProxyType({"json": "unwritten"})
 """Metadata of a field that is never written."""
@@ -32,11 +32,11 @@ class NotTheRecord(ValueError):
 
 
 class Record:
-    """What a frozen dataclass inherits that is a JSON file of its own."""
+    """Base of a frozen dataclass that has a JSON file to itself."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a record. Raise FileNotFoundError, or ValueError if the file holds no such record."""
+        """Read a record. Raise FileNotFoundError, or ValueError if the file does not hold this kind of record."""
         return from_json(cls, files.read_json(path))
 
     @classmethod
@@ -45,12 +45,12 @@ class Record:
         return cls.load(path) if path.is_file() else None
 
     def save(self, path: Path) -> None:
-        """Write the record, in one step."""
+        """Write the record, atomically."""
         files.write_json(path, to_json(self))
 
-    def save_if_changed(self, path: Path, *, lasting: bool = True) -> bool:
-        """Write the record unless the file holds it already; return whether it was written."""
-        return files.write_json_if_changed(path, to_json(self), lasting=lasting)
+    def save_if_changed(self, path: Path, *, durable: bool = True) -> bool:
+        """Write the record unless the file already holds it; return whether it was written."""
+        return files.write_json_if_changed(path, to_json(self), durable=durable)
 
 
 def load_all(cls: type[T], path: Path) -> tuple[T, ...]:
@@ -59,16 +59,16 @@ def load_all(cls: type[T], path: Path) -> tuple[T, ...]:
 
 
 def save_all(records: Iterable[Any], path: Path) -> None:
-    """Write a list of records, in one step."""
+    """Write a list of records, atomically."""
     files.write_json(path, [to_json(record) for record in records])
 
 
 def from_json(cls: type[T], value: Any) -> T:
-    """Return the instance of a dataclass that a JSON object stands for.
+    """Return the instance of a dataclass that a JSON object represents.
 
-    Raises NotTheRecord if the value is no object, lacks the key of a field without a default, or nests otherwise.
+    Raise NotTheRecord if the value is no object, lacks the key of a field without a default, or is nested differently.
     """
-    names, decoders, required = _plan(cls)
+    names, decoders, required = _plan(cls)  # type: ignore[arg-type]
     if not isinstance(value, dict):
         raise NotTheRecord(f"a JSON object was expected for {cls.__name__}, not {type(value).__name__}")
     found = {name: value[name] for name in names if name in value}
@@ -84,7 +84,7 @@ def from_json(cls: type[T], value: Any) -> T:
 
 
 def to_json(value: Any) -> Any:
-    """Return plain dicts, lists and values for a dataclass, or for whatever holds dataclasses."""
+    """Return plain dicts, lists and values for a dataclass, or for anything that contains dataclasses."""
     if is_dataclass(value) and not isinstance(value, type):
         return {name: to_json(each) for name, each in _written(value)}
     if isinstance(value, Mapping):
@@ -95,7 +95,7 @@ def to_json(value: Any) -> Any:
 
 
 def _written(record: Any) -> Iterable[tuple[str, Any]]:
-    for name, mark, default in _marks(type(record)):
+    for name, mark, default in _marks(type(record)):  # type: ignore[arg-type]
         value = getattr(record, name)
         if mark == "omitted" and value == default:
             continue
@@ -104,7 +104,7 @@ def _written(record: Any) -> Iterable[tuple[str, Any]]:
 
 @cache
 def _marks(cls: type) -> tuple[tuple[str, str | None, Any], ...]:
-    """Return name, mark and default of each field that is written."""
+    """Return the name, mark and default of each field that is written."""
     found = []
     for field in fields(cls):
         default = field.default if field.default_factory is MISSING else field.default_factory()
@@ -114,7 +114,7 @@ def _marks(cls: type) -> tuple[tuple[str, str | None, Any], ...]:
 
 @cache
 def _plan(cls: type) -> tuple[tuple[str, ...], tuple[tuple[str, Decode], ...], frozenset[str]]:
-    """Return the names of the fields, how those that are not plain are read, and the names without a default."""
+    """Return the names of the fields, the decoders of those that are not plain, and the names without a default."""
     hints = get_type_hints(cls)
     kept = [field for field in fields(cls) if field.metadata.get("json") != "unwritten"]
     required = (field.name for field in kept if field.default is field.default_factory is MISSING)
@@ -123,11 +123,11 @@ def _plan(cls: type) -> tuple[tuple[str, ...], tuple[tuple[str, Decode], ...], f
 
 
 def _decoder(hint: Any) -> Decode | None:
-    """Return what makes a value of an annotated type from its JSON; None if they are the same."""
+    """Return the function that turns JSON into a value of an annotated type; None if they are the same."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, UnionType}:
         return _optional([each for each in arguments if each is not type(None)])
-    if is_dataclass(hint):
+    if is_dataclass(hint) and isinstance(hint, type):
         return lambda value: from_json(hint, value)
     if origin is tuple:
         return _tuple(_decoder(arguments[0]))
@@ -137,10 +137,10 @@ def _decoder(hint: Any) -> Decode | None:
 
 
 def _optional(hints: list[Any]) -> Decode | None:
-    decoders = [_decoder(each) for each in hints]
-    if not any(decoders):
+    decode, *others = [_decoder(each) for each in hints]
+    assert not any(others), "only plain types can be told apart"
+    if decode is None:
         return None
-    (decode,) = decoders  # of several types only plain ones can be told apart
     if is_dataclass(hints[0]):
         return lambda value: decode(value) if value else None
     return lambda value: None if value is None else decode(value)
@@ -151,4 +151,6 @@ def _tuple(decode: Decode | None) -> Decode:
 
 
 def _mapping(decode: Decode | None) -> Decode | None:
-    return decode and (lambda values: {key: decode(value) for key, value in values.items()})
+    if decode is None:
+        return None
+    return lambda values: {key: decode(value) for key, value in values.items()}

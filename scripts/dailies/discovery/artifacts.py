@@ -1,4 +1,4 @@
-"""The catalog: what a run says of its model, and which of its artifacts is the one to render with."""
+"""Which artifacts of a run may be its model, and which is the best one to render with."""
 
 import fnmatch
 import re
@@ -13,9 +13,9 @@ from dailies.models.kinds import AFTER_MLFLOW, BY_CONTENT, INDEX, LARGEST_CONFIG
 from dailies.store.entities import CONFIG, Artifact, LoggedModel, Run, StoredFile
 
 MOST_ALTERNATIVES, MOST_OF_FAMILY = 8, 2
-"""How many artifacts are tried beside the first one, and how many of those differ in an epoch or a step alone.
+"""The number of artifacts that are tried after the first one, and how many of them may differ only in epoch or step.
 
-Where one of them is damaged the next one helps; where the network is not the one that was expected, none does.
+A second checkpoint of the same training helps if the first is damaged, but not if its network cannot be built.
 """
 
 
@@ -26,7 +26,7 @@ class Choice:
     artifact: Artifact
     others: tuple[str, ...] = ()
     alternatives: tuple[Artifact, ...] = ()
-    """What to try, in this order, where the artifact turns out to hold no network."""
+    """What to try, in this order, if the artifact turns out to hold no network."""
 
 
 def _anything(_: StoredFile) -> bool:
@@ -40,32 +40,34 @@ def candidates(
     *,
     inside: Mapping[str, Sequence[StoredFile]] | None = None,
     best: Collection[str] = (),
-    looks: Callable[[StoredFile], bool] = _anything,
+    looks_like_model: Callable[[StoredFile], bool] = _anything,
 ) -> list[Artifact]:
     """Return every artifact of a run that may be a model, best first.
 
-    ``ORDER`` and ``roles.rank`` say which is better. Files in the folders of MLflow models come after all of these.
+    They are ordered by ``roles.rank`` and ``kinds.ORDER``. Files inside MLflow models come after the models themselves.
 
     Args:
         run: the run.
         listing: the files below its artifact location.
-        logged: its logged models, the newest first.
-        inside: the files of those logged models that were listed, by their location.
-        best: paths that the trainer says are the best checkpoint.
-        looks: tells of a file with none of the ``WEIGHTS`` endings whether it can be a model.
+        logged: its logged models, newest first.
+        inside: the files of those logged models that were listed, by location.
+        best: the paths that the trainer marked as the best checkpoint.
+        looks_like_model: returns whether a file without one of the ``WEIGHTS`` endings may be a model.
     """
     folders = sorted(str(PurePosixPath(file.path).parent) for file in listing if _name(file) == MLMODEL)
     prefixes = tuple("data/" if folder == "." else f"{folder}/" for folder in folders)
-    groups = _Groups(best, looks)
+    groups = _Groups(best, looks_like_model)
     groups.add(run.artifact_uri, [file for file in listing if not file.path.startswith(prefixes)])
-    inner = _Groups(best, looks)
+    inner = _Groups(best, looks_like_model)
     models = []
     for model in logged:
         files_of = tuple((inside or {}).get(model.artifact_uri, ()))
         models.append(Artifact(model.artifact_uri, "", files_of))
-        inner.add(model.artifact_uri, _not_own(files_of, ["."]))
+        inner.add(model.artifact_uri, _without_own_files(files_of, ["."]))
     models += [_folder(run, folder, listing) for folder in folders]
-    inner.add(run.artifact_uri, _not_own([file for file in listing if file.path.startswith(prefixes)], folders))
+    inner.add(
+        run.artifact_uri, _without_own_files([file for file in listing if file.path.startswith(prefixes)], folders)
+    )
     return [
         *groups.known,
         *models,
@@ -80,10 +82,10 @@ def candidates(
 
 
 class _Groups:
-    """The candidates among files, ranked within groups: of known kinds, ONNX, any other, and those set aside."""
+    """The candidates among files, ranked within groups: of known kinds, ONNX, any other kind, and unlikely ones."""
 
-    def __init__(self, best: Collection[str], looks: Callable[[StoredFile], bool]) -> None:
-        self._best, self._looks = best, looks
+    def __init__(self, best: Collection[str], looks_like_model: Callable[[StoredFile], bool]) -> None:
+        self._best, self._looks_like_model = best, looks_like_model
         self.known: list[Artifact] = []
         self.late: list[Artifact] = []
         self.by_content: list[Artifact] = []
@@ -97,7 +99,7 @@ class _Groups:
         ranks = {file.path: self._rank(file.path, families) for file in found}
         by_path = {file.path: file for file in found}
         for rank in sorted({*ranks.values()}):
-            # sorted by kind, the newest first
+            # by kind, then newest first
             ranked = sorted((file for file in newest if ranks[file.path] == rank), key=_kind)
             for path in roles.averaged_first([file.path for file in ranked]):
                 self._group(by_path[path], rank).append(artifact_of(uri, by_path[path], listing))
@@ -105,7 +107,9 @@ class _Groups:
     def _may_be(self, file: StoredFile) -> bool:
         if file.size == 0 or not roles.may_hold_model(_head_name(file)):
             return False
-        return INDEX.search(file.path) is not None or self._looks(file)  # an index is JSON, its parts are the model
+        return INDEX.search(file.path) is not None or self._looks_like_model(
+            file
+        )  # an index is JSON, its parts are the model
 
     def _rank(self, path: str, families: Collection[str]) -> tuple[int, int]:
         if path in self._best:
@@ -113,7 +117,7 @@ class _Groups:
         return roles.rank(path, families), roles.named_rank(path)
 
     def _group(self, file: StoredFile, rank: tuple[int, int]) -> list[Artifact]:
-        if rank[0] == roles.ASIDE:
+        if rank[0] == roles.AUXILIARY:
             return self.aside
         if _kind(file) == BY_CONTENT:
             return self.by_content
@@ -121,7 +125,7 @@ class _Groups:
 
 
 def _heads(listing: Iterable[StoredFile]) -> list[StoredFile]:
-    """Return the files that may stand for a model: of one in several files its index, else its first part."""
+    """Return the files that represent a model: for a model in several files, its index, or else its first part."""
     files_found = sorted((file for file in listing if _name(file)), key=lambda file: file.path)
     indexed = {_whole_name(file.path) for file in files_found if INDEX.search(file.path)}
     heads, seen = [], set(indexed)
@@ -135,8 +139,8 @@ def _heads(listing: Iterable[StoredFile]) -> list[StoredFile]:
     return heads
 
 
-def is_unnamed(file: StoredFile) -> bool:
-    """Tell whether a file may be a model by its name, and only its content can say so."""
+def needs_content(file: StoredFile) -> bool:
+    """Return whether the name of a file allows that it is a model, but only its content can show it."""
     path = file.path.lower()
     return (
         _kind(file) == BY_CONTENT
@@ -152,7 +156,7 @@ def _is_part(path: str) -> bool:
 
 
 def _whole_name(path: str) -> str:
-    """Return the path that a model in several files would have as one, from its index or from a part of it."""
+    """Return the path that a model in several files would have as a single file, from its index or one of its parts."""
     if index := INDEX.search(path):
         variant = index[2] or ""
         return f"{path[: index.start()]}{variant}.{index[1]}".lower()
@@ -165,10 +169,10 @@ def _head_name(file: StoredFile) -> str:
 
 
 def artifact_of(uri: str, file: StoredFile, listing: Iterable[StoredFile]) -> Artifact:
-    """Return the artifact that a file stands for: itself, its parts, and what belongs to it in the same folder.
+    """Return the artifact that a file represents: the file, its parts, and the files beside it that belong to it.
 
-    That is the file of an ONNX model's weights, as torch names it, and a ``config.json``. Other files that an ONNX file
-    or an index names are found when it is downloaded.
+    These are the external weights of an ONNX model, as torch names them, and a ``config.json``. Other files to which an
+    ONNX file or an index refers are found when it is downloaded.
     """
     others = tuple(other for other in listing if other.path != file.path)
     parts: tuple[StoredFile, ...] = ()
@@ -184,8 +188,8 @@ def artifact_of(uri: str, file: StoredFile, listing: Iterable[StoredFile]) -> Ar
     return Artifact(uri, file.path, (file, *parts, *beside))
 
 
-def _not_own(listing: Sequence[StoredFile], folders: Iterable[str]) -> list[StoredFile]:
-    """Leave out the files that the flavours of the MLflow models in these folders load themselves."""
+def _without_own_files(listing: Sequence[StoredFile], folders: Iterable[str]) -> list[StoredFile]:
+    """Return a listing without the files that the flavours of the MLflow models in these folders load themselves."""
     prefixes = ["" if folder == "." else f"{folder}/" for folder in folders]
 
     def is_own(path: str) -> bool:
@@ -195,7 +199,7 @@ def _not_own(listing: Sequence[StoredFile], folders: Iterable[str]) -> list[Stor
 
 
 def alternatives(chosen: Artifact, following: Iterable[Artifact]) -> tuple[Artifact, ...]:
-    """Return the few of the following candidates that are worth trying where the chosen one holds no network."""
+    """Return those of the ``following`` candidates that are worth trying if the chosen one holds no network."""
     families = Counter([_family(chosen)])
     kept: list[Artifact] = []
     for artifact in following:
@@ -209,25 +213,28 @@ def _family(artifact: Artifact) -> str:
     return roles.family(artifact.path) if artifact.path else ""
 
 
-def named(
+def registered(
     run: Run,
     location: str,
     path: str,
     listing: Sequence[StoredFile],
     *,
     best: Collection[str] = (),
-    looks: Callable[[StoredFile], bool] = _anything,
+    looks_like_model: Callable[[StoredFile], bool] = _anything,
 ) -> list[Artifact]:
-    """Return what a registry names below an artifact location: a file, or a folder and the models in it, best first."""
+    """Return the candidates that a registered model names: a file, or a folder and the models in it, best first.
+
+    ``path`` is below ``location``, whose files are in ``listing``.
+    """
     inside = tuple(file for file in listing if not path or file.path == path or file.path.startswith(f"{path}/"))
     holder = replace(run, artifact_uri=location)
     if file := next((file for file in inside if file.path == path), None):
         return [artifact_of(location, file, listing)]
     if f"{path}/{MLMODEL}".lstrip("/") in {file.path for file in inside}:
-        found = candidates(holder, inside, best=best, looks=looks)
+        found = candidates(holder, inside, best=best, looks_like_model=looks_like_model)
         whole = Artifact(location, path, inside)
         return [whole, *(artifact for artifact in found if artifact.path != path)]
-    return candidates(holder, inside, best=best, looks=looks)
+    return candidates(holder, inside, best=best, looks_like_model=looks_like_model)
 
 
 def _folder(run: Run, folder: str, listing: Iterable[StoredFile]) -> Artifact:
@@ -236,10 +243,10 @@ def _folder(run: Run, folder: str, listing: Iterable[StoredFile]) -> Artifact:
     return Artifact(run.artifact_uri, folder, tuple(file for file in listing if file.path.startswith(f"{folder}/")))
 
 
-def fitting(found: Iterable[Artifact], pattern: str | None) -> Iterator[Artifact]:
-    """Yield the candidates that a shell pattern matches, by path or by file name; all of them without a pattern.
+def matching(found: Iterable[Artifact], pattern: str | None) -> Iterator[Artifact]:
+    """Yield the candidates whose path or file name matches a shell pattern; all of them without a pattern.
 
-    A model in several files is matched also by one of its parts.
+    A model in several files also matches by one of its parts.
     """
     for artifact in found:
         parts = [file.path for file in artifact.files if _is_part(file.path)] if artifact.is_weights else []
@@ -248,12 +255,12 @@ def fitting(found: Iterable[Artifact], pattern: str | None) -> Iterator[Artifact
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Tell whether a shell pattern matches a path or the name at its end."""
+    """Return whether a shell pattern matches a path or the file name in it."""
     return any(fnmatch.fnmatchcase(name, pattern) for name in (path, PurePosixPath(path).name))
 
 
-def asked_for(uri: str, listing: Sequence[StoredFile], pattern: str) -> list[Artifact]:
-    """Return the files of any name that a pattern matches, best first, each with what belongs to it."""
+def files_matching(uri: str, listing: Sequence[StoredFile], pattern: str) -> list[Artifact]:
+    """Return the files of any kind that match a pattern, best first, each with the files that belong to it."""
     found = sorted(
         (file for file in listing if file.size != 0 and matches(file.path, pattern)),
         key=lambda file: (roles.rank(file.path), _natural_path(file)),
@@ -266,7 +273,7 @@ def _name(file: StoredFile) -> str:
 
 
 def _kind(file: StoredFile) -> int:
-    """Return the place of a file's ending in ``ORDER``."""
+    """Return the position of a file's ending in ``ORDER``."""
     name = _head_name(file).lower()
     kinds = (number for number, (endings, _) in enumerate(ORDER[:-1]) if endings and name.endswith(endings))
     return next(kinds, BY_CONTENT)

@@ -1,4 +1,4 @@
-"""Download: a model's artifact, whole and verified, or a record of why not."""
+"""Download a model's artifact, and record how that went."""
 
 import logging
 import secrets
@@ -10,31 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dailies.core import files
-from dailies.core.errors import (
-    ArtifactDamaged,
-    ArtifactGone,
-    DailiesError,
-)
-from dailies.core.text import (
-    clean,
-    counted,
-    redacted,
-)
+from dailies.core.errors import ArtifactDamaged, ArtifactGone, DailiesError
+from dailies.core.text import clean, counted, redacted
 from dailies.render import trial
-from dailies.state import records
 from dailies.state.attempts import is_due
+from dailies.state.fetch import LONGEST_ERROR, LONGEST_PATH, receive
 from dailies.state.layout import Layout
 from dailies.state.records import (
     SUCCESS,
     DiscoveryIndex,
     ModelRecord,
     Outcome,
-    PassedOver,
     Receipt,
+    RejectedFile,
     RunRecord,
     candidates,
     is_same_artifact,
+    is_trusted,
     loading_digest,
+    run_params,
 )
 from dailies.store.entities import Artifact
 from dailies.store.tracking import open_store
@@ -43,12 +37,10 @@ if TYPE_CHECKING:
     from dailies.planning.config import Settings
 
 
-from dailies.state.fetch import LONGEST_ERROR, LONGEST_PATH, receive
-
 log = logging.getLogger(__name__)
 
-PATIENCE, LOOK = 300, 1
-"""Seconds without a sign of life from any render until a download no longer waits for one, and between two looks."""
+PATIENCE, INTERVAL = 300, 1
+"""Seconds without a new frame from any render until a download stops waiting, and between two checks."""
 
 
 def download(
@@ -60,29 +52,36 @@ def download(
     settings: Mapping[str, Any] | None = None,
     loading: Mapping[str, Any] | None = None,
 ) -> None:
-    """Fetch the artifact that a model's discovery record names, with a receipt.
+    """Download the artifact that a model's discovery record names, and write a receipt.
 
-    A failure that a user can act on concerns this model alone: the receipt's status is ``download_failed``. Where the
-    ``shards`` are given, each with its frames' digest and its attempt, and none is due, nothing is fetched: the receipt
-    is that of the last render.
+    If that fails, the status in the receipt is ``download_failed``, and other models are not affected. If none of the
+    ``shards`` is due, nothing is downloaded and the receipt repeats that of the last render.
+
+    Args:
+        config: the settings of the invocation.
+        layout: the paths below the output folder.
+        model: the name of the model's folder.
+        shards: ``frames`` (the digest) and ``attempt`` of each shard; without them, always download.
+        settings: the settings on which every pixel depends.
+        loading: the settings that decide which network an artifact becomes.
     """
     if shards and not any(
-        is_due(layout, model, name, **standing, settings=settings or {}, loading=loading or {})
-        for name, standing in shards.items()
+        is_due(layout, model, name, **state, settings=settings or {}, loading=loading or {})
+        for name, state in shards.items()
     ):
         last = Outcome.load(layout.attempt(model, next(iter(shards))))
         replace(last.artifact.receipt, status=last.status, error=last.error).save(layout.receipt(model))
-        log.info("nothing to render, nothing is fetched")
+        log.info("no shard is due, so nothing is downloaded")
         return
-    _take_place(layout, model, config.models_on_disk)
-    tries = _Candidates(config, layout=layout, model=model, loading=loading or {})
-    tries.first_that_loads().save(layout.receipt(model))
+    _wait_for_space(layout, model, config.models_on_disk)
+    artifacts = _Candidates(config, layout=layout, model=model, loading=loading or {})
+    artifacts.first_that_loads().save(layout.receipt(model))
 
 
 class _Candidates:
-    """The artifacts of a model's discovery record, which are fetched one by one until one of them holds a network.
+    """The artifacts that may be a model, downloaded one after another until one holds a network.
 
-    Where the record names a single one it is taken as it is.
+    If there is only one, it is not tried.
     """
 
     def __init__(self, config: "Settings", *, layout: Layout, model: str, loading: Mapping[str, Any]) -> None:
@@ -95,21 +94,20 @@ class _Candidates:
         self._artifacts = candidates(self._record, RunRecord.load_if_there(layout.run(model)))
 
     def first_that_loads(self) -> Receipt:
-        """Return the receipt of the first artifact that holds a network, or of the very first where none does.
+        """Return the receipt of the first artifact that holds a network, or of the very first if none does.
 
-        Its ``tried`` names the other artifacts that were tried, if any, and why each of them holds no network. Their
-        files are deleted.
+        Its ``tried`` names the artifacts that were rejected, with reasons. Their files are deleted.
         """
         receipts: list[Receipt] = []
-        tried: list[PassedOver] = []
+        tried: list[RejectedFile] = []
         for artifact in self._artifacts:
-            receipt, reason = self._tried(artifact)
+            receipt, reason = self._try(artifact)
             if reason is None:
                 shutil.rmtree(self._weights.first, ignore_errors=True)
                 return replace(receipt, tried=tuple(tried))
-            log.warning("%s is passed over: %s", clean(artifact.label)[:LONGEST_PATH], reason)
+            log.warning("%s is rejected: %s", clean(artifact.label)[:LONGEST_PATH], reason)
             receipts.append(receipt)
-            tried.append(PassedOver(path=clean(artifact.label)[:LONGEST_PATH], reason=reason))
+            tried.append(RejectedFile(path=clean(artifact.label)[:LONGEST_PATH], reason=reason))
             self._put_aside(is_first=len(receipts) == 1)
         log.error("none of %s holds a network that can be built", counted(len(tried), "file"))
         first = self._weights.first
@@ -118,9 +116,9 @@ class _Candidates:
         shutil.rmtree(self._weights.draft, ignore_errors=True)
         return replace(receipts[0], tried=tuple(tried[1:]))
 
-    def _tried(self, artifact: Artifact) -> tuple[Receipt, str | None]:
-        """Fetch an artifact; return its receipt, and why another one is to be tried, if so."""
-        origin = {"uri": redacted(artifact.uri), "path": artifact.path}
+    def _try(self, artifact: Artifact) -> tuple[Receipt, str | None]:
+        """Download an artifact; return its receipt, and why the next one should be tried, if so."""
+        uri, path = redacted(artifact.uri), artifact.path
         try:
             received = receive(open_store(self._config, self._layout.upgraded), artifact, self._weights)
         except (DailiesError, OSError) as error:
@@ -132,10 +130,10 @@ class _Candidates:
             is_own = isinstance(error, ArtifactDamaged) or (
                 isinstance(error, ArtifactGone) and artifact is not self._artifacts[0]
             )
-            failed = Receipt(status="download_failed", error=reason, **origin)
+            failed = Receipt(status="download_failed", error=reason, uri=uri, path=path)
             return failed, reason if is_own and len(self._artifacts) > 1 else None
         log.info("%s: %d bytes", clean(artifact.label)[:LONGEST_PATH], received.size)
-        receipt = Receipt(status=SUCCESS, **origin, **vars(received))
+        receipt = Receipt(status=SUCCESS, uri=uri, path=path, **vars(received))
         if len(self._artifacts) == 1 or self._is_known(receipt):
             return receipt, None
         verdict = trial.try_candidate(
@@ -143,19 +141,19 @@ class _Candidates:
             model=self._model,
             record=self._record,
             loading=self._loading,
-            trusted=records.is_trusted(self._config.trust_code, self._record),
-            params=records.run_params(self._layout.run(self._model)),
+            trusted=is_trusted(self._config.trust_code, self._record),
+            params=run_params(self._layout.run(self._model)),
         )
         if verdict.unknown:
             log.warning(
-                "%s is taken without knowing that it holds a network, for it could not be tried: %s",
+                "%s may hold no network: it could not be tried: %s",
                 clean(artifact.label)[:LONGEST_PATH],
                 verdict.unknown,
             )
         return receipt, verdict.reason
 
     def _is_known(self, receipt: Receipt) -> bool:
-        """Tell whether an earlier render loaded these very files with the same settings."""
+        """Return whether an earlier render loaded the same files with the same settings."""
         loading = loading_digest(self._record, self._loading)
         attempts = map(Outcome.load, self._layout.attempts(self._model).glob("*.json"))
         return any(
@@ -163,19 +161,18 @@ class _Candidates:
         )
 
     def _put_aside(self, *, is_first: bool) -> None:
-        """Keep the files of the first artifact until all are tried, delete those of any other."""
+        """Keep the files of the first artifact until all are tried; delete those of any other."""
         whole = self._weights.whole
-        self._weights.draft.mkdir(exist_ok=True)  # what other downloads count as a model on the disk
+        self._weights.draft.mkdir(exist_ok=True)  # counts as a model on the disk
         if is_first and whole.is_dir():
             whole.replace(self._weights.first)
         shutil.rmtree(whole, ignore_errors=True)
 
 
-def _take_place(layout: Layout, model: str, most: int) -> None:
-    """Make the folder of a model's download, as one of at most ``most`` models whose files are on the disk.
+def _wait_for_space(layout: Layout, model: str, limit: int) -> None:
+    """Create the download folder once fewer than ``limit`` models are on disk; block until then.
 
-    While there are as many, wait for a render to end. A render that died leaves its model's files, so a download
-    goes on where no frame was written for a while.
+    A killed render leaves its model's files behind, so the wait ends if no frame was written for a while.
     """
     weights = layout.weights(model)
     shutil.rmtree(weights.folder, ignore_errors=True)
@@ -183,20 +180,20 @@ def _take_place(layout: Layout, model: str, most: int) -> None:
     quiet, last = 0.0, None
     while True:
         weights.draft.mkdir(parents=True)
-        present = sorted(name for name in selected if layout.weights(name).are_there)  # nobody renders the others
-        if len(present) <= most or quiet >= PATIENCE:
+        present = sorted(name for name in selected if layout.weights(name).are_on_disk)  # others are not rendered
+        if len(present) <= limit or quiet >= PATIENCE:
             return
-        # two downloads that take the last place at once both give it back: they look again at different times
+        # two downloads that take the last place at once both release it, and check again at different times
         shutil.rmtree(weights.folder)
         if last is None:
-            log.info("%d models are on the disk; waiting for one of them to be rendered", len(present) - 1)
-        signs = [(name, _written(layout.manifests(name))) for name in present]
-        quiet, last = 0.0 if signs != last else quiet, signs
-        pause = LOOK * (1 + secrets.randbelow(1000) / 1000)
+            log.info("%d models are on the disk; waiting until one of them is rendered", len(present) - 1)
+        progress = [(name, _last_written(layout.manifests(name))) for name in present]
+        quiet, last = 0.0 if progress != last else quiet, progress
+        pause = INTERVAL * (1 + secrets.randbelow(1000) / 1000)
         time.sleep(pause)
         quiet += pause
 
 
-def _written(manifests: Path) -> int:
-    """Give when a model's last frame was written, in ns; 0 for none."""
+def _last_written(manifests: Path) -> int:
+    """Return when the last frame of a model was written, in ns; 0 if none was."""
     return max((path.stat().st_mtime_ns for path in manifests.glob("*.jsonl")), default=0)

@@ -1,4 +1,4 @@
-"""Facts: what a run says of its model, and its hints for rendering."""
+"""Facts that a run states about its model, and its hints for rendering."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from dailies.store.entities import Run
 T = TypeVar("T")
 
 LONGEST_HINT, MOST_HINTS = (100, 500), 200
-"""Characters of a hint's name and value, and how many of them a run may give."""
+"""Characters of a hint's name and of its value, and the number of hints of a run."""
 
 
 @dataclass(frozen=True)
-class Names:
-    """Where a run may say what: names of params, metrics or tags, tried in order."""
+class FactNames:
+    """The names of params, metrics or tags that may hold each fact, in the order in which they are tried."""
 
     architecture: Sequence[str]
     epoch: Sequence[str]
@@ -25,7 +25,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run says of its model; None for what it does not say, or says as NaN, infinity or nonsense."""
+    """What a run states about its model. A fact that is missing, NaN, infinite or malformed is None."""
 
     architecture: str | None
     epoch: int | None
@@ -33,8 +33,8 @@ class Facts:
     val_loss: float | None
 
 
-def facts(run: Run, names: Names) -> Facts:
-    """Read architecture, epoch and losses from a run's params, metrics and tags."""
+def facts(run: Run, names: FactNames) -> Facts:
+    """Return architecture, epoch and losses from a run's params, metrics and tags."""
     return Facts(
         architecture=_first(run, names.architecture, word),
         epoch=_first(run, names.epoch, whole),
@@ -44,18 +44,18 @@ def facts(run: Run, names: Names) -> Facts:
 
 
 TRAINING_FRAMES = "dailies.training_frames"
-"""A param or tag that says nothing for rendering, in spite of its name."""
+"""A param or tag that is no hint for rendering in spite of its name."""
 
 
 def hints(run: Run) -> dict[str, str]:
-    """Give what a run says for rendering: params ``model.*``, params and tags ``dailies.*``; a tag beats a param.
+    """Return a run's params ``model.*``, and its params and tags ``dailies.*``; a tag takes precedence over a param.
 
-    What is too long, or too much, is left out whole: a part of it would say something else.
+    Hints that are too long or too many are omitted, not cut: a part of one would mean something else.
     """
-    said = {key: value for key, value in run.params.items() if key.startswith(("model.", "dailies."))}
-    said |= {key: value for key, value in run.tags.items() if key.startswith("dailies.")}
-    said.pop(TRAINING_FRAMES, None)
-    lines = {clean(key): clean(str(value)) for key, value in sorted(said.items())}
+    found = {key: value for key, value in run.params.items() if key.startswith(("model.", "dailies."))}
+    found |= {key: value for key, value in run.tags.items() if key.startswith("dailies.")}
+    found.pop(TRAINING_FRAMES, None)
+    lines = {clean(key): clean(str(value)) for key, value in sorted(found.items())}
     short = [key for key, value in lines.items() if len(key) <= LONGEST_HINT[0] and len(value) <= LONGEST_HINT[1]]
     kept = sorted(short, key=lambda key: (not key.startswith("dailies."), key))[:MOST_HINTS]
     return {key: lines[key] for key in sorted(kept)}

@@ -1,34 +1,81 @@
-"""Folder names for models: readable, unique, and safe where letters of either case are the same."""
+"""Folder names of models: readable, unique, stable, and safe on file systems that ignore case."""
 
 import re
 import string
 import unicodedata
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from typing import Any
 
+from dailies.discovery.selection import Found
+from dailies.state.layout import Layout
+from dailies.state.records import ModelRecord, RunRecord
+
 LONGEST, LONGEST_FIELD = 120, 60
-"""Bytes of a folder name and of one text in it; file systems allow 255, and file names are made from these."""
+"""Bytes of a folder name and of one text in it. File systems allow 255 bytes, but files get longer names than this."""
 
 RESERVED = frozenset({"batch_summary", "compare", "logs"})
-"""Names that the output folder uses itself, with any extension."""
+"""Names of other things in the output folder, with any extension."""
 
 
-def folder_name(template: str, facts: Mapping[str, Any], taken: Collection[str], *, apart: str = "") -> str:
-    """Fill a template such as ``{run_name}_{epoch}ep_{run_id:.8}`` and make the result safe and new.
+class FolderNames:
+    """The folder names of all models, known and new. A model keeps its name, even if its run's best file changes."""
 
-    A part between separators (``_``, ``-``, ``.`` or a space) whose field is missing (None or empty) is dropped with
-    its separator. ``taken`` holds the names in use; letters that differ only in case count as equal. A name that is
-    taken ends in ``apart``, else in the run's id.
+    def __init__(self, layout: Layout, template: str) -> None:
+        """Read the names in use; new ones follow the ``template``."""
+        self._template = template
+        self._in_use: set[str] = set()
+        self._by_identity: dict[tuple[str, str, str], str] = {}
+        self._by_run: dict[str, str] = {}
+        self._assigned: set[str] = set()
+        for path in layout.all_records():
+            record, about = ModelRecord.load(path), RunRecord.load_if_there(layout.run(path.stem))
+            self._in_use.add(path.stem)
+            self._by_identity[record.run_id, record.artifact.uri, record.artifact.path] = path.stem
+            if not (about and about.registered_model):
+                self._by_run[record.run_id] = path.stem
+
+    def assign(self, model: Found) -> str:
+        """Return the folder name of a model: the one it had before, or a new one."""
+        same_run = None if model.version else self._by_run.get(model.run.run_id)
+        known = (self._by_identity.get(model.identity), same_run)
+        name = next((name for name in known if name and name not in self._assigned), None) or self._new(model)
+        self._assigned.add(name)
+        self._in_use.add(name)
+        return name
+
+    def _new(self, model: Found) -> str:
+        run, version = model.run, model.version
+        about = asdict(model.facts) | {"run_id": run.run_id, "run_name": run.run_name, "experiment": run.experiment}
+        return folder_name(
+            self._template,
+            about | {"start_time": run.start_time},
+            self._in_use,
+            suffix=f"{version.name}-{version.version}" if version else "",
+        )
+
+
+def folder_name(template: str, facts: Mapping[str, Any], taken: Collection[str], *, suffix: str = "") -> str:
+    """Return a safe and unused name that follows a template such as ``{run_name}_{epoch}ep_{run_id:.8}``.
+
+    If a field is None or empty, the part that contains it is dropped with its separator (``_``, ``-``, ``.`` or a
+    space).
+
+    Args:
+        template: the template, in Python's format syntax.
+        facts: the values of its fields; ``run_id`` is required.
+        taken: the names in use, compared without regard to case.
+        suffix: what to append if the name is taken; by default the start of the run's id.
     """
     run_id = safe(str(facts["run_id"]))
     name = safe(_filled(template, facts)) or run_id or "model"
     if _is_reserved(name):
         name = name.replace(".", "_")
     used = {other.casefold() for other in taken}
-    own = _cut(safe(apart), LONGEST_FIELD)
+    suffix = _cut(safe(suffix), LONGEST_FIELD)
     endings = [
         "",
-        *([f"_{own}"] if own else []),
+        *([f"_{suffix}"] if suffix else []),
         f"_{run_id[:8]}",
         *(f"_{number}" for number in range(2, len(used) + 3)),
     ]
@@ -53,12 +100,12 @@ def _filled(template: str, facts: Mapping[str, Any]) -> str:
 
 
 def safe(text: str) -> str:
-    """Keep letters, digits and ``_ - . + =``; anything else becomes ``-``. No name starts with a dot or dash."""
+    """Return a text with all but letters, digits and ``_ . + =`` as ``-``, and without dots or dashes at its ends."""
     text = unicodedata.normalize("NFC", text)
     text = re.sub(r"[^\w.+=-]+", "-", text)
     return _cut(re.sub(r"-{2,}", "-", text).strip("-. "), LONGEST)
 
 
 def _cut(text: str, size: int) -> str:
-    """Shorten a text to so many bytes of UTF-8, in whole characters, and not before a dot or dash."""
+    """Return at most ``size`` bytes of a text, in whole characters, without dots or dashes at the end."""
     return text.encode()[:size].decode(errors="ignore").rstrip("-. ")

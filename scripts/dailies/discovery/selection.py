@@ -1,4 +1,4 @@
-"""The survey: which runs of a snapshot hold a model, which of their artifacts it is, and why others are passed over."""
+"""Which runs of a snapshot hold a model, which of their artifacts it is, and why other runs are skipped."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 from dailies.core.text import clean, counted
 from dailies.discovery import artifacts
-from dailies.discovery import facts as facts_module
 from dailies.discovery.artifacts import Choice
-from dailies.discovery.facts import Facts, Names
+from dailies.discovery.facts import FactNames, Facts, facts
 from dailies.discovery.snapshot import Listing, Skipped, Snapshot
-from dailies.measure import metrics
 from dailies.store.entities import Artifact, LoggedModel, Run, StoredFile
 from dailies.store.registry import Registered, Version
 
@@ -20,48 +18,49 @@ if TYPE_CHECKING:
 
 
 LONGEST_LABEL, MOST_LABELS = 200, 1000
-"""Characters of an artifact's path as it is shown, and how many of those that were not chosen are."""
+"""Characters of an artifact's path in a message, and how many artifacts that were not chosen are recorded."""
 
 LOST, FOREIGN = "whose artifacts are lost", "whose artifacts are at a place that is not asked"
 OTHER_STATUS = "with another status"
 UNREAD = "with artifacts that cannot be read"
 AMENDABLE = frozenset({LOST, FOREIGN, UNREAD})
-"""Why runs are passed over that a setting, or a right, would bring back."""
+"""The kinds of skipped runs that another setting or permission would bring back."""
 
 MOST_LOGGED = 20
-"""Logged models of a run that are listed for a checkpoint_pattern, the newest first."""
+"""Logged models of a run that are listed for a checkpoint_pattern, newest first."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which models to look for, as the configuration says."""
+    """Which models to look for, according to the configuration."""
 
     models: tuple[str, ...]
-    """Versions of registered models, whatever their run's experiment and status; they come first."""
+    """Versions of registered models, whatever their run's experiment and status. They come first."""
     experiments: tuple[str, ...]
     status: str | None
     """MLflow's run status; None takes all."""
     filter: str | None
     order_by: str | None
+    """An order in MLflow's syntax; None for the newest first."""
     max_runs: int | None
     run_ids: tuple[str, ...]
-    """Just these runs, whatever their experiment and status."""
+    """Only these runs, whatever their experiment and status."""
     checkpoint_pattern: str | None
-    names: Names
+    names: FactNames
 
     @classmethod
     def from_settings(cls, settings: "Settings") -> "Selection":
-        """Take what concerns discovery from the settings."""
+        """Return the part of the settings that selects models."""
         return cls(
             models=settings.models or (),
             experiments=settings.experiment_name or (),
             status=settings.filter_status,
             filter=settings.filter,
-            order_by=None if metrics.is_own_order(settings.order_by) else settings.order_by,
+            order_by=settings.store_order,
             max_runs=settings.max_runs,
             run_ids=settings.run_ids or (),
             checkpoint_pattern=settings.checkpoint_pattern,
-            names=Names(
+            names=FactNames(
                 architecture=settings.architecture_from,
                 epoch=settings.epoch_from,
                 train_loss=settings.train_loss_from,
@@ -78,39 +77,39 @@ class Found:
     facts: Facts
     choice: Choice
     version: Version | None = None
-    """The registered model that it was asked for as."""
+    """The version of a registered model by which the user named it, if any."""
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """What tells it from every other model: one run may hold several."""
+        """What distinguishes it from every other model: one run may hold several."""
         return self.run.run_id, self.choice.artifact.uri, self.choice.artifact.path
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The models of a snapshot, and the runs that are passed over."""
+    """The models of a snapshot, and the skipped runs."""
 
     found: tuple[Found, ...]
     skipped: tuple[Skipped, ...]
 
 
 def survey(snapshot: Snapshot, selection: Selection) -> Survey:
-    """Return the registered models, then those of the runs, until ``max_runs`` are found; nothing is asked."""
-    found, skipped = named_models(snapshot.registered, snapshot.listings, selection)
+    """Find the registered models, then up to ``max_runs`` models of the other runs. MLflow is not asked."""
+    found, skipped = registered_models(snapshot.registered, snapshot.listings, selection)
     known = {model.identity: model for model in found}
-    passing = [run for run in snapshot.runs if passes(run, selection)]
+    passing = [run for run in snapshot.runs if has_status(run, selection)]
     skipped += [
         Skipped.of(run, f"its status is {run.status}, filter_status asks for {selection.status}", OTHER_STATUS)
         for run in snapshot.runs
-        if not passes(run, selection)
+        if not has_status(run, selection)
     ]
     limit = len(found) + (selection.max_runs or len(passing))
     for run in passing:
         if len(found) >= limit:
-            reason = f"beyond the first {counted(selection.max_runs, 'model')}"
+            reason = f"beyond the first {counted(selection.max_runs or 0, 'model')}"
             skipped.append(Skipped.of(run, reason, "beyond max_runs"))
             continue
-        model = chosen(run, snapshot.logged_by(run), snapshot.listings, selection)
+        model = choose(run, snapshot.logged_by(run), snapshot.listings, selection)
         if isinstance(model, Skipped):
             skipped.append(model)
         elif same := known.get(model.identity):
@@ -120,32 +119,37 @@ def survey(snapshot: Snapshot, selection: Selection) -> Survey:
     return Survey(tuple(found), tuple(skipped))
 
 
-def passes(run: Run, selection: Selection) -> bool:
-    """Tell whether a run has the status that the selection asks for; of runs asked for by id it asks for none."""
+def first_reason(skipped: Iterable[Skipped]) -> str | None:
+    """Return the reason of the first run that another setting or permission would bring back."""
+    return next((run.reason for run in skipped if run.kind in AMENDABLE), None)
+
+
+def has_status(run: Run, selection: Selection) -> bool:
+    """Return whether a run has the selected status. If the selection names runs by id, any status will do."""
     return bool(selection.run_ids) or selection.status is None or run.status == selection.status
 
 
-def named_models(
+def registered_models(
     registered: Sequence[Registered], listings: Mapping[str, Listing], selection: Selection
 ) -> tuple[list[Found], list[Skipped]]:
-    """Return the registered models that hold files, each once, and those that do not."""
+    """Return the registered models that hold files, without duplicates, and those that do not."""
     found: dict[tuple[str, str, str], Found] = {}
     skipped = []
     for item in registered:
-        choice = _named_choice(item, listings[item.uri])
+        choice = _registered_choice(item, listings[item.uri])
         if isinstance(choice, Skipped):
             skipped.append(choice)
         else:
-            model = Found(item.run, facts_module.facts(item.run, selection.names), choice, item.version)
+            model = Found(item.run, facts(item.run, selection.names), choice, item.version)
             found.setdefault(model.identity, model)
     return list(found.values()), skipped
 
 
-def _named_choice(item: Registered, listing: Listing) -> Choice | Skipped:
+def _registered_choice(item: Registered, listing: Listing) -> Choice | Skipped:
     if listing.error is not None:
         return Skipped.of(item.run, f"{item.version}: {listing.error}", _kind(listing))
-    found = artifacts.named(
-        item.run, item.uri, item.path, listing.files, best=listing.best or (), looks=listing.may_be_model
+    found = artifacts.registered(
+        item.run, item.uri, item.path, listing.files, best=listing.best or (), looks_like_model=listing.may_be_model
     )
     if found:
         return Choice(found[0], alternatives=artifacts.alternatives(found[0], found[1:]))
@@ -163,10 +167,10 @@ def _kind(listing: Listing) -> str:
     return FOREIGN if listing.is_foreign else UNREAD
 
 
-def chosen(
+def choose(
     run: Run, logged: Sequence[LoggedModel], listings: Mapping[str, Listing], selection: Selection
 ) -> Found | Skipped:
-    """Choose the artifact of a run to render with, by the listings of the run and of its newest logged models."""
+    """Choose the artifact of a run to render with, from the files of the run and of its newest logged models."""
     listing, pattern = listings[run.artifact_uri], selection.checkpoint_pattern
     if listing.error is not None:
         return Skipped.of(run, listing.error, _kind(listing))
@@ -177,29 +181,32 @@ def chosen(
         [model for model in logged if inside.get(model.artifact_uri) != ()],
         inside=inside,
         best=listing.best or (),
-        looks=listing.may_be_model,
+        looks_like_model=listing.may_be_model,
     )
-    fitting = list(artifacts.fitting(found, pattern))
-    if pattern and not fitting:
+    matching = list(artifacts.matching(found, pattern))
+    if pattern and not matching:
         places = {run.artifact_uri: listing.files} | inside
-        fitting = [each for uri, files in places.items() for each in artifacts.asked_for(uri, files, pattern)]
-    # an artifact without files is a logged model that was not listed: all before it were empty or refused
-    artifact = next((each for each in fitting if each.files), None)
+        matching = [each for uri, files in places.items() for each in artifacts.files_matching(uri, files, pattern)]
+    # a logged model without files was not listed, or is empty or refused
+    artifact = next((each for each in matching if each.files), None)
     if artifact:
-        others = [each for each in fitting if each is not artifact]
+        others = [each for each in matching if each is not artifact]
         shown = _shown(other for other in found if other != artifact)
         choice = Choice(artifact, shown, artifacts.alternatives(artifact, others))
-        return Found(run, facts_module.facts(run, selection.names), choice)
+        return Found(run, facts(run, selection.names), choice)
     if unread:
-        return Skipped.of(run, unread.error, _kind(unread))
-    moved = [listings[uri].moved for uri in (run.artifact_uri, *inside) if listings[uri].moved]
-    return Skipped.of(run, *((moved[0], LOST) if moved else _why_none(found, listing.files, pattern)))
+        return Skipped.of(run, unread.error or "", _kind(unread))
+    moved = next((moved for uri in (run.artifact_uri, *inside) if (moved := listings[uri].moved)), None)
+    return Skipped.of(run, *((moved, LOST) if moved else _why_none(found, listing.files, pattern)))
 
 
 def _inside(
     logged: Sequence[LoggedModel], listings: Mapping[str, Listing], *, every: bool
 ) -> tuple[dict[str, tuple[StoredFile, ...]], Listing | None]:
-    """Return the files of logged models by location: the newest that holds files, or ``every`` one; and what failed."""
+    """Return the files of logged models by location, and the first listing that failed.
+
+    Only the models up to the newest one that holds files are included, or ``every`` one.
+    """
     found: dict[str, tuple[StoredFile, ...]] = {}
     unread: Listing | None = None
     for model in logged[:MOST_LOGGED] if every else logged:
@@ -213,12 +220,12 @@ def _inside(
 
 
 def _shown(others: Iterable[Artifact]) -> tuple[str, ...]:
-    """Name the first artifacts of a run that holds more."""
+    """Return the paths of the artifacts of a run that were not chosen."""
     return tuple(clean(other.label)[:LONGEST_LABEL] for other in islice(others, MOST_LABELS))
 
 
 def _why_none(found: Sequence[Artifact], listing: Sequence[StoredFile], pattern: str | None) -> tuple[str, str]:
-    """Say why no artifact of a run was chosen: the reason, and its kind."""
+    """Return the reason why no artifact of a run was chosen, and its kind."""
     if found and pattern:
         labels = ", ".join(clean(artifact.label) for artifact in found[:5])
         return f"checkpoint_pattern {pattern} matches none of {labels}", "that match no checkpoint_pattern"

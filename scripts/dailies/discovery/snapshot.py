@@ -1,27 +1,27 @@
-"""Snapshot: everything that MLflow answered when an invocation was planned, as one value and one JSON file."""
+"""Everything that MLflow answered while an invocation was planned, as one value and one JSON file."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from dailies.core import files as files_module
 from dailies.core.errors import StoreError
+from dailies.core.files import digest, read_json
 from dailies.core.text import clean
+from dailies.core.typed import Record, from_json, to_json
 from dailies.store.entities import LoggedModel, Run, StoredFile
-from dailies.store.registry import Registered, Version
+from dailies.store.registry import Registered
 
 FORMAT = 1
 """The version of the file's format; a file of another version is ignored.
 
-It has to change, too, when the survey needs listings that earlier snapshots do not hold.
+It must also change when the survey needs listings that earlier snapshots do not hold.
 """
 
 LONGEST_REASON = 1000
-"""Characters of the reason why a run is passed over; it may name files, and the store names those."""
+"""Characters of the reason why a run is skipped. It may contain file names, which the store chooses."""
 
 Stamp = tuple[str | int | None, ...]
-"""A listing that was taken under a stamp holds as long as the stamp stays the same."""
+"""A listing is valid as long as its stamp stays the same."""
 
 
 @dataclass(frozen=True)
@@ -31,68 +31,69 @@ class Listing:
     place: str
     """The location after ``artifact_remap``."""
     stamp: Stamp | None = None
-    """None where the files may change at any time, as those of a run that is still running."""
+    """None if the files may change at any time, as those of an unfinished run."""
     files: tuple[StoredFile, ...] = ()
     error: str | None = None
     """Why the location cannot be listed."""
     is_foreign: bool = False
-    """Whether the error is that the store must not name this location."""
+    """Whether the error is that the store may not name this location."""
     moved: str | None = None
-    """How to find the files, where the whole store was moved."""
+    """How to find the files, if the whole store was moved."""
     like_models: tuple[str, ...] | None = None
-    """The files without a known ending that begin like a model; None where first bytes are not read."""
+    """The files without a known ending whose first bytes are those of a model; None if first bytes are not read."""
     best: tuple[str, ...] | None = None
-    """The checkpoints that the trainer calls the best; None where nobody asked."""
+    """The checkpoints that the trainer marked as the best; None if that was not read."""
 
     def may_be_model(self, file: StoredFile) -> bool:
-        """Tell whether the first bytes of a file allow that it is a model."""
+        """Return whether a file may be a model, judged by its first bytes if they were read."""
         return self.like_models is None or file.path in self.like_models
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A run that is passed over, and why."""
+    """A run that is skipped, and why."""
 
     run_id: str
     run_name: str
     status: str
     reason: str
     kind: str
-    """The reason in one or two words, for counting."""
+    """The reason in a few words, for counting."""
 
     @classmethod
     def of(cls, run: Run, reason: str, kind: str) -> "Skipped":
-        """Pass over a run, with the reason as one clean line of bounded length."""
+        """Skip a run, with the reason as one clean line of bounded length."""
         return cls(run.run_id, run.run_name, run.status, clean(reason)[:LONGEST_REASON], kind)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What MLflow holds of a selection. Which models are rendered follows from it alone."""
+    """The content of MLflow that a selection needs. Which models are rendered follows from it alone."""
 
     registered: tuple[Registered, ...] = ()
     """The registered models that the user names, in this order."""
     runs: tuple[Run, ...] = ()
     """The runs that the selection names, of any status, in MLflow's order."""
     logged: Mapping[str, tuple[LoggedModel, ...]] = field(default_factory=dict)
-    """The logged models of each run, the newest first."""
+    """The logged models of each run, newest first, by run id."""
     listings: Mapping[str, Listing] = field(default_factory=dict)
-    """The files of each artifact location that was looked at."""
+    """The files of each artifact location that was listed, by its URI."""
 
     def logged_by(self, run: Run) -> tuple[LoggedModel, ...]:
-        """Return the logged models of a run, the newest first."""
+        """Return the logged models of a run, newest first."""
         return self.logged.get(run.run_id, ())
 
     @property
     def digest(self) -> str:
         """The digest of everything in the snapshot."""
-        return files_module.digest(asdict(self))
+        return digest(to_json(self))
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A snapshot as it is kept in the state folder."""
+@dataclass(frozen=True, kw_only=True)
+class SavedSnapshot(Record):
+    """``snapshot.json``: a snapshot and what it was taken for."""
 
+    format: int = FORMAT
     fingerprint: str
     """The digest of the snapshot, the configuration and the code that reads it."""
     selection: str
@@ -101,63 +102,22 @@ class Kept:
     """How many models the selection finds in it."""
     snapshot: Snapshot
     unseen: tuple[Skipped, ...]
-    """Deleted runs and those that the filter leaves out: for the report, they decide nothing."""
-
-    def save(self, path: Path) -> None:
-        """Write the snapshot as JSON."""
-        files_module.write_json(path, {"format": FORMAT, **asdict(self)})
+    """Deleted runs and those that the filter excludes. They are only reported."""
 
     @classmethod
-    def load(cls, path: Path) -> "Kept | None":
-        """Read a snapshot; None where there is none of this format."""
-        value = files_module.read_json(path) if path.is_file() else {}
-        if value.get("format") != FORMAT:
-            return None
-        unseen = tuple(Skipped(**each) for each in value["unseen"])
-        return cls(value["fingerprint"], value["selection"], value["models"], _snapshot(value["snapshot"]), unseen)
+    def load_if_there(cls, path: Path) -> "SavedSnapshot | None":
+        """Read a snapshot; return None if there is none in this version's format."""
+        value = read_json(path) if path.is_file() else {}
+        return from_json(cls, value) if value.get("format") == FORMAT else None
 
-
-def load(path: Path, fingerprint: str) -> Kept:
-    """Read the snapshot that an invocation planned with. Raises StoreError where it is missing."""
-    kept = Kept.load(path)
-    if kept is None or kept.fingerprint != fingerprint:
-        raise StoreError(
-            "store.no_snapshot",
-            f"{path} does not hold what MLflow answered when this invocation was planned. Start snakemake "
-            "again while MLflow answers.",
-        )
-    return kept
-
-
-def _snapshot(value: Mapping[str, Any]) -> Snapshot:
-    return Snapshot(
-        registered=tuple(_registered(each) for each in value["registered"]),
-        runs=tuple(_run(each) for each in value["runs"]),
-        logged={key: tuple(LoggedModel(**each) for each in models) for key, models in value["logged"].items()},
-        listings={uri: _listing(each) for uri, each in value["listings"].items()},
-    )
-
-
-def _registered(value: Mapping[str, Any]) -> Registered:
-    return Registered(**{**value, "version": Version(**value["version"]), "run": _run(value["run"])})
-
-
-def _run(value: Mapping[str, Any]) -> Run:
-    return Run(**{**value, "datasets": tuple(value["datasets"])})
-
-
-def _listing(value: Mapping[str, Any]) -> Listing:
-    stored = tuple(StoredFile(**file) for file in value["files"])
-    return Listing(
-        **{
-            **value,
-            "files": stored,
-            "stamp": _tuple(value["stamp"]),
-            "like_models": _tuple(value["like_models"]),
-            "best": _tuple(value["best"]),
-        }
-    )
-
-
-def _tuple(value: Sequence[Any] | None) -> tuple[Any, ...] | None:
-    return None if value is None else tuple(value)
+    @classmethod
+    def load_planned(cls, path: Path, fingerprint: str) -> "SavedSnapshot":
+        """Read the snapshot with which the invocation was planned. Raise StoreError if it is missing."""
+        saved = cls.load_if_there(path)
+        if saved is None or saved.fingerprint != fingerprint:
+            raise StoreError(
+                "store.no_snapshot",
+                f"{path} does not hold what MLflow answered when this invocation was planned. Start snakemake "
+                "again while MLflow answers.",
+            )
+        return saved

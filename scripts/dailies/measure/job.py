@@ -81,7 +81,7 @@ class MeasurementJob:
     @property
     def cache(self) -> Path:
         """The file of the values that are known already."""
-        return self.layout.values(self.subject, self.shard)
+        return self.layout.measurement_cache(self.subject, self.shard)
 
     @cached_property
     def sequence(self) -> Sequence:
@@ -175,5 +175,5 @@ def run(job: MeasurementJob, work: Callable[[], Measures]) -> None:
         log.error("%s", record.error)
     for note in record.notes or ():
         log.warning("%s", note)
-    Attempt(status=record.status, attempt=job.attempt).save(job.layout.measuring(job.subject, job.shard))
+    Attempt(status=record.status, attempt=job.attempt).save(job.layout.measuring_attempt(job.subject, job.shard))
     record.save(job.output)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dailies.core.errors import ConfigError, LoadError
 from dailies.measure.backbone import ADVICE, NAME, PUBLISHED, digests, linear_weights
-from dailies.models.checkpoints import TRUST, Checkpoint, read_checkpoint
+from dailies.models.checkpoints import PERMISSION_ADVICE, Checkpoint, read_checkpoint
 from dailies.models.weights import fill
 
 torch.set_num_threads(1)  # frames are measured in parallel, and a value must not depend on the number of threads
@@ -126,7 +126,7 @@ def _alexnet(path: Path) -> nn.Sequential:
         held = [replace(group, tensors=_features(group.tensors)) for group in checkpoint.groups]
         fill(whole, held, checkpoint.file)
     except LoadError as error:
-        reason = str(error).removesuffix(f"; {TRUST}")
+        reason = str(error).removesuffix(f"; {PERMISSION_ADVICE}")
         raise ConfigError(
             "measure.backbone_unusable", f"lpips_backbone {path} cannot be used: {reason}; {ADVICE}"
         ) from error

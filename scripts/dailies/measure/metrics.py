@@ -1,6 +1,5 @@
 """The table of metrics, and which of them the settings request. Importing it needs neither OpenCV nor torch."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -109,9 +108,6 @@ AUTO = "auto"
 AUTO_WITH_REFERENCE = ("psnr", "ssim", "ms_ssim", *ADVISORY)
 """What ``auto`` means if there is a reference. Without one, it means the advisory metrics."""
 
-ORDER_BY = re.compile(r"measured\.(\w+)(?:\s+(ASC|DESC))?", re.IGNORECASE)
-"""An ``order_by`` that names one of these metrics, in the style of MLflow's own."""
-
 
 def requested(settings: "Settings") -> tuple[str, ...]:
     """Return the names of the metrics that the settings request, in the order of the tables."""
@@ -132,17 +128,6 @@ def ranking_metric(settings: "Settings") -> str | None:
     if settings.rank_by != AUTO:
         return settings.rank_by
     return next((name for name in requested(settings) if not BY_NAME[name].is_advisory), None)
-
-
-def is_own_order(order_by: str) -> bool:
-    """Return whether ``order_by`` refers to these metrics, which MLflow does not know."""
-    return order_by.lower().startswith("measured.")
-
-
-def order(settings: "Settings") -> tuple[str, bool] | None:
-    """Return the metric whose mean orders the models, and whether it descends; None if MLflow orders them."""
-    match = ORDER_BY.fullmatch(settings.order_by.strip())
-    return (match[1].lower(), (match[2] or "").upper() == "DESC") if match else None
 
 
 def orderable(settings: "Settings") -> tuple[str, ...]:

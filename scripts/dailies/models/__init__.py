@@ -1,5 +1,6 @@
-"""Models: from a downloaded file to a network. No MLflow.
+"""Models: turn a downloaded file into a network. Nothing here knows MLflow's servers or frames.
 
-Start with ``load.load_model``, which tries, in this order, the user's own loaders, programs and checkpoints;
-``checkpoints`` reads files, ``weights`` finds what fits a network, ``signature`` says how a network is fed.
+Start with ``load.load_model``, which tries, in this order, the user's own loaders, programs and checkpoints.
+``checkpoints`` reads files, ``factories`` build networks, ``weights`` finds the tensors that fit a network, and
+``signature`` describes its input and output. ``kinds``, ``roles`` and ``signature`` import no torch.
 """

@@ -1,20 +1,21 @@
-"""Interpolation: values of an OmegaConf configuration that refer to others of its values, ``${model.width}``."""
+"""Interpolation: references between values of an OmegaConf configuration, ``${model.width}``."""
 
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 REFERENCE = re.compile(r"\$\{(\.*)([^${}:.\s][^${}:\s]*)\}")
-"""A reference to a value by its path, with a dot in front for each container up; ``${env:HOME}`` calls a function."""
+"""A reference to a value by its path; leading dots make it relative. ``${env:HOME}``, which calls a function, does not
+match."""
 
 DEPTH, MOST = 16, 10_000
-"""How many references may lead from one to the next, and how many are followed in all."""
+"""The longest chain of references, and the number of references that are followed in all."""
 
 
 def resolve(root: dict[str, Any] | list[Any]) -> None:
-    """Replace references within a plain configuration, in place, by the values that they refer to.
+    """Replace the references in a plain configuration, in place, by the values that they refer to.
 
-    Those that lead nowhere, or in a circle, and calls of functions stay as they are.
+    References that lead nowhere or in a circle, and calls of functions, are left as they are.
     """
     _resolve(root, root, (), set(), iter(range(MOST)))
 
@@ -37,7 +38,10 @@ def _items(node: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _resolved(root: Any, text: str, path: tuple[Any, ...], depth: int, left: Iterator[int]) -> Any:
-    """Return what a text in the container at a path means: the value itself where it is one reference."""
+    """Return a text from the container at ``path`` with its references replaced.
+
+    If the text is a single reference, the value is returned itself, whatever its type.
+    """
 
     def found(match: re.Match[str]) -> Any:
         if next(left, None) is None:
@@ -46,7 +50,7 @@ def _resolved(root: Any, text: str, path: tuple[Any, ...], depth: int, left: Ite
         ups = len(match[1])
         base = path[: len(path) + 1 - ups] if ups else ()
         try:
-            value, place = root, ()
+            value, place = root, tuple[Any, ...]()
             for key in (*base, *keys):
                 place, value = (*place, key), value[int(key) if isinstance(value, list) else key]
         except (KeyError, IndexError, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Progress: how many epochs a trainer had finished when it saved a checkpoint."""
+"""Progress: the epoch and losses at which a trainer saved a checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import Any
 from dailies.core.text import whole
 
 LIGHTNING = "pytorch-lightning_version"
-"""The key by which a checkpoint of PyTorch Lightning is known."""
+"""The key that identifies a checkpoint of PyTorch Lightning."""
 
 ZERO_BASED = (1, 6)
-"""The first Lightning whose ``epoch`` is the number of the epoch that runs, from 0; before it was the count."""
+"""The first version of Lightning whose ``epoch`` is the zero-based number of the current epoch, not a count."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training had come; None for what nobody says."""
+    """The progress of a training; None for values that are unknown."""
 
     epoch: int | None = None
     train_loss: float | None = None
@@ -25,9 +25,9 @@ class Progress:
 def finished_epochs(outer: Mapping[str, Any]) -> int | None:
     """Return the number of epochs that Lightning had finished; None for a checkpoint of another trainer.
 
-    ``outer`` is the plain mapping that a checkpoint file holds. Lightning saves while the last epoch is still open: its
-    ``epoch`` is one less than the count, except after training has ended. The progress of its loops tells which; where
-    the checkpoint has none, the version of Lightning does.
+    ``outer`` is the plain mapping in a checkpoint. Lightning saves while the last epoch is still open, so its ``epoch``
+    is one less than the count, except after training has ended. The progress of its loops resolves this. If the
+    checkpoint has none, the version of Lightning decides.
     """
     if LIGHTNING not in outer:
         return None
@@ -39,7 +39,7 @@ def finished_epochs(outer: Mapping[str, Any]) -> int | None:
 
 
 def _from_loops(loops: Any) -> int | None:
-    """Count the epochs whose batches were all trained, also the one that was validated before it was closed."""
+    """Return the number of epochs whose batches were all trained, including one that is not closed yet."""
     fit = _inner(loops, "fit_loop")
     epochs = _inner(fit, "epoch_progress", "current")
     processed = _whole(epochs.get("processed"))
@@ -60,7 +60,7 @@ def _inner(value: Any, *keys: str) -> Mapping[str, Any]:
 def _whole(value: Any) -> int | None:
     try:
         return None if value is None else whole(value)
-    except (RuntimeError, OverflowError):  # a tensor of several values, an integer beyond all floats
+    except (RuntimeError, OverflowError):  # a tensor with several values, an integer too large for a float
         return None
 
 

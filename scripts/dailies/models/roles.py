@@ -1,4 +1,4 @@
-"""Roles: what the name of a file in a run says about what it holds, and what its first bytes say."""
+"""Roles: the likely content of a file in a run, judged by its name and its first bytes."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -12,8 +12,8 @@ def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-BEST, LAST, OTHER, ASIDE = range(4)
-"""How files are ranked by name; ``ASIDE`` are those that hold no network, as far as their name tells."""
+BEST, LAST, OTHER, AUXILIARY = range(4)
+"""The ranks of files by name; ``AUXILIARY`` files hold no network to render with, judging by their names."""
 
 BEST_NAME = re.compile(r"best", re.IGNORECASE)
 LAST_NAME = re.compile(r"(?<![a-z])(last|latest|final)", re.IGNORECASE)
@@ -24,7 +24,7 @@ WORDS = re.compile(r"\d+D(?![A-Za-z])|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 TRAINING = _set(
     "optim optimizer optimiser optims optimizers optimisers sched scheduler schedulers scaler scalers gradscaler rng"
 )
-"""Words of files that hold the state of training, not of a network."""
+"""Words in the names of files that hold the state of the training, not of a network."""
 
 TRAINING_PAIRS = frozenset(
     {("training", "state"), ("training", "states"), ("training", "args"), ("train", "state"), ("trainer", "state")}
@@ -32,28 +32,28 @@ TRAINING_PAIRS = frozenset(
 )
 
 DISCRIMINATOR = _set("discriminator discriminators discr critic critics")
-"""Words of the networks that judge another one."""
+"""Words in the names of discriminators."""
 
-JUDGED_BY = {"d": "g", "dis": "gen", "disc": "gen"}
-"""Short words for a discriminator, each with that of the generator beside it."""
+GENERATOR_WORDS = {"d": "g", "dis": "gen", "disc": "gen"}
+"""Short words for a discriminator, and the matching word for its generator."""
 
 OWNERS = frozenset({"net"})
-"""Words after which a D alone stands for the discriminator: ``net_d``, ``netD``."""
+"""Words after which a single D means the discriminator: ``net_d``, ``netD``."""
 
 MEANINGLESS = _set("best last latest final epoch ep iter iters step steps checkpoint ckpt ema")
-"""Words that do not say which network a file holds."""
+"""Words that do not identify a network."""
 
 LOSS = _set("vgg lpips alexnet inception perceptual")
-"""Words at the beginning of the names of networks that only measure."""
+"""First words in the names of networks that only compute a loss."""
 
 LOSS_OTHERS = _set("net network loss feature features weights pretrained normalised normalized conv bn v owt vgg alex")
-"""What else the names of such networks hold."""
+"""Other words in the names of such networks."""
 
 AVERAGED = _set("ema swa avg averaged")
-"""Words of files that hold averaged weights."""
+"""Words in the names of files that hold averaged weights."""
 
 GENERIC = _set("model net network weights params g e state dict")
-"""Words that the names of averaged and of plain weights need not share."""
+"""Words that may differ between the names of averaged and of plain weights."""
 
 NO_MODEL = _set(
     # text and tables
@@ -64,11 +64,11 @@ NO_MODEL = _set(
     "wav mp3 flac ogg aac pdf ps eps doc docx ppt pptx xls xlsx odt cube lut otio usd usda usdc obj stl ply glb fbx "
     # arrays and archives
     "npz npy mat parquet arrow feather orc avro db sqlite sqlite3 lmdb mdb zip gz tgz bz2 xz zst 7z rar lz4 "
-    # networks of other frameworks, and what belongs to them
+    # networks of other frameworks, and their companions
     "h5 hdf5 keras pb pbtxt tflite mlmodel mlpackage gguf ggml engine trt plan caffemodel prototxt pdmodel pdiparams "
     "joblib ubj dill cbm data index meta dvc profraw prof trace ticket sig sha256 md5 tmp part lnk url"
 )
-"""Endings of files that hold no network that could be rendered."""
+"""Endings of files that hold no network to render with."""
 
 NO_MODEL_NAMES = re.compile(
     r"\..*|MLmodel|.*tfevents.*|(README|LICEN[CS]E|NOTICE|AUTHORS|CHANGELOG|VERSION|Makefile|Dockerfile|Procfile|Pipfile|"
@@ -76,13 +76,13 @@ NO_MODEL_NAMES = re.compile(
     r"_SUCCESS|_metadata|COMMIT_EDITMSG)",
     re.IGNORECASE,
 )
-"""Names of files without an ending, or whose ending says nothing, that hold no network."""
+"""Names of files that hold no network although their ending, if any, does not exclude it."""
 
 LEGACY_TAR = (b"sys_info", b"pickle", b"tensors", b"storages", b"././@PaxHeader", b"PaxHeader")
-"""How the tar files begin that torch wrote in 2016."""
+"""The first bytes of the tar files that torch wrote in 2016."""
 
 LEGACY_NUMBER = b"119547037146038801333356"
-"""What torch writes first into files that are no zip, as a pickle of text shows it."""
+"""The magic number of torch's files before the zip format, as a text pickle shows it."""
 
 
 def words(text: str) -> list[str]:
@@ -91,23 +91,23 @@ def words(text: str) -> list[str]:
 
 
 def rank(path: str, others: Collection[str] = ()) -> int:
-    """Rank a file by its name; ``others`` are the ``family`` of every file beside it.
+    """Rank a file by its name; ``others`` holds the ``family`` of every file of the run.
 
-    Among those ``ASIDE`` are optimizers, schedulers and the like, discriminators, and networks of losses.
+    Optimizers, schedulers and the like, discriminators, and networks that only compute a loss are ``AUXILIARY``.
     """
-    if is_aside(path, others):
-        return ASIDE
+    if is_auxiliary(path, others):
+        return AUXILIARY
     return named_rank(path)
 
 
 def named_rank(path: str) -> int:
-    """Rank a file by the word for best or last in its name, whatever it holds."""
+    """Rank a file by the word for best or last in its name alone."""
     name = PurePosixPath(path).name
     return BEST if BEST_NAME.search(name) else LAST if LAST_NAME.search(name) else OTHER
 
 
-def is_aside(path: str, others: Collection[str] = ()) -> bool:
-    """Tell whether a path names the state of training, a discriminator, or a network that only measures."""
+def is_auxiliary(path: str, others: Collection[str] = ()) -> bool:
+    """Return whether a path names the state of a training, a discriminator, or a network that only computes a loss."""
     place = PurePosixPath(path)
     stem = place.name.partition(".")[0] if place.name.partition(".")[0] else place.name
     found = words(stem)
@@ -115,7 +115,7 @@ def is_aside(path: str, others: Collection[str] = ()) -> bool:
         _is_training(found)
         or _is_discriminator(found, place, others)
         or _is_loss(stem)
-        or any(_is_folder_aside(part, place, others) for part in place.parts[:-1])
+        or any(_is_auxiliary_folder(part, place, others) for part in place.parts[:-1])
     )
 
 
@@ -134,7 +134,7 @@ def _is_discriminator(found: Sequence[str], place: PurePosixPath, others: Collec
     if DISCRIMINATOR & {*low}:
         return True
     for number, word in enumerate(low):
-        if word not in JUDGED_BY:
+        if word not in GENERATOR_WORDS:
             continue
         beside = [other for at, other in enumerate(low) if at != number]
         is_alone = all(other.isdecimal() or other in MEANINGLESS or other in OWNERS for other in beside)
@@ -142,22 +142,22 @@ def _is_discriminator(found: Sequence[str], place: PurePosixPath, others: Collec
             return True
         if is_alone and (found[number] == "D" or word == "disc") and (beside or word == "disc" or others):
             return True
-        if _sibling(place, found, number) in others:
+        if _generator_family(place, found, number) in others:
             return True
     return False
 
 
-def is_judge(key: str) -> bool:
-    """Tell whether a key inside a file names a discriminator: ``netD``, ``D_A``, ``critic``; not ``unet_2d``."""
+def is_discriminator_key(key: str) -> bool:
+    """Return whether a key inside a file names a discriminator: ``netD``, ``D_A``, ``critic``; not ``unet_2d``."""
     low = [word.lower() for word in words(key)]
-    short = any(word in JUDGED_BY and not before.isdecimal() for before, word in pairwise(["", *low]))
+    short = any(word in GENERATOR_WORDS and not before.isdecimal() for before, word in pairwise(["", *low]))
     return short or bool(DISCRIMINATOR & {*low})
 
 
-def _sibling(place: PurePosixPath, found: Sequence[str], number: int) -> str:
-    """Return the family of the file that the generator beside a discriminator would have."""
+def _generator_family(place: PurePosixPath, found: Sequence[str], number: int) -> str:
+    """Return the family of the file that would hold the generator of a discriminator."""
     word = found[number]
-    instead = JUDGED_BY[word.lower()]
+    instead = GENERATOR_WORDS[word.lower()]
     instead = instead.upper() if word.isupper() else instead.capitalize() if word[:1].isupper() else instead
     before = "".join(f"{re.escape(each)}[^A-Za-z0-9]*" for each in found[:number])
     name = re.sub(rf"^([^A-Za-z0-9]*{before}){re.escape(word)}", lambda match: match[1] + instead, place.name, count=1)
@@ -170,28 +170,28 @@ def _is_loss(stem: str) -> bool:
     return bool(low) and low[0] in LOSS and rest <= LOSS_OTHERS
 
 
-def _is_folder_aside(part: str, place: PurePosixPath, others: Collection[str]) -> bool:
+def _is_auxiliary_folder(part: str, place: PurePosixPath, others: Collection[str]) -> bool:
     low = tuple(word.lower() for word in words(part))
-    if len(low) == 1 and low[0] in JUDGED_BY:
-        parts = [JUDGED_BY[low[0]] if each == part else each.lower() for each in place.parts]
+    if len(low) == 1 and low[0] in GENERATOR_WORDS:
+        parts = [GENERATOR_WORDS[low[0]] if each == part else each.lower() for each in place.parts]
         return family("/".join(parts)) in {other.lower() for other in others}
     return (len(low) == 1 and low[0] in TRAINING | DISCRIMINATOR) or low in TRAINING_PAIRS or low == ("net", "d")
 
 
 def family(path: str) -> str:
-    """Return a path without its numbers: files that differ in an epoch or a step are of one family."""
+    """Return a path without its numbers, so that files of different epochs or steps share a family."""
     return re.sub(r"\d+", "#", path)
 
 
 def may_hold_model(path: str) -> bool:
-    """Tell whether a file whose ending is none of a model's may be one all the same, as its content will say."""
+    """Return whether a file with an unknown ending may hold a model, so that its content has to be checked."""
     name = PurePosixPath(path).name
     ending = name.rpartition(".")[2].lower() if "." in name else ""
     return ending not in NO_MODEL and not NO_MODEL_NAMES.fullmatch(name)
 
 
 def begins_like_model(start: bytes) -> bool:
-    """Tell by its first 512 bytes whether a file may hold a network: zip, pickle, safetensors, ONNX or torch's tar."""
+    """Return whether a file may hold a network, by its first 512 bytes: zip, pickle, safetensors, ONNX, torch's tar."""
     if start.startswith(b"PK\x03\x04") or re.match(rb"\x80[\x00-\x05]", start) or LEGACY_NUMBER in start[:40]:
         return True
     if re.match(rb"\x08[\x01-\x1f][\x12\x1a\x22\x28\x32\x3a\x42]", start):
@@ -202,7 +202,7 @@ def begins_like_model(start: bytes) -> bool:
 
 
 def averaged_first(paths: Sequence[str]) -> list[str]:
-    """Put averaged weights before the plain ones of the same step in the same folder; keep the order otherwise."""
+    """Move averaged weights before the plain ones of the same step and folder; keep the order otherwise."""
     found = list(paths)
     for path in paths:
         if not _is_averaged(path, paths):
@@ -232,5 +232,5 @@ def _is_plain_of(plain: str, averaged: str) -> bool:
 
 
 def _stem(path: str) -> str:
-    """Return a file's name without its ending and without the decay of an average, such as 0.999."""
+    """Return the name of a file without its ending and without the decay of an average, such as 0.999."""
     return re.sub(r"(?<!\d)0?\.9\d*(?=\D)", "", re.sub(r"\.[A-Za-z]\w*$", "", PurePosixPath(path).name) + "_")

@@ -1,184 +1,188 @@
-"""Signatures: how a network wants to be fed, and who may say so."""
+"""Signatures: the input and output that a network expects, and where that is stated."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from dailies.core.errors import LoadError
 from dailies.core.text import clean
-from dailies.core.typed import OMITTED, UNWRITTEN, to_json
-
-if TYPE_CHECKING:
-    from dailies.planning.config import Settings
-
+from dailies.core.typed import OMITTED, UNWRITTEN
 
 PREFIX = "dailies."
-"""Run params and tags that begin with it speak of the signature: ``dailies.value_range`` = ``[0, 1]``."""
+"""Run params and tags with this prefix state the signature: ``dailies.value_range`` = ``[0, 1]``."""
 
 COLOURS = frozenset({1, 3, 4})
-"""How many channels a picture may have: grey, RGB, or RGB and alpha."""
+"""The possible numbers of channels of an image: grey, RGB, or RGB and alpha."""
 
 BUILT_IN = frozenset({"unet", "nafnet"})
-"""The architectures that come with this program, whose range of values is the default; named here without torch."""
+"""The built-in architectures, which use the default value range; listed here because this module imports no torch."""
 
 ASSUMED = "assumed"
-"""What is said of a value range that nobody says."""
+"""Shown for a value range that nobody states."""
 
 MOST_CHANNELS = 64
-"""How many channels a network's input may have."""
+"""The largest number of input channels."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """How a network wants to be fed, and what it answers."""
+    """The input that a network expects, and the output that it returns."""
 
     channels: int = 3
-    """Channels of its input: 1, 3 or 4 of a picture, and those of ``extra_channels``."""
+    """Input channels: 1, 3 or 4 of the image, plus those of ``extra_channels``."""
     output_channels: int | None = None
-    """Channels of its output: 1, 3 or 4; None: what a first try shows."""
+    """Output channels: 1, 3 or 4; None: found by a trial run."""
     value_range: tuple[float, float] = (-1.0, 1.0)
-    """What black and white are to it."""
+    """The input values of black and white."""
     output_range: tuple[float, float] | None = None
-    """What black and white are in its answer; None: the same as ``value_range``, or [0, 1] with mean and std."""
+    """The output values of black and white; None: the same as ``value_range``, or [0, 1] with mean and std."""
     mean: tuple[float, ...] | None = None
-    """Subtracted from each channel of [0, 1] before it is divided by ``std``; takes the place of ``value_range``."""
+    """Subtracted from each channel in [0, 1], which is then divided by ``std``; replaces ``value_range``."""
     std: tuple[float, ...] | None = None
     channel_order: str = "rgb"
-    """``rgb`` or ``bgr``, on both sides."""
+    """``rgb`` or ``bgr``, for input and output."""
     scale: int | None = None
-    """Output pixels per input pixel along one axis; None: what a first try shows."""
+    """Output pixels per input pixel along one axis; None: found by a trial run."""
     multiple: int = 32
-    """Both sides of what the network is given are multiples of this many pixels; tiles start on it too. It divides
-    the sides of ``tile``."""
+    """Both sides of every input are multiples of this many pixels, and so are the offsets of tiles. It divides the
+    sides of ``tile``."""
     least: tuple[int, int] = (1, 1)
     """Height and width, in pixels, to which smaller frames are padded."""
     most: tuple[int | None, int | None] = (None, None)
     """Height and width, in pixels, beyond which frames are rendered in tiles; None: no bound."""
     tile: tuple[int, int] | None = None
-    """Height and width, in pixels, of the one size that the network is given; None: any within the bounds."""
+    """Height and width, in pixels, of every input; None: any size within the bounds."""
     half: bool = True
     """Whether it may run in half precision."""
     output: str | None = field(default=None, metadata=OMITTED)
-    """Which of its outputs is the frame, where it answers several: an index or a name, such as ``1`` or ``final``."""
+    """The output that is the frame, if there are several: an index or a name, such as ``1`` or ``final``."""
     extra_channels: tuple[float, ...] | None = field(default=None, metadata=OMITTED)
-    """Constants that the network gets after the channels of the picture, one channel each, as its own numbers."""
-    told: frozenset[str] = field(default=frozenset(), compare=False, metadata=UNWRITTEN)
-    """Names of the fields that the configuration, the run or the checkpoint sets; all others are known or assumed."""
+    """Constants that fill the input channels after those of the image, in the network's own units."""
+    stated: frozenset[str] = field(default=frozenset(), compare=False, metadata=UNWRITTEN)
+    """The fields that the configuration, the run or the checkpoint sets; all others are derived or assumed."""
 
     @property
     def colours(self) -> int:
-        """The channels of a picture among the network's: 1, 3 or 4 in a signature that can be used."""
+        """The channels of the image among the input channels: 1, 3 or 4 in a usable signature."""
         return self.channels - len(self.extra_channels or ())
 
     @property
-    def tells_range(self) -> bool:
-        """Whether the configuration, the run or the checkpoint says what black and white are to the network."""
-        return not self.told.isdisjoint({"value_range", "mean"})
+    def states_range(self) -> bool:
+        """Whether the configuration, the run or the checkpoint states the value range of the input."""
+        return not self.stated.isdisjoint({"value_range", "mean"})
 
     @property
     def is_per_colour(self) -> bool:
-        """Whether a frame's three colours go through the network one by one."""
+        """Whether the network processes the three colours of a frame one by one."""
         return self.colours == 1 and self.output_channels in {None, 1}
 
     @property
-    def ends(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """What black and white are to the network: one number for all channels, or one for each."""
+    def black_and_white(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The input values of black and of white: one number for all channels, or one for each."""
         if self.mean is None or self.std is None:
             return self.value_range[:1], self.value_range[1:]
         pairs = list(zip(self.mean, self.std, strict=True))
         return tuple(-mean / std for mean, std in pairs), tuple((1 - mean) / std for mean, std in pairs)
 
     @property
-    def answer_range(self) -> tuple[float, float]:
-        """What black and white are in the network's answer."""
+    def effective_output_range(self) -> tuple[float, float]:
+        """The output values of black and white, whether stated or not."""
         return self.output_range or ((0.0, 1.0) if self.mean is not None else self.value_range)
 
 
-def signature(known: Signature, *sources: tuple[str, Mapping[str, Any]]) -> Signature:
-    """Refine what the loader knows by what others say, the first source weighing most.
+def resolve_signature(known: Signature, *sources: tuple[str, Mapping[str, Any]]) -> Signature:
+    """Override the signature that the loader derived with those that are stated; the first source wins.
 
-    Each source is a name for errors and a mapping of field names to values, as they come: numbers, lists or text.
-    Raises LoadError that names the source, the field and what is allowed.
+    Each source is a name for errors and a mapping of field names to raw values: numbers, lists or text.
+
+    Raises:
+        LoadError: a field is unknown, a value is not allowed, or fields contradict each other.
     """
     merged = known
-    for where, said in reversed(sources):
-        merged = replace(merged, **{key: _read(key, value, where) for key, value in said.items()})
-    told = known.told.union(*(said for _, said in sources))
-    merged = replace(merged, told=told)
-    if merged.extra_channels and "channels" not in told and merged.colours not in COLOURS:
+    for source, fields in reversed(sources):
+        merged = replace(merged, **{key: _read(key, value, source) for key, value in fields.items()})
+    stated = known.stated.union(*(fields for _, fields in sources))
+    merged = replace(merged, stated=stated)
+    if merged.extra_channels and "channels" not in stated and merged.colours not in COLOURS:
         merged = replace(merged, channels=Signature.channels + len(merged.extra_channels))
     _check(merged)
     if merged.tile is None:
         return merged
-    # tiles start on multiples of it: at least four places in a tile, so that neighbours can overlap
+    # tiles start on multiples of it; at least four of them fit into a tile, so that neighbours can overlap
     quarter = max(1, min(merged.tile) // 4)
     return replace(merged, multiple=math.gcd(merged.multiple, *merged.tile, 2 ** (quarter.bit_length() - 1)))
 
 
-def as_record(signature: Signature) -> dict[str, Any]:
-    """Return a signature as records hold it: a field that came later than they did only where it says something.
+def known_range(
+    signatures: Mapping[str, Mapping[str, Any]],
+    run: Mapping[str, Any],
+    *,
+    architecture: str,
+    folder: str,
+    factories: str | Mapping[str, str],
+) -> str:
+    """Return, for a table, the value range of a model that is not loaded yet, or that it is assumed.
 
-    The key of a frame depends on it, so a new field must not change the record of a network that does not use it.
+    Loading the checkpoint may reveal another one.
+
+    Args:
+        signatures: the key of this name in the configuration.
+        run: the signature that the run states, as ``signature_hints`` returns it.
+        architecture: the architecture of the run, else the configuration's default.
+        folder: the name of the model's folder.
+        factories: ``model_factory`` in the configuration; the networks that it builds have no default range.
     """
-    return to_json(signature)
-
-
-def range_of(architecture: str | None, folder: str, run: Mapping[str, Any], settings: "Settings") -> str:
-    """Return in a few words which value range is known before a model is loaded: its own, or that it is assumed.
-
-    ``run`` is what the run's params and tags say, ``settings`` the configuration. The checkpoint may say more.
-    """
-    name = (architecture or settings.default_architecture or "").lower()
-    said = overrides(settings.signatures, architecture=name, folder=folder)
+    name = architecture.lower()
+    configured = overrides(signatures, architecture=name, folder=folder)
     try:
-        found = signature(Signature(), ("signatures in the configuration", said), ("the run", run))
+        found = resolve_signature(Signature(), ("signatures in the configuration", configured), ("the run", run))
     except LoadError:
         return "not valid"
-    if not found.tells_range:
-        factories = settings.model_factory or {}
-        is_users = isinstance(factories, str) or not {name, "*"}.isdisjoint(map(str.lower, factories))
-        return ASSUMED if is_users or name not in BUILT_IN else written(found.value_range)
-    return written(found.value_range) if found.mean is None else "mean and std"
+    if found.states_range:
+        return format_range(found.value_range) if found.mean is None else "mean and std"
+    has_factory = isinstance(factories, str) or not {name, "*"}.isdisjoint(map(str.lower, factories))
+    return ASSUMED if has_factory or name not in BUILT_IN else format_range(found.value_range)
 
 
-def written(value_range: tuple[float, float]) -> str:
+def format_range(value_range: tuple[float, float]) -> str:
+    """Return a value range as text: ``[0, 1]``."""
     return f"[{value_range[0]:g}, {value_range[1]:g}]"
 
 
-def told_by(texts: Mapping[str, str]) -> dict[str, str]:
-    """Pick what a run's params or tags say of the signature, by field name."""
+def signature_hints(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of the signature that a run's params or tags state, as text."""
     return {name.removeprefix(PREFIX): text for name, text in texts.items() if name.startswith(PREFIX)}
 
 
 def overrides(config: Mapping[str, Mapping[str, Any]], *, architecture: str, folder: str) -> dict[str, Any]:
-    """Give what the configuration says for an architecture or a folder name; both are matched as shell patterns.
+    """Return the fields that ``signatures`` in the configuration sets for an architecture or a folder name.
 
-    A later pattern of the configuration weighs more than an earlier one.
+    Its keys are shell patterns for either. A later pattern overrides an earlier one.
     """
     merged: dict[str, Any] = {}
-    for pattern, said in config.items():
+    for pattern, fields in config.items():
         if fnmatchcase(architecture.lower(), pattern.lower()) or fnmatchcase(folder, pattern):
-            merged |= said
+            merged |= fields
     return merged
 
 
-def _read(key: str, value: Any, where: str) -> Any:
+def _read(key: str, value: Any, source: str) -> Any:
     if key not in FIELDS:
         raise LoadError(
             "model.unknown_signature_key",
-            f"{where} sets {clean(key)[:60]}, which is not part of a signature; its keys: {', '.join(FIELDS)}",
+            f"{source} sets {clean(key)[:60]}, which is not part of a signature; its keys: {', '.join(FIELDS)}",
         )
     allowed, read = FIELDS[key]
     try:
         return read(yaml.safe_load(value) if isinstance(value, str) and key not in TEXTS else value)
     except (TypeError, ValueError, KeyError, OverflowError, yaml.YAMLError):
         raise LoadError(
-            "model.bad_signature_value", f"{where} says that {key} is '{clean(str(value))[:60]}'; allowed: {allowed}"
+            "model.bad_signature_value", f"{source} sets {key} to '{clean(str(value))[:60]}'; allowed: {allowed}"
         ) from None
 
 
@@ -209,7 +213,7 @@ def _constants(value: Any) -> tuple[float, ...]:
 
 
 def _output(value: Any) -> str:
-    """Read an index or a name as text; YAML takes ``1.0``, the first image of the second output, for a number."""
+    """Read an index or a name as text. YAML would turn ``1.0``, the first image of the second output, into a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError
     text = str(value).strip()
@@ -233,8 +237,7 @@ RANGE = "two numbers, black and white, such as [-1, 1], [0, 1] or [0, 255]"
 NUMBERS = "a list of one number per channel"
 PIXELS = "a number of pixels from 1 to 8192"
 SIZE = f"{PIXELS}, or a list of two, height and width"
-
-CONSTANTS = "a list of numbers, one for each channel after those of the picture, such as [0.06]"
+CONSTANTS = "a list of numbers, one for each channel after those of the image, such as [0.06]"
 OUTPUT = "an index or a name, such as 1, final or stages.0"
 
 FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -254,10 +257,10 @@ FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "output": (OUTPUT, _output),
     "extra_channels": (CONSTANTS, _constants),
 }
-"""What each field of a signature may be, in words, and how it is read."""
+"""The allowed values of each field, in words, and the function that reads them."""
 
 TEXTS = frozenset({"output"})
-"""Fields whose text means itself and is not read as YAML."""
+"""Fields whose text is not parsed as YAML."""
 
 
 def _check(merged: Signature) -> None:
@@ -265,10 +268,10 @@ def _check(merged: Signature) -> None:
         raise LoadError(
             "model.bad_extra_channels",
             f"channels is {merged.channels} and extra_channels has {len(merged.extra_channels)} numbers, which leaves "
-            f"{merged.colours} channels for the picture; allowed: 1, 3 or 4",
+            f"{merged.colours} channels for the image; allowed: 1, 3 or 4",
         )
     if (merged.mean is None) != (merged.std is None):
-        raise LoadError("model.mean_without_std", "mean and std belong together; give both or neither")
+        raise LoadError("model.mean_without_std", "mean and std belong together; set both or neither")
     if merged.mean is not None and merged.std is not None:
         if merged.colours in COLOURS and not len(merged.mean) == len(merged.std) == merged.colours:
             raise LoadError(

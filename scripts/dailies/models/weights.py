@@ -1,7 +1,7 @@
-"""Weights: which of the tensors in a checkpoint file are those of a network.
+"""Weights: find the tensors in a checkpoint that belong to a network.
 
-Trainers keep weights under any key and at any depth, and wrappers put pieces into their names. No list of names
-decides: whatever fits the network is found, and the network's own ``load_state_dict`` has the last word.
+Trainers save weights under any key and at any depth, and wrappers insert pieces into their names. No list of names
+decides: every set of tensors is matched with the network, whose own ``load_state_dict`` has the final say.
 """
 
 import re
@@ -20,68 +20,68 @@ from dailies.models import roles
 from dailies.models.inert import Inert, module_tensors, tensor_of
 
 DEPTH, MOST_GROUPS = 8, 2000
-"""How deep dicts in dicts are looked into, and at how many of them."""
+"""The depth of nested dicts that is searched, and the number of sets of tensors that are considered."""
 
 MOST_TRIES = 12
-"""How many sets of weights, the closest first, are offered to a network."""
+"""The number of sets of weights, the closest first, that are loaded into a network on trial."""
 
 ANCHORS = 5
-"""How many of a network's names are looked for to find the prefixes that a file puts before them."""
+"""The number of names of a network that are looked up to find the prefixes in a file."""
 
 WRAPPERS = frozenset({"_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"})
-"""The pieces that torch.compile, DataParallel, activation checkpointing, FSDP and DeepSpeed put into names."""
+"""The pieces of names that torch.compile, DataParallel, activation checkpointing, FSDP and DeepSpeed insert."""
 
 AVERAGED = re.compile(r"(?<![a-z])(ema|avg|averaged?|shadow|swa)(?![a-z])")
-"""What trainers call averaged weights, as a word of a key."""
+"""Words in keys of averaged weights."""
 
 AVERAGED_FROM = re.compile(r"(?<![a-z])(online|collected|raw|live)(?![a-z])")
-"""What keeps averages calls the weights that it averages, which it may save beside them."""
+"""Words in keys of the weights from which an average is computed, which may be saved beside it."""
 
-FIRST = ("model_state_dict", "state_dict", "model", "params", "network", "net", "generator", "weights")
-"""Where trainers usually put the weights that they mean; of several that fit, the first of these are used."""
+USUAL_KEYS = ("model_state_dict", "state_dict", "model", "params", "network", "net", "generator", "weights")
+"""The keys under which trainers usually save weights. If several sets fit, the first of these is used."""
 
 TRANSIENT = ("attn_mask", "relative_coords_table", "relative_position_index", "inv_freq", "position_ids")
-"""Buffers of fractions that some versions of a network save and others compute."""
+"""Floating-point buffers that some versions of a network save and others compute."""
+
+
+CONTAINERS = (Mapping, list, tuple, Inert, nn.Module)
+"""The types that may hold tensors."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors that a file keeps together."""
+    """A set of tensors that a file holds in one container."""
 
     path: str
-    """The keys that lead to them, with dots; empty for the whole file."""
+    """The keys that lead to the container, joined by dots; empty for the whole file."""
     tensors: Mapping[str, Tensor]
     others: Mapping[str, Any] = field(default_factory=dict)
-    """What lies among them and is no tensor."""
+    """The entries of the container that are not tensors."""
     versions: Mapping[str, Any] | None = None
     """The version of each module, as ``state_dict`` writes them."""
     ordered: bool = False
-    """Whether they have no names and follow the order of the network's parameters."""
+    """Whether the tensors have no names and follow the order of the network's parameters."""
     joined: bool = False
-    """Whether they lie in several dicts, each under the name of a part of the network."""
-
-    @property
-    def is_averaged(self) -> bool:
-        return is_averaged(self.path)
+    """Whether the tensors come from several dicts, each under the name of a part of the network."""
 
 
 def is_averaged(path: str) -> bool:
-    """Whether the keys that lead to weights call them averaged (EMA, SWA)."""
+    """Return whether the keys that lead to weights mark them as averaged (EMA, SWA)."""
     keys = reversed(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", path).lower().split("."))
-    telling = next((key for key in keys if AVERAGED.search(key) or AVERAGED_FROM.search(key)), "")
-    return bool(AVERAGED.search(telling))
+    decisive = next((key for key in keys if AVERAGED.search(key) or AVERAGED_FROM.search(key)), "")
+    return bool(AVERAGED.search(decisive))
 
 
-def _is_judge(path: str) -> bool:
-    """Whether the keys that lead to weights call them a discriminator's, which may have the generator's shapes."""
-    return any(map(roles.is_judge, path.split(".")))
+def _is_discriminator(path: str) -> bool:
+    """Return whether the keys that lead to weights name a discriminator, which may have the generator's shapes."""
+    return any(map(roles.is_discriminator_key, path.split(".")))
 
 
 def groups(content: Any) -> list[Group]:
-    """Return every set of tensors in what a file holds, the outermost first.
+    """Return every set of tensors in the content of a file, the outermost first.
 
-    A dict of tensors is one, a module that was pickled whole, and a list of tensors. Last come dicts of such dicts,
-    with dots in their names: ``{"encoder": {...}, "decoder": {...}}``.
+    A set is a dict of tensors, a module that was pickled whole, or a list of tensors. Dicts of dicts come last, with
+    dots in the names: ``{"encoder": {...}, "decoder": {...}}``.
     """
     found: list[Group] = []
     joined: list[Group] = []
@@ -98,17 +98,13 @@ def groups(content: Any) -> list[Group]:
         if sum(isinstance(each, Mapping) for each in inner.values()) > 1:
             joined.append(Group(path, dict(_flat(inner, DEPTH)), joined=True))
         if depth < DEPTH:
-            holders = [(key, each) for key, each in inner.items() if isinstance(each, HOLDERS)]
-            waiting += [(f"{path}.{key}".lstrip("."), each, depth + 1) for key, each in holders]
+            containers = [(key, each) for key, each in inner.items() if isinstance(each, CONTAINERS)]
+            waiting += [(f"{path}.{key}".lstrip("."), each, depth + 1) for key, each in containers]
     return [group for group in found + joined if group.tensors]
 
 
-HOLDERS = (Mapping, list, tuple, Inert, nn.Module)
-"""What may hold tensors."""
-
-
 def _direct(path: str, value: Any, inner: Mapping[Any, Any]) -> Iterator[Group]:
-    """Yield the tensors that lie in a container itself."""
+    """Yield the tensors that a container holds directly."""
     tensors = {str(key): each for key, each in inner.items() if isinstance(each, Tensor)}
     arrays = {
         str(k): held for k, each in inner.items() if str(k) not in tensors and (held := tensor_of(each)) is not None
@@ -123,7 +119,7 @@ def _direct(path: str, value: Any, inner: Mapping[Any, Any]) -> Iterator[Group]:
 
 
 def _inner(value: Any) -> Mapping[Any, Any]:
-    """Return what a container holds, by key or by number; nothing for what is none, or for long lists."""
+    """Return the entries of a container, by key or index; {} for other values and for long lists."""
     if isinstance(value, Inert):
         value = {**value.attributes, **value.items} or value.elements
     if isinstance(value, Mapping):
@@ -141,43 +137,44 @@ def _flat(value: Mapping[Any, Any], depth: int, prefix: str = "") -> Iterator[tu
 
 @dataclass(frozen=True)
 class Match:
-    """A group's tensors under the names of a network."""
+    """The tensors of a group under the names of a network."""
 
     group: Group
     prefix: str
-    """What was taken off before the names."""
+    """The prefix that was removed from the names."""
     names: Mapping[str, str]
-    """The name in the group of each tensor, by the name that it gets."""
+    """The name of each tensor in the group, by its new name."""
     common: int = 0
-    """How many of the network's own names are among them, with the right shape."""
+    """How many of the network's names and shapes they match."""
 
     @property
     def where(self) -> str:
-        """The keys that lead to the weights, as an error or a note shows them."""
+        """The keys that lead to the weights, for errors and notes."""
         return f"{self.group.path}.{self.prefix}".strip(".")
 
     @property
     def is_averaged(self) -> bool:
+        """Whether the keys mark the weights as averaged."""
         return is_averaged(self.where)
 
     @property
     def state(self) -> "OrderedDict[str, Tensor]":
-        """The state dict, with the versions of the modules that the file tells."""
+        """The state dict, with the versions of the modules that the file states."""
         state = OrderedDict((name, self.group.tensors[key]) for name, key in self.names.items())
         if self.group.versions is not None:
-            renamed = {bare(key): value for key, value in self.group.versions.items()}
-            prefix = bare(self.prefix.rstrip("."))
+            renamed = {unwrapped(key): value for key, value in self.group.versions.items()}
+            prefix = unwrapped(self.prefix.rstrip("."))
             inside = {
                 key.removeprefix(prefix).lstrip("."): value
                 for key, value in renamed.items()
                 if not prefix or key == prefix or key.startswith(f"{prefix}.")
             }
-            state._metadata = inside
+            state._metadata = inside  # type: ignore[attr-defined]
         return state
 
 
-def bare(name: str) -> str:
-    """Take the pieces of wrappers out of a name."""
+def unwrapped(name: str) -> str:
+    """Return a name without the pieces that wrappers insert."""
     return _without(WRAPPERS, name)
 
 
@@ -186,7 +183,7 @@ def _without(pieces: Collection[str], name: str) -> str:
 
 
 def matches(group: Group, network: nn.Module, expected: Mapping[str, Tensor]) -> list[Match]:
-    """Return the ways in which a group's names become those of a network, closest first."""
+    """Return the ways to map a group's names to those of a network, closest first."""
     if group.ordered:
         parameters = dict(network.named_parameters())
         trained = [name for name, values in parameters.items() if values.requires_grad]
@@ -196,11 +193,11 @@ def matches(group: Group, network: nn.Module, expected: Mapping[str, Tensor]) ->
     else:
         first = {name.split(".")[0] for name in expected}
         own = {name: name for name in group.tensors if not group.joined or name.split(".")[0] in first}
-        ways = [own, *_without_wrappers(own, expected)]
-        found = [Match(group, "", names) for names in ways]
-        found += [match for names in ways for match in _under_prefixes(group, names, expected)]
+        variants = [own, *_without_wrappers(own, expected)]
+        found = [Match(group, "", names) for names in variants]
+        found += [match for names in variants for match in _without_prefixes(group, names, expected)]
         found += [match for each in found for match in _without_foreign(each, expected)]
-        found += _without_dots(group, network)
+        found += _with_dots(group, network)
     return sorted((_counted(match, expected) for match in found), key=lambda match: -match.common)
 
 
@@ -214,19 +211,17 @@ def _counted(match: Match, expected: Mapping[str, Tensor]) -> Match:
 
 
 def _without_wrappers(names: Mapping[str, str], expected: Mapping[str, Tensor]) -> list[dict[str, str]]:
-    """Return the names without the pieces of known wrappers, unless the network's own names have such pieces."""
+    """Return the names without the pieces of known wrappers, except those in the network's own names."""
     used = {part for name in expected for part in name.split(".")} & WRAPPERS
-    bare = {
-        ".".join(part for part in name.split(".") if part not in WRAPPERS - used): key for name, key in names.items()
-    }
-    return [bare] if len(bare) == len(names) and bare != names else []
+    shorter = {_without(WRAPPERS - used, name): key for name, key in names.items()}
+    return [shorter] if len(shorter) == len(names) and shorter != names else []
 
 
-def _under_prefixes(group: Group, names: Mapping[str, str], expected: Mapping[str, Tensor]) -> Iterator[Match]:
-    """Yield what lies under each prefix under which the network's names occur; what lies beside it is left out."""
+def _without_prefixes(group: Group, names: Mapping[str, str], expected: Mapping[str, Tensor]) -> Iterator[Match]:
+    """Yield the tensors under each prefix before the network's names; those without the prefix are left out."""
     anchors = sorted(expected, key=len, reverse=True)[:: max(1, len(expected) // ANCHORS)][: ANCHORS + 1]
     prefixes = Counter(name.removesuffix(anchor) for anchor in anchors for name in names if name.endswith(f".{anchor}"))
-    # the network may be wrapped where the file's weights are not
+    # the network may be wrapped although the weights in the file are not
     added = Counter(anchor.removesuffix(name) for anchor in anchors for name in names if anchor.endswith(f".{name}"))
     for prefix, _ in prefixes.most_common(MOST_TRIES):
         yield Match(group, prefix, {n.removeprefix(prefix): key for n, key in names.items() if n.startswith(prefix)})
@@ -235,17 +230,17 @@ def _under_prefixes(group: Group, names: Mapping[str, str], expected: Mapping[st
 
 
 def _without_foreign(match: Match, expected: Mapping[str, Tensor]) -> list[Match]:
-    """Take out every piece of the names that is foreign to the network, if that changes anything."""
+    """Remove the pieces of names that the network's names lack; return nothing if there are none."""
     pieces = {part for name in expected for part in name.split(".")}
     foreign = {part for name in match.names for part in name.split(".") if part not in pieces and not part.isdecimal()}
-    bare = {_without(foreign, name): key for name, key in match.names.items()}
-    if not foreign or len(bare) < len(match.names):
+    shorter = {_without(foreign, name): key for name, key in match.names.items()}
+    if not foreign or len(shorter) < len(match.names):
         return []
-    return [Match(match.group, match.prefix, bare)]
+    return [Match(match.group, match.prefix, shorter)]
 
 
-def _without_dots(group: Group, network: nn.Module) -> Iterator[Match]:
-    """Yield averaged weights whose names were made buffers' names by taking out the dots."""
+def _with_dots(group: Group, network: nn.Module) -> Iterator[Match]:
+    """Yield averaged weights that were saved as buffers, whose names cannot have dots."""
     flat = {name.replace(".", ""): name for name, _ in network.named_parameters()}
     anchor = max(flat, key=len, default="")
     for prefix in {name.removesuffix(anchor) for name in group.tensors if anchor and name.endswith(anchor)}:
@@ -254,33 +249,41 @@ def _without_dots(group: Group, network: nn.Module) -> Iterator[Match]:
             yield Match(group, prefix, {flat[name]: key for name, key in inside.items() if name in flat})
 
 
-def under(found: Sequence[Group], anchor: str) -> Iterator[dict[str, Tensor]]:
-    """Yield the tensors under each prefix at which a name occurs, without the prefix and the pieces of wrappers."""
+def under_prefixes(found: Sequence[Group], anchor: str) -> Iterator[dict[str, Tensor]]:
+    """Yield the tensors under each prefix that precedes the name ``anchor``, without prefix and pieces of wrappers."""
     for group in found:
-        names = {bare(name): values for name, values in group.tensors.items()}
+        names = {unwrapped(name): values for name, values in group.tensors.items()}
         for prefix in {name.removesuffix(anchor) for name in names if f".{name}".endswith(f".{anchor}")}:
             yield {name.removeprefix(prefix): values for name, values in names.items() if name.startswith(prefix)}
 
 
-def preferred(found: Sequence[Group]) -> list[Group]:
-    """Return groups in the order in which they are offered to who knows networks by their weights."""
+def by_preference(found: Sequence[Group]) -> list[Group]:
+    """Return the groups with names, in the order in which they are tried to recognise a network."""
     named = [group for group in found if not group.ordered]
     return sorted(named, key=lambda group: (group.joined, preference(group.path), -len(group.tensors)))
 
 
 @dataclass(frozen=True)
 class Filled:
-    """What filling a network with weights came to."""
+    """The result of filling a network with weights."""
 
     match: Match
+    """The weights that were used."""
     notes: tuple[str, ...]
+    """Remarks for the user."""
 
 
 def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
-    """Give a network the weights that fit it, as float32; averaged weights are preferred.
+    """Fill a network with the weights that fit it, as float32; averaged weights are preferred.
 
-    ``found`` are the groups of a file. Raises LoadError that counts and names what is missing, unexpected, of another
-    shape, or without values in the closest of them.
+    Args:
+        network: the network, which is changed.
+        found: the groups of a file.
+        file: the name of the file, for errors.
+
+    Raises:
+        LoadError: no weights fit. The error counts and names what is missing, unexpected, of another shape, or without
+            values in the closest group.
     """
     expected, tied = network.state_dict(), _tied(network)
     least = len(list(network.parameters())) / 2  # an optimizer keeps a few tensors for each weight
@@ -292,10 +295,10 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
         raise LoadError("model.no_weights", f"{file} holds no weights")
     fitting: list[Match] = []
     refused: list[tuple[str, str]] = []
-    tried = _to_try(ranked, expected)
+    tried = _candidates(ranked, expected)
     for match in tried:
         try:
-            notes = _load(network, match, expected, tied, file, _beside(fitting))
+            notes = _load(network, match, expected, tied, file, _plain(fitting))
             fitting.append(match)
         except LoadError as error:
             refused.append((error.code, str(error)))
@@ -303,30 +306,30 @@ def fill(network: nn.Module, found: Sequence[Group], file: str) -> Filled:
         code, message = refused[0]
         raise LoadError(code, message)
     (used,) = _best(fitting)
-    if tried[-1] is not used:  # another one was tried since
-        notes = _load(network, used, expected, tied, file, _beside(fitting))
+    if tried[-1] is not used:  # another match has been loaded since
+        notes = _load(network, used, expected, tied, file, _plain(fitting))
     also = sorted({match.where or "the file itself" for match in fitting if not match.is_averaged} - {used.where})
     if used.is_averaged:
         notes = (f"averaged weights ({clean(used.where)}) are used", *notes)
     elif also and used.where:
-        notes = (f"the weights under {clean(used.where)} are used; {few(map(clean, also))} would fit, too", *notes)
+        notes = (f"the weights under {clean(used.where)} are used; {few(map(clean, also))} would also fit", *notes)
     return Filled(used, notes)
 
 
 def _best(fitting: Sequence[Match]) -> list[Match]:
-    """Return the one to use of several matches that fit; none of none."""
+    """Return the match to use, in a list, or an empty list if none fits."""
     return sorted(fitting, key=lambda match: preference(match.where))[:1]
 
 
-def _beside(fitting: Sequence[Match]) -> list[Match]:
-    """Return the weights that complete averaged ones: the plain ones that would be used; none where nothing fits."""
+def _plain(fitting: Sequence[Match]) -> list[Match]:
+    """Return the plain weights that complete averaged ones, in a list, or an empty list if none fits."""
     return _best([match for match in fitting if not match.is_averaged] or fitting)
 
 
-def _to_try(ranked: Sequence[Match], expected: Mapping[str, Tensor]) -> list[Match]:
-    """Return the matches that are worth offering to the network: the closest, each set of tensors once.
+def _candidates(ranked: Sequence[Match], expected: Mapping[str, Tensor]) -> list[Match]:
+    """Return the matches that are worth loading: the closest, each set of tensors once.
 
-    Plain weights come before averaged ones, which may lack what is not averaged.
+    Plain weights come before averaged ones, which they complete.
     """
     best = ranked[0].common
     seen, chosen = set(), []
@@ -335,15 +338,15 @@ def _to_try(ranked: Sequence[Match], expected: Mapping[str, Tensor]) -> list[Mat
         if tensors not in seen and (match.common == best or match.is_averaged or match.common >= 0.9 * len(expected)):
             seen.add(tensors)
             chosen.append(match)
-    return sorted(chosen[:MOST_TRIES], key=lambda match: (match.is_averaged, _is_judge(match.where)))
+    return sorted(chosen[:MOST_TRIES], key=lambda match: (match.is_averaged, _is_discriminator(match.where)))
 
 
 def preference(where: str) -> tuple[bool, bool, int, int]:
-    """Return what sorts keys, with dots, that lead to weights: discriminators last, then averaged weights, the usual
-    keys, and the outermost first."""
+    """Return the sort key of a path to weights: discriminators last; before them averaged weights, usual keys and the
+    outermost first."""
     keys = where.split(".")
-    usual = min((FIRST.index(key) for key in keys if key in FIRST), default=len(FIRST))
-    return _is_judge(where), not is_averaged(where), usual, len(keys)
+    usual = min((USUAL_KEYS.index(key) for key in keys if key in USUAL_KEYS), default=len(USUAL_KEYS))
+    return _is_discriminator(where), not is_averaged(where), usual, len(keys)
 
 
 def _load(
@@ -354,9 +357,9 @@ def _load(
     file: str,
     others: Sequence[Match],
 ) -> tuple[str, ...]:
-    """Let the network load the weights; return what is to be said of it. Raises LoadError where they do not fit.
+    """Load weights into a network and return remarks on them. Raise LoadError if they do not fit.
 
-    What is not averaged, such as the statistics of batch norm, comes from ``others``, the plain weights beside them.
+    Whatever is not averaged, such as the statistics of batch norm, is loaded from ``others``, the plain weights.
     """
     state, notes = match.state, []
     trained = {name for name, values in network.named_parameters() if values.requires_grad}
@@ -374,22 +377,22 @@ def _load(
     state.update((name, expected[name]) for name in kept)
     counters = [name for name in expected if name.endswith("num_batches_tracked") and name not in state]
     state.update((name, torch.tensor(0)) for name in counters)  # only training uses them
-    _refuse_without_values(state, file)
+    _check_values(state, file)
     for name, values in state.items():
         state[name] = _typed(values, expected.get(name))
     try:
         network.load_state_dict(state, strict=True, assign=True)
-    except Exception as error:  # the network's own hooks are foreign code
+    except Exception as error:  # the network's hooks may be foreign code
         raise LoadError("model.weights_misfit", _misfit(match, state, expected, file, error)) from error
     if dropped:
-        notes.append(f"buffers in the file that the network computes itself are not used: {few(map(clean, dropped))}")
+        notes.append(f"buffers in the file that the network computes itself are ignored: {few(map(clean, dropped))}")
     if kept:
-        notes.append(f"buffers that are not in the file are the network's own: {few(kept)}")
+        notes.append(f"buffers that the file lacks keep the network's values: {few(kept)}")
     return tuple(notes)
 
 
 def _tied(network: nn.Module) -> dict[str, list[str]]:
-    """Return the names of every tensor that a network has under several of them; files may hold it under one."""
+    """Return, by name, all names of tensors that a network has under several; a file may hold them under one."""
     by_id: dict[int, list[str]] = {}
     for name, values in (
         *network.named_parameters(remove_duplicate=False),
@@ -400,14 +403,14 @@ def _tied(network: nn.Module) -> dict[str, list[str]]:
 
 
 def _typed(values: Tensor, like: Tensor | None) -> Tensor:
-    """Return weights as float32, and what the network keeps as whole numbers or flags as those."""
+    """Return weights as float32, and other tensors with the network's data type."""
     if like is not None and not like.is_floating_point():
         return values.to(like.dtype)
     return values.to(torch.float32) if like is not None or values.is_floating_point() else values
 
 
 def _is_computed(network: nn.Module, name: str, values: Tensor) -> bool:
-    """Whether a tensor that the network does not expect can only be a buffer that it computes itself, or lacks."""
+    """Return whether an unexpected tensor can only be a buffer, which the network computes itself or lacks."""
     module, _, last = name.rpartition(".")
     if module not in {path for path, _ in network.named_modules()}:
         return False
@@ -415,7 +418,7 @@ def _is_computed(network: nn.Module, name: str, values: Tensor) -> bool:
 
 
 def _is_kept(network: nn.Module, name: str, like: Tensor) -> bool:
-    """Whether a tensor that the file lacks can stay as the network made it: indexes and counters, not weights."""
+    """Return whether a tensor that the file lacks may keep the network's values: indexes and counters, not weights."""
     buffers = dict(network.named_buffers())
     return (
         name in buffers
@@ -424,7 +427,7 @@ def _is_kept(network: nn.Module, name: str, like: Tensor) -> bool:
     )
 
 
-def _refuse_without_values(state: Mapping[str, Tensor], file: str) -> None:
+def _check_values(state: Mapping[str, Tensor], file: str) -> None:
     if empty := [name for name, values in state.items() if values.is_meta]:
         raise LoadError(
             "model.empty_weights", f"the weights in {file} do not fit the network: {_listed({'without values': empty})}"
@@ -434,7 +437,7 @@ def _refuse_without_values(state: Mapping[str, Tensor], file: str) -> None:
 def _misfit(
     match: Match, state: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: str, error: Exception
 ) -> str:
-    """Say in a sentence what does not fit; the network's own reason where all names and shapes do."""
+    """Return the message of an error: what does not fit, or the network's own reason if all names and shapes do."""
     others = match.group.others
     misfits = {
         "missing": [key for key in expected if key not in state and key not in others],

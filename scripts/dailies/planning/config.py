@@ -1,7 +1,7 @@
 """The settings of the workflow: every key with its type, bounds, default and description.
 
 ``docs/generate.py`` writes ``config/config.schema.yaml`` and the tables of keys in ``config/README.md`` from it.
-``dailies.validation`` turns what a user wrote into ``Settings`` and reports what is wrong with it.
+``validation`` turns what a user wrote into ``Settings`` and reports what is wrong with it.
 """
 
 import os
@@ -35,6 +35,9 @@ RUN_ID_DIGITS = 32
 
 EXPERIMENT_ID_DIGITS = 20
 """The largest number of digits of an experiment id."""
+
+MEASURED_ORDER = re.compile(r"measured\.(\w+)(?:\s+(ASC|DESC))?", re.IGNORECASE)
+"""An order by a metric that Dailies measures, in the style of MLflow's own."""
 
 FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
 """How a function of the user is written: ``package.module:function``."""
@@ -192,14 +195,13 @@ class FramesTopic(Topic):
     """Frames"""
 
     input_dir: Place = Path("demo/frames")
-    """The folder with the frames of the sequence: PNG, TIFF, EXR, DPX, JPEG, BMP, WebP, TGA, Radiance HDR, JPEG 2000 or
-    Cineon, of any bit depth. A video file (.mov .mp4 .m4v .mkv .webm .avi .mxf .ts .mts .m2ts .mpg .mpeg) works too; it
-    is decoded once to lossless frames."""
+    """The folder with the frames of the sequence, or a video file, which is decoded once to lossless frames.
+    docs/frames.md lists the formats."""
 
     layer: Text | None = None
     """Which layer, part or view of a multi-layer EXR to render: its full name, the last component of that name, or a
-    glob such as `*.Combined`. With `null`, Dailies takes plain `R G B`, then a layer called Combined, beauty or rgba,
-    then the only layer with colours; if none of these exists, the frame is refused and its layers are listed."""
+    glob such as `*.Combined`. With `null`, Dailies looks for the main picture in the order that docs/frames.md
+    lists."""
 
     on_bad_frame: Annotated[Literal["error", "skip"], Word] = "error"
     """What to do with a frame that cannot be read. `error` stops before anything is rendered; `skip` leaves a gap in
@@ -214,8 +216,8 @@ class FramesTopic(Topic):
 
     folder_name: Template = "{run_name}_{epoch}ep_loss{train_loss:.4f}_{run_id:.8}"
     """The template for the name of a model's folder, in Python's format syntax. Its fields are `run_name`, `run_id`,
-    `architecture`, `epoch`, `train_loss`, `val_loss`, `experiment` and `start_time` (milliseconds since 1970); a field
-    that a run does not have is left out of its name."""
+    `architecture`, `epoch`, `train_loss`, `val_loss`, `experiment` and `start_time` (milliseconds since 1970); if a run
+    lacks a field, the field is left out of the name."""
 
     output_format: Annotated[Literal["auto", "png", "png16", "exr", "tiff"], Word] = "auto"
     """The file format of rendered frames. `auto` keeps the depth of the source: 8-bit PNG, 16-bit PNG for 10 to 16
@@ -250,9 +252,9 @@ class ModelsTopic(Topic):
     """An MLflow search expression that a run must also match, for example ``metrics.`val/psnr` > 30``."""
 
     order_by: Expression = "start_time DESC"
-    """The order in which runs are taken, in MLflow's syntax, for example ``metrics.`val/psnr` DESC``. An order by what
-    Dailies measures, such as `measured.psnr DESC`, sorts the summary and the page instead; runs are then taken newest
-    first."""
+    """The order in which runs are taken, in MLflow's syntax, for example ``metrics.`val/psnr` DESC``. If you order by a
+    metric that Dailies measures, such as `measured.psnr DESC`, this sorts the summary and the page instead, and runs
+    are taken newest first."""
 
     max_runs: Annotated[int, Field(ge=1), Whole] | None = None
     """Keep only the first N models in that order; `null` keeps all of them."""
@@ -324,55 +326,56 @@ class ModelsTopic(Topic):
 
     recheck_artifacts: Switch | Annotated[Literal["auto"], Word] = "auto"
     """Whether every invocation lists the artifacts of known, finished runs again. `auto` does so for a store on disk,
-    where it takes less than a millisecond per run, and not over HTTP."""
+    where it takes less than a millisecond per run, but not over HTTP."""
 
     artifact_remap: Annotated[dict[NotEmpty, NotEmpty], Field(examples=["{/old/mlruns: /new/mlruns}"])] = {}
-    """Where to find the artifacts of a store that has moved: the old start of an artifact address, and what to read
-    instead."""
+    """Where to find the artifacts of a store that has moved: each old prefix of an artifact address, and the prefix to
+    read instead."""
 
     allowed_artifact_schemes: Several[Scheme] = ("s3", "gs", "abfss", "wasbs", "hdfs", "dbfs")
-    """URL schemes from which artifacts may be downloaded, besides the store's own location. A run whose artifacts are
-    on another server, or on this machine's disks although it came from a server, is skipped unless `artifact_remap`
-    names a place for its files."""
+    """URL schemes from which artifacts may be downloaded, besides the store's own location. If a run's artifacts are on
+    another server, or a server's run points to this machine's disks, the run is skipped unless `artifact_remap` names a
+    place for its files."""
 
 
 class LoadingTopic(Topic):
     """Loading networks"""
 
     default_architecture: Text | None = None
-    """The architecture of models for which neither the checkpoint nor the run names one and whose weights are not
-    recognised."""
+    """The architecture to use if neither the checkpoint nor the run names one and the weights are not recognised."""
 
     model_factory: (
         Function | Annotated[dict[NotEmpty, Function], Field(examples=["{restorer: 'networks.restorer:build'}"])] | None
     ) = None
     """Your function that builds a network, as `package.module:function`, or one such function per architecture name. It
-    takes what the trainer saved to build the network from (`model_config`, or what docs/models.md lists), and the run's
-    params or the weights if it has parameters `params` or `state_dict`; it returns a `torch.nn.Module`."""
+    receives the configuration that the trainer saved (`model_config`, or what docs/models.md lists) and returns a
+    `torch.nn.Module`. If it has parameters `params` or `state_dict`, it also receives the run's params or the
+    weights."""
 
     model_loader: (
         Annotated[Function, Field(examples=["loaders:load"])]
         | Annotated[dict[NotEmpty, Function], Field(examples=["{'restorer_*': 'loaders:load'}"])]
         | None
     ) = None
-    """Your function that loads any file, or one function per architecture or folder name, with wildcards: it takes the
-    path of a downloaded artifact, and the run's params if it has a parameter `params`, and returns a `torch.nn.Module`.
-    If several names match, the last one counts, and `*` only if no other does. A model that has a loader is loaded in
-    no other way and does not need `trust_code`."""
+    """Your function that loads any file, or one function per architecture or folder name, with wildcards. It receives
+    the path of a downloaded artifact and returns a `torch.nn.Module`. If it has a parameter `params`, it also receives
+    the run's params. If several names match, the last one takes precedence; `*` applies only if no other name matches.
+    A model with a loader is loaded in no other way and does not need `trust_code`."""
 
     python_path: Several[Folder] = ()
     """Folders that hold the modules of `model_factory` and `model_loader`, and the classes of networks that were
-    pickled whole. After an edit to a package that one of these two keys names, its models are rendered again."""
+    pickled whole. If you edit a package that one of these two keys names, its models are rendered again."""
 
     signatures: Annotated[
         dict[NotEmpty, dict[str, Any]], Field(examples=["{unet: {value_range: [0, 1]}, 'swinir_*': {channels: 1}}"])
     ] = {}
-    """How networks are fed, where neither the run nor the checkpoint states it correctly: fields such as `value_range`,
-    `output` or `extra_channels`, by architecture or folder name, with wildcards. docs/models.md lists the fields."""
+    """How networks are fed, if neither the run nor the checkpoint states it correctly. Fields such as `value_range`,
+    `output` or `extra_channels` are set by architecture or folder name, with wildcards. docs/models.md lists the
+    fields."""
 
     trust_code: Annotated[bool | TrustedIds, BeforeValidator(_trust)] = False
-    """Load models that can run code of their author while they are loaded, which are pickles, TorchScript and
-    torch.export: all of them, or those of the runs and experiments with these ids. Turn it on only if you trust
+    """Allow models that can run their author's code while they load: pickled networks, TorchScript and torch.export.
+    `true` allows all of them; a list of ids allows those of these runs and experiments. Use it only if you trust
     everyone who can write to the store, or to those runs."""
 
 
@@ -384,9 +387,9 @@ class RenderingTopic(Topic):
     frames slightly."""
 
     compile: Switch = False
-    """Compile each network with torch.compile before it renders; this takes a minute or more and a C++ compiler, so it
-    pays off for long sequences on a GPU. Only the size of the first frame, or of its tiles, is compiled; other sizes,
-    and networks that cannot be compiled, run as usual, and `metadata.json` says so."""
+    """Compile each network with torch.compile before it renders. This needs a C++ compiler and takes a minute or more,
+    so it pays off for long sequences on a GPU. Only the size of the first frame, or of its tiles, is compiled. Other
+    sizes, and networks that cannot be compiled, run uncompiled, and `metadata.json` records this."""
 
     autotune: Switch = False
     """Let cuDNN try which of its algorithms is the fastest for every size of input. The choice can differ between jobs,
@@ -396,45 +399,44 @@ class RenderingTopic(Topic):
         tuple[Annotated[float, Field(ge=0), Number], Annotated[float, Field(ge=0), Number]], BeforeValidator(_pair)
     ] = (2, 0.25)
     """How far `compile`, `autotune` or a `precision` other than `fp32` may change the first frame: the largest and the
-    mean difference, in code values of 255. A model that differs more is rendered in fp32, neither compiled nor tuned,
-    and `metadata.json` says so."""
+    mean difference, in code values of 255. If a model differs more, it falls back to fp32 without compiling or tuning,
+    and `metadata.json` records this."""
 
     tiled: Switch | Annotated[Literal["auto"], Word] = "auto"
     """Whether frames are cut into overlapping tiles, which needs less memory. `auto` tries the full frame first and
-    uses tiles when memory runs out; tiles that do not fit are halved."""
+    falls back to tiles when memory runs out."""
 
     tile_size: Annotated[int, Field(ge=32, le=8192, multiple_of=32), Whole] = 512
     """The largest width and height of a tile, in pixels."""
 
     overlap: Annotated[int, Field(ge=0), Whole] = 64
-    """The least number of pixels that neighbouring tiles share. It must be at least 32 below `tile_size`."""
+    """The minimum number of pixels that neighbouring tiles share. It must be at least 32 less than `tile_size`."""
 
     batch: Annotated[Literal["auto"], Word] | Annotated[int, Field(ge=1, le=256), Whole] = "auto"
     """How many frames of one size, or tiles of one frame, go through a network together. `auto` takes what fits on a
-    CUDA device, up to 8, and 1 elsewhere. The pixels do not depend on it, and it shrinks before frames are cut into
-    tiles."""
+    CUDA device, up to 8, and 1 elsewhere. It does not change the pixels. If memory runs out, the batch shrinks before
+    frames are cut into tiles."""
 
 
 class MeasuringTopic(Topic):
     """Measuring"""
 
     reference_dir: Place | None = None
-    """The folder or the video with the reference frames against which every model is measured. Frames are paired by
-    name without the file ending, then by name without a token that all names of a folder share (`0801x2` and `0801`),
-    then by number; videos are paired by number alone. Pairs, leftovers and a suspected shift are reported."""
+    """The folder or the video with the reference frames against which every model is measured. docs/frames.md explains
+    how frames and references are paired."""
 
     reference_name: Template | None = None
-    """The template of a reference file's name, if names cannot simply be compared, such as `"{stem}_gt"`,
-    `"{number:04d}.exr"` or `"{stem}/clean"`. `{stem}` is the frame's name without its ending, and `{number}` its
-    number; without an ending, any ending matches."""
+    """The template of a reference file's name, if the names cannot be compared directly, such as `"{stem}_gt"`,
+    `"{number:04d}.exr"` or `"{stem}/clean"`. `{stem}` is the frame's name without its extension, and `{number}` its
+    number. If the template has no extension, any extension matches."""
 
     reference_offset: Annotated[int, Field(ge=-100_000_000, le=100_000_000), Whole] = 0
     """How many frames the reference's numbers are ahead: with 1, frame 10 belongs to number 11 of the reference."""
 
     metrics: Some[Metric] | None = ("auto",)
-    """What is measured of every frame. With a reference, `auto` means psnr, ssim, ms_ssim and the advisory flicker,
-    detail and clipping; without one, it means the advisory metrics, and only for the target `metrics`. `none` measures
-    nothing."""
+    """The metrics to compute for every frame. With a reference, `auto` means psnr, ssim, ms_ssim and the advisory
+    flicker, detail and clipping; without one, it means the advisory metrics, and only for the target `metrics`. `none`
+    measures nothing."""
 
     rank_by: Annotated[MetricName, Word] = "auto"
     """The metric that ranks the models in `compare/leaderboard.csv`. `auto` takes the first one that needs a
@@ -442,8 +444,8 @@ class MeasuringTopic(Topic):
 
     lpips_backbone: Place | None = None
     """The weights behind the metric lpips: torchvision's AlexNet, `alexnet-owt-7be5be79.pth`. With `null`, Dailies
-    looks in torch's own cache, `~/.cache/torch/hub/checkpoints`; it never downloads the file, and another file measures
-    again."""
+    looks in torch's own cache, `~/.cache/torch/hub/checkpoints`; it never downloads the file. If the file changes,
+    frames are measured again."""
 
     training_frames_from: Several[FieldName] = (
         "dailies.training_frames",
@@ -454,7 +456,7 @@ class MeasuringTopic(Topic):
         "training_frames",
     )
     """Names of tags and params that may list the frames a run was trained on, such as `0-100`, `0:201:6` or
-    `frame_0003.png`. All that a run has are used, and these frames are scored separately."""
+    `frame_0003.png`. All of those that a run has are used, and these frames are scored separately."""
 
 
 class PageTopic(Topic):
@@ -475,9 +477,9 @@ class PublishingTopic(Topic):
     """Publishing"""
 
     write_back: Switch = False
-    """Write the measurements of each rendered model to MLflow, as a run of their own that is linked to the model. That
-    run goes into an experiment with the same name and `_dailies` appended; the model's own run is not changed, and
-    nothing is written twice."""
+    """Write the measurements of each rendered model to MLflow, as a separate run that is linked to the model. That run
+    goes into an experiment with the same name and `_dailies` appended. The model's own run is not changed, and nothing
+    is written twice."""
 
     model: Text | None = None
     """The model that `snakemake promote` registers: the name of its folder in `output_dir`, or the unique start of that
@@ -488,8 +490,8 @@ class PublishingTopic(Topic):
     exist."""
 
     alias: Text | None = None
-    """The alias that `snakemake promote` gives to the new version, such as `champion`. A version that had it loses it,
-    which is logged and recorded in a tag."""
+    """The alias that `snakemake promote` sets on the new version, such as `champion`. If another version has the alias,
+    it is moved, and the previous version is logged and recorded in a tag."""
 
 
 class MachineTopic(Topic):
@@ -500,8 +502,8 @@ class MachineTopic(Topic):
         | Annotated[str, Field(pattern=r"^cuda:[0-9]+$", description="cuda:N for GPU number N")],
         Word,
     ] = "auto"
-    """The device that renders. `auto` takes the first available of cuda, mps and cpu; a named device that is missing is
-    an error."""
+    """The device that renders. `auto` takes the first available of cuda, mps and cpu. If you name a device that is
+    missing, the invocation fails."""
 
     shard_frames: Annotated[int, Field(ge=0), Whole] = 0
     """How many frames one job renders, so that several GPUs or nodes can share a model. With 0, one job renders the
@@ -509,11 +511,11 @@ class MachineTopic(Topic):
 
     check_disk: Switch = True
     """Refuse to start if the disk of `output_dir` has less free space than the estimate for missing frames, their
-    models, the page and the cached motion of the source."""
+    models, the page and the cached optical flow of the source."""
 
     models_on_disk: Annotated[int, Field(ge=2, le=10_000), Whole] = 16
     """How many downloaded models may be on the disk of `output_dir` at once, including those being rendered; a download
-    waits for a free place. Set it above the number of renders and downloads that run at once, so that a GPU does not
+    waits for a free slot. Set it above the number of renders and downloads that run at once, so that a GPU does not
     wait for the network."""
 
 
@@ -534,6 +536,17 @@ class Settings(
     def from_job(cls, config: Mapping[str, Any]) -> "Settings":
         """Return the settings of a job, which Snakemake hands over as ``snakemake.config``, filled by ``as_config``."""
         return cls.model_validate({key: value for key, value in config.items() if key in cls.model_fields})
+
+    @property
+    def store_order(self) -> str | None:
+        """The order of runs for MLflow; None, which means newest first, if Dailies orders the models."""
+        return None if self.order_by.lower().startswith("measured.") else self.order_by
+
+    @property
+    def measured_order(self) -> tuple[str, bool] | None:
+        """The metric whose mean orders the models, and whether it descends; None if MLflow orders them."""
+        match = MEASURED_ORDER.fullmatch(self.order_by.strip())
+        return (match[1].lower(), (match[2] or "").upper() == "DESC") if match else None
 
     def as_config(self) -> dict[str, Any]:
         """Return plain text, numbers, lists and mappings by key, for Snakemake's own ``config``."""

@@ -13,7 +13,7 @@ from typing import Any
 from snakemake.io import ancient
 
 from dailies.core import sources
-from dailies.discovery import discover
+from dailies.discovery.plan import plan
 from dailies.frames import reference, scan, sequence
 from dailies.frames.sequence import Sequence as Shot
 from dailies.measure import backbone, metrics
@@ -115,7 +115,7 @@ class Inputs:
             self.input_fingerprint()
         invocation.take_output()
         planned = invocation.call(
-            discover.plan,
+            plan,
             self._settings,
             self._layout,
             dry_run=not invocation.is_executed,
@@ -221,13 +221,9 @@ class Inputs:
         """
         receipt = self._layout.receipt(wildcards.model)
         state = self.shard_states(wildcards)[wildcards.shard]
+        settings, loading = self.render_settings["settings"], self.render_settings["loading"]
         is_due = attempts.is_due(
-            self._layout,
-            wildcards.model,
-            wildcards.shard,
-            frames=state["frames"],
-            attempt=state["attempt"],
-            **self.render_settings,
+            self._layout, wildcards.model, wildcards.shard, **state, settings=settings, loading=loading
         )
         return receipt if is_due else ancient(receipt)
 
@@ -300,11 +296,11 @@ class Inputs:
 
     def measure_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at measuring a shard; it grows only after a failure."""
-        return attempts.attempt_after(self._layout.measuring(wildcards.model, wildcards.shard))
+        return attempts.attempt_after(self._layout.measuring_attempt(wildcards.model, wildcards.shard))
 
     def baseline_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at measuring a shard of the source."""
-        return attempts.attempt_after(self._layout.measuring(SOURCE, wildcards.shard))
+        return attempts.attempt_after(self._layout.measuring_attempt(SOURCE, wildcards.shard))
 
     def outcomes_to_measure(self, wildcards: Any) -> list[Path]:
         """Return the outcomes of a model's shard and of the one before, whose last frame its motion begins at."""
@@ -342,7 +338,7 @@ class Inputs:
     @cached_property
     def summary_order(self) -> tuple[str, bool] | None:
         """The metric that orders the models of the summary, and whether it falls; None for MLflow's order."""
-        return metrics.order(self._settings)
+        return self._settings.measured_order
 
     def measure_memory(self, wildcards: Any, input: Any, attempt: int) -> int:
         """Return the megabytes for measuring a shard; more on every retry."""
@@ -394,4 +390,4 @@ class Inputs:
 
     def chosen_model(self, wildcards: Any) -> str:
         """Return the folder of the model to promote; end the invocation if it cannot be promoted."""
-        return self._invocation.call(promotion.decided, self._settings, self._layout).model
+        return self._invocation.call(promotion.requested, self._settings, self._layout).model

@@ -13,7 +13,7 @@ from snakemake.settings.enums import Quietness, RerunTrigger
 
 from dailies.core import logs
 from dailies.core.errors import DailiesError
-from dailies.planning import verbs
+from dailies.planning import command_line
 from dailies.planning.config import Settings
 from dailies.planning.validation import as_written, validated
 from dailies.state import forcing, lock
@@ -67,15 +67,15 @@ class Invocation:
         """Do what the command line asks for beside running jobs, of which Snakemake tells its Snakefile nothing."""
         if not self.is_main:
             return
-        if verbs.is_asked(verbs.UNLOCK, sys.argv) and (running := lock.clear(self.layout)):
+        if command_line.has_option(command_line.UNLOCK, sys.argv) and (running := lock.clear(self.layout)):
             self.warn(running)
-        if verbs.deletes(sys.argv):
+        if command_line.deletes(sys.argv):
             self.call(lock.take, self.layout)  # Snakemake's own lock does not prevent deletion, and is of one folder
-        if verbs.is_asked(verbs.DELETE_OUTPUT, sys.argv):
+        if command_line.has_option(command_line.DELETE_OUTPUT, sys.argv):
             atexit.register(self._report_what_stays)
 
     def _report_what_stays(self) -> None:
-        if left := verbs.left_by_deletion(self.layout):
+        if left := command_line.left_by_deletion(self.layout):
             print(f"dailies: {left}", file=sys.stderr)
 
     @property
@@ -161,7 +161,7 @@ class Invocation:
         asked = self._workflow.dag_settings
         names = {*asked.forcerun, *(asked.targets if asked.forcetargets else ())}
         rules = [rule.name for rule in self._workflow.rules]
-        forced = forcing.asked(everything=asked.forceall, names=names, rules=rules)
+        forced = forcing.requested(everything=asked.forceall, names=names, rules=rules)
         if self.is_executed:
             forcing.announce(forced, self.layout.forced)
         return forced

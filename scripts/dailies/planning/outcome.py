@@ -5,7 +5,7 @@ from pathlib import Path
 from snakemake.logging import logger
 
 from dailies.core import logs
-from dailies.discovery import inventory
+from dailies.discovery import report
 from dailies.frames import reference
 from dailies.measure import leaderboard
 from dailies.planning.invocation import Invocation
@@ -42,7 +42,7 @@ class Outcome:
     def _report_models(self) -> None:
         layout = self._layout
         logger.info(collect.table(layout.summary))
-        logger.info(inventory.counts(layout))
+        logger.info(report.counts(layout))
         if warning := DiscoveryIndex.load(layout.index).warning:
             self._invocation.warn(warning)
         if gone := collect.left_behind(layout):

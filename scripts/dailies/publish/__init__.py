@@ -1,4 +1,4 @@
-"""Publish: the chosen model, and what was measured, go back to MLflow.
+"""Publishing to MLflow: promote the chosen model, and write evaluations of all models back.
 
 Start with ``promotion.promote`` and ``evaluation.write_back``.
 """

@@ -1,6 +1,6 @@
-"""Evaluations: what was measured of a model, written back to MLflow as a run of its own, linked to the model.
+"""Evaluations: the metrics of a rendered model, written to MLflow as a separate run that is linked to the model.
 
-The model's own run is never opened again. Evaluations are in an experiment of their own, so that discovery sees none.
+The model's own run is never changed. Evaluations go to a separate experiment, so that discovery does not find them.
 """
 
 import logging
@@ -25,10 +25,10 @@ from dailies.state.records import (
     Metadata,
     ModelRecord,
     RunRecord,
-    rendered,
+    rendered_artifact,
 )
 from dailies.store.entities import EVALUATION
-from dailies.store.writer import Ledger, open_ledger
+from dailies.store.writer import WritableStore, open_writable_store
 
 if TYPE_CHECKING:
     from dailies.planning.config import Settings
@@ -36,46 +36,46 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BESIDE = "_dailies"
-"""What is added to the name of an experiment to name that of its evaluations."""
+EXPERIMENT_SUFFIX = "_dailies"
+"""Added to an experiment's name for the experiment of its evaluations."""
 
-PREFIX = "dailies/"
-"""How the names of metrics begin: a model's own are shown beside them."""
+METRIC_PREFIX = "dailies/"
+"""Prefix of metric names: MLflow shows them next to the model's own metrics."""
 
-FIGURES = ("frames", "fps", "seconds")
-"""What is written of a render, whatever else was measured."""
+RENDER_METRICS = ("frames", "fps", "seconds")
+"""Fields of a render's outcome that are written as metrics."""
 
 LONGEST_DIGEST = 36
-"""Characters that MLflow keeps of a dataset's digest."""
+"""Characters of a dataset's digest that MLflow stores."""
 
 
-def measured(told: Means | None) -> dict[str, float]:
-    """Give the means of what was measured of a model, as its ``metadata.json`` tells them.
+def mean_values(means: Means | None) -> dict[str, float]:
+    """Return the mean of each metric that has one.
 
-    Those over frames that it was not trained on are named ``…_unseen``, where there are any of both kinds.
+    If the model was trained on some of the frames, the means over the other frames are added as ``…_unseen``.
     """
-    if told is None:
+    if means is None:
         return {}
-    unseen = told.mean_unseen if told.training_frames else {}
-    values = {**told.mean, **{f"{name}_unseen": value for name, value in unseen.items()}}
+    unseen = means.mean_unseen if means.training_frames else {}
+    values = {**means.mean, **{f"{name}_unseen": value for name, value in unseen.items()}}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def grounds(model: str, about: Metadata) -> dict[str, str]:
-    """Give what is tagged of a model: which it is, and what was measured of it."""
+def model_tags(model: str, metadata: Metadata) -> dict[str, str]:
+    """Return the tags that identify a rendered model and state its metrics."""
     return {
         "dailies.version": dailies.__version__,
         "dailies.model": model,
-        "dailies.artifact_sha256": about.artifact.sha256,
-        **{f"dailies.metrics.{name}": repr(value) for name, value in measured(about.measured).items()},
+        "dailies.artifact_sha256": metadata.artifact.sha256 or "",
+        **{f"dailies.metrics.{name}": repr(value) for name, value in mean_values(metadata.measured).items()},
     }
 
 
-def frames_judged(model: str, about: Metadata, layout: Layout) -> dict[str, str] | None:
-    """Give digests of the sequence and of the frames rendered from it; None when they are not all in place."""
+def frame_tags(model: str, metadata: Metadata, layout: Layout) -> dict[str, str] | None:
+    """Return the tags that identify the sequence and the rendered frames; None unless all frames are in place."""
     sequence = load_sequence(layout.sequence)
     entries = manifest.in_place(layout.manifests(model), layout.frames(model), sequence.outputs)
-    if about.input.digest != sequence.digest or sequence.outputs != entries.keys():
+    if metadata.input.digest != sequence.digest or sequence.outputs != entries.keys():
         return None
     return {
         "dailies.sequence_digest": sequence.digest,
@@ -84,135 +84,136 @@ def frames_judged(model: str, about: Metadata, layout: Layout) -> dict[str, str]
     }
 
 
-def logged_model(ledger: Ledger, experiment_id: str, run_id: str, artifact_uri: str) -> str | None:
-    """Give the id of the logged model that an artifact location belongs to; None where it belongs to none."""
-    models = ledger.logged_models([experiment_id]).get(run_id, [])
+def logged_model_id(store: WritableStore, experiment_id: str, run_id: str, artifact_uri: str) -> str | None:
+    """Return the id of a run's logged model whose artifacts are at ``artifact_uri``; None if there is none."""
+    models = store.logged_models([experiment_id]).get(run_id, [])
     return next((model.model_id for model in models if model.artifact_uri == artifact_uri), None)
 
 
-def write_back(settings: "Settings", metadata: Sequence[Path], *, layout: Layout) -> None:
-    """Write an evaluation of every model that was rendered, unless MLflow has it already; record them.
+def write_back(settings: "Settings", metadata_files: Sequence[Path], *, layout: Layout) -> None:
+    """Write an evaluation of every rendered model to MLflow, and save the record of all of them.
 
-    The record lists, in the order of ``metadata``, each model with the id of its evaluation run, or why it has none.
-    What has been measured of the same frames is written once. Raises StoreError.
+    An evaluation of the same frames with the same metrics is written only once. The record lists the models in the
+    order of ``metadata_files``, each with the id of its evaluation run or the reason why it has none. Raises
+    StoreError.
     """
-    ledger = open_ledger(settings, layout.upgraded)
-    ledger.refuse_unwritable()
-    books: dict[str, _Book] = {}
+    store = open_writable_store(settings, layout.upgraded)
+    store.refuse_unwritable()
+    evaluations: dict[str, _Evaluations] = {}
     records = []
-    for path in metadata:
-        model, about = model_of(path), Metadata.load(path)
+    for path in metadata_files:
+        model, metadata = model_of(path), Metadata.load(path)
         record, run = ModelRecord.load(layout.record(model)), RunRecord.load_if_there(layout.run(model))
-        status = about.render.status
-        frames = frames_judged(model, about, layout) if status == SUCCESS else None
+        status = metadata.render.status
+        frames = frame_tags(model, metadata, layout) if status == SUCCESS else None
         if frames is None:
             reason = "its frames are not all in place" if status == SUCCESS else status
             records.append(Evaluation(model=model, run_id=record.run_id, reason=reason))
         else:
             experiment = record.experiment_id
-            if experiment not in books:
-                books[experiment] = _Book(ledger, experiment)
-            judged = _Judged(record.run_id, rendered(record, run, about.artifact).uri, about)
-            tags = grounds(model, about) | frames
-            written = books[experiment].enter(judged, tags, shot=settings.input_dir.name)
-            records.append(Evaluation(model=model, run_id=record.run_id, evaluation=written))
+            if experiment not in evaluations:
+                evaluations[experiment] = _Evaluations(store, experiment)
+            subject = _Subject(record.run_id, rendered_artifact(record, run, metadata.artifact).uri, metadata)
+            tags = model_tags(model, metadata) | frames
+            run_id = evaluations[experiment].write(subject, tags, shot=settings.input_dir.name)
+            records.append(Evaluation(model=model, run_id=record.run_id, evaluation=run_id))
     save_all(records, layout.evaluations)
     log.info("%d evaluations are in MLflow", sum(record.evaluation is not None for record in records))
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """A model that was rendered."""
+class _Subject:
+    """A rendered model that is evaluated."""
 
     run_id: str
     uri: str
-    """The artifact location of what was rendered."""
-    about: Metadata
+    """The artifact location that it was rendered from."""
+    metadata: Metadata
 
 
-class _Book:
+class _Evaluations:
     """The evaluations of the models of one experiment."""
 
-    def __init__(self, ledger: Ledger, experiment_id: str) -> None:
-        self._ledger = ledger
-        self._models_of = experiment_id
-        source = ledger.ask(lambda client: client.get_experiment(experiment_id))
-        self._experiment = self._opened(f"{source.name}{BESIDE}", source.artifact_location)
-        pages = ledger.pages(
+    def __init__(self, store: WritableStore, experiment_id: str) -> None:
+        self._store = store
+        self._models_experiment = experiment_id
+        source = store.ask(lambda client: client.get_experiment(experiment_id))
+        self._experiment = self._find_or_create(f"{source.name}{EXPERIMENT_SUFFIX}", source.artifact_location)
+        pages = store.pages(
             lambda client, token: client.search_runs([self._experiment], max_results=1000, page_token=token)
         )
         self._written = {run.data.tags[EVALUATION]: run.info for run in pages if EVALUATION in run.data.tags}
 
-    def _opened(self, name: str, location: str) -> str:
-        experiment = self._ledger.ask(lambda client: client.get_experiment_by_name(name))
+    def _find_or_create(self, name: str, models_location: str) -> str:
+        experiment = self._store.ask(lambda client: client.get_experiment_by_name(name))
         if experiment is not None and experiment.lifecycle_stage != "active":
             raise StoreError(
                 "publish.experiment_deleted",
-                f"experiment '{clean(name)}', where evaluations go, was deleted from {self._ledger.name}; restore it "
+                f"experiment '{clean(name)}' for evaluations was deleted from {self._store.name}; restore it "
                 "(mlflow experiments restore), or set write_back=false",
             )
         if experiment is not None:
-            return experiment.experiment_id
-        log.info("experiment '%s' is made for the evaluations", clean(name))
-        # a store on disk would begin a folder in the working directory
-        place = f"{location.rstrip('/')}{BESIDE}" if self._ledger.is_local else None
-        return self._ledger.ask(lambda client: client.create_experiment(name, artifact_location=place))
+            return str(experiment.experiment_id)
+        log.info("creating experiment '%s' for evaluations", clean(name))
+        # without a location, a local store would create a folder in the working directory
+        location = f"{models_location.rstrip('/')}{EXPERIMENT_SUFFIX}" if self._store.is_local else None
+        return self._store.ask(lambda client: client.create_experiment(name, artifact_location=location))
 
-    def enter(self, judged: _Judged, tags: Mapping[str, str], *, shot: str) -> str:
-        """Write the evaluation of a model, unless it is there; give its run's id.
+    def write(self, subject: _Subject, tags: Mapping[str, str], *, shot: str) -> str:
+        """Write the evaluation of a model unless it exists, and return its run id.
 
-        One that an interruption left unfinished is finished. How long a render took is no part of what tells one
-        evaluation from another.
+        An evaluation that was interrupted is completed. Evaluations are identical if run, artifact, frames and metrics
+        are, however long the render took.
         """
-        told = {name: value for name, value in tags.items() if name not in {"dailies.version", "dailies.model"}}
-        key = files.digest([judged.run_id, told])
+        compared = {name: value for name, value in tags.items() if name not in {"dailies.version", "dailies.model"}}
+        key = files.digest([subject.run_id, compared])
         known = self._written.get(key)
         if known and known.status == "FINISHED":
-            log.info("%s: written before, as run %s", tags["dailies.model"], known.run_id)
-            return known.run_id
-        run_id = known.run_id if known else self._begin(key, judged, tags)
-        self._fill(run_id, judged, digest=tags["dailies.sequence_digest"][:LONGEST_DIGEST], shot=shot)
-        self._ledger.ask(lambda client: client.set_terminated(run_id))
+            log.info("%s: already written as run %s", tags["dailies.model"], known.run_id)
+            return str(known.run_id)
+        run_id = str(known.run_id) if known else self._create_run(key, subject, tags)
+        self._log(run_id, subject, digest=tags["dailies.sequence_digest"][:LONGEST_DIGEST], shot=shot)
+        self._store.ask(lambda client: client.set_terminated(run_id))
         log.info("%s: written as run %s", tags["dailies.model"], run_id)
         return run_id
 
-    def _begin(self, key: str, judged: _Judged, tags: Mapping[str, str]) -> str:
-        own = {
+    def _create_run(self, key: str, subject: _Subject, tags: Mapping[str, str]) -> str:
+        source = {
             EVALUATION: key,
-            "dailies.source_run_id": judged.run_id,
-            "dailies.source_run_name": judged.about.run_name,
+            "dailies.source_run_id": subject.run_id,
+            "dailies.source_run_name": subject.metadata.run_name,
         }
-        run = self._ledger.ask(
-            lambda client: client.create_run(self._experiment, tags=own | tags, run_name=tags["dailies.model"])
+        run = self._store.ask(
+            lambda client: client.create_run(self._experiment, tags={**source, **tags}, run_name=tags["dailies.model"])
         )
-        return run.info.run_id
+        return str(run.info.run_id)
 
-    def _fill(self, run_id: str, judged: _Judged, *, digest: str, shot: str) -> None:
+    def _log(self, run_id: str, subject: _Subject, *, digest: str, shot: str) -> None:
         from mlflow.entities import Dataset, DatasetInput, LoggedModelInput
 
-        model_id = logged_model(self._ledger, self._models_of, judged.run_id, judged.uri)
+        model_id = logged_model_id(self._store, self._models_experiment, subject.run_id, subject.uri)
         dataset = Dataset(
             name=shot, digest=digest, source_type="local", source=files.dump_json({"shot": shot}).decode()
         )
         models = [LoggedModelInput(model_id)] if model_id else []
-        self._ledger.ask(
+        self._store.ask(
             lambda client: client.log_inputs(run_id, datasets=[DatasetInput(dataset, [])], models=models or None)
         )
-        names_model = model_id if self._ledger.tells_metrics_of_models(self._experiment) else None
-        metrics = list(_metrics(judged.about, run_id=run_id, model_id=names_model, dataset=(shot, digest)))
-        self._ledger.ask(lambda client: client.log_batch(run_id, metrics=metrics))
+        metrics_model = model_id if self._store.accepts_model_metrics(self._experiment) else None
+        metrics = list(_metrics(subject.metadata, run_id=run_id, model_id=metrics_model, dataset=(shot, digest)))
+        self._store.ask(lambda client: client.log_batch(run_id, metrics=metrics))
 
 
-def _metrics(about: Metadata, *, run_id: str, model_id: str | None, dataset: tuple[str, str]) -> Iterable[Any]:
+def _metrics(metadata: Metadata, *, run_id: str, model_id: str | None, dataset: tuple[str, str]) -> Iterable[Any]:
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    figures = {name: getattr(about.render, name) for name in FIGURES}
-    for name, value in (figures | measured(about.measured)).items():
+    values = {name: getattr(metadata.render, name) for name in RENDER_METRICS} | mean_values(metadata.measured)
+    for name, value in values.items():
         if value is None:
             continue
         yield Metric(
-            f"{PREFIX}{name}",
+            f"{METRIC_PREFIX}{name}",
             float(value),
             now,
             0,

@@ -173,7 +173,7 @@ class Engine:
             nearest = describe_nearest(self._network, error.images, first)
             raise LoadError(error.code, f"{error}{nearest}") from None
         self._plan = replace(self._plan, tile_size=self._tiling.sizes()[0])
-        if not self.signature.tells_range and self._builder not in KNOWN_RANGE:
+        if not self.signature.states_range and self._builder not in KNOWN_RANGE:
             check_assumed_range(self._network, first)
 
     @torch.inference_mode()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dailies.core.text import clean, few
-from dailies.models.signature import Signature, written
+from dailies.models.signature import Signature, format_range
 from dailies.render.network import Network
 from dailies.render.outputs import Part
 from dailies.render.tensors import pad, padded_size, to_code_values, to_network_input, white_level
@@ -64,7 +64,7 @@ def describe_nearest(network: Network, images: Sequence[Part], read: ReadFrame |
 def check_assumed_range(network: Network, read: ReadFrame | None) -> None:
     """Add a note that the value range was assumed, and one if another range changes the first frame far less."""
     assumed = network.signature
-    network.note(f"value_range {written(assumed.value_range)} was assumed; if that is wrong, {RANGE_HINT}")
+    network.note(f"value_range {format_range(assumed.value_range)} was assumed; if that is wrong, {RANGE_HINT}")
     try:
         crop = _middle(read(), assumed) if read else None
         if crop is None or crop.mean() < DARK * white_level(crop.dtype):
@@ -79,9 +79,9 @@ def check_assumed_range(network: Network, read: ReadFrame | None) -> None:
     best, own = min(differences, key=differences.__getitem__), differences[assumed.value_range]
     if own > DOUBT_FACTOR * differences[best] and own - differences[best] > DOUBT_MARGIN:
         network.note(
-            f"with value_range {written(best)} the network would change the first frame far less: by "
+            f"with value_range {format_range(best)} the network would change the first frame far less: by "
             f"{differences[best] * 255:.1f} code values of 255 on average instead of {own * 255:.1f} with the assumed "
-            f"{written(assumed.value_range)}; if it was trained on {written(best)}, {RANGE_HINT}"
+            f"{format_range(assumed.value_range)}; if it was trained on {format_range(best)}, {RANGE_HINT}"
         )
 
 

@@ -244,7 +244,7 @@ def _attempt(
     path = job.weights.whole / receipt.path
     route = _route(job, sequence)
     # both run while torch is imported, which takes longer
-    files.fetch(path)
+    files.prefetch(path)
     prefetched = prefetch(_probably_due(sequence, job.folder), route)
     import torch
 
@@ -282,7 +282,7 @@ def _attempt(
     todo = [frame for frame in sequence.frames if frame.output not in done]
     log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)
     log.info("%d frames, %d of them to render", len(sequence.frames), len(todo))
-    files.sweep(job.folder, sequence.outputs)
+    files.delete_drafts(job.folder, sequence.outputs)
     status, reason = SUCCESS, None
     try:
         render_frames(todo, route, engine, manifest, prefetched)
@@ -311,9 +311,9 @@ def _loaded_model(model: "Model", engine: "Engine", job: Job, *, trusted: bool, 
     initial = engine.initial_multiple
     loaded = LoadedModel(
         architecture=model.architecture,
-        epoch=model.facts.epoch,
-        train_loss=model.facts.train_loss,
-        val_loss=model.facts.val_loss,
+        epoch=model.progress.epoch,
+        train_loss=model.progress.train_loss,
+        val_loss=model.progress.val_loss,
         builder=model.builder,
         network=Network(
             builder=model.builder,

@@ -43,7 +43,7 @@ def load(
     Raises:
         Exception: the artifact is foreign data, and factories are foreign code.
     """
-    hints = Hints.gather(model, loading, architecture=record.architecture, said=record.hints, params=params)
+    hints = Hints.gather(model, loading, architecture=record.architecture, run_hints=record.hints, params=params)
     return load_model(
         path,
         hints=hints,

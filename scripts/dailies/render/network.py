@@ -223,7 +223,7 @@ class Network:
     def _takes_rgb(self) -> bool:
         """Try RGB on a network whose first convolution takes other channels, which it may make of RGB itself."""
         known = self.signature
-        if "channels" in known.told:
+        if "channels" in known.stated:
             return False
         self.signature = replace(known, channels=Signature.channels, extra_channels=None)
         try:
@@ -240,7 +240,7 @@ class Network:
         """Yield the multiples to try, each with the (height, width) of its probe."""
         signature = self.signature
         yield signature.multiple, probe_size(signature)
-        if signature.tile is None and "multiple" not in signature.told:
+        if signature.tile is None and "multiple" not in signature.stated:
             larger = sorted({lcm(signature.multiple, each) for each in LARGER_MULTIPLES} - {signature.multiple})
             highest = min((most for most in signature.most if most), default=LARGER_MULTIPLES[-1])
             for multiple in larger:
@@ -299,7 +299,7 @@ class Network:
                 f"the network takes sides that are multiples of {multiple} pixels and not of {signature.multiple}; "
                 f"multiple {multiple} is used"
             )
-        if self._returns_bytes and signature.output_range is None and signature.answer_range != BYTE_RANGE:
+        if self._returns_bytes and signature.output_range is None and signature.effective_output_range != BYTE_RANGE:
             self.note("the network returns 8-bit integers, so output_range [0, 255] is used")
             found["output_range"] = BYTE_RANGE
         self.signature = replace(signature, multiple=multiple, **found)

@@ -109,7 +109,7 @@ def render_frames(
         seconds = progress.advance()
         with naming(frame):
             data = image.encode(pixels, picture, route.output_format, whole=frame in verified)
-        files.write_bytes(route.folder / frame.output, data, lasting=False)
+        files.write_bytes(route.folder / frame.output, data, durable=False)
         syncs.append(syncing.submit(files.persist, route.folder / frame.output))
         manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=rendering.tiled)
 

@@ -91,7 +91,7 @@ def to_network_input(unit: Tensor, signature: Signature) -> Tensor:
         unit = unit.transpose(0, 1) if signature.is_per_colour else (unit * weights).sum(1, keepdim=True)
     elif signature.colours == 4:
         unit = torch.cat([unit, torch.ones_like(unit[:, :1])], dim=1)
-    low, high = (_per_channel(each, unit.device) for each in signature.ends)
+    low, high = (_per_channel(each, unit.device) for each in signature.black_and_white)
     values = unit * (high - low) + low
     if not signature.extra_channels:
         return values
@@ -104,7 +104,7 @@ def to_code_values(output: Tensor, signature: Signature, dtype: np.dtype) -> Ten
 
     The result is uint8, int32 for deeper integers, or float32. Integers are clamped and rounded, floats are not.
     """
-    low, high = signature.answer_range
+    low, high = signature.effective_output_range
     unit = (output - low) / (high - low)
     if signature.is_per_colour:
         unit = unit.transpose(0, 1)

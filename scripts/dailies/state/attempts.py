@@ -1,4 +1,4 @@
-"""Attempts: whether a shard is due, and which attempt at it comes next."""
+"""Whether a shard is due, and the number of the next attempt at it."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -6,59 +6,75 @@ from pathlib import Path
 from typing import Any
 
 from dailies.core import files
-from dailies.frames.sequence import (
-    shards,
-)
+from dailies.frames.sequence import shards
 from dailies.state.layout import Layout
-from dailies.state.manifest import _after, names
+from dailies.state.manifest import file_names
 from dailies.state.records import SUCCESS, Attempt
 
 
 def next_attempt(
     state: Path, sequence: Path, folder: Path, *, shard: str, shard_frames: int, forced: str | None = None
 ) -> int:
-    """Give the number of the attempt at a shard of a model that is due.
+    """Return the number of the next attempt at a shard of a model.
 
-    It is the last attempt's own number while that one succeeded and all its frames are in ``folder``, else one more:
-    as a rule's parameter it makes Snakemake run again exactly what failed or lost frames. It is one more, too, where
-    the invocation ``forced`` has to render the shard and has not done so yet. ``state`` is the record of the last
-    attempt, ``sequence`` the sequence that it rendered; both may be missing.
+    As a parameter of a rule, this number makes Snakemake run exactly those jobs again that failed or lost frames: it
+    stays the same while the last attempt succeeded and all its frames are in ``folder``, and grows by one otherwise.
+    It also grows if the invocation ``forced`` must render the shard and has not done so yet.
+
+    Args:
+        state: the record of the last attempt; it may be missing.
+        sequence: the sequence that the last attempt rendered; it may be missing.
+        folder: the folder of the model's frames.
+        shard: the name of the shard.
+        shard_frames: the frames of one shard; 0 for a single shard.
+        forced: the token of an invocation that renders everything again.
     """
     last = Attempt.load_if_there(state)
     due = _after(last)
     if last is None or last.status != SUCCESS:
         return due
-    missing = shards(sequence, shard_frames)[shard].outputs - names(folder) if sequence.is_file() else ()
+    missing = shards(sequence, shard_frames)[shard].outputs - file_names(folder) if sequence.is_file() else ()
     lost = any(not (folder / name).exists() for name in missing)  # macOS lists a name in another Unicode form
     again = forced is not None and last.forced != forced
     return due + 1 if lost or again else due
 
 
 def attempt_after(state: Path) -> int:
-    """Give the number of the attempt that is due after the one that ``state`` records: the same after a success."""
+    """Return the number of the attempt after the one that ``state`` records: the same number after a success."""
     return _after(Attempt.load_if_there(state))
 
 
-def basis(record: Path, frames: str, settings: Any, loading: Any) -> str:
-    """Give the digest of what makes a render of a shard due when it changes: the model's record, frames, settings."""
-    return files.digest([_record(record, record.stat().st_mtime_ns), frames, settings, loading])
-
-
-@lru_cache(maxsize=4)
-def _record(path: Path, modified: int) -> str:
-    del modified  # part of the cache's key
-    return files.sha256_of(path)
+def _after(last: Attempt | None) -> int:
+    return 1 if last is None else last.attempt + (last.status != SUCCESS)
 
 
 def is_due(
-    layout: Layout, model: str, shard: str, *, frames: str, attempt: int, settings: Mapping, loading: Mapping
+    layout: Layout,
+    model: str,
+    shard: str,
+    *,
+    frames: str,
+    attempt: int,
+    settings: Mapping[str, Any],
+    loading: Mapping[str, Any],
 ) -> bool:
-    """Tell whether a shard of a model is to be rendered: for the first time, for what has changed, or once more.
+    """Return whether a shard of a model must be rendered: for the first time, after a change, or once more.
 
-    ``frames`` is the digest of the shard, ``attempt`` what ``next_attempt`` gives.
+    ``frames`` is the digest of the shard, ``attempt`` the result of ``next_attempt``.
     """
     last = layout.attempt(model, shard)
     if not (last.is_file() and layout.outcome(model, shard).is_file()):
         return True
     known = Attempt.load(last)
     return known.attempt != attempt or known.basis != basis(layout.record(model), frames, settings, loading)
+
+
+def basis(record: Path, frames: str, settings: Mapping[str, Any], loading: Mapping[str, Any]) -> str:
+    """Return the digest of everything whose change makes a shard due: the model's record, the frames, the settings."""
+    return files.digest([_digest_of_record(record, record.stat().st_mtime_ns), frames, settings, loading])
+
+
+@lru_cache(maxsize=4)
+def _digest_of_record(path: Path, modified: int) -> str:
+    del modified  # part of the cache's key
+    return files.sha256_of(path)

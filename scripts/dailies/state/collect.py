@@ -1,4 +1,4 @@
-"""Metadata: what is known of each model and its render, and the summary of all of them."""
+"""``metadata.json`` of each model, and ``batch_summary.json`` of all of them."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from dailies.state.records import (
     Metadata,
     NetworkReport,
     Outcome,
-    PassedOver,
+    RejectedFile,
     RenderedArtifact,
     RenderReport,
     RunRecord,
@@ -28,6 +28,9 @@ from dailies.state.records import (
     merged,
 )
 from dailies.store.entities import Artifact
+
+LONGEST_REASON = 120
+"""Characters of the reason why a file was rejected, in a terminal."""
 
 
 def describe(
@@ -40,20 +43,26 @@ def describe(
     output: Path,
     measured: Means | None = None,
 ) -> None:
-    """Merge what MLflow says of a model (``run``) and how its shards went (``outcomes``) into ``metadata.json``.
+    """Write ``metadata.json`` of a model. Once all its frames are rendered, delete the manifests of former shards.
 
-    Of the ``manifests`` of the frames in ``folder`` only those of these shards are needed once all are rendered.
-    ``measured`` sums up the metrics, if any were measured.
+    Args:
+        run: the record of the model's run.
+        outcomes: the outcomes of its shards.
+        sequence: the sequence that was rendered.
+        manifests: the folder of the model's manifests.
+        folder: the folder of the model's frames.
+        output: where to write.
+        measured: the means of the model's metrics, if any were measured.
     """
-    about, went = RunRecord.load(run), merged([Outcome.load(path) for path in outcomes])
-    shot, model = load_sequence(sequence), went.model
-    if went.status == SUCCESS:
+    about, outcome = RunRecord.load(run), merged([Outcome.load(path) for path in outcomes])
+    shot, model = load_sequence(sequence), outcome.model
+    if outcome.status == SUCCESS:
         manifest.prune(manifests, folder, [path.stem for path in outcomes])
     checkpoint = Progress(model.epoch, model.train_loss, model.val_loss) if model else Progress()
     metadata = Metadata(
         run_id=about.run_id,
         run_name=about.run_name,
-        architecture=(model and model.architecture) or about.architecture,
+        architecture=(model.architecture if model else None) or about.architecture,
         epoch=checkpoint.epoch if about.epoch is None else about.epoch,
         train_loss=checkpoint.train_loss if about.train_loss is None else about.train_loss,
         val_loss=checkpoint.val_loss if about.val_loss is None else about.val_loss,
@@ -66,57 +75,55 @@ def describe(
         metrics=about.metrics,
         tags=about.tags,
         datasets=about.datasets,
-        not_chosen=_not_chosen(about.not_chosen, went.artifact),
-        render=RenderReport(status=went.status, error=went.error, attempt=went.attempt, **vars(went.render)),
-        artifact=went.artifact,
+        not_chosen=_not_chosen(about.not_chosen, outcome.artifact),
+        render=RenderReport(
+            status=outcome.status, error=outcome.error, attempt=outcome.attempt, **vars(outcome.render)
+        ),
+        artifact=outcome.artifact,
         input=Input(
             digest=shot.digest, frames=len(shot.frames), skipped=len(shot.skipped), notes=tuple(notes(shot.frames))
         ),
-        network=_network(model, went.artifact.tried),
-        signature=model and model.signature,
+        network=_network_report(model, outcome.artifact.tried),
+        signature=model.signature if model else None,
         measured=measured,
     )
     metadata.save(output)
 
 
-def _network(model: LoadedModel | None, tried: Iterable[PassedOver]) -> NetworkReport:
+def _network_report(model: LoadedModel | None, tried: Iterable[RejectedFile]) -> NetworkReport:
     if model is None:
         return NetworkReport()
-    told = (*model.notes, *map(_passed_over, tried))
-    return NetworkReport(builder=model.builder, trust_pickle=model.trust_pickle, notes=told)
+    notes = (*model.notes, *map(_rejection, tried))
+    return NetworkReport(builder=model.builder, trust_pickle=model.trust_pickle, notes=notes)
 
 
 def _not_chosen(others: Sequence[str], artifact: RenderedArtifact) -> tuple[str, ...]:
-    """Return which files of the run are not the model, where another than discovery's first choice is."""
+    """Return the files of the run that are not the model, even if discovery's first choice held no network."""
     label = Artifact(artifact.uri or "", artifact.path or "", ()).label
     if label not in others:
         return tuple(others)
-    passed_over = (each.path for each in artifact.tried)
-    return tuple(other for other in dict.fromkeys([*passed_over, *others]) if other != label)
+    rejected = (each.path for each in artifact.tried)
+    return tuple(other for other in dict.fromkeys([*rejected, *others]) if other != label)
 
 
-LONGEST_REASON = 120
-"""Characters of the reason why a file was passed over, in a terminal."""
-
-
-def _passed_over(tried: PassedOver, longest: int | None = None) -> str:
+def _rejection(tried: RejectedFile, longest: int | None = None) -> str:
     return f"{tried.path} was passed over: {tried.reason[:longest].rstrip()}"
 
 
 def summarize(metadata: Sequence[Path], *, output: Path, order: tuple[str, bool] | None = None) -> None:
     """Merge the models' ``metadata.json`` files into ``batch_summary.json``.
 
-    They come in the order given, or by ``order``: the mean of a metric that was measured, and whether the highest comes
-    first. Models without it come last.
+    The models keep the given order, unless ``order`` names a metric and whether its highest mean comes first. Models
+    without that metric come last.
     """
     lines = [_line(path.parent, Metadata.load(path)) for path in metadata]
     if order:
-        lines.sort(key=lambda line: _place((line.measured or {}).get(order[0]), falling=order[1]))
+        lines.sort(key=lambda line: _position((line.measured or {}).get(order[0]), descending=order[1]))
     save_all(lines, output)
 
 
-def _place(value: float | None, *, falling: bool) -> tuple[bool, float]:
-    return value is None, (-value if falling else value) if value is not None else 0.0
+def _position(value: float | None, *, descending: bool) -> tuple[bool, float]:
+    return value is None, (-value if descending else value) if value is not None else 0.0
 
 
 def _line(folder: Path, about: Metadata) -> SummaryLine:
@@ -141,7 +148,7 @@ def _line(folder: Path, about: Metadata) -> SummaryLine:
 
 
 def table(summary: Path) -> str:
-    """Lay out a summary: one line per model."""
+    """Return a summary as a table with one line per model."""
     rows = [("model", "status", "frames", "seconds", "fps")]
     for line in load_all(SummaryLine, summary):
         name = Path(line.output_dir).name if line.output_dir else _named(line)
@@ -155,7 +162,7 @@ def _named(line: SummaryLine) -> str:
 
 
 def failures(summary: Path) -> str | None:
-    """Say in one line how many models of a summary failed, and why the first few did; None when none did."""
+    """Return one line on how many models of a summary failed, and why the first few did; None if none did."""
     lines = load_all(SummaryLine, summary)
     failed = [line for line in lines if line.status != SUCCESS]
     if not failed:
@@ -165,18 +172,17 @@ def failures(summary: Path) -> str | None:
 
 
 def substituted(summary: Path) -> str | None:
-    """Say in one line of which models another file than the preferred one was rendered, and why; None if of none."""
+    """Return one line on the models that were rendered from another file than the preferred one; None if none were."""
     found = [line for line in load_all(SummaryLine, summary) if line.status == SUCCESS and line.tried]
     if not found:
         return None
-    told = (f"{_named(line)}: {_passed_over(line.tried[0], LONGEST_REASON)}" for line in found)
-    return (
-        f"{counted(len(found), 'model')} rendered from another file than the preferred one: {few(told, separator='; ')}"
-    )
+    reasons = (f"{_named(line)}: {_rejection(line.tried[0], LONGEST_REASON)}" for line in found)
+    models = counted(len(found), "model")
+    return f"{models} rendered from another file than the preferred one: {few(reasons, separator='; ')}"
 
 
 def left_behind(layout: Layout) -> list[str]:
-    """Name the folders of models that were rendered once and that discovery's index no longer lists, sorted."""
+    """Return the sorted names of models that were rendered before but are no longer selected."""
     listed = DiscoveryIndex.load(layout.index).models
     folders = {model_of(path) for path in layout.all_metadata() if is_metadata(path)}
     return sorted(folders.difference(listed))

@@ -1,4 +1,4 @@
-"""Fetch: bring an artifact into the folder of a model, whole and verified."""
+"""Download an artifact into the folder of a model, and verify it."""
 
 import logging
 import mmap
@@ -9,47 +9,33 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-from dailies.core import files as files_module
-from dailies.core.errors import (
-    AccessRefused,
-    ArtifactDamaged,
-    ArtifactGone,
-    DailiesError,
-    DownloadError,
-)
-from dailies.core.text import (
-    clean,
-    few,
-)
-from dailies.models.kinds import INDEX, WEIGHTS
+from dailies.core.errors import AccessRefused, ArtifactDamaged, ArtifactGone, DailiesError, DownloadError
+from dailies.core.files import persist_all, read_json, sha256_of, sha256_of_files, unpacked_limit
+from dailies.core.text import clean, few
+from dailies.models.kinds import INDEX, WEIGHTS, indexed_files
 from dailies.state.layout import Weights
 from dailies.store.entities import Artifact, StoredFile
 from dailies.store.tracking import TrackingStore
 
-if TYPE_CHECKING:
-    pass
-
-
 log = logging.getLogger(__name__)
 
 PAUSES = (1, 4, 15)
-"""Seconds before the second, third and fourth try at a file."""
+"""Seconds before the second, third and fourth attempt at a file."""
 
 LONGEST_PATH, LONGEST_ERROR = 1000, 1000
-"""Characters of an artifact's path, and of the reason of a failure."""
+"""Characters of an artifact's path, and of the reason for a failure."""
 
 LARGEST_INDEX, MOST_EXTERNAL = 64 * 2**20, 10_000
-"""Bytes of an index of a model in several files, and how many files an ONNX file may keep its weights in."""
+"""Bytes of the index of a model in several files, and how many external files an ONNX file may have."""
 
 ARCHIVES = (".zip", ".npz", ".whl", ".jar", ".egg", ".xlsx", ".docx", ".pptx")
-"""Endings of zips that hold no network."""
+"""Endings of zip files that hold no network."""
 
 
 @dataclass(frozen=True)
 class Received:
-    """An artifact that arrived."""
+    """An artifact that was downloaded."""
 
     sha256: str
     """Digest of the weights."""
@@ -61,11 +47,11 @@ class Received:
 
 
 def receive(store: TrackingStore, artifact: Artifact, weights: Weights) -> Received:
-    """Fetch an artifact into ``weights.whole``.
+    """Download an artifact into ``weights.whole``.
 
-    The files appear all together, after their sizes and checksums were verified, with those that an index or an ONNX
-    file among them names. Raises StoreError, DownloadError or OSError, and leaves no file, when one of them cannot be
-    fetched whole.
+    All files appear there at once, after their sizes and checksums were verified, including those to which an index or
+    an ONNX file among them refers. If one cannot be downloaded, raise StoreError, DownloadError or OSError and leave
+    no file.
     """
     draft, whole = weights.draft, weights.whole
     draft.mkdir(parents=True, exist_ok=True)
@@ -73,28 +59,28 @@ def receive(store: TrackingStore, artifact: Artifact, weights: Weights) -> Recei
         listed = store.files(artifact.uri)
         stored = _wanted(store, artifact, listed)
 
-        def bring(wanted: list[StoredFile]) -> None:
+        def fetch(wanted: list[StoredFile]) -> None:
             for file in wanted:
                 is_model = file.path == artifact.path or file.path.lower().endswith(WEIGHTS)
                 _verify(_fetched(store, artifact.uri, file, draft), clean(file.path), is_model=is_model)
 
-        bring(stored)
-        named = _named_files(artifact, draft, listed)
-        bring(named)
-        stored += named
-        files_module.persist_all(draft / file.path for file in stored)
+        fetch(stored)
+        referenced = _referenced_files(artifact, draft, listed)
+        fetch(referenced)
+        stored += referenced
+        persist_all(draft / file.path for file in stored)
     except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)  # what was wrong is what is said
+        shutil.rmtree(draft, ignore_errors=True)  # the error that matters is the first one
         raise
     draft.replace(whole)
     paths = [file.path for file in stored]
     own = [path for path in paths if path != artifact.config]
     is_one = own == [artifact.path]
     return Received(
-        sha256=files_module.sha256_of(whole / own[0]) if is_one else files_module.sha256_of_files(whole, own),
+        sha256=sha256_of(whole / own[0]) if is_one else sha256_of_files(whole, own),
         size=sum((whole / path).stat().st_size for path in paths),
         files=tuple(paths),
-        config_sha256=files_module.sha256_of(whole / artifact.config) if artifact.config in paths else None,
+        config_sha256=sha256_of(whole / artifact.config) if artifact.config in paths else None,
     )
 
 
@@ -130,10 +116,10 @@ def _refuse_names(stored: Iterable[StoredFile]) -> None:
             )
 
 
-def _named_files(artifact: Artifact, draft: Path, listed: Sequence[StoredFile]) -> list[StoredFile]:
-    """Find the files that an index, or an ONNX file, says its weights are in, beside it and not fetched yet.
+def _referenced_files(artifact: Artifact, draft: Path, listed: Sequence[StoredFile]) -> list[StoredFile]:
+    """Return the files beside an index or an ONNX file that hold its weights and are not downloaded yet.
 
-    Raises ArtifactDamaged where the index cannot be read, or names a file that the store does not list.
+    Raise ArtifactDamaged if the index cannot be read, or names a file that the store does not list.
     """
     if not artifact.is_weights:
         return []
@@ -161,19 +147,15 @@ def _beside(folder: str, name: str) -> str:
 
 def _indexed(path: Path, shown: str) -> set[str]:
     try:
-        parts = files_module.read_json(path)["weight_map"].values() if path.stat().st_size <= LARGEST_INDEX else None
-        names = {name for name in parts if isinstance(name, str)}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        names = set()
-    if not names:
+        return set(indexed_files(read_json(path) if path.stat().st_size <= LARGEST_INDEX else None))
+    except (ValueError, RecursionError) as error:
         raise ArtifactDamaged(
             "artifact.bad_index", f"{shown} is not the index of a model in several files: it has no weight_map"
-        )
-    return names
+        ) from error
 
 
 def _external(path: Path) -> set[str]:
-    """Find the names in an ONNX file of the files that hold its weights, without building any of its messages."""
+    """Return the names of the external files of an ONNX file, found by their bytes, without parsing its messages."""
     with path.open("rb") as file:
         if not re.match(rb"\x08[\x01-\x1f]", file.read(2)):
             return set()
@@ -190,7 +172,7 @@ def _external(path: Path) -> set[str]:
 
 
 def _fetched(store: TrackingStore, uri: str, file: StoredFile, draft: Path) -> Path:
-    """Fetch one file, again when the network fails or cuts it short; its size is that of the listing."""
+    """Download one file, with retries if the network fails or the size differs from that of the listing."""
     for pause in (*PAUSES, None):
         try:
             path = store.fetch(uri, file.path, draft)
@@ -203,15 +185,15 @@ def _fetched(store: TrackingStore, uri: str, file: StoredFile, draft: Path) -> P
         except DailiesError as error:
             if pause is None or isinstance(error, AccessRefused):
                 raise
-            log.warning("%s; trying again in %d s", error, pause)
+            log.warning("%s; retrying in %d s", error, pause)
             time.sleep(pause)
     return path
 
 
 def _verify(path: Path, name: str, *, is_model: bool = True) -> None:
-    """Check the zip that torch writes: torch.load does not notice damage in it. Raises ArtifactDamaged.
+    """Raise ArtifactDamaged if a file is empty, or a zip with a wrong checksum, which torch.load does not notice.
 
-    Whether a file is such a zip its content says; other archives beside a model are left alone.
+    Whether a file is a zip is decided by its content. Archives of other kinds beside a model are not checked.
     """
     if not is_model and path.name.lower().endswith(ARCHIVES):
         return
@@ -228,11 +210,11 @@ def _zip_damage(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             declared, size = sum(member.file_size for member in archive.infolist()), path.stat().st_size
-            if declared > files_module.most_unpacked(size):
+            if declared > unpacked_limit(size):
                 return f"it declares to hold {declared:,} bytes in {size:,}, which no model does; it is not unpacked"
             broken = archive.testzip()
     except zipfile.BadZipFile as error:
         return f"it is cut short or overwritten ({clean(str(error))})"
-    except Exception as error:  # what zipfile raises for flipped bytes in its tables: zlib.error, EOFError, …
+    except Exception as error:  # flipped bytes in its tables raise zlib.error, EOFError, …
         return f"its archive cannot be read ({type(error).__name__}: {clean(str(error))[:100]})"
     return broken and f"the checksum of {clean(broken)} is wrong"

@@ -1,16 +1,16 @@
-"""Forcing: which jobs a user told Snakemake to run again, known to every job of that invocation, also on a node."""
+"""Which jobs a user forces Snakemake to run again. Every job of that invocation reads it, on any machine."""
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from dailies.core import files as files_module
+from dailies.core.typed import Record
 
 
 @dataclass(frozen=True)
-class Forced:
-    """The rules and files that one invocation was told to run or make again."""
+class Forced(Record):
+    """``forced.json``: the rules and files that an invocation must run or make again."""
 
     token: str = ""
     """Identifies the invocation: what it forces is made again once, however often a job is retried."""
@@ -29,8 +29,14 @@ class Forced:
         return not (set(self.rules).isdisjoint(rules) and set(self.files).isdisjoint(map(_absolute, outputs)))
 
 
-def asked(*, everything: bool, names: Iterable[str], rules: Iterable[str]) -> Forced:
-    """Return what an invocation forces; ``names`` are those of rules or files, as they stand on the command line."""
+def requested(*, everything: bool, names: Iterable[str], rules: Iterable[str]) -> Forced:
+    """Return what the command line of an invocation forces.
+
+    Args:
+        everything: whether everything is forced.
+        names: the rules and files that are forced, as written on the command line.
+        rules: the names of all rules, which tell rules from files.
+    """
     known, given = set(rules), set(names)
     return Forced(
         secrets.token_hex(8),
@@ -41,19 +47,16 @@ def asked(*, everything: bool, names: Iterable[str], rules: Iterable[str]) -> Fo
 
 
 def announce(forced: Forced, record: Path) -> None:
-    """Write what is forced where jobs on other machines read it, or delete what an earlier invocation left there."""
+    """Write what is forced for jobs on other machines. If nothing is, delete the record of an earlier invocation."""
     if forced:
-        files_module.write_json(record, asdict(forced))
+        forced.save(record)
     else:
         record.unlink(missing_ok=True)
 
 
 def announced(record: Path) -> Forced:
-    """Return what the invocation that this job belongs to forces."""
-    if not record.is_file():
-        return Forced()
-    known = files_module.read_json(record)
-    return Forced(known["token"], known["everything"], tuple(known["rules"]), tuple(known["files"]))
+    """Return what the invocation forces that this job belongs to."""
+    return Forced.load_if_there(record) or Forced()
 
 
 def _absolute(path: Path) -> str:

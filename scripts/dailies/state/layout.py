@@ -1,6 +1,6 @@
-"""Layout: every path below the output folder, in one class.
+"""Every path below the output folder, in one class.
 
-Every method that takes a model or a shard also takes Snakemake's wildcards: ``layout.outcome("{model}", "{shard}")``.
+Every method that takes a model or a shard also accepts Snakemake's wildcards: ``layout.outcome("{model}", "{shard}")``.
 """
 
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 from dailies.frames.sequence import ScanFiles
 
 SOURCE = "@source"
-"""Whose measures and pictures lie beside those of the models; no model's folder begins with ``@``."""
+"""The subject that is the source itself: it is measured and shown like a model. No model's folder begins with ``@``."""
 
 
 @dataclass(frozen=True)
@@ -21,53 +21,53 @@ class Weights:
 
     @property
     def receipt(self) -> Path:
-        """How the download went; written by ``download``, also where it failed. It stays when the files are gone."""
+        """How the download went, even if it failed; written by ``download``. It stays when the files are deleted."""
         return self.folder / "download.json"
 
     @property
     def draft(self) -> Path:
-        """The folder of files that are on their way."""
+        """The folder of files that are being downloaded."""
         return self.folder / "draft"
 
     @property
     def whole(self) -> Path:
-        """The folder of files that arrived, all of them verified."""
+        """The folder of complete, verified files."""
         return self.folder / "artifact"
 
     @property
     def first(self) -> Path:
-        """The folder in which the files of the first candidate wait while others are tried."""
+        """The folder of the first candidate's files while others are tried."""
         return self.folder / "first"
 
     @property
-    def are_there(self) -> bool:
-        """Whether files of the model are on the disk or on their way."""
+    def are_on_disk(self) -> bool:
+        """Whether files of the model are on the disk or being downloaded."""
         return self.draft.is_dir() or self.whole.is_dir()
 
     def discard(self) -> None:
-        """Delete the files of a model that is rendered; the receipt stays, as the model's other shards depend on it."""
+        """Delete the files of a model that is rendered, but not the receipt: the model's other shards depend on it."""
         for folder in (self.draft, self.whole, self.first):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies that an invocation reads and writes below ``output_dir``."""
+    """Where an invocation reads and writes below ``output_dir``."""
 
     output_dir: Path
 
-    # What a user looks at
+    # Results
 
     def frames(self, model: str) -> Path:
         """The folder of a model's frames; ``infer`` writes them."""
         return self.output_dir / model
 
     def metadata(self, model: str) -> Path:
-        """What is known of a model and of its render; written by ``collect``."""
+        """Everything known about a model and its render; written by ``collect``."""
         return self.frames(model) / "metadata.json"
 
     def all_metadata(self) -> list[Path]:
-        """List what lies where ``metadata`` does, of models that are no longer selected and of other programs too."""
+        """List all ``metadata.json`` files, including those of deselected models and of other programs."""
         return sorted(self.output_dir.glob("*/metadata.json"))
 
     @property
@@ -77,7 +77,7 @@ class Layout:
 
     @property
     def compare(self) -> Path:
-        """The folder of what compares the models."""
+        """The folder of everything that compares the models."""
         return self.output_dir / "compare"
 
     @property
@@ -92,24 +92,24 @@ class Layout:
 
     @property
     def page_extras(self) -> Path:
-        """The names of what lies beside the page, as a script; written by ``compare`` and ``side_by_side``."""
+        """The names of the files that the page links to, as a script; written by ``compare`` and ``side_by_side``."""
         return self.page_folder / "extras.js"
 
-    def page_copies(self, shelf: str) -> Path:
-        """The folder of those frames of a model, or of ``@source``, that the page shows as copies."""
-        return self.page_folder / "copies" / shelf
+    def page_copies(self, subject: str) -> Path:
+        """The folder of the copies of frames of a model, or of ``@source``, that a browser cannot show directly."""
+        return self.page_folder / "copies" / subject
 
-    def page_thumbnails(self, shelf: str) -> Path:
-        """The folder of a model's sheets of thumbnails, or of those of ``@source``."""
-        return self.page_folder / "thumbnails" / shelf
+    def page_thumbnails(self, subject: str) -> Path:
+        """The folder of the sheets of thumbnails of a model, or of ``@source``."""
+        return self.page_folder / "thumbnails" / subject
 
     def all_page_pictures(self) -> list[Path]:
-        """List the copies and the sheets of thumbnails of all models, also of those that the page no longer shows."""
+        """List all copies and sheets of thumbnails, including those of models that the page no longer shows."""
         return [path for kind in ("copies", "thumbnails") for path in (self.page_folder / kind).glob("*/*")]
 
     @property
     def contact_sheet(self) -> Path:
-        """Models x chosen frames in one picture; written by ``contact_sheet``."""
+        """Chosen frames of all models in one picture; written by ``contact_sheet``."""
         return self.compare / "contact_sheet.png"
 
     @property
@@ -124,7 +124,7 @@ class Layout:
 
     @property
     def leaderboard(self) -> Path:
-        """The models in order; written by ``leaderboard``."""
+        """The ranking of the models; written by ``leaderboard``."""
         return self.compare / "leaderboard.csv"
 
     @property
@@ -136,25 +136,25 @@ class Layout:
         """The log of a job, such as ``download_{model}``."""
         return self.logs / f"{job}.log"
 
-    # The workflow's own state
+    # State of the workflow
 
     @property
     def state(self) -> Path:
-        """The folder of the workflow's own state: all that is named below."""
+        """The folder of the workflow's own state, which holds everything below."""
         return self.output_dir / ".dailies"
 
     @property
     def lock(self) -> Path:
-        """The file that the system locks as long as an invocation runs, and that says which one it is."""
+        """The file that is locked while an invocation runs, and that says which one it is."""
         return self.state / "lock"
 
     @property
     def forced(self) -> Path:
-        """What an invocation is told to run again; written while planning, for jobs on other machines."""
+        """What the invocation must run again; written while planning, for jobs on other machines."""
         return self.state / "forced.json"
 
     def benchmark(self, job: str) -> Path:
-        """What a job took, such as ``download_{model}``; written by Snakemake."""
+        """The time and memory that a job, such as ``download_{model}``, took; written by Snakemake."""
         return self.state / "benchmarks" / f"{job}.tsv"
 
     # The sequence and its reference
@@ -166,7 +166,7 @@ class Layout:
 
     @property
     def scan(self) -> ScanFiles:
-        """What ``sequence`` remembers of the input."""
+        """The files in which ``sequence`` caches its scan of the input."""
         return _scan_files(self.state)
 
     @property
@@ -176,10 +176,10 @@ class Layout:
 
     @property
     def reference_scan(self) -> ScanFiles:
-        """What ``pairing`` remembers of a reference that is a video."""
+        """The files in which ``pairing`` caches its scan of a reference."""
         return _scan_files(self.state / "reference")
 
-    # What is known of the models
+    # The models
 
     @property
     def index(self) -> Path:
@@ -188,35 +188,35 @@ class Layout:
 
     @property
     def snapshot(self) -> Path:
-        """What MLflow answered when an invocation was planned; ``discover`` finds the models in it."""
+        """What MLflow answered while the invocation was planned; ``discover`` finds the models in it."""
         return self.state / "snapshot.json"
 
     @property
     def skipped(self) -> Path:
-        """The runs that are passed over, each with its reason; written by ``discover``."""
+        """The skipped runs, each with a reason; written by ``discover``."""
         return self.state / "skipped.json"
 
     @property
     def upgraded(self) -> Path:
-        """The folder of upgraded copies of stores that are too old to be read as they are."""
+        """The folder of upgraded copies of stores that are too old to be read directly."""
         return self.state / "upgraded"
 
     def record(self, model: str) -> Path:
-        """What rendering a model depends on; written by ``discover``."""
+        """Everything about a model that its render depends on; written by ``discover``."""
         return self.state / "models" / f"{model}.json"
 
     def all_records(self) -> list[Path]:
-        """List the records of all models, also of those that are no longer selected."""
+        """List the records of all models, including those that are no longer selected."""
         return sorted((self.state / "models").glob("*.json"))
 
     def run(self, model: str) -> Path:
-        """All else that is known of a model's run; written by ``discover``."""
+        """Everything else about a model's run; written by ``discover``."""
         return self.state / "runs" / f"{model}.json"
 
     # Downloads and renders
 
     def weights(self, model: str) -> Weights:
-        """A model's downloaded files; ``download`` writes them."""
+        """The downloaded files of a model; written by ``download``."""
         return Weights(self.state / "weights" / model)
 
     def receipt(self, model: str) -> Path:
@@ -232,7 +232,7 @@ class Layout:
         return self.state / "attempts" / model
 
     def attempt(self, model: str, shard: str) -> Path:
-        """The same as the outcome, which outlives the next attempt at the shard; written by ``infer``."""
+        """A copy of the outcome that Snakemake does not delete before the next attempt; written by ``infer``."""
         return self.attempts(model) / f"{shard}.json"
 
     def all_attempts(self) -> list[Path]:
@@ -244,48 +244,48 @@ class Layout:
         return self.state / "frames" / model
 
     def manifest(self, model: str, shard: str) -> Path:
-        """Which frames of a shard are written, and from what: a line for each; ``infer`` adds to it."""
+        """A line for each written frame of a shard; ``infer`` appends to it."""
         return self.manifests(model) / f"{shard}.jsonl"
 
     def forced_mark(self, model: str, shard: str) -> Path:
-        """Which invocation has forgotten the frames of a shard, which it does once; written by ``infer``."""
+        """The last invocation that was forced to render a shard again; written by ``infer``."""
         return self.manifests(model) / f"{shard}.forced"
 
     def rendered(self) -> list[str]:
-        """Name the models of which frames were rendered, also those that are no longer selected."""
+        """Return the names of all models with rendered frames, including those that are no longer selected."""
         return sorted(path.name for path in (self.state / "frames").glob("*") if path.is_dir())
 
-    # Measures and what is made of them
+    # Measurements and the page
 
     def measures(self, subject: str, shard: str) -> Path:
-        """What was measured of a shard of a model, or of ``@source``; written by ``measure`` and ``baseline``."""
+        """The measurements of a shard of a model, or of ``@source``; written by ``measure`` and ``baseline``."""
         return self.state / "measures" / subject / f"{shard}.json"
 
-    def values(self, subject: str, shard: str) -> Path:
-        """The values that are known already, under keys: a line for each; ``measure`` and ``baseline`` add to it."""
+    def measurement_cache(self, subject: str, shard: str) -> Path:
+        """A line for each measured value with its key; ``measure`` and ``baseline`` append to it."""
         return self.state / "measured" / subject / f"{shard}.jsonl"
 
-    def measuring(self, subject: str, shard: str) -> Path:
-        """The number and status of the last attempt at measuring; written by ``measure`` and ``baseline``."""
+    def measuring_attempt(self, subject: str, shard: str) -> Path:
+        """The last attempt at measuring a shard; written by ``measure`` and ``baseline``."""
         return self.state / "measured" / subject / f"{shard}.json"
 
     @property
     def flows(self) -> Path:
-        """The folder of the source's motion between frames; ``baseline`` writes it."""
+        """The folder of the source's motion between frames; written by ``baseline``."""
         return self.state / "flow"
 
     def flow(self, name: str) -> Path:
-        """The motion between two frames, under a digest of both; written by ``baseline``."""
+        """The motion between two frames, named by a digest of both; written by ``baseline``."""
         return self.flows / f"{name}.npy"
 
     @property
     def verdict(self) -> Path:
-        """What the page and the end of an invocation tell of the metrics; written by ``leaderboard``."""
+        """The measurements and the verdict that the page and the final report show; written by ``leaderboard``."""
         return self.state / "metrics.json"
 
     @property
     def page_memory(self) -> Path:
-        """Of what each copy and thumbnail of the page was made; written by ``compare``."""
+        """What each copy and thumbnail of the page was made from; written by ``compare``."""
         return self.state / "page.json"
 
     @property
@@ -295,7 +295,7 @@ class Layout:
 
 
 def model_of(path: Path) -> str:
-    """Name the model, or ``@source``, in whose folder a file lies: a ``metadata.json``, an outcome, measures."""
+    """Return the model, or ``@source``, whose folder holds a file, such as ``metadata.json`` or an outcome."""
     return path.parent.name
 
 

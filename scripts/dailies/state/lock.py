@@ -1,31 +1,50 @@
-"""The lock of an output folder: one invocation works in it at a time, from whatever folder it was started."""
+"""The lock of an output folder: only one invocation at a time may use it, from any working directory."""
 
 import atexit
 import os
 import socket
 import time
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
 
 from dailies.core import files
 from dailies.core.errors import ConfigError, FolderInUse
+from dailies.core.typed import Record, to_json
 from dailies.state.layout import Layout
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
-SAID = {"host", "pid", "started"}
-"""What it says."""
+
+@dataclass(frozen=True)
+class Holder(Record):
+    """``lock``: the process that holds the lock."""
+
+    host: str
+    pid: int
+    started: str
+    """Local time, as ``2026-01-31 12:00:00``."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the process runs on this machine."""
+        return self.host == socket.gethostname()
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.started}"
 
 
 def take(layout: Layout) -> None:
     """Take the lock of an output folder until this process ends.
 
-    The system frees the lock of a process on this machine that was killed. Raises FolderInUse when another invocation
-    has it, and when one on another machine has left its name, as its end cannot be seen from here; ConfigError when the
-    folder cannot be written to.
+    If a process on this machine is killed, the system frees its lock. The end of a process on another machine cannot
+    be seen from here, so its lock stays until the user removes it.
+
+    Raises:
+        FolderInUse: if another invocation holds the lock, or one on another machine left it behind.
+        ConfigError: if the folder cannot be written to.
     """
     try:
         layout.state.mkdir(parents=True, exist_ok=True)
@@ -41,21 +60,21 @@ def take(layout: Layout) -> None:
             f"{_named(layout)} is in use by another invocation{_described(holder)}; "
             "wait for it, or set another output_dir",
         )
-    if holder and holder["host"] != socket.gethostname():
+    if holder and not holder.is_local:
         os.close(lock)
         raise FolderInUse(
             "output.in_use_elsewhere",
             f"{_named(layout)} is in use by an invocation on another machine{_described(holder)}; wait for it, or if "
             f"it no longer runs there, snakemake --unlock or delete {layout.lock}",
         )
-    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    own = Holder(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
     os.ftruncate(lock, 0)
-    os.pwrite(lock, files.dump_json({"host": socket.gethostname(), "pid": os.getpid(), "started": started}), 0)
+    os.pwrite(lock, files.dump_json(to_json(own)), 0)
     atexit.register(_release, layout, lock)
 
 
 def clear(layout: Layout) -> str | None:
-    """Remove what an invocation left that no longer runs; return a sentence where one still runs on this machine."""
+    """Remove the lock of an invocation that has ended. If it still runs on this machine, return a sentence about it."""
     if not layout.lock.exists():
         return None
     lock = _acquired(layout)
@@ -66,7 +85,7 @@ def clear(layout: Layout) -> str | None:
 
 
 def _acquired(layout: Layout) -> int | None:
-    """Return a descriptor of the file, locked; None where another process has it. It is not handed on to children."""
+    """Return a descriptor of the locked file, which child processes do not inherit; None if another process has it."""
     while True:
         descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o666)
         if not _is_lockable(descriptor, layout):
@@ -74,11 +93,11 @@ def _acquired(layout: Layout) -> int | None:
             return None
         if os.fstat(descriptor).st_nlink:
             return descriptor
-        os.close(descriptor)  # its last holder has deleted it meanwhile
+        os.close(descriptor)  # its last holder has deleted it in the meantime
 
 
 def _is_lockable(descriptor: int, layout: Layout) -> bool:
-    """Lock a file; where the disk knows no locks, look whether its holder lives."""
+    """Lock a file. If the file system does not support locks, check whether the process that holds it still runs."""
     try:
         if fcntl:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,22 +109,21 @@ def _is_lockable(descriptor: int, layout: Layout) -> bool:
     import psutil
 
     holder = _holder(layout)
-    return not (holder and holder["host"] == socket.gethostname() and psutil.pid_exists(holder["pid"]))
+    return not (holder and holder.is_local and psutil.pid_exists(holder.pid))
 
 
 def _release(layout: Layout, lock: int) -> None:
-    with suppress(OSError):  # the folder may have been deleted meanwhile
+    with suppress(OSError):  # the folder may have been deleted in the meantime
         layout.lock.unlink(missing_ok=True)
         os.close(lock)
-        for folder in (layout.state, layout.output_dir):  # where nothing was found to do
+        for folder in (layout.state, layout.output_dir):  # empty if there was nothing to do
             folder.rmdir()
 
 
-def _holder(layout: Layout) -> dict[str, Any] | None:
-    """Return who has the lock; None where that is not said, not yet, or not legibly."""
+def _holder(layout: Layout) -> Holder | None:
+    """Return who holds the lock; None if the file does not say, or not yet."""
     with suppress(OSError, ValueError):
-        found = files.read_json(layout.lock)
-        return found if isinstance(found, dict) and found.keys() >= SAID else None
+        return Holder.load(layout.lock)
     return None
 
 
@@ -113,5 +131,5 @@ def _named(layout: Layout) -> str:
     return f"output_dir {layout.output_dir}"
 
 
-def _described(holder: dict[str, Any] | None) -> str:
-    return f" (process {holder['pid']} on {holder['host']}, since {holder['started']})" if holder else ""
+def _described(holder: Holder | None) -> str:
+    return f" ({holder})" if holder else ""

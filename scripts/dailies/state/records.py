@@ -1,11 +1,11 @@
-"""Records: every JSON file in which one stage of the workflow tells another what it found or did."""
+"""Every JSON file that one stage of the workflow writes for another, as a frozen dataclass."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dailies.core import files as files_module
+from dailies.core.files import digest
 from dailies.core.text import redacted
 from dailies.core.typed import EMPTIED, OMITTED, Record
 from dailies.models.progress import Progress
@@ -18,21 +18,21 @@ Values = Mapping[str, float | None]
 SUCCESS = "success"
 
 STAGES = ("download_failed", "load_failed", "error", SUCCESS)
-"""How far a shard may have come, the worst first."""
+"""How far a shard may get, worst first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecord(Record):
-    """``models/{model}.json``: what rendering depends on."""
+    """``models/{model}.json``: everything about a model that its render depends on."""
 
     run_id: str
     experiment_id: str = ""
     architecture: str | None = None
     artifact: Artifact
     alternatives: tuple[Artifact, ...] = field(default=(), metadata=OMITTED)
-    """What to try if the artifact turns out to hold no network, once it did."""
+    """What to try after the artifact, if it has turned out to hold no network."""
     hints: Mapping[str, str] = field(default_factory=dict)
-    """The run's params and tags that say how the network is built or fed."""
+    """The run's params and tags that determine how the network is built or fed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class RegisteredModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A dataset that a run was given."""
+    """A dataset that a run used."""
 
     name: str
     source: str
@@ -56,7 +56,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
-    """``runs/{model}.json``: what is known of a model's run and does not matter for rendering."""
+    """``runs/{model}.json``: everything about a model's run that does not matter for rendering."""
 
     run_id: str
     run_name: str = ""
@@ -74,7 +74,7 @@ class RunRecord(Record):
     tags: Mapping[str, str] = field(default_factory=dict)
     datasets: tuple[Dataset, ...] = ()
     not_chosen: tuple[str, ...] = ()
-    """Files of the run that could have been the model."""
+    """Other files of the run that could have been the model."""
     alternatives: tuple[Artifact, ...] = field(default=(), metadata=OMITTED)
 
 
@@ -84,19 +84,19 @@ class DiscoveryIndex(Record):
 
     fingerprint: str = ""
     selection: str = ""
-    """Digest of the settings that the models were selected by."""
+    """Digest of the settings that selected the models."""
     models: tuple[str, ...] = ()
     """The names of their folders."""
     reason: str | None = None
     """Why there is no model."""
     warning: str | None = None
     postponed: int = 0
-    """How often changes were left for the next invocation, because the store did not answer."""
+    """How often changes were postponed to the next invocation because the store did not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PassedOver:
-    """A file of a run that holds no network."""
+class RejectedFile:
+    """A file of a run that turned out to hold no network."""
 
     path: str
     reason: str
@@ -117,12 +117,12 @@ class Receipt(Record):
     files: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
     config_sha256: str | None = field(default=None, metadata=OMITTED)
     """Digest of a ``config.json`` beside weights."""
-    tried: tuple[PassedOver, ...] = field(default=(), metadata=OMITTED)
-    """The other files that were tried."""
+    tried: tuple[RejectedFile, ...] = field(default=(), metadata=OMITTED)
+    """The files that were tried before."""
 
     @property
     def artifact(self) -> "RenderedArtifact":
-        """What a render says of the artifact."""
+        """The artifact, as a render records it."""
         return RenderedArtifact(
             uri=self.uri,
             path=self.path,
@@ -142,11 +142,11 @@ class RenderedArtifact:
     sha256: str | None = None
     size: int | None = None
     config_sha256: str | None = field(default=None, metadata=OMITTED)
-    tried: tuple[PassedOver, ...] = field(default=(), metadata=OMITTED)
+    tried: tuple[RejectedFile, ...] = field(default=(), metadata=OMITTED)
 
     @property
     def receipt(self) -> Receipt:
-        """The receipt of a download that need not be done again, as this artifact was rendered."""
+        """The receipt of this artifact if it has been rendered and need not be downloaded again."""
         return Receipt(
             status=SUCCESS,
             uri=self.uri,
@@ -160,7 +160,7 @@ class RenderedArtifact:
 
 @dataclass(frozen=True, kw_only=True)
 class ParityFigures:
-    """How far a precision is from fp32 on one frame, in code values of 255; None for infinite."""
+    """The largest and the mean difference from fp32 on one frame, in code values of 255; None if infinite."""
 
     max: float | None = None
     mean: float | None = None
@@ -168,7 +168,7 @@ class ParityFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Versions:
-    """The software that rendered."""
+    """The versions of the software that rendered."""
 
     dailies: str | None = None
     torch: str | None = None
@@ -177,7 +177,7 @@ class Versions:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """A render in figures."""
+    """The figures of a render."""
 
     frames: int = 0
     seconds: float = 0
@@ -196,11 +196,11 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What tells a network from every other: the key of each of its frames holds this record."""
+    """The identity of a network. It is part of the key of each frame that the network renders."""
 
     builder: str | None = None
     config: str | None = None
-    """Digest of what it was built from."""
+    """Digest of the configuration that it was built from."""
     code: str | None = None
     """Digest of the user's code that built it."""
     part: str | None = None
@@ -211,11 +211,11 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """What is known of a model since it was loaded."""
+    """What loading a model revealed."""
 
     architecture: str | None = None
     epoch: int | None = field(default=None, metadata=OMITTED)
-    """As the checkpoint says, and so are the losses."""
+    """From the checkpoint, like the losses."""
     train_loss: float | None = field(default=None, metadata=OMITTED)
     val_loss: float | None = field(default=None, metadata=OMITTED)
     builder: str | None = None
@@ -231,7 +231,7 @@ class LoadedModel:
     trust_pickle: bool | None = None
     signature: Signature = field(default_factory=Signature)
     told_multiple: int | None = field(default=None, metadata=OMITTED)
-    """The multiple of the signature before a larger one was found by trying, if one was."""
+    """The declared multiple of the signature, if trials showed that a larger one is needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,12 +242,12 @@ class Input:
     frames: int = 0
     skipped: int = 0
     notes: tuple[str, ...] = field(default=(), metadata=OMITTED)
-    """What of the frames is not rendered."""
+    """What of the frames is ignored, such as further layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt(Record):
-    """What decides whether something is tried again: part of each Outcome, and a file of its own for measuring."""
+    """What decides whether a job runs again: part of each Outcome, and a separate file for measuring."""
 
     status: str
     attempt: int
@@ -257,7 +257,7 @@ class Attempt(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Record):
-    """``renders/{model}/{shard}.json``: how a render went. ``attempts/{model}/{shard}.json`` keeps the last one."""
+    """``renders/{model}/{shard}.json``, ``attempts/{model}/{shard}.json``: how the render of a shard went."""
 
     status: str
     """One of ``STAGES``."""
@@ -265,20 +265,20 @@ class Outcome(Record):
     attempt: int = 0
     render: Figures = field(default_factory=Figures)
     model: LoadedModel | None = field(default=None, metadata=EMPTIED)
-    """None if it was not loaded."""
+    """None if the model was not loaded."""
     loading: str | None = None
-    """Digest of all but the files that decides which network the artifact becomes."""
+    """Digest of everything but the files that decides which network the artifact becomes."""
     basis: str | None = None
-    """Digest of what makes the render due again when it changes."""
+    """Digest of everything whose change makes the render due again."""
     artifact: RenderedArtifact = field(default_factory=RenderedArtifact)
     input: Input = field(default_factory=Input)
     forced: str | None = field(default=None, metadata=OMITTED)
-    """The invocation that was told to render all frames again, if one was."""
+    """The invocation that was forced to render all frames again, if any."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measures(Record):
-    """``measures/{subject}/{shard}.json``: what was measured of every frame, by its name."""
+    """``measures/{subject}/{shard}.json``: the measurements of every frame, by its name."""
 
     status: str = SUCCESS
     error: str | None = None
@@ -295,12 +295,12 @@ class _Ending:
 
 @dataclass(frozen=True, kw_only=True)
 class RenderReport(Figures, _Ending):
-    """How the render of a model went, over all its shards."""
+    """How the render of a model went, for all its shards together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkReport:
-    """How the network was loaded; None for all if it was not."""
+    """How the network was loaded; every field is None if it was not."""
 
     builder: str | None = None
     trust_pickle: bool | None = None
@@ -309,16 +309,16 @@ class NetworkReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
-    """The means of what was measured of a model."""
+    """The means of a model's measurements."""
 
     frames: int = 0
     training_frames: int = 0
-    """Frames of the sequence that the model was trained on."""
+    """Number of frames of the sequence on which the model was trained."""
     error: str | None = None
     notes: tuple[str, ...] = ()
     mean: Values = field(default_factory=dict)
     mean_unseen: Values = field(default_factory=dict)
-    """Over the frames that the model was not trained on."""
+    """Over the frames on which the model was not trained."""
     mean_training: Values | None = None
     reference: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
     """How the frames of the reference were paired."""
@@ -326,23 +326,23 @@ class Means:
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata(Record):
-    """``{model}/metadata.json``: everything that is known of a model and its render."""
+    """``{model}/metadata.json``: everything known about a model and its render."""
 
     run_id: str
     run_name: str = ""
     architecture: str | None = None
     epoch: int | None = None
-    """What the run says, as the model's folder is named, else the checkpoint; and so are the losses.
+    """From the run, like the name of the model's folder, or else from the checkpoint. The losses likewise.
 
-    What the checkpoint says is under ``checkpoint``, too. They differ if the run ended later than its best epoch.
+    ``checkpoint`` holds the checkpoint's own values. They differ if training went on after the best epoch.
     """
     train_loss: float | None = None
     val_loss: float | None = None
     status: str = ""
-    """The run's own."""
+    """The status of the run."""
     start_time: int | None = None
     checkpoint: Progress | None = None
-    """What the checkpoint says, if it says anything."""
+    """What the checkpoint says about its training, if anything."""
     experiment: str = ""
     registered_model: RegisteredModel | None = None
     params: Mapping[str, str] = field(default_factory=dict)
@@ -359,7 +359,7 @@ class Metadata(Record):
 
 
 def is_metadata(path: Path) -> bool:
-    """Return whether a ``metadata.json`` is that of a render; another program may have written it."""
+    """Return whether a ``metadata.json`` was written by ``collect``; other programs use this name, too."""
     try:
         Metadata.load(path)
     except ValueError:
@@ -385,12 +385,12 @@ class SummaryLine:
     seconds: float = 0
     fps: float | None = None
     measured: Values | None = field(default=None, metadata=OMITTED)
-    tried: tuple[PassedOver, ...] = field(default=(), metadata=OMITTED)
+    tried: tuple[RejectedFile, ...] = field(default=(), metadata=OMITTED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRecord:
-    """A metric that was measured."""
+    """A metric of the leaderboard."""
 
     name: str
     label: str
@@ -402,17 +402,17 @@ class MetricRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard(Record):
-    """``metrics.json``: what was measured of all models, as the page and the end of an invocation tell it."""
+    """``metrics.json``: the measurements of all models and the verdict on them."""
 
     verdict: str | None = None
     reference: tuple[str, ...] = ()
     """How the frames of the reference were paired."""
     missing: str | None = None
-    """Which frames have no reference."""
+    """A sentence about frames without a reference, if there are any."""
     problems: tuple[str, ...] = ()
     metrics: tuple[MetricRecord, ...] = ()
     values: Mapping[str, Mapping[str, tuple[float | None, ...]]] = field(default_factory=dict)
-    """By metric and by model: a value for each frame of the sequence."""
+    """By metric, then by model: a value for each frame of the sequence."""
 
 
 @dataclass(frozen=True)
@@ -421,11 +421,11 @@ class FrameMetric:
 
     name: str
     values: Mapping[str, Sequence[float | None]]
-    """By the model's folder: one value for each frame of the sequence, None where there is none."""
+    """By the model's folder: one value for each frame of the sequence; None for a frame without one."""
     higher_is_better: bool
     unit: str = ""
     note: str = ""
-    """What a reader has to know, such as that it is advisory."""
+    """What a reader must know, such as that the metric is advisory."""
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in self.values.values()}
@@ -442,56 +442,56 @@ class Evaluation:
     evaluation: str | None = None
     """The id of the run that holds its evaluation."""
     reason: str | None = None
-    """Why it has none."""
+    """Why it has no evaluation."""
 
 
 def is_same_artifact(one: Receipt | RenderedArtifact, other: Receipt | RenderedArtifact) -> bool:
-    """Return whether both are of the same bytes."""
+    """Return whether both artifacts have the same bytes."""
     return (one.sha256, one.config_sha256) == (other.sha256, other.config_sha256)
 
 
 def loading_digest(record: ModelRecord, loading: Mapping[str, Any]) -> str:
-    """Return the digest of all but the files that decides which network an artifact becomes."""
-    return files_module.digest([record.architecture, dict(record.hints), loading])
+    """Return the digest of everything but the files that decides which network an artifact becomes."""
+    return digest([record.architecture, dict(record.hints), loading])
 
 
 def merged(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return the outcome of a model: the figures of its shards are summed, its status is that of the worst of them."""
+    """Return the outcome of a model: the sum of its shards' figures, and the status of the worst one."""
     worst = min(outcomes, key=lambda outcome: STAGES.index(outcome.status))
     if len(outcomes) == 1:
         return worst
     renders = [outcome.render for outcome in outcomes]
-    told = next((each for each in renders if each.tiled), next((each for each in renders if each.frames), renders[0]))
+    render = next((each for each in renders if each.tiled), next((each for each in renders if each.frames), renders[0]))
     frames, seconds = sum(each.frames for each in renders), sum(each.seconds for each in renders)
     fps = round(frames / seconds, 3) if seconds else None
     return replace(
         worst,
         attempt=max(outcome.attempt for outcome in outcomes),
         model=next((outcome.model for outcome in outcomes if outcome.model), None),
-        render=replace(told, frames=frames, seconds=round(seconds, 2), fps=fps),
+        render=replace(render, frames=frames, seconds=round(seconds, 2), fps=fps),
     )
 
 
 def candidates(record: ModelRecord, about: RunRecord | None) -> list[Artifact]:
     """Return a model's artifacts in the order in which they are tried.
 
-    While alternatives do not matter for rendering, only what is known ``about`` the run names them.
+    While the first one loads, the alternatives are only part of the ``about`` record.
     """
     return [record.artifact, *(record.alternatives or (about.alternatives if about else ()))]
 
 
-def rendered(record: ModelRecord, about: RunRecord | None, told: RenderedArtifact) -> Artifact:
-    """Return the artifact that a model's ``metadata.json`` says was rendered, as discovery found it."""
+def rendered_artifact(record: ModelRecord, about: RunRecord | None, rendered: RenderedArtifact) -> Artifact:
+    """Return the artifact that discovery found and that ``metadata.json`` records as ``rendered``."""
     found = candidates(record, about)
-    return next((each for each in found if (redacted(each.uri), each.path) == (told.uri, told.path)), found[0])
+    return next((each for each in found if (redacted(each.uri), each.path) == (rendered.uri, rendered.path)), found[0])
 
 
 def is_trusted(trust: bool | Sequence[str], record: ModelRecord) -> bool:
-    """Tell whether loading a model may run code that it brings along; ``trust`` is the setting ``trust_code``."""
+    """Return whether loading a model may run code that it contains; ``trust`` is the setting ``trust_code``."""
     return trust if isinstance(trust, bool) else bool({record.run_id, record.experiment_id} & {*trust})
 
 
 def run_params(about: Path) -> Mapping[str, str]:
-    """Return all params of a model's run from what is known ``about`` it; its discovery record does not hold them."""
+    """Return all params of a model's run, which only the file ``about`` the run holds."""
     run = RunRecord.load_if_there(about)
     return run.params if run else {}

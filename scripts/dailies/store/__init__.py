@@ -1,5 +1,4 @@
-"""Store: what MLflow holds, where it is, and how to reach it. No frames, no torch.
+"""The MLflow store: experiments, runs, models and artifacts, where they are, and how to reach them.
 
-Start with ``tracking.open_store`` (queries), ``registry`` (versions and aliases) and ``writer.open_ledger`` (the same
-store, opened for writing).
+Start with ``tracking.open_store`` (queries), ``registry`` (versions and aliases) and ``writer.open_writable_store``.
 """

@@ -1,4 +1,4 @@
-"""Connections: how long servers are waited for, and errors that name the status, the server's words and a setting."""
+"""Connections to servers: timeouts, health checks, and errors with the status, the server's words and a setting."""
 
 import importlib
 import os
@@ -11,22 +11,17 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from dailies.core.credentials import NAMES
-from dailies.core.errors import (
-    AccessRefused,
-    StoreError,
-    StoreUnreachable,
-    TransferBroken,
-)
+from dailies.core.errors import AccessRefused, StoreError, StoreUnreachable, TransferBroken
 from dailies.core.text import clean, redacted
 
 CONNECT_SECONDS, ANSWER_SECONDS = 3, 5
-"""How long a server may take to accept a connection, and to send a first answer, before it counts as unreachable."""
+"""Seconds within which a server must accept a connection and start its first response; otherwise it is unreachable."""
 
-KNOCKS = (0.5, 1.5)
-"""Seconds before the second and third knock at a server that hangs up or is in trouble."""
+HEALTH_PAUSES = (0.5, 1.5)
+"""Seconds before the second and third health check of a server that hangs up or reports an internal error."""
 
 READ_SECONDS = 10
-"""How long S3 may be silent, before its answer or in the middle of it; three tries follow."""
+"""Seconds for which S3 may send nothing, before or during a response; boto3 makes three attempts."""
 
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -34,13 +29,13 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # a busy server may ask for hours, and MLflow would wait
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # in a log it is a line of escapes for every step
-    # a server before S3 would send us there for the bytes; where S3 cannot be reached, MLflow tries for ten minutes
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # in a log, each step of the bar is a line of escape codes
+    # a server in front of S3 would redirect downloads to S3; if S3 is unreachable, MLflow retries for ten minutes
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
     "AWS_MAX_ATTEMPTS": "3",
     "AWS_RETRY_MODE": "standard",
 }
-"""Settings of MLflow and boto3, by which no question is waited for longer than two minutes; the user's own count."""
+"""Defaults for MLflow and boto3 that bound each request to about two minutes. The user's values take precedence."""
 
 PACKAGES = {
     "s3": ("boto3", "boto3"),
@@ -48,7 +43,7 @@ PACKAGES = {
     "wasbs": ("azure.storage.blob", "azure-storage-blob azure-identity"),
     "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake azure-identity"),
 }
-"""By the scheme of an artifact location, the module that reads it and the packages that bring it."""
+"""By the scheme of an artifact location: the module that reads it and the packages to install."""
 
 AZURE = "AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCESS_KEY"
 
@@ -58,45 +53,10 @@ KEYS = {
     "wasbs": AZURE,
     "abfss": AZURE,
 }
-"""By the scheme of an artifact location, the variables that hold a user's keys."""
+"""By the scheme of an artifact location: the environment variables that hold the user's keys."""
 
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-"""The variables that hold a user's login."""
-
-NOT_MLFLOW = "That is no answer of MLflow's: check mlflow_uri, its port and path, and whether a login page is before it"
-
-MEANING: dict[str, tuple[type[StoreError], str]] = {
-    "store.certificate": (
-        StoreUnreachable,
-        "For an authority of your studio's own, set MLFLOW_TRACKING_SERVER_CERT_PATH or REQUESTS_CA_BUNDLE to the file "
-        "of its certificate (.pem); otherwise check mlflow_uri.",
-    ),
-    "store.proxy": (StoreUnreachable, "Correct HTTPS_PROXY or HTTP_PROXY, or name the server's host in NO_PROXY."),
-    "store.proxy_login": (AccessRefused, "Correct the login in HTTPS_PROXY or HTTP_PROXY."),
-    "store.login_refused": (AccessRefused, f"Set or correct {LOGIN}; a login in ~/.netrc is used before these."),
-    "store.permission_denied": (
-        StoreError,
-        f"You may not read {{what}}: ask for the permission READ, or check mlflow_uri and {LOGIN}.",
-    ),
-    "store.cut_short": (TransferBroken, "The answer was cut short."),
-    "store.unreachable": (
-        StoreUnreachable,
-        "Check mlflow_uri and the network, start the server, or set a larger MLFLOW_HTTP_REQUEST_TIMEOUT.",
-    ),
-    "store.not_mlflow": (StoreError, NOT_MLFLOW),
-    "store.failed": (StoreError, ""),
-    "artifacts.certificate": (
-        StoreUnreachable,
-        "For an authority of your studio's own, set {authority} to the file of its certificate (.pem).",
-    ),
-    "artifacts.cut_short": (TransferBroken, "The answer was cut short."),
-    "artifacts.unreachable": (StoreUnreachable, "Check {endpoint}the network."),
-    "artifacts.keys_refused": (AccessRefused, "Set or correct {keys}."),
-    "artifacts.permission_denied": (StoreError, "Set keys that may list and read it in {keys}."),
-    "artifacts.missing": (StoreError, "Check {endpoint}artifact_remap."),
-    "artifacts.failed": (StoreError, ""),
-}
-"""By the code of an error its class, and what the user can do."""
+"""The environment variables that hold the user's login."""
 
 KEYS_REFUSED = frozenset(
     {
@@ -108,158 +68,100 @@ KEYS_REFUSED = frozenset(
         "UNAUTHENTICATED",
     }
 )
-"""S3's and MLflow's codes for keys that are wrong or no longer valid."""
+"""Error codes of S3 and MLflow for keys that are wrong or have expired."""
 
-SILENCE = frozenset({"ConnectionError", "HTTPClientError", "Timeout"})
+NO_RESPONSE = frozenset({"ConnectionError", "HTTPClientError", "Timeout"})
 CUT_SHORT = frozenset({"ChunkedEncodingError", "IncompleteRead", "IncompleteReadError", "ResponseStreamingError"})
 NO_KEYS = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "SSOError"})
-"""Classes of errors of requests, urllib3 and botocore: nobody answers, an answer is not whole, there are no keys."""
+"""Exception classes of requests, urllib3 and botocore: no response, a truncated response, no usable keys."""
 
-LONGEST_WORDS, LONGEST_ANSWER = 300, 10_000
-"""Characters of what a server or a library says, and of an answer in which that is looked for."""
+LONGEST_QUOTE, LONGEST_RESPONSE = 300, 10_000
+"""Characters of a server's or library's text that an error quotes, and of a response that is searched for that text."""
 
 STATUS = re.compile(r"error code (\d{3}) !=|\b(\d{3}) (?:Client|Server) Error|too many (\d{3}) error")
-"""The HTTP status in what MLflow says of an answer; without it, the message is still quoted."""
+"""The HTTP status within MLflow's error messages. If MLflow rewords them, errors still quote the message."""
 
 BODY = "Response body: "
-"""What stands before the answer itself in what MLflow says of it."""
+"""What precedes the response itself in MLflow's error messages."""
 
 VERSION = re.compile(r"\d+(\.\w+)+")
-"""What MLflow answers when it is asked for its version."""
+"""MLflow's response to ``GET /version``."""
 
 
-def set_out() -> None:
-    """Set how patient MLflow and boto3 are in this process; what the user set is kept."""
+def set_environment_defaults() -> None:
+    """Set the timeouts and retries of MLflow and boto3 in this process, without overriding the user's."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
-def knock(uri: str, name: str) -> None:
-    """Ask a server for its health. Raises StoreUnreachable, saying why, when nothing useful answers.
+def check_health(uri: str, name: str) -> None:
+    """Raise StoreUnreachable, with the reason, if a server does not respond to a health check.
 
-    A server that hangs up, or answers with an error of its own, is asked again for two seconds. Any other answer is a
-    sign of life, also a refusal: a login is for MLflow's questions.
+    A server that hangs up or answers with status 5xx is asked three times within two seconds. Any other response
+    counts as healthy, including 401 and 403: the login is checked by MLflow's own requests. ``name`` is the address as
+    errors show it.
     """
-    for pause in (*KNOCKS, None):
-        reason = _health(uri, name)
-        if reason is None:
+    for pause in (*HEALTH_PAUSES, None):
+        problem = _health_problem(uri, name)
+        if problem is None:
             return
         if pause is not None:
             time.sleep(pause)
     raise StoreUnreachable(
         "store.unreachable",
-        f"the MLflow server {name} {reason}. Check mlflow_uri and the network, or start the server.",
+        f"the MLflow server {name} {problem}. Check mlflow_uri and the network, or start the server.",
     )
 
 
-def _health(uri: str, name: str) -> str | None:
-    """Return what is wrong with a server if it may pass; None when it is well. Raises StoreError for the rest."""
+def _health_problem(uri: str, name: str) -> str | None:
+    """Return a problem that may be temporary, or None if the server is healthy. Raises StoreError for any other."""
     import requests
     from requests import exceptions
 
     insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true"
     try:
-        answer = requests.get(
+        response = requests.get(
             uri.rstrip("/") + "/health",
             timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
             verify=not insecure and (os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True),
             cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
         )
     except (exceptions.SSLError, exceptions.ProxyError, exceptions.Timeout) as error:
-        raise _of_server(_Trouble.behind(error), uri, "this") from None
+        raise _server_error(_Failure.from_error(error), uri, "this") from None
     except exceptions.RequestException as error:
-        return f"does not answer: {_Trouble.behind(error).root}"
-    except OSError as error:  # what requests raises for certificate files that are not there
+        return f"does not answer: {_Failure.from_error(error).root}"
+    except OSError as error:  # requests raises it for missing certificate files
         raise StoreError(
             "store.certificate_file",
             f"the certificate for {name} cannot be used: {clean(str(error))[:300]}. Correct "
             "MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or MLFLOW_TRACKING_CLIENT_CERT_PATH.",
         ) from None
-    return (
-        f"answers {answer.status_code}: {_plain(answer.text) or answer.reason}" if answer.status_code >= 500 else None
-    )
-
-
-@dataclass(frozen=True)
-class _Trouble:
-    """What an error says, and the errors that it was raised for."""
-
-    text: str
-    root: str
-    """What the innermost error says."""
-    kinds: frozenset[str]
-    """The names of the errors' classes, with those that they inherit from."""
-    status: int | None
-    """The HTTP status, where it is known."""
-    code: str | None
-    """The code of S3, or of MLflow."""
-    is_foreign: bool
-    """Whether the answer is JSON that MLflow did not write."""
-
-    @classmethod
-    def behind(cls, error: Exception) -> "_Trouble":
-        causes = [*_chain(error)]
-        answers = [each.response for each in causes if getattr(each, "response", None) is not None]
-        s3: Any = next((answer for answer in answers if isinstance(answer, dict)), {})
-        said = getattr(error, "json", None)
-        is_foreign = isinstance(said, dict) and said.get("error_code") != error.error_code
-        # of a failed download MLflow says first that there was one, then "##### File x #####" and what went wrong
-        text = masked(clean(str(error))).rpartition("##### ")[2] or type(error).__name__
-        found = [getattr(answer, "status_code", None) for answer in answers]
-        found.append(s3.get("ResponseMetadata", {}).get("HTTPStatusCode"))
-        found.append(error.get_http_status_code() if isinstance(said, dict) and not is_foreign else None)
-        found += [int(group) for match in STATUS.finditer(text) for group in match.groups() if group]
-        return cls(
-            text=text,
-            root=masked(clean(str(causes[-1])))[:LONGEST_WORDS] or type(causes[-1]).__name__,
-            kinds=frozenset(kind.__name__ for each in causes for kind in type(each).__mro__),
-            status=next((status for status in found if status), None),
-            code=s3.get("Error", {}).get("Code") or (None if is_foreign else getattr(error, "error_code", None)),
-            is_foreign=is_foreign,
-        )
-
-    def error(self, subject: str, cases: dict[str, bool], **names: str) -> StoreError:
-        """Return the error of the first code whose case holds; ``names`` are those in its advice."""
-        code = next(code for code, holds in cases.items() if holds)
-        kind, advice = MEANING[code]
-        happens, words = (
-            f"answers {self.status}" if self.status else "says",
-            _plain(self.text.partition(BODY)[2].strip("'") or self.text) or "nothing",
-        )
-        if self.status is None and self.kinds & (SILENCE | CUT_SHORT):
-            happens, words = "breaks off" if kind is TransferBroken else "does not answer", self.root
-        return kind(code, f"{subject} {happens}: {words.rstrip('.')}. {advice.format(**names)}".strip())
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that it was raised for, the innermost last."""
-    while error is not None:
-        yield error
-        inner = (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args)
-        error = next((each for each in inner if isinstance(each, BaseException)), None)
+    if response.status_code < 500:
+        return None
+    return f"answers {response.status_code}: {_without_markup(response.text) or response.reason}"
 
 
 def require_package(place: str) -> None:
-    """Raise StoreError, naming what to install, where the package that reads an artifact location is missing."""
+    """Raise StoreError, naming what to install, if the package that reads an artifact location is missing."""
     scheme = urlsplit(place).scheme
     module, packages = PACKAGES.get(scheme, ("os", ""))
     try:
         importlib.import_module(module)
     except ImportError:
         raise StoreError(
-            "artifacts.package_missing",
-            f"the artifacts are at {_store_of(place)}, and Python reads {scheme}:// with a package that is not "
-            f"installed here: pip install {packages}",
+            "artifact_store.package_missing",
+            f"the artifacts are at {_bucket(place)}, and the package that reads {scheme}:// is not installed: "
+            f"pip install {packages}",
         ) from None
     if scheme == "s3":
-        _bound_s3()
+        set_s3_timeouts()
 
 
 @cache
-def _bound_s3() -> None:
-    """Let boto3 give up a silent endpoint within seconds; no variable bounds how long it reads, and its own is 60 s.
+def set_s3_timeouts() -> None:
+    """Make boto3 give up on a silent endpoint within seconds; its own read timeout of 60 s has no variable.
 
-    MLflow takes its clients from boto3's default session.
+    MLflow creates its clients from boto3's default session.
     """
     import boto3
     from botocore.config import Config
@@ -270,89 +172,218 @@ def _bound_s3() -> None:
     boto3.setup_default_session(botocore_session=session)
 
 
-def _store_of(place: str) -> str:
-    """Name the bucket or container of an artifact location."""
-    return "/".join(redacted(clean(place)).split("/")[:3])[:200]
+def store_error(error: Exception, uri: str, *, what: str = "this", place: str | None = None) -> StoreError:
+    """Return the store error for an exception that MLflow, or a library below it, raised.
 
-
-def explained(error: Exception, uri: str, *, what: str = "this", place: str | None = None) -> StoreError:
-    """Turn what MLflow, or a library below it, raised into an error for the user.
-
-    ``uri`` is the tracking store's and ``what`` was asked of it; ``place`` is an artifact location with a server of
-    its own, when it was that which was asked. Secrets are masked.
+    ``uri`` is the tracking store and ``what`` was requested from it. If the request went directly to an artifact store,
+    ``place`` is the artifact location. Secrets are masked.
     """
-    trouble = _Trouble.behind(error)
+    failure = _Failure.from_error(error)
     if place is not None:
-        return _of_artifacts(trouble, place)
+        return _artifact_store_error(failure, place)
     if urlsplit(uri).scheme not in {"http", "https"}:
-        return StoreError("store.failed", f"MLflow at {redacted(uri)} says: {trouble.text[:LONGEST_WORDS]}")
-    if trouble.is_foreign or "RetryError" in trouble.kinds:
-        again = _asked_again(uri)
-        if again is not None and again.status_code >= 400:
-            trouble = replace(trouble, status=again.status_code, text=masked(clean(again.text[:LONGEST_ANSWER])))
-    return _of_server(trouble, uri, what)
+        return StoreError("store.failed", f"MLflow at {redacted(uri)} says: {failure.text[:LONGEST_QUOTE]}")
+    if failure.is_foreign or "RetryError" in failure.kinds:
+        response = _repeated_request(uri)
+        if response is not None and response.status_code >= 400:
+            text = masked(clean(response.text[:LONGEST_RESPONSE]))
+            failure = replace(failure, status=response.status_code, text=text)
+    return _server_error(failure, uri, what)
 
 
-def _of_server(trouble: _Trouble, uri: str, what: str) -> StoreError:
-    status, kinds, code = trouble.status, trouble.kinds, trouble.code
-    body = trouble.text.partition(BODY)[2].lstrip("' ")
-    is_other = trouble.is_foreign or bool(body) or "TooManyRedirects" in kinds
-    is_silent = status is None and not is_other and bool(kinds & SILENCE)
-    cases = {
-        "store.certificate": "SSLError" in kinds,
-        "store.proxy": "ProxyError" in kinds,
-        "store.proxy_login": status == 407,
-        "store.login_refused": status == 401 or code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"},
-        "store.permission_denied": status == 403 or code == "PERMISSION_DENIED",
-        "store.cut_short": bool(kinds & CUT_SHORT) or (status is None and body.startswith("{")),
-        "store.unreachable": is_silent or status == 429 or (status or 0) >= 500,
-        "store.not_mlflow": is_other,
-        "store.failed": True,
-    }
-    found = trouble.error(f"the MLflow server {redacted(uri)}", cases, what=what)
-    return StoreError(found.code, f"{found}{_where_instead(uri)}.") if found.code == "store.not_mlflow" else found
-
-
-def foreign(words: str, uri: str) -> StoreError:
-    """Return the error for an answer that is none of MLflow's."""
-    return StoreError("store.not_mlflow", f"{redacted(uri)} answers with {words}. {NOT_MLFLOW}{_where_instead(uri)}.")
-
-
-def _of_artifacts(trouble: _Trouble, place: str) -> StoreError:
-    scheme, status, kinds, code = urlsplit(place).scheme, trouble.status, trouble.kinds, trouble.code
-    cases = {
-        "artifacts.certificate": "SSLError" in kinds,
-        "artifacts.cut_short": bool(kinds & CUT_SHORT),
-        "artifacts.unreachable": bool(kinds & SILENCE),
-        "artifacts.keys_refused": bool(kinds & NO_KEYS) or code in KEYS_REFUSED or status == 401,
-        "artifacts.permission_denied": status == 403 or code == "PERMISSION_DENIED",
-        "artifacts.missing": status == 404 or code == "NoSuchBucket",
-        "artifacts.failed": True,
-    }
-    return trouble.error(
-        f"the artifact store {_store_of(place)}",
-        cases,
-        keys=KEYS.get(scheme, "its keys"),
-        authority="AWS_CA_BUNDLE" if scheme == "s3" else "REQUESTS_CA_BUNDLE",
-        endpoint="MLFLOW_S3_ENDPOINT_URL and " if scheme == "s3" else "",
+def not_mlflow(said: str, uri: str) -> StoreError:
+    """Return the error for a response that MLflow did not write; ``said`` is the clause that quotes it."""
+    return StoreError(
+        "store.not_mlflow",
+        f"{said}. This is not a response from MLflow. Check mlflow_uri, its port and path, and whether a login page is "
+        f"in front of it{_where_instead(uri)}.",
     )
 
 
-def _asked_again(uri: str) -> Any | None:
-    """Ask a server once more, with the user's login, for the status and the words that MLflow does not hand on."""
+def masked(text: str) -> str:
+    """Replace every credential of this process in a text with ``***``: servers may echo them."""
+    text = re.sub(r"\b(Basic|Bearer) +[\w.~+/=-]+", r"\1 ***", redacted(text))
+    for name, value in os.environ.items():
+        if NAMES.search(name) and len(value) >= 6:
+            text = text.replace(value, "***")
+    return text
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What an exception and its causes say about a failed request."""
+
+    text: str
+    """The message, on one line and masked."""
+    root: str
+    """The message of the innermost cause."""
+    kinds: frozenset[str]
+    """The class names of the exception and its causes, base classes included."""
+    status: int | None
+    """The HTTP status, if known."""
+    code: str | None
+    """The error code of S3 or MLflow."""
+    is_foreign: bool
+    """Whether the response is JSON that MLflow did not write."""
+
+    @classmethod
+    def from_error(cls, error: Exception) -> "_Failure":
+        causes = [*_chain(error)]
+        raised: Any = error
+        responses: list[Any] = [found for each in causes if (found := getattr(each, "response", None)) is not None]
+        s3: dict[str, Any] = next((each for each in responses if isinstance(each, dict)), {})
+        body = getattr(error, "json", None)
+        is_foreign = isinstance(body, dict) and body.get("error_code") != raised.error_code
+        # for a failed download MLflow writes a sentence, then "##### File x #####" and the reason
+        text = masked(clean(str(error))).rpartition("##### ")[2] or type(error).__name__
+        statuses = [getattr(each, "status_code", None) for each in responses]
+        statuses.append(s3.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+        statuses.append(raised.get_http_status_code() if isinstance(body, dict) and not is_foreign else None)
+        statuses += [int(group) for match in STATUS.finditer(text) for group in match.groups() if group]
+        return cls(
+            text=text,
+            root=masked(clean(str(causes[-1])))[:LONGEST_QUOTE] or type(causes[-1]).__name__,
+            kinds=frozenset(kind.__name__ for each in causes for kind in type(each).__mro__),
+            status=next((status for status in statuses if status), None),
+            code=s3.get("Error", {}).get("Code") or (None if is_foreign else getattr(error, "error_code", None)),
+            is_foreign=is_foreign,
+        )
+
+    @property
+    def summary(self) -> str:
+        """What the server did, as a predicate without a full stop: ``answers 401: token expired``."""
+        if self.status is None and self.kinds & (NO_RESPONSE | CUT_SHORT):
+            return f"{'broke off' if self.kinds & CUT_SHORT else 'does not answer'}: {self.root.rstrip('.')}"
+        words = _without_markup(self.text.partition(BODY)[2].strip("'") or self.text) or "nothing"
+        return f"{f'answers {self.status}' if self.status else 'says'}: {words.rstrip('.')}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and its causes, the innermost last."""
+    while error is not None:
+        yield error
+        inner = (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args)
+        error = next((each for each in inner if isinstance(each, BaseException)), None)
+
+
+def _server_error(failure: _Failure, uri: str, what: str) -> StoreError:
+    """Return the error of the first case that applies."""
+    status, kinds, code = failure.status, failure.kinds, failure.code
+    body = failure.text.partition(BODY)[2].lstrip("' ")
+    is_foreign = failure.is_foreign or bool(body) or "TooManyRedirects" in kinds
+    has_no_response = status is None and not is_foreign and bool(kinds & NO_RESPONSE)
+    said = f"the MLflow server {redacted(uri)} {failure.summary}"
+    cases: list[tuple[bool, StoreError]] = [
+        (
+            "SSLError" in kinds,
+            StoreUnreachable(
+                "store.certificate",
+                f"{said}. If your studio has its own certificate authority, set MLFLOW_TRACKING_SERVER_CERT_PATH or "
+                "REQUESTS_CA_BUNDLE to the file of its certificate (.pem); otherwise check mlflow_uri.",
+            ),
+        ),
+        (
+            "ProxyError" in kinds,
+            StoreUnreachable(
+                "store.proxy",
+                f"{said}. Correct HTTPS_PROXY or HTTP_PROXY, or name the server's host in NO_PROXY.",
+            ),
+        ),
+        (
+            status == 407,
+            AccessRefused("store.proxy_login", f"{said}. Correct the login in HTTPS_PROXY or HTTP_PROXY."),
+        ),
+        (
+            status == 401 or code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"},
+            AccessRefused(
+                "store.login_refused",
+                f"{said}. Set or correct {LOGIN}; a login in ~/.netrc takes precedence over these.",
+            ),
+        ),
+        (
+            status == 403 or code == "PERMISSION_DENIED",
+            StoreError(
+                "store.permission_denied",
+                f"{said}. You may not read {what}: ask for the permission READ, or check mlflow_uri and {LOGIN}.",
+            ),
+        ),
+        (
+            bool(kinds & CUT_SHORT) or (status is None and body.startswith("{")),
+            TransferBroken("store.cut_short", f"{said}. The response was cut short."),
+        ),
+        (
+            has_no_response or status == 429 or (status or 0) >= 500,
+            StoreUnreachable(
+                "store.unreachable",
+                f"{said}. Check mlflow_uri and the network, start the server, or raise MLFLOW_HTTP_REQUEST_TIMEOUT.",
+            ),
+        ),
+        (not is_foreign, StoreError("store.failed", f"{said}.")),
+    ]
+    return next((error for applies, error in cases if applies), None) or not_mlflow(said, uri)
+
+
+def _artifact_store_error(failure: _Failure, place: str) -> StoreError:
+    """Return the error of the first case that applies."""
+    scheme, status, kinds, code = urlsplit(place).scheme, failure.status, failure.kinds, failure.code
+    said = f"the artifact store {_bucket(place)} {failure.summary}"
+    keys = KEYS.get(scheme, "its keys")
+    authority = "AWS_CA_BUNDLE" if scheme == "s3" else "REQUESTS_CA_BUNDLE"
+    endpoint = "MLFLOW_S3_ENDPOINT_URL and " if scheme == "s3" else ""
+    cases: list[tuple[bool, StoreError]] = [
+        (
+            "SSLError" in kinds,
+            StoreUnreachable(
+                "artifact_store.certificate",
+                f"{said}. If your studio has its own certificate authority, set {authority} to the file of its "
+                "certificate (.pem).",
+            ),
+        ),
+        (
+            bool(kinds & CUT_SHORT),
+            TransferBroken("artifact_store.cut_short", f"{said}. The response was cut short."),
+        ),
+        (
+            bool(kinds & NO_RESPONSE),
+            StoreUnreachable("artifact_store.unreachable", f"{said}. Check {endpoint}the network."),
+        ),
+        (
+            bool(kinds & NO_KEYS) or code in KEYS_REFUSED or status == 401,
+            AccessRefused("artifact_store.keys_refused", f"{said}. Set or correct {keys}."),
+        ),
+        (
+            status == 403 or code == "PERMISSION_DENIED",
+            StoreError(
+                "artifact_store.permission_denied", f"{said}. Set keys that may list and read its files in {keys}."
+            ),
+        ),
+        (
+            status == 404 or code == "NoSuchBucket",
+            StoreError("artifact_store.missing", f"{said}. Check {endpoint}artifact_remap."),
+        ),
+        (True, StoreError("artifact_store.failed", f"{said}.")),
+    ]
+    return next(error for applies, error in cases if applies)
+
+
+def _repeated_request(uri: str) -> Any | None:
+    """Return the response to one more request with the user's login: MLflow drops the status and text of some.
+
+    Returns None if the request fails; the first error is then reported as it is.
+    """
     from mlflow.tracking._tracking_service.utils import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
     once = {"max_retries": 0, "raise_on_status": False, "timeout": ANSWER_SECONDS}
     try:
-        question = "/api/2.0/mlflow/experiments/search"
-        return http_request(get_default_host_creds(uri), question, "GET", params={"max_results": 1}, **once)
-    except Exception:  # the first error is reported, then, as it is
+        path = "/api/2.0/mlflow/experiments/search"
+        return http_request(get_default_host_creds(uri), path, "GET", params={"max_results": 1}, **once)
+    except Exception:
         return None
 
 
 def _where_instead(uri: str) -> str:
-    """Say where on the same host MLflow answers, where that is not the address given; its version has a fixed place."""
+    """Return a clause that names another path of the same host where MLflow answers, or "" if there is none."""
     import requests
 
     parts = urlsplit(uri)
@@ -360,24 +391,20 @@ def _where_instead(uri: str) -> str:
         place = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
         if place != uri.rstrip("/"):
             try:
-                answer = requests.get(f"{place}/version", timeout=(CONNECT_SECONDS, ANSWER_SECONDS))
+                response = requests.get(f"{place}/version", timeout=(CONNECT_SECONDS, ANSWER_SECONDS))
             except requests.RequestException:
                 continue
-            if answer.ok and VERSION.fullmatch(answer.text.strip()):
-                return f"; MLflow {answer.text.strip()} answers at {redacted(place)}"
+            if response.ok and VERSION.fullmatch(response.text.strip()):
+                return f"; MLflow {response.text.strip()} answers at {redacted(place)}"
     return ""
 
 
-def _plain(text: str) -> str:
-    """Return what a server says, without markup."""
-    text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text[:LONGEST_ANSWER], flags=re.DOTALL)
-    return masked(re.sub(r"\s+", " ", clean(text)).strip())[:LONGEST_WORDS]
+def _bucket(place: str) -> str:
+    """Return the bucket or container of an artifact location."""
+    return "/".join(redacted(clean(place)).split("/")[:3])[:200]
 
 
-def masked(text: str) -> str:
-    """Mask in a text whatever this process could log in with: servers may say it back."""
-    text = re.sub(r"\b(Basic|Bearer) +[\w.~+/=-]+", r"\1 ***", redacted(text))
-    for name, value in os.environ.items():
-        if NAMES.search(name) and len(value) >= 6:
-            text = text.replace(value, "***")
-    return text
+def _without_markup(text: str) -> str:
+    """Return a server's text on one line, masked and without HTML tags."""
+    text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text[:LONGEST_RESPONSE], flags=re.DOTALL)
+    return masked(re.sub(r"\s+", " ", clean(text)).strip())[:LONGEST_QUOTE]

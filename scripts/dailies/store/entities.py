@@ -1,4 +1,4 @@
-"""Entities: MLflow's runs, logged models, experiments and files, apart from the store that is asked for them."""
+"""Experiments, runs, logged models and artifact files, as this package reads them from MLflow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,31 +9,31 @@ from dailies.core.files import sibling
 from dailies.core.text import clean
 
 CONFIG = "config.json"
-"""The file in which many libraries keep the settings of a network, beside its weights."""
+"""The file in which many libraries keep a network's settings, next to its weights."""
 
 LONGEST_NAME = 200
-"""Characters of a run's name; MLflow allows 5000."""
+"""Characters of a name that are kept; MLflow allows 5000."""
 
 LONGEST_KEY, LONGEST_VALUE, MOST_VALUES = 250, 8000, 10_000
-"""Characters of a param's, metric's or tag's name and value, MLflow's own limits, and how many of them are kept."""
+"""Characters of the name and value of a param, metric or tag (MLflow's own limits), and how many of them are kept."""
 
 EVALUATION = "dailies.evaluation"
-"""The tag of the runs that this workflow writes itself: they hold figures of a model, and no model."""
+"""The tag of the runs that this workflow writes: they hold metrics of a model but no model."""
 
 MOST_DATASETS = 100
-"""Datasets of a run that are kept."""
+"""How many datasets of a run are kept."""
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file among the artifacts."""
+    """An artifact file."""
 
     path: str
     """Relative to the artifact location, with forward slashes."""
     size: int | None
-    """Bytes; None where the store does not say."""
+    """Bytes; None if the store does not report it."""
     modified: int | None = None
-    """Modification time in ns, known for local stores only."""
+    """Modification time in ns; None unless the store is local."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +47,22 @@ class Run:
     experiment_id: str
     status: str
     start_time: int | None
-    """Milliseconds since 1970; None where the trainer did not say."""
+    """Milliseconds since 1970; None if the trainer did not log it."""
     end_time: int | None
-    """Milliseconds since 1970."""
+    """Milliseconds since 1970; None while the run is active."""
     artifact_uri: str
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    """The user's own tags; MLflow's (``mlflow.…``) are left out."""
+    """Without MLflow's own tags (``mlflow.…``)."""
     datasets: tuple[Mapping[str, str], ...] = ()
-    """The datasets that the run was given: name, source and context, such as ``training``."""
+    """Name, source and context (such as ``training``) of each dataset that was logged as an input."""
     deleted: bool = False
 
 
 @dataclass(frozen=True)
 class LoggedModel:
-    """A model that MLflow 3 keeps beside its run."""
+    """A logged model of MLflow 3, which is stored apart from its run."""
 
     model_id: str
     run_id: str
@@ -81,7 +81,7 @@ class Experiment:
 
 
 def read_run(run: Any, experiment: Experiment) -> Run:
-    """Read MLflow's run: names become one clean line, and everything is of bounded length."""
+    """Return MLflow's run with names as one clean line and every text of bounded length."""
     return Run(
         run_id=clean(run.info.run_id)[:LONGEST_NAME],
         run_name=clean(run.info.run_name or "")[:LONGEST_NAME],
@@ -99,8 +99,8 @@ def read_run(run: Any, experiment: Experiment) -> Run:
     )
 
 
-def _datasets(inputs: Any) -> tuple[dict[str, str], ...]:
-    """Give the datasets among a run's inputs, in an order of their own: MLflow has none."""
+def _datasets(inputs: Any) -> tuple[Mapping[str, str], ...]:
+    """Return the datasets among a run's inputs, sorted by their values because MLflow returns them in no order."""
     found = []
     for each in (inputs.dataset_inputs if inputs else ())[:MOST_DATASETS]:
         context = next((tag.value for tag in each.tags if tag.key == "mlflow.data.context"), "")
@@ -110,41 +110,41 @@ def _datasets(inputs: Any) -> tuple[dict[str, str], ...]:
 
 
 def _bounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what MLflow itself would accept, in number and in length."""
+    """Return the first values, with names and texts no longer than MLflow itself allows."""
     kept = [(name, value) for name, value in values.items() if len(name) <= LONGEST_KEY][:MOST_VALUES]
     return {name: value[:LONGEST_VALUE] if isinstance(value, str) else value for name, value in kept}
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """The files to render with."""
+    """The files of a model to render with."""
 
     uri: str
-    """The artifact location that holds them."""
+    """The artifact location that contains them."""
     path: str
-    """The weights' path below ``uri``, or the folder of an MLflow model ("" is the location itself)."""
+    """Path below ``uri`` of the weights file, or of the folder of an MLflow model ("" for the location itself)."""
     files: tuple[StoredFile, ...]
-    """Every file that belongs to it, with paths below ``uri``; none as long as a logged model was not listed."""
+    """All its files, with paths below ``uri``; empty for a logged model that has not been listed."""
 
     @property
     def size(self) -> int | None:
-        """Bytes in all; None where the store does not say."""
-        sizes = [file.size for file in self.files]
-        return None if None in sizes else sum(sizes)
+        """Total bytes; None if the store does not report every size."""
+        sizes = [file.size for file in self.files if file.size is not None]
+        return sum(sizes) if len(sizes) == len(self.files) else None
 
     @property
     def is_weights(self) -> bool:
-        """Whether it is a file of weights, not an MLflow model folder; it may have a companion."""
+        """Whether it is a weights file (possibly with a companion), not the folder of an MLflow model."""
         return any(file.path == self.path for file in self.files)
 
     @property
     def label(self) -> str:
-        """How a user finds it: the path, or the last part of the location."""
+        """What to call it in a message: its path or, without one, the folder that contains its location."""
         return self.path or PurePosixPath(self.uri).parent.name or self.uri
 
     @property
     def config(self) -> str | None:
-        """The path of the ``config.json`` that lies beside weights, and is no part of them."""
+        """Path of the ``config.json`` next to a weights file; None if there is none."""
         there = sibling(self.path, CONFIG)
         is_there = self.is_weights and self.path != there and any(file.path == there for file in self.files)
         return there if is_there else None

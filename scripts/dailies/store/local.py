@@ -1,4 +1,4 @@
-"""Stores on disk: how MLflow is made to read a sqlite file or a folder without changing it, and to write to one."""
+"""Local stores: URIs with which MLflow reads a sqlite file or a folder without changing it, or writes to it."""
 
 import logging
 import os
@@ -23,63 +23,67 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRASH = ".trash"
-"""The folder that MLflow makes in a folder store, when it is not there, on opening it."""
+"""The folder that MLflow creates in a folder store when it opens one without it."""
 
 DEFAULT_STORE = "MLFLOW_TRACKING_URI"
 
 REGISTRY = "models"
-"""The folder of a folder store that holds its registered models."""
+"""The folder of a folder store that contains its registered models."""
 
 
 def readable_sqlite(path: Path, private: Path) -> str:
-    """Give the URI with which MLflow reads a sqlite store; one of an older MLflow is upgraded in a private copy.
+    """Return the URI with which MLflow reads a sqlite store.
 
-    Raises StoreError when the file is not an MLflow store, or one of a newer MLflow.
+    A store of an older MLflow is copied to the folder ``private`` and the copy is upgraded. Raises StoreError if the
+    file is not an MLflow store, or was written by a newer MLflow.
     """
     revision, newest = _revision(path), _migrations().get_current_head()
     if revision != newest:
-        path = _upgraded(path, revision, newest, private)
-    # "sqlite+pysqlite": for "sqlite:///file:…" MLflow 3.17 makes a folder named "file:" in the working directory
+        path = _upgraded_copy(path, revision, newest, private)
+    # "sqlite+pysqlite": for "sqlite:///file:…" MLflow 3.17 creates a folder named "file:" in the working directory
     return f"sqlite+pysqlite:///{_read_only(path)}&uri=true"
 
 
 def readable_folder(path: Path) -> str:
     """Return the URI with which MLflow reads a folder store.
 
-    Raises StoreError when the folder is none, or when it is read-only and lacks the folder that MLflow would make.
+    Raises StoreError if the folder is not an MLflow store, or is read-only and lacks a folder that MLflow would create.
     """
     _refuse_other_folder(path)
     if not (path / TRASH).is_dir() and not _is_writable(path):
         raise StoreError(
             "store.no_trash",
-            f"the MLflow store {path} has no folder {TRASH}, without which MLflow cannot open it, and is read-only for "
-            f"you. Have an empty folder {path / TRASH} made.",
+            f"MLflow cannot open the store {path}, because it has no folder {TRASH} and you may not create one there. "
+            f"Ask its owner to create the empty folder {path / TRASH}.",
         )
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
     return path.as_uri()
 
 
 def writable_sqlite(path: Path) -> str:
-    """Give the URI with which MLflow writes to a sqlite store.
+    """Return the URI with which MLflow writes to a sqlite store.
 
-    Raises StoreError when the file is not an MLflow store, is read-only, or is one of another MLflow: opening it to
-    write would upgrade it.
+    Raises StoreError if the file is not an MLflow store, is read-only, or belongs to another version of MLflow: opening
+    it for writing would upgrade it.
     """
     revision, newest = _revision(path), _migrations().get_current_head()
     _refuse_newer(path, revision)
     if revision != newest:
         raise StoreError(
             "store.older_format",
-            f"{path} is of an older MLflow: writing to it would upgrade it, and the older one could not open it any "
-            f"more; upgrade it yourself (mlflow db upgrade sqlite:///{path}), or set mlflow_uri to the server that "
-            "uses it",
+            f"{path} belongs to an older MLflow, and writing to it would upgrade it, after which the older version "
+            f"could not open it; upgrade it yourself (mlflow db upgrade sqlite:///{path}), or set mlflow_uri to the "
+            "server that uses it",
         )
     _refuse_read_only(path)
     return f"sqlite+pysqlite:///{path.as_uri()}?mode=rw&uri=true"
 
 
 def writable_folder(path: Path) -> str:
-    """Give the URI with which MLflow writes to a folder store. Raises StoreError when it is none, or is read-only."""
+    """Return the URI with which MLflow writes to a folder store.
+
+    Raises StoreError if the folder is not an MLflow store, or is read-only.
+    """
     _refuse_other_folder(path)
     _refuse_read_only(path)
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
@@ -88,25 +92,29 @@ def writable_folder(path: Path) -> str:
 
 def _refuse_other_folder(path: Path) -> None:
     if not any(path.glob("*/meta.yaml")):
-        raise StoreError("store.not_mlflow", f"{path} is not an MLflow store: no folder in it holds a meta.yaml")
+        raise StoreError("store.not_mlflow", f"{path} is not an MLflow store: none of its folders contains a meta.yaml")
 
 
 def _refuse_read_only(path: Path) -> None:
     if not _is_writable(path) or not os.access(path.parent, os.W_OK):
-        raise StoreError(f"the MLflow store {path} is read-only for you: get the right to write to it, or leave it be")
+        raise StoreError(
+            "store.read_only",
+            f"you may not write to the MLflow store {path}; ask its owner for permission, or leave out write_back and "
+            "promote",
+        )
 
 
 def _is_writable(path: Path) -> bool:
-    # of root the system lets every write pass: the bits still say what is meant
+    # root may write anywhere, but the mode still shows what the owner intended
     return bool(path.stat().st_mode & 0o222) and os.access(path, os.W_OK)
 
 
 @contextmanager
 def as_default(uri: str) -> Iterator[None]:
-    """Let MLflow take ``uri`` for its default store meanwhile.
+    """Make ``uri`` MLflow's default store inside a ``with`` block.
 
-    The registry of a folder store looks up logged models there, and MLflow 3.17 would make a store in the working
-    directory for it.
+    The registry of a folder store looks up logged models in the default store. Without one, MLflow 3.17 creates a store
+    in the working directory.
     """
     before = os.environ.get(DEFAULT_STORE)
     os.environ[DEFAULT_STORE] = uri
@@ -119,12 +127,12 @@ def as_default(uri: str) -> Iterator[None]:
 
 
 def _read_only(path: Path) -> str:
-    """Give sqlite's own URI for reading a file and leaving none beside it."""
+    """Return sqlite's own URI for reading a file without creating others next to it."""
     with path.open("rb") as file:
         write_ahead = file.read(20)[18:] == b"\x02\x02"
-    # a write-ahead file without its log has no writer; reading it the usual way would leave an empty log there
-    alone = write_ahead and not _write_ahead_log(path).exists()
-    return f"{path.as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+    # a write-ahead database without its log has no writer; a plain read would leave an empty log behind
+    no_writer = write_ahead and not _write_ahead_log(path).exists()
+    return f"{path.as_uri()}?mode=ro{'&immutable=1' if no_writer else ''}"
 
 
 def _write_ahead_log(path: Path) -> Path:
@@ -132,7 +140,7 @@ def _write_ahead_log(path: Path) -> Path:
 
 
 def _revision(path: Path) -> str:
-    """Give the revision of a sqlite store's tables. Raises StoreError when it is not MLflow's or cannot be read."""
+    """Return the schema revision of a sqlite store. Raises StoreError if the file is not MLflow's or cannot be read."""
     try:
         with closing(sqlite3.connect(_read_only(path), uri=True)) as connection:
             connection.execute("SELECT experiment_id FROM experiments LIMIT 1")
@@ -142,7 +150,7 @@ def _revision(path: Path) -> str:
             raise StoreError("store.unreadable", f"the MLflow store {path} cannot be read: {error}") from error
         rows = []
     if len(rows) != 1:
-        raise StoreError("store.not_mlflow", f"{path} is not an MLflow store: it holds no MLflow tables")
+        raise StoreError("store.not_mlflow", f"{path} is not an MLflow store: it contains no MLflow tables")
     return rows[0][0]
 
 
@@ -157,14 +165,15 @@ def _migrations() -> "ScriptDirectory":
 def _refuse_newer(path: Path, revision: str) -> None:
     if revision not in {script.revision for script in _migrations().walk_revisions()}:
         raise StoreError(
-            "store.newer_format", f"{path} was made by a newer MLflow than the one installed here; install that version"
+            "store.newer_format",
+            f"{path} was written by a newer MLflow than the one installed here; install that version",
         )
 
 
-def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
-    """Copy a sqlite file and let MLflow upgrade the copy; a copy that is up to date with the original is kept.
+def _upgraded_copy(path: Path, revision: str, newest: str | None, private: Path) -> Path:
+    """Return the upgraded copy of a sqlite file, which is created unless it is up to date with the original.
 
-    Several invocations may do so at once.
+    Several invocations may call it at once.
     """
     _refuse_newer(path, revision)
     stats = [place.stat() for place in (path, _write_ahead_log(path)) if place.exists()]
@@ -172,7 +181,7 @@ def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
     copy = private.absolute() / f"{files.digest([str(path), state, newest])[:16]}.db"
     if copy.is_file():
         return copy
-    log.warning("%s is of an older MLflow: a copy of it is upgraded and read, the file itself is not touched", path)
+    log.warning("%s belongs to an older MLflow; an upgraded copy is read, and the file itself is not changed", path)
     private.mkdir(parents=True, exist_ok=True)
     draft = private / f"{secrets.token_hex(8)}.draft"
     try:
@@ -181,7 +190,7 @@ def _upgraded(path: Path, revision: str, newest: str, private: Path) -> Path:
             closing(sqlite3.connect(draft)) as target,
         ):
             source.backup(target)
-        # by its bare name: MLflow takes a "%" or a "?" in a path for something else
+        # by its bare name: MLflow interprets "%" and "?" in a path
         command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{draft.name}"]
         done = subprocess.run(command, cwd=private, capture_output=True, text=True, check=False)
         if done.returncode != 0:

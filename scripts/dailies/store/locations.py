@@ -1,4 +1,4 @@
-"""Artifact locations: which places a store may name for its files, and where those are seen from here."""
+"""Artifact locations: which ones may be read, and where their files are on this machine."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -11,84 +11,91 @@ from dailies.core.text import clean, redacted
 WEB = re.compile(
     r"(https?|mlflow-artifacts):(?://([^/?#\\@\s]*)(?:/[^\x00-\x1f\\]*)?|(?!//)[^\x00-\x1f\\]*)", re.IGNORECASE
 )
-"""An address that MLflow sends credentials to; what clients read differently (``@``, a backslash) is not in it."""
+"""An address that MLflow sends credentials to. One that clients parse differently (``@``, backslash) does not match."""
 
 AZURE = re.compile(
     r"abfss://[^/@\\]+@[\w-]+\.dfs\.(core\.(windows\.net|chinacloudapi\.cn|usgovcloudapi\.net)|fabric\.microsoft\.com)"
     r"(:443)?(/.*)?",
     re.IGNORECASE,
 )
-"""Data lakes that are Azure's own: MLflow takes its Azure token to whichever host the location names."""
+"""Azure's own data lakes: MLflow sends its Azure token to whatever host the location names."""
 
 LOCAL = frozenset({"", "file"})
-"""Schemes of places on this machine's own disks."""
+"""Schemes of paths on this machine's disks."""
 
 FIXED = LOCAL | {"http", "https", "mlflow-artifacts", "runs", "models"}
-"""Schemes that no setting allows everywhere: own disks, web servers, and what stands for another location."""
+"""Schemes that ``allowed_artifact_schemes`` cannot contain: local paths, web servers, references to a run or model."""
 
 LONGEST = 200
-"""Characters of a location in a sentence."""
+"""Characters of a location that a message shows."""
 
 
 @dataclass(frozen=True)
 class Locations:
-    """What a store may name: its own server, or disks when it is on disk, the schemes allowed, and what is remapped."""
+    """The artifact locations that may be read for one store.
+
+    These are its own server (or local paths, if the store is local), the allowed schemes, and all remapped locations.
+    """
 
     server: str | None
     """The address of an http(s) tracking server; None for a store on disk."""
     schemes: Collection[str]
     """The setting ``allowed_artifact_schemes``."""
     remap: Mapping[str, str]
-    """The setting ``artifact_remap``: what it maps is the user's word, and is not refused."""
+    """The setting ``artifact_remap``: the user trusts what it maps, so remapped locations are never refused."""
 
     def place(self, location: str) -> str:
-        """Give the place where the files of a location are now, as ``artifact_remap`` says."""
+        """Return the location with ``artifact_remap`` applied; the longest matching prefix wins."""
         return self._remapped(location) or location
 
     def folder(self, location: str) -> Path | None:
-        """Give the folder of a location on this machine's disks; None for any other place, or one that is refused."""
+        """Return the local folder of a location, remapped; None if the location is not local or must not be read."""
         if self.refusal(location):
             return None
         place = path_of(self.place(location))
         return Path(place) if place and _scheme(place) == "" else None
 
     def refusal(self, location: str) -> str | None:
-        """Say where files would be that are not asked for, why not, and what the user can do; None when they may be."""
+        """Return why this location must not be read, and what the user can do about it; None if it may be read.
+
+        The text begins with the location.
+        """
         if self.server and ".." in unquote(location).replace("\\", "/").split("/"):
-            return f"{_shown(location)}, which climbs out of its folder with '..'; it has to be corrected in the store"
+            return f"{_shown(location)}, which leaves its folder with '..'; correct it in the store"
         allowed = not location or self._remapped(location) is not None or self._is_allowed(location)
-        return None if allowed else self._why_not(location)
+        return None if allowed else self._reason(location)
 
     def _is_allowed(self, location: str) -> bool:
         scheme = _scheme(location)
         if match := WEB.fullmatch(location):
-            return self._is_own(match[1].lower(), match[2])
+            return self._is_own_server(match[1].lower(), match[2])
         if scheme in LOCAL:
             return self.server is None
-        known = scheme in self.schemes and scheme not in FIXED
-        return known and (scheme != "abfss" or AZURE.fullmatch(location) is not None)
+        if scheme not in self.schemes or scheme in FIXED:
+            return False
+        return scheme != "abfss" or AZURE.fullmatch(location) is not None
 
-    def _why_not(self, location: str) -> str:
+    def _reason(self, location: str) -> str:
         scheme, shown = _scheme(location), _shown(location)
         if scheme in LOCAL:
             return (
-                f"{shown}, a place on this machine's own disks, which is not read on a server's word; "
+                f"{shown}, a path on this machine, which a server is not trusted to name; "
                 "if your files are there, set artifact_remap, for example {/mnt/mlruns: /mnt/mlruns}"
             )
         if WEB.fullmatch(location) or (scheme == "abfss" and scheme in self.schemes):
             host = "/".join(shown.split("/")[:3])
             return (
-                f"{shown}, another host than the store's own, to which your credentials would be sent; "
+                f"{shown}, another host than the store's own, which would receive your credentials; "
                 f"if you trust it, set artifact_remap, for example {{{host}: {host}}}"
             )
         if scheme is None or scheme in FIXED:
-            return f"{shown}, which is no address of files; it has to be corrected in the store"
+            return f"{shown}, which is not an address of files; correct it in the store"
         return (
             f"{shown}, and {clean(scheme)} is not one of allowed_artifact_schemes "
             f"({', '.join(self.schemes) or 'none'}); add it there if you trust whoever writes to the store"
         )
 
-    def _is_own(self, scheme: str, host: str | None) -> bool:
+    def _is_own_server(self, scheme: str, host: str | None) -> bool:
         if scheme == "mlflow-artifacts" and not host:
             return True
         if not (self.server and host):
@@ -106,7 +113,7 @@ class Locations:
 
 
 def path_of(location: str) -> str:
-    """Give the path of a ``file:`` URI; any other location stays as it is."""
+    """Return the path of a ``file:`` URI; return any other location unchanged."""
     return unquote(urlsplit(location).path) if _scheme(location) == "file" else location
 
 

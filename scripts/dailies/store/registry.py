@@ -1,4 +1,4 @@
-"""The model registry: which run and which files a version of a registered model stands for."""
+"""The model registry: find the run and the files of a version of a registered model."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,16 +19,17 @@ LOGGED_MODEL = re.compile(r"models:/(m-[^/@]+)")
 IN_RUN = re.compile(r"runs:/+([^/]+)/*(.*)")
 
 FOLLOWED = 5
-"""How many copies of copies of a version are followed to the original."""
+"""How many steps are followed from a copied version to its original."""
 
 EVERY = "name != 'mlflow.prompt.is_prompt'"
-"""A search expression that every registered model meets.
+"""A search expression that every registered model matches.
 
-MLflow 3.17 adds one of its own, unless it finds that name in ours: its prompts are left out by a tag, and servers of
-MLflow 2.14 and 2.9 then leave out all that have no such tag.
+To exclude prompts, MLflow 3.17 adds a condition on this tag unless the expression names it already. Servers of MLflow
+2.14 and 2.9 would then exclude every model without the tag.
 """
 
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
+"""Error codes for a model, version, alias or run that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,16 @@ class Version:
     name: str
     version: str
     alias: str | None
-    """The alias by which the user asked for it."""
+    """The alias by which the user named it; None for a number."""
     source: str
-    """Where its files are, in one of MLflow's notations."""
+    """Its files: an artifact location, ``runs:/…`` or ``models:/…``."""
     run_id: str
     status: str
     updated: int
     """Milliseconds since 1970."""
 
     def __str__(self) -> str:
-        """Give it as an error names it."""
+        """Return what errors call it."""
         return f"version {self.version} of registered model {clean(self.name)[:LONGEST_NAME]}"
 
 
@@ -60,24 +61,27 @@ class Registered:
     uri: str
     """The artifact location that holds its files."""
     path: str
-    """A file or a folder below ``uri``; "" is the location itself."""
+    """A file or folder below ``uri``; "" for the location itself."""
     updated: int | None
-    """Milliseconds since 1970 of the last change to a location of its own; None for a place in the run's."""
+    """Last change in milliseconds since 1970 if the version has its own location; None if its files are the run's."""
 
 
 def registered(store: TrackingStore, asked: Sequence[str]) -> list[Registered]:
-    """Find the versions that a user asked for, in this order. Raises StoreError, saying what exists."""
-    return [resolved(store, _version(store, text)) for text in asked]
+    """Return the versions that a user named, in this order. Raises StoreError, which lists those that exist."""
+    return [resolve(store, _version(store, text)) for text in asked]
 
 
 def _version(store: TrackingStore, asked: str) -> Version:
-    name, alias, number = ASKED.fullmatch(asked).groups()
+    match = ASKED.fullmatch(asked)
+    if match is None:
+        raise ValueError(f"{asked!r} is not name@alias or name/number")
+    name, alias, number = match.groups()
     if not store.has_registry:
         raise _no_model(store, name)
     try:
         if alias:
-            return read(store.ask(lambda client: client.get_model_version_by_alias(name, alias)), alias)
-        return read(store.ask(lambda client: client.get_model_version(name, str(int(number)))), None)
+            return read_version(store.ask(lambda client: client.get_model_version_by_alias(name, alias)), alias)
+        return read_version(store.ask(lambda client: client.get_model_version(name, str(int(number)))), None)
     except StoreUnreachable:
         raise
     except StoreError as error:
@@ -87,8 +91,8 @@ def _version(store: TrackingStore, asked: str) -> Version:
         raise _no_version(store, name, what) from error
 
 
-def read(found: Any, alias: str | None) -> Version:
-    """Read MLflow's model version; ``alias`` is the name by which it was asked for."""
+def read_version(found: Any, alias: str | None) -> Version:
+    """Return MLflow's model version as a Version; ``alias`` is the one by which the user named it."""
     return Version(
         name=found.name,
         version=str(found.version),
@@ -100,8 +104,8 @@ def read(found: Any, alias: str | None) -> Version:
     )
 
 
-def resolved(store: TrackingStore, version: Version) -> Registered:
-    """Find a version's run and files. Raises StoreError when it is not ready or has none."""
+def resolve(store: TrackingStore, version: Version) -> Registered:
+    """Return a version with its run and files. Raises StoreError if it is not ready, or its run or model is missing."""
     if version.status != "READY":
         raise StoreError(
             "registry.version_not_ready",
@@ -138,7 +142,7 @@ def _logged_model(store: TrackingStore, version: Version, model_id: str) -> Any:
             raise
         raise StoreError(
             "registry.logged_model_missing",
-            f"{version} was created from the logged model {clean(model_id)}, which is not in {store.name}; "
+            f"{version} was created from the logged model {clean(model_id)}, which does not exist in {store.name}; "
             f"name another version; {_existing(store, version.name)}",
         ) from error
 
@@ -150,7 +154,7 @@ def _run(store: TrackingStore, version: Version, run_id: str) -> Run:
     if run is not None:
         what = f"of run {run.run_id}, which was deleted; restore that run or name another version"
     elif run_id:
-        what = f"of run {clean(run_id)[:64]}, which is not in {store.name}; name another version"
+        what = f"of run {clean(run_id)[:64]}, which does not exist in {store.name}; name another version"
     else:
         what = "of no run, so its origin is unknown; register it from a run or a logged model"
     raise StoreError("registry.version_unusable", f"{version} is {what}; {_existing(store, version.name)}")
@@ -161,7 +165,7 @@ def _no_model(store: TrackingStore, name: str) -> StoreError:
     names = [model.name for model in pages] if store.has_registry else []
     return StoreError(
         "registry.no_model",
-        f"registered model {clean(name)} does not exist in {store.name}; registered models there: {_several(names)}",
+        f"registered model {clean(name)} does not exist in {store.name}; registered models there: {_listed(names)}",
     )
 
 
@@ -176,21 +180,21 @@ def _no_version(store: TrackingStore, name: str, what: str) -> StoreError:
 
 
 def _existing(store: TrackingStore, name: str) -> str:
-    """Say which versions and aliases a registered model has."""
+    """Return a clause that lists the versions and aliases of a registered model."""
     aliases: Mapping[str, Any] = store.ask(lambda client: client.get_registered_model(name)).aliases
     versions = sorted((int(version.version), str(version.status)) for version in versions_of(store, name))
     numbers = [f"{number}" if status == "READY" else f"{number} ({status})" for number, status in versions]
     named = [f"{alias} (version {number})" for alias, number in sorted(aliases.items())]
-    return f"its versions: {_several(numbers)}; its aliases: {_several(named)}"
+    return f"its versions: {_listed(numbers)}; its aliases: {_listed(named)}"
 
 
 def versions_of(store: TrackingStore, name: str) -> Iterator[Any]:
-    """Give MLflow's model versions of a registered model."""
+    """Yield MLflow's versions of a registered model."""
     quote = '"' if "'" in name else "'"
     return store.pages(
         lambda client, token: client.search_model_versions(f"name={quote}{name}{quote}", page_token=token)
     )
 
 
-def _several(texts: Iterable[str]) -> str:
+def _listed(texts: Iterable[str]) -> str:
     return few((clean(text)[:LONGEST_NAME] for text in texts), NAMED)

@@ -1,7 +1,4 @@
-"""The tracking store: read MLflow's experiments, runs, models and artifacts, and never change them.
-
-Only this module, local_store, which opens the stores on disk, and what writes (ledger, evaluation) import mlflow.
-"""
+"""The tracking store, opened for reading: experiments, runs, logged models and artifacts."""
 
 import errno
 import logging
@@ -11,28 +8,16 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from dailies.core.errors import (
-    AccessRefused,
-    LocationRefused,
-    StoreError,
-    StoreUnreachable,
-    TransferBroken,
-)
+from dailies.core.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable, TransferBroken
 from dailies.core.text import clean, few, redacted
 from dailies.store import connection, local
-from dailies.store.entities import (
-    LONGEST_NAME,
-    Experiment,
-    LoggedModel,
-    Run,
-    StoredFile,
-    read_run,
-)
+from dailies.store.entities import LONGEST_NAME, Experiment, LoggedModel, Run, StoredFile, read_run
 from dailies.store.locations import Locations, path_of
 
 if TYPE_CHECKING:
@@ -46,31 +31,35 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PAGE, MODELS_PAGE = 5000, 50
-"""Runs and logged models per request: an unpaged question silently stops at 1000, and 50 is the API's limit."""
+"""Runs and logged models per request. Without paging MLflow silently stops at 1000; 50 is the API's limit."""
 
 DEPTH, ENTRIES = 6, 10_000
-"""How deep and how far a run's artifacts are walked: a listing that loops must end."""
+"""How many levels and entries of a run's artifacts are listed, so that a listing with a loop ends."""
 
 STARTED = "attributes.start_time >= 0"
-"""The search expression that leaves out runs without a start time."""
+"""The search expression that excludes runs without a start time."""
 
-TOO_MANY = "more than %d artifacts below %s, the rest is not looked at"
+TOO_MANY = "more than %d artifacts below %s; the rest is ignored"
 
 LISTERS = 16
-"""Artifact listings under way at once; more gained little over HTTP and nothing on disk."""
+"""Concurrent artifact listings; more gained little over HTTP."""
 
 NAMED = 20
 """How many experiments an error lists."""
 
 FULL = re.compile(rf"(?:.*#####\s+)?\[Errno ({errno.ENOSPC}|{errno.EDQUOT})\]", re.DOTALL)
-"""What MLflow says of a download for which our own disk, or what we may use of it, is too small."""
+"""MLflow's error for a download that filled our own disk or quota."""
 
 PAUSES = (1, 3)
-"""Seconds before the second and third try at a question whose answer was cut short."""
+"""Seconds before the second and third attempt at a request whose response was cut short."""
 
 
 class TrackingStore:
-    """A tracking store, opened for reading. Every error is a StoreError in words; secrets in it are masked."""
+    """A tracking store that is never changed.
+
+    Whatever MLflow raises becomes a StoreError with secrets masked. StoreUnreachable means that a server does not
+    answer, AccessRefused that it rejects the login.
+    """
 
     def __init__(
         self,
@@ -82,21 +71,21 @@ class TrackingStore:
     ) -> None:
         """Open ``uri``: ``http(s)://``, ``sqlite:///`` or a folder.
 
-        ``private`` is a folder of our own for the upgraded copy of an old sqlite file. ``artifact_remap`` maps old
-        prefixes of artifact locations to new ones; ``allowed_schemes`` are those that a location may have beside the
-        store's own. Raises StoreError when the store does not exist and StoreUnreachable when a server does not
-        answer within seconds.
+        ``private`` is our own folder for the upgraded copy of an old sqlite file. ``artifact_remap`` maps old prefixes
+        of artifact locations to new ones. ``allowed_schemes`` are the schemes that a location may have besides the
+        store's own. Raises StoreError if the store does not exist, and StoreUnreachable if a server does not answer
+        within seconds.
         """
         self.name = redacted(uri)
         self._uri = uri
         self._private = private
         self._experiments: dict[str, Experiment] = {}
-        connection.set_out()
+        connection.set_environment_defaults()
         try:
             self._remote = urlsplit(uri).scheme in {"http", "https"}
             if self._remote:
-                connection.knock(uri, self.name)
-        except ValueError as error:  # urllib's, or urllib3's, which requests lets through
+                connection.check_health(uri, self.name)
+        except ValueError as error:  # from urllib, or from urllib3 through requests
             raise StoreError(
                 "store.bad_address", f"{self.name} is not a valid address ({error}); correct mlflow_uri"
             ) from None
@@ -106,7 +95,7 @@ class TrackingStore:
 
     @cached_property
     def _client(self) -> "MlflowClient":
-        # made on the first question: a download from a local folder asks none, and importing mlflow takes seconds
+        # created on first use: a download from a local folder needs no client, and importing mlflow takes seconds
         uri = self._uri
         if file := _sqlite_file(uri):
             uri = local.readable_sqlite(file, self._private)
@@ -117,13 +106,14 @@ class TrackingStore:
         return self._ask(lambda: MlflowClient(tracking_uri=uri, registry_uri=uri))
 
     def experiments(self, names: Sequence[str]) -> list[Experiment]:
-        """Find experiments by name. Raises StoreError, listing those that exist, for one that does not."""
+        """Return experiments by name. Raises StoreError, listing those that exist, if one is missing."""
         found = []
         for name in names:
             what = f"experiment '{clean(name)}'"
-            experiment = self.ask(lambda client, name=name: client.get_experiment_by_name(name), what=what)
+            experiment = self.ask(methodcaller("get_experiment_by_name", name), what=what)
             if experiment is not None and not experiment.experiment_id:
-                raise connection.foreign("something else than an experiment", self._uri)
+                said = f"the MLflow server {self.name} answered a request for an experiment with something else"
+                raise connection.not_mlflow(said, self._uri)
             if experiment is None or experiment.lifecycle_stage != "active":
                 deleted = " (it was deleted)" if experiment is not None else ""
                 raise StoreError(
@@ -146,24 +136,24 @@ class TrackingStore:
         order_by: str | None = None,
         deleted: bool = False,
     ) -> list[Run]:
-        """Give every run of the experiments that passes an MLflow search expression, in MLflow's order.
+        """Return every run of the experiments that matches an MLflow search expression, in MLflow's order.
 
-        ``deleted`` asks for the deleted runs instead of the active ones. Raises StoreError when MLflow does not
-        accept the expression or the order.
+        ``deleted`` selects deleted runs instead of active ones. Raises StoreError if MLflow rejects the expression or
+        the order.
         """
         try:
             return self._search(experiments, filter_string, order_by, deleted=deleted)
         except StoreError as error:
             if error_code(error) == "INVALID_PARAMETER_VALUE":
-                asked = {"filter": filter_string, "order_by": order_by}
-                given = " or ".join(f"{key} {clean(value)}" for key, value in asked.items() if value)
-                raise StoreError("store.bad_search", f"MLflow does not accept {given}. {error}") from error
+                keys = {"filter": filter_string, "order_by": order_by}
+                given = " or ".join(f"{key} {clean(value)}" for key, value in keys.items() if value)
+                raise StoreError("store.bad_search", f"MLflow rejects {given}. {error}") from error
             if "start_time cannot be None" not in str(error) and "too many 500" not in str(error):
                 raise
-        # MLflow 3.17 breaks off a whole search over one run without a start time, on a server with status 500
+        # one run without a start time makes MLflow 3.17 fail the whole search, on a server with status 500
         started = " and ".join(filter(None, (STARTED, filter_string)))
         found = self._search(experiments, started, order_by, deleted=deleted)
-        log.warning("MLflow reads %s only without its runs that have no start time: they are passed over", self.name)
+        log.warning("MLflow cannot list the runs of %s that have no start time; they are skipped", self.name)
         return found
 
     def _search(
@@ -185,21 +175,21 @@ class TrackingStore:
         return [read_run(run, by_id[run.info.experiment_id]) for run in pages]
 
     def runs_by_id(self, run_ids: Iterable[str]) -> list[Run]:
-        """Give just these runs, in this order, each once. Raises StoreError, naming it, for one that is not there."""
+        """Return these runs in this order, without duplicates. Raises StoreError if one is missing or deleted."""
         found = []
         for run_id in dict.fromkeys(run_ids):
             run = self.run(run_id)
             if run is None:
-                raise StoreError("store.no_run", f"run {clean(run_id)[:64]} of run_ids is not in {self.name}")
+                raise StoreError("store.no_run", f"run {clean(run_id)[:64]} of run_ids does not exist in {self.name}")
             if run.deleted:
                 raise StoreError(
-                    "store.run_deleted", f"run {run_id} of run_ids was deleted; restore it or take it out of run_ids"
+                    "store.run_deleted", f"run {run_id} of run_ids was deleted; restore it or remove it from run_ids"
                 )
             found.append(run)
         return found
 
     def run(self, run_id: str) -> Run | None:
-        """Give one run, also a deleted one; None when the store has no such run."""
+        """Return one run, even a deleted one; None if the store has no such run."""
         try:
             run = self.ask(lambda client: client.get_run(run_id), what=f"run {clean(run_id)[:64]}")
         except StoreError as error:
@@ -213,7 +203,7 @@ class TrackingStore:
 
     @property
     def has_registry(self) -> bool:
-        """Whether there can be registered models; asking a folder store without any would make it a folder for them."""
+        """Whether the store can have registered models. Asking a folder store that has none would create a folder."""
         return self._folder is None or (self._folder / local.REGISTRY).is_dir()
 
     @property
@@ -225,7 +215,7 @@ class TrackingStore:
         return None if self._remote or _sqlite_file(self._uri) else _store_folder(self._uri)
 
     def logged_models(self, experiment_ids: Sequence[str]) -> dict[str, list[LoggedModel]]:
-        """Give the logged models of the experiments that are ready, newest first, by the run that made them.
+        """Return the experiments' logged models that are ready, by the id of the run that logged them, newest first.
 
         A server older than MLflow 3 has none.
         """
@@ -254,7 +244,10 @@ class TrackingStore:
         return models
 
     def listings(self, artifact_uris: list[str]) -> dict[str, tuple[StoredFile, ...] | StoreError]:
-        """List the files below several artifact locations at once; one that cannot be listed gives its error."""
+        """List the files below several artifact locations concurrently; one that cannot be listed maps to its error.
+
+        Raises StoreUnreachable or AccessRefused, because these concern all locations of the server.
+        """
 
         def listed(uri: str) -> tuple[StoredFile, ...] | StoreError:
             try:
@@ -270,23 +263,24 @@ class TrackingStore:
             return near | dict(zip(far, pool.map(listed, far), strict=True))
 
     def files(self, artifact_uri: str) -> tuple[StoredFile, ...]:
-        """List the files below an artifact location, sorted by path, to a bounded depth and number.
+        """Return the files below an artifact location, sorted by path, to a bounded depth and number.
 
-        Raises LocationRefused, before anything is asked, for a location that the store may not name.
+        If the location must not be read, raises LocationRefused without accessing it. Raises StoreError if it cannot
+        be listed.
         """
-        self._refuse_foreign(artifact_uri)
+        self._check_allowed(artifact_uri)
         folder = self.local_folder(artifact_uri)
         listed = self._remote_files(artifact_uri) if folder is None else _local_files(folder)
         return tuple(sorted(listed, key=lambda file: file.path))
 
     def _remote_files(self, artifact_uri: str) -> Iterator[StoredFile]:
         repository = self._repository(artifact_uri)
-        what, place = "a run's artifacts", self._elsewhere(artifact_uri)
+        what, place = "a run's artifacts", self._direct_place(artifact_uri)
         folders: list[tuple[str | None, int]] = [(None, 1)]
         seen = 0
         while folders:
             parent, depth = folders.pop()
-            for entry in self._ask(lambda parent=parent: repository.list_artifacts(parent), what=what, place=place):
+            for entry in self._ask(partial(repository.list_artifacts, parent), what=what, place=place):
                 seen += 1
                 if seen > ENTRIES:
                     log.warning(TOO_MANY, ENTRIES, redacted(clean(artifact_uri))[:LONGEST_NAME])
@@ -297,25 +291,25 @@ class TrackingStore:
                     folders.append((entry.path, depth + 1))
 
     def fetch(self, artifact_uri: str, path: str, folder: Path) -> Path:
-        """Copy one artifact file below ``folder``, under its own path; return where it is.
+        """Copy one artifact file to its own path below ``folder`` and return the copy.
 
-        Raises StoreError or OSError; what a broken transfer leaves behind is for the caller to check and remove.
+        Raises StoreError or OSError. After a failed or truncated transfer, the caller removes the remains.
         """
-        self._refuse_foreign(artifact_uri)
+        self._check_allowed(artifact_uri)
         source = self.local_folder(artifact_uri)
         if source is None:
             return self._fetch_remote(artifact_uri, path, folder)
-        if link := next((part for part in _steps(source, path) if part.is_symlink()), None):
+        if link := next((step for step in _steps(source, path) if step.is_symlink()), None):
             raise StoreError(
                 "artifact.symbolic_link",
-                f"{clean(str(link))} is a symbolic link, and links are not followed; log the file itself",
+                f"{clean(str(link))} is a symbolic link, which is not followed; log the file itself",
             )
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copyfile(source / path, target, follow_symlinks=False))
 
     def beginning(self, artifact_uri: str, path: str, size: int) -> bytes | None:
-        """Return the first bytes of an artifact file on this machine's disks; None for one in any other place."""
+        """Return the first ``size`` bytes of a local file, b"" if it cannot be read; return None for a remote file."""
         folder = self.local_folder(artifact_uri)
         if folder is None:
             return None
@@ -331,7 +325,7 @@ class TrackingStore:
             fetched = self._ask(
                 lambda: repository.download_artifacts(path, dst_path=str(folder)),
                 what="a run's artifacts",
-                place=self._elsewhere(artifact_uri),
+                place=self._direct_place(artifact_uri),
                 pauses=(),
             )
         except StoreError as error:
@@ -341,17 +335,19 @@ class TrackingStore:
         return Path(fetched)
 
     def local_folder(self, artifact_uri: str) -> Path | None:
-        """Give the folder of an artifact location on this machine's disks, remapped; None for any other place."""
+        """Return the local folder of an artifact location, remapped; None if the location is not local."""
         return self.locations.folder(artifact_uri)
 
-    def _refuse_foreign(self, artifact_uri: str) -> None:
+    def _check_allowed(self, artifact_uri: str) -> None:
         if refusal := self.locations.refusal(artifact_uri):
-            raise LocationRefused("artifact.location_refused", f"{self.name} says that its artifacts are at {refusal}")
+            raise LocationRefused(
+                "artifact.location_refused", f"{self.name} names an artifact location that must not be read: {refusal}"
+            )
 
     def moved(self, artifact_uri: str) -> str | None:
-        """Say how to find an artifact location that is gone with its run's and its experiment's folder, else None.
+        """Return a hint if a local artifact location and the folders of its run and experiment are missing, else None.
 
-        MLflow makes a run's folder with the first artifact: that it is missing alone says nothing.
+        MLflow creates the folder with the first artifact, so a missing one alone means nothing.
         """
         folder = self.local_folder(artifact_uri)
         if folder is None or any(place.exists() for place in (folder, *folder.parents[:2])):
@@ -367,27 +363,27 @@ class TrackingStore:
         tracking_uri, place = self._client.tracking_uri, self.locations.place(artifact_uri)
         connection.require_package(place)
         return self._ask(
-            lambda: get_artifact_repository(place, tracking_uri=tracking_uri), place=self._elsewhere(artifact_uri)
+            lambda: get_artifact_repository(place, tracking_uri=tracking_uri), place=self._direct_place(artifact_uri)
         )
 
-    def _elsewhere(self, artifact_uri: str) -> str | None:
-        """Give the place of an artifact location that the tracking server does not serve itself, else None."""
+    def _direct_place(self, artifact_uri: str) -> str | None:
+        """Return where an artifact location is, remapped; None if the tracking server itself serves it."""
         place = self.locations.place(artifact_uri)
         return None if urlsplit(place).scheme in {"http", "https", "mlflow-artifacts"} else place
 
-    def ask(self, question: Callable[["MlflowClient"], T], *, what: str = "this") -> T:
-        """Put a question to MLflow about ``what``. Raises StoreError for whatever MLflow raises."""
+    def ask(self, request: Callable[["MlflowClient"], T], *, what: str = "this") -> T:
+        """Return the result of a request to MLflow. Raises StoreError, which names ``what`` was requested."""
         if not self._folder:
-            return self._ask(lambda: question(self._client), what=what)
+            return self._ask(lambda: request(self._client), what=what)
         client = self._client
         with local.as_default(client.tracking_uri):
-            return self._ask(lambda: question(client), what=what)
+            return self._ask(lambda: request(client), what=what)
 
     def pages(self, page: Callable[["MlflowClient", str | None], Any]) -> Iterator[Any]:
-        """Put a question to MLflow that it answers page by page, each page with the token of the next."""
+        """Yield the items of a paged request, which takes the client and the token of a page."""
         token = None
         while True:
-            result = self.ask(lambda client, token=token: page(client, token))
+            result = self.ask(_with_token(page, token))
             yield from result
             token = result.token
             if not token:
@@ -395,34 +391,34 @@ class TrackingStore:
 
     def _ask(
         self,
-        question: Callable[[], T],
+        request: Callable[[], T],
         *,
         what: str = "this",
         place: str | None = None,
         pauses: Sequence[float] = PAUSES,
     ) -> T:
-        """Put a question, again where its answer was cut short. ``connection.explained`` says the rest."""
+        """Make a request, and retry if the response was cut short. See ``connection.store_error`` for the arguments."""
         for pause in pauses:
             try:
-                return self._ask_once(question, what, place)
+                return self._ask_once(request, what, place)
             except TransferBroken as error:
-                log.warning("%s; trying again in %d s", error, pause)
+                log.warning("%s Retrying in %d s.", error, pause)
                 time.sleep(pause)
-        return self._ask_once(question, what, place)
+        return self._ask_once(request, what, place)
 
-    def _ask_once(self, question: Callable[[], T], what: str, place: str | None) -> T:
+    def _ask_once(self, request: Callable[[], T], what: str, place: str | None) -> T:
         try:
-            return question()
+            return request()
         except StoreError:
             raise
-        except Exception as error:  # MLflow lets through whatever its drivers, stores and parsers raise
-            raise connection.explained(error, self._uri, what=what, place=place) from error
+        except Exception as error:  # MLflow passes on whatever its drivers, stores and parsers raise
+            raise connection.store_error(error, self._uri, what=what, place=place) from error
 
 
 def open_store(settings: "Settings", private: Path) -> TrackingStore:
-    """Open the store that the settings name, else the one that MLFLOW_TRACKING_URI names.
+    """Open the store of the settings (or of MLFLOW_TRACKING_URI) for reading.
 
-    ``private`` is the folder for the upgraded copy of an old one.
+    ``private`` is the folder for the upgraded copy of an old sqlite file. Raises StoreError, as TrackingStore does.
     """
     return TrackingStore(
         uri_of(settings),
@@ -433,13 +429,19 @@ def open_store(settings: "Settings", private: Path) -> TrackingStore:
 
 
 def uri_of(settings: "Settings") -> str:
-    """Give the URI of the store that the settings name, else the one of MLFLOW_TRACKING_URI."""
+    """Return the URI of the store in the settings or, without one, MLFLOW_TRACKING_URI."""
     return settings.mlflow_uri or os.environ["MLFLOW_TRACKING_URI"]
 
 
 def error_code(error: StoreError) -> str | None:
-    """Give MLflow's code for the error behind a StoreError."""
+    """Return MLflow's own error code for the exception that caused a StoreError."""
     return getattr(error.__cause__, "error_code", None)
+
+
+def _with_token(
+    page: Callable[["MlflowClient", str | None], Any], token: str | None
+) -> Callable[["MlflowClient"], Any]:
+    return lambda client: page(client, token)
 
 
 def _sqlite_file(uri: str) -> Path | None:
@@ -454,20 +456,20 @@ def _store_folder(uri: str) -> Path | None:
 
 def _refuse_missing(uri: str) -> None:
     file, folder = _sqlite_file(uri), _store_folder(uri)
-    if not (file or folder):
+    if file is None and folder is None:
         raise StoreError(
             "store.unsupported_uri",
             f"{redacted(uri)} cannot be opened without changing it; set mlflow_uri to the http(s):// address of an "
             "MLflow server, to sqlite:/// and a file, or to a folder",
         )
-    if not (file.is_file() if file else folder.is_dir()):
+    if not ((file and file.is_file()) or (folder and folder.is_dir())):
         raise StoreError(
             "store.missing", f"the MLflow store {file or folder} does not exist; set mlflow_uri to your store or server"
         )
 
 
 def _steps(folder: Path, path: str) -> Iterator[Path]:
-    """Give every place on the way from a folder to a path below it, the last included."""
+    """Yield each step on the way from a folder to a path below it, the last one included."""
     for part in Path(path).parts:
         folder = folder / part
         yield folder

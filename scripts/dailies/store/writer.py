@@ -1,10 +1,10 @@
-"""The ledger: the tracking store, opened to add to it. What is there already is never changed or upgraded."""
+"""The tracking store, opened for writing. Its schema is never upgraded, and existing runs are never changed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from dailies.core.errors import StoreError, StoreUnreachable
 from dailies.store import local
@@ -19,40 +19,36 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NO_REGISTRY = frozenset({"ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "NOT_IMPLEMENTED"})
-"""What a server answers that keeps no registered models."""
+"""Error codes of servers without a model registry."""
+
+FOLDER_STORE_DIGITS = 18
+"""Digits of an experiment id in a folder store."""
 
 
-FOLDER_DIGITS = 18
-"""Digits of the id that a folder store gives an experiment."""
-
-
-class Ledger(TrackingStore):
-    """A tracking store that may be written to. Every error is a StoreError in words, as in a TrackingStore."""
+class WritableStore(TrackingStore):
+    """A tracking store that may be written to. Errors are those of TrackingStore."""
 
     def refuse_unwritable(self) -> None:
-        """Raise StoreError when the store is on disk and cannot be written to; nothing is asked of a server."""
+        """Raise StoreError if the store is local and cannot be written to. A server is not contacted."""
         if not self._remote:
             _ = self._writable_uri
 
     def refuse_without_registry(self) -> None:
-        """Raise StoreError when the store keeps no registered models."""
-        if not self.has_registry:
+        """Raise StoreError if the store has no model registry."""
+        if self._folder and not self.has_registry:
             raise StoreError(
                 "registry.unsupported",
-                f"{self.name} keeps no registered models; to let it begin with them, "
-                f"make the folder {self._folder / local.REGISTRY}",
+                f"{self.name} has no model registry; to start one, create the folder {self._folder / local.REGISTRY}",
             )
         try:
             self.ask(lambda client: client.search_registered_models(max_results=1))
-        except StoreUnreachable:
-            raise
-        except StoreError as error:
+        except StoreError as error:  # StoreUnreachable, too: FEATURE_DISABLED comes with status 500
             if error_code(error) not in NO_REGISTRY:
                 raise
             raise StoreError(
                 "registry.unsupported",
-                f"{self.name} keeps no registered models; start the server with a database as its store (sqlite, "
-                "mysql, postgresql), or set mlflow_uri to one that has them",
+                f"{self.name} has no model registry; start the server with a database as its store (sqlite, mysql, "
+                "postgresql), or set mlflow_uri to one that has a registry",
             ) from error
 
     @property
@@ -60,13 +56,14 @@ class Ledger(TrackingStore):
         """Whether the store is a file or a folder on this machine."""
         return not self._remote
 
-    def tells_metrics_of_models(self, experiment_id: str) -> bool:
-        """Tell whether the metric of a run in this experiment may name the logged model of another that it is of.
+    def accepts_model_metrics(self, experiment_id: str) -> bool:
+        """Return whether a metric of a run in this experiment may name a logged model of another experiment.
 
-        A folder store of MLflow 3.1 to 3.17 looks for the model in the run's own experiment, and damages it elsewhere.
-        A server does not say what it stores in: folder stores draw ids of 18 digits, databases count from 1.
+        A folder store of MLflow 3.1 to 3.17 looks for the model in the run's own experiment, and corrupts a model of
+        another one. A server does not reveal its kind of store, but folder stores use random ids of 18 digits, and
+        databases count from 1.
         """
-        return self._folder is None and len(experiment_id) < FOLDER_DIGITS
+        return self._folder is None and len(experiment_id) < FOLDER_STORE_DIGITS
 
     @cached_property
     def _writable_uri(self) -> str:
@@ -81,26 +78,32 @@ class Ledger(TrackingStore):
 
         return self._ask(lambda: MlflowClient(tracking_uri=uri, registry_uri=uri))
 
-    def ask(self, question: Callable[["MlflowClient"], T], **about: Any) -> T:
-        """Put a question or an order to MLflow. Raises StoreError for whatever MLflow raises."""
+    def ask(self, request: Callable[["MlflowClient"], T], *, what: str = "this") -> T:
+        """Return the result of a request to MLflow. Raises StoreError, which names ``what`` was requested."""
         if self._remote:
-            return super().ask(question, **about)
-        # the registry of a store on disk looks up logged models in the default store
+            return super().ask(request, what=what)
+        # the registry of a local store looks up logged models in the default store
         with local.as_default(self._client.tracking_uri):
-            return super().ask(question, **about)
+            return super().ask(request, what=what)
 
-    def _ask(self, question: Callable[[], T], **about: Any) -> T:
-        # an order whose answer was cut short may have been carried out: given again, it would be so twice
-        return super()._ask(question, **(about | {"pauses": ()}))
+    def _ask(
+        self,
+        request: Callable[[], T],
+        *,
+        what: str = "this",
+        place: str | None = None,
+        pauses: Sequence[float] = (),
+    ) -> T:
+        # never retried: a write whose response was cut short may have succeeded
+        return super()._ask(request, what=what, place=place, pauses=())
 
 
-def open_ledger(settings: "Settings", private: Path) -> Ledger:
-    """Open the store that the settings name, to add to it.
+def open_writable_store(settings: "Settings", private: Path) -> WritableStore:
+    """Open the store of the settings (or of MLFLOW_TRACKING_URI) for writing.
 
-    ``private`` is the folder for the upgraded copy of an old one. Raises StoreError when it cannot be written without
-    changing more.
+    ``private`` is the folder for the upgraded copy of an old sqlite file. Raises StoreError, as TrackingStore does.
     """
-    return Ledger(
+    return WritableStore(
         uri_of(settings),
         private=private,
         artifact_remap=settings.artifact_remap,
@@ -109,6 +112,6 @@ def open_ledger(settings: "Settings", private: Path) -> Ledger:
 
 
 def refuse_unwritable(settings: "Settings", private: Path) -> None:
-    """Raise StoreError when nothing can be written to a store on disk; a server is asked when there is something."""
+    """Raise StoreError if the store is local and cannot be written to. An unreachable server is not an error yet."""
     with suppress(StoreUnreachable):
-        open_ledger(settings, private).refuse_unwritable()
+        open_writable_store(settings, private).refuse_unwritable()

@@ -1,6 +1,6 @@
 "use strict";
 
-/* App: the controls above the pictures, the keys, and the start of everything. */
+/* App: the controls above the pictures, the keyboard shortcuts, and the start of the page. */
 
 (() => {
   const find = (id) => document.getElementById(id);
@@ -8,7 +8,7 @@
   const views = [...find("views").children];
   const { values } = State;
 
-  function dress() {
+  function showView() {
     const { view } = values;
     for (const button of views) button.setAttribute("aria-pressed", button.dataset.view === view);
     views.find((button) => button.dataset.view === view).scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -24,17 +24,17 @@
       const ids = [...Catalog.fixed, ...models];
       find(`choose-${slot}`).replaceChildren(...ids.map((id) => new Option(Catalog.name(id), Catalog.alias(id))));
     }
-    tellPair();
+    updatePair();
   }
 
-  function tellPair() {
+  function updatePair() {
     for (const slot of ["a", "b"]) {
       find(`choose-${slot}`).value = Catalog.alias(values[slot]);
       find(`choose-${slot}`).parentElement.classList.toggle("active", values.slot === slot);
     }
   }
 
-  function tellOptions() {
+  function updateOptions() {
     find("wipe").value = values.wipe;
     find("onion").value = values.onion;
     find("onion-value").textContent = `${Math.round(values.onion * 100)} %`;
@@ -55,7 +55,7 @@
     State.set({ a: values.b, b: values.a });
   }
 
-  function take(slot) {
+  function activate(slot) {
     State.set({ slot });
     Stage.pace();
   }
@@ -65,7 +65,7 @@
     if (id) State.set({ [slot]: id });
   }
 
-  /* [ and ]: less or more of what the view is about. */
+  /* The keys [ and ]: decrease or increase the setting of the view. */
   function adjust(by) {
     const { view, gain, wipe, onion, rate } = values;
     if (view === "difference") State.set({ gain: State.step(State.GAINS, gain, by) });
@@ -84,8 +84,8 @@
     Home: () => Transport.go(0),
     End: () => Transport.go(Transport.last),
     " ": () => Transport.toggle(),
-    a: () => take("a"),
-    b: () => take("b"),
+    a: () => activate("a"),
+    b: () => activate("b"),
     A: () => Blind.vote("a"),
     B: () => Blind.vote("b"),
     N: () => Blind.vote("tie"),
@@ -176,7 +176,7 @@
     find("open-models").addEventListener("click", () => showModels(!root.classList.contains("models-open")));
     find("stage").addEventListener("pointerdown", () => showModels(false));
     document.addEventListener("keydown", pressed);
-    // what was used with a pointer gives the keyboard back, so that the space bar plays and arrows go through frames
+    // a control that was used with the pointer loses focus, so that the space bar plays and the arrows step
     document.addEventListener("click", (event) => {
       if (event.detail && document.activeElement.matches("button:not(dialog *)")) document.activeElement.blur();
     });
@@ -190,10 +190,10 @@
   }
 
   fillOptions();
-  State.on("view", dress);
+  State.on("view", showView);
   State.on("blind sort descending", fillPair);
-  State.on("a b slot", tellPair);
-  State.on("wipe onion gain rate differing", tellOptions);
+  State.on("a b slot", updatePair);
+  State.on("wipe onion gain rate differing", updateOptions);
   Transport.start();
   Stage.start();
   Hand.start();

@@ -1,34 +1,34 @@
 "use strict";
 
-/* Blind: all names hidden, models in a shuffled order, and votes on one pair after the other. */
+/* Blind: a blind test, which hides all names, shuffles the models and asks for a vote on each pair. */
 
 const Blind = (() => {
   const { element } = Panel;
-  const SHELF = "dailies-votes:" + DATA.id;
+  const STORAGE_KEY = "dailies-votes:" + DATA.id;
   const ballot = document.getElementById("ballot");
   const round = document.getElementById("round");
   const toggle = document.getElementById("blind");
   const result = document.getElementById("result");
-  let votes = recalled();
+  let votes = storedVotes();
 
-  /* Votes outlive a reload where the browser lets a page keep anything. */
-  function recalled() {
+  /* Votes survive a reload if the browser allows the page to store data. */
+  function storedVotes() {
     try {
-      return JSON.parse(localStorage.getItem(SHELF)) ?? [];
+      return JSON.parse(localStorage.getItem(STORAGE_KEY)) ?? [];
     } catch {
       return [];
     }
   }
 
-  function keep() {
+  function store() {
     try {
-      localStorage.setItem(SHELF, JSON.stringify(votes));
+      localStorage.setItem(STORAGE_KEY, JSON.stringify(votes));
     } catch {
-      // storage is turned off: the votes last as long as the page
+      // storage is disabled: the votes are lost when the page is closed
     }
   }
 
-  /* Every pair of models once, shuffled, as is which of the two is A. */
+  /* Every pair of models once, in shuffled order; which of the two is A is random, too. */
   function pairs() {
     const ids = Catalog.disguised();
     const all = ids.flatMap((one, index) => ids.slice(index + 1).map((other) => [one, other]));
@@ -46,7 +46,7 @@ const Blind = (() => {
     State.set({ blind: seed, round: 0, pins: [], filter: "", sort: "", descending: false });
     const { view } = State.values;
     State.set({ view: view === "grid" || view === "table" ? "side" : view, ...pairOf(0), slot: "a" });
-    State.write(); // the address names models until now
+    State.write(); // removes the models' names from the address
   }
 
   function leave() {
@@ -59,7 +59,7 @@ const Blind = (() => {
 
   function discard() {
     votes = [];
-    keep();
+    store();
   }
 
   function pairOf(number) {
@@ -81,7 +81,7 @@ const Blind = (() => {
       round: number + 1,
       time: new Date().toISOString(),
     });
-    keep();
+    store();
     State.set({ round: number + 1, ...pairOf(number + 1), slot: "a" });
   }
 
@@ -89,7 +89,7 @@ const Blind = (() => {
     return { model: id, run_id: Catalog.models.get(id).run_id };
   }
 
-  /* Wins, losses and draws of each model, the most wins first. */
+  /* Wins, losses and ties of each model, sorted by wins minus losses. */
   function standings() {
     const table = new Map();
     const line = ({ model }) => {
@@ -126,8 +126,8 @@ const Blind = (() => {
 
   function save() {
     const { title: experiment, sequence, id: page } = DATA;
-    const told = { format: "dailies votes 1", experiment, sequence, page, votes, standings: standings() };
-    const text = JSON.stringify(told, null, 2);
+    const report = { format: "dailies votes 1", experiment, sequence, page, votes, standings: standings() };
+    const text = JSON.stringify(report, null, 2);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text + "\n"], { type: "application/json" }));
     link.download = "votes.json";

@@ -1,15 +1,15 @@
 "use strict";
 
-/* Catalog: the pictures there are, what they are called, and how models are found and put in order. */
+/* Catalog: the layers and models of the page, their names, and how models are filtered and sorted. */
 
 const Catalog = (() => {
   const SOURCE = "@source",
     REFERENCE = "@reference";
   const models = new Map(DATA.models.map((model) => [model.id, model]));
-  const shelves = new Map(DATA.pictures.map((shelf) => [shelf.id, { ...shelf, missing: new Set(shelf.missing) }]));
-  const shown = DATA.models.filter((model) => shelves.has(model.id));
-  const failed = DATA.models.filter((model) => !shelves.has(model.id));
-  const fixed = [SOURCE, REFERENCE].filter((id) => shelves.has(id));
+  const layers = new Map(DATA.pictures.map((layer) => [layer.id, { ...layer, missing: new Set(layer.missing) }]));
+  const shown = DATA.models.filter((model) => layers.has(model.id));
+  const failed = DATA.models.filter((model) => !layers.has(model.id));
+  const fixed = [SOURCE, REFERENCE].filter((id) => layers.has(id));
   const scale = Math.max(1, ...shown.map((model) => model.scale));
 
   const trained = new Map(DATA.models.map((model) => [model.id, new Set(model.trained)]));
@@ -18,15 +18,15 @@ const Catalog = (() => {
   const keys = Object.entries(GROUPS).flatMap(([group, field]) =>
     [...new Set(DATA.models.flatMap((model) => Object.keys(model[field])))].map((key) => `${group}:${key}`),
   );
-  const names = new Map(DATA.models.map((model) => [model.id, called(model)]));
+  const names = new Map(DATA.models.map((model) => [model.id, uniqueName(model)]));
 
-  /* The pictures that a fresh page compares: the source with the first model. */
+  /* The default A and B: the source and the first model. */
   function usual() {
     const ids = [...fixed.slice(0, 1), ...shown.map((model) => model.id)];
     return [ids[0], ids[1] ?? ids[0]];
   }
 
-  /* The models that have frames, in the order that a blind test gives them. */
+  /* The models that have frames, in the shuffled order of a blind test. */
   function disguised() {
     if (disguised.seed !== State.values.blind) {
       disguised.seed = State.values.blind;
@@ -44,7 +44,7 @@ const Catalog = (() => {
 
   function unalias(word) {
     const id = State.values.blind && word.startsWith("*") ? disguised()[word.slice(1) - 1] : word;
-    return shelves.has(id) ? id : null;
+    return layers.has(id) ? id : null;
   }
 
   function name(id) {
@@ -54,15 +54,16 @@ const Catalog = (() => {
     return names.get(id);
   }
 
-  /* A model's name; with its run's id where several have it, and as its folder where they are of one run. */
-  function called(model) {
-    const alike = DATA.models.filter((other) => other.name === model.name);
-    if (alike.length === 1) return model.name;
-    const one = alike.filter((other) => other.run_id === model.run_id).length === 1;
-    return one ? `${model.name} ${model.run_id.slice(0, 8)}` : model.id;
+  /* A model's name. If several models have the same name, the run's id is appended; if they are of one run, the folder
+     name is used instead. */
+  function uniqueName(model) {
+    const namesakes = DATA.models.filter((other) => other.name === model.name);
+    if (namesakes.length === 1) return model.name;
+    const isOnlyOfRun = namesakes.filter((other) => other.run_id === model.run_id).length === 1;
+    return isOnlyOfRun ? `${model.name} ${model.run_id.slice(0, 8)}` : model.id;
   }
 
-  /* Whether the training of a model has seen a frame; a blind test does not tell. */
+  /* Whether a model was trained on a frame; always false in a blind test. */
   function seen(id, frame) {
     return !State.values.blind && Boolean(trained.get(id)?.has(frame));
   }
@@ -72,7 +73,7 @@ const Catalog = (() => {
     return held && Object.hasOwn(held, plain(key)) ? held[plain(key)] : null;
   }
 
-  /* A key as MLflow knows it, without the group that it is in. */
+  /* A key without its group, as in MLflow. */
   function plain(key) {
     return key.slice(key.indexOf(":") + 1);
   }
@@ -86,14 +87,14 @@ const Catalog = (() => {
     return typeof word === "string" && word.trim() !== "" && Number.isFinite(+word) ? +word : null;
   }
 
-  /* A value in few characters; numbers keep five digits. */
+  /* A value as a short text; numbers have five digits. */
   function brief(word) {
     if (word === null || word === undefined) return "–";
     const number = typeof word === "number" || String(word).length > 8 ? numeric(word) : null;
     return number === null || Number.isInteger(number) ? String(word) : String(+number.toPrecision(5));
   }
 
-  /* Numbers before words, each in their order, and what is missing last, whichever way the order goes. */
+  /* Compare two values for sorting: numbers before words, and missing values last in either direction. */
   function compare(one, other, sign) {
     if (one === null || other === null) return (one === null) - (other === null);
     const [left, right] = [numeric(one), numeric(other)];
@@ -132,7 +133,7 @@ const Catalog = (() => {
     ">=": (order) => order >= 0,
   };
 
-  /* The condition that one word of the filter states, as a function of a model. */
+  /* Return one word of the filter as a predicate of a model. */
   function test(word) {
     const [, left, operator, right] = CONDITION.exec(word) || [];
     const named = left && keysNamed(left);
@@ -149,7 +150,7 @@ const Catalog = (() => {
       });
   }
 
-  /* The keys that a word of the filter means: those of just that name, else those whose name ends so. */
+  /* The keys that a word of the filter refers to: those with that name, else those whose name ends with it. */
   function keysNamed(word) {
     const exact = keys.filter((key) => plain(key).toLowerCase() === word);
     const ends = (name) => name.endsWith(word) && /[./_-]/.test(name.at(-word.length - 1));
@@ -162,7 +163,7 @@ const Catalog = (() => {
     return list.filter((model) => tests.every((passes) => passes(model)));
   }
 
-  /* The models of the list, as it stands: pinned ones first, then in the order chosen. */
+  /* The ids of the listed models: pinned ones first, then in the chosen order. */
   function listed() {
     const list = State.values.blind ? disguised().map((id) => models.get(id)) : sorted(filtered(shown));
     const pinned = new Set(State.values.pins);
@@ -171,7 +172,7 @@ const Catalog = (() => {
     );
   }
 
-  /* Shuffle by a seed, so that a link to a blind test shows the same order (mulberry32, Fisher and Yates). */
+  /* Shuffle by a seed, so that a link to a blind test shows the same order (mulberry32, Fisher–Yates). */
   function shuffled(items, seed) {
     const result = [...items];
     let state = seed >>> 0;
@@ -189,7 +190,7 @@ const Catalog = (() => {
     SOURCE,
     REFERENCE,
     models,
-    shelves,
+    layers,
     shown,
     failed,
     fixed,

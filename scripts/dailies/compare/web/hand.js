@@ -1,22 +1,22 @@
 "use strict";
 
-/* Hand: zoom and move, with the pointer, the wheel and the keys. */
+/* Hand: zooming and panning with the pointer, the wheel and the keyboard. */
 
 const Hand = (() => {
-  const CLICK = 5; // CSS pixels that a pointer may move and still have clicked
-  const REACH = 14; // CSS pixels beside the line of a wipe that still are the line
-  const STEP = 0.125; // of a panel, for a key
+  const CLICK = 5; // CSS pixels that a pointer may move during a click
+  const REACH = 14; // CSS pixels on either side of a wipe's line in which it can be dragged
+  const STEP = 0.125; // share of a panel that a key pans by
   const STEPS = Array.from({ length: 14 }, (_, step) => 2 ** (step - 6));
 
   const stage = document.getElementById("stage");
-  const held = new Map(); // pointers that are down, by their id
+  const held = new Map(); // the pointers that are down, by id
   let drag = null;
 
   function scale() {
     return Stage.first() ? Stage.placement(Stage.first()).scale : 1;
   }
 
-  /* Zoom to so many screen pixels per pixel of the frame, around a point that stays where it is. */
+  /* Zoom to a number of screen pixels per pixel of the frame, around a point of the canvas that stays in place. */
   function zoomTo(next, panel = Stage.first(), at = null) {
     if (!panel) return;
     const { left, top, width: wide, height: high } = Stage.placement(panel);
@@ -49,7 +49,7 @@ const Hand = (() => {
     State.set({ x: State.clamp(x - dx / width, 0, 1), y: State.clamp(y - dy / height, 0, 1) });
   }
 
-  /* Look a step further in a direction: (1, 0) is right. */
+  /* Pan one step in a direction: (1, 0) is right. */
   function look(dx, dy) {
     const panel = Stage.first();
     if (panel) pan(panel, -dx * STEP * panel.canvas.width, -dy * STEP * panel.canvas.height);
@@ -59,7 +59,7 @@ const Hand = (() => {
     return event.target.closest?.(".box")?.panel;
   }
 
-  /* Where an event is on a panel's canvas, in screen pixels. */
+  /* The position of an event on a panel's canvas, in screen pixels. */
   function at(panel, event) {
     const { left, top, width, height } = panel.box.getBoundingClientRect();
     const { canvas } = panel;
@@ -72,7 +72,7 @@ const Hand = (() => {
     Stage.point({ panel, u: (px - left) / width, v: (py - top) / height });
   }
 
-  /* How far two fingers are apart. */
+  /* The distance between two fingers; null unless there are two. */
   function spread() {
     if (held.size !== 2) return null;
     const [one, other] = held.values();
@@ -159,7 +159,7 @@ const Hand = (() => {
     stage.addEventListener("pointerup", released);
     stage.addEventListener("pointercancel", released);
     document.documentElement.addEventListener("pointerleave", ({ pointerType }) => {
-      if (pointerType === "mouse") Stage.point(null); // a finger's values stay when it is lifted
+      if (pointerType === "mouse") Stage.point(null); // after a finger is lifted, the pixel values stay
     });
     stage.addEventListener("wheel", wheeled, { passive: false });
     stage.addEventListener("dblclick", doubled);

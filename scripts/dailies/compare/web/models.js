@@ -1,6 +1,6 @@
 "use strict";
 
-/* Models: the list beside the pictures, and the table of everything that is known of them. */
+/* Models: the list beside the pictures, and the table of all facts, metrics and params. */
 
 const Models = (() => {
   const { element } = Panel;
@@ -30,7 +30,7 @@ const Models = (() => {
     return item;
   }
 
-  /* Fill an element anew; the control that had the focus, if there is one like it again, keeps it. */
+  /* Replace the children of an element. If the focused button has a counterpart among them, it gets the focus. */
   function refill(root, ...children) {
     const like = (button) => JSON.stringify(button.dataset);
     const held = root.contains(document.activeElement) ? like(document.activeElement) : null;
@@ -47,7 +47,7 @@ const Models = (() => {
     mark();
   }
 
-  /* What is A, B and pinned, and the value that the list is sorted by. */
+  /* Mark A, B and pinned models, and show the value that the list is sorted by. */
   function mark() {
     const { a, b, sort: key, blind } = State.values;
     for (const item of list.children) {
@@ -96,7 +96,7 @@ const Models = (() => {
   }
 
   function reason({ status, error }) {
-    return `${status.replaceAll("_", " ")}: ${error ?? "no reason is known"}`;
+    return `${status.replaceAll("_", " ")}: ${error ?? "the reason is unknown"}`;
   }
 
   function controls() {
@@ -105,11 +105,11 @@ const Models = (() => {
     sort.value = Catalog.keys.includes(key) ? key : "";
     direction.textContent = descending ? "↓" : "↑";
     for (const control of [filter, sort, direction]) control.disabled = Boolean(blind);
-    extras.hidden = Boolean(blind) || !extras.children.length; // names are written in them
+    extras.hidden = Boolean(blind) || !extras.children.length; // they show names
     failed.hidden = Boolean(blind) || !Catalog.failed.length;
   }
 
-  /* The table: a row for each model, failed ones last; a column for each thing that is known. */
+  /* Build the table: a row per model, failed ones last, and a column per fact, mean, metric and param. */
   function tabulate() {
     if (State.values.view !== "table") return;
     const models = [...Catalog.sorted(Catalog.filtered(Catalog.shown)), ...Catalog.filtered(Catalog.failed)];
@@ -161,8 +161,8 @@ const Models = (() => {
     made.append(
       ...models.map((model) => {
         const line = element("tr");
-        const failure = !Catalog.shelves.has(model.id);
-        line.append(title(model), ...(failure ? [excuse(model, columns)] : columns.map((key) => cell(model, key))));
+        const failure = !Catalog.layers.has(model.id);
+        line.append(title(model), ...(failure ? [reasonCell(model, columns)] : columns.map((key) => cell(model, key))));
         return line;
       }),
     );
@@ -185,12 +185,12 @@ const Models = (() => {
     } else {
       made.append(element("small", "run", model.run_id.slice(0, 8)));
     }
-    if (Catalog.shelves.has(model.id)) made.append(Panel.chips(model.id));
+    if (Catalog.layers.has(model.id)) made.append(Panel.chips(model.id));
     made.append(...model.notes.map((note) => element("small", "note", note)));
     return made;
   }
 
-  function excuse(model, columns) {
+  function reasonCell(model, columns) {
     const made = element("td", "reason", reason(model));
     made.colSpan = Math.max(1, columns.length);
     return made;

@@ -1,6 +1,6 @@
 "use strict";
 
-/* Panel: one picture, or two that are compared, with a caption above. */
+/* Panel: one picture, or a comparison of two, with a caption above. */
 
 const Panel = (() => {
   function element(tag, className, text) {
@@ -10,7 +10,7 @@ const Panel = (() => {
     return made;
   }
 
-  /* Small buttons that make a picture A, B or pinned. */
+  /* The small buttons that show a picture as A or B, or pin it. */
   function chips(id) {
     const group = element("span", "chips");
     for (const [act, text, title] of [
@@ -28,7 +28,7 @@ const Panel = (() => {
     return group;
   }
 
-  /* Let the small buttons below an element say how things are. */
+  /* Update the state of all small buttons inside an element. */
   function markChips(root) {
     for (const button of root.querySelectorAll(".chip")) {
       const { act, id } = button.dataset;
@@ -39,7 +39,7 @@ const Panel = (() => {
     }
   }
 
-  const DESCRIBED = {
+  const DESCRIPTIONS = {
     single: (one) => one,
     wipe: (one, other) => `${one} left, ${other} right`,
     flicker: (one, other) => `${one} and ${other} in turn`,
@@ -47,7 +47,7 @@ const Panel = (() => {
     difference: (one, other) => `Difference of ${one} and ${other}`,
   };
 
-  /* How two pictures, or one, come on a panel. */
+  /* How each mode draws its pictures. */
   const PAINT = {
     single: (panel, [entry]) => panel.put(panel.context, entry),
     flicker: (panel, entries) => panel.put(panel.context, entries[panel.looks === "a" ? 0 : 1]),
@@ -75,7 +75,7 @@ const Panel = (() => {
     context.globalCompositeOperation = "source-over";
   }
 
-  /* The difference of two pictures pixel by pixel, to be reduced then: reduced ones would differ less. */
+  /* The difference of two pictures at full size. It is reduced afterwards, because reduced pictures differ less. */
   const scratch = document.createElement("canvas").getContext("2d");
   function apart(entries, [width, height]) {
     Object.assign(scratch.canvas, { width, height });
@@ -88,9 +88,9 @@ const Panel = (() => {
     constructor(mode, ids) {
       this.mode = mode;
       this.ids = ids;
-      this.near = false; // whether it is on the screen or close to it
-      this.place = null; // where the frame lies on the canvas, in screen pixels
-      this.found = null; // the pictures that are on the canvas
+      this.near = false; // whether it is on the screen or near it
+      this.place = null; // the rectangle of the frame on the canvas, in screen pixels
+      this.found = null; // the pictures on the canvas
       this.drawn = "";
       this.root = element("figure", `panel ${mode}`);
       this.root.dataset.ids = ids.join(" ");
@@ -134,7 +134,7 @@ const Panel = (() => {
       return label;
     }
 
-    /* Names and small buttons; digits says which keys choose which pictures. */
+    /* Update the caption; ``digits`` maps ids to the keys that choose them. */
     caption(digits) {
       const { a, b, slot, blind } = State.values;
       for (const label of this.labels) {
@@ -148,7 +148,7 @@ const Panel = (() => {
       markChips(this.root);
       this.root.classList.toggle("is-a", !this.pair && this.ids[0] === a);
       this.root.classList.toggle("is-b", !this.pair && this.ids[0] === b);
-      this.canvas.setAttribute("aria-label", DESCRIBED[this.mode](...this.ids.map(Catalog.name)));
+      this.canvas.setAttribute("aria-label", DESCRIPTIONS[this.mode](...this.ids.map(Catalog.name)));
     }
 
     resize(width, height) {
@@ -158,7 +158,7 @@ const Panel = (() => {
       this.drawn = "";
     }
 
-    /* Draw pictures of a frame, unless that is what is seen already. */
+    /* Draw the pictures of a frame, unless they are on the canvas already. */
     draw(entries, { place, extent, looks, frame }) {
       const { blind } = State.values;
       const kinds = entries.map((entry) => entry.address ?? entry.status);
@@ -168,11 +168,11 @@ const Panel = (() => {
       this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
       this.canvas.style.filter = this.mode === "difference" && looks !== 1 ? `brightness(${looks})` : "";
       if (entries.every(({ status }) => status === "ready")) PAINT[this.mode](this, entries);
-      this.tellMissing();
+      this.showMissing();
       this.badge();
     }
 
-    /* Draw one picture in its place: past 1:1 as squares, and then only the pixels that are seen. */
+    /* Draw one picture. Above 1:1, pixels are squares, and only visible ones are drawn. */
     put(context, { image, top: first, width: wide, height: high, thumbnail }) {
       const { left, top, width, height } = this.place;
       const enlarged = width > wide;
@@ -202,33 +202,33 @@ const Panel = (() => {
       this.context.restore();
     }
 
-    tellMissing() {
+    showMissing() {
       const absent = this.ids.filter((_, index) => this.found[index].status !== "ready").map(Catalog.name);
       this.message.textContent = absent.length ? `${absent.join(" and ")}: this frame is missing` : "";
     }
 
-    /* Say what a picture is other than the frame itself, pixel for pixel. */
+    /* Add a badge for each way in which a picture is not exactly the frame. */
     badge() {
       for (const { id, badges } of this.labels) {
         if (!id) continue;
         const { thumbnail, width } = this.found[this.ids.indexOf(id)];
-        const { bit_depth: depth } = Catalog.shelves.get(id);
+        const { bit_depth: depth } = Catalog.layers.get(id);
         const times = width && !thumbnail ? +(this.extent[0] / width).toFixed(2) : 1;
         const words = [
-          thumbnail && ["thumbnail", "A reduced picture is shown here"],
-          depth > 8 && [`8 of ${depth} bits`, "An 8-bit proxy is shown of frames that hold more"],
-          Catalog.seen(id, this.frame) && ["trained", "The model's training has seen this frame"],
+          thumbnail && ["thumbnail", "A reduced picture is shown"],
+          depth > 8 && [`8 of ${depth} bits`, "An 8-bit proxy of a deeper frame is shown"],
+          Catalog.seen(id, this.frame) && ["trained", "The model was trained on this frame"],
           times !== 1 && [`×${times}`, "Enlarged to the size of the largest picture"],
         ].filter(Boolean);
-        if (String(words) === badges.said) continue;
-        badges.said = String(words);
+        if (String(words) === badges.shown) continue;
+        badges.shown = String(words);
         const kind = (text) => (text === "thumbnail" ? "badge reduced" : "badge");
         const made = words.map(([text, title]) => Object.assign(element("small", kind(text), text), { title }));
         badges.replaceChildren(...made);
       }
     }
 
-    /* Frame the pixel below the pointer; u and v are its place in the frame, 0 to 1. */
+    /* Outline the pixel below the pointer; u and v are its position in the frame, from 0 to 1. */
     mark(pointer) {
       const shown = pointer && this.place && (this !== pointer.panel || this.place.scale >= 8);
       this.marker.hidden = !shown;
@@ -243,7 +243,7 @@ const Panel = (() => {
       this.marker.style.width = this.marker.style.height = `${side / devicePixelRatio}px`;
     }
 
-    /* Write the values of that pixel; none while pointer is null. */
+    /* Show the values of that pixel; none if the pointer is null. */
     read(pointer, frame) {
       for (const { id, readout } of this.labels) {
         const ids = id ? [id] : this.ids;

@@ -1,50 +1,50 @@
 "use strict";
 
-/* Pictures: image files, loaded and decoded a few at a time, the most wanted first, and kept while there is room.
+/* Pictures: a cache of image files, which are loaded and decoded a few at a time in the order of their priority.
 
-   Thumbnails lie in sheets, DATA.sheet frames of one picture below each other. What is kept are bitmaps: an image that
-   is drawn on a canvas is decoded when it is drawn, even where decode() has done so before. */
+   A sheet of thumbnails has DATA.sheet frames of one layer, one below the other. The cache holds bitmaps, because an
+   image is decoded again when it is drawn on a canvas, even after decode(). */
 
 const Pictures = (() => {
   const ROOM = 512e6; // bytes of decoded pixels
   const AT_ONCE = 16;
-  const SPELL = 24; // ms of decoding before the screen has its turn
+  const SPELL = 24; // ms of decoding between screen refreshes
   const cache = new Map(); // address -> {address, status: "loading", "ready" or "broken", image, bytes}
   let queue = [];
   let wanted = new Set();
   let loading = 0;
-  let decoding = Promise.resolve(); // the last of those that wait for each other
-  let spell = 0; // when the screen last had its turn
+  let decoding = Promise.resolve(); // the end of the queue of decoding
+  let spell = 0; // time of the last screen refresh
   let bytes = 0;
   let arrived = () => {};
 
   function address(id, frame, thumbnail) {
-    const shelf = Catalog.shelves.get(id);
+    const layer = Catalog.layers.get(id);
     const name = DATA.frames[frame][0];
     const parts = thumbnail
       ? ["page", "thumbnails", id, `${Math.floor(frame / DATA.sheet)}.jpg`]
-      : shelf.copied
+      : layer.copied
         ? ["page", "copies", id, name.replace(/\.[^.]*$/, ".png")]
         : [...Catalog.models.get(id).folder.split("/"), name];
     return parts.map((part) => (part === ".." ? part : encodeURIComponent(part))).join("/");
   }
 
-  /* The pixels of a frame of a picture, or of the sheet that its thumbnail is on, at most. */
+  /* The number of pixels of a picture; for a thumbnail, at most that of its sheet. */
   function pixels(id, frame, thumbnail) {
     const [, width, height] = DATA.frames[frame];
     return thumbnail ? DATA.sheet * DATA.thumbnail ** 2 : width * height * (Catalog.models.get(id)?.scale ?? 1) ** 2;
   }
 
-  /* What is known of a picture: its status is "missing" when the page was built without it. */
+  /* The cache entry of a picture. Its status is "missing" if the page was built without it. */
   function peek(id, frame, thumbnail) {
-    if (Catalog.shelves.get(id).missing.has(frame)) return { status: "missing" };
+    if (Catalog.layers.get(id).missing.has(frame)) return { status: "missing" };
     const entry = cache.get(address(id, frame, thumbnail));
     if (!entry) return { status: "waiting" };
     touch(entry);
     return entry.image ? { ...entry, ...part(entry.image, frame, thumbnail), thumbnail } : entry;
   }
 
-  /* Where on its image a picture is. */
+  /* The part of the image that a picture occupies. */
   function part({ width, height }, frame, thumbnail) {
     if (!thumbnail) return { top: 0, width, height };
     const first = frame - (frame % DATA.sheet);
@@ -52,24 +52,24 @@ const Pictures = (() => {
     return { top: (frame - first) * tall, width, height: tall };
   }
 
-  /* The best of a picture that is there: the frame itself, else its thumbnail where that will do. */
-  function best(id, frame, thumbnailWillDo) {
+  /* The best version of a picture that is loaded: the frame itself, or its thumbnail if that is acceptable. */
+  function best(id, frame, acceptThumbnail) {
     const full = peek(id, frame, false);
     if (full.status !== "waiting" && full.status !== "loading") return full;
-    const small = thumbnailWillDo && Catalog.shelves.get(id).thumbnails ? peek(id, frame, true) : full;
+    const small = acceptThumbnail && Catalog.layers.get(id).thumbnails ? peek(id, frame, true) : full;
     return small.status === "ready" ? small : full;
   }
 
-  /* Load these pictures, [id, frame, thumbnail] each: those that must be there, then those for which there is room.
-     What was asked for before is dropped. */
-  function want(must, may) {
+  /* Load pictures, given as [id, frame, thumbnail]: all that are required, then others while there is room. Earlier
+     requests that are not repeated are dropped. */
+  function request(required, optional) {
     wanted = new Set();
     let room = ROOM;
-    for (const picture of [...must, ...may]) {
+    for (const picture of [...required, ...optional]) {
       const place = address(...picture);
-      if (wanted.has(place) || Catalog.shelves.get(picture[0]).missing.has(picture[1])) continue;
+      if (wanted.has(place) || Catalog.layers.get(picture[0]).missing.has(picture[1])) continue;
       room -= 4 * pixels(...picture);
-      if (room < 0 && wanted.size >= must.length) break;
+      if (room < 0 && wanted.size >= required.length) break;
       wanted.add(place);
     }
     queue = [...wanted].filter((each) => !cache.has(each));
@@ -107,7 +107,7 @@ const Pictures = (() => {
     });
   }
 
-  /* Decode a file, unless its turn is over; that goes on beside nothing else, so the screen has its turn in between. */
+  /* Decode a file unless it is no longer wanted. Files are decoded one at a time, with screen refreshes in between. */
   async function decode(entry, file) {
     if (performance.now() - spell > SPELL) {
       await new Promise(requestAnimationFrame);
@@ -128,7 +128,7 @@ const Pictures = (() => {
     cache.set(entry.address, entry);
   }
 
-  /* Let go of what was not used for longest; never of what is wanted now. */
+  /* Evict the least recently used pictures, but none that is wanted now. */
   function evict() {
     for (const [place, entry] of cache) {
       if (bytes <= ROOM) return;
@@ -139,10 +139,10 @@ const Pictures = (() => {
     }
   }
 
-  /* Have a function called whenever a picture has arrived. */
+  /* Set the function to call when a picture was loaded. */
   function onArrival(listener) {
     arrived = listener;
   }
 
-  return { address, pixels, best, peek, want, onArrival };
+  return { address, pixels, best, peek, request, onArrival };
 })();

@@ -1,23 +1,23 @@
 "use strict";
 
-/* Readout: the values of a pixel, drawn.
+/* Readout: the values of a pixel, as drawn numbers.
 
-   A page that was opened from disk may show images and must not read them: getImageData refuses. So the values are
-   not read but drawn, with nothing but compositing, in 8 bits and without rounding:
+   A page that was opened from disk may show images but not read them: getImageData throws. So the values are drawn by
+   compositing alone, in 8 bits and without rounding:
 
      mask:    256 rows filled with the pixel, minus a ramp of the values 0 to 255, amplified and inverted: white in the
-              one row whose number is the pixel's value, black in all others; for the three channels at once;
-     columns: the three channels side by side, each made white;
-     sheet:   256 rows that hold the written numbers 0 to 255, times the mask: one number is left;
-     fold:    the lower half added to the upper one, eight times: that number is in the top row.
+              row whose number is the pixel's value, and black in all others, for the three channels at once;
+     columns: the three channels side by side, each turned white;
+     sheet:   256 rows with the numbers 0 to 255 as text, multiplied by the mask: one number remains;
+     fold:    the lower half is added to the upper one, eight times: the number is then in the top row.
 
-   It costs no file and about half a millisecond a pixel, and it shows what is on the screen. */
+   This takes about half a millisecond per pixel, needs no further file, and shows exactly what is on the screen. */
 
 const Readout = (() => {
   const VALUES = 256;
   const TALL = 1.15; // rem
-  const CELL = 1.9; // width of a number's cell, by its height
-  const INKS = ["#ff9d94", "#8fd694", "#9db8ff"];
+  const CELL = 1.9; // width of a number's cell, relative to its height
+  const COLOURS = ["#ff9d94", "#8fd694", "#9db8ff"];
   const mask = context(3, VALUES);
   const columns = context(3, VALUES);
   const ramp = context(1, VALUES);
@@ -33,7 +33,7 @@ const Readout = (() => {
     const canvas = document.createElement("canvas");
     canvas.width = width;
     canvas.height = height;
-    const made = canvas.getContext("2d", { willReadFrequently: true }); // kept off the GPU: many tiny steps
+    const made = canvas.getContext("2d", { willReadFrequently: true }); // on the CPU: there are many tiny steps
     made.imageSmoothingEnabled = false;
     return made;
   }
@@ -48,7 +48,7 @@ const Readout = (() => {
     sheet.textAlign = "right";
     sheet.textBaseline = "middle";
     for (let value = 0; value < VALUES; value++) {
-      INKS.forEach((ink, channel) => {
+      COLOURS.forEach((ink, channel) => {
         sheet.fillStyle = ink;
         sheet.fillText(value, (channel + 1) * cell.width - cell.height * 0.2, (value + 0.53) * cell.height);
       });
@@ -66,7 +66,7 @@ const Readout = (() => {
     for (let time = 0; time < doublings; time++) step(target, "lighter", () => target.drawImage(target.canvas, 0, 0));
   }
 
-  /* Fill a rectangle with one pixel of an image, or with how far those of two images are apart. */
+  /* Fill a rectangle with a pixel of an image, or with the difference between the pixels of two. */
   function fill(target, [first, second], [x, y, width, height]) {
     const put = ({ image, width: wide, height: high, u, v }) =>
       target.drawImage(image, Math.floor(u * wide), Math.floor(v * high), 1, 1, x, y, width, height);
@@ -90,11 +90,11 @@ const Readout = (() => {
     );
     columns.fillStyle = "#808080";
     columns.fillRect(0, 0, 3, VALUES);
-    step(columns, "luminosity", () => columns.drawImage(mask.canvas, 0, 0)); // pure blue becomes the grey 28
+    step(columns, "luminosity", () => columns.drawImage(mask.canvas, 0, 0)); // pure blue becomes a grey of 28
     amplify(columns, 4);
   }
 
-  /* Draw a swatch and the numbers of a pixel, or of the difference of two, on a canvas: {image, width, height, u, v} each. */
+  /* Draw a swatch and the values of a pixel, or of the difference of two, given as {image, width, height, u, v}. */
   function draw(canvas, pixels) {
     size(canvas);
     const { height } = canvas;
@@ -121,7 +121,7 @@ const Readout = (() => {
     canvas.classList.add("blank");
   }
 
-  /* Make a canvas large enough, to the pixel of the screen. */
+  /* Size a canvas to whole screen pixels. */
   function size(canvas) {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const height = Math.round(TALL * rem * devicePixelRatio);

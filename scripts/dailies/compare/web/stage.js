@@ -1,16 +1,16 @@
 "use strict";
 
-/* Stage: the panels on the screen. They zoom and move together and always show the same frame. */
+/* Stage: the panels on the screen. They zoom and pan together and always show the same frame. */
 
 const Stage = (() => {
   const PAIRS = ["wipe", "flicker", "difference", "onion"];
-  const NARROWEST = 12; // rem of a grid's cell
+  const MIN_CELL = 12; // rem of the width of a grid's cell
   const GAP = 0.375,
     CAPTION = 1.75; // rem, as in the stylesheet
-  const AHEAD = 4; // frames loaded before they are played
-  const MOVING = 1.5e6; // pixels of full frames that a grid shows while it plays
-  const STANDING = 16e6; // and while it does not, where thumbnails are as sharp
-  const HEAVY = 64e6; // and where they are nearly so; beyond it not all values are shown either
+  const AHEAD = 4; // frames loaded ahead of playback
+  const MOVING = 1.5e6; // pixels up to which a grid shows full frames during playback
+  const STILL = 16e6; // the same while paused, if thumbnails would be as sharp
+  const HEAVY = 64e6; // the same if thumbnails would be nearly as sharp; also the limit for reading all pixels
 
   const stage = document.getElementById("stage");
   const notes = document.getElementById("notes");
@@ -21,15 +21,15 @@ const Stage = (() => {
   const watcher = new IntersectionObserver(seen, { root: stage, rootMargin: "25%" });
   const sizes = new ResizeObserver(resized);
   let order = [];
-  let shown = null; // the frame that is on the screen
-  let phase = "a"; // of Flicker
-  let pointer = null; // {panel, u, v}: where in the frame the pointer is, 0 to 1
+  let shown = null; // the frame on the screen
+  let phase = "a"; // which of A and B Flicker shows
+  let pointer = null; // {panel, u, v}: the position of the pointer in the frame, from 0 to 1
   let scheduled = false;
   let hurried = false;
-  let scrolled = 0; // how far the grid was, for when it comes back
-  let stretched = 0; // what stretch() said last
+  let scrolled = 0; // the scroll position of the grid, to restore it
+  let stretched = 0; // the last result of stretch()
 
-  /* Which panels the state asks for: [mode, pictures] each. */
+  /* The panels of the current state, as [mode, ids]. */
   function plan() {
     const { view, a, b, pins, blind } = State.values;
     if (view === "table") return [];
@@ -59,7 +59,7 @@ const Stage = (() => {
     order.forEach((panel, index) => {
       if (stage.children[index] !== panel.root) stage.insertBefore(panel.root, stage.children[index] ?? null);
     });
-    if (document.activeElement !== activeElement) activeElement.focus(); // what is moved loses it
+    if (document.activeElement !== activeElement) activeElement.focus(); // moving an element removes its focus
     stage.hidden = view === "table";
     layOut();
     if (view === "grid" && stage.dataset.view !== view) stage.scrollTop = scrolled;
@@ -74,16 +74,16 @@ const Stage = (() => {
     return panel;
   }
 
-  /* Choose the number of columns that shows the pictures largest; a grid scrolls when they would be too small. */
+  /* Choose the number of columns that shows the pictures largest. A grid scrolls if they would be too small. */
   function layOut() {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const [width, height] = [stage.clientWidth - 2 * GAP * rem, stage.clientHeight - 2 * GAP * rem];
     if (!order.length || width <= 0 || height <= 0) return;
     const grid = State.values.view === "grid";
     let best = largest(width, height, rem);
-    const scrolls = grid && best.cell < Math.min(NARROWEST * rem, width);
+    const scrolls = grid && best.cell < Math.min(MIN_CELL * rem, width);
     if (scrolls) {
-      const columns = Math.max(1, Math.floor((width + GAP * rem) / ((NARROWEST + GAP) * rem)));
+      const columns = Math.max(1, Math.floor((width + GAP * rem) / ((MIN_CELL + GAP) * rem)));
       best = { columns, cell: (width - GAP * rem * (columns - 1)) / columns };
     }
     const [w, h] = extent(0);
@@ -129,18 +129,18 @@ const Stage = (() => {
     refresh();
   }
 
-  /* The size at which a frame is shown at 1:1: that of the largest picture of it. */
+  /* The size of a frame at 1:1: that of its largest picture. */
   function extent(frame) {
     const [, width, height] = DATA.frames[frame];
     return [width * Catalog.scale, height * Catalog.scale];
   }
 
-  /* Past 1:1 a whole number, so that all pixels are squares of one size. */
+  /* Round a scale above 1:1 down to a whole number, so that all pixels are squares of the same size. */
   function whole(scale) {
     return scale > 1 ? Math.floor(scale) : scale;
   }
 
-  /* Where a frame lies on a panel's canvas, in screen pixels. */
+  /* The rectangle of a frame on a panel's canvas, in screen pixels. */
   function placement(panel, frame = State.values.frame) {
     const { zoom, x, y } = State.values;
     const [width, height] = extent(frame);
@@ -157,32 +157,32 @@ const Stage = (() => {
     };
   }
 
-  /* Whether the picture moves: then it matters more that all of it comes in time than how sharp it is. */
+  /* Whether frames change continuously. If so, being on time matters more than sharpness. */
   function moving() {
     return hurried || Transport.playing();
   }
 
-  /* How many pixels the frames on some panels have. */
+  /* The number of pixels of a frame's pictures on some panels. */
   function pixelsOf(some, frame) {
     return some.flatMap(({ ids }) => ids).reduce((sum, id) => sum + Pictures.pixels(id, frame, false), 0);
   }
 
-  /* How far beyond its own size a grid shows a thumbnail in the place of the frame; 0 where it shows frames only. */
+  /* Up to which multiple of its own size a thumbnail replaces the frame in a grid; 0 if it never does. */
   function stretch(near, frame) {
     if (State.values.view !== "grid") return 0;
     const pixels = pixelsOf(near, frame);
     if (moving()) return pixels > HEAVY ? Infinity : pixels > MOVING ? 4 : 0;
-    return pixels > HEAVY ? 1.5 : pixels > STANDING ? 1 : 0;
+    return pixels > HEAVY ? 1.5 : pixels > STILL ? 1 : 0;
   }
 
-  /* Whether a thumbnail is shown in the place of the frame. */
+  /* Whether a thumbnail replaces the frame. */
   function thumbnailServes(panel, id, frame) {
     const { width, height } = placement(panel, frame);
     const small = Math.max(width, height) <= stretched * DATA.thumbnail;
-    return small && Catalog.shelves.get(id).thumbnails && Pictures.peek(id, frame, true).status !== "broken";
+    return small && Catalog.layers.get(id).thumbnails && Pictures.peek(id, frame, true).status !== "broken";
   }
 
-  /* The picture to draw: while a full frame is on its way, its thumbnail, but never where two are compared. */
+  /* The picture to draw. A thumbnail stands in for a frame that is loading, except where two pictures are compared. */
   function picture(panel, id, frame) {
     return Pictures.best(id, frame, !panel.pair && (!Transport.playing() || thumbnailServes(panel, id, frame)));
   }
@@ -200,7 +200,7 @@ const Stage = (() => {
     });
   }
 
-  /* A new frame is shown when all panels on the screen have it. */
+  /* Draw the panels. A new frame is shown once all panels on the screen have it. */
   function render() {
     const near = order.filter((panel) => panel.near);
     const { frame } = State.values;
@@ -212,36 +212,36 @@ const Stage = (() => {
     if (near.length) report(near);
     locate();
     Transport.shown(shown, ready);
-    if (ready && (near.length || !order.length)) tellReady();
+    if (ready && (near.length || !order.length)) markReady();
   }
 
-  /* For whoever measures or tests the page. */
-  function tellReady() {
+  /* For benchmarks and tests of the page. */
+  function markReady() {
     if (!performance.getEntriesByName("dailies-shown").length) performance.mark("dailies-shown");
     document.documentElement.dataset.ready = shown;
   }
 
-  /* Ask for what is to be seen now and, once it is there, for what comes next. */
+  /* Request the pictures of the current frame and, once they are loaded, those of the next ones. */
   function load(near, ahead) {
     const { frame } = State.values;
-    const must = [],
-      may = [],
+    const required = [],
+      optional = [],
       later = [];
     const next = ahead || Transport.playing() ? coming(frame) : [];
     for (const panel of near) {
       for (const id of panel.ids) {
         const serves = thumbnailServes(panel, id, frame);
-        const first = serves || (!panel.pair && !Transport.playing() && Catalog.shelves.get(id).thumbnails);
-        must.push([id, frame, first]);
-        if (first && !serves) may.push([id, frame, false]);
+        const first = serves || (!panel.pair && !Transport.playing() && Catalog.layers.get(id).thumbnails);
+        required.push([id, frame, first]);
+        if (first && !serves) optional.push([id, frame, false]);
         next.forEach((each, step) => (later[step] ??= []).push([id, each, serves]));
       }
     }
     const read = pointer && !moving() ? readable().flatMap((panel) => panel.ids) : [];
-    Pictures.want(must, [...may, ...read.map((id) => [id, frame, false]), ...later.flat()]);
+    Pictures.request(required, [...optional, ...read.map((id) => [id, frame, false]), ...later.flat()]);
   }
 
-  /* The frames to load ahead, the soonest first. */
+  /* The frames to load ahead, the next one first. */
   function coming(frame) {
     const count = DATA.frames.length;
     const next = Transport.playing() ? Transport.coming(AHEAD) : [frame + 1, frame - 1 + count];
@@ -256,7 +256,7 @@ const Stage = (() => {
     panel.draw(entries, { place: placement(panel, shown), extent: extent(shown), looks, frame: shown });
   }
 
-  /* Names and small buttons of all panels. */
+  /* Update the captions of all panels. */
   function caption() {
     const digits = new Map(
       Catalog.listed()
@@ -264,42 +264,42 @@ const Stage = (() => {
         .map((id, index) => [id, index + 1]),
     );
     for (const panel of order) panel.caption(digits);
-    measure();
+    showValues();
   }
 
-  /* Each model's metric on the frame, where there is one. */
-  function measure() {
+  /* Update the value of the metric on every panel. */
+  function showValues() {
     for (const panel of order) {
-      for (const { id, figure } of panel.labels) if (id) figure.textContent = Metrics.said(id, State.values.frame);
+      for (const { id, figure } of panel.labels) if (id) figure.textContent = Metrics.text(id, State.values.frame);
       if (panel.root.dataset.phase !== phase) panel.root.dataset.phase = phase;
     }
   }
 
-  /* Say once, for the whole stage, what is not the frames themselves, and how large a pixel is. */
+  /* Show the zoom, and a note if pictures are not the frames themselves. */
   function report(near) {
     const drawn = near.filter((panel) => panel.found);
     const thumbnails = drawn.some((panel) => panel.found.some(({ thumbnail }) => thumbnail));
-    const deep = drawn.some((panel) => panel.ids.some((id) => Catalog.shelves.get(id).bit_depth > 8));
-    const said = [
-      thumbnails && moving() ? "Thumbnails, until it stands still." : "",
+    const deep = drawn.some((panel) => panel.ids.some((id) => Catalog.layers.get(id).bit_depth > 8));
+    const note = [
+      thumbnails && moving() ? "Thumbnails until playback stops." : "",
       thumbnails && !moving() ? "Thumbnails: zoom in for the frames' own pixels." : "",
       deep ? "8-bit proxies of deeper frames." : "",
     ]
       .filter(Boolean)
       .join(" ");
-    if (notes.textContent !== said) notes.textContent = said;
+    if (notes.textContent !== note) notes.textContent = note;
     fit.setAttribute("aria-pressed", State.values.zoom === "fit");
     const scale = drawn.length ? `${+(drawn[0].place.scale * 100).toPrecision(3)} %` : "";
     if (percent.textContent !== scale) percent.textContent = scale;
   }
 
-  /* Which panels show values: the one below the pointer and all others, unless their whole frames are too much. */
+  /* The panels that show pixel values: all, or only the one below the pointer if full frames of all are too much. */
   function readable() {
     const near = order.filter((panel) => panel.near && panel !== pointer.panel);
     return pixelsOf([pointer.panel, ...near], State.values.frame) > HEAVY ? [pointer.panel] : [pointer.panel, ...near];
   }
 
-  /* Show the pixel below the pointer on every panel. */
+  /* Mark the pixel below the pointer on every panel, and show its values. */
   function locate() {
     if (pointer && !order.includes(pointer.panel)) pointer = null;
     const inside = pointer && pointer.u >= 0 && pointer.u < 1 && pointer.v >= 0 && pointer.v < 1;
@@ -312,14 +312,14 @@ const Stage = (() => {
     }
   }
 
-  /* Take where the pointer is; null when it left. */
+  /* Set the position of the pointer; null if it is on no panel. */
   function point(next) {
     if (pointer === next) return;
     pointer = next;
     refresh();
   }
 
-  /* Alternate A and B for Flicker, at the pace chosen. */
+  /* Alternate A and B in Flicker, at the chosen rate. */
   let beat = 0;
   function pace() {
     clearInterval(beat);
@@ -330,18 +330,18 @@ const Stage = (() => {
 
   function turn(next) {
     phase = next;
-    measure();
+    showValues();
     refresh();
   }
 
-  /* Make a picture A or B, or pin it, or let it go. */
+  /* Show a picture as A or B, or pin or unpin it. */
   function choose(act, id) {
     const { pins } = State.values;
     if (act === "pin") State.set({ pins: pins.includes(id) ? pins.filter((pin) => pin !== id) : [...pins, id] });
     else State.set({ [act]: id, slot: act });
   }
 
-  /* While the scrubber is dragged nothing is loaded ahead. */
+  /* While the scrubber is dragged, nothing is loaded ahead. */
   function hurry(on) {
     hurried = on;
     refresh();
@@ -362,7 +362,7 @@ const Stage = (() => {
     State.on("slot", caption);
     State.on("view slot rate", pace);
     State.on("frame metric", () => {
-      measure();
+      showValues();
       refresh();
     });
     State.on("zoom x y onion gain", refresh);
@@ -373,5 +373,5 @@ const Stage = (() => {
     });
   }
 
-  return { start, first, extent, placement, point, choose, hurry, moving, measure, pace };
+  return { start, first, extent, placement, point, choose, hurry, moving, showValues, pace };
 })();

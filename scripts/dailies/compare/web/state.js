@@ -1,6 +1,6 @@
 "use strict";
 
-/* State: what the page shows, and the same in its address. DATA, from data.js, is what there is to show. */
+/* State: what the page shows, and its encoding in the address. DATA is defined in data.js. */
 
 const State = (() => {
   const VIEWS = ["grid", "side", "wipe", "flicker", "difference", "onion", "table"];
@@ -40,7 +40,7 @@ const State = (() => {
     read: (word) => (word === "fit" ? word : clamp(+word, ...ZOOM)),
   };
 
-  /* In the order in which they are read: what an alias means depends on blind. */
+  /* Default and codec of each value. They are read in this order, because an alias depends on blind. */
   const FIELDS = {
     blind: [0, number(0, 2 ** 31)],
     round: [0, number(0, 1e9)],
@@ -77,14 +77,14 @@ const State = (() => {
     return word.split(",").filter(Boolean).map(decodeURIComponent);
   }
 
-  /* Take new values, and tell those who asked to hear of them. */
+  /* Change values, and notify the listeners of those that differ. */
   function set(patch) {
     const changed = Object.keys(patch).filter((key) => values[key] !== patch[key]);
     for (const key of changed) values[key] = patch[key];
-    if (changed.length) tell(new Set(changed));
+    if (changed.length) notify(new Set(changed));
   }
 
-  function tell(changed) {
+  function notify(changed) {
     for (const [keys, listener] of listeners) if (keys.some((key) => changed.has(key))) listener(changed);
     schedule();
   }
@@ -94,7 +94,7 @@ const State = (() => {
     listeners.push([keys.split(" "), listener]);
   }
 
-  /* Everything that differs from what a fresh page shows, as an address. */
+  /* All values that differ from their defaults, as the fragment of an address. */
   function hash() {
     const parts = new URLSearchParams();
     for (const [key, [standard, { write }]] of Object.entries(FIELDS)) {
@@ -113,17 +113,17 @@ const State = (() => {
       }, 350);
   }
 
-  /* A view is a place to go back to; what is done there is not. */
-  let told = null; // the view that the address told last
+  /* Only a change of view adds an entry to the browser's history. */
+  let lastView = null; // the view in the address
   function write() {
     const next = "#" + hash();
     if (next === (location.hash || "#")) return;
-    if (values.view === told) history.replaceState(null, "", next);
+    if (values.view === lastView) history.replaceState(null, "", next);
     else history.pushState(null, "", next);
-    told = values.view;
+    lastView = values.view;
   }
 
-  /* Show what the address says; what it does not say, or says wrongly, is as on a fresh page. */
+  /* Read the values from the address; missing and invalid ones get their defaults. */
   function read() {
     const parts = new URLSearchParams(location.hash.slice(1));
     const patch = {};
@@ -141,11 +141,11 @@ const State = (() => {
     patch.a ??= a;
     patch.b ??= b;
     Object.assign(values, patch);
-    told = values.view;
-    tell(new Set(Object.keys(FIELDS)));
+    lastView = values.view;
+    notify(new Set(Object.keys(FIELDS)));
   }
 
-  /* The next of a list of steps. */
+  /* The step of a list that is ``by`` places after the one of a value. */
   function step(steps, value, by) {
     const index = steps.findIndex((each) => each >= value);
     return steps[clamp((index < 0 ? steps.length - 1 : index) + by, 0, steps.length - 1)];

@@ -1,14 +1,14 @@
 "use strict";
 
-/* Metrics: one value per frame and model, from metrics.js, which is loaded after the page is seen. */
+/* Metrics: a value per frame and model, from metrics.js, which is loaded after the first frame is shown. */
 
 const Metrics = (() => {
   const known = new Map(DATA.metrics.map((metric) => [metric.name, { ...metric, values: {} }]));
-  let there = () => {};
+  let onLoad = () => {};
 
   function load(listener) {
     if (!known.size) return;
-    there = listener;
+    onLoad = listener;
     const script = document.createElement("script");
     script.src = "page/metrics.js";
     document.head.append(script);
@@ -16,10 +16,10 @@ const Metrics = (() => {
 
   function receive(tables) {
     for (const [name, metric] of known) metric.values = tables[name] ?? {};
-    there();
+    onLoad();
   }
 
-  /* The metric that is looked at; undefined when there is none, or when it would give away a name. */
+  /* The selected metric; undefined if there is none, or in a blind test. */
   function current() {
     if (State.values.blind) return undefined;
     return known.get(State.values.metric) ?? known.values().next().value;
@@ -30,20 +30,20 @@ const Metrics = (() => {
     return values && Object.hasOwn(values, id) ? values[id] : null;
   }
 
-  function said(id, frame) {
+  function text(id, frame) {
     const value = of(id)?.[frame];
     return value === null || value === undefined ? "" : `${Catalog.brief(value)} ${current().unit}`.trim();
   }
 
-  /* Frames from the most to the least remarkable, no two of them close together. */
-  function remarkable(score) {
+  /* Frames by descending score, no two of them close together. */
+  function ranked(score) {
     const distance = Math.ceil(DATA.frames.length / 50);
-    const ranked = DATA.frames
+    const order = DATA.frames
       .map((_, frame) => [score(frame), frame])
       .filter(([value]) => value !== null && Number.isFinite(value))
       .sort(([one, i], [other, j]) => other - one || i - j);
     const chosen = [];
-    for (const [, frame] of ranked) {
+    for (const [, frame] of order) {
       if (chosen.every((other) => Math.abs(other - frame) >= distance)) chosen.push(frame);
     }
     return chosen;
@@ -52,26 +52,26 @@ const Metrics = (() => {
   function worst(id) {
     const values = of(id);
     const sign = current()?.higher_is_better ? -1 : 1;
-    return values ? remarkable((frame) => (values[frame] === null ? null : sign * values[frame])) : [];
+    return values ? ranked((frame) => (values[frame] === null ? null : sign * values[frame])) : [];
   }
 
-  /* Where the values of the listed models lie furthest apart. */
+  /* Frames by how far apart the values of the listed models are. */
   function apart() {
     const rows = Catalog.listed().map(of).filter(Boolean);
-    return remarkable((frame) => {
+    return ranked((frame) => {
       const values = rows.map((row) => row[frame]).filter((value) => value !== null);
       return values.length > 1 ? Math.max(...values) - Math.min(...values) : null;
     });
   }
 
-  return { known, load, receive, current, of, said, worst, apart };
+  return { known, load, receive, current, of, text, worst, apart };
 })();
 
-/* Strip: those values over the sequence, below the scrubber and in line with it. */
+/* Strip: the graph of those values over the sequence, aligned with the scrubber above. */
 
 const Strip = (() => {
   const EDGE = 6; // half the width of the scrubber's handle, in CSS pixels
-  const INKS = { a: "#f2a541", b: "#5cb8e6", pinned: "#b8b8b8", other: "#5a5a5a" };
+  const COLOURS = { a: "#f2a541", b: "#5cb8e6", pinned: "#b8b8b8", other: "#5a5a5a" };
   const strip = document.getElementById("strip");
   const canvas = strip.querySelector("canvas");
   const needle = document.getElementById("needle");
@@ -88,14 +88,14 @@ const Strip = (() => {
     return EDGE + (frame / last) * (width - 2 * EDGE);
   }
 
-  /* Below the scrubber: which frames the training of A and of B has seen, A's in an upper line, B's in a lower one. */
+  /* Mark the training frames below the scrubber: those of A in an upper line, those of B in a lower one. */
   function mark() {
     const slots = ["a", "b"].filter((slot) => DATA.frames.some((_, frame) => Catalog.seen(State.values[slot], frame)));
     marks.hidden = !slots.length;
     const width = marks.clientWidth;
     const context = fine(marks);
     for (const slot of slots) {
-      context.fillStyle = INKS[slot];
+      context.fillStyle = COLOURS[slot];
       const half = Math.max(1, x(1, width) - x(0, width)) / 2;
       DATA.frames.forEach((_, frame) => {
         if (Catalog.seen(State.values[slot], frame))
@@ -104,7 +104,7 @@ const Strip = (() => {
     }
   }
 
-  /* The context of a canvas that has a pixel for each of the screen's, in CSS pixels. */
+  /* The context of a canvas at the screen's resolution, scaled to CSS pixels. */
   function fine(target) {
     target.width = Math.round(target.clientWidth * devicePixelRatio);
     target.height = Math.round(target.clientHeight * devicePixelRatio);
@@ -132,7 +132,7 @@ const Strip = (() => {
     draw();
   }
 
-  /* Every model's line, the chosen ones on top. */
+  /* Draw the line of every model, with A, B and pinned ones on top. */
   function draw() {
     if (strip.hidden) return;
     const { a, b, pins } = State.values;
@@ -140,7 +140,7 @@ const Strip = (() => {
     const lines = [...new Set([...Catalog.listed(), a, b])]
       .map((id) => [kind(id), Metrics.of(id)])
       .filter(([, values]) => values)
-      .sort(([one], [other]) => Object.keys(INKS).indexOf(other) - Object.keys(INKS).indexOf(one));
+      .sort(([one], [other]) => Object.keys(COLOURS).indexOf(other) - Object.keys(COLOURS).indexOf(one));
     const context = fine(canvas);
     const all = lines.flatMap(([, values]) => values).filter((each) => each !== null);
     const low = all.reduce((least, each) => Math.min(least, each), Infinity);
@@ -151,7 +151,7 @@ const Strip = (() => {
       trace(
         context,
         values,
-        INKS[ink],
+        COLOURS[ink],
         ink.length === 1 ? 1.5 : 1,
         (each) => strip.clientHeight - 4 - ((each - low) / (high - low || 1)) * (strip.clientHeight - 8),
       );
@@ -190,14 +190,14 @@ const Strip = (() => {
           line.append(
             Panel.element("b", `tag ${slot}`, slot.toUpperCase()),
             Panel.element("bdi", "name", Catalog.name(id)),
-            Panel.element("span", "figure", Metrics.said(id, frame) || "–"),
+            Panel.element("span", "figure", Metrics.text(id, frame) || "–"),
           );
           return line;
         }),
     );
   }
 
-  /* The next frame of a ranking; from the first again when another ranking is asked for. */
+  /* Go to the next frame of a ranking, or to the first one of another ranking. */
   function jump(key, frames) {
     if (!frames.length) return;
     walk = { key, at: walk.key === key ? (walk.at + 1) % frames.length : 0 };
@@ -241,7 +241,7 @@ const Strip = (() => {
     new ResizeObserver(mark).observe(document.getElementById("track"));
     Metrics.load(() => {
       show();
-      Stage.measure();
+      Stage.showValues();
     });
   }
 

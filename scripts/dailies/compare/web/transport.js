@@ -1,6 +1,6 @@
 "use strict";
 
-/* Transport: the frame that is shown, and time. */
+/* Transport: the current frame, and playback. */
 
 const Transport = (() => {
   const scrub = document.getElementById("scrub");
@@ -8,15 +8,15 @@ const Transport = (() => {
   const fps = document.getElementById("fps");
   const rate = document.getElementById("rate-now");
   const last = DATA.frames.length - 1;
-  const MOST = 24; // frames that one step may take
-  const PATIENCE = 500; // ms without a late frame before steps are made shorter again
-  let began = null; // {time, frame} of the clock while playing
-  let reached = 0; // the frame that was asked for last, by that clock: it goes on beyond the last frame
-  let stride = 1; // how many frames a step takes: more than one where not all can be shown in time
-  let waited = 0; // how often it was looked for, in vain, since
-  let late = 0; // frames in a row that were not there in time
-  let changed = 0; // when the stride was last changed, or a frame was last late
-  let seen = null; // the frame that was on the screen last
+  const MAX_STRIDE = 24; // frames
+  const PATIENCE = 500; // ms without a late frame after which the stride is halved
+  let began = null; // {time, frame} at which the clock started; null while paused
+  let reached = 0; // the frame requested last, by that clock; it counts on beyond the last frame
+  let stride = 1; // frames per step: more than one if the browser cannot show all in time
+  let waited = 0; // screen refreshes since then without that frame
+  let late = 0; // consecutive frames that were late
+  let changed = 0; // time at which the stride last changed or a frame was last late
+  let seen = null; // the frame last shown in full
   let times = [];
 
   function playing() {
@@ -45,7 +45,7 @@ const Transport = (() => {
   function announce() {
     play.setAttribute("aria-label", playing() ? "Pause" : "Play");
     play.classList.toggle("on", playing());
-    document.getElementById("where").setAttribute("aria-live", playing() ? "off" : "polite"); // not 24 times a second
+    document.getElementById("where").setAttribute("aria-live", playing() ? "off" : "polite"); // not at 24 fps
   }
 
   function begin(frame) {
@@ -55,11 +55,11 @@ const Transport = (() => {
     changed = began.time;
   }
 
-  /* Go on in real time, as soon as the last frame asked for is on the screen. What its time has passed is left out; where
-     that happens again for want of pictures, steps become longer, so that what is loaded ahead is what will be shown. */
+  /* Advance in real time once the requested frame is on the screen, skipping frames whose time has passed.
+     If frames are late repeatedly, the stride grows, so that the frames loaded ahead are those that will be shown. */
   function tick(now) {
     if (!playing()) return;
-    if (State.values.frame !== reached % (last + 1)) begin(State.values.frame); // whoever went there, it goes on there
+    if (State.values.frame !== reached % (last + 1)) begin(State.values.frame); // the user went to another frame
     const due = began.frame + Math.floor(((now - began.time) / 1000) * State.values.fps);
     if (seen !== State.values.frame) {
       waited += 1;
@@ -71,21 +71,21 @@ const Transport = (() => {
     requestAnimationFrame(tick);
   }
 
-  /* Choose how many frames a step takes, by whether the last frame was there when its time had come. */
+  /* Adapt the stride to whether the last frame was on time. */
   function pace(now, passed) {
     late = waited > 1 ? late + 1 : 0;
     waited = 0;
-    if (late > 1) stride = Math.min(MOST, passed, 2 * stride);
+    if (late > 1) stride = Math.min(MAX_STRIDE, passed, 2 * stride);
     else if (!late && stride > 1 && now - changed > PATIENCE) [stride, changed] = [Math.floor(stride / 2), now];
     if (late) changed = now;
   }
 
-  /* The frames that are shown next while it plays. */
+  /* The frames that playback will show next. */
   function coming(count) {
     return Array.from({ length: count }, (_, step) => (reached + (step + 1) * stride) % (last + 1));
   }
 
-  /* Hear from the stage which frame is on the screen, and whether it is whole. */
+  /* Called by the stage with the frame on the screen, and whether all of its pictures are shown. */
   function shown(frame, whole) {
     if (!whole || seen === frame) return;
     seen = frame;
@@ -99,7 +99,7 @@ const Transport = (() => {
     State.set({ frame: State.clamp(frame, 0, last) });
   }
 
-  function tell() {
+  function update() {
     const { frame, fps: chosen } = State.values;
     const [name] = DATA.frames[frame];
     scrub.value = frame;
@@ -126,7 +126,7 @@ const Transport = (() => {
       State.set({ fps: +fps.value });
       if (playing()) begin(State.values.frame);
     });
-    State.on("frame fps", tell);
+    State.on("frame fps", update);
   }
 
   return { start, toggle, stop, playing, coming, shown, go, last };

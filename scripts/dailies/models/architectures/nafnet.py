@@ -1,7 +1,7 @@
 """NAFNet: Chen, Chu, Zhang and Sun, "Simple Baselines for Image Restoration", 2022.
 
-Three things differ from the paper: the block does not widen before the depthwise convolution, the input is
-not added to the output, and the output goes through tanh.
+It differs from the paper in three ways: the block does not widen before the depthwise convolution, the input is not
+added to the output, and the output goes through tanh.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from dailies.core.errors import LoadError
 
 @dataclass(frozen=True)
 class Size:
-    """How wide and how deep a NAFNet is."""
+    """The width and depth of a NAFNet."""
 
     width: int
     """Channels at full resolution."""
@@ -36,10 +36,12 @@ SIZES = {
 
 
 class NAFNet(nn.Module):
-    """A U-shaped network without activation functions but its final tanh; images in [-1, 1] both ways.
+    """A U-shaped network without activation functions except the final tanh; input and output are in [-1, 1].
 
     Args:
-        size: the name of a published size, from which the next four arguments come where they are not given.
+        size: the name of a published size, which sets the defaults of the next four arguments.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
         width: channels at full resolution, even.
         encoder_blocks: blocks per level on the way down.
         middle_blocks: blocks at the lowest resolution.
@@ -48,15 +50,15 @@ class NAFNet(nn.Module):
             ``drop_out_rate``.
 
     Raises:
-        LoadError: an unknown size, or numbers that do not fit together.
+        LoadError: the size is unknown, or the numbers do not fit together.
     """
 
     ANCHOR = "intro.weight"
-    """A weight that every size of it has."""
+    """The name of a weight that the network has at every size."""
 
     @staticmethod
     def settings_in(state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """Read from weights what the network was built from; None where they are of another network."""
+        """Return the settings of the network with these weights; None if they belong to another network."""
         first, last = state["intro.weight"], state.get("ending.weight")
         if last is None or first.dim() != 4 or last.dim() != 4:
             return None
@@ -120,7 +122,7 @@ class NAFNet(nn.Module):
         self.ending = nn.Conv2d(c, out_channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(n, in_channels, h, w)`` to ``(n, out_channels, h, w)``, for any size of at least 1x1."""
+        """Map ``(n, in_channels, h, w)`` to ``(n, out_channels, h, w)``, of any size."""
         height, width = x.shape[-2:]
         x = self.intro(_pad(x, self.multiple))
         skips = []
@@ -164,13 +166,15 @@ class Block(nn.Module):
         spatial = self.conv3(self.sca(_gate(self.conv2(self.conv1(self.norm1(x))))))
         x = x + self.dropout(spatial) * self.beta
         channel = self.conv5(_gate(self.conv4(self.norm2(x))))
-        return x + self.dropout(channel) * self.gamma
+        output: Tensor = x + self.dropout(channel) * self.gamma
+        return output
 
 
 class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of each pixel of ``(n, channels, h, w)``."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -182,7 +186,9 @@ class ChannelAttention(nn.Module):
         self.conv = nn.Conv2d(channels, channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.conv(x.mean(dim=(2, 3), keepdim=True))
+        """Keep the shape."""
+        scales: Tensor = self.conv(x.mean(dim=(2, 3), keepdim=True))
+        return x * scales
 
 
 def _gate(x: Tensor) -> Tensor:
@@ -192,7 +198,7 @@ def _gate(x: Tensor) -> Tensor:
 
 
 def _pad(x: Tensor, multiple: int) -> Tensor:
-    """Reflect ``x`` to the right and below until both sides are multiples; any length will do."""
+    """Pad ``x`` by reflection to the right and below until both sides are multiples, whatever their length."""
     for axis in (2, 3):
         if x.shape[axis] % multiple:
             x = x.index_select(axis, _reflected(x.shape[axis], multiple, x.device))
@@ -200,7 +206,7 @@ def _pad(x: Tensor, multiple: int) -> Tensor:
 
 
 def _reflected(length: int, multiple: int, device: torch.device) -> Tensor:
-    """Indexes of the pixels that fill ``length`` up to a multiple: 0 1 2 3 2 1 0 1 ... for a length of 4."""
+    """Return the indexes that pad ``length`` pixels to a multiple by reflection: length 4 gives 0 1 2 3 2 1 0 1."""
     period = max(2 * (length - 1), 1)
     index = torch.arange(length + -length % multiple, device=device) % period
     return torch.where(index < length, index, period - index)

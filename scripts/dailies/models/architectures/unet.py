@@ -1,7 +1,7 @@
 """U-Net: Ronneberger, Fischer and Brox, "Convolutional Networks for Biomedical Image Segmentation", 2015.
 
-Four things differ from the paper: the convolutions are padded, so that the size is kept, each is followed by
-batch norm, the way up is bilinear, and the output goes through tanh.
+It differs from the paper in four ways: the convolutions are padded, so that they keep the size; batch norm follows each
+of them; upsampling is bilinear; and the output goes through tanh.
 """
 
 from collections.abc import Mapping
@@ -26,18 +26,20 @@ class DoubleConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        """Keep the size, and change the channels."""
+        output: Tensor = self.conv(x)
+        return output
 
 
 class UNet(nn.Module):
-    """Three halvings and back, with ``base_channels`` features at full size; images in [-1, 1] both ways."""
+    """A U-Net of four levels, with ``base_channels`` features at full size; input and output are in [-1, 1]."""
 
     ANCHOR = "inc.conv.0.weight"
-    """A weight that every size of it has."""
+    """The name of a weight that the network has at every size."""
 
     @staticmethod
     def settings_in(state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """Read from weights what the network was built from; None where they are of another network."""
+        """Return the settings of the network with these weights; None if they belong to another network."""
         first, last = state["inc.conv.0.weight"], state.get("outc.weight")
         if last is None or first.dim() != 4 or last.dim() != 4:
             return None
@@ -72,7 +74,7 @@ def _down(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _join(x: Tensor, skip: Tensor) -> Tensor:
-    """Double the size of ``x``, fit it to ``skip`` where an odd side lost a pixel, and concatenate."""
+    """Double the size of ``x``, resize it to ``skip`` if an odd side lost a pixel, and concatenate both."""
     x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
     if x.shape[-2:] != skip.shape[-2:]:
         x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=True)

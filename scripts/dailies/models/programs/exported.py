@@ -1,4 +1,4 @@
-"""torch.export, opened by torch's own loader. Loading it runs its code, so it needs permission."""
+"""torch.export. Loading such a file runs its code, so it needs permission."""
 
 import io
 import json
@@ -12,24 +12,22 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, TensorArgument
 
 from dailies.core.errors import LoadError
-from dailies.models.programs.program import (
-    Fed,
-    Placed,
-    Program,
-    copied,
-    short,
-    shown,
-)
-from dailies.models.programs.sizes import Side, fits
+from dailies.core.text import shown
+from dailies.models.programs.program import DeviceBound, InputCast, Program, copy_archive, member_name
+from dailies.models.programs.sizes import Side, sizes_of
 
 MACHINE_CODE = "data/aotinductor/"
-"""Where an archive keeps what torch compiled for one kind of computer."""
+"""The folder of an archive that holds what torch compiled for one kind of computer."""
 
 
-def opened(path: Path) -> Program:
-    """Load a file of torch.export, and find which sizes of images it takes."""
+def load_exported(path: Path) -> Program:
+    """Load a file of torch.export, and read the sizes that it declares.
+
+    Raises:
+        LoadError: the file holds machine code only, or the program does not take exactly one image.
+    """
     with zipfile.ZipFile(path) as archive:
-        names = [short(name) for name in archive.namelist()]
+        names = [member_name(name) for name in archive.namelist()]
     if any(name.startswith(MACHINE_CODE) for name in names) and not any(name.startswith("models/") for name in names):
         raise LoadError(
             "program.machine_code",
@@ -40,51 +38,48 @@ def opened(path: Path) -> Program:
     program = network.exported
     image = _image(path, program)
     count, channels, *sides = image.shape
-    channels = channels if isinstance(channels, int) else None
-    images, *bounds = (Side.of(size, program.range_constraints) for size in (count, *sides))
-    # torch takes one image even where it says that there must be two
-    batch = images.least if images.frozen or images.least > 2 else None
+    known_channels = channels if isinstance(channels, int) else None
+    images, height, width = (Side.exported(size, program.range_constraints) for size in (count, *sides))
+    # torch takes one image even if the program declares at least two
+    batch = images.least if images.is_fixed or images.least > 2 else None
 
-    def holds(height: int, width: int) -> bool:
-        return network.takes(batch or 1, channels or 3, height, width)
+    def accepts(height: int, width: int) -> bool:
+        return network.accepts(batch or 1, known_channels or 3, height, width)
 
-    return Program(
-        network=Fed(network, image.dtype).eval(),
-        kind="export",
-        channels=channels,
-        batch=batch,
-        **fits(*bounds, holds),
-    )
+    fed = InputCast(network, image.dtype).eval()
+    return Program(fed, "export", sizes_of(height, width, accepts), known_channels, batch)
 
 
 def _image(path: Path, program: ExportedProgram) -> Tensor:
-    """Return the stand-in for the image that a program takes: its shape, which may hold symbols, and its type."""
+    """Return the placeholder of the image that a program takes: its shape, which may hold symbols, and data type."""
     names = [
         spec.arg.name
         for spec in program.graph_signature.input_specs
         if spec.kind == InputKind.USER_INPUT and isinstance(spec.arg, TensorArgument)
     ]
-    found = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    found: list[Tensor] = [
+        node.meta["val"] for node in program.graph.nodes if node.op == "placeholder" and node.name in names
+    ]
     if len(found) != 1 or found[0].dim() != 4 or not found[0].is_floating_point():
         raise LoadError(
             "program.takes_no_image",
-            f"the program in {shown(path.name)} asks for {len(names)} tensors ({shown(', '.join(names), 200)}); "
-            "expected one image of 4 dimensions, batch, channels, height and width, in floating point",
+            f"the program in {shown(path.name)} needs {len(names)} tensors ({shown(', '.join(names))}); expected one "
+            "image of 4 dimensions (batch, channels, height, width) in floating point",
         )
     return found[0]
 
 
-class _Exported(Placed):
+class _Exported(DeviceBound):
     exported: ExportedProgram
 
     def load(self, device: torch.device) -> nn.Module:
-        """Load the file; a program names the device of its export for every tensor, so that is replaced.
+        """Load the file with the device of its export replaced by ``device``.
 
-        Without this, a program that was exported on CUDA does not load where there is none.
+        Without this, a program that was exported on CUDA does not load on a machine without CUDA.
         """
         place = {"type": device.type, "index": device.index}
 
-        def placed(name: str, content: bytes) -> bytes:
+        def replaced(name: str, content: bytes) -> bytes:
             if name.endswith(".json"):
                 tree = json.loads(content, object_hook=lambda item: place if item.keys() == place.keys() else item)
                 return json.dumps(tree).encode()
@@ -94,28 +89,28 @@ class _Exported(Placed):
                 return copy.getvalue()
             return content
 
-        self.exported = torch.export.load(copied(self.path, placed))
+        self.exported = torch.export.load(copy_archive(self.path, replaced))
         self._writes = _writes(self.exported)
         return self.exported.module()
 
-    def takes(self, *shape: int) -> bool:
-        """Tell whether an image of this shape satisfies the conditions that were found when it was exported."""
+    def forward(self, pixels: Tensor) -> Any:
+        """Run the program. What it writes to its buffers or its input is dropped: frames must not affect each other."""
+        if not self._writes:
+            return self.program(pixels)
+        buffers = {name: value.clone() for name, value in self.program.named_buffers()}
+        return torch.func.functional_call(self.program, buffers, pixels.clone())
+
+    def accepts(self, *shape: int) -> bool:
+        """Return whether an input of this shape meets the conditions that torch found during the export."""
         guards = getattr(self.program, "_guards_fn", None)  # torch before 2.9 has none
         try:
             return guards is None or guards(torch.empty(shape, device="meta")) is None
         except AssertionError:
             return False
 
-    def forward(self, pixels: Tensor) -> Any:
-        if not self._writes:
-            return self.program(pixels)
-        # what the program changes of itself is dropped: no frame may depend on those before it
-        own = {name: value.clone() for name, value in self.program.named_buffers()}
-        return torch.func.functional_call(self.program, own, pixels.clone())
-
 
 def _writes(program: ExportedProgram) -> bool:
-    """Tell whether a program writes to its own tensors or to its input."""
+    """Return whether a program writes to its own tensors or to its input."""
     graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, fx.GraphModule)]
     schemas = [getattr(node.target, "_schema", None) for graph in graphs for node in graph.nodes]
     signature = program.graph_signature

@@ -1,4 +1,4 @@
-"""What every kind of program is opened as."""
+"""The record of a loaded program, and the modules that wrap its network."""
 
 import io
 import zipfile
@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from dailies.core.text import clean
+from dailies.models.programs.sizes import ANY_SIZE, Sizes
 
 
 @dataclass(frozen=True)
@@ -20,39 +20,26 @@ class Program:
     """A network that came with its own code."""
 
     network: nn.Module
-    """Takes float32 ``(batch, channels, height, width)``; in evaluation mode, on the CPU. What it gives is as its
-    author made it: a tensor, or a tuple, list or dict of them."""
+    """Maps float32 ``(batch, channels, height, width)`` to whatever its author returns: a tensor, or a tuple, list or
+    dict of tensors. It is on the CPU, in evaluation mode."""
     kind: str
     """torchscript, export or onnx."""
-    size: tuple[int, int] | None = None
-    """Height and width that the program takes. It takes no other where it is frozen to them; where it leaves some
-    freedom but not all (one side frozen, or only squares) this is a size within it. None: any within the bounds."""
+    sizes: Sizes = ANY_SIZE
     channels: int | None = None
-    """What the input must have, where the program tells."""
+    """Channels of the input; None if the program does not declare them."""
     batch: int | None = None
-    """How many images the program was frozen to; ``network`` takes any number and runs it as often as that needs."""
-    multiple: int = 1
-    """Both sides are multiples of this many pixels."""
-    least: tuple[int, int] = (1, 1)
-    """Height and width, pixels."""
-    most: tuple[int | None, int | None] = (None, None)
-    """Height and width, pixels; None: no bound."""
+    """The number of images that the program was frozen to; None if it takes any number."""
 
 
-def shown(text: str, length: int = 60) -> str:
-    """Make a text from a file fit for a log: one line, no control characters, not long."""
-    return clean(text[: 4 * length])[:length]
-
-
-def short(name: str) -> str:
-    """Return the name of a zip's member without the folder that torch puts all of them in."""
+def member_name(name: str) -> str:
+    """Return the name of a zip's member without the top folder in which torch puts all of them."""
     return name.partition("/")[2] or name
 
 
-def copied(path: Path, edit: Callable[[str, bytes], bytes]) -> io.BytesIO:
-    """Copy a zip archive into memory, each member as ``edit`` returns it for its name and content.
+def copy_archive(path: Path, edit: Callable[[str, bytes], bytes]) -> io.BytesIO:
+    """Copy a zip archive into memory. ``edit`` maps the name and content of each member to its new content.
 
-    Positions in the source code are left out, since they no longer match edited code.
+    Debug files, which refer to positions in the code, are left out because they would not match edited code.
     """
     copy = io.BytesIO()
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
@@ -63,8 +50,8 @@ def copied(path: Path, edit: Callable[[str, bytes], bytes]) -> io.BytesIO:
     return copy
 
 
-class Placed(nn.Module, ABC):
-    """A program on the device that it was last moved to. It names its device, so it is loaded anew for another."""
+class DeviceBound(nn.Module, ABC):
+    """A program whose code names its device. It is loaded again whenever it is moved to another device."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -79,22 +66,22 @@ class Placed(nn.Module, ABC):
     def _move_to(self, device: torch.device) -> None:
         self._device = device
         self.program = self.load(device)
-        for parameter in self.program.parameters():  # the method that does this is missing for TorchScript
+        for parameter in self.program.parameters():  # a ScriptModule has no working requires_grad_
             parameter.requires_grad_(parameter.requires_grad and not parameter.is_leaf)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        """Follow ``Module.to``, which calls this."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Implement ``Module.to``, which calls this method."""
         if (device := fn(torch.empty(0)).device) != self._device:
             self._move_to(device)
         return self
 
-    def train(self, mode: bool = True) -> nn.Module:
-        """Stay in evaluation mode: torch's exported modules raise here."""
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode; torch's exported modules raise in this method."""
         return self
 
 
-class Fed(nn.Module):
-    """A program that is given the numbers it was written for."""
+class InputCast(nn.Module):
+    """A program whose input is cast to the data type that it was written for."""
 
     def __init__(self, program: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -102,11 +89,12 @@ class Fed(nn.Module):
         self.dtype = dtype
 
     def forward(self, pixels: Tensor) -> Any:
+        """Call the program with its own data type."""
         return self.program(pixels.to(self.dtype))
 
 
-class Split(nn.Module):
-    """A program for a fixed number of images that is given any number of them."""
+class FixedBatch(nn.Module):
+    """A program for a fixed number of images, called as often as any other number of images needs."""
 
     def __init__(self, program: nn.Module, batch: int) -> None:
         super().__init__()
@@ -114,14 +102,15 @@ class Split(nn.Module):
         self.batch = batch
 
     def forward(self, pixels: Tensor) -> Any:
+        """Map any number of images; the last call is filled up with copies of the last image."""
         if len(pixels) == self.batch:
             return self.program(pixels)
         missing = -len(pixels) % self.batch
-        filled = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)]) if missing else pixels
+        padded = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)]) if missing else pixels
 
         def joined(first: Any, *others: Any) -> Any:
             if not isinstance(first, Tensor) or first.dim() == 0 or len(first) != self.batch:
                 return first
             return torch.cat([first, *others])[: len(pixels)]
 
-        return tree_map(joined, *map(self.program, filled.split(self.batch)))
+        return tree_map(joined, *map(self.program, torch.split(padded, self.batch)))

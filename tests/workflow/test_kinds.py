@@ -13,7 +13,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 from dailies.render.tensors import pad
 from helpers import REPOSITORY
 from helpers.images import read_frame
@@ -86,7 +86,7 @@ LIGHTNING = """
 import sys, torch
 import pytorch_lightning
 sys.path.append(sys.argv[1])
-from dailies.models.architectures import ARCHITECTURES
+from dailies.models.architectures.catalog import ARCHITECTURES
 
 
 class Training(pytorch_lightning.LightningModule):

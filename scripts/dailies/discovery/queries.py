@@ -1,4 +1,4 @@
-"""Questions: everything that an invocation asks MLflow, once, while it is planned. The answers are a snapshot."""
+"""Everything that an invocation asks MLflow, once, while it is planned."""
 
 import logging
 import re
@@ -8,12 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from dailies.core.errors import (
-    AccessRefused,
-    LocationRefused,
-    StoreError,
-    StoreUnreachable,
-)
+from dailies.core.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable
 from dailies.core.text import clean
 from dailies.discovery import artifacts
 from dailies.discovery.selection import (
@@ -21,25 +16,14 @@ from dailies.discovery.selection import (
     MOST_LOGGED,
     Found,
     Selection,
-    chosen,
-    named_models,
-    passes,
+    choose,
+    has_status,
+    registered_models,
 )
-from dailies.discovery.snapshot import (
-    Listing,
-    Skipped,
-    Snapshot,
-    Stamp,
-)
+from dailies.discovery.snapshot import Listing, Skipped, Snapshot, Stamp
 from dailies.models import kinds, roles
 from dailies.store import registry
-from dailies.store.entities import (
-    EVALUATION,
-    Experiment,
-    LoggedModel,
-    Run,
-    StoredFile,
-)
+from dailies.store.entities import EVALUATION, Experiment, LoggedModel, Run, StoredFile
 from dailies.store.registry import Registered
 from dailies.store.tracking import TrackingStore
 
@@ -49,22 +33,22 @@ STEP = 64
 """Runs whose artifacts are listed together while looking for the first ``max_runs`` models."""
 
 ALIASES, BEST = "aliases.txt", re.compile(r"\bbest\b")
-"""The file that MLFlowLogger of PyTorch Lightning writes beside a checkpoint, and the word in it for the best one."""
+"""The file that PyTorch Lightning's MLFlowLogger writes beside a checkpoint, and the alias of the best one."""
 
 LONGEST_ALIASES, MOST_ALIASES = 10_000, 64
-"""Bytes of such a file, and how many of a run's are read, the newest first."""
+"""Bytes of such a file, and how many of a run's are read, newest first."""
 
 START = 512
-"""Bytes of a file that are read to tell whether it can be a model."""
+"""Bytes at the start of a file that are read to see whether it may be a model."""
 
 
-class Questions:
-    """Asks a store what a selection needs, and nothing twice. What an earlier snapshot still knows is not asked."""
+class Queries:
+    """Queries a store for what a selection needs, without repetition, and reuses listings of an earlier snapshot."""
 
     def __init__(
         self, store: TrackingStore, selection: Selection, *, recheck: bool | str, earlier: Snapshot | None
     ) -> None:
-        """Take the setting ``recheck_artifacts`` as ``recheck``."""
+        """Prepare queries; ``recheck`` is the setting ``recheck_artifacts``."""
         self._store = store
         self._selection = selection
         self._recheck = recheck
@@ -72,15 +56,15 @@ class Questions:
         self._listings: dict[str, Listing] = {"": Listing("", like_models=())}
 
     def snapshot(self) -> Snapshot:
-        """Ask for registered models, runs and logged models, and list artifacts until ``max_runs`` models are found.
+        """Query registered models, runs and logged models, and list artifacts until ``max_runs`` models are found.
 
-        Raises StoreError where something that the user names does not exist, StoreUnreachable and AccessRefused.
+        Raise StoreError if something that the user names does not exist, StoreUnreachable or AccessRefused.
         """
         registered = tuple(registry.registered(self._store, self._selection.models))
         runs = tuple(self._runs())
-        passing = [run for run in runs if passes(run, self._selection)]
+        passing = [run for run in runs if has_status(run, self._selection)]
         logged = self._logged(passing)
-        known = self._named(registered)
+        known = self._list_registered(registered)
         missing = self._selection.max_runs or len(passing)
         for start in range(0, len(passing), STEP):
             group = passing[start : start + STEP]
@@ -95,28 +79,28 @@ class Questions:
                 missing -= self._is_new(run, logged.get(run.run_id, ()), known)
         return Snapshot(registered, runs, logged, dict(sorted(self._listings.items())))
 
-    def unseen(self, seen: Snapshot) -> tuple[Skipped, ...]:
-        """Ask for the runs of the experiments that are not in the snapshot: deleted, or left out by the filter."""
+    def unseen(self, snapshot: Snapshot) -> tuple[Skipped, ...]:
+        """Query the runs of the experiments that are not in the snapshot: deleted, or excluded by the filter."""
         if self._selection.run_ids or not self._selection.experiments:
             return ()
         deleted = self._store.runs(self._experiments, deleted=True)
-        passed_over = [Skipped.of(run, "it was deleted", "deleted") for run in deleted]
+        skipped = [Skipped.of(run, "it was deleted", "deleted") for run in deleted]
         if self._selection.filter:
-            known = {run.run_id for run in (*seen.runs, *(item.run for item in seen.registered))}
+            known = {run.run_id for run in (*snapshot.runs, *(item.run for item in snapshot.registered))}
             reason = f"the filter {self._selection.filter} leaves it out"
-            passed_over += [
+            skipped += [
                 Skipped.of(run, reason, "left out by the filter")
                 for run in self._store.runs(self._experiments)
                 if run.run_id not in known and EVALUATION not in run.tags
             ]
-        return tuple(passed_over)
+        return tuple(skipped)
 
     @cached_property
     def _experiments(self) -> list[Experiment]:
         return self._store.experiments(self._selection.experiments)
 
     def _runs(self) -> list[Run]:
-        """Return the runs that the selection names, of any status; of its experiments all but evaluations."""
+        """Return the runs that the selection names by id, or else all runs of its experiments but evaluations."""
         if self._selection.run_ids:
             return self._store.runs_by_id(self._selection.run_ids)
         if not self._selection.experiments:
@@ -132,16 +116,16 @@ class Questions:
         found = self._store.logged_models(sorted({run.experiment_id for run in runs}))
         return {run_id: tuple(models) for run_id, models in sorted(found.items())}
 
-    def _named(self, registered: Sequence[Registered]) -> set[tuple[str, str, str]]:
+    def _list_registered(self, registered: Sequence[Registered]) -> set[tuple[str, str, str]]:
         """List the files of the registered models; return the identities of those that hold a model."""
         self._list({item.uri: _stamp(item.run) if item.updated is None else (item.updated,) for item in registered})
         for item in registered:
             self._read_best(item.uri)
-        found, _ = named_models(registered, self._listings, self._selection)
+        found, _ = registered_models(registered, self._listings, self._selection)
         return {model.identity for model in found}
 
     def _is_new(self, run: Run, logged: Sequence[LoggedModel], known: Collection[tuple[str, str, str]]) -> bool:
-        """List what the choice of a run's artifact needs; tell whether it holds a model that is not known yet."""
+        """List what the choice of a run's artifact needs; return whether the run holds a model not in ``known``."""
         if self._listings[run.artifact_uri].error is None:
             self._read_best(run.artifact_uri)
             every = self._selection.checkpoint_pattern is not None
@@ -149,20 +133,20 @@ class Questions:
                 self._list({model.artifact_uri: (model.updated,)})
                 if self._listings[model.artifact_uri].files and not every:
                     break
-        found = chosen(run, logged, self._listings, self._selection)
+        found = choose(run, logged, self._listings, self._selection)
         return isinstance(found, Found) and found.identity not in known
 
     def _list(self, stamps: Mapping[str, Stamp | None]) -> None:
-        """List locations, unless they are listed already or what an earlier snapshot knows of them still holds."""
+        """List locations, except those that are listed already or whose earlier listing is still valid."""
         new = {uri: stamp for uri, stamp in stamps.items() if uri not in self._listings}
         for uri, stamp in new.items():
-            if self._holds(uri, stamp):
+            if self._is_valid(uri, stamp):
                 self._listings[uri] = self._known(uri)
         asked = {uri: stamp for uri, stamp in new.items() if uri not in self._listings}
         for uri, listed in self._store.listings(list(asked)).items():
             self._listings[uri] = self._listing(uri, asked[uri], listed)
 
-    def _holds(self, uri: str, stamp: Stamp | None) -> bool:
+    def _is_valid(self, uri: str, stamp: Stamp | None) -> bool:
         known = self._earlier.get(self._store.locations.place(uri))
         return (
             known is not None
@@ -200,33 +184,35 @@ class Questions:
         )
 
     def _like_models(self, uri: str, listed: Iterable[StoredFile]) -> tuple[str, ...] | None:
-        """Return the files without a known ending that begin like a model; None for a location that is not on disk."""
+        """Return the files without a known ending that begin like a model; None if the location is not on disk."""
         if self._store.local_folder(uri) is None:
             return None
         starts = (
-            (file.path, self._store.beginning(uri, file.path, START)) for file in listed if artifacts.is_unnamed(file)
+            (file.path, self._store.beginning(uri, file.path, START))
+            for file in listed
+            if artifacts.needs_content(file)
         )
         return tuple(path for path, start in starts if start and roles.begins_like_model(start))
 
     def _read_best(self, uri: str) -> None:
-        """Read which checkpoints Lightning's MLFlowLogger calls the best, where there are several to choose from.
+        """If there are several checkpoints, read which of them Lightning's MLFlowLogger marked as the best.
 
-        More than one may have been the best when it was saved.
+        Several may be marked: each was the best when it was saved.
         """
         listing = self._listings[uri]
         by_alias = _aliased(listing.files)
         if listing.best is None and len(by_alias) > 1:
-            found = [path for alias, paths in by_alias.items() if self._says_best(uri, alias) for path in paths]
+            found = [path for alias, paths in by_alias.items() if self._is_best(uri, alias) for path in paths]
             self._listings[uri] = replace(listing, best=tuple(found))
 
-    def _says_best(self, uri: str, path: str) -> bool:
+    def _is_best(self, uri: str, path: str) -> bool:
         try:
             with tempfile.TemporaryDirectory(prefix="dailies-") as folder:
                 return BEST.search(self._store.fetch(uri, path, Path(folder)).read_text(errors="replace")) is not None
         except (StoreUnreachable, AccessRefused):
             raise
         except (StoreError, OSError) as error:
-            log.warning("%s cannot be read, so it does not count: %s", clean(path)[:LONGEST_LABEL], error)
+            log.warning("%s cannot be read, so it is ignored: %s", clean(path)[:LONGEST_LABEL], error)
             return False
 
 
@@ -235,7 +221,7 @@ def _stamp(run: Run) -> Stamp | None:
 
 
 def _aliased(listing: Sequence[StoredFile]) -> dict[str, list[str]]:
-    """Return the newest files of aliases that are not too large, each with the checkpoints beside it."""
+    """Return the newest alias files that are not too large, each with the checkpoints beside it."""
     found = [file for file in listing if file.path.rpartition("/")[2] == ALIASES]
     small = [file for file in found if file.size is None or file.size <= LONGEST_ALIASES]
     newest = sorted(small, key=lambda file: -(file.modified or 0))[:MOST_ALIASES]

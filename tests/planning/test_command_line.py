@@ -1,13 +1,13 @@
-"""What a command line asks for beside running jobs."""
+"""What a command line requests besides running jobs."""
 
 import pytest
-from dailies.planning import verbs
-from dailies.planning.verbs import DELETE_OUTPUT, UNLOCK
+from dailies.planning import command_line
+from dailies.planning.command_line import DELETE_OUTPUT, UNLOCK
 from dailies.state.layout import Layout
 
 
 @pytest.mark.parametrize(
-    ("verb", "arguments", "asked"),
+    ("option", "arguments", "expected"),
     [
         (UNLOCK, ["--unlock"], True),
         (UNLOCK, ["-n", "--unl"], True),
@@ -19,8 +19,8 @@ from dailies.state.layout import Layout
         (DELETE_OUTPUT, ["--delete-temp-output"], False),
     ],
 )
-def test_what_a_command_line_asks_for(verb, arguments, asked):
-    assert verbs.is_asked(verb, arguments) is asked
+def test_an_option_is_recognised_in_full_and_abbreviated(option, arguments, expected):
+    assert command_line.has_option(option, arguments) is expected
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ def test_what_a_command_line_asks_for(verb, arguments, asked):
         (["all"], False),
     ],
 )
-def test_a_command_line_that_deletes_is_told_from_one_that_shows_what_it_would(arguments, deletes):
-    assert verbs.deletes(arguments) is deletes
+def test_a_dry_run_deletes_nothing(arguments, deletes):
+    assert command_line.deletes(arguments) is deletes
 
 
 def test_the_frames_that_a_deletion_leaves_are_counted(tmp_path):
@@ -48,11 +48,11 @@ def test_the_frames_that_a_deletion_leaves_are_counted(tmp_path):
     (tmp_path / "not ours").mkdir()
     (tmp_path / "not ours" / "a.png").touch()
 
-    assert verbs.left_by_deletion(Layout(tmp_path)) == (
-        "--delete-all-output leaves 3 frames of 2 models in place, and what is known of them, so the next invocation "
-        f"renders none of them again; to delete them too, delete the folder {tmp_path}"
-    )
+    text = command_line.left_by_deletion(Layout(tmp_path))
+
+    assert "--delete-all-output leaves 3 frames of 2 models" in text
+    assert str(tmp_path) in text
 
 
-def test_where_no_frame_is_left_nothing_is_said(tmp_path):
-    assert verbs.left_by_deletion(Layout(tmp_path)) is None
+def test_without_frames_nothing_is_left(tmp_path):
+    assert command_line.left_by_deletion(Layout(tmp_path)) is None

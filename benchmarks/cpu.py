@@ -16,7 +16,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies.render.environment import SPEED  # noqa: E402
+from dailies.render.environment import TUNING  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "small"}}
 SIZE, REPEATS = (384, 640), 9
@@ -52,11 +52,11 @@ def work() -> None:
 
 def main() -> None:
     """Print medians and ratios."""
-    environ = {name: value for name, value in os.environ.items() if name not in SPEED}
+    environ = {name: value for name, value in os.environ.items() if name not in TUNING}
     workers = {
         raised: subprocess.Popen(
             [sys.executable, __file__, "work"],
-            env=environ | {name: SPEED[name] for name in SPEED if raised or name != "GLIBC_TUNABLES"},
+            env=environ | {name: TUNING[name] for name in TUNING if raised or name != "GLIBC_TUNABLES"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

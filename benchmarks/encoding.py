@@ -28,8 +28,8 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies.frames import image as frames  # noqa: E402
-from dailies.frames import oiio as oiio_module  # noqa: E402
+from dailies.frames import image  # noqa: E402
+from dailies.frames.oiio import open_image, read_channels  # noqa: E402
 from dailies.render import environment  # noqa: E402
 
 SIZE, REPEATS = (1920, 1080), 7
@@ -46,7 +46,7 @@ def photograph(grain: float, dtype: type[np.unsignedinteger]) -> np.ndarray:
 
 
 def ours(output_format: str) -> Callable[[np.ndarray], bytes]:
-    return lambda frame: frames.encode(frame, frames.Picture(frame), output_format)
+    return lambda frame: image.encode(frame, image.Picture(frame), output_format)
 
 
 def pillow(level: int) -> Callable[[np.ndarray], bytes]:
@@ -121,10 +121,10 @@ def peaks(kind: str, dtype: type[np.unsignedinteger]) -> tuple[float, float]:
     """Give the most memory to read and to write a frame, in frames; to be run in a process of its own."""
     frame, small = photograph(5, dtype), np.zeros((8, 8, 3), dtype)
     data = ours(kind)(small)
-    frames.decode(data, kind)
+    image.decode(data, kind)
     data = ours(kind)(frame)
     found = []
-    for program in (partial(ours(kind), frame), partial(frames.decode, data, kind)):
+    for program in (partial(ours(kind), frame), partial(image.decode, data, kind)):
         Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
         before = _resident("VmRSS")
         program()
@@ -164,8 +164,8 @@ def with_opencv(data: bytes) -> np.ndarray:
 
 
 def with_openimageio(data: bytes) -> np.ndarray:
-    with oiio_module.opened(data, "a.png") as file:
-        return oiio_module.read(file, data, "", "a.png")
+    with open_image(data, "a.png") as file:
+        return read_channels(file, data, "", "a.png")
 
 
 def with_ffmpeg(data: bytes) -> np.ndarray:
@@ -185,7 +185,7 @@ READERS = {
 def measure_reading(dtype: type[np.unsignedinteger], kinds: tuple[str, ...]) -> None:
     frame = photograph(5, dtype)
     files = {kind: ours(kind)(frame) for kind in kinds}
-    programs = {kind: partial(frames.decode, data, kind) for kind, data in files.items()}
+    programs = {kind: partial(image.decode, data, kind) for kind, data in files.items()}
     for name, reader in READERS.items():
         # Pillow reads 16-bit RGB as 8-bit
         if dtype is np.uint8 or reader is not with_pillow:

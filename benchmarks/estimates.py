@@ -14,7 +14,7 @@ import torch
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies.frames import image as frames  # noqa: E402
+from dailies.frames import image  # noqa: E402
 from dailies.models.architectures.catalog import ARCHITECTURES  # noqa: E402
 from dailies.models.load import Model  # noqa: E402
 from dailies.render.engine import Engine, Settings  # noqa: E402
@@ -39,7 +39,7 @@ def grainy(frame: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "uint8":
         return frame
     fine = np.random.default_rng(1).uniform(-0.5, 0.5, frame.shape)
-    return frames.converted(((frame + fine) / 255).astype(np.float32), dtype)
+    return image.convert_depth(((frame + fine) / 255).astype(np.float32), dtype)
 
 
 def main() -> None:
@@ -49,13 +49,13 @@ def main() -> None:
         times = []
         for _ in range(REPEATS):
             start = time.perf_counter()
-            data = frames.encode(frame, frames.Picture(frame))
+            data = image.encode(frame, image.Picture(frame))
             times.append(time.perf_counter() - start)
         print(f"PNG, grain {noise}: {len(data) / 1e6:.2f} MB, {statistics.median(times) * 1000:.0f} ms", flush=True)
     frame = photograph(5)
     for kind, dtype in (("png", "uint8"), ("png16", "uint16"), ("exr", "float32"), *DEPTHS_OF_TIFF):
         deep = grainy(frame, dtype)
-        size = len(frames.encode(deep, frames.Picture(deep), kind))
+        size = len(image.encode(deep, image.Picture(deep), kind))
         print(f"{kind} of {dtype}, light grain: {size / deep.size:.2f} bytes a value", flush=True)
     for name, config in NETWORKS.items():
         network = ARCHITECTURES[name](**config).eval()

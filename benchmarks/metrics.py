@@ -16,7 +16,7 @@ import numpy as np
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / folder) for folder in ("scripts", "benchmarks", "tests")]
 
-from dailies.frames import image as frames  # noqa: E402
+from dailies.frames.image import Picture, convert_depth, decode, encode  # noqa: E402
 from dailies.measure import flicker, quality  # noqa: E402
 from dailies.measure.lpips import Lpips  # noqa: E402
 from estimates import photograph  # noqa: E402
@@ -41,8 +41,8 @@ def scikit(image: np.ndarray, reference: np.ndarray) -> float:
 
 def main() -> None:
     """Print medians of CPU time, taken in turn, and their ratios to ours of SSIM."""
-    image, reference = (frames.converted(photograph(grain), "float32") for grain in (5, 15))
-    data = frames.encode(photograph(5), frames.Picture(photograph(5)))
+    image, reference = (convert_depth(photograph(grain), "float32") for grain in (5, 15))
+    data = encode(photograph(5), Picture(photograph(5)))
     moved = flicker.flow(reference, image)
     with tempfile.TemporaryDirectory() as folder:
         lpips = Lpips(write_alexnet(Path(folder) / "alexnet.pth"))  # other weights take as long
@@ -57,7 +57,7 @@ def main() -> None:
         "clipping": lambda: quality.clipping(image, reference),
         "motion of the source, once for all models": lambda: flicker.flow(reference, image),
         "flicker": lambda: flicker.flicker(image, reference, flicker.Motion(moved, reference, image)),
-        "decoding the frame": lambda: frames.converted(frames.decode(data, "x.png").pixels, "float32"),
+        "decoding the frame": lambda: convert_depth(decode(data, "x.png").pixels, "float32"),
     }
     times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(REPEATS):

@@ -42,7 +42,7 @@ class Device:
 
     device = SimpleNamespace(type="simulated")
 
-    def together(self, height: int, width: int) -> int:
+    def batch_size(self, height: int, width: int) -> int:
         return 1
 
     def submit(self, pixels: np.ndarray, dtype: np.dtype) -> SimpleNamespace:

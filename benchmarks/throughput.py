@@ -158,7 +158,7 @@ def measure(name: str, shot: Shot, device: "torch.device") -> None:
             settings = Settings(**WAYS[way], parity_tolerance=(255, 255))
             engine = Engine(Model(network, name), device=device, settings=settings)
             engine.probe()
-            engine.settle(first)
+            engine.choose_mode(first)
             for note in engine.notes:
                 print(f"{name}, {way}: {note}", flush=True)
             if engine.compile_seconds or not settings.compile:
@@ -198,7 +198,7 @@ def tell(way: str, engine: "Engine", taken: dict[str, list[tuple[float, float]]]
 def main() -> None:
     """Measure every network."""
     import torch
-    from dailies.render.engine import find_device
+    from dailies.render.devices import find_device
 
     torch.set_num_threads(THREADS)
     device = find_device(sys.argv[1] if len(sys.argv) > 1 else "auto")

@@ -5,7 +5,7 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.core.job import job
-from dailies.frames.reference import found
+from dailies.frames.reference import load_if_any
 from dailies.measure.scores import summarized
 from dailies.state.collect import describe
 from dailies.state.layout import Layout
@@ -19,7 +19,7 @@ if __name__ == "__main__":
             sequence=this.input.sequence,
             names=this.params.training_frames_from,
             input_dir=this.input_dir,
-            reference=found(this.input.reference),
+            reference=load_if_any(this.input.reference),
         )
         describe(
             this.input.run,

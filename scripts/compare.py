@@ -7,7 +7,7 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 
 from dailies.compare.page import build
 from dailies.core.job import job
-from dailies.frames.reference import paths
+from dailies.frames.reference import paths_if_any
 from dailies.measure.leaderboard import page_metrics
 from dailies.measure.scores import training_frames_by_model
 from dailies.state.layout import Layout
@@ -28,7 +28,7 @@ if __name__ == "__main__":
             layout=Layout(this.output_dir),
             tracking_uri=this.config["mlflow_uri"] or os.environ.get("MLFLOW_TRACKING_URI"),
             fps=this.params.fps,
-            reference=paths(this.input.reference),
+            reference=paths_if_any(this.input.reference),
             metrics=[metric for path in this.input.metrics for metric in page_metrics(path)],
             trained=trained,
             threads=this.threads,

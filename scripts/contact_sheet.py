@@ -7,7 +7,7 @@ sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called da
 from dailies.compare.contact_sheet import build
 from dailies.compare.layers import rendered_models
 from dailies.core.job import job
-from dailies.frames.reference import paths
+from dailies.frames.reference import paths_if_any
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
@@ -18,6 +18,6 @@ if __name__ == "__main__":
             input_dir=this.input_dir,
             output=this.output.sheet,
             chosen=this.params.chosen,
-            reference=paths(this.input.reference),
+            reference=paths_if_any(this.input.reference),
             threads=this.threads,
         )

@@ -5,7 +5,7 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.core.job import job
-from dailies.frames.reference import found
+from dailies.frames.reference import load_if_any
 from dailies.measure.leaderboard import LeaderboardSettings, tabulate
 from dailies.planning.config import Settings
 
@@ -18,5 +18,5 @@ if __name__ == "__main__":
             measures=this.input.measures,
             tables=(this.output.frames, this.output.models),
             output=this.output.told,
-            reference=found(this.input.reference),
+            reference=load_if_any(this.input.reference),
         )

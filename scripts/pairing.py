@@ -13,7 +13,7 @@ if __name__ == "__main__":
     with job(snakemake) as this:
         settings = Settings.from_job(this.config)
         reference.write(
-            reference.Asked.from_settings(settings),
+            reference.ReferenceSettings.from_settings(settings),
             sequence_file=this.input.sequence,
             input_dir=settings.input_dir,
             transfer=settings.transfer,

@@ -15,7 +15,7 @@ if __name__ == "__main__":
         settings = Settings.from_job(this.config)
         cache = Layout(settings.output_dir).scan
         if this.params.afresh:
-            scan.forget(cache)
+            scan.clear_cache(cache)
         frames = scan.scan(
             settings.input_dir,
             on_bad_frame=settings.on_bad_frame,
@@ -25,5 +25,5 @@ if __name__ == "__main__":
             threads=this.threads,
         )
         sequence.save(frames, this.output.sequence)
-        for line in sequence.notes(frames.frames):  # on the terminal, too: the user may have meant another layer
+        for line in sequence.summarise_notes(frames.frames):  # also on the terminal: the user may want another layer
             print(f"dailies: {plain(line)}", file=sys.__stderr__, flush=True)

@@ -8,7 +8,7 @@ from dailies.compare.layers import rendered_models
 from dailies.compare.page import write_extras
 from dailies.compare.side_by_side import build
 from dailies.core.job import job
-from dailies.frames.reference import paths
+from dailies.frames.reference import paths_if_any
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
@@ -20,7 +20,7 @@ if __name__ == "__main__":
             input_dir=this.input_dir,
             output=this.output.video,
             fps=this.params.fps,
-            reference=paths(this.input.reference),
+            reference=paths_if_any(this.input.reference),
             threads=this.threads,
         )
         write_extras(layout)

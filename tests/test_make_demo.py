@@ -180,4 +180,4 @@ def test_the_frames_that_a_run_says_it_was_trained_on_are_those(demo):
     text = runs(demo)["unet_adamw"].data.params["data.train_frames"]
     shot = script.Shot(noisy=list(range(len(frames))), clean=list(range(len(frames))))
 
-    assert training.listed(text, frames) == {frames[number].output for number in shot.training_frames()}
+    assert training.parse_frame_list(text, frames) == {frames[number].output for number in shot.training_frames()}

@@ -10,8 +10,7 @@ from dailies.compare.layers import gather, read_picture
 from dailies.compare.page import javascript, run_link
 from dailies.core import files
 from dailies.core.typed import from_json
-from dailies.frames import image as frames
-from dailies.frames import scan, sequence
+from dailies.frames import image, scan, sequence
 from dailies.state.layout import Layout
 from dailies.state.records import FrameMetric, Metadata
 from helpers.frame_files import written
@@ -395,7 +394,7 @@ def test_one_deep_frame_makes_the_whole_layer_a_proxy(show):
 
 def test_a_float_frame_among_others_is_copied(show):
     half = np.full((5, 7, 3), 0.5, np.float32)
-    (show.input / "frame_003.exr").write_bytes(frames.encode(half, frames.Picture(half)))
+    (show.input / "frame_003.exr").write_bytes(image.encode(half, image.Picture(half)))
     shutil.copy(show.input / "frame_003.exr", show.models[0])
 
     data = show.build()
@@ -409,7 +408,7 @@ def test_rendered_frames_in_formats_that_no_browser_shows_are_copied(show, outpu
     folder = show.models[0]
     for number, path in enumerate(sorted(folder.glob("*.png"))):
         pixels = flat(number, 128, 255)
-        data = frames.encode(pixels, frames.Picture(pixels), output_format)
+        data = image.encode(pixels, image.Picture(pixels), output_format)
         path.unlink()
         (folder / scan.output_name(path.name, output_format=output_format)).write_bytes(data)
 

@@ -41,7 +41,7 @@ def decoded(path: Path) -> Iterator[np.ndarray]:
     """Yield the frames of a video as RGB, converted as its tags say."""
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
-            yield video.rgb(frame)[:, :, :3]
+            yield video.to_rgb(frame)[:, :, :3]
 
 
 def cell(frame: np.ndarray, index: int, columns: int, size: tuple[int, int] = SIZE) -> np.ndarray:

@@ -94,7 +94,7 @@ def loaded(monkeypatch):
         names.append(path.name)
         return trial.Verdict(None if path.is_file() and path.read_bytes() == NETWORK else f"{path.name} is none")
 
-    monkeypatch.setattr(trial, "tried", tried)
+    monkeypatch.setattr(trial, "try_candidate", tried)
     return names
 
 
@@ -168,7 +168,9 @@ def test_trouble_with_the_store_is_no_reason_to_take_another_file(place, loaded,
 
 
 def test_a_file_that_cannot_be_tried_is_taken(place, monkeypatch, caplog):
-    monkeypatch.setattr(trial, "tried", lambda path, **about: trial.Verdict(unknown="torch is not installed here"))
+    monkeypatch.setattr(
+        trial, "try_candidate", lambda path, **about: trial.Verdict(unknown="torch is not installed here")
+    )
     place.put(**{"1.pth": OPTIMIZER, "2.pth": NETWORK})
 
     receipt = place.download()

@@ -44,7 +44,7 @@ def by_pillow(data):
 def by_opencv(data):
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise ValueError("refused")
+        raise ValueError("rejected")
     image = image[:, :, None].repeat(3, axis=2) if image.ndim == 2 else image
     return image[:, :, [2, 1, 0, 3][: image.shape[2]]]
 
@@ -59,7 +59,7 @@ READERS = (by_pillow, by_opencv, by_ffmpeg)
 
 
 def read_by_others(data):
-    """Return the pixels, in RGB, of each of the other readers that reads a file."""
+    """Yield the RGB pixels of every other reader that supports the file."""
     for reader in READERS:
         try:
             yield reader(data)[:, :, :3].astype(int)
@@ -67,8 +67,8 @@ def read_by_others(data):
             continue
 
 
-def agreed(data, expected, *, at_least, within=0):
-    """Tell whether enough of the other readers see the colours that are expected."""
+def others_agree(data, expected, *, at_least, within=0):
+    """Return whether enough of the other readers return the expected colours."""
     return sum(abs(found - expected[:, :, :3]).max() <= within for found in read_by_others(data)) >= at_least
 
 
@@ -93,22 +93,22 @@ def test_a_palette_is_looked_up(bits, about):
     data, expected = with_palette(bits, **about)
 
     np.testing.assert_array_equal(channels_of(data), expected)
-    # nobody else reads 2 bits, and the shortest header of OS/2
-    assert agreed(data, expected, at_least=0 if bits == 2 or about.get("size") == 16 else 1)
+    # no other reader supports 2 bits and the shortest OS/2 header
+    assert others_agree(data, expected, at_least=0 if bits == 2 or about.get("size") == 16 else 1)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_an_index_without_a_colour_is_black_and_that_is_said(bits):
+def test_an_index_beyond_the_palette_is_black_and_noted(bits):
     data, expected = with_palette(bits, count=3)
     indices = random(1).integers(0, 1 << bits, (HEIGHT, WIDTH))
-    stray = data[: -len(packed(indices, bits))] + packed(indices, bits)
+    data_beyond = data[: -len(packed(indices, bits))] + packed(indices, bits)
     expected = np.where((indices < 3)[:, :, None], expected_colours(3)[np.minimum(indices, 2)], 0)
 
-    np.testing.assert_array_equal(channels_of(stray), expected)
-    assert inspect(stray, "a.bmp").notes == ("pixels whose colour is not in the palette are black",)
-    assert inspect(stray, "a.bmp").revision
+    np.testing.assert_array_equal(channels_of(data_beyond), expected)
+    assert inspect(data_beyond, "a.bmp").notes == ("pixels whose colour is not in the palette are black",)
+    assert inspect(data_beyond, "a.bmp").revision
     assert not inspect(data, "a.bmp").notes
-    assert agreed(stray, expected, at_least=0 if bits == 2 else 3)
+    assert others_agree(data_beyond, expected, at_least=0 if bits == 2 else 3)
 
 
 def expected_colours(count):
@@ -116,7 +116,7 @@ def expected_colours(count):
 
 
 def replicated(codes, fields):
-    """Repeat the bits of codes until 8 are filled, or 16 where one channel has more."""
+    """Repeat the bits of codes until they fill 8 bits, or 16 if one channel has more than 8."""
     width = 16 if max(count for _, count in fields) > 8 else 8
     text = [[f"{{:0{count}b}}" for _, count in fields]]
     planes = [
@@ -142,7 +142,7 @@ FIELDS = {
     "7187": (32, ((25, 7), (7, 18), (0, 7))),
 }
 
-SEE_THROUGH = {
+TRANSPARENT = {
     "4444": (16, ((8, 4), (4, 4), (0, 4), (12, 4))),
     "5551": (16, (*RGB555, (15, 1))),
     "argb": (32, ((16, 8), (8, 8), (0, 8), (24, 8))),
@@ -155,12 +155,12 @@ SEE_THROUGH = {
 
 @pytest.mark.parametrize("size", [40, 52, 56, 108, 124])
 @pytest.mark.parametrize("name", FIELDS)
-def test_the_bits_of_colours_may_stand_in_any_order(name, size):
+def test_colour_masks_may_be_in_any_order(name, size):
     bits, fields = FIELDS[name]
     data, codes = with_fields(bits, fields, size=size)
 
     found, deep = channels_of(data), max(count for _, count in fields) > 8
-    # 18 bits become 16
+    # 18 bits are truncated to 16
     codes = np.minimum(codes, codes >> [max(0, count - 16) for _, count in fields])
     fields = [(start, min(count, 16)) for start, count in fields]
     np.testing.assert_array_equal(found, replicated(codes, fields))
@@ -170,8 +170,8 @@ def test_the_bits_of_colours_may_stand_in_any_order(name, size):
 
 
 @pytest.mark.parametrize(("size", "compression"), [(56, 3), (108, 3), (124, 3), (40, 6)])
-@pytest.mark.parametrize(("bits", "fields"), SEE_THROUGH.values(), ids=SEE_THROUGH)
-def test_alpha_may_stand_anywhere(bits, fields, size, compression):
+@pytest.mark.parametrize(("bits", "fields"), TRANSPARENT.values(), ids=TRANSPARENT)
+def test_an_alpha_mask_may_be_anywhere(bits, fields, size, compression):
     data, codes = with_fields(bits, fields, size=size, compression=compression)
 
     codes = np.minimum(codes, codes >> [max(0, count - 16) for _, count in fields])
@@ -183,41 +183,43 @@ def test_alpha_may_stand_anywhere(bits, fields, size, compression):
 @pytest.mark.parametrize("size", [12, 40, 52, 64, 108, 124])
 @pytest.mark.parametrize("colours", [0, 7, 256])
 @pytest.mark.parametrize("bits", [16, 24, 32])
-def test_a_palette_beside_colours_is_passed_over(bits, colours, size):
+def test_a_palette_of_a_true_colour_file_is_skipped(bits, colours, size):
     fields = RGB555 if bits == 16 else ((16, 8), (8, 8), (0, 8))
     data, codes = with_fields(bits, fields, size=size, compression=0, colours=colours)
 
     expected = replicated(codes, fields)
     np.testing.assert_array_equal(channels_of(data), expected)
-    assert agreed(data, expected, at_least=1, within=0 if bits > 16 else 1)
+    assert others_agree(data, expected, at_least=1, within=0 if bits > 16 else 1)
 
 
-def test_the_fourth_byte_is_alpha_where_it_is_not_0_and_that_is_said():
-    data, codes = with_fields(32, SEE_THROUGH["argb"][1], compression=0)
+def test_a_nonzero_fourth_byte_is_read_as_alpha_and_noted():
+    data, codes = with_fields(32, TRANSPARENT["argb"][1], compression=0)
 
     np.testing.assert_array_equal(channels_of(data), codes)
-    assert inspect(data, "a.bmp").notes == ("its fourth byte, which the format leaves open, is taken for alpha",)
+    assert inspect(data, "a.bmp").notes == (
+        "the fourth byte of each pixel, which the format does not define, is read as alpha",
+    )
 
 
-def runs_of(indices, bits, *, as_they_are, top_down):
+def runs_of(indices, bits, *, is_literal, top_down):
     rows = indices if top_down else indices[::-1]
-    return b"".join((literal if as_they_are else encoded)(row, bits) + END_OF_LINE for row in rows) + END
+    return b"".join((literal if is_literal else encoded)(row, bits) + END_OF_LINE for row in rows) + END
 
 
 @pytest.mark.parametrize("top_down", [False, True])
-@pytest.mark.parametrize("as_they_are", [False, True])
+@pytest.mark.parametrize("is_literal", [False, True])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_run_lengths_are_unrolled(bits, as_they_are, top_down):
+def test_run_lengths_are_decoded(bits, is_literal, top_down):
     indices = random(1).integers(0, 4, (HEIGHT, WIDTH))
-    runs = runs_of(indices, bits, as_they_are=as_they_are, top_down=top_down)
+    runs = runs_of(indices, bits, is_literal=is_literal, top_down=top_down)
     data, expected = with_runs(indices, runs, bits=bits, top_down=top_down)
 
     np.testing.assert_array_equal(channels_of(data), expected)
-    assert agreed(data, expected, at_least=3)
+    assert others_agree(data, expected, at_least=3)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_what_run_lengths_pass_over_has_the_first_colour(bits):
+def test_pixels_skipped_by_run_lengths_have_the_first_colour(bits):
     indices = random(1).integers(0, 4, (HEIGHT, WIDTH))
     indices[4, 5:] = 0  # a row that ends early
     indices[3, 3:5] = 0  # a step to the right
@@ -232,31 +234,31 @@ def test_what_run_lengths_pass_over_has_the_first_colour(bits):
     data, expected = with_runs(indices, END_OF_LINE.join(rows) + END_OF_LINE + END, bits=bits)
 
     np.testing.assert_array_equal(channels_of(data), expected)
-    assert agreed(data, expected, at_least=2 if bits == 4 else 3)
+    assert others_agree(data, expected, at_least=2 if bits == 4 else 3)
 
 
-def test_run_lengths_may_end_before_the_picture_does():
+def test_run_lengths_may_end_before_the_last_row():
     indices = random(1).integers(0, 4, (HEIGHT, WIDTH))
     indices[:2] = 0
     runs = END_OF_LINE.join(encoded(row, 8) for row in indices[:1:-1]) + END
     data, expected = with_runs(indices, runs)
 
     np.testing.assert_array_equal(channels_of(data), expected)
-    assert agreed(data, expected, at_least=2)
+    assert others_agree(data, expected, at_least=2)
 
 
-def test_run_lengths_with_an_index_without_a_colour():
+def test_a_run_with_an_index_beyond_the_palette_is_black_and_noted():
     indices = random(1).integers(0, 5, (HEIGHT, WIDTH))
-    data, expected = with_runs(indices, runs_of(indices, 8, as_they_are=True, top_down=False), count=3)
+    data, expected = with_runs(indices, runs_of(indices, 8, is_literal=True, top_down=False), count=3)
 
     np.testing.assert_array_equal(channels_of(data), expected)
     assert inspect(data, "a.bmp").notes == ("pixels whose colour is not in the palette are black",)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 20])
-def test_run_lengths_without_an_end_are_refused(cut):
+def test_run_lengths_without_an_end_marker_are_rejected(cut):
     indices = random(1).integers(1, 5, (HEIGHT, WIDTH))
-    data, _ = with_runs(indices, runs_of(indices, 8, as_they_are=False, top_down=False))
+    data, _ = with_runs(indices, runs_of(indices, 8, is_literal=False, top_down=False))
 
     with refused(SequenceError, "frame.truncated", "frame a.bmp"):
         inspect(data[:-cut], "a.bmp")
@@ -280,7 +282,7 @@ def test_run_lengths_without_an_end_are_refused(cut):
         (info(8), "frame.no_palette", ""),
     ],
 )
-def test_what_cannot_be_read_right_is_refused_with_the_reason(header, code, what):
+def test_unsupported_and_damaged_headers_are_rejected_with_the_reason(header, code, what):
     data = bmp(header, bytes(200 if len(header) > 20 else 0))
 
     for read in (inspect, decode):
@@ -289,7 +291,7 @@ def test_what_cannot_be_read_right_is_refused_with_the_reason(header, code, what
 
 
 @pytest.mark.parametrize("masks", [(0xFF00, 0x0FF0, 0xF), (0xFF00FF00, 0xFF0000, 0xFF), (0, 0, 0)])
-def test_bits_that_belong_to_two_colours_or_none_are_refused(masks):
+def test_overlapping_or_empty_masks_are_rejected(masks):
     data = bmp(info(32, 3, masks=masks), bytes(4 * WIDTH * HEIGHT))
 
     with refused(SequenceError, "frame.bad_masks", "frame a.bmp"):
@@ -305,14 +307,14 @@ def test_bits_that_belong_to_two_colours_or_none_are_refused(masks):
         (with_fields(24, FIELDS["xrgb"][1], compression=0)[0], ""),
         (with_fields(16, RGB555, compression=0)[0], ""),
         (with_fields(16, RGB565[::-1])[0], ""),
-        (with_fields(16, *SEE_THROUGH["5551"][1:], size=108)[0], "bmp-1"),
-        (with_fields(32, SEE_THROUGH["argb"][1], compression=0)[0], ""),
-        (with_fields(32, SEE_THROUGH["argb"][1], size=108)[0], ""),
-        (with_fields(32, SEE_THROUGH["rgba"][1], size=108)[0], "bmp-1"),
+        (with_fields(16, *TRANSPARENT["5551"][1:], size=108)[0], "bmp-1"),
+        (with_fields(32, TRANSPARENT["argb"][1], compression=0)[0], ""),
+        (with_fields(32, TRANSPARENT["argb"][1], size=108)[0], ""),
+        (with_fields(32, TRANSPARENT["rgba"][1], size=108)[0], "bmp-1"),
         (with_fields(32, FIELDS["xbgr"][1])[0], "bmp-1"),
     ],
 )
-def test_only_what_is_read_otherwise_than_at_first_has_a_revision(data, revision):
+def test_only_files_that_the_first_release_read_differently_have_a_revision(data, revision):
     assert inspect(data, "a.bmp").revision == revision
 
 

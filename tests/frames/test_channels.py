@@ -8,7 +8,7 @@ from helpers.raising import refused
 from PIL import Image
 
 
-def test_what_of_an_exr_is_not_kept_is_said():
+def test_channels_that_are_not_kept_are_noted():
     _, data = film()
 
     assert inspect(data, "a.exr").notes == (
@@ -29,7 +29,7 @@ def test_the_picture_of_an_exr_may_be_in_a_layer():
 
 
 @pytest.mark.parametrize(("colour", "beside", "bits"), [("float", "half", 32), ("half", "float", 16)])
-def test_the_bits_of_a_frame_are_those_of_its_picture(colour, beside, bits):
+def test_the_bit_depth_is_that_of_the_colour_channels(colour, beside, bits):
     types = [*[colour] * 3, beside]
     data = written(colours(5, 7, 4), ".exr", depth="float", channels=["R", "G", "B", "Z"], types=types)
 
@@ -48,7 +48,7 @@ def test_the_picture_of_an_exr_may_be_a_single_channel(name):
 
 
 @pytest.mark.parametrize("colour", ["", "beauty."])
-def test_a_rendered_layer_of_one_channel_is_read_again_as_itself(colour):
+def test_a_rendered_layer_with_one_channel_stays_the_picture(colour):
     channels = [f"{colour}{each}" for each in "RGB"] + ["depth.Z", "N.x"]
     values = colours(5, 7, 5).astype(np.float16).astype(np.float32)
     data = written(values, ".exr", depth="half", channels=channels)
@@ -62,7 +62,7 @@ def test_a_rendered_layer_of_one_channel_is_read_again_as_itself(colour):
 
 
 @pytest.mark.parametrize("channels", [["N.X", "N.Y"], ["R", "G"], ["Z", "id"]])
-def test_an_exr_without_a_picture_is_refused_with_what_it_holds(channels):
+def test_an_exr_without_a_picture_is_rejected_with_its_channels(channels):
     data = written(colours(5, 7, len(channels)), ".exr", depth="half", channels=channels)
 
     for read in (inspect, decode):
@@ -78,13 +78,13 @@ def test_an_exr_without_a_picture_is_refused_with_what_it_holds(channels):
     ],
     ids=["exr", "tiff"],
 )
-def test_colours_that_are_differences_are_refused(data):
+def test_luma_and_chroma_channels_are_rejected(data):
     for read in (inspect, decode):
         with refused(SequenceError, "frame.not_rgb", "frame a "):
             read(data, "a")
 
 
-def test_values_of_a_type_that_is_no_picture_are_refused():
+def test_an_unsupported_value_type_is_rejected():
     data = written(pixels().astype(np.uint32), ".exr", depth="uint")
 
     for read in (inspect, decode):
@@ -92,7 +92,7 @@ def test_values_of_a_type_that_is_no_picture_are_refused():
             read(data, "deep.tif")
 
 
-def test_colours_of_a_type_that_is_no_picture_are_refused_beside_channels_that_could_be_one():
+def test_an_unsupported_type_of_colours_is_rejected_beside_supported_channels():
     types = ["uint"] * 3 + ["float"]
     data = written(np.ones((5, 7, 4), np.float32), ".exr", channels=["R", "G", "B", "Z"], types=types)
 
@@ -102,14 +102,14 @@ def test_colours_of_a_type_that_is_no_picture_are_refused_beside_channels_that_c
 
 
 def layered(*channels, seed=0):
-    """An EXR of half floats with these channels, and each channel's values by name."""
+    """Return an EXR of half floats with these channels, and channel -> values."""
     values = colours(5, 7, len(channels), seed=seed).astype(np.float16).astype(np.float32)
     data = written(values, ".exr", depth="half", channels=list(channels))
     return data, {name: values[:, :, index] for index, name in enumerate(channels)}
 
 
 def parts(tmp_path, **specs):
-    """An EXR of several parts by name, each with channels, or with channels and a view; and the values of each."""
+    """Return an EXR with several named parts, each with channels or (channels, view), and part -> values."""
     path, values = tmp_path / "a.exr", {}
     described = []
     for seed, (name, about) in enumerate(specs.items()):
@@ -150,7 +150,7 @@ BLENDER = [f"ViewLayer.{layer}.{c}" for layer in ("Combined", "DiffCol") for c i
         (["C.r", "C.g", "C.b", "Z", "CryptoObject00.R", "CryptoObject00.G", "CryptoObject00.B"], "C.", "rgb", "C"),
     ],
 )
-def test_the_layer_that_is_plainly_the_picture_is_taken(channels, prefix, names, layer):
+def test_the_main_layer_is_selected(channels, prefix, names, layer):
     data, values = layered(*channels)
 
     picture, found = decode(data, "a.exr", transfer=None), inspect(data, "a.exr")
@@ -171,7 +171,7 @@ def test_a_layer_has_its_own_alpha():
 
 
 @pytest.mark.parametrize(
-    ("asked", "prefix"),
+    ("layer", "prefix"),
     [
         ("diffuse", "diffuse."),
         ("DIFFUSE", "diffuse."),
@@ -183,44 +183,44 @@ def test_a_layer_has_its_own_alpha():
         ("*", ""),
     ],
 )
-def test_a_layer_is_chosen_by_its_name_or_a_glob(asked, prefix):
+def test_a_layer_is_selected_by_name_or_glob(layer, prefix):
     channels = [f"{layer}{c}" for layer in ("", "diffuse.", "RL.Combined.", "RL.Glossy.") for c in "RGB"]
     data, values = layered(*channels)
 
-    found = decode(data, "a.exr", transfer=None, layer=asked)
+    found = decode(data, "a.exr", transfer=None, layer=layer)
 
     np.testing.assert_array_equal(found.pixels, of_layer(values, prefix))
-    about = inspect(data, "a.exr", layer=asked)
+    about = inspect(data, "a.exr", layer=layer)
     assert about.layer == prefix[:-1]
     assert f"layer {prefix[:-1] or 'rgba'} is rendered, not " in about.notes[0]
 
 
-def test_a_single_channel_is_a_layer_for_who_asks_for_it():
+def test_a_single_channel_is_selected_only_by_name():
     data, values = layered(*"RGB", "mist.Z", "AO.Y")
 
-    for asked, channel in (("mist", "mist.Z"), ("AO", "AO.Y")):
-        found = decode(data, "a.exr", transfer=None, layer=asked)
+    for layer, channel in (("mist", "mist.Z"), ("AO", "AO.Y")):
+        found = decode(data, "a.exr", transfer=None, layer=layer)
         np.testing.assert_array_equal(found.pixels[:, :, 0], values[channel])
-        assert (found.grey, inspect(data, "a.exr", layer=asked).layer) == (True, asked)
+        assert (found.grey, inspect(data, "a.exr", layer=layer).layer) == (True, layer)
 
 
 @pytest.mark.parametrize(
-    ("asked", "code", "names"),
+    ("layer", "code", "names"),
     [
         (None, "frame.ambiguous_layer", []),
         ("c", "frame.no_layer", ["'c'"]),
         ("[ab]", "frame.ambiguous_layer", ["'[ab]'"]),
     ],
 )
-def test_a_layer_that_is_not_plain_is_refused_with_what_there_is(asked, code, names):
+def test_an_ambiguous_or_missing_layer_is_rejected_with_the_existing_ones(layer, code, names):
     data, _ = layered("a.R", "a.G", "a.B", "b.red", "b.green", "b.blue")
 
     for read in (inspect, decode):
         with refused(SequenceError, code, "frame a.exr", ": a, b", *names):
-            read(data, "a.exr", layer=asked)
+            read(data, "a.exr", layer=layer)
 
 
-def test_the_part_that_is_the_picture_is_taken(tmp_path):
+def test_the_main_part_is_selected(tmp_path):
     data, values = parts(tmp_path, depth=["Z"], diffuse=["R", "G", "B"], beauty=["R", "G", "B", "A"])
 
     found = decode(data, "a.exr", transfer=None)
@@ -237,7 +237,7 @@ def test_the_part_that_is_the_picture_is_taken(tmp_path):
     )
 
 
-def test_the_first_of_several_parts_that_are_called_otherwise_is_taken_as_before(tmp_path):
+def test_the_first_of_several_parts_without_a_known_name_is_selected(tmp_path):
     data, values = parts(tmp_path, diffuse=["R", "G", "B"], specular=["R", "G", "B"])
 
     about = inspect(data, "a.exr")
@@ -257,18 +257,18 @@ def test_layers_are_found_in_every_part(tmp_path):
     assert inspect(data, "a.exr").layer == "RL.Combined"
 
 
-def test_the_default_view_of_a_stereo_file_is_taken(tmp_path):
+def test_the_default_view_of_a_stereo_file_is_selected(tmp_path):
     rgb = ["R", "G", "B"]
     data, values = parts(
         tmp_path, **{"rgba.left": (rgb, "left"), "rgba.right": (rgb, "right"), "spec.left": (rgb, "left")}
     )
 
     np.testing.assert_array_equal(decode(data, "a", transfer=None).pixels, values["rgba.left"])
-    for asked, part in (("right", "rgba.right"), ("spec", "spec.left"), ("left", "rgba.left"), ("rgba", "rgba.left")):
-        np.testing.assert_array_equal(decode(data, "a", transfer=None, layer=asked).pixels, values[part])
+    for layer, part in (("right", "rgba.right"), ("spec", "spec.left"), ("left", "rgba.left"), ("rgba", "rgba.left")):
+        np.testing.assert_array_equal(decode(data, "a", transfer=None, layer=layer).pixels, values[part])
 
 
-def test_the_default_view_of_one_part_is_the_first_that_it_names():
+def test_the_default_view_of_a_part_is_the_first_in_its_header():
     names = [f"{prefix}{c}" for prefix in ("left.", "right.") for c in "RGB"]
     values = colours(5, 7, 6).astype(np.float16).astype(np.float32)
     views = [oiio.TypeDesc("string[2]"), ("right", "left")]
@@ -278,7 +278,7 @@ def test_the_default_view_of_one_part_is_the_first_that_it_names():
     np.testing.assert_array_equal(decode(data, "a", transfer=None, layer="left").pixels, values[:, :, :3])
 
 
-def test_colours_beside_the_chosen_layer_do_not_take_its_place_in_what_is_written():
+def test_colours_outside_the_selected_layer_are_not_written():
     data, values = layered(*"RGB", "matte.R", "matte.G", "matte.B", "Z")
 
     picture = decode(data, "a.exr", transfer=None, layer="matte")
@@ -289,6 +289,6 @@ def test_colours_beside_the_chosen_layer_do_not_take_its_place_in_what_is_writte
     assert "channels R, G, B are not kept" in inspect(data, "a.exr", layer="matte").notes
 
 
-def test_a_file_without_layers_refuses_one_that_is_asked_for():
+def test_a_layer_of_a_file_without_layers_is_rejected():
     with refused(SequenceError, "frame.no_layer", "frame a.png", "'beauty'", "rgba"):
         inspect(saved(Image.fromarray(pixels()), "PNG"), "a.png", layer="beauty")

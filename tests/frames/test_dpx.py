@@ -17,8 +17,8 @@ def codes_of(descriptor, bits, *, height=5, width=7):
     return codes
 
 
-def full(codes, bits):
-    """Repeat the bits of codes until all of 8 or 16 are filled."""
+def expanded(codes, bits):
+    """Repeat the bits of codes until they fill 8 or 16 bits."""
     return codes if bits in {8, 16} else codes << (16 - bits) | codes >> (2 * bits - 16)
 
 
@@ -33,7 +33,7 @@ def by_ffmpeg(data):
 
 
 def planes_by_ffmpeg(data, bits):
-    """Return the codes that FFmpeg reads, of planes in the order G, B, R, A or of a single one."""
+    """Return the codes that FFmpeg reads from planes in the order G, B, R, A, or from a single plane."""
     frame = by_ffmpeg(data)
     if len(frame.planes) == 1:
         pixels = frame.to_ndarray()
@@ -50,25 +50,25 @@ def planes_by_ffmpeg(data, bits):
 @pytest.mark.parametrize(("bits", "packing"), FORMS)
 @pytest.mark.parametrize("width", [6, 7, 8])
 @pytest.mark.parametrize("descriptor", [6, 50, 51])
-def test_grey_and_colours_of_every_packing_are_read(descriptor, width, bits, packing, order):
+def test_grey_rgb_and_rgba_are_read_in_every_packing(descriptor, width, bits, packing, order):
     codes = codes_of(descriptor, bits, width=width)
     data = dpx(codes, descriptor=descriptor, bits=bits, packing=packing, order=order)
 
     picture, header = decode(data, "a.dpx"), inspect(data, "a.dpx")
 
-    np.testing.assert_array_equal(channels_of(picture), full(codes, bits))
+    np.testing.assert_array_equal(channels_of(picture), expanded(codes, bits))
     assert (header.mode, header.bit_depth) == ({6: "L", 50: "RGB", 51: "RGBA"}[descriptor], bits)
-    if (bits, packing) != (10, 0):  # of which FFmpeg says that it reads none
+    if (bits, packing) != (10, 0):  # which FFmpeg does not support
         np.testing.assert_array_equal(planes_by_ffmpeg(data, bits), codes)
 
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize(("bits", "packing"), FORMS)
-def test_alpha_that_comes_first_is_alpha(bits, packing, order):
+def test_abgr_is_read_as_rgba(bits, packing, order):
     codes = codes_of(52, bits)
     data = dpx(codes, descriptor=52, bits=bits, packing=packing, order=order)
 
-    np.testing.assert_array_equal(channels_of(decode(data, "a.dpx")), full(codes, bits)[:, :, ::-1])
+    np.testing.assert_array_equal(channels_of(decode(data, "a.dpx")), expanded(codes, bits)[:, :, ::-1])
     if bits == 8:
         np.testing.assert_array_equal(by_ffmpeg(data).to_ndarray(), codes)
 
@@ -76,43 +76,43 @@ def test_alpha_that_comes_first_is_alpha(bits, packing, order):
 @pytest.mark.parametrize("packing", [1, 2])
 @pytest.mark.parametrize("width", [6, 7, 24, 64])
 @pytest.mark.parametrize("about", [{"creator": b"Lasergraphics Inc."}, {"device": b"Scanity"}, {}])
-def test_rows_of_a_film_scanner_go_on_in_the_middle_of_a_word(about, width, packing):
+def test_rows_that_start_within_a_word_are_read(about, width, packing):
     codes = codes_of(6, 10, width=width)
     data = dpx(codes, descriptor=6, bits=10, packing=packing, continuous=True, **about)
 
-    np.testing.assert_array_equal(channels_of(decode(data, "a.dpx")), full(codes, 10))
+    np.testing.assert_array_equal(channels_of(decode(data, "a.dpx")), expanded(codes, 10))
     if about:
         np.testing.assert_array_equal(planes_by_ffmpeg(data, 10), codes)
 
 
-def test_rows_of_a_film_scanner_that_are_padded_are_read_too():
+def test_padded_rows_of_a_film_scanner_are_read():
     codes = codes_of(6, 10)
     data = dpx(codes, descriptor=6, bits=10, packing=1, creator=b"Lasergraphics Inc.")
 
-    np.testing.assert_array_equal(channels_of(decode(data, "a.dpx")), full(codes, 10))
+    np.testing.assert_array_equal(channels_of(decode(data, "a.dpx")), expanded(codes, 10))
 
 
 @pytest.mark.parametrize("descriptor", [6, 50, 51, 52])
 @pytest.mark.parametrize(("bits", "packing"), FORMS)
-def test_bytes_after_each_row_are_passed_over(descriptor, bits, packing):
+def test_padding_after_each_row_is_skipped(descriptor, bits, packing):
     codes = codes_of(descriptor, bits, width=8)
     data = dpx(codes, descriptor=descriptor, bits=bits, packing=packing, padding=8)
 
-    expected = full(codes, bits)[:, :, :: -1 if descriptor == 52 else 1]
+    expected = expanded(codes, bits)[:, :, :: -1 if descriptor == 52 else 1]
     np.testing.assert_array_equal(channels_of(decode(data, "a.dpx")), expected)
 
 
-@pytest.mark.parametrize("told_start", [0, 0xFFFFFFFF, 4096])
-def test_pixels_begin_where_either_header_says(told_start):
+@pytest.mark.parametrize("image_start", [0, 0xFFFFFFFF, 4096])
+def test_the_offset_of_the_pixels_may_be_in_either_header(image_start):
     codes = codes_of(50, 8)
-    data = dpx(codes, start=4096, told_start=told_start)
+    data = dpx(codes, start=4096, image_start=image_start)
 
     np.testing.assert_array_equal(decode(data, "a.dpx").pixels, codes)
-    assert inspect(data, "a.dpx").revision == ("" if told_start == 4096 else "dpx-1")
+    assert inspect(data, "a.dpx").revision == ("" if image_start == 4096 else "dpx-1")
 
 
 def luma_of(descriptor, bits, codes):
-    """Return luma, chroma and perhaps alpha as ``(height, width, 3 or 4)``, each pair of pixels with one chroma."""
+    """Return luma, chroma and optional alpha, ``(height, width, 3 or 4)``; pairs of pixels share their chroma."""
     if descriptor >= 102:
         return codes[:, :, [1, 0, 2, 3][: codes.shape[2]]]
     chroma = [codes[:, start::2, 0].repeat(2, axis=1) for start in (0, 1)]
@@ -120,7 +120,7 @@ def luma_of(descriptor, bits, codes):
 
 
 def rgb_of(luma, bits, red, blue):
-    """Convert luma and chroma of limited range, by ITU-R BT.601 and BT.709, which differ in the weights."""
+    """Convert limited-range luma and chroma to RGB with the given weights of red and blue."""
     scale = 2 ** (bits - 8)
     y, cb, cr = (
         (luma[:, :, 0] - 16 * scale) / (219 * scale),
@@ -134,7 +134,7 @@ def rgb_of(luma, bits, red, blue):
 @pytest.mark.parametrize(("bits", "packing"), FORMS)
 @pytest.mark.parametrize("descriptor", [100, 101, 102, 103])
 @pytest.mark.parametrize(("colour", "red", "blue"), [(6, 0.2126, 0.0722), (2, 0.2126, 0.0722), (7, 0.299, 0.114)])
-def test_luma_and_chroma_become_rgb(colour, red, blue, descriptor, bits, packing, order):
+def test_luma_and_chroma_are_converted_to_rgb(colour, red, blue, descriptor, bits, packing, order):
     codes = codes_of(descriptor, bits, height=1, width=1).repeat(4, axis=0).repeat(6, axis=1)
     codes[:, :] = np.array([90, 120, 200, 77][: SAMPLES[descriptor]]) << (bits - 8)
     if descriptor in {100, 101}:
@@ -166,7 +166,7 @@ def test_ffmpeg_reads_the_same_luma_and_chroma(descriptor):
     np.testing.assert_array_equal(found, codes)
 
 
-def test_luma_of_all_codes_is_not_stretched():
+def test_full_range_luma_is_not_expanded():
     codes = np.full((4, 6, 3), 128)
     codes[:, :3, 1], codes[:, 3:, 1] = 0, 255
 
@@ -191,12 +191,11 @@ def test_luma_of_all_codes_is_not_stretched():
         ({"descriptor": 1, "elements": 3}, "its channels in 3 separate elements"),
     ],
 )
-def test_what_nobody_reads_right_is_refused_by_name(about, what):
+def test_unsupported_kinds_are_rejected_with_their_content(about, what):
     about = {"descriptor": 50, "bits": 8, "width": 8} | about
-    width, bits = about.pop("width"), about["bits"]
+    width = about.pop("width")
     data = dpx(np.zeros((5, width, SAMPLES[about["descriptor"]]), int), **about)
 
-    assert bits  # of which the codes are all 0
     for read in (inspect, decode):
         with refused(SequenceError, "frame.unsupported_content", "frame a.dpx", what):
             read(data, "a.dpx")
@@ -205,7 +204,7 @@ def test_what_nobody_reads_right_is_refused_by_name(about, what):
 @pytest.mark.parametrize(
     "about", [{"descriptor": 6, "bits": 10, "packing": 1}, {"descriptor": 102}, {"descriptor": 52}]
 )
-def test_a_kind_that_is_read_here_may_be_truncated(about):
+def test_truncated_files_are_rejected(about):
     data = dpx(codes_of(about["descriptor"], about.get("bits", 8), height=20, width=20), **about)
 
     for size in (100, 2048, 2100, len(data) - 8):
@@ -225,14 +224,14 @@ def test_a_kind_that_is_read_here_may_be_truncated(about):
         ({"descriptor": 102}, "dpx-1"),
     ],
 )
-def test_only_what_is_read_otherwise_than_at_first_has_a_revision(about, revision):
+def test_only_files_that_the_first_release_read_differently_have_a_revision(about, revision):
     about = {"descriptor": 50, "bits": 8, "width": 8} | about
     codes = codes_of(about["descriptor"], about["bits"], width=about.pop("width"))
 
     assert inspect(dpx(codes, **about), "a.dpx").revision == revision
 
 
-def test_the_time_code_and_the_aspect_of_luma_and_chroma_are_kept():
+def test_the_time_code_of_luma_and_chroma_is_kept():
     data = bytearray(dpx(codes_of(102, 8), descriptor=102))
     data[1920:1924] = bytes([1, 2, 3, 4])
     picture = decode(bytes(data), "a.dpx")
@@ -240,8 +239,8 @@ def test_the_time_code_and_the_aspect_of_luma_and_chroma_are_kept():
     assert b"01:02:03:04" in encode(picture.pixels, picture)
 
 
-def test_openimageio_writes_what_is_read():
+def test_a_file_that_openimageio_wrote_is_read():
     codes = codes_of(6, 10, width=8)
-    data = written(full(codes, 10).astype(np.uint16), ".dpx", oiio__BitsPerSample=10)
+    data = written(expanded(codes, 10).astype(np.uint16), ".dpx", oiio__BitsPerSample=10)
 
-    np.testing.assert_array_equal(channels_of(decode(data, "a.dpx")), full(codes, 10))
+    np.testing.assert_array_equal(channels_of(decode(data, "a.dpx")), expanded(codes, 10))

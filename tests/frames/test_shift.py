@@ -1,4 +1,4 @@
-"""A reference that is shifted is noticed where frames can tell, and nowhere else."""
+"""Detection of a shifted reference, without false positives."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from dailies.frames.shift import best_shift, samples
+from dailies.frames.shift import choose_samples, estimate_shift
 from PIL import Image
 
-SIZE = (96, 160)
+SIZE = (60, 96)
 COUNT = 9
 
 Picture = Callable[[int], np.ndarray]
@@ -21,26 +21,26 @@ def texture(height: int, width: int, seed: int) -> np.ndarray:
     return (smooth - smooth.min()) / (smooth.max() - smooth.min())
 
 
-WIDE, STILL = texture(96, 400, 1), texture(*SIZE, 2)
+WIDE, STILL = texture(60, 300, 1), texture(*SIZE, 2)
 
 
 def pan(number: int) -> np.ndarray:
-    return WIDE[:, 60 + 2 * number : 60 + 2 * number + 160]
+    return WIDE[:, 60 + 2 * number : 60 + 2 * number + 96]
 
 
 def slow_pan(number: int) -> np.ndarray:
-    """A third of a pixel from frame to frame."""
+    """Move by a third of a pixel per frame."""
     moved = cv2.warpAffine(WIDE, np.float32([[1, 0, -60 - number / 3], [0, 1, 0]]), SIZE[::-1])
-    return moved[:, :160]
+    return moved[:, :96]
 
 
 def ball(number: int) -> np.ndarray:
-    """A small thing moves before a still ground."""
-    return cv2.circle(STILL.copy(), (40 + 2 * number, 48), 6, (0.9, 0.1, 0.2), -1, cv2.LINE_AA)
+    """Move a small object in front of a still background."""
+    return cv2.circle(STILL.copy(), (30 + 2 * number, 30), 6, (0.9, 0.1, 0.2), -1, cv2.LINE_AA)
 
 
 def noise(number: int) -> np.ndarray:
-    """Nothing of one frame is in the next."""
+    """Return frames without anything in common."""
     return np.random.default_rng(1000 + number).random((*SIZE, 3), dtype=np.float32)
 
 
@@ -75,7 +75,7 @@ def halved(picture: Picture) -> Picture:
 
 @pytest.fixture
 def found(tmp_path):
-    """Give the shift that is found where frame n of the source is the reference's n + ``by``."""
+    """Return a function that estimates the shift if frame n of the source is frame n + ``by`` of the reference."""
 
     def shift(source: Picture, reference: Picture, by: int, count: int = COUNT) -> int:
         sources, references = {}, {}
@@ -87,7 +87,7 @@ def found(tmp_path):
                     sources[number] = path, (image.shape[1], image.shape[0])
                 else:
                     references[number] = path
-        return best_shift(samples(sources, references), transfer="clip", threads=1)
+        return estimate_shift(choose_samples(sources, references), transfer="clip", threads=1)
 
     return shift
 
@@ -109,16 +109,16 @@ def found(tmp_path):
     ],
     ids=["pan", "slow", "ball", "noise", "twos", "grainy", "grainy-slow", "grain", "graded", "halved", "both"],
 )
-def test_what_moves_shows_a_shift_and_its_way(found, source, reference):
+def test_a_shift_is_detected_with_its_direction_if_anything_moves(found, source, reference):
     assert [found(source, reference, by) for by in (-1, 0, 1)] == [-1, 0, 1]
 
 
 @pytest.mark.parametrize("by", [-2, 2, 5])
-def test_a_shift_by_more_frames_is_found_whole(found, by):
+def test_a_shift_by_several_frames_is_found(found, by):
     assert found(grainy(slow_pan, 0.05), slow_pan, by, count=14) == by
 
 
-def test_a_few_frames_are_enough(found):
+def test_four_frames_are_enough(found):
     assert [found(grainy(pan, 0.1), pan, by, count=4) for by in (-1, 0, 1)] == [-1, 0, 1]
 
 
@@ -135,24 +135,24 @@ def test_a_few_frames_are_enough(found):
     ids=["still", "grainy", "grainy-reference", "grain", "exposed", "unlike"],
 )
 @pytest.mark.parametrize("count", [4, COUNT])
-def test_where_nothing_moves_or_nothing_is_alike_no_shift_is_found(found, source, reference, count):
+def test_no_shift_is_found_if_nothing_moves_or_nothing_matches(found, source, reference, count):
     assert {found(source, reference, by, count=count) for by in (-1, 0, 1)} == {0}
 
 
-def test_frames_that_cannot_be_compared_tell_nothing(found, tmp_path):
-    assert found(pan, lambda number: pan(number)[:, :120], 1) == 0
+def test_incomparable_frames_yield_no_shift(found, tmp_path):
+    assert found(pan, lambda number: pan(number)[:, :70], 1) == 0
     assert found(pan, pan, 1, count=2) == 0
     sources = dict.fromkeys(range(5), (tmp_path / "gone.png", (7, 5)))
-    assert best_shift(samples(sources, {number: Path("gone") for number in range(5)}), transfer="clip") == 0
-    assert best_shift([], transfer="clip") == 0
+    assert estimate_shift(choose_samples(sources, {number: Path("gone") for number in range(5)}), transfer="clip") == 0
+    assert estimate_shift([], transfer="clip") == 0
 
 
 def test_samples_are_spread_and_have_neighbours():
     sources = {number: (Path(str(number)), (7, 5)) for number in range(100)}
     references = {number: Path(f"r{number}") for number in (*range(50), 70, *range(80, 100))}
 
-    chosen = samples(sources, references)
+    chosen = choose_samples(sources, references)
 
     assert [int(sample.source.name) for sample in chosen] == [0, 1, 34, 35, 98, 99]
     assert chosen[0].references == {by: Path(f"r{by}") for by in range(13)}
-    assert samples(sources, {1: Path("r1"), 3: Path("r3")}) == []
+    assert choose_samples(sources, {1: Path("r1"), 3: Path("r3")}) == []

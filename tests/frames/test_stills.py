@@ -1,4 +1,4 @@
-"""TGA, Radiance HDR, JPEG 2000 and Cineon: read as a second decoder reads them, or refused by name."""
+"""TGA, Radiance HDR, JPEG 2000 and Cineon: decoded as by a second decoder, or rejected."""
 
 import io
 import struct
@@ -10,8 +10,7 @@ import pytest
 from dailies.core.errors import SequenceError
 from dailies.frames.image import decode, inspect
 from helpers.frame_files import saved
-from helpers.raising import check
-from helpers.raising import refused as expect_refusal
+from helpers.raising import check, refused
 from PIL import Image
 
 RNG = np.random.default_rng(0)
@@ -23,13 +22,13 @@ CODES = RNG.integers(0, 1024, (5, 7, 3))
 
 
 def tga(kind, bits, pixels, *, descriptor=0, colours=b"", of=(0, 0, 0), note=b""):
-    """Give a TGA of 7 × 5 pixels; ``of`` is the first, number and bits of its palette's colours."""
+    """Return a TGA of 7 × 5 pixels; ``of`` holds index of the first, number and bits of the palette's colours."""
     header = struct.pack("<BBBHHBHHHHBB", len(note), bool(of[1]), kind, *of, 0, 0, 7, 5, bits, descriptor)
     return header + note + colours + pixels
 
 
 def cineon(codes, *, order=">", packing=5, channels=3, bits=10, interleave=0, signed=0, sense=0, padding=0):
-    """Give a Cineon file of 10-bit codes, three to a word."""
+    """Return a Cineon file of 10-bit codes, three to a word."""
     height, width, _ = codes.shape
     header = bytearray(2048)
     struct.pack_into(f"{order}6I", header, 0, 0x802A5FD7, 2048, 1024, 1024, 0, 2048 + 4 * width * height)
@@ -48,10 +47,10 @@ def jpeg2000(pixels, **options):
     return saved(Image.fromarray(pixels), "JPEG2000", **options)
 
 
-def refused(data):
-    with expect_refusal(SequenceError, "frame.unreadable", "frame a "):
+def error_of(data):
+    with refused(SequenceError, "frame.unreadable", "frame a "):
         decode(data, "a")
-    with expect_refusal(SequenceError, "frame.unreadable", "frame a ") as error:
+    with refused(SequenceError, "frame.unreadable", "frame a ") as error:
         inspect(data, "a")
     return error.value
 
@@ -59,16 +58,16 @@ def refused(data):
 @pytest.mark.parametrize("compression", [None, "tga_rle"])
 @pytest.mark.parametrize("orientation", [1, -1])
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
-def test_a_tga_is_read_as_pillow_reads_it(mode, orientation, compression):
+def test_tga_is_decoded_as_by_pillow(mode, orientation, compression):
     image = Image.fromarray(RGBA).convert("RGB" if mode == "P" else "RGBA").convert(mode)
     data = saved(image, "TGA", compression=compression, orientation=orientation)
 
     found = decode(data, "a.tga")
 
-    wanted = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
-    np.testing.assert_array_equal(found.pixels, wanted[:, :, :3])
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+    np.testing.assert_array_equal(found.pixels, expected[:, :, :3])
     if mode.endswith("A"):
-        np.testing.assert_array_equal(found.alpha, wanted[:, :, 3])
+        np.testing.assert_array_equal(found.alpha, expected[:, :, 3])
     assert inspect(data, "a.tga").mode == ("RGB" if mode == "P" else mode)
 
 
@@ -102,7 +101,7 @@ def by_ffmpeg(data, codec):
         "16",
     ],
 )
-def test_a_rare_tga_is_read_as_ffmpeg_reads_it(data):
+def test_rare_kinds_of_tga_are_decoded_as_by_ffmpeg(data):
     np.testing.assert_array_equal(decode(data, "a.tga").pixels, by_ffmpeg(data, "targa"))
 
 
@@ -127,22 +126,22 @@ def test_a_rare_tga_is_read_as_ffmpeg_reads_it(data):
     ],
     ids=["interleaved", "grey", "alpha bit", "palette", "multiplied"],
 )
-def test_a_tga_that_is_read_wrong_is_refused(data, reason):
-    check(refused(data), "frame.unreadable", reason, "convert it")
+def test_a_misread_kind_of_tga_is_rejected(data, reason):
+    check(error_of(data), "frame.unreadable", reason, "convert it")
 
 
 @pytest.mark.parametrize("compression", [None, "tga_rle"])
-def test_a_tga_that_was_cut_off_is_refused(compression):
+def test_a_truncated_tga_is_rejected(compression):
     smooth = np.repeat(np.arange(64, dtype=np.uint8), 3).reshape(1, 64, 3).repeat(20, axis=0)
     data = saved(Image.fromarray(smooth), "TGA", compression=compression)
 
     for size in (10, 100, len(data) // 2, len(data) - 60):
-        assert refused(data[:size])
+        assert error_of(data[:size])
 
 
 @pytest.mark.parametrize("data", [bytes(100), tga(2, 24, b""), tga(4, 24, RGB.tobytes()), b"\0\0\2" + b"text" * 30])
-def test_what_only_looks_like_a_tga_is_none(data):
-    check(refused(data), "frame.unreadable", "PNG, TIFF, ")
+def test_a_file_that_only_resembles_a_tga_is_rejected(data):
+    check(error_of(data), "frame.unreadable", "PNG, TIFF, ")
 
 
 @pytest.mark.parametrize("no_jp2", [False, True], ids=["jp2", "codestream"])
@@ -151,15 +150,15 @@ def test_what_only_looks_like_a_tga_is_none(data):
     [RGB, RGBA, RGB[:, :, 0], RNG.integers(0, 65536, (5, 7), dtype=np.uint16)],
     ids=["RGB", "RGBA", "grey", "16-bit grey"],
 )
-def test_a_jpeg_2000_without_loss_is_what_was_written(pixels, no_jp2):
+def test_lossless_jpeg_2000_is_decoded_exactly(pixels, no_jp2):
     data = jpeg2000(pixels, no_jp2=no_jp2)
 
     found = decode(data, "a.jp2")
 
-    wanted = pixels if pixels.ndim == 3 else pixels[:, :, None].repeat(3, axis=2)
-    np.testing.assert_array_equal(found.pixels, wanted[:, :, :3])
-    if wanted.shape[2] == 4:
-        np.testing.assert_array_equal(found.alpha, wanted[:, :, 3])
+    expected = pixels if pixels.ndim == 3 else pixels[:, :, None].repeat(3, axis=2)
+    np.testing.assert_array_equal(found.pixels, expected[:, :, :3])
+    if expected.shape[2] == 4:
+        np.testing.assert_array_equal(found.alpha, expected[:, :, 3])
     assert (found.pixels.dtype, found.grey) == (pixels.dtype, pixels.ndim == 2)
 
 
@@ -170,7 +169,7 @@ def test_a_deep_jpeg_2000_keeps_its_bits():
     np.testing.assert_array_equal(decode(data.tobytes(), "a.jp2").pixels, deep)
 
 
-def test_a_lossy_jpeg_2000_is_read_as_ffmpeg_reads_it():
+def test_lossy_jpeg_2000_is_decoded_as_by_ffmpeg():
     smooth = np.add.outer(np.arange(40), np.arange(50))[:, :, None] + np.array([0, 50, 100])
     data = jpeg2000(smooth.astype(np.uint8), irreversible=True, quality_mode="dB", quality_layers=[40])
 
@@ -179,22 +178,22 @@ def test_a_lossy_jpeg_2000_is_read_as_ffmpeg_reads_it():
     assert np.abs(found - by_ffmpeg(data, "jpeg2000")).max() <= 1
 
 
-def test_a_jpeg_2000_in_other_colours_is_refused():
+def test_a_jpeg_2000_in_cmyk_is_rejected():
     data = jpeg2000(RGBA)
     place = data.index(b"colr") + 4
     cmyk = data[:place] + b"\1\0\0" + struct.pack(">I", 12) + data[place + 7 :]
 
-    check(refused(cmyk), "frame.unreadable", "JPEG 2000", "colour space 12", "sRGB, grey, sYCC")
+    check(error_of(cmyk), "frame.unreadable", "JPEG 2000", "colour space 12", "sRGB, grey, sYCC")
 
 
-def test_a_damaged_jpeg_2000_is_refused():
+def test_a_damaged_jpeg_2000_is_rejected():
     data = jpeg2000(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
 
-    with expect_refusal(SequenceError, "frame.unreadable", "frame a.jp2"):
+    with refused(SequenceError, "frame.unreadable", "frame a.jp2"):
         inspect(data[: len(data) // 2], "a.jp2")
 
 
-def test_a_radiance_picture_is_read_as_opencv_reads_it():
+def test_radiance_hdr_is_decoded_as_by_opencv():
     values = np.abs(RNG.normal(0.5, 3, (9, 12, 3))).astype(np.float32)
     values[0, 0] = 0
     _, data = cv2.imencode(".hdr", values)
@@ -215,23 +214,23 @@ def test_a_radiance_picture_is_read_as_opencv_reads_it():
         ((b"#?RADIANCE", b"#?RGBE"), None),
     ],
 )
-def test_a_radiance_picture_of_another_kind(change, reason):
+def test_variants_of_radiance_hdr_are_read_or_rejected(change, reason):
     data = cv2.imencode(".hdr", np.ones((9, 12, 3), np.float32))[1].tobytes().replace(*change)
 
     if reason:
-        check(refused(data), "frame.unreadable", reason)
+        check(error_of(data), "frame.unreadable", reason)
     else:
         assert decode(data, "a.hdr").pixels.max() == 1
 
 
-def test_a_radiance_picture_that_was_cut_off_is_refused():
+def test_a_truncated_radiance_hdr_is_rejected():
     data = cv2.imencode(".hdr", np.random.default_rng(0).random((9, 12, 3), np.float32))[1].tobytes()
 
-    check(refused(data[: len(data) * 2 // 3]), "frame.unreadable", "Read error")
+    check(error_of(data[: len(data) * 2 // 3]), "frame.unreadable", "Read error")
 
 
 @pytest.mark.parametrize(("order", "packing"), [(">", 5), ("<", 5), (">", 6)])
-def test_a_cineon_is_read_by_the_book(order, packing):
+def test_cineon_is_decoded(order, packing):
     data = cineon(CODES, order=order, packing=packing)
 
     found = decode(data, "a.cin")
@@ -246,18 +245,18 @@ def test_a_cineon_is_read_by_the_book(order, packing):
         ({"packing": 0}, "packed"),
         ({"channels": 1}, "1 channels"),
         ({"bits": 12}, "12 bits"),
-        ({"interleave": 1}, "interleaved, or whose rows are padded"),
-        ({"padding": 4}, "interleaved, or whose rows are padded"),
+        ({"interleave": 1}, "planar or line-interleaved"),
+        ({"padding": 4}, "planar or line-interleaved"),
         ({"sense": 1}, "signed values, or a negative"),
         ({"signed": 1}, "signed values, or a negative"),
     ],
 )
-def test_a_cineon_that_is_read_wrong_is_refused(changes, reason):
-    check(refused(cineon(CODES, **changes)), "frame.unreadable", "Cineon", reason)
+def test_a_misread_kind_of_cineon_is_rejected(changes, reason):
+    check(error_of(cineon(CODES, **changes)), "frame.unreadable", "Cineon", reason)
 
 
-def test_a_cineon_that_was_cut_off_is_refused():
+def test_a_truncated_cineon_is_rejected():
     data = cineon(CODES)
 
     for size in (8, 700, 1500, len(data) - 20):
-        assert refused(data[:size])
+        assert error_of(data[:size])

@@ -1,4 +1,4 @@
-"""BMP files of every variant of the BMP test suite, written by hand with the pixels that they stand for.
+"""BMP files of every variant of the BMP test suite, written without a library, and the expected pixels.
 
 https://entropymine.com/jason/bmpsuite/
 """
@@ -10,7 +10,7 @@ import numpy as np
 HEIGHT, WIDTH = 6, 9
 
 RGB565, RGB555 = ((11, 5), (5, 6), (0, 5)), ((10, 5), (5, 5), (0, 5))
-"""Where the bits of red, green and blue begin, and how many they are."""
+"""First bit and number of bits of red, green and blue."""
 
 
 def random(seed=0):
@@ -38,7 +38,7 @@ def palette_of(colours, *, entry=4):
 
 
 def packed(values, bits, *, top_down=False):
-    """Return rows of whole words: indices from the upper bits of a byte on, pixels from their lowest byte on."""
+    """Return rows padded to whole words; indices fill bytes from the upper bits, pixels are little-endian."""
     rows = []
     for row in values if top_down else values[::-1]:
         if bits < 8:
@@ -51,7 +51,7 @@ def packed(values, bits, *, top_down=False):
 
 
 def with_palette(bits, *, size=40, count=None, top_down=False, gap=0, used=None):
-    """Return a file with a palette of ``count`` colours, and its pixels; ``used`` of them occur."""
+    """Return a file with a palette of ``count`` colours, of which ``used`` occur, and its pixels."""
     count = count or 1 << bits
     colours = random().integers(0, 256, (count, 3), dtype=np.uint8)
     indices = random(1).integers(0, min(used or count, 1 << bits), (HEIGHT, WIDTH))
@@ -63,7 +63,7 @@ def with_palette(bits, *, size=40, count=None, top_down=False, gap=0, used=None)
 
 
 def with_fields(bits, fields, *, size=40, compression=3, colours=0):
-    """Return a file whose pixels are ``fields`` of bits, (first bit, bits) of each channel, and the codes in them."""
+    """Return a file whose pixels are bit fields, given as (first bit, bits) per channel, and their codes."""
     codes = np.dstack([random(start).integers(0, 1 << count, (HEIGHT, WIDTH)) for start, count in fields])
     codes[0, 0], codes[0, 1] = 0, [(1 << count) - 1 for _, count in fields]
     values = sum(codes[:, :, index].astype(object) << start for index, (start, _) in enumerate(fields))
@@ -97,7 +97,7 @@ def encoded(row, bits):
 
 
 def literal(row, bits):
-    """Return at least 3 indices as they are."""
+    """Return at least 3 indices as an uncompressed run."""
     if bits == 8:
         return bytes([0, len(row), *row.tolist()]) + bytes(len(row) % 2)
     padded = [*row.tolist(), *bytes(-len(row) % 4)]

@@ -1,15 +1,15 @@
-"""DPX files of every kind that SMPTE ST 268-1 knows, written by hand from its layout."""
+"""DPX files of every kind in SMPTE ST 268-1, written without a library."""
 
 import struct
 
 import numpy as np
 
 SAMPLES = {0: 1, 1: 1, 4: 1, 6: 1, 7: 1, 8: 1, 50: 3, 51: 4, 52: 4, 100: 2, 101: 3, 102: 3, 103: 4, 151: 3}
-"""Descriptor -> samples of a pixel."""
+"""Descriptor -> samples per pixel."""
 
 
 def dpx(codes, *, descriptor=50, bits=8, packing=0, order=">", continuous=False, padding=0, **more):
-    """Return a file of codes ``(height, width, samples)``; ``continuous`` rows begin where the one before ends."""
+    """Return a file of codes ``(height, width, samples)``; ``continuous`` rows start where the previous row ends."""
     height, width = codes.shape[:2]
     rows = [codes.ravel()] if continuous else [row.ravel() for row in codes]
     body = b"".join(_row(row, descriptor, bits, packing, order) + b"\xaa" * padding for row in rows)
@@ -32,7 +32,7 @@ def _header(
     elements=1,
     sign=0,
     start=2048,
-    told_start=2048,
+    image_start=2048,
 ):
     header = bytearray(start)
     struct.pack_into(f"{order}II8s", header, 0, 0x53445058, start, b"V1.0")
@@ -41,13 +41,13 @@ def _header(
     struct.pack_into(f"{order}HHII", header, 768, 0, elements, width, height)
     struct.pack_into(f"{order}IIfIf", header, 780, sign, limits[0], 0, limits[1], 0)
     header[800:804] = bytes([descriptor, colour, colour, bits])
-    struct.pack_into(f"{order}HHIII", header, 804, packing, encoding, told_start, padding, 0)
+    struct.pack_into(f"{order}HHIII", header, 804, packing, encoding, image_start, padding, 0)
     header[1556 : 1556 + len(device)] = device
     return bytes(header)
 
 
 def _row(samples, descriptor, bits, packing, order):
-    """Return a row, in whole words of 4 bytes."""
+    """Return a row, padded to whole words of 4 bytes."""
     samples = samples.astype(np.uint64)
     if bits == 8:
         data = samples.astype(np.uint8).tobytes()

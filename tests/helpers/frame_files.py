@@ -1,4 +1,4 @@
-"""Files of frames, as Pillow and OpenImageIO write them, and read again without our help."""
+"""Frames encoded and decoded with Pillow and OpenImageIO directly."""
 
 import io
 import tempfile
@@ -20,12 +20,12 @@ def saved(image, kind, **options):
 
 
 def plain(frame):
-    """A picture of nothing but its pixels."""
+    """Return a picture without alpha and metadata."""
     return Picture(frame)
 
 
 def written(array, suffix, *, depth=None, channels=None, types=None, window=None, **attributes):
-    """Give a file as OpenImageIO writes it, by another road than frames do: for DPX, EXR and deep TIFF."""
+    """Return a file written with OpenImageIO directly, such as DPX, EXR and deep TIFF."""
     height, width, count = array.shape
     spec = oiio.ImageSpec(width, height, count, depth or str(array.dtype))
     if channels:
@@ -46,7 +46,7 @@ def written(array, suffix, *, depth=None, channels=None, types=None, window=None
 
 
 def read_again(data, suffix):
-    """Give spec and values of a file as OpenImageIO reads it without our help."""
+    """Return header and values of a file read with OpenImageIO directly."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"a{suffix}"
         path.write_bytes(data)
@@ -55,7 +55,7 @@ def read_again(data, suffix):
 
 
 def colours(*shape, seed=0):
-    """Floats as film has them: negative, above one, and far above."""
+    """Return scene-referred floats: negative, above 1 and far above 1."""
     return np.random.default_rng(seed).normal(0.4, 3, shape).astype(np.float32)
 
 
@@ -65,7 +65,7 @@ TYPES = ["half", "half", "half", "float", "half", "float", "float", "uint"]
 
 
 def film(**more):
-    """An EXR with a depth channel, an id matte and metadata; two frames of room around it."""
+    """Return values and file of an EXR with a depth channel, an id matte, metadata and a larger display window."""
     values = colours(5, 7, 8).astype(np.float16).astype(np.float32)
     values[:, :, 5] = np.random.default_rng(1).random((5, 7))  # ids are floats whose every bit counts
     return values, written(

@@ -1,32 +1,50 @@
-"""Networks whose answers are known, and engines that render with them."""
+"""Networks whose output is known, and engines that render with them."""
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from dailies.core.errors import LoadError
 from dailies.models.load import Model
 from dailies.models.signature import Signature, resolve_signature
 from dailies.render.engine import Engine, Settings
 from torch import nn
 
+ADVICE = "download https://download.pytorch.org/models/alexnet-owt-7be5be79.pth and name the file in lpips_backbone"
+
 CPU = torch.device("cpu")
+
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 torch.set_num_threads(1)  # with frames this small more threads only wait for each other
 
 
 def engine(network, *, value_range=(-1.0, 1.0), **settings):
+    """An engine whose network was not probed."""
     model = Model(network.eval(), "test", Signature(value_range=value_range))
     return Engine(model, device=CPU, settings=Settings(**settings))
 
 
 def probed(network, *, tiles=None, first=None, builder="dailies", said=None, **known):
-    """An engine whose network was tried; ``tiles`` are settings, ``said`` is what a run says of its signature."""
+    """An engine whose network was probed.
+
+    ``tiles`` are settings, ``first`` is the first frame, ``said`` the run's part of the signature and ``known`` that
+    of the loader.
+    """
     model = Model(
         network.eval(), "test", resolve_signature(Signature(**known), ("the run", said or {})), builder=builder
     )
     built = Engine(model, device=CPU, settings=Settings(**tiles or {}))
     built.probe(None if first is None else lambda: first)
     return built
+
+
+def refusal(network, **how):
+    """Probe a network that does not work and return the error."""
+    with pytest.raises(LoadError) as error:
+        probed(network, **how)
+    return error.value
 
 
 def pixels(height=5, width=7, seed=0):
@@ -61,8 +79,29 @@ class Do(nn.Module):
         return self.function(x)
 
 
+def constant(value):
+    """A network whose output is one value everywhere."""
+    return Do(lambda x: torch.full_like(x, value))
+
+
+def coarse(multiple):
+    """The identity, for inputs whose sides are multiples of some pixels."""
+
+    def run(x):
+        small = x[:, :, ::multiple, ::multiple]
+        return x + 0 * nn.functional.interpolate(small, scale_factor=float(multiple))
+
+    return Do(run)
+
+
+def differing_in_bf16(function, **settings):
+    """An engine in bf16, whose network is the identity in fp32 and ``function`` in bf16."""
+    network = Do(lambda x: function(x) if torch.is_autocast_enabled("cpu") else x)
+    return engine(network, precision="bf16", **settings)
+
+
 class Recorder(nn.Module):
-    """The identity, which keeps all that it was given."""
+    """The identity, which records its inputs in ``given``."""
 
     def __init__(self):
         super().__init__()
@@ -74,7 +113,7 @@ class Recorder(nn.Module):
 
 
 class Limited(nn.Module):
-    """The identity, which runs out of memory above a number of pixels, of all that it is given at once."""
+    """The identity, which runs out of memory if all inputs of a batch together have more than ``limit`` pixels."""
 
     def __init__(self, limit, error=None):
         super().__init__()

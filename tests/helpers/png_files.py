@@ -1,4 +1,4 @@
-"""PNG files of every kind that the specification knows, as Hypothesis draws them, valid ones and others."""
+"""A Hypothesis strategy for PNG files of every kind in the specification, valid and damaged."""
 
 import struct
 import zlib
@@ -14,7 +14,7 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 
 @dataclass(frozen=True)
 class PngFile:
-    """A file and what kind it is of."""
+    """A file and its kind."""
 
     data: bytes
     colour: int
@@ -32,7 +32,7 @@ def chunk(kind, data):
 
 
 def lines(random, width, height, bits):
-    """Give filtered rows: any bytes are some picture, after any filter."""
+    """Return filtered rows of random bytes, which are valid for any filter."""
     if not width or not height:
         return b""
     return b"".join(bytes([random.randrange(5)]) + random.randbytes((width * bits + 7) // 8) for _ in range(height))
@@ -40,7 +40,7 @@ def lines(random, width, height, bits):
 
 @st.composite
 def png_files(draw, *, damaged=False):
-    """Draw a file of at most 20×12 pixels; a damaged one is so within its pixels, under checksums that are right."""
+    """Draw a file of at most 20×12 pixels; a damaged one has damaged pixels but correct chunk checksums."""
     colour = draw(st.sampled_from(sorted(CHANNELS)))
     depth, interlaced = draw(st.sampled_from(DEPTHS[colour])), draw(st.booleans())
     width, height, random = draw(st.integers(1, 20)), draw(st.integers(1, 12)), draw(st.randoms(use_true_random=False))

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dailies.core import files
-from dailies.frames import scan as scan_module
-from dailies.frames import sequence
+from dailies.frames import scan, sequence
 from dailies.measure import per_frame
 from dailies.measure.job import MeasurementJob
 from dailies.measure.per_frame import baseline, measure
@@ -57,7 +56,7 @@ class Shot:
         )
 
     def scan(self, **options) -> None:
-        found = scan_module.scan(self.root / "shot", on_bad_frame="error", cache=self.layout.scan, **options)
+        found = scan.scan(self.root / "shot", on_bad_frame="error", cache=self.layout.scan, **options)
         sequence.save(found, self.layout.sequence)
 
     def add(self, model: str, make, status: str = "success") -> Path:

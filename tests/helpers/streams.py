@@ -1,7 +1,7 @@
-"""A CUDA device without one: its streams do their work late, in any order that their events allow.
+"""A simulated CUDA device: its streams run their work late, in any order that their events allow.
 
-Memory that nobody holds any more is written over as soon as torch could have given it to someone else: the device's
-when the stream that asked for it and those that were recorded are done with it, pinned memory when its copies are.
+Memory that is no longer referenced is overwritten as soon as torch could have reused it: device memory when the stream
+that allocated it and those recorded on it have finished with it, pinned memory when its copies have finished.
 """
 
 import random
@@ -18,7 +18,7 @@ CUDA = torch.device("cuda", 0)
 
 
 class Stream:
-    """Pieces of work in order, each of which tells whether it is done."""
+    """A queue of work; each item returns whether it is done."""
 
     def __init__(self, simulated):
         self.work = deque()
@@ -31,7 +31,7 @@ class Stream:
             return True
 
         self.work.append(piece)
-        self._simulated.go_on()
+        self._simulated.advance()
 
     def wait_stream(self, other):
         event = Event(self._simulated)
@@ -57,16 +57,16 @@ class Event:
 
 
 class Simulated(TorchFunctionMode):
-    """The device: what torch is asked for while it is entered happens there."""
+    """The device: calls of torch inside its context run on it."""
 
     def __init__(self, monkeypatch, seed):
         super().__init__()
         self.waits = 0
-        """How often the device was waited for."""
+        """How often a thread has waited for the device."""
         self.streams = []
         self._random = random.Random(seed)
         self._memory, self._uses, self._pinned = {}, {}, set()
-        """By address: what is there, and the streams that have to be done with it."""
+        """By address: the memory, and the streams that have to finish with it before it is reused."""
         self.current = Stream(self)
         monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream(self))
         monkeypatch.setattr(torch.cuda, "Event", lambda blocking: Event(self))
@@ -80,8 +80,8 @@ class Simulated(TorchFunctionMode):
         yield
         self.current = before
 
-    def go_on(self):
-        """Do some of the work, or none."""
+    def advance(self):
+        """Run some of the queued work, or none."""
         while self._random.random() < 0.6 and any(stream.work for stream in self.streams):
             self.step()
 
@@ -92,13 +92,13 @@ class Simulated(TorchFunctionMode):
                 return
 
     def finish(self):
-        """Do all of the work."""
+        """Run all of the queued work."""
         while any(stream.work for stream in self.streams):
             self.step()
 
-    def calculated(self, function, given):
-        """Have the current stream put ``function`` of a tensor into another."""
-        source = self._memory[given.data_ptr()]
+    def calculated(self, function, tensor):
+        """Queue ``function`` of a tensor on the current stream and return the tensor that will hold the result."""
+        source = self._memory[tensor.data_ptr()]
         shown = np.asarray(function(source))
         answer = self._allocated(shown.shape, shown.dtype)
         into = self._memory[answer.data_ptr()]
@@ -112,10 +112,10 @@ class Simulated(TorchFunctionMode):
         self._memory[address], self._uses[address] = memory, set() if pinned else {self.current}
         if pinned:
             self._pinned.add(address)
-        weakref.finalize(held, self._given_away, address)
+        weakref.finalize(held, self._free, address)
         return torch.from_numpy(held)
 
-    def _given_away(self, address):
+    def _free(self, address):
         other = Stream(self)
         for stream in self._uses[address]:
             other.wait_stream(stream)

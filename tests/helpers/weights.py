@@ -1,10 +1,10 @@
-"""Checkpoints whose answer is known by hand."""
+"""Checkpoints whose output is known."""
 
 import math
 
 
 def grey_checkpoint(level: float, **changes) -> dict:
-    """Give the checkpoint of a U-Net with zero weights: every pixel of its output is tanh(level)."""
+    """Return the checkpoint of a U-Net with zero weights: every pixel of its output is tanh(level)."""
     import torch
     from dailies.models.architectures.catalog import ARCHITECTURES
 
@@ -22,12 +22,12 @@ def grey_checkpoint(level: float, **changes) -> dict:
 
 
 def grey(level: float) -> int:
-    """The code value that ``grey_checkpoint(level)`` renders."""
+    """Return the code value that ``grey_checkpoint(level)`` renders."""
     return round((math.tanh(level) + 1) / 2 * 255)
 
 
 def textured_checkpoint(seed: int) -> dict:
-    """Give the checkpoint of a U-Net with random weights: every pixel of its output depends on the frame."""
+    """Return the checkpoint of a U-Net with random weights: every pixel of its output depends on the frame."""
     import torch
     from dailies.models.architectures.catalog import ARCHITECTURES
 

@@ -279,7 +279,7 @@ def test_a_reference_with_a_value_that_is_not_finite_is_noted(shot):
     shot.add("model", blur)
     path = shot.root / "clean" / NAMES[1]
     picture = image.decode(path.read_bytes(), path.name)
-    pixels = image.converted(picture.pixels, "float32")
+    pixels = image.convert_depth(picture.pixels, "float32")
     pixels[3, 4] = np.nan
     path.unlink()
     path.with_suffix(".exr").write_bytes(image.encode(pixels, picture, "exr"))

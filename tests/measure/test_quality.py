@@ -25,10 +25,10 @@ def test_ssim_equals_that_of_scikit_image(kind, size):
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_normalised_frames_have_the_values_of_their_code_values(dtype):
-    from dailies.frames import image as frames
+    from dailies.frames.image import convert_depth
 
     codes, others = (deep(each, dtype) for each in (distorted(picture((40, 50)), "noise"), picture((40, 50))))
-    image, reference = (frames.converted(each, "float32") for each in (codes, others))
+    image, reference = (convert_depth(each, "float32") for each in (codes, others))
     largest = np.iinfo(dtype).max
 
     assert quality.ssim(image, reference) == pytest.approx(wang(codes, others, largest), abs=1e-6)

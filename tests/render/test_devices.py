@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from dailies.core.errors import ConfigError, RenderError
 from dailies.render import devices
-from dailies.render.devices import refuse_missing, taken
+from dailies.render.devices import claimed, find_device, refuse_missing
 from helpers import REPOSITORY
 from helpers.raising import refused
 
@@ -16,13 +17,13 @@ SCRIPTS = REPOSITORY / "scripts"
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Pretend to be a machine with so many CUDA devices and such a torch."""
+    """Return a function that simulates a machine with a number of CUDA devices and a version of torch."""
 
-    def pretend(count, torch_version):
-        monkeypatch.setattr(devices, "_cuda_devices", lambda: count)
+    def simulate(count, torch_version):
+        monkeypatch.setattr(devices, "_count_cuda_devices", lambda: count)
         monkeypatch.setattr(devices, "version", lambda name: torch_version)
 
-    return pretend
+    return simulate
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
@@ -48,7 +49,7 @@ def test_a_missing_cuda_device_is_refused(machine, device, count, found):
 
 
 @pytest.mark.parametrize(("device", "torch_version"), [("cuda", "2.13.0"), ("cuda:3", "2.13.0+cu130")])
-def test_a_cuda_device_that_is_there_is_taken(machine, device, torch_version):
+def test_a_cuda_device_that_exists_is_accepted(machine, device, torch_version):
     machine(4, torch_version)
 
     refuse_missing(device)
@@ -73,7 +74,7 @@ def test_only_a_mac_has_mps():
         refuse_missing("mps")
 
 
-def test_hidden_devices_are_not_there():
+def test_hidden_devices_are_missing_and_torch_is_not_imported():
     code = "from dailies.render.devices import refuse_missing; refuse_missing('cuda')"
     environment = {"PYTHONPATH": str(SCRIPTS), "CUDA_VISIBLE_DEVICES": ""}
 
@@ -88,21 +89,21 @@ def test_hidden_devices_are_not_there():
 RENDER = """
 import logging, sys
 from pathlib import Path
-from dailies import devices
+from dailies.render import devices
 devices.version = lambda name: "2.13.0+cu130"
 devices._lock_folder = lambda: Path(sys.argv[1])
-devices.PAUSE = 0.01
+devices.POLL_SECONDS = 0.01
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-with devices.taken(sys.argv[2]) as device:
+with devices.claimed(sys.argv[2]) as device:
     print(device, "is", devices.os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
     sys.stdin.read()
 """
-"""Takes a device and keeps it until its input is closed."""
+"""A process that claims a device until its input is closed."""
 
 
 @pytest.fixture
 def render(tmp_path):
-    """Start a render in a process of its own, on a machine with such devices."""
+    """Return a function that starts such a process on a machine with some visible devices."""
     (tmp_path / "locks").mkdir()
     started = []
 
@@ -123,17 +124,17 @@ def render(tmp_path):
         process.communicate()
 
 
-def test_every_render_takes_a_device_of_its_own(render):
-    said = []
+def test_every_render_claims_another_device(render):
+    lines = []
     for _ in range(4):
         process = render("0,GPU-1a2b,MIG-3c4d,7")
-        said += [process.stdout.readline(), process.stdout.readline()]
+        lines += [process.stdout.readline(), process.stdout.readline()]
 
-    assert said[1::2] == ["auto is 0\n", "auto is GPU-1a2b\n", "auto is MIG-3c4d\n", "auto is 7\n"]
-    assert said[0] == "CUDA device 0\n"
+    assert lines[1::2] == ["auto is 0\n", "auto is GPU-1a2b\n", "auto is MIG-3c4d\n", "auto is 7\n"]
+    assert lines[0] == "CUDA device 0\n"
 
 
-def test_a_render_waits_and_a_killed_ones_device_is_free_again(render):
+def test_a_render_waits_for_a_device_and_gets_that_of_a_killed_one(render):
     first, second = render("0,1"), render("0,1")
     lines = [process.stdout.readline() for process in (first, second)]
     waiting = render("0,1", "cuda")
@@ -146,7 +147,7 @@ def test_a_render_waits_and_a_killed_ones_device_is_free_again(render):
     assert waiting.stdout.readline() == f"cuda is {lines[0].split()[-1]}\n"
 
 
-def test_a_finished_render_gives_its_device_back(render):
+def test_a_finished_render_releases_its_device(render):
     first = render("0,1")
     assert first.stdout.readline() == "CUDA device 0\n"
 
@@ -155,25 +156,25 @@ def test_a_finished_render_gives_its_device_back(render):
     assert render("0,1").stdout.readline() == "CUDA device 0\n"
 
 
-def test_a_named_device_is_the_one_that_is_taken(render):
+def test_a_numbered_device_is_the_one_that_is_claimed(render):
     process = render("5,3", "cuda:1")
 
     assert process.stdout.readline() == "CUDA device 3\n"
     assert process.stdout.readline() == "cuda is 3\n"
 
 
-def test_the_one_device_that_a_scheduler_assigned_is_taken_without_waiting(render):
+def test_the_one_device_that_a_scheduler_assigned_is_used_without_waiting(render):
     processes = [render("2"), render("2")]
 
     assert sorted(process.stdout.readline() for process in processes) == [
         "CUDA device 2\n",
-        "CUDA device 2, which another render uses, too\n",
+        "CUDA device 2, which another render also uses\n",
     ]
 
 
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
-    """Pretend that NVIDIA's tool lists such devices, and that torch is built for CUDA."""
+    """Return a function that simulates the output of nvidia-smi, with a torch that is built for CUDA."""
     monkeypatch.setattr(devices, "version", lambda name: "2.13.0+cu130")
     monkeypatch.setattr(devices, "_lock_folder", lambda: tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -204,22 +205,22 @@ SLICED = [WHOLE[0], "  MIG 1g.18gb     Device  0: (UUID: MIG-x)", "  MIG 1g.18gb
         ([], None, {}),
     ],
 )
-def test_the_devices_are_those_that_cuda_may_use(tool, monkeypatch, listed, visible, found):
+def test_visible_devices_are_those_that_cuda_may_use(tool, monkeypatch, listed, visible, found):
     tool(*listed)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
-    assert devices._visible() == found
+    assert devices._visible_devices() == found
 
 
 def test_a_device_has_one_lock_whatever_it_is_called(tool, monkeypatch):
     tool(*WHOLE)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
-    with taken("cuda"):
+    with claimed("cuda"):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1a,GPU-0a")
-        with taken("cuda"):
+        with claimed("cuda"):
             assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-0a"
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-1a,GPU-0a"
 
@@ -234,18 +235,18 @@ def test_a_device_has_one_lock_whatever_it_is_called(tool, monkeypatch):
         ("cuda:2", "2.13.0"),
     ],
 )
-def test_where_there_is_nothing_to_choose_nothing_is_taken(tool, monkeypatch, tmp_path, device, torch_version):
+def test_nothing_is_claimed_if_there_is_nothing_to_choose_from(tool, monkeypatch, tmp_path, device, torch_version):
     tool(*WHOLE)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(devices, "version", lambda name: torch_version)
 
-    with taken(device) as name:
+    with claimed(device) as name:
         assert name == device
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
     assert not list(tmp_path.glob("*.lock"))
 
 
-def test_the_locks_lie_in_a_folder_of_the_user_and_not_of_another(tmp_path, monkeypatch):
+def test_the_folder_of_the_locks_belongs_to_the_user(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "Path", lambda path: tmp_path)
     folder = tmp_path / f"dailies-{os.getuid()}"
     assert devices._lock_folder() == folder
@@ -255,3 +256,16 @@ def test_the_locks_lie_in_a_folder_of_the_user_and_not_of_another(tmp_path, monk
     (tmp_path / "dailies-4711").mkdir()
     with refused(RenderError, "device.foreign_claims", f"{tmp_path}/dailies-4711"):
         devices._lock_folder()
+
+
+def test_auto_is_the_best_device_available():
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+    assert find_device("auto").type == best
+    assert find_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("wanted", ["cuda:99", *([] if torch.backends.mps.is_available() else ["mps"])])
+def test_a_device_that_torch_does_not_find_is_refused(wanted):
+    with refused(RenderError, "device.not_in_torch", f"device is {wanted},", f"torch {torch.__version__}"):
+        find_device(wanted)

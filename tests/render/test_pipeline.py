@@ -26,10 +26,10 @@ from dailies.render.engine import Engine, Rendering, Settings
 from dailies.render.pipeline import (
     Route,
     ahead,
-    begin,
+    prefetch,
     read,
     render_frames,
-    settled,
+    settle,
 )
 from dailies.state.manifest import Manifest
 from helpers.images import read_frame, write_frame
@@ -43,20 +43,20 @@ PATIENCE = 60
 
 
 class Inverter:
-    """An engine without a network, which does what it is told before a frame."""
+    """An engine that inverts without a network, and can run actions before frames and results."""
 
     def __init__(self):
         self.device = SimpleNamespace(type="cpu")
         self.calls = 0
         self.before = {}
-        """What to do, by the number of the call."""
+        """Actions before a frame is submitted, by the number of the call."""
         self.late = {}
-        """What to do before a result is given, by the number of the call."""
+        """Actions before a result is returned, by the number of the call."""
         self.batch = 1
         self.groups = []
-        """How many frames were submitted together."""
+        """The sizes of the batches that were submitted."""
 
-    def together(self, height, width):
+    def batch_size(self, height, width):
         return self.batch
 
     def submit_all(self, given, dtypes):
@@ -74,7 +74,7 @@ class Inverter:
 
 
 class Line:
-    """Twenty frames, an engine and a manifest, with all that is between them."""
+    """Twenty frames, an engine, a manifest, and the pipeline between them."""
 
     def __init__(self, root, threads):
         self.shot, self.folder = root / "shot", root / "out"
@@ -84,7 +84,7 @@ class Line:
         self.engine = Inverter()
         self.manifest = Manifest(root / "frames.jsonl", folder=self.folder, keys=dict.fromkeys(self.names, "key"))
         self.route = Route(self.shot, self.folder, "clip", "auto", threads)
-        self.begun = {}
+        self.prefetched = {}
 
     def frame(self, number):
         path = self.shot / f"{number:03d}.png"
@@ -93,19 +93,19 @@ class Line:
         return Frame(path.name, path.name, 7, 5, sha256=hashlib.sha256(data).hexdigest(), **FIELDS)
 
     def damage(self, number):
-        """Put something that is no image where a frame was, with the digest that the sequence knows."""
+        """Replace a frame by something that is no image, and its digest in the sequence."""
         path = self.shot / self.names[number]
         path.write_bytes(path.read_bytes()[:40])
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         self.frames[number] = Frame(path.name, path.name, 7, 5, sha256=digest, **FIELDS)
 
     def run(self):
-        """Render; an error is raised here, and a hang is a failure."""
+        """Render and raise the error of the pipeline; a hang is a failure."""
         outcome = Future()
 
         def work():
             try:
-                outcome.set_result(render_frames(self.frames, self.route, self.engine, self.manifest, self.begun))
+                outcome.set_result(render_frames(self.frames, self.route, self.engine, self.manifest, self.prefetched))
             except BaseException as error:
                 outcome.set_exception(error)
 
@@ -132,7 +132,7 @@ def fail(error):
     return action
 
 
-def test_every_frame_comes_through(line):
+def test_every_frame_is_rendered(line):
     line.run()
 
     line.assert_whole(line.names)
@@ -140,7 +140,7 @@ def test_every_frame_comes_through(line):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("batch", [1, 4, "auto"])
-def test_every_frame_comes_through_on_cuda(line, batch):
+def test_every_frame_is_rendered_on_cuda(line, batch):
     line.engine = Engine(Model(Do(torch.neg), "test"), device=torch.device("cuda"), settings=Settings(batch=batch))
 
     line.run()
@@ -148,7 +148,7 @@ def test_every_frame_comes_through_on_cuda(line, batch):
     line.assert_whole(line.names)
 
 
-def test_frames_are_on_the_disk_before_a_render_is_said_to_be_done(line, monkeypatch):
+def test_frames_are_synced_to_the_disk_before_a_render_returns(line, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
 
@@ -158,7 +158,7 @@ def test_frames_are_on_the_disk_before_a_render_is_said_to_be_done(line, monkeyp
     assert synced.count(line.manifest.path.stat().st_ino) == 2  # before the first frame and after the last
 
 
-def test_the_values_of_the_first_frame_of_each_format_are_read_again(line, monkeypatch):
+def test_the_values_of_the_first_frame_of_each_format_are_verified(line, monkeypatch):
     line.frames = [replace(frame, output=f"{Path(frame.name).stem}.exr") for frame in line.frames]
     line.manifest = Manifest(
         line.manifest.path, folder=line.folder, keys=dict.fromkeys([frame.output for frame in line.frames], "key")
@@ -176,7 +176,7 @@ def test_the_values_of_the_first_frame_of_each_format_are_read_again(line, monke
     assert sorted(starts) == [0] + [4] * (COUNT - 1)
 
 
-def test_a_file_that_is_not_what_was_rendered_is_never_in_place(line, monkeypatch):
+def test_a_file_that_does_not_hold_what_was_rendered_is_not_written(line, monkeypatch):
     steered = ("textureformat", oiio.TypeString, "LatLong Environment")
     monkeypatch.setattr(image, "exr_attributes", lambda attributes: [steered])
     line.route = replace(line.route, output_format="exr")
@@ -196,9 +196,9 @@ def test_nothing_to_render_is_no_error(line):
 
 
 @pytest.mark.parametrize("number", [0, COUNT // 2])
-def test_a_frame_that_was_begun_is_not_read_again(line, number, monkeypatch):
-    line.begun = begin(line.frames[number], line.route)
-    line.begun[line.frames[number]].result()
+def test_a_prefetched_frame_is_not_read_again(line, number, monkeypatch):
+    line.prefetched = prefetch(line.frames[number], line.route)
+    line.prefetched[line.frames[number]].result()
     others = []
     monkeypatch.setattr(pipeline, "read", lambda frame, route: others.append(frame.name) or read(frame, route))
 
@@ -206,13 +206,13 @@ def test_a_frame_that_was_begun_is_not_read_again(line, number, monkeypatch):
 
     line.assert_whole(line.names)
     assert sorted(others) == [name for name in line.names if name != line.names[number]]
-    assert not line.begun, "the frame stays in memory"
+    assert not line.prefetched, "the frame stays in memory"
 
 
 @pytest.mark.parametrize("number", [0, COUNT // 2])
-def test_a_bad_frame_that_was_begun_is_told_when_it_is_its_turn(line, number):
+def test_the_error_of_a_prefetched_frame_is_raised_when_it_is_due(line, number):
     line.damage(number)
-    line.begun = begin(line.frames[number], line.route)
+    line.prefetched = prefetch(line.frames[number], line.route)
 
     with refused(SequenceError, "frame.unreadable", f"frame {number:03d}.png"):
         line.run()
@@ -258,11 +258,11 @@ def test_an_engine_that_fails_late_ends_the_job_and_names_the_frame(line):
     line.assert_whole(line.manifest.done())
 
 
-def test_a_frame_is_submitted_while_another_is_under_way(line):
-    second_was_submitted = threading.Event()
-    line.engine.before[2] = second_was_submitted.set
+def test_a_frame_is_submitted_while_another_is_rendered(line):
+    second_submitted = threading.Event()
+    line.engine.before[2] = second_submitted.set
     waited = []
-    line.engine.late[1] = lambda: waited.append(second_was_submitted.wait(PATIENCE))
+    line.engine.late[1] = lambda: waited.append(second_submitted.wait(PATIENCE))
 
     line.run()
 
@@ -324,7 +324,7 @@ def test_a_frame_is_encoded_while_another_is_in_the_network(line, monkeypatch):
 
 
 @pytest.mark.parametrize(("batch", "groups"), [(4, [4] * 5), (7, [7, 7, 6]), (64, [20])])
-def test_frames_go_to_the_engine_together_and_the_last_ones_do_not_wait(line, batch, groups):
+def test_frames_are_submitted_in_batches_and_the_last_one_may_be_smaller(line, batch, groups):
     line.engine.batch = batch
 
     line.run()
@@ -333,7 +333,7 @@ def test_frames_go_to_the_engine_together_and_the_last_ones_do_not_wait(line, ba
     line.assert_whole(line.names)
 
 
-def test_a_batch_may_become_known_later(line):
+def test_the_batch_size_may_change_while_frames_are_rendered(line):
     line.engine.before[3] = lambda: setattr(line.engine, "batch", 5)
 
     line.run()
@@ -357,7 +357,7 @@ def test_a_batch_has_frames_of_one_size(line):
 
 
 @pytest.mark.parametrize("number", [0, 6, COUNT - 1])
-def test_frames_before_a_bad_one_are_written_though_their_batch_is_not_full(line, number):
+def test_frames_before_a_bad_one_are_written_although_their_batch_is_not_full(line, number):
     line.engine.batch = 4
     line.damage(number)
 
@@ -367,7 +367,7 @@ def test_frames_before_a_bad_one_are_written_though_their_batch_is_not_full(line
     line.assert_whole(line.names[:number])
 
 
-def test_a_batch_that_fails_is_begun_one_by_one_and_the_frame_is_named(line):
+def test_frames_of_a_failed_batch_are_submitted_singly_to_name_the_bad_one(line):
     line.engine.batch = 4
     bad = read_frame(line.shot / line.names[6])
     submit = line.engine.submit
@@ -392,7 +392,7 @@ def test_no_more_frames_than_a_batch_needs_are_in_memory(line, monkeypatch):
     line.run()
 
     threads = line.route.threads
-    assert most[0] <= min(threads, pipeline.READERS) + 4 + 4 + threads + 4 + 2
+    assert most[0] <= min(threads, pipeline.MAX_READERS) + 4 + 4 + threads + 4 + 2
 
 
 def test_few_frames_are_in_memory_at_once(line, monkeypatch):
@@ -401,11 +401,11 @@ def test_few_frames_are_in_memory_at_once(line, monkeypatch):
     line.run()
 
     threads = line.route.threads
-    assert most[0] <= min(threads, pipeline.READERS) + 2 + threads + 2
+    assert most[0] <= min(threads, pipeline.MAX_READERS) + 2 + threads + 2
 
 
 def watched_memory(line, monkeypatch):
-    """Count the frames that are between reading and writing; give the most of them so far, in a list."""
+    """Count the frames between reading and writing; return a list that holds the highest count so far."""
     read, write, lock = pipeline.read, files.write_bytes, threading.Lock()
     held, most = [0], [0]
 
@@ -428,34 +428,34 @@ def watched_memory(line, monkeypatch):
     return most
 
 
-def test_results_come_in_order_and_no_further_ahead_than_allowed():
+def test_results_are_in_order_and_computed_no_further_ahead_than_the_limit():
     begun = []
     with ThreadPoolExecutor(4) as pool:
-        results = ahead(range(50), lambda number: begun.append(number) or -number, pool, most=lambda: 3)
+        results = ahead(range(50), lambda number: begun.append(number) or -number, pool, limit=lambda: 3)
         for expected in range(50):
             assert next(results) == (expected, -expected)
             assert len(begun) <= expected + 4
 
 
-def test_an_error_waits_for_its_turn():
+def test_an_error_is_raised_when_its_item_is_due():
     with ThreadPoolExecutor(4) as pool:
-        results = ahead([3, 2, 1, 0, 5], lambda number: 6 // number, pool, most=lambda: 5)
+        results = ahead([3, 2, 1, 0, 5], lambda number: 6 // number, pool, limit=lambda: 5)
 
         assert [next(results)[1] for _ in range(3)] == [2, 3, 6]
         with pytest.raises(ZeroDivisionError):
             next(results)
 
 
-def test_a_future_that_failed_is_noticed_while_others_are_under_way():
+def test_the_error_of_a_future_is_raised_while_others_are_unfinished():
     failed, under_way = Future(), Future()
     failed.set_exception(OSError("full"))
 
     with pytest.raises(OSError, match="full"):
-        settled({failed, under_way}, most=2)
-    assert settled({under_way}, most=1) == {under_way}
+        settle({failed, under_way}, limit=2)
+    assert settle({under_way}, limit=1) == {under_way}
 
 
-def test_progress_is_told_in_frames_and_seconds(line, monkeypatch, caplog):
+def test_progress_is_logged_in_frames_and_seconds(line, monkeypatch, caplog):
     monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", -1)
 
     with caplog.at_level(logging.INFO):
@@ -472,12 +472,12 @@ def test_a_terminal_shows_a_bar_per_model(line, monkeypatch):
     with os.fdopen(writing, "w") as terminal:
         monkeypatch.setattr(sys, "__stderr__", terminal)
         line.run()
-    told = b""
+    output = b""
     with suppress(OSError):  # the end: the other side is closed
         while part := os.read(reading, 100_000):
-            told += part
+            output += part
     os.close(reading)
-    shown = told.decode().splitlines()
+    shown = output.decode().splitlines()
 
     assert len(shown) == COUNT
     assert all(text.startswith(f"{line.route.folder.name} ") for text in shown)

@@ -17,7 +17,7 @@ def frame_of(dtype, seed):
 
 @pytest.mark.parametrize("simulated", range(10), indirect=True)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_frames_on_their_way_do_not_touch_each_other(simulated, dtype):
+def test_frames_in_transfer_do_not_overwrite_each_other(simulated, dtype):
     transfers, under_way, given = Transfers(CUDA), [], [frame_of(dtype, seed) for seed in range(6)]
 
     for frame in given:
@@ -36,7 +36,7 @@ def test_frames_on_their_way_do_not_touch_each_other(simulated, dtype):
 
 
 @pytest.mark.parametrize("simulated", range(3), indirect=True)
-def test_what_is_not_finite_is_told(simulated):
+def test_output_that_is_not_finite_has_no_array(simulated):
     transfers, frames = Transfers(CUDA), [np.full((6, 8, 3), value, np.float32) for value in (0.5, np.nan)]
     given = [simulated.calculated(np.negative, transfers.upload(frame, CUDA)) for frame in frames]
 
@@ -47,7 +47,7 @@ def test_what_is_not_finite_is_told(simulated):
 
 @pytest.mark.parametrize("simulated", [0], indirect=True)
 @pytest.mark.parametrize("home", [CPU, CUDA])
-def test_frames_that_are_a_view_of_more_or_may_not_be_written_go_up_as_any(simulated, home):
+def test_frames_that_are_read_only_views_are_uploaded(simulated, home):
     frame = np.random.default_rng(0).integers(0, 256, (6, 8, 4), dtype=np.uint8)[:, :, :3]
     frame.flags.writeable = False
 

@@ -60,7 +60,7 @@ def test_videos_are_made_when_asked_for_and_again_when_a_model_changes(compared)
 
     assert jobs(compared.snakemake("videos"), "side_by_side") == [""]
     with av.open(str(path)) as container:
-        frames = [video.rgb(frame) for frame in container.decode(video=0)]
+        frames = [video.to_rgb(frame) for frame in container.decode(video=0)]
     assert len(frames) == 4
     wanted = [grey(level) for level in LEVELS.values()]
     assert np.abs(np.subtract(middles(frames[3], 4), wanted)).max() <= 2
@@ -72,7 +72,7 @@ def test_videos_are_made_when_asked_for_and_again_when_a_model_changes(compared)
     compared.log_checkpoint(compared.runs["dark"], grey_checkpoint(-0.9))
     assert jobs(compared.snakemake("videos"), "side_by_side") == [""]
     with av.open(str(path)) as container:
-        pixels = video.rgb(next(container.decode(video=0)))
+        pixels = video.to_rgb(next(container.decode(video=0)))
     assert abs(middles(pixels, 4)[0] - grey(-0.9)) <= 2
 
 
@@ -81,7 +81,7 @@ def test_a_video_leaves_out_what_failed_and_needs_no_page(compared):
     compared.snakemake("videos", compare=False, expect=1)
 
     with av.open(str(compared.output / "compare" / "side_by_side.mp4")) as container:
-        pixels = [video.rgb(frame) for frame in container.decode(video=0)]
+        pixels = [video.to_rgb(frame) for frame in container.decode(video=0)]
     for frame in pixels:
         assert np.abs(np.subtract(middles(frame, 4), [grey(level) for level in LEVELS.values()])).max() <= 2
         assert frame.shape[1::-1] == arrange(4, FRAME).size

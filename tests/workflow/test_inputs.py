@@ -43,7 +43,7 @@ def unanswered(studio: Studio, server: socket.socket) -> Studio:
             0,
             {},
             "input_dir {0} holds no frame (1 other entries); "
-            "frames end in .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp .tga .hdr .jp2 .cin",
+            "suffixes of frames: .png .jpg .jpeg .bmp .tif .tiff .exr .dpx .webp .tga .hdr .jp2 .cin",
         ),
         (1, {"input_dir": "typo"}, "input_dir typo does not exist; set input_dir to the folder of your frames"),
         (

@@ -386,9 +386,9 @@ def test_what_was_done_to_the_weights_is_said(store: tuple[Studio, dict]) -> Non
     assert notes == {
         "averaged": ["averaged weights (params_ema) are used"],
         "users_own": [
-            "part ['image'] of the network's answer is used",
-            "value_range [-1, 1] was assumed; set value_range in signatures, or the run's tag dailies.value_range, if "
-            "it is another",
+            "part ['image'] of the network's output is used",
+            "value_range [-1, 1] was assumed; if that is wrong, set value_range in signatures, or the run's tag "
+            "dailies.value_range",
         ],
     }
 

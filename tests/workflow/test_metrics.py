@@ -119,7 +119,7 @@ def test_another_pairing_measures_just_the_frames_whose_reference_changes(compar
         reference = str(add_reference(compared, level, [number]))
     output = compared.snakemake(reference_dir=reference)
     assert "reference: 4 frames paired by name" in output
-    assert "1 frame of the reference left over: frame_000004.png" in output
+    assert "1 frame of the reference not used: frame_000004.png" in output
     assert measured_last(compared) == ["4"] * 3
 
     output = compared.snakemake(reference_dir=reference, reference_offset=1)
@@ -132,7 +132,7 @@ def test_another_pairing_measures_just_the_frames_whose_reference_changes(compar
     assert [float(line["psnr"]) for line in frames] == pytest.approx(expected, abs=1e-3)
     assert compared.metadata(compared.runs["dark"])["measured"]["reference"] == [
         "reference: 4 frames paired by name, with reference_offset 1",
-        "1 frame of the reference left over: frame_000000.png",
+        "1 frame of the reference not used: frame_000000.png",
     ]
     assert "with reference_offset 1" in (compared.output / "compare" / "page" / "data.js").read_text()
     assert "Nothing to be done" in compared.snakemake("-n", reference_dir=reference, reference_offset=1)
@@ -159,7 +159,7 @@ def test_a_reference_may_be_a_video_and_a_template_may_name_its_files(compared: 
     assert not (compared.state / "reference").exists()
 
     output = compared.snakemake(expect=1, **asked | {"reference_name": "{stem}_gt"})
-    assert "looked for were frame_000000_gt.*, frame_000001_gt.*, frame_000002_gt.* and 1 more; correct" in output
+    assert "the names would be frame_000000_gt.*, frame_000001_gt.*, frame_000002_gt.* and 1 more; correct" in output
     assert "Traceback" not in output
 
 
@@ -189,7 +189,7 @@ def test_shards_are_measured_as_jobs_of_their_own_and_a_failed_model_is_left_out
 
     folder = studio.folder(good).name
     assert [job for job in jobs(output, "measure") if job.startswith(folder)] == [f"{folder}/{n}" for n in "123"]
-    assert "1 frame without a reference cannot be compared with one: frame_000004.png" in output
+    assert "1 frame without a reference, not compared with one: frame_000004.png" in output
     assert "1 of 2 models failed: junk " in output
     ranked, broken, source = lines(studio.output / "compare" / "leaderboard.csv")
     assert (ranked["run_name"], ranked["rank"], ranked["frames"]) == ("good", "1", "4")

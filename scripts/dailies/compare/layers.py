@@ -11,7 +11,7 @@ from PIL import Image
 from dailies.compare import captions
 from dailies.core.errors import SequenceError
 from dailies.core.typed import load_all
-from dailies.frames.image import converted, decode, has_layer, inspect, shown_as_it_is
+from dailies.frames.image import convert_depth, decode, has_layer, inspect, is_browser_exact
 from dailies.frames.sequence import Frame
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.models.signature import Signature
@@ -138,7 +138,7 @@ def to_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> Image.Imag
     ``exr_layer`` is the layer to read from an EXR. Raises SequenceError if the frame cannot be decoded.
     """
     picture = decode(data, name, layer=exr_layer)
-    return Image.fromarray(np.ascontiguousarray(converted(picture.pixels, "uint8")))
+    return Image.fromarray(np.ascontiguousarray(convert_depth(picture.pixels, "uint8")))
 
 
 def read_picture(layer: Layer, name: str) -> Image.Image | None:
@@ -219,5 +219,5 @@ def _first_readable(originals: Iterable[Path]) -> tuple[int, bool]:
     for path in originals:
         with suppress(SequenceError, OSError):
             data = path.read_bytes()
-            return inspect(data, path.name).bit_depth, shown_as_it_is(data)
+            return inspect(data, path.name).bit_depth, is_browser_exact(data)
     return 8, True

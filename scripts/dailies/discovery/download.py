@@ -136,7 +136,7 @@ class _Candidates:
         receipt = Receipt(status=SUCCESS, uri=uri, path=path, **vars(received))
         if len(self._artifacts) == 1 or self._is_known(receipt):
             return receipt, None
-        verdict = trial.tried(
+        verdict = trial.try_candidate(
             self._weights.whole / artifact.path,
             model=self._model,
             record=self._record,

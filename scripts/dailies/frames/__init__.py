@@ -1,5 +1,5 @@
-"""Frames: sequences of images and what is known of them. No torch.
+"""Image sequences: scanning them, decoding and encoding frames, and pairing them with a reference. No torch.
 
-Start with ``scan.scan`` (a folder or a video becomes a ``sequence.Sequence``), ``image`` (bytes to pixels and back) and
-``reference`` (pairs ground truth with the sequence).
+The entry points are ``scan.scan`` (turns a folder or a video into a ``sequence.Sequence``), ``image`` (bytes to pixels
+and back) and ``reference`` (pairs ground truth with the sequence).
 """

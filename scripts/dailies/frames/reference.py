@@ -1,4 +1,4 @@
-"""The reference: the frames as they should be, each paired with the frame of the sequence that it belongs to."""
+"""The reference (ground-truth frames): pairing with the sequence, and the record of it."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dailies.core import files as files_module
+from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.core.text import counted, few
 from dailies.core.typed import Record
@@ -19,8 +19,8 @@ from dailies.frames.sequence import (
     EXTENSIONS,
     VIDEOS,
     Frame,
-    ScanFiles,
-    in_order,
+    ScanCache,
+    natural_order,
 )
 
 if TYPE_CHECKING:
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WARNING = "warning: "
-"""How a sentence begins on which the user should act."""
+"""Prefix of a message on which the user should act."""
 
-FIRST = 3
-"""How many frames a report spells out."""
+MAX_LISTED = 3
+"""How many frames a message lists."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which reference a configuration asks for, and how its frames are paired."""
+class ReferenceSettings:
+    """The settings that concern the reference."""
 
     place: Path
     """A folder or a video."""
@@ -48,8 +48,8 @@ class Asked:
     """``reference_offset``."""
 
     @classmethod
-    def from_settings(cls, settings: "Settings") -> "Asked | None":
-        """Take what concerns the reference from the settings; None if they ask for none."""
+    def from_settings(cls, settings: "Settings") -> "ReferenceSettings | None":
+        """Return the settings that concern the reference; None if there is none."""
         if settings.reference_dir is None:
             return None
         return cls(settings.reference_dir, settings.reference_name, settings.reference_offset)
@@ -61,201 +61,214 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reference:
-    """Which file of the reference belongs to which frame of the sequence, and what a user has to know of it."""
+    """The paired files of a reference, and messages for the user about the pairing."""
 
     paths: Mapping[str, Path]
-    """By the name of the rendered frame."""
-    told: tuple[str, ...]
-    """How the frames were paired, and what is wrong with that, in sentences."""
+    """Name of a rendered frame -> path of its reference."""
+    messages: tuple[str, ...]
+    """How the frames were paired, and problems with that; those that need action start with ``WARNING``."""
     missing: str | None
-    """Which frames of the sequence have no reference, as a sentence; None where all have one."""
+    """A message that names the frames without a reference; None if all frames have one."""
 
     @property
     def report(self) -> list[str]:
-        return [*self.told, *([self.missing] if self.missing else [])]
+        """All messages."""
+        return [*self.messages, *([self.missing] if self.missing else [])]
 
 
 @dataclass(frozen=True)
 class _Pairing(Record):
-    """What is written of a reference."""
+    """The record of a pairing."""
 
     folder: str
-    """Where its files are; relative to the record if they were decoded."""
+    """The folder of the files; relative to the record if they were decoded from a video."""
     decoded: bool
     files: Mapping[str, str]
-    """The name of the file by that of the rendered frame."""
+    """Name of a rendered frame -> name of its file."""
     told: tuple[str, ...]
+    """``Reference.messages``."""
     missing: str | None
+    """``Reference.missing``."""
 
 
-def fingerprint(asked: Asked, cache: ScanFiles) -> str:
-    """Return a digest that changes when a frame of the reference comes, goes or is written again, or its pairing does.
+def fingerprint(settings: ReferenceSettings, cache: ScanCache) -> str:
+    """Return a digest that changes if a file of the reference is added, removed or modified, or with the settings.
 
-    Raises SequenceError when there is no frame, or when the template cannot be used.
+    Raises SequenceError if there is no file, or if there is a template but the reference is a video.
     """
-    if asked.is_video:
-        _refuse_template(asked)
-        found = scan.fingerprint(asked.place, cache)
+    if settings.is_video:
+        _refuse_template_for_video(settings)
+        digest = scan.fingerprint(settings.place, cache)
     else:
-        stats = ((name, (asked.place / name).stat()) for name in _listed(asked))
-        found = files_module.digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
-    ordinary = (asked.template, asked.offset) == (None, 0)
-    return found if ordinary else files_module.digest([found, asked.template, asked.offset])
+        stats = ((name, (settings.place / name).stat()) for name in _list_files(settings))
+        digest = files.digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+    is_default = (settings.template, settings.offset) == (None, 0)
+    return digest if is_default else files.digest([digest, settings.template, settings.offset])
 
 
-def check(asked: Asked, shot: sequence.Sequence) -> None:
-    """Raise SequenceError when no frame of a folder belongs to the sequence; those of a video are not known yet."""
-    if not asked.is_video:
-        _paired(asked, shot, _listed(asked))
+def check(settings: ReferenceSettings, shot: sequence.Sequence) -> None:
+    """Raise SequenceError if no file of the reference can be paired; a video is not checked before it is decoded."""
+    if not settings.is_video:
+        _paired(settings, shot, _list_files(settings))
 
 
 def write(
-    asked: Asked,
+    settings: ReferenceSettings,
     *,
     sequence_file: Path,
     input_dir: Path,
     transfer: str | None,
-    cache: ScanFiles,
+    cache: ScanCache,
     output: Path,
     threads: int = 4,
 ) -> None:
-    """Pair the reference with the sequence and write what ``load`` reads; a video is decoded first.
+    """Pair the reference with the sequence and write the record that ``load`` reads; a video is decoded first.
 
-    What ``cache`` holds, decoded frames among it, is deleted when the reference is a folder. Raises SequenceError when
-    no frame belongs to any of the sequence.
+    If the reference is a folder, everything in ``cache`` is deleted, including decoded frames of an earlier video.
+    Raises SequenceError if no file of the reference can be paired.
     """
     shot = sequence.load(sequence_file)
-    if asked.is_video:
-        _refuse_template(asked)
-        clip = scan.scan(asked.place, on_bad_frame="error", cache=cache, threads=threads)
-        folder, names = clip.folder, [frame.name for frame in clip.frames]
+    if settings.is_video:
+        _refuse_template_for_video(settings)
+        clip = scan.scan(settings.place, on_bad_frame="error", cache=cache, threads=threads)
+        folder, names = cache.video, [frame.name for frame in clip.frames]
     else:
         shutil.rmtree(cache.folder, ignore_errors=True)
-        folder, names = asked.place, _listed(asked)
-    pairs = _paired(asked, shot, names)
+        folder, names = settings.place, _list_files(settings)
+    pairs = _paired(settings, shot, names)
     sources = {frame.name: (shot.folder or input_dir) / frame.name for frame in shot.frames}
-    by = _shift(shot.frames, pairs, sources, folder, transfer=transfer, threads=threads)
+    by = _detected_shift(shot.frames, pairs, sources, folder, transfer=transfer, threads=threads)
     missing = [frame.name for frame in shot.frames if frame.name not in pairs.files]
-    told = [*_told(asked, pairs, missing, names), *([told_shift(by, asked.offset)] if by else [])]
-    for line in (*told, told_missing(missing)):
+    messages = _pairing_messages(settings, pairs, missing, names)
+    messages += [shift_message(by, settings.offset)] if by else []
+    for line in (*messages, missing_message(missing)):
         if line:
             log.log(logging.WARNING if line.startswith(WARNING) else logging.INFO, "%s", line.removeprefix(WARNING))
     record = _Pairing(
-        folder=folder.relative_to(output.parent).as_posix() if asked.is_video else str(folder),
-        decoded=asked.is_video,
+        folder=folder.relative_to(output.parent).as_posix() if settings.is_video else str(folder),
+        decoded=settings.is_video,
         files={frame.output: pairs.files[frame.name] for frame in shot.frames if frame.name in pairs.files},
-        told=tuple(told),
-        missing=told_missing(missing),
+        told=tuple(messages),
+        missing=missing_message(missing),
     )
     record.save(output)
 
 
-def paths_of(asked: Asked, shot: sequence.Sequence, record: Path) -> Mapping[str, Path]:
-    """Return the files of the reference by the names of the rendered frames.
+def paths_by_output(settings: ReferenceSettings, shot: sequence.Sequence, record: Path) -> Mapping[str, Path]:
+    """Return name of a rendered frame -> path of its reference.
 
-    Those of a folder are known by their names alone; those of a video by the ``record`` that ``write`` left.
+    Files of a folder are paired again; those of a video are read from the ``record`` that ``write`` wrote.
     """
-    if asked.is_video:
+    if settings.is_video:
         return load(record).paths
-    pairs = _paired(asked, shot, _listed(asked))
-    return {frame.output: asked.place / pairs.files[frame.name] for frame in shot.frames if frame.name in pairs.files}
+    pairs = _paired(settings, shot, _list_files(settings))
+    return {
+        frame.output: settings.place / pairs.files[frame.name] for frame in shot.frames if frame.name in pairs.files
+    }
 
 
 def load(path: Path) -> Reference:
-    """Read what ``write`` wrote."""
+    """Read a record that ``write`` wrote."""
     record = _Pairing.load(path)
     folder = path.parent / record.folder if record.decoded else Path(record.folder)
     return Reference({output: folder / name for output, name in record.files.items()}, record.told, record.missing)
 
 
-def found(records: Sequence[str]) -> Reference | None:
-    """Read the record of a job's input, which holds none where there is no reference."""
+def load_if_any(records: Sequence[str]) -> Reference | None:
+    """Read the record among the inputs of a job, which has one at most; None if there is no reference."""
     return load(Path(records[0])) if records else None
 
 
-def paths(records: Sequence[str]) -> Mapping[str, Path] | None:
-    """Return the files of the reference by the names of the rendered frames, as ``found`` does."""
-    reference = found(records)
-    return reference and reference.paths
+def paths_if_any(records: Sequence[str]) -> Mapping[str, Path] | None:
+    """Return ``Reference.paths`` of the record among the inputs of a job; None if there is no reference."""
+    reference = load_if_any(records)
+    return reference.paths if reference else None
 
 
-def told_missing(missing: Iterable[str]) -> str | None:
-    """Say which frames have no reference; None when all do."""
+def missing_message(missing: Iterable[str]) -> str | None:
+    """Return a message that names the frames without a reference; None if there are none."""
     names = list(missing)
     frames = counted(len(names), "frame")
-    return f"{frames} without a reference cannot be compared with one: {few(names, FIRST)}" if names else None
+    return f"{frames} without a reference, not compared with one: {few(names, MAX_LISTED)}" if names else None
 
 
-def told_shift(by: int, offset: int) -> str:
-    """Say that the frames agree better with those of the reference that are ``by`` frames later."""
+def shift_message(by: int, offset: int) -> str:
+    """Return a warning that the frames match better those of the reference that are ``by`` frames later."""
     where = f"{counted(abs(by), 'frame')} {'later' if by > 0 else 'earlier'}"
     return (
-        f"{WARNING}the reference seems to be shifted: frames agree far better with its frames {where} than with those "
-        f"they are paired with; set reference_offset to {offset + by} (it is {offset})"
+        f"{WARNING}the reference seems to be shifted: frames match its frames {where} far better than those that they "
+        f"are paired with; set reference_offset to {offset + by} (it is {offset})"
     )
 
 
-def _told(asked: Asked, pairs: Pairs, missing: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Say how the frames were paired, which could not be told apart, and which of the reference are left over."""
-    ways = [f"{count} {way}" for way, count in pairs.ways.items()] if len(pairs.ways) > 1 else list(pairs.ways)
-    offset = f", with reference_offset {asked.offset}" if asked.offset else ""
+def _pairing_messages(
+    settings: ReferenceSettings, pairs: Pairs, missing: Sequence[str], names: Sequence[str]
+) -> list[str]:
+    """Return messages on how the frames were paired, which are ambiguous, and which files are unused."""
+    methods = list(pairs.methods)
+    if len(methods) > 1:
+        methods = [f"{count} {method}" for method, count in pairs.methods.items()]
+    offset = f", with reference_offset {settings.offset}" if settings.offset else ""
     count = len(pairs.files) + len(missing)
     of = f"{len(pairs.files)} of {counted(count, 'frame')}" if missing else counted(count, "frame")
-    told = [f"reference: {of} paired{',' if len(ways) > 1 else ''} {' and '.join(ways)}{offset}"]
-    if pairs.several:
-        told.append(
-            f"{counted(len(pairs.several), 'frame')} left out that could be paired in several ways; "
-            f"set reference_name to decide: {_doubtful(pairs)}"
+    messages = [f"reference: {of} paired{',' if len(methods) > 1 else ''} {' and '.join(methods)}{offset}"]
+    if pairs.ambiguous:
+        messages.append(
+            f"{counted(len(pairs.ambiguous), 'frame')} not paired, because several files match; "
+            f"set reference_name to choose: {_ambiguous_list(pairs)}"
         )
     used = set(pairs.files.values())
-    if left := [name for name in names if name not in used]:
-        told.append(f"{counted(len(left), 'frame')} of the reference left over: {few(left, FIRST)}")
-    return told
+    if unused := [name for name in names if name not in used]:
+        messages.append(f"{counted(len(unused), 'frame')} of the reference not used: {few(unused, MAX_LISTED)}")
+    return messages
 
 
-def _doubtful(pairs: Pairs) -> str:
-    return few((f"{name} ({few(candidates, FIRST)})" for name, candidates in pairs.several.items()), FIRST, "; ")
+def _ambiguous_list(pairs: Pairs) -> str:
+    texts = (f"{name} ({few(candidates, MAX_LISTED)})" for name, candidates in pairs.ambiguous.items())
+    return few(texts, MAX_LISTED, "; ")
 
 
-def _paired(asked: Asked, shot: sequence.Sequence, names: Sequence[str]) -> Pairs:
+def _paired(settings: ReferenceSettings, shot: sequence.Sequence, names: Sequence[str]) -> Pairs:
+    """Pair files of the reference with the sequence; raise SequenceError if there is no pair."""
     frames = [frame.name for frame in shot.frames]
-    by_name = shot.folder is None and not asked.is_video  # frames of a video have numbers only
-    pairs = pairing.pair(frames, names, template=asked.template, offset=asked.offset, by_name=by_name)
+    by_name = shot.folder is None and not settings.is_video  # names of a video's frames differ only in their numbers
+    pairs = pairing.pair(frames, names, template=settings.template, offset=settings.offset, by_name=by_name)
     if pairs.files:
         return pairs
-    if pairs.several:
+    if pairs.ambiguous:
         raise SequenceError(
             "reference.ambiguous",
-            f"no frame can be paired with reference_dir {asked.place}, because those that match could be paired in "
-            f"several ways; set reference_name to decide: {_doubtful(pairs)}",
+            f"no frame can be paired with reference_dir {settings.place}, because several files match each frame; "
+            f"set reference_name to choose: {_ambiguous_list(pairs)}",
         )
-    there = f"there are {few(names, FIRST)}"
-    if asked.template is not None:
-        wanted = pairing.expected(asked.template, frames, asked.offset)
+    existing = few(names, MAX_LISTED)
+    if settings.template is not None:
+        wanted = pairing.expected_names(settings.template, frames, settings.offset)
         raise SequenceError(
             "reference.name_matches_nothing",
-            f"reference_name {asked.template!r} names no file of reference_dir {asked.place}: {there}, but looked for "
-            f"were {few(wanted, FIRST)}; correct reference_name",
+            f"reference_name {settings.template!r} matches no file of reference_dir {settings.place}: it holds "
+            f"{existing}, but the names would be {few(wanted, MAX_LISTED)}; correct reference_name",
         )
-    shift = f", each {asked.offset} frames later (reference_offset)" if asked.offset else ""
+    shift = f", each {settings.offset} frames later (reference_offset)" if settings.offset else ""
     raise SequenceError(
         "reference.nothing_paired",
-        f"no frame of reference_dir {asked.place} belongs to a frame of the sequence: {there}, but wanted are "
-        f"{few(frames, FIRST)}{shift}; {_advice(asked, frames, names)}, or set reference_dir to none",
+        f"no frame of reference_dir {settings.place} belongs to a frame of the sequence: it holds {existing}, but the "
+        f"sequence holds {few(frames, MAX_LISTED)}{shift}; {_advice(settings, frames, names)}, or set reference_dir to "
+        "none",
     )
 
 
-def _advice(asked: Asked, frames: Sequence[str], names: Sequence[str]) -> str:
-    """Say which keys can pair both, and which offset pairs the first of both, where both are numbered."""
-    ours, theirs = (pairing.numbered(each).values() for each in (frames, names))
-    keys = [] if asked.is_video else ["reference_name"]
+def _advice(settings: ReferenceSettings, frames: Sequence[str], names: Sequence[str]) -> str:
+    """Return which keys to set, and the offset that pairs the first frames if both sides are numbered."""
+    ours, theirs = (pairing.frame_numbers(each).values() for each in (frames, names))
+    keys = [] if settings.is_video else ["reference_name"]
     if ours and theirs:
-        keys.append(f"reference_offset (with {min(theirs) - min(ours)} the first frames are a pair)")
-    agree = "numbers have" if asked.is_video else "names or numbers have"
-    return f"{agree} to agree{', so set ' * bool(keys)}{' or '.join(keys)}"
+        keys.append(f"reference_offset ({min(theirs) - min(ours)} pairs the first frames)")
+    compared = "numbers" if settings.is_video else "names or numbers"
+    return f"{compared} must match{', so set ' * bool(keys)}{' or '.join(keys)}"
 
 
-def _shift(
+def _detected_shift(
     frames: Sequence[Frame],
     pairs: Pairs,
     sources: Mapping[str, Path],
@@ -264,39 +277,38 @@ def _shift(
     transfer: str | None,
     threads: int,
 ) -> int:
-    """Return by how many frames the pairs seem to be off, by the numbers of the frames; whatever fails is no shift."""
-    from dailies.frames import shift as shift_module
+    """Return by how many frames the pairs seem to be shifted, 0 if they are not or if the check fails."""
+    from dailies.frames.shift import choose_samples, estimate_shift
 
-    numbers, by_name = pairing.numbered([frame.name for frame in frames]), {frame.name: frame for frame in frames}
+    numbers, by_name = pairing.frame_numbers([frame.name for frame in frames]), {frame.name: frame for frame in frames}
     counts = Counter(numbers.values())
     once = {number: name for name, number in numbers.items() if counts[number] == 1}
-    found = {number: folder / pairs.files[name] for number, name in once.items() if name in pairs.files}
+    references = {number: folder / pairs.files[name] for number, name in once.items() if name in pairs.files}
     ours = {number: (sources[name], (by_name[name].width, by_name[name].height)) for number, name in once.items()}
     try:
         layers = {sources[frame.name]: frame.layer for frame in frames if frame.layer and frame.name in sources}
-        return shift_module.best_shift(
-            shift_module.samples(ours, found), transfer=transfer, threads=threads, layers=layers
-        )
-    except Exception as error:  # frames are foreign data, and this is only advice
-        log.warning("whether the reference is shifted could not be checked: %s", error)
+        return estimate_shift(choose_samples(ours, references), transfer=transfer, threads=threads, layers=layers)
+    except Exception as error:  # the frames are user data, and the result is only advice
+        log.warning("could not check whether the reference is shifted: %s", error)
         return 0
 
 
-def _refuse_template(asked: Asked) -> None:
-    if asked.template is not None:
+def _refuse_template_for_video(settings: ReferenceSettings) -> None:
+    if settings.template is not None:
         raise SequenceError(
             "reference.name_for_video",
-            f"reference_name {asked.template!r} names files, but reference_dir {asked.place} is a video, whose frames "
-            "are paired by number; remove reference_name, and set reference_offset if both do not begin together",
+            f"reference_name {settings.template!r} applies to files, but reference_dir {settings.place} is a video, "
+            "whose frames are paired by number; remove reference_name, and set reference_offset if the two start at "
+            "different frames",
         )
 
 
-def _listed(asked: Asked) -> list[str]:
-    """Name the frames of a folder, in order; where the template names a sub-folder, those of all its sub-folders."""
-    folder, advice = asked.place, "set reference_dir to the folder of the reference's frames, to a video, or to none"
-    depth = (asked.template or "").count("/")
+def _list_files(settings: ReferenceSettings) -> list[str]:
+    """Return the frames of a folder in natural order; if the template has sub-folders, those in all sub-folders."""
+    folder, advice = settings.place, "set reference_dir to the folder of the reference's frames, to a video, or to none"
+    depth = (settings.template or "").count("/")
     try:
-        names = list(_names(folder, depth))
+        names = list(_scan_names(folder, depth))
     except FileNotFoundError:
         raise SequenceError("reference.missing", f"reference_dir {folder} does not exist; {advice}") from None
     except NotADirectoryError:
@@ -310,16 +322,17 @@ def _listed(asked: Asked) -> list[str]:
     if not names:
         below = " in its sub-folders" if depth else ""
         raise SequenceError(
-            "reference.no_frames", f"reference_dir {folder} holds no frame{below}; frames end in {' '.join(EXTENSIONS)}"
+            "reference.no_frames",
+            f"reference_dir {folder} holds no frame{below}; suffixes of frames: {' '.join(EXTENSIONS)}",
         )
-    return in_order(names)
+    return natural_order(names)
 
 
-def _names(folder: Path, depth: int, prefix: str = "") -> Iterable[str]:
+def _scan_names(folder: Path, depth: int, prefix: str = "") -> Iterable[str]:
     for entry in os.scandir(folder):
         if entry.name.startswith("."):
             continue
         if depth and entry.is_dir():
-            yield from _names(folder / entry.name, depth - 1, f"{prefix}{entry.name}/")
+            yield from _scan_names(folder / entry.name, depth - 1, f"{prefix}{entry.name}/")
         elif not depth and entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
             yield prefix + entry.name

@@ -1,4 +1,4 @@
-"""Scan: turn a folder of frames, or a video, into a sequence."""
+"""Scanning: turning a folder of frames, or a video, into a sequence."""
 
 import hashlib
 import logging
@@ -22,37 +22,37 @@ from dailies.frames.sequence import (
     SUFFIXES,
     VIDEOS,
     Frame,
-    ScanFiles,
+    ScanCache,
     Sequence,
-    in_order,
+    natural_order,
     normal_form,
-    notes,
+    summarise_notes,
 )
 
 log = logging.getLogger(__name__)
 
-READER = 2
-"""Version of the code that describes frames: raise it when it would describe or refuse some differently."""
+READER_VERSION = 2
+"""Version of the code that inspects frames; increment it when that code describes or rejects some differently."""
 
-DECODER = 2
-"""Version of the code that decodes videos: raise it when it would decode them differently."""
+DECODER_VERSION = 2
+"""Version of the code that decodes videos; increment it when that code decodes some differently."""
 
 
 def output_name(name: str, *, floating: bool = False, output_format: str = "auto") -> str:
-    """Give the name of the rendered frame: the input's own name, with the ending of the format it is written in."""
+    """Return the name of a rendered frame: the name of the input with the suffix of the output format."""
     return Path(name).stem + SUFFIXES.get(output_format, ".exr" if floating else ".png")
 
 
-def listing(input_dir: Path) -> list[os.DirEntry]:
-    """List the frames of a folder in natural order; other files are not frames.
+def list_frames(input_dir: Path) -> list[os.DirEntry]:
+    """Return the frames of a folder in natural order; files with other suffixes are ignored.
 
-    A link that leads nowhere is listed: a frame is missing there. Raises SequenceError when the folder is missing,
-    is not a folder, cannot be read, or holds no frame.
+    A broken link is included, because its frame is missing. Raises SequenceError if the folder does not exist, is not a
+    folder, cannot be read, or holds no frame.
     """
     try:
         entries = list(os.scandir(input_dir))
     except FileNotFoundError:
-        advice = misnamed(input_dir) or "set input_dir to the folder of your frames"
+        advice = similar_name(input_dir) or "set input_dir to the folder of your frames"
         raise SequenceError("sequence.missing", f"input_dir {input_dir} does not exist; {advice}") from None
     except NotADirectoryError:
         raise SequenceError(
@@ -67,23 +67,23 @@ def listing(input_dir: Path) -> list[os.DirEntry]:
         raise SequenceError(
             "sequence.no_frames",
             f"input_dir {input_dir} holds no frame ({len(entries)} other entries); "
-            f"frames end in {' '.join(EXTENSIONS)}",
+            f"suffixes of frames: {' '.join(EXTENSIONS)}",
         )
     by_name = {entry.name: entry for entry in found}
-    return [by_name[name] for name in in_order(by_name)]
+    return [by_name[name] for name in natural_order(by_name)]
 
 
-def misnamed(path: Path) -> str | None:
-    """Say what a path that is not there should have been called, where a neighbour tells."""
+def similar_name(path: Path) -> str | None:
+    """Return advice that names an existing neighbour of a missing path with nearly the same name; None if none."""
     try:
         names = sorted(other.name for other in path.parent.iterdir())
     except OSError:
         return None
     for name in names:
         if name.startswith(f"{path.name} #"):
-            return f"there is '{path.with_name(name)}': put it in quotes, for in a file \" #\" begins a comment"
+            return f"'{path.with_name(name)}' exists: quote the path, because \" #\" starts a comment in YAML"
         if normal_form(name) == normal_form(path.name):
-            return f"its name is there in another Unicode form, {name!a}: rename it, or copy its name"
+            return f"the same name exists in another Unicode form, {name!a}: rename it, or copy that name"
     return None
 
 
@@ -93,27 +93,28 @@ def _is_frame(entry: os.DirEntry) -> bool:
 
 
 def is_video(input_dir: Path) -> bool:
-    """Tell whether the input is a video and not a folder of frames."""
+    """Return whether the input is a video rather than a folder of frames."""
     return input_dir.is_file() and input_dir.suffix.lower() in VIDEOS
 
 
-def fingerprint(input_dir: Path, cache: ScanFiles, layer: str | None = None) -> str:
-    """Give a digest that changes when a frame comes, goes or is written again, or with ``layer``; nothing is opened.
+def fingerprint(input_dir: Path, cache: ScanCache, layer: str | None = None) -> str:
+    """Return a digest that changes if a frame is added, removed or modified, or with ``layer``; opens no file.
 
-    Of a video it also changes when its decoded frames in ``cache`` were lost. Raises SequenceError as ``listing`` does.
+    For a video it also changes if the decoded frames in ``cache`` are missing. Raises SequenceError as ``list_frames``
+    does.
     """
-    asked = [layer] if layer else []
+    layers = [layer] if layer else []
     if is_video(input_dir):
         lost = cache.clip.is_file() and not cache.video.is_dir()
-        return files.digest([_stamp(input_dir), lost, *asked])
-    return files.digest([READER, *(_stamp(entry) for entry in listing(input_dir)), *asked])
+        return files.digest([_stamp(input_dir), lost, *layers])
+    return files.digest([READER_VERSION, *(_stamp(entry) for entry in list_frames(input_dir)), *layers])
 
 
 def _stamp(entry: os.DirEntry | Path) -> str:
-    """Name a state of a file: it changes when the file is written again."""
+    """Return name, size and modification time of a file, as a text that changes when the file is modified."""
     try:
         stat = entry.stat()
-    except OSError:  # a link that leads nowhere, or a file that was there a moment ago
+    except OSError:  # a broken link, or a file that was deleted after it was listed
         return f"{entry.name}|gone"
     return f"{entry.name}|{stat.st_size}|{stat.st_mtime_ns}"
 
@@ -122,38 +123,39 @@ def scan(
     input_dir: Path,
     *,
     on_bad_frame: str,
-    cache: ScanFiles,
+    cache: ScanCache,
     output_format: str = "auto",
     layer: str | None = None,
     threads: int = 4,
 ) -> Sequence:
-    """Read every frame of a folder once and describe it; frames already in ``cache`` are not read again.
+    """Read and describe every frame of a folder, or of a video, which is decoded into ``cache.video`` first.
 
-    ``cache.frames`` maps the name, size and modification time of a frame's file to its description.
-    ``on_bad_frame`` is ``error`` (an unreadable frame raises SequenceError, naming the first few) or ``skip``
-    (it is left out: the sequence keeps a gap, no name shifts). Two frames that would render to one name raise
-    SequenceError. A frame that came back with its name in another Unicode form renders to the name that it had.
-    ``layer`` is the name of the layer of EXR frames that is their picture, or a glob. A video is decoded
-    into ``cache.video``, once.
+    Frames in ``cache.frames`` and a video in ``cache.clip`` are read again only if name, size or modification time
+    changed. If a frame reappears with its name in another Unicode form, its rendered frame keeps the earlier name.
+
+    ``on_bad_frame`` is ``error`` (raise SequenceError, naming the first unreadable frames) or ``skip`` (leave them out,
+    without renaming any other frame). ``layer`` is the name of the layer of EXR frames that is their picture, or a
+    glob. Raises SequenceError as ``list_frames`` does, if two frames would be rendered to the same name, if no frame is
+    readable, or if ``layer`` is set for a video.
     """
     if is_video(input_dir):
         if layer:
             raise SequenceError(
                 "video.no_layers", f"layer is '{layer}', but video {input_dir.name} has no layers; set layer to none"
             )
-        clip = _clip(input_dir, cache, threads)
+        clip = _decode_if_due(input_dir, cache, threads)
         found = scan(cache.video, on_bad_frame="error", cache=cache, output_format=output_format, threads=threads)
         return replace(found, folder=cache.video, fps=clip.fps)
-    entries = listing(input_dir)
-    _report_others(input_dir, entries)
+    entries = list_frames(input_dir)
+    _log_other_files(input_dir, entries)
     _refuse_clashes([entry.name for entry in entries])
-    known = _known(cache.frames)
-    stems = _stems_before(known.values())
+    cached = _load_cached(cache.frames)
+    stems = _previous_stems(cached.values())
 
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
-        stamp = f"{READER}|{_stamp(entry)}" + (f"|{layer}" if layer else "")
+        stamp = f"{READER_VERSION}|{_stamp(entry)}" + (f"|{layer}" if layer else "")
         try:
-            frame = known.get(stamp) or _read(Path(entry.path), layer)
+            frame = cached.get(stamp) or _inspect(Path(entry.path), layer)
             output = output_name(frame.name, floating=frame.floating, output_format=output_format)
             stem = stems.get(normal_form(Path(output).stem), Path(output).stem)
             return stamp, replace(frame, output=stem + Path(output).suffix)
@@ -170,38 +172,40 @@ def scan(
     ]
     files.write_json(cache.frames, to_json(good))
     if bad and (on_bad_frame == "error" or not good):
-        advice = "Replace them, or set on_bad_frame to skip to leave them out" if good else "Check input_dir"
+        advice = "Replace them, or leave them out with on_bad_frame: skip" if good else "Check input_dir"
         reasons = few([each["reason"] for each in bad], separator="; ")
         raise SequenceError(
             "sequence.unusable_frames", f"{len(bad)} of {len(entries)} frames cannot be used: {reasons}. {advice}"
         )
     for each in bad:
         log.warning("skipped: %s", each["reason"])
-    for line in notes(good.values()):
+    for line in summarise_notes(good.values()):
         log.warning("%s", line)
     return Sequence(tuple(good.values()), tuple(bad), layer=layer)
 
 
-def forget(cache: ScanFiles) -> None:
-    """Forget what earlier scans found: every frame is read again, and a video decoded again."""
+def clear_cache(cache: ScanCache) -> None:
+    """Delete the results of earlier scans, so that every frame is read, and a video decoded, again."""
     cache.frames.unlink(missing_ok=True)
     cache.clip.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class _Decoded(Record):
-    """Which video was decoded, and what came of it."""
+    """The record of a decoded video."""
 
     stamp: str
+    """State of the video's file, and version of the decoder."""
     frames: int
+    """Number of frames."""
     fps: float | None
 
 
-def _clip(path: Path, cache: ScanFiles, threads: int) -> _Decoded:
-    """Decode a video, unless that is done, and give the record of it."""
+def _decode_if_due(path: Path, cache: ScanCache, threads: int) -> _Decoded:
+    """Decode a video unless its frames are in the cache, and return the record."""
     from dailies.frames import video
 
-    stamp, record = f"{DECODER}|{_stamp(path)}", cache.clip
+    stamp, record = f"{DECODER_VERSION}|{_stamp(path)}", cache.clip
     done = _Decoded.load_if_there(record)
     if done and done.stamp == stamp and len(list(cache.video.glob("*.png"))) == done.frames:
         return done
@@ -212,21 +216,21 @@ def _clip(path: Path, cache: ScanFiles, threads: int) -> _Decoded:
     return done
 
 
-def _known(cache: Path) -> dict[str, Frame]:
-    """Give what earlier scans found; nothing when there were none, or when another version of Dailies wrote them."""
+def _load_cached(cache: Path) -> dict[str, Frame]:
+    """Return the frames of earlier scans; empty if there are none, or if another version of Dailies wrote them."""
     try:
         return {stamp: from_json(Frame, frame) for stamp, frame in files.read_json(cache).items()}
     except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
-def _stems_before(frames: Iterable[Frame]) -> dict[str, str]:
-    """Return how the rendered frames were named, by normal form, where that is not the only form of the name."""
+def _previous_stems(frames: Iterable[Frame]) -> dict[str, str]:
+    """Return normal form -> stem of the rendered frames whose names have several Unicode forms."""
     stems = (Path(frame.output).stem for frame in frames)
     return {normal_form(stem): stem for stem in stems if not stem.isascii()}
 
 
-def _read(path: Path, layer: str | None) -> Frame:
+def _inspect(path: Path, layer: str | None) -> Frame:
     from dailies.frames import image
 
     try:
@@ -242,7 +246,7 @@ def _read(path: Path, layer: str | None) -> Frame:
     )
 
 
-def _report_others(input_dir: Path, entries: list[os.DirEntry]) -> None:
+def _log_other_files(input_dir: Path, entries: list[os.DirEntry]) -> None:
     frames = {entry.name for entry in entries}
     others = sorted(path.name for path in input_dir.iterdir() if path.name not in frames)
     if others:
@@ -250,16 +254,17 @@ def _report_others(input_dir: Path, entries: list[os.DirEntry]) -> None:
 
 
 def _refuse_clashes(names: list[str]) -> None:
-    # whatever they end in: the page, too, knows a frame by its name alone
+    # suffixes are ignored, because the page identifies a frame by its stem, too
     stems = {name: normal_form(Path(name).stem) for name in names}
     counts = Counter(stems.values())
     clashes = [name for name in names if counts[stems[name]] > 1]
     if clashes:
         by_form = len({Path(name).stem for name in clashes}) > len({stems[name] for name in clashes})
         listed = (
-            few(map(ascii, clashes)) + " (names that differ in their Unicode form alone)" if by_form else few(clashes)
+            few(map(ascii, clashes)) + " (names that differ only in their Unicode form)" if by_form else few(clashes)
         )
         raise SequenceError(
             "sequence.name_collision",
-            f"several frames would be rendered to the same name: {listed}. Rename or remove all but one of each",
+            f"several frames would be rendered to the same name: {listed}. Keep one of each name; rename or remove "
+            "the others",
         )

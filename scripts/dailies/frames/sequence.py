@@ -1,4 +1,4 @@
-"""The sequence: an ordered folder of frames, every one of them known to be readable."""
+"""The sequence: an ordered list of frames that were all read successfully, its file, and its shards."""
 
 import logging
 import re
@@ -22,32 +22,33 @@ EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".exr", ".dpx", ".webp"),
     *(".tga", ".hdr", ".jp2", ".cin"),
 )
-"""What counts as a frame, whatever the case of the letters."""
+"""Suffixes of frames, in lower case."""
 
 VIDEOS = (".mov", ".mp4", ".m4v", ".mkv", ".webm", ".avi", ".mxf", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg")
-"""What counts as a video, whatever the case of the letters."""
+"""Suffixes of videos, in lower case."""
 
 SUFFIXES = {"png": ".png", "png16": ".png", "exr": ".exr", "tiff": ".tif"}
-"""How rendered frames of an ``output_format`` end; with ``auto`` that is EXR for floating-point numbers, else PNG."""
+"""``output_format`` -> suffix of rendered frames; with ``auto`` it is .exr for floating-point frames, else .png."""
 
 NUMBER = re.compile(r"((?:(?<![^._])-)?\d+)")
-"""A number in a name; a minus belongs to it at the start of the name and after a dot or underscore."""
-WHOLE = "all"
-"""The name of the one shard of a sequence that is not split."""
+"""A number in a name; a dash before it is a minus sign at the start of the name and after a dot or underscore."""
+
+WHOLE_SEQUENCE = "all"
+"""Name of the only shard of a sequence that is not split."""
 
 
 @dataclass(frozen=True)
-class ScanFiles:
-    """Where scans of one input keep what they found, so that they need not find it again."""
+class ScanCache:
+    """Paths of the cached results of scanning one input."""
 
     folder: Path
-    """Where all of it lies."""
+    """Folder of all of them."""
     frames: Path
-    """JSON: what was found, by the state of each frame's file."""
+    """JSON: state of a frame's file -> its description."""
     video: Path
-    """The folder of a video's decoded frames."""
+    """Folder of the decoded frames of a video."""
     clip: Path
-    """JSON: which video was decoded into it."""
+    """JSON: the record of the decoded video."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,15 @@ class Frame:
     floating: bool = False
     """Whether the values are floating-point numbers."""
     notes: tuple[str, ...] = ()
-    """What of the frame is not rendered, in words."""
+    """Remarks for the user, such as what of the frame is not rendered."""
     revision: str = field(default="", metadata=OMITTED)
-    """What was changed about reading such a file since frames were first rendered from it; empty: nothing."""
+    """Names the change since the first release in how such a file is read; empty if none."""
     layer: str = field(default="", metadata=OMITTED)
-    """Of an EXR: the layer that is its picture; empty where that is the one that is taken without asking."""
+    """EXR only: the layer that is rendered; empty if it is the default one."""
 
     @property
     def contents(self) -> list[str]:
-        """What the pixels that are read depend on."""
+        """Everything that the decoded pixels depend on."""
         layer = f"layer {self.layer}" if self.layer else ""
         return [self.sha256, *filter(None, (self.revision, layer))]
 
@@ -90,76 +91,76 @@ class Sequence:
 
     frames: tuple[Frame, ...]
     skipped: tuple[dict[str, str], ...] = ()
-    """Unreadable frames that the user chose to pass over: name and reason."""
+    """Name and reason of the unreadable frames that were skipped."""
     folder: Path | None = None
-    """Where the frames of a video are; without one they are in ``input_dir``."""
+    """Folder of the decoded frames of a video; None if the frames are in ``input_dir``."""
     fps: float | None = None
-    """A video's own rate."""
+    """Frame rate of a video."""
     layer: str | None = None
-    """The layer of EXR frames that the user asked for."""
+    """The setting ``layer``."""
 
     @cached_property
     def digest(self) -> str:
-        """A sha256 over the frames' output names and contents."""
+        """SHA-256 of the frames' output names and contents."""
         return files.digest([[frame.output, *frame.contents] for frame in self.frames])
 
     @cached_property
     def outputs(self) -> frozenset[str]:
-        """The names of the rendered frames."""
+        """Names of the rendered frames."""
         return frozenset(frame.output for frame in self.frames)
 
     @cached_property
     def pixels(self) -> int:
-        """The number of pixels of all frames together."""
+        """Number of pixels of all frames together."""
         return sum(frame.width * frame.height for frame in self.frames)
 
     @cached_property
     def largest(self) -> int:
-        """The number of pixels of the largest frame."""
+        """Number of pixels of the largest frame."""
         return max(frame.width * frame.height for frame in self.frames)
 
 
 def normal_form(name: str) -> str:
-    """Return the NFC form of a name: macOS writes an accented letter as two characters, Linux and Windows as one."""
+    """Return the NFC form of a name; macOS writes an accented letter as two characters, Linux and Windows as one."""
     return unicodedata.normalize("NFC", name)
 
 
 def numbers(names: Iterable[str]) -> dict[str, int | None]:
-    """Return the frame number of each file of a folder, by file name: the last number before its ending, or None.
+    """Return file name -> frame number, which is the last number before the suffix, or None if there is none.
 
-    A minus is a sign at the start of a name and after a dot or underscore: ``shot.-0002.exr`` is frame -2, as Maya and
-    Houdini write it. Elsewhere it separates, ``shot-0002.exr`` is frame 2, unless other files of the folder are
-    numbered without it: beside ``shot0000.exr``, ``shot-0002.exr`` is frame -2.
+    A dash is a minus sign at the start of a name and after a dot or underscore: ``shot.-0002.exr`` is frame -2, as
+    written by Maya and Houdini. Elsewhere it is a separator: ``shot-0002.exr`` is frame 2, unless other files of the
+    folder are numbered without it: beside ``shot0000.exr``, ``shot-0002.exr`` is frame -2.
     """
     names = list(names)
-    negative = _negative(names)
+    negative = _with_minus_sign(names)
     return {name: int(parts[-2]) if len(parts := _parts(name, name in negative)) > 1 else None for name in names}
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Sort the files of a folder by name, with numbers as ``numbers`` reads them: frame_-1, frame_2, frame_10."""
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Sort the files of a folder by name, with numbers in numeric order: frame_-1, frame_2, frame_10."""
     names = list(names)
-    negative = _negative(names)
-    return sorted(names, key=lambda name: natural(name, negative=name in negative))
+    negative = _with_minus_sign(names)
+    return sorted(names, key=lambda name: natural_key(name, negative=name in negative))
 
 
-def natural(name: str, *, negative: bool = False) -> tuple[list[tuple[int, int, str]], str]:
-    """Give a sort key that puts frame before frame_2, and frame_2 before frame_10.
+def natural_key(name: str, *, negative: bool = False) -> tuple[list[tuple[int, int, str]], str]:
+    """Return a sort key by which frame precedes frame_2, and frame_2 precedes frame_10.
 
-    With ``negative`` the dash before the last number is a minus sign, whatever precedes it.
+    With ``negative``, a dash before the last number is a minus sign, whatever precedes it.
     """
     parts = _parts(name.casefold(), negative)
     return [(1, 0, part) if index % 2 == 0 else (0, int(part), "") for index, part in enumerate(parts) if part], name
 
 
 def _parts(name: str, negative: bool = False) -> list[str]:
-    """Split a file name before its ending into text and numbers, which take turns: the first and last are text."""
+    """Split a file name without suffix into alternating texts and numbers, starting and ending with a text."""
     parts = NUMBER.split(Path(name).stem)
     return [*parts[:-3], parts[-3][:-1], f"-{parts[-2]}", parts[-1]] if negative else parts
 
 
-def _negative(names: Iterable[str]) -> set[str]:
-    """Return the names in which a dash is a minus only because other names are numbered without it."""
+def _with_minus_sign(names: Iterable[str]) -> set[str]:
+    """Return the names in which a dash is a minus sign only because other names are numbered without it."""
     split = {name: parts for name in names if len(parts := _parts(name)) > 1}
     around = {(*parts[:-2], parts[-1]) for parts in split.values()}
     return {
@@ -169,8 +170,8 @@ def _negative(names: Iterable[str]) -> set[str]:
     }
 
 
-def notes(found: Iterable[Frame]) -> list[str]:
-    """Say what of the frames is not rendered, or is a choice, once and not for each of them."""
+def summarise_notes(found: Iterable[Frame]) -> list[str]:
+    """Return each distinct note of the frames once, with the names of its frames."""
     named: dict[str, list[str]] = {}
     for frame in found:
         for note in frame.notes:
@@ -179,7 +180,7 @@ def notes(found: Iterable[Frame]) -> list[str]:
 
 
 def save(sequence: Sequence, path: Path) -> None:
-    """Write a sequence as JSON, beside the folder of a video's frames; the same frames give the same bytes."""
+    """Write a sequence as JSON, beside the folder of a video's decoded frames; the bytes are reproducible."""
     files.write_json(
         path,
         {
@@ -194,7 +195,7 @@ def save(sequence: Sequence, path: Path) -> None:
 
 
 def load(path: Path) -> Sequence:
-    """Read what ``save`` wrote."""
+    """Read a sequence that ``save`` wrote."""
     data = files.read_json(path)
     return Sequence(
         frames=tuple(from_json(Frame, frame) for frame in data["frames"]),
@@ -206,13 +207,13 @@ def load(path: Path) -> Sequence:
 
 
 def split(sequence: Sequence, shard_frames: int) -> dict[str, Sequence]:
-    """Split a sequence into contiguous shards of ``shard_frames`` frames, named by number.
+    """Split a sequence into contiguous shards of ``shard_frames`` frames, named by number from 1.
 
-    With 0, or no more frames than that, the whole sequence is one shard, ``all``.
+    If ``shard_frames`` is 0, or the sequence is not longer, the only shard is the whole sequence, named ``all``.
     """
     count = len(sequence.frames)
     if not 0 < shard_frames < count:
-        return {WHOLE: sequence}
+        return {WHOLE_SEQUENCE: sequence}
     return {
         str(number): replace(sequence, frames=sequence.frames[start : start + shard_frames])
         for number, start in enumerate(range(0, count, shard_frames), start=1)
@@ -220,11 +221,11 @@ def split(sequence: Sequence, shard_frames: int) -> dict[str, Sequence]:
 
 
 def shards(path: Path, shard_frames: int) -> dict[str, Sequence]:
-    """Load a sequence that ``save`` wrote and split it; a file that stays the same is read once."""
+    """Load a sequence that ``save`` wrote and split it; the result is cached until the file is modified."""
     return _shards(path, path.stat().st_mtime_ns, shard_frames)
 
 
 @lru_cache(maxsize=4)
 def _shards(path: Path, modified: int, shard_frames: int) -> dict[str, Sequence]:
-    del modified  # part of the cache's key: a sequence that was written anew is read anew
+    del modified  # only part of the cache's key
     return split(load(path), shard_frames)

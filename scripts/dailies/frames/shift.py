@@ -1,4 +1,4 @@
-"""The shift: whether the frames of a reference belong to the frames before or after those they are paired with."""
+"""Detection of a reference that is shifted in time against the frames that it is paired with."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,38 +13,44 @@ import numpy as np
 from dailies.core.errors import SequenceError
 from dailies.frames.image import read_frame
 
-PLACES = 3
-"""Where in the sequence two neighbouring frames are compared; one alone shows nothing of what was animated on twos."""
+POSITIONS = 3
+"""Positions in the sequence at which two neighbouring frames are compared.
 
-LEAST_SAMPLES = 2
-"""Frames below which nothing is concluded."""
+A single frame would reveal nothing about a shot that is animated on twos.
+"""
 
-LONGEST = 320
-"""Pixels of the longer side to which frames are reduced."""
+MIN_SAMPLES = 2
+"""Smallest number of comparisons for a result."""
+
+MAX_SIDE = 320
+"""Longer side of the reduced frames, in pixels."""
 
 NEAR, FARTHEST = 2, 12
-"""Shifts in frames that are tried, and that are tried if the last of those is the best."""
+"""Shifts in frames: up to ``NEAR`` is always tried, up to ``FARTHEST`` while the farthest so far is the best."""
 
-LEAST_CHANGE = 0.5 / 255
-"""Change (RMS) from one frame of the reference to another, below which they cannot be told apart."""
+MIN_CHANGE = 0.5 / 255
+"""Smallest difference (RMS, values from 0 to 1) by which two frames of the reference can be distinguished."""
 
-FAR_BETTER, CLEAR = 0.3, 0.15
-"""How near the sources must be to other frames of the reference, in the mean and each; 1 is equal to those, -1 to
-their own, and grain of the reference makes it less."""
+MIN_MEAN_NEARNESS, MIN_NEARNESS = 0.3, 0.15
+"""How near the sources must be to other frames of the reference than their own, on average and each.
+
+1 means equal to the other frame, -1 equal to their own; grain of the reference reduces the magnitude.
+"""
 
 TINY = 1e-12
+"""Smallest divisor."""
 
-ERRORS = 5
-"""Standard errors that the gain of all frames together must exceed."""
+STANDARD_ERRORS = 5
+"""How many standard errors the total gain must exceed."""
 
 BLOCK = 12
-"""Pixels of the side of a block, beyond which noise is taken for independent."""
+"""Side of a block in pixels; noise in different blocks is assumed to be independent."""
 
-LEAST_CONTRAST = 0.05
-"""Contrast of a source, of that of its reference, below which they do not resemble each other."""
+MIN_CONTRAST = 0.05
+"""Smallest ratio of the contrast of a source to that of its reference for which they resemble each other."""
 
-SAME_SHAPE = 0.02
-"""How much the ratios of the sides of a source and its reference may differ."""
+ASPECT_TOLERANCE = 0.02
+"""Largest relative difference between the aspect ratios of a source and its reference."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +59,19 @@ class Sample:
 
     source: Path
     size: tuple[int, int]
-    """Its width and height."""
+    """Width and height."""
     references: Mapping[int, Path] = field(repr=False)
-    """Files of the reference by shift; 0 is the one that the frame is paired with."""
+    """Shift -> file of the reference; 0 is the one that the frame is paired with."""
 
 
-def samples(frames: Mapping[int, tuple[Path, tuple[int, int]]], references: Mapping[int, Path]) -> list[Sample]:
-    """Choose frames whose neighbours have a reference, too.
+def choose_samples(frames: Mapping[int, tuple[Path, tuple[int, int]]], references: Mapping[int, Path]) -> list[Sample]:
+    """Choose frames of which a neighbour has a reference, too.
 
-    ``frames`` are the paths and sizes of the sources, ``references`` the files they are paired with, both by the
-    number of the frame.
+    ``frames`` maps the number of a frame to the path and ``(width, height)`` of the source, ``references`` to the file
+    that it is paired with.
     """
     able = [number for number in sorted(references) if {number - 1, number + 1} & references.keys()]
-    starts = {round(place) for place in np.linspace(0, max(0, len(able) - 2), PLACES)}
+    starts = {round(place) for place in np.linspace(0, max(0, len(able) - 2), POSITIONS)}
     chosen = sorted({number for start in starts for number in able[start : start + 2]})
     shifts = range(-FARTHEST, FARTHEST + 1)
     return [
@@ -74,65 +80,65 @@ def samples(frames: Mapping[int, tuple[Path, tuple[int, int]]], references: Mapp
     ]
 
 
-def best_shift(
+def estimate_shift(
     chosen: Sequence[Sample],
     *,
     transfer: str | None,
     threads: int = 1,
     layers: Mapping[Path, str] | None = None,
 ) -> int:
-    """Return by how many frames the pairs are off; 0 if they are not, or if that cannot be told.
+    """Return by how many frames the reference is shifted; 0 if it is not, or if that cannot be determined.
 
-    Models resemble their source, so the source is compared, at reduced size, with its own frame of the reference and
-    with those before and after. What counts is its place along the line from one to the other: noise, a grade and a
-    lower resolution move it away from both alike. If nothing moves, both are the same and nothing can be told.
-    ``layers`` are those of EXRs of the source that are its picture, where that is not plain.
+    Each source is compared, at reduced size, with its own frame of the reference and with those before and after. Its
+    position on the line between the two determines the result, because noise, a grade and a lower resolution move it
+    away from both equally. If nothing moves in the shot, no shift can be determined. ``layers`` maps paths of EXR
+    sources to the layer that is their picture, if that is not the default one.
     """
-    read = lru_cache(maxsize=None)(lambda path, size: _reduced(path, size, transfer, (layers or {}).get(path)))
+    read = lru_cache(maxsize=None)(lambda path, size: _read_reduced(path, size, transfer, (layers or {}).get(path)))
 
-    def steps(by: int) -> list[_Step]:
+    def compare_all(by: int) -> list[_Comparison]:
         found = []
         for sample in (each for each in chosen if by in each.references):
             paths = (sample.source, sample.references[0], sample.references[by])
-            pictures = list(pool.map(read, paths, [sample.size] * len(paths)))
-            if all(picture is not None for picture in pictures):
-                found.append(_step(*pictures))
-        return [step for step in found if step.change > LEAST_CHANGE**2]
+            source, own, other = pool.map(read, paths, [sample.size] * len(paths))
+            if source is not None and own is not None and other is not None:
+                found.append(_compare(source, own, other))
+        return [comparison for comparison in found if comparison.change > MIN_CHANGE**2]
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        tried = {by: steps(by) for by in (-1, 1)}
-        if all(_nearness(found) < -FAR_BETTER for found in tried.values()):
-            return 0  # every source is its own frame's
-        tried |= {by: steps(by) for by in (-NEAR, NEAR)}
-        while abs(best := max(tried, key=lambda by: _likeness(tried[by]))) < FARTHEST:
+        tried = {by: compare_all(by) for by in (-1, 1)}
+        if all(_nearness(found) < -MIN_MEAN_NEARNESS for found in tried.values()):
+            return 0  # every source matches its own frame
+        tried |= {by: compare_all(by) for by in (-NEAR, NEAR)}
+        while abs(best := max(tried, key=lambda by: _mean_likeness(tried[by]))) < FARTHEST:
             farther = best + (1 if best > 0 else -1)
             if farther in tried:
                 break
-            tried[farther] = steps(farther)
-    return best if _is_far_better(tried[best]) else 0
+            tried[farther] = compare_all(farther)
+    return best if _is_significant(tried[best]) else 0
 
 
 @dataclass(frozen=True)
-class _Step:
-    """A source between two frames of the reference, its own and another, in mean squares."""
+class _Comparison:
+    """A source compared with two frames of the reference, its own and another; differences are mean squares."""
 
     gain: float
-    """How much smaller its difference from the other is."""
+    """By how much the difference from the other frame is smaller."""
     error: float
-    """The standard error of that."""
+    """Standard error of ``gain``."""
     change: float
-    """The difference between both."""
+    """Difference between the two frames of the reference."""
     likeness: float
-    """How much higher its correlation with the other is."""
+    """By how much the correlation with the other frame is higher."""
 
 
-def _step(source: np.ndarray, own: np.ndarray, other: np.ndarray) -> _Step:
+def _compare(source: np.ndarray, own: np.ndarray, other: np.ndarray) -> _Comparison:
     middle = (own + other) / 2
-    # what a grade makes of the contrast; noise does not change it
+    # ratio of contrasts, which a grade changes but noise does not
     contrast = _product(source, middle) / np.maximum(_product(middle, middle), TINY)
-    alike = source / np.where(contrast > LEAST_CONTRAST, contrast, np.inf)
+    alike = source / np.where(contrast > MIN_CONTRAST, contrast, np.inf)
     gain = np.square(alike - own) - np.square(alike - other)
-    return _Step(
+    return _Comparison(
         gain=float(gain.mean()),
         error=_standard_error(2 * (alike - other) * (other - own)),
         change=float(np.square(other - own).mean()),
@@ -149,38 +155,38 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _standard_error(noise: np.ndarray) -> float:
-    """Return that of the mean of what is 0 but for noise, whose grain is smaller than a block."""
+    """Return the standard error of the mean of zero-mean noise whose grain is smaller than a block."""
     rows, columns = (max(2, length // BLOCK) for length in noise.shape[:2])
     blocks = cv2.resize(noise.mean(axis=2), (columns, rows), interpolation=cv2.INTER_AREA)
     return float(np.square(blocks).mean() / blocks.size) ** 0.5
 
 
-def _is_far_better(steps: Sequence[_Step]) -> bool:
-    is_clear = len(steps) >= LEAST_SAMPLES and all(step.gain > CLEAR * step.change for step in steps)
-    beyond_noise = sum(step.gain for step in steps) > ERRORS * sum(step.error**2 for step in steps) ** 0.5
-    return is_clear and beyond_noise and _nearness(steps) > FAR_BETTER
+def _is_significant(found: Sequence[_Comparison]) -> bool:
+    is_clear = len(found) >= MIN_SAMPLES and all(each.gain > MIN_NEARNESS * each.change for each in found)
+    beyond_noise = sum(each.gain for each in found) > STANDARD_ERRORS * sum(each.error**2 for each in found) ** 0.5
+    return is_clear and beyond_noise and _nearness(found) > MIN_MEAN_NEARNESS
 
 
-def _nearness(steps: Sequence[_Step]) -> float:
-    change = sum(step.change for step in steps)
-    return sum(step.gain for step in steps) / change if change else 0.0
+def _nearness(found: Sequence[_Comparison]) -> float:
+    change = sum(each.change for each in found)
+    return sum(each.gain for each in found) / change if change else 0.0
 
 
-def _likeness(steps: Sequence[_Step]) -> float:
-    return sum(step.likeness for step in steps) / len(steps) if steps else -np.inf
+def _mean_likeness(found: Sequence[_Comparison]) -> float:
+    return sum(each.likeness for each in found) / len(found) if found else -np.inf
 
 
-def _reduced(path: Path, size: tuple[int, int], transfer: str | None, layer: str | None) -> np.ndarray | None:
-    """Read a frame and reduce it to what one of ``size`` is reduced to, each channel around 0.
+def _read_reduced(path: Path, size: tuple[int, int], transfer: str | None, layer: str | None) -> np.ndarray | None:
+    """Read a frame, reduce it to the size that a frame of ``size`` is reduced to, and center each channel at 0.
 
-    None where it cannot be read or is of another shape.
+    Return None if it cannot be read or has another aspect ratio.
     """
     with suppress(SequenceError, OSError):
         picture = np.clip(np.nan_to_num(read_frame(path, layer, transfer=transfer).pixels), 0, 1)
         (width, height), (rows, columns) = size, picture.shape[:2]
-        if abs(columns * height / (rows * width) - 1) > SAME_SHAPE:
+        if abs(columns * height / (rows * width) - 1) > ASPECT_TOLERANCE:
             return None
-        factor = min(1, LONGEST / max(size))
+        factor = min(1, MAX_SIDE / max(size))
         to = max(1, round(width * factor)), max(1, round(height * factor))
         small = cv2.resize(picture, to, interpolation=cv2.INTER_AREA)
         return small - small.mean(axis=(0, 1))

@@ -1,4 +1,4 @@
-"""Training frames: which frames of the sequence a model has seen while it was trained, as far as its run says."""
+"""Training frames: which frames of the sequence a model was trained on, according to its run."""
 
 import json
 import re
@@ -12,12 +12,12 @@ SINGLE = re.compile(r"-?\d{1,12}")
 SPAN = re.compile(r"(-?\d{1,12})(?:-|\.\.)(-?\d{1,12})")
 SLICE = re.compile(r"(\d{0,12}):(\d{0,12})(?::(\d{1,12}))?")
 
-SEEN = {"", "train", "training", "fit"}
-"""The contexts in which a dataset counts as one that was trained on; MLflow leaves it empty where nothing is said."""
+TRAINING_CONTEXTS = {"", "train", "training", "fit"}
+"""Contexts of datasets used for training; MLflow's default is empty."""
 
 
 class Dataset(Protocol):
-    """A dataset that a run was given."""
+    """A dataset that a run logged."""
 
     @property
     def name(self) -> str: ...
@@ -27,8 +27,8 @@ class Dataset(Protocol):
     def context(self) -> str: ...
 
 
-class Trained(Protocol):
-    """What says which frames a model was trained on."""
+class TrainedRun(Protocol):
+    """The parts of a run that record which frames a model was trained on."""
 
     @property
     def params(self) -> Mapping[str, str]: ...
@@ -38,43 +38,46 @@ class Trained(Protocol):
     def datasets(self) -> Sequence[Dataset]: ...
 
 
-def frames_seen(run: Trained, frames: Sequence[Frame], *, names: Iterable[str], input_dir: Path) -> frozenset[str]:
-    """Name the rendered frames whose inputs a model was trained on, as far as its run says.
+def training_frames(
+    run: TrainedRun, frames: Sequence[Frame], *, names: Iterable[str], input_dir: Path
+) -> frozenset[str]:
+    """Return the names of the rendered frames whose inputs a model was trained on, according to its run.
 
-    The run's params and tags called ``names`` list frames, in the forms that ``listed`` reads. Of a dataset that was
-    trained on, the name or the source names a frame, or the folder ``input_dir``, which stands for all frames.
+    Params and tags called ``names`` list frames, in the syntax of ``parse_frame_list``. Name and source of a training
+    dataset refer to a frame by its stem, or to all frames if they are the path ``input_dir``.
     """
-    texts = [said[name] for name in names for said in (run.tags, run.params) if name in said]
-    seen = {output for text in texts for output in listed(str(text), frames)}
+    texts = [source[name] for name in names for source in (run.tags, run.params) if name in source]
+    seen = {output for text in texts for output in parse_frame_list(str(text), frames)}
     for dataset in run.datasets:
-        if dataset.context.casefold() in SEEN:
+        if dataset.context.casefold() in TRAINING_CONTEXTS:
             seen |= _in_dataset(dataset, frames, input_dir)
     return frozenset(seen)
 
 
-def listed(text: str, frames: Sequence[Frame]) -> set[str]:
-    """Read a list of frames and name those of the sequence: ``[0, 6, 12]``, ``0-100``, ``0:201:6``, ``frame_0006.png``.
+def parse_frame_list(text: str, frames: Sequence[Frame]) -> set[str]:
+    """Return the names of the rendered frames in a list such as ``[0, 6, 12]``, ``0-100``, ``0:201:6``, ``f_0006.png``.
 
-    Items are separated by commas, semicolons or spaces, with or without brackets and quotes. A number is that of the
-    frame's name, a range ``a-b`` includes its end, a slice ``a:b:step`` does not, as in Python.
+    Items are separated by commas, semicolons or spaces, with or without brackets and quotes. Numbers are those in the
+    names of frames. A range ``a-b`` includes its end; a slice ``a:b:step`` excludes it, as in Python.
     """
     known = numbers(frame.name for frame in frames)
-    by_number: dict[int | None, set[str]] = {}
+    by_number: dict[int, set[str]] = {}
     for frame in frames:
-        by_number.setdefault(known[frame.name], set()).add(frame.output)
-    by_number.pop(None, None)
+        if (number := known[frame.name]) is not None:
+            by_number.setdefault(number, set()).add(frame.output)
     by_stem = {normal_form(Path(frame.name).stem): frame.output for frame in frames}
     found: set[str] = set()
     joined = re.sub(r"(?<=\d)\s*(-|\.\.)\s*(?=-?\d)", r"\1", re.sub(r"[\[\](){}'\"]", " ", text))
     for item in re.split(r"[,;\s]+", joined):
-        if wanted := _numbers(item, max(by_number, default=0)):
+        if wanted := _parse_range(item, max(by_number, default=0)):
             found |= {output for each, outputs in by_number.items() if each in wanted for output in outputs}
         elif (stem := normal_form(Path(item).stem)) in by_stem:
             found.add(by_stem[stem])
     return found
 
 
-def _numbers(item: str, last: int) -> range | None:
+def _parse_range(item: str, last: int) -> range | None:
+    """Return the frame numbers of an item, an open slice up to ``last``; None if the item is not numeric."""
     if SINGLE.fullmatch(item):
         return range(int(item), int(item) + 1)
     if span := SPAN.fullmatch(item):
@@ -85,15 +88,16 @@ def _numbers(item: str, last: int) -> range | None:
 
 
 def _in_dataset(dataset: Dataset, frames: Sequence[Frame], input_dir: Path) -> set[str]:
-    places = [dataset.name, *_texts(dataset.source)]
+    """Return the names of the rendered frames that the name or source of a dataset refers to."""
+    places = [dataset.name, *_source_texts(dataset.source)]
     stems = {normal_form(Path(place).stem) for place in places}
-    if any(_is_folder(place, input_dir) for place in places):
+    if any(_is_input_dir(place, input_dir) for place in places):
         return {frame.output for frame in frames}
     return {frame.output for frame in frames if normal_form(Path(frame.name).stem) in stems}
 
 
-def _texts(source: str) -> Iterator[str]:
-    """Give the texts in a dataset's source, which is JSON or a plain address."""
+def _source_texts(source: str) -> Iterator[str]:
+    """Yield the texts in the source of a dataset, which is JSON or a plain path or URL."""
     try:
         value = json.loads(source)
     except ValueError:
@@ -102,6 +106,6 @@ def _texts(source: str) -> Iterator[str]:
     yield from (each for each in values if isinstance(each, str))
 
 
-def _is_folder(place: str, input_dir: Path) -> bool:
+def _is_input_dir(place: str, input_dir: Path) -> bool:
     path = Path(place.removeprefix("file://"))
     return path.is_absolute() and path.resolve() == input_dir.resolve()

@@ -86,7 +86,7 @@ def tabulate(
     _write_csv(model_table, _model_rows(models, source, ranking, frames, settings))
     board = Leaderboard(
         verdict=ranking.verdict,
-        reference=reference.told if reference else (),
+        reference=reference.messages if reference else (),
         missing=reference.missing if reference else None,
         problems=tuple(_problems(records)),
         metrics=tuple(_metric_record(name) for name in settings.metrics),

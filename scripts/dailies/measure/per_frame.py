@@ -14,7 +14,7 @@ from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.core.text import counted
 from dailies.frames import reference
-from dailies.frames.image import Picture, has_layer, read_frame, reassociated
+from dailies.frames.image import Picture, has_layer, read_frame, reassociate
 from dailies.frames.sequence import Frame
 from dailies.measure.cache import VERSION, MeasurementCache, rounded
 from dailies.measure.job import NOT_RENDERED, MeasurementJob, Subject, rendered_frames, run
@@ -86,7 +86,7 @@ def comparable(one: Picture, other: Picture) -> tuple["np.ndarray", "np.ndarray"
     def colours(picture: Picture, beside: Picture) -> "np.ndarray":
         if picture.alpha is None or picture.attributes.associated or not beside.attributes.associated:
             return picture.pixels
-        return reassociated(picture.pixels, picture.alpha, associate=True)
+        return reassociate(picture.pixels, picture.alpha, associate=True)
 
     return colours(one, other), colours(other, one)
 
@@ -103,8 +103,8 @@ def _reference(job: MeasurementJob) -> Subject | None:
     """Return the frames of the reference that belong to the shard; None if there is no reference."""
     if job.reference_dir is None:
         return None
-    setting = reference.Asked(job.reference_dir, job.reference_name, job.reference_offset)
-    all_paths = reference.paths_of(setting, job.sequence, job.layout.pairing)
+    setting = reference.ReferenceSettings(job.reference_dir, job.reference_name, job.reference_offset)
+    all_paths = reference.paths_by_output(setting, job.sequence, job.layout.pairing)
     paths = {frame.output: all_paths[frame.output] for _, frame in job.pairs if frame.output in all_paths}
     digests = {name: files.sha256_of(path) for name, path in paths.items()}
     if layer := job.sequence.layer:

@@ -35,13 +35,13 @@ class Scores:
 
 
 def training_frames(
-    run: training.Trained, sequence: FrameSequence, names: Iterable[str], input_dir: Path
+    run: training.TrainedRun, sequence: FrameSequence, names: Iterable[str], input_dir: Path
 ) -> frozenset[str]:
     """Return the output names of the frames that a model was trained on, according to its run.
 
     ``names`` are those of the params, tags or datasets that may list them.
     """
-    return training.frames_seen(run, sequence.frames, names=names, input_dir=input_dir)
+    return training.training_frames(run, sequence.frames, names=names, input_dir=input_dir)
 
 
 def training_frames_by_model(

@@ -42,7 +42,7 @@ class Inputs:
         self._layout = invocation.layout
         self._metrics = metrics.requested(self._settings)
         self._is_automatic = metrics.is_automatic(self._settings)
-        self._reference = reference.Asked.from_settings(self._settings)
+        self._reference = reference.ReferenceSettings.from_settings(self._settings)
         self.render_settings = {
             "settings": pixel_settings(self._settings),
             "loading": loading_settings(self._settings),

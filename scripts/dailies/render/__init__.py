@@ -1,4 +1,4 @@
 """Render: one model over one shard of frames.
 
-Start with ``job.render``; ``pipeline`` moves frames through ``engine.Engine``, which owns device, precision and memory.
+Start with ``job.render``. It loads the model (``loading``) and passes frames through ``pipeline`` to ``engine.Engine``.
 """

@@ -1,4 +1,4 @@
-"""Batches: how many inputs go through a network together, so that each is answered as it is alone."""
+"""Batches: how many inputs go through a network together without changing any output."""
 
 import logging
 from collections.abc import Sequence
@@ -7,115 +7,118 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dailies.render.memory import Meter
+from dailies.render.memory import MemoryMeter
 from dailies.render.network import Network
 
 log = logging.getLogger(__name__)
 
-MOST = 8
-"""How many inputs ``auto`` puts together at most: even small frames fill a device by then, and each waits for all."""
+MAX_AUTO_BATCH = 8
+"""The largest batch that ``auto`` chooses: by then even small frames fill a device, and each waits for all."""
 
-SPARE = 0.2
-"""The part of the free memory that ``auto`` leaves alone, for what is fragmented and for frames on their way."""
+RESERVE = 0.2
+"""The share of the free memory that ``auto`` does not use, for fragmentation and for frames in transfer."""
 
 Shape = tuple[int, ...]
 
 
 class Batches:
-    """Puts inputs of one size together: whole frames, or the tiles of one.
+    """Combines inputs of one shape: whole frames, or the tiles of one frame.
 
-    An input is ``(rows, channels, height, width)``; of several rows where a frame's colours are given one by one.
-    Before as many inputs of a size go through together for the first time, they are tried: where an answer is not, bit
-    for bit, what the input gets alone, inputs of that size go one by one. So no pixel depends on the batch, whatever
-    memory was free, wherever a render was resumed.
+    An input is ``(rows, channels, height, width)``; it has several rows if the frame's colours are separate. Before
+    the first batch of a shape and size, a test batch is run: if an output differs in any bit from that for the input
+    alone, inputs of that shape are run singly. So no pixel depends on the batch size, on free memory, or on where
+    an interrupted render was resumed.
     """
 
-    def __init__(self, wanted: int | Literal["auto"], network: Network, meter: Meter | None) -> None:
+    def __init__(self, wanted: int | Literal["auto"], network: Network, meter: MemoryMeter | None) -> None:
         self.largest = 1
-        """How many went through together at most, since memory last ran out."""
+        """The size of the largest batch since memory last ran out."""
         self._wanted = wanted
         self._network = network
         self._meter = meter
         self._bytes_per_pixel: float | None = None
+        """What the first input needed; None until it has been measured."""
         self._affordable: dict[Shape, int] = {}
-        self._bound: int | None = None
-        """The most pixels that several inputs may have together, once memory has run out."""
-        self._alike: dict[tuple[str, Shape, int], bool] = {}
-        self._under_way: tuple[int, Shape] = 1, (1, 1, 1, 1)
+        self._pixel_limit: int | None = None
+        """The most pixels that a batch may have, once memory has run out."""
+        self._equal: dict[tuple[str, Shape, int], bool] = {}
+        """Whether the outputs of a test batch were those of its inputs alone, by mode, shape and batch size."""
+        self._current: tuple[int, Shape] = 1, (1, 1, 1, 1)
+        """Size of the batch that is being run, and the shape of its inputs."""
 
-    def most(self, shape: Shape) -> int:
-        """Tell how many inputs of a shape go through together, as far as is known."""
+    def size_for(self, shape: Shape) -> int:
+        """Return the batch size for inputs of a shape, as far as is known so far."""
         if self._network.takes_one or self._network.is_compiled:
             return 1
-        way = self._network.way
-        if any(not alike and key[:2] == (way, shape) for key, alike in self._alike.items()):
+        mode = self._network.mode
+        if any(not equal and key[:2] == (mode, shape) for key, equal in self._equal.items()):
             return 1
-        wanted = self._afforded(shape) if self._wanted == "auto" else self._wanted
-        return wanted if self._bound is None else min(wanted, max(1, self._bound // _pixels(shape)))
+        wanted = self._affordable_size(shape) if self._wanted == "auto" else self._wanted
+        return wanted if self._pixel_limit is None else min(wanted, max(1, self._pixel_limit // _pixel_count(shape)))
 
-    def _afforded(self, shape: Shape) -> int:
-        if self._meter is None or self._bytes_per_pixel is None:
-            return 1
-        if shape not in self._affordable:
-            cost = max(1.0, self._bytes_per_pixel * _pixels(shape))
-            self._affordable[shape] = max(1, min(MOST, int((1 - SPARE) * self._meter.free() / cost)))
-        return self._affordable[shape]
+    def next_size(self, shape: Shape, remaining: int) -> int:
+        """Return how many of the ``remaining`` frames to run next: a full batch, or 1 if too few are left."""
+        size = self.size_for(shape)
+        self._current = (size if remaining >= size else 1), shape
+        return self._current[0]
 
-    def take(self, shape: Shape, count: int) -> int:
-        """Tell how many of ``count`` frames to put together next; those that do not make a batch go alone."""
-        most = self.most(shape)
-        self._under_way = (most if count >= most else 1), shape
-        return self._under_way[0]
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the network's output for each input; all have one shape, and there are at most ``size_for(shape)``.
 
-    def answers(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Give the network's answer to each input; all are of one shape, and no more than ``most`` says.
-
-        Raises TooMuch and RenderError as the network does.
+        Raises NetworkOutOfMemory and RenderError as the network does.
         """
-        if len(inputs) > 1 and self._are_alike(inputs[0], len(inputs)):
-            answers = self._together(inputs)
+        if len(inputs) > 1 and self._is_equal(inputs[0], len(inputs)):
+            outputs = self._run_together(inputs)
             self.largest = max(self.largest, len(inputs))
-            return answers
-        return [self._alone(each) for each in inputs]
+            return outputs
+        return [self._run_alone(each) for each in inputs]
 
     def shrink(self) -> bool:
-        """Put fewer together from here on, since memory ran out; False where it was a single input already."""
-        count, shape = self._under_way
-        self._bound = count * _pixels(shape) // 2
+        """Reduce later batches because memory ran out; return False if a single input was being run."""
+        count, shape = self._current
+        self._pixel_limit = count * _pixel_count(shape) // 2
         self.largest = 1
         return count > 1
 
-    def _together(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        self._under_way = len(inputs), tuple(inputs[0].shape)
+    def _affordable_size(self, shape: Shape) -> int:
+        if self._meter is None or self._bytes_per_pixel is None:
+            return 1
+        if shape not in self._affordable:
+            cost = max(1.0, self._bytes_per_pixel * _pixel_count(shape))
+            self._affordable[shape] = max(1, min(MAX_AUTO_BATCH, int((1 - RESERVE) * self._meter.free() / cost)))
+        return self._affordable[shape]
+
+    def _run_together(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        self._current = len(inputs), tuple(inputs[0].shape)
         return list(self._network(torch.cat(list(inputs))).split(len(inputs[0])))
 
-    def _alone(self, pixels: Tensor) -> Tensor:
-        """Answer one input; the first of all shows what an input costs."""
-        self._under_way = 1, tuple(pixels.shape)
+    def _run_alone(self, pixels: Tensor) -> Tensor:
+        """Run one input; the first one is used to measure the memory that a pixel needs."""
+        self._current = 1, tuple(pixels.shape)
         if self._meter is None or self._bytes_per_pixel is not None:
             return self._network(pixels)
         self._meter.start()
-        answer = self._network(pixels)
-        self._bytes_per_pixel = self._meter.peak() / _pixels(tuple(pixels.shape))
-        return answer
+        output = self._network(pixels)
+        self._bytes_per_pixel = self._meter.peak() / _pixel_count(tuple(pixels.shape))
+        return output
 
-    def _are_alike(self, pixels: Tensor, count: int) -> bool:
-        """Tell whether the network answers an input in each place of a batch as it does alone."""
-        key = self._network.way, tuple(pixels.shape), count
-        if key not in self._alike:
-            given = pixels, self._noise(pixels)
+    def _is_equal(self, pixels: Tensor, count: int) -> bool:
+        """Return whether the network's output for an input is the same at each place of a batch as alone."""
+        key = self._network.mode, tuple(pixels.shape), count
+        if key not in self._equal:
+            pair = pixels, self._noise(pixels)
             order = [place % 2 for place in range(count)]
-            alone = [self._alone(each) for each in given]
-            together = self._together([given[which] for which in order])
-            self._alike[key] = not self._network.takes_one and all(
-                torch.equal(own, alone[which]) for own, which in zip(together, order, strict=True)
+            alone = [self._run_alone(each) for each in pair]
+            together = self._run_together([pair[which] for which in order])
+            self._equal[key] = not self._network.takes_one and all(
+                torch.equal(output, alone[which]) for output, which in zip(together, order, strict=True)
             )
-            if not self._alike[key]:
-                log.info("inputs go one by one: %d together are not answered bit for bit as each alone", count)
-        return self._alike[key]
+            if not self._equal[key]:
+                log.info("inputs are run singly: a batch of %d changes bits of the output", count)
+        return self._equal[key]
 
     def _noise(self, pixels: Tensor) -> Tensor:
-        """Give an input of other content, which shows whether a network mixes what is in a batch."""
+        """Return an input with other content, which reveals a network that mixes the inputs of a batch."""
         signature = self._network.signature
         low, high = signature.value_range
         noise = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(0))
@@ -123,10 +126,13 @@ class Batches:
         return torch.cat([content[:, : signature.colours], pixels[:, signature.colours :]], dim=1)
 
 
-def even(count: int, most: int) -> int:
-    """Give how many of ``count`` inputs to put together, ``most`` at most, for the fewest calls; the rest go alone."""
+def even_size(count: int, most: int) -> int:
+    """Return the batch size, at most ``most``, that runs ``count`` inputs in the fewest calls.
+
+    Inputs that do not fill a batch are run singly.
+    """
     return min(range(1, most + 1), key=lambda size: count // size + count % size)
 
 
-def _pixels(shape: Shape) -> int:
+def _pixel_count(shape: Shape) -> int:
     return shape[0] * shape[2] * shape[3]

@@ -1,31 +1,34 @@
-"""The environment of a job that renders: without credentials, and with what makes torch fast on a CPU."""
+"""The environment of a job that renders: without credentials, and tuned for torch on a CPU."""
 
 import os
 import sys
 
 from dailies.core.credentials import without_credentials
 
-KEPT = 2**32
-"""Bytes up to which the C library keeps memory for the next layer, instead of giving it back and asking again."""
+MALLOC_THRESHOLD = 2**32
+"""Bytes below which the C library keeps freed memory for the next layer instead of returning it to the system."""
 
-SPEED = {
-    "GLIBC_TUNABLES": f"glibc.malloc.mmap_threshold={KEPT}:glibc.malloc.trim_threshold={KEPT}",
-    # torch's threads wait by spinning: beside another program one render was 50 times slower, alone none was faster
+TUNING = {
+    "GLIBC_TUNABLES": (
+        f"glibc.malloc.mmap_threshold={MALLOC_THRESHOLD}:glibc.malloc.trim_threshold={MALLOC_THRESHOLD}"
+    ),
+    # by default torch's threads spin while they wait: one render was 50 times slower beside another program
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-"""What is set unless the user has set it: docs/benchmarks.md has the figures."""
+"""Variables that are set unless the user has set them; docs/benchmarks.md holds the measurements."""
 
 PREPARED = "DAILIES_PREPARED"
-"""The process that was prepared, by its number, which it keeps when it starts again."""
+"""The variable that holds the id of the prepared process; a process keeps its id when it restarts itself."""
 
 
 def prepare() -> None:
-    """Start this very script again, once, where its environment is not the one to load and run foreign models in.
+    """Restart the running script once, if its environment is not fit to load and run foreign models.
 
-    It has to start again: the C library and OpenMP read theirs at the start, and the system shows the first one.
+    A restart is necessary because the C library and OpenMP read their variables at start-up, and because the system
+    shows other programs the environment that a process started with.
     """
     if os.environ.get(PREPARED) == str(os.getpid()):
         return
-    wanted = SPEED | without_credentials(os.environ)
+    wanted = TUNING | without_credentials(os.environ)
     if wanted != dict(os.environ):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted | {PREPARED: str(os.getpid())})

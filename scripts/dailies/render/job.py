@@ -1,4 +1,4 @@
-"""A render: one model over one sequence, resumed where it stopped, and its record."""
+"""A render job: one model over one shard of the sequence, resumed where it stopped, and the record of its outcome."""
 
 import logging
 import platform
@@ -8,33 +8,20 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import dailies
 from dailies.core import files
-from dailies.core.errors import DailiesError
-from dailies.core.text import cause, few
+from dailies.core.text import few
 from dailies.core.typed import to_json
 from dailies.frames.sequence import Frame, split
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
-from dailies.render import devices
-from dailies.render.pipeline import (
-    Route,
-    begin,
-    naming,
-    read,
-    render_frames,
-)
+from dailies.render.devices import claimed, find_device
+from dailies.render.pipeline import Route, naming, prefetch, read, render_frames
 from dailies.state.attempts import basis
 from dailies.state.layout import Layout, Weights
-from dailies.state.manifest import (
-    Entry,
-    Manifest,
-    forget,
-    keys_of,
-    restore_names,
-)
+from dailies.state.manifest import Entry, Manifest, forget, keys_of, restore_names
 from dailies.state.records import (
     SUCCESS,
     Figures,
@@ -62,40 +49,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OTHERS, LONGEST_REASON = 3, 120
-"""How many of the other files that were tried an error names, and characters of the reason of each."""
+MOST_TRIED, LONGEST_REASON = 3, 120
+"""How many of the other files that were tried an error lists, and characters of the reason for each."""
 
-
-RENDERING = "rendering"
-
-ABOUT_SIZES = "if frames are of a size that the network does not take, set multiple, most or tile in signatures"
-
-Opened = Callable[[LoadedModel], Manifest]
-"""Opens the manifest of a render, once it is known which network the artifact became."""
+OpenManifest = Callable[[LoadedModel], Manifest]
+"""Opens the manifest of the frames that a network renders."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one render needs to know: of one shard of the sequence."""
+    """One model, one shard of the sequence, and the settings to render it with."""
 
     layout: Layout
     model: str
-    """The name of its folder."""
+    """The name of the model's folder."""
     shard: str
     shard_frames: int
-    """Into shards of how many frames the sequence is split; 0: it is not."""
+    """Frames per shard; 0 if the sequence is not split."""
     input_dir: Path
     settings: Mapping[str, Any]
-    """Precision, compile, autotune, tiled, tile_size, overlap, output_format, transfer: what changes pixels."""
+    """Settings that pixels depend on: those of the engine but ``batch``, ``output_format`` and ``transfer``."""
     loading: Mapping[str, Any]
-    """Architectures, factories, loaders and signatures: what decides which network the artifact becomes."""
-    batch: int | str
-    """How many frames go through the network together, or "auto"."""
+    """Settings that decide which network the artifact becomes: architectures, factories, loaders, signatures."""
+    batch: int | Literal["auto"]
+    """How many frames are run together."""
     device: str
     threads: int
     attempt: int
     trust_code: bool | Sequence[str]
-    """Whether loading may run code that the artifact brings along, or the runs and experiments that are trusted."""
+    """Whether loading may run code that an artifact contains, or the ids of the runs and experiments it may run of."""
 
     @property
     def record(self) -> Path:
@@ -109,7 +91,7 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Where the frames go."""
+        """The folder of the rendered frames."""
         return self.layout.frames(self.model)
 
     @property
@@ -117,58 +99,59 @@ class Job:
         return self.layout.manifest(self.model, self.shard)
 
     @property
-    def state(self) -> Path:
-        """The record of the last attempt, which outlives this one."""
+    def last_attempt(self) -> Path:
+        """The record of the last attempt, which Snakemake does not delete when this job starts."""
         return self.layout.attempt(self.model, self.shard)
 
     @property
-    def result(self) -> Path:
-        """The record of this attempt, for the jobs that come after it."""
+    def outcome(self) -> Path:
+        """The record of this attempt, which later jobs read."""
         return self.layout.outcome(self.model, self.shard)
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt at a model ended."""
+    """How an attempt ended."""
 
     status: str
     """success, download_failed, load_failed or error."""
     error: str | None = None
     model: LoadedModel | None = None
-    """None if it was not loaded."""
+    """None if the model was not loaded."""
     done: Mapping[str, Entry] = field(default_factory=dict)
-    """The frames that are in place, by output name; none when the model was not loaded."""
+    """The frames that are in place, by output name; empty if the model was not loaded."""
 
 
 def render(job: Job, *, forced: str | None = None) -> None:
-    """Render every frame of a shard that is missing or out of date, and write the record of it.
+    """Render every frame of a shard that is missing or out of date, and write the outcome.
 
-    ``forced`` is the token of an invocation that was told to render all frames again, those in place included.
+    ``forced`` is the token of an invocation that renders all frames again, also those in place.
 
-    A model that cannot be downloaded, loaded or rendered is a result too: its status says so and its error says why.
-    Raises RenderError when the device is missing, which concerns all models.
+    If the model cannot be downloaded, loaded or rendered, that is an outcome with a status and an error. Raises
+    RenderError if the device is missing, because that concerns all models.
     """
     receipt, record = Receipt.load(job.weights.receipt), ModelRecord.load(job.record)
     whole = load_sequence(job.layout.sequence)
-    plan = split(whole, job.shard_frames)
-    sequence = plan[job.shard]
+    shards = split(whole, job.shard_frames)
+    sequence = shards[job.shard]
     restore_names(job.folder, sequence.outputs)
-    _forget_others(job.result.parent, plan)
+    _delete_stale_outcomes(job.outcome.parent, shards)
     loading = loading_digest(record, job.loading)
     if receipt.status == SUCCESS:
         if forced:
             forget(job.manifest, job.layout.forced_mark(job.model, job.shard), sequence.outputs, forced)
-        opened = partial(_manifest, job, receipt, sequence, forced=bool(forced))
-        ending = _nothing_to_do(job, receipt, sequence, loading, opened)
+        open_manifest = partial(_open_manifest, job, receipt, sequence, forced=bool(forced))
+        ending = _already_done(job, receipt, sequence, loading, open_manifest)
         if ending is None and not job.weights.whole.is_dir():
             lost = f"{job.weights.whole} was deleted; the next invocation fetches it again"
             ending = Ending("download_failed", lost)
         if ending is None:
-            with devices.taken(job.device) as device:
-                ending = _attempt(replace(job, device=device), receipt, sequence, record, opened, first=whole.frames[0])
+            with claimed(job.device) as device:
+                claiming = replace(job, device=device)
+                ending = _attempt(claiming, receipt, sequence, record, open_manifest, first=whole.frames[0])
     else:
         ending = Ending(receipt.status, receipt.error)
-    ending = replace(ending, error=ending.error and ending.error + _others_tried(ending.status, receipt))
+    ending = replace(ending, error=ending.error and ending.error + _list_tried(ending.status, receipt))
     outcome = Outcome(
         status=ending.status,
         error=ending.error,
@@ -181,40 +164,59 @@ def render(job: Job, *, forced: str | None = None) -> None:
         input=Input(digest=sequence.digest, frames=len(sequence.frames), skipped=len(sequence.skipped)),
         forced=forced or None,
     )
-    outcome.save(job.state)
-    outcome.save(job.result)
+    outcome.save(job.last_attempt)
+    outcome.save(job.outcome)
     if ending.error:
         log.error("%s: %s", ending.status, ending.error)
     else:
         log.info("success")
 
 
-def _others_tried(status: str, receipt: Receipt) -> str:
-    """Say of a model that cannot be loaded which other files of its run were tried, and why they hold no network."""
+def frame_keys(job: Job, receipt: Receipt, sequence: FrameSequence, model: LoadedModel) -> dict[str, str]:
+    """Return the key of each frame that this network renders with these settings, by output name."""
+    assert receipt.sha256 is not None  # the download succeeded
+    signature = model.signature
+    if model.told_multiple is not None and job.settings["tiled"] is not True:
+        # whole frames rendered before the larger multiple was found have sizes that it divides, so their keys stay
+        signature = replace(signature, multiple=model.told_multiple)
+    return keys_of(sequence, receipt.sha256, [dict(job.settings), to_json(model.network), to_json(signature)])
+
+
+def _open_manifest(
+    job: Job, receipt: Receipt, sequence: FrameSequence, model: LoadedModel, *, forced: bool
+) -> Manifest:
+    keys = frame_keys(job, receipt, sequence, model)
+    return Manifest(job.manifest, folder=job.folder, keys=keys, forced=forced)
+
+
+def _list_tried(status: str, receipt: Receipt) -> str:
+    """Return the end of an error message: which other files of the run were tried, and why they hold no network."""
     if status not in {"load_failed", "download_failed"} or not receipt.tried:
         return ""
-    told = (f"{each.path} ({each.reason[:LONGEST_REASON].rstrip()})" for each in receipt.tried)
-    return f". Also tried: {few(told, OTHERS)}"
+    tried = (f"{each.path} ({each.reason[:LONGEST_REASON].rstrip()})" for each in receipt.tried)
+    return f". Also tried: {few(tried, MOST_TRIED)}"
 
 
-def _forget_others(records: Path, plan: Mapping[str, FrameSequence]) -> None:
-    """Delete the records of shards that the sequence is no longer split into: their frames may change unnoticed."""
-    for path in records.glob("*.json"):
-        with suppress(FileNotFoundError):  # another shard's job, which does the same
+def _delete_stale_outcomes(outcomes: Path, shards: Mapping[str, FrameSequence]) -> None:
+    """Delete the outcomes of shards that the sequence is no longer split into; nobody updates them any more."""
+    for path in outcomes.glob("*.json"):
+        with suppress(FileNotFoundError):  # the job of another shard deletes them too
             digest = Outcome.load(path).input.digest
-            if path.stem not in plan or digest != plan[path.stem].digest:
+            if path.stem not in shards or digest != shards[path.stem].digest:
                 path.unlink()
 
 
-def _nothing_to_do(job: Job, receipt: Receipt, sequence: FrameSequence, loading: str, opened: Opened) -> Ending | None:
-    """Succeed without even importing torch, when an earlier attempt knew this very network and left no frame out.
+def _already_done(
+    job: Job, receipt: Receipt, sequence: FrameSequence, loading: str, open_manifest: OpenManifest
+) -> Ending | None:
+    """Return a success, without importing torch, if an earlier attempt loaded this network and every frame is in place.
 
-    It may have been an attempt at another shard: the sequence may have been split otherwise.
+    That attempt may have been at another shard, because the sequence may have been split differently.
     """
-    paths = sorted(job.layout.attempts(job.model).glob("*.json"), key=lambda path: path != job.state)
+    paths = sorted(job.layout.attempts(job.model).glob("*.json"), key=lambda path: path != job.last_attempt)
     for last in map(Outcome.load, paths):
         if last.model and is_same_artifact(last.artifact, receipt) and last.loading == loading:
-            manifest = opened(last.model)
+            manifest = open_manifest(last.model)
             done = manifest.done()
             if len(done) == len(sequence.frames):
                 manifest.restart()
@@ -224,70 +226,58 @@ def _nothing_to_do(job: Job, receipt: Receipt, sequence: FrameSequence, loading:
     return None
 
 
-def _manifest(job: Job, receipt: Receipt, sequence: FrameSequence, model: LoadedModel, *, forced: bool) -> Manifest:
-    """Open the manifest of the frames that this very network renders with these settings."""
-    signature = model.signature
-    if model.told_multiple is not None and job.settings["tiled"] is not True:
-        # frames that were rendered before the multiple was found could only be those of sizes that it divides
-        signature = replace(signature, multiple=model.told_multiple)
-    depends_on = [dict(job.settings), to_json(model.network), to_json(signature)]
-    keys = keys_of(sequence, receipt.sha256, depends_on)
-    return Manifest(job.manifest, folder=job.folder, keys=keys, forced=forced)
-
-
 def _attempt(
     job: Job,
     receipt: Receipt,
     sequence: FrameSequence,
     record: ModelRecord,
-    opened: Opened,
+    open_manifest: OpenManifest,
     *,
     first: Frame,
 ) -> Ending:
-    """Load the model and render the frames that the manifest does not hold; ``first`` decides on the precision."""
+    """Load the model and render the frames that are missing from the manifest.
+
+    ``first`` is the first frame of the whole sequence, not of the shard: it decides on the precision, so that every
+    attempt and every job decides alike.
+    """
+    assert receipt.path is not None  # the download succeeded
     path = job.weights.whole / receipt.path
     route = _route(job, sequence)
-    # both beside the import, which takes longer
+    # both run while torch is imported, which takes longer
     files.prefetch(path)
-    begun = begin(_due(sequence, job.folder), route)
+    prefetched = prefetch(_probably_due(sequence, job.folder), route)
     import torch
 
-    from dailies.models.factories import Factories
-    from dailies.models.load import Hints, load_model
-    from dailies.models.loaders import Loaders
-    from dailies.render.engine import Engine, Settings, find_device
+    from dailies.render.engine import Engine, Settings
+    from dailies.render.loading import LOADING, RENDERING, failure_reason, load
 
     torch.set_num_threads(job.threads)
     device = find_device(job.device)
     trusted = is_trusted(job.trust_code, record)
 
     @cache
-    def pixels() -> "np.ndarray":
+    def first_pixels() -> "np.ndarray":
         return read(first, route).pixels
 
     try:
-        hints = Hints.gather(
-            job.model,
-            job.loading,
-            architecture=record.architecture,
-            run_hints=record.hints,
-            params=run_params(job.layout.run(job.model)),
-        )
-        factories, loaders = Factories.from_settings(job.loading), Loaders.from_settings(job.loading)
-        model = load_model(path, hints=hints, factories=factories, loaders=loaders, trust_code=trusted)
+        params = run_params(job.layout.run(job.model))
+        model = load(path, model=job.model, record=record, loading=job.loading, params=params, trusted=trusted)
         settings = {each.name: job.settings[each.name] for each in fields(Settings) if each.name in job.settings}
         engine = Engine(model, device=device, settings=Settings(**settings, batch=job.batch))
-        engine.probe(pixels)
-    except Exception as error:  # an artifact is foreign data: whatever comes of it is its own failure, not the job's
-        return Ending("load_failed", _reason(error, "loading", path))
+        engine.probe(first_pixels)
+    except Exception as error:  # an artifact is foreign data: any failure is the model's, not the job's
+        return Ending("load_failed", failure_reason(error, LOADING, path))
+    parity = None
     try:
-        parity = _settle(first, pixels, engine)
-    except Exception as error:  # a network is foreign code
-        about = _about(model, engine, job, trusted=trusted, parity=None)
-        return Ending("error", _reason(error, RENDERING, job.folder), about)
-    pixels.cache_clear()
-    about = _about(model, engine, job, trusted=trusted, parity=parity)
-    manifest = opened(about)
+        if not engine.is_baseline:
+            with naming(first):
+                parity = engine.choose_mode(first_pixels())
+    except Exception as error:  # the network is foreign code
+        loaded = _loaded_model(model, engine, job, trusted=trusted, parity=None)
+        return Ending("error", failure_reason(error, RENDERING, job.folder), loaded)
+    first_pixels.cache_clear()
+    loaded = _loaded_model(model, engine, job, trusted=trusted, parity=parity)
+    manifest = open_manifest(loaded)
     done = manifest.done()
     todo = [frame for frame in sequence.frames if frame.output not in done]
     log.info("architecture %s, device %s, threads %d", model.architecture, device, job.threads)
@@ -295,14 +285,14 @@ def _attempt(
     files.delete_drafts(job.folder, sequence.outputs)
     status, reason = SUCCESS, None
     try:
-        render_frames(todo, route, engine, manifest, begun)
-    except Exception as error:  # a network is foreign code
-        status, reason = "error", _reason(error, RENDERING, job.folder)
-    return Ending(status, reason, _found(about, model, engine), manifest.done())
+        render_frames(todo, route, engine, manifest, prefetched)
+    except Exception as error:  # the network is foreign code
+        status, reason = "error", failure_reason(error, RENDERING, job.folder)
+    return Ending(status, reason, _with_observations(loaded, model, engine), manifest.done())
 
 
-def _due(sequence: FrameSequence, folder: Path) -> Frame:
-    """Guess which frame comes first, before the model is loaded, of which alone it depends whether all are due."""
+def _probably_due(sequence: FrameSequence, folder: Path) -> Frame:
+    """Guess the first frame to render; whether all frames are due is known only once the model is loaded."""
     return next((frame for frame in sequence.frames if not (folder / frame.output).exists()), sequence.frames[0])
 
 
@@ -316,30 +306,9 @@ def _route(job: Job, sequence: FrameSequence) -> Route:
     )
 
 
-def _reason(error: Exception, doing: str, place: Path) -> str:
-    """Say in a sentence why something failed; the log gets the traceback of what nobody expected."""
-    if isinstance(error, DailiesError):
-        return str(error)
-    if isinstance(error, OSError):
-        return files.reason(error, place)
-    log.error("%s failed", doing, exc_info=error)
-    from dailies.render.network import SIZES
-
-    reason = f"{doing} failed with {cause(error)}"
-    return f"{reason}; {ABOUT_SIZES}" if doing == RENDERING and SIZES.search(reason) else reason
-
-
-def _settle(first: Frame, pixels: "Callable[[], np.ndarray]", engine: "Engine") -> "Parity | None":
-    """Let the first frame of the whole sequence decide, not of the shard: every attempt and every job decides alike."""
-    if engine.is_plain:
-        return None
-    with naming(first):
-        return engine.settle(pixels())
-
-
-def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity: "Parity | None") -> LoadedModel:
-    """Give what is known of a model once it was tried: for the manifest's keys and for ``metadata.json``."""
-    told = engine.told_multiple
+def _loaded_model(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity: "Parity | None") -> LoadedModel:
+    """Return what is known of a model after the probe, for the keys of frames and for ``metadata.json``."""
+    initial = engine.initial_multiple
     loaded = LoadedModel(
         architecture=model.architecture,
         epoch=model.progress.epoch,
@@ -349,9 +318,9 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity:
         network=Network(
             builder=model.builder,
             config=files.digest(repr(sorted(model.config.items()))),
-            code=_code(model.builder, job.loading),
+            code=_code_digest(model.builder, job.loading),
             part=engine.keyed_part,
-            # the one used, of which one asked for may fall short: frames of both never mix in a sequence
+            # the precision in use, not that of the settings: frames of both must not mix in a sequence
             precision=engine.precision,
             compiled=engine.compile_seconds is not None,
             autotuned=bool(engine.autotuned),
@@ -362,20 +331,22 @@ def _about(model: "Model", engine: "Engine", job: Job, *, trusted: bool, parity:
         parity=ParityFigures(max=files.strict(parity.max), mean=files.strict(parity.mean)) if parity else None,
         trust_pickle=trusted,
         signature=engine.signature,
-        told_multiple=told if told != engine.signature.multiple else None,
+        told_multiple=initial if initial != engine.signature.multiple else None,
     )
-    return _found(loaded, model, engine)
+    return _with_observations(loaded, model, engine)
 
 
-def _code(builder: str, loading: Mapping[str, Any]) -> str | None:
-    """Return the digest of the user's code that a network came from; None if it is not the user's."""
-    loaders = loading.get("loader_code", {})
-    return loaders[builder] if builder in loaders else loading["code"] if ":" in builder else None
+def _code_digest(builder: str, loading: Mapping[str, Any]) -> str | None:
+    """Return the digest of the user's code that built a network; None if it was not the user's."""
+    loaders: Mapping[str, str] = loading.get("loader_code", {})
+    if builder in loaders:
+        return loaders[builder]
+    return loading["code"] if ":" in builder else None
 
 
-def _found(loaded: LoadedModel, model: "Model", engine: "Engine") -> LoadedModel:
-    """Add what rendering itself may change: what memory allows, and what there is to tell a user."""
-    parts = (f"part {engine.part} of the network's answer is used",) if engine.part else ()
+def _with_observations(loaded: LoadedModel, model: "Model", engine: "Engine") -> LoadedModel:
+    """Add what may change while frames are rendered: batch and tile size, and the notes."""
+    parts = (f"part {engine.part} of the network's output is used",) if engine.part else ()
     return replace(
         loaded,
         batch=engine.batch,
@@ -386,7 +357,7 @@ def _found(loaded: LoadedModel, model: "Model", engine: "Engine") -> LoadedModel
 
 
 def _figures(ending: Ending, job: Job) -> Figures:
-    """Sum up a render from its manifest: the same figures, however often it was interrupted."""
+    """Summarise a render from its manifest, so that the figures do not depend on how often it was interrupted."""
     entries, model = list(ending.done.values()), ending.model
     seconds = sum(entry.seconds for entry in entries)
     tiled = any(entry.tiled for entry in entries)

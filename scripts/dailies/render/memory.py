@@ -1,4 +1,4 @@
-"""Memory: how frames are fitted into that of a device, and what to try when it runs out."""
+"""Device memory: how much is free, how to recognise that it ran out, and how frames are made to fit."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,48 +12,50 @@ OUT_OF_MEMORY = (
     "ALLOCATION_FAILED",
     "unable to find an engine",
 )
-"""What torch says when memory runs out; only on CUDA has that an exception class of its own.
+"""What torch's errors say when memory runs out; only CUDA's allocator raises an exception class for it.
 
-The last is all that torch says of a convolution for whose workspace memory does not suffice in any of cuDNN's ways.
+The last one is the whole message when no cuDNN algorithm of a convolution finds memory for its workspace.
 """
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How frames are fitted into memory."""
+class MemoryPlan:
+    """How frames are made to fit into a device's memory."""
 
     tiled: bool
-    """Whether they are rendered in tiles."""
-    tile: int
-    """The most pixels along each side of a tile, or the sides of the one size that the network takes."""
-    home: torch.device
-    """Where whole frames are, before and after the network: the device itself, or beside it the CPU."""
+    """Whether frames are rendered in tiles."""
+    tile_size: int
+    """The most pixels along each side of a tile, unless the network takes tiles of one size only."""
+    frame_device: torch.device
+    """Where whole frames are kept before and after the network: the network's device, or the CPU."""
 
 
-class TooMuch(RuntimeError):
-    """The network ran out of memory, which fewer or smaller inputs may help; the cause is torch's own error."""
+class NetworkOutOfMemory(RuntimeError):
+    """The network ran out of memory; fewer or smaller inputs may fit. Its cause is torch's error."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell lack of memory from other failures, on every kind of device."""
+    """Return whether an error of any kind of device means that memory ran out."""
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
 
 
-class Meter(Protocol):
-    """Tells of a device's memory, in bytes."""
+class MemoryMeter(Protocol):
+    """Measures a device's memory, in bytes."""
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start to measure the peak."""
 
     def peak(self) -> int:
-        """Give the most that was in use since ``start``, beyond what was then."""
+        """Return the most memory in use since ``start``, less what was in use then."""
+        ...
 
     def free(self) -> int:
-        """Give what is not in use."""
+        """Return the free memory."""
+        ...
 
 
-class CudaMeter:
-    """A meter of a CUDA device's memory."""
+class CudaMemoryMeter:
+    """Measures the memory of a CUDA device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -67,11 +69,14 @@ class CudaMeter:
         return torch.cuda.max_memory_allocated(self._device) - self._before
 
     def free(self) -> int:
-        """Give what no program uses, and what torch keeps for later."""
-        kept = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        return torch.cuda.mem_get_info(self._device)[0] + kept
+        """Return the memory that no program uses, plus what torch has cached."""
+        cached = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        return torch.cuda.mem_get_info(self._device)[0] + cached
 
 
-def meter(device: torch.device) -> Meter | None:
-    """Give a device's meter; None where there is none: a CPU swaps before its memory ends, and MPS tells too little."""
-    return CudaMeter(device) if device.type == "cuda" else None
+def memory_meter(device: torch.device) -> MemoryMeter | None:
+    """Return a meter of a device's memory; None on other devices than CUDA's.
+
+    A CPU swaps before its memory runs out, and MPS reports too little.
+    """
+    return CudaMemoryMeter(device) if device.type == "cuda" else None

@@ -1,4 +1,4 @@
-"""The pipeline of one job: frames are decoded ahead and encoded behind while one of them is in the network."""
+"""The pipeline of a render job: it decodes frames ahead and encodes them behind while the network works on others."""
 
 import hashlib
 import logging
@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dailies.core import files
 from dailies.core.errors import RenderError
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-READERS = 4
-"""Threads that decode, at most: a 1080p PNG takes one of them 19 ms, of 16 bits 52."""
+MAX_READERS = 4
+"""The most threads that decode: one takes 19 ms for a 1080p PNG of 8 bits, 52 ms for 16 bits."""
 
 PROGRESS_SECONDS = 5
-"""How often the log and the terminal say how far the render is."""
+"""How often progress is logged and shown on the terminal."""
 
-BAR = 20
-"""Characters of the bar on a terminal."""
+BAR_WIDTH = 20
+"""Characters of the progress bar."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,22 +41,22 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Route:
-    """Where frames come from, where they go, and how they are read and written."""
+    """Where frames come from and go to, and how they are read and written."""
 
     source: Path
     """The folder of the sequence's frames."""
     folder: Path
-    """Where the rendered frames go."""
+    """The folder of the rendered frames."""
     transfer: str
     output_format: str
     threads: int
-    """How many threads encode; as many decode, up to ``READERS``."""
+    """How many threads encode; as many decode, up to ``MAX_READERS``."""
 
 
 def read(frame: Frame, route: Route) -> Picture:
     """Read and decode a frame.
 
-    Raises RenderError when it is no longer the one that the sequence lists, SequenceError when it cannot be decoded.
+    Raises RenderError if the file is no longer the one that the sequence lists, SequenceError if it cannot be decoded.
     """
     data = (route.source / frame.name).read_bytes()
     if hashlib.sha256(data).hexdigest() != frame.sha256:
@@ -68,17 +68,17 @@ def read(frame: Frame, route: Route) -> Picture:
     return image.decode(data, frame.name, transfer=route.transfer, layer=frame.layer or None)
 
 
-def begin(frame: Frame, route: Route) -> dict[Frame, "Future[Picture]"]:
-    """Begin to read a frame in a thread of its own, for ``render_frames``."""
+def prefetch(frame: Frame, route: Route) -> dict[Frame, "Future[Picture]"]:
+    """Start to read a frame in a separate thread; pass the result to ``render_frames``."""
     reading = ThreadPoolExecutor(1)
-    begun = {frame: reading.submit(read, frame, route)}
+    prefetched = {frame: reading.submit(read, frame, route)}
     reading.shutdown(wait=False)
-    return begun
+    return prefetched
 
 
 @contextmanager
 def naming(frame: Frame) -> Iterator[None]:
-    """Add to what the engine says is wrong at which frame it is."""
+    """Add the name of the frame to any RenderError raised in this block."""
     try:
         yield
     except RenderError as error:
@@ -90,60 +90,60 @@ def render_frames(
     route: Route,
     engine: "Engine",
     manifest: Manifest,
-    begun: dict[Frame, "Future[Picture]"],
+    prefetched: dict[Frame, "Future[Picture]"],
 ) -> None:
-    """Decode ahead, render, and encode behind; return when every frame is in place and in the manifest.
+    """Render frames, write them and add them to the manifest; return once all of them are on the disk.
 
-    What ``begin`` reads is taken out of ``begun`` when it is its turn. Frames of one size go to the engine together, as
-    many as it wants at a time. The first error of any thread ends it: frames that were rendered by then are still
-    written, no other is begun. Of the first frame of each format the values are read again before it counts as done.
+    Frames of one size are submitted to the engine in batches of the size that it wants. The first frame of each
+    output format is read back to verify its values. Frames are removed from ``prefetched`` as they are used. After
+    the first error of any thread no further frame is started, and it is raised once those already rendered have been
+    written.
     """
 
     def picture_of(frame: Frame) -> Picture:
-        return begun.pop(frame).result() if frame in begun else read(frame, route)
+        return prefetched.pop(frame).result() if frame in prefetched else read(frame, route)
 
     def write(frame: Frame, picture: Picture, rendering: "Rendering") -> None:
         with naming(frame):
             pixels = rendering.result()
-        seconds = progress.lap()
-        whole = frame in looked_at
+        seconds = progress.advance()
         with naming(frame):
-            data = image.encode(pixels, picture, route.output_format, whole=whole)
+            data = image.encode(pixels, picture, route.output_format, whole=frame in verified)
         files.write_bytes(route.folder / frame.output, data, durable=False)
-        lasting.append(persisting.submit(files.persist, route.folder / frame.output))
+        syncs.append(syncing.submit(files.persist, route.folder / frame.output))
         manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=rendering.tiled)
 
     manifest.restart()
-    looked_at = {*{Path(frame.output).suffix: frame for frame in reversed(todo)}.values()}
-    writers, readers = max(1, route.threads), min(max(1, route.threads), READERS)
+    verified = {*{Path(frame.output).suffix: frame for frame in reversed(todo)}.values()}
+    writers, readers = max(1, route.threads), min(max(1, route.threads), MAX_READERS)
     progress = _Progress(route.folder.name, len(todo))
-    pending: set[Future] = set()
-    lasting: list[Future] = []
-    together = 1
+    pending: set[Future[None]] = set()
+    syncs: list[Future[None]] = []
+    batch = 1
     with (
-        ThreadPoolExecutor(files.SYNCERS) as persisting,
+        ThreadPoolExecutor(files.SYNCERS) as syncing,
         ThreadPoolExecutor(readers) as reading,
         ThreadPoolExecutor(writers) as writing,
     ):
         try:
-            decoded = ahead(todo, picture_of, reading, most=lambda: readers + together)
+            decoded = ahead(todo, picture_of, reading, limit=lambda: readers + batch)
             for group in grouped(decoded, engine):
-                together = len(group)
+                batch = len(group)
                 for frame, picture, rendering in submitted(group, engine, route):
                     pending.add(writing.submit(write, frame, picture, rendering))
-                    pending = settled(pending, most=writers + together)
-            settled(pending, most=0)
+                    pending = settle(pending, limit=writers + batch)
+            settle(pending, limit=0)
         finally:
             reading.shutdown(wait=False, cancel_futures=True)
-        # of a render that is done nobody looks at more than the frames' names
-        settled({*lasting}, most=0)
+        # later stages check only the names of a finished render's frames, so these have to be on the disk
+        settle({*syncs}, limit=0)
     files.persist(manifest.path)
 
 
 def grouped(decoded: Iterable[tuple[Frame, Picture]], engine: "Engine") -> Iterator[list[tuple[Frame, Picture]]]:
-    """Put consecutive frames of one size together, as many as the engine wants of it.
+    """Yield batches of consecutive frames of one size, as many frames as the engine wants.
 
-    An error is raised when all that came before it is given.
+    An error of ``decoded`` is raised after everything before it has been yielded.
     """
     group: list[tuple[Frame, Picture]] = []
     upcoming, failure = iter(decoded), None
@@ -152,7 +152,7 @@ def grouped(decoded: Iterable[tuple[Frame, Picture]], engine: "Engine") -> Itera
             frame, picture = next(upcoming)
         except StopIteration:
             break
-        except Exception as error:  # of whoever decodes
+        except Exception as error:  # whatever decoding raises
             failure = error
             break
         size = picture.pixels.shape[:2]
@@ -160,7 +160,7 @@ def grouped(decoded: Iterable[tuple[Frame, Picture]], engine: "Engine") -> Itera
             yield group
             group = []
         group.append((frame, picture))
-        if len(group) >= engine.together(*size):
+        if len(group) >= engine.batch_size(*size):
             yield group
             group = []
     if group:
@@ -172,13 +172,13 @@ def grouped(decoded: Iterable[tuple[Frame, Picture]], engine: "Engine") -> Itera
 def submitted(
     group: Sequence[tuple[Frame, Picture]], engine: "Engine", route: Route
 ) -> Iterator[tuple[Frame, Picture, "Rendering"]]:
-    """Have the engine begin frames of one size; where several fail, each is begun by itself, to tell which it is."""
+    """Submit frames of one size to the engine; if a batch fails, submit them singly to find the frame that fails."""
     dtypes = [image.output_dtype(picture, route.output_format) for _, picture in group]
     if len(group) > 1:
         try:
             renderings = engine.submit_all([picture.pixels for _, picture in group], dtypes)
-        except Exception:  # a network is foreign code
-            log.info("%d frames together failed", len(group), exc_info=True)
+        except Exception:  # the network is foreign code
+            log.info("a batch of %d frames failed", len(group), exc_info=True)
         else:
             yield from ((*each, rendering) for each, rendering in zip(group, renderings, strict=True))
             return
@@ -189,60 +189,60 @@ def submitted(
 
 
 def ahead(
-    items: Iterable[Item], function: Callable[[Item], Result], pool: Executor, *, most: Callable[[], int]
+    items: Iterable[Item], function: Callable[[Item], Result], pool: Executor, *, limit: Callable[[], int]
 ) -> Iterator[tuple[Item, Result]]:
-    """Give each item with the function's result, in order; at most ``most()`` results wait to be asked for.
+    """Yield each item with the function's result, in order, computing at most ``limit()`` results ahead.
 
-    An error of the function is raised when it is the item's turn.
+    An error of the function is raised when its item is due.
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     for item in items:
         waiting.append((item, pool.submit(function, item)))
-        if len(waiting) > most():
+        if len(waiting) > limit():
             first, future = waiting.popleft()
             yield first, future.result()
     for first, future in waiting:
         yield first, future.result()
 
 
-def settled(pending: set[Future], *, most: int) -> set[Future]:
-    """Wait until at most ``most`` of the futures are under way and give those; raise the error of one that failed."""
-    done, under_way = wait(pending, timeout=0)
-    while len(under_way) > most:
-        more, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+def settle(pending: set[Future[Any]], *, limit: int) -> set[Future[Any]]:
+    """Wait until at most ``limit`` futures are unfinished and return those; raise the error of one that failed."""
+    done, unfinished = wait(pending, timeout=0)
+    while len(unfinished) > limit:
+        more, unfinished = wait(unfinished, return_when=FIRST_COMPLETED)
         done |= more
     for future in done:
         future.result()
-    return under_way
+    return unfinished
 
 
 class _Progress:
-    """Counts rendered frames, and says every few seconds how far the render is: in the log, and on a terminal."""
+    """Counts rendered frames and reports every few seconds to the log and the terminal."""
 
     def __init__(self, model: str, total: int) -> None:
         self._model = model
         self._total = total
-        self._number = 0
-        self._started = self._last = self._spoke = time.monotonic()
+        self._count = 0
+        self._started = self._last = self._reported = time.monotonic()
         self._lock = threading.Lock()
 
-    def lap(self) -> float:
-        """Count one more frame, and give the seconds since the one before it."""
+    def advance(self) -> float:
+        """Count one more frame and return the seconds since the previous one."""
         with self._lock:
             now = time.monotonic()
             seconds, self._last = now - self._last, now
-            self._number += 1
-            if now - self._spoke > PROGRESS_SECONDS:
-                self._spoke = now
-                self._tell(now - self._started)
+            self._count += 1
+            if now - self._reported > PROGRESS_SECONDS:
+                self._reported = now
+                self._report(now - self._started)
             return seconds
 
-    def _tell(self, seconds: float) -> None:
-        number, total, rate = self._number, self._total, self._number / seconds
-        text = f"frame {number} of {total}, {rate:.2f} fps, {(total - number) / rate:.0f} s left"
+    def _report(self, seconds: float) -> None:
+        count, total, rate = self._count, self._total, self._count / seconds
+        text = f"frame {count} of {total}, {rate:.2f} fps, {(total - count) / rate:.0f} s left"
         log.info("%s", text)
-        # a job's own output goes to its log; Snakemake and the jobs beside this one speak on the terminal, too
+        # the job's own stderr is its log; Snakemake and other jobs write to the same terminal, so print whole lines
         terminal = sys.__stderr__
         if terminal and terminal.isatty():
-            bar = "█" * (BAR * number // total)
-            print(f"{self._model} {bar:░<{BAR}} {text}", file=terminal, flush=True)
+            bar = "█" * (BAR_WIDTH * count // total)
+            print(f"{self._model} {bar:░<{BAR_WIDTH}} {text}", file=terminal, flush=True)

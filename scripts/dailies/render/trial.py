@@ -1,4 +1,4 @@
-"""Trial: whether a downloaded file holds a network, found out in a process without credentials, on the CPU."""
+"""Trial: find out in a separate process, without credentials and on the CPU, whether a file holds a network."""
 
 import importlib.util
 import logging
@@ -18,8 +18,11 @@ from dailies.state.records import ModelRecord
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 600
-"""Seconds after which a trial is given up."""
+TIMEOUT = 600
+"""Seconds after which a trial is aborted."""
+
+LONGEST_REASON = 300
+"""Characters of the reason in a verdict."""
 
 PROGRAM = """
 import sys
@@ -28,25 +31,22 @@ sys.path.append(sys.argv[1])
 from dailies.render.trial import main
 main(*map(Path, sys.argv[2:]))
 """
-"""What the other process runs; as in a render, this package is the last place where modules are looked for."""
-
-LONGEST_REASON = 300
-"""Characters of the reason why a file holds no network."""
+"""What the separate process runs; as in a render, this package comes last on the module path."""
 
 
 @dataclass(frozen=True)
 class Verdict(Record):
-    """What a trial found out."""
+    """The result of a trial."""
 
     reason: str | None = None
-    """Why the file holds no network that can be built and run; None where it does, or where that is not known."""
+    """Why the file holds no network that can be built and run; None if it does, or if the trial did not find out."""
     unknown: str | None = None
-    """Why it could not be tried."""
+    """Why the trial did not find out; None if it did."""
 
 
 @dataclass(frozen=True)
-class Question(Record):
-    """What the other process is asked."""
+class Candidate(Record):
+    """The file to try and what loading it depends on, as the separate process reads it."""
 
     path: str
     """The downloaded file or folder."""
@@ -57,7 +57,7 @@ class Question(Record):
     params: Mapping[str, str]
 
 
-def tried(
+def try_candidate(
     path: Path,
     *,
     model: str,
@@ -70,19 +70,21 @@ def tried(
 
     Args:
         path: the downloaded file or folder.
-        model: the model's folder name.
+        model: the name of the model's folder.
         record: its discovery record.
-        loading: the settings of loading.
-        trusted: whether loading may run code of the file's author.
+        loading: the settings that loading depends on.
+        trusted: whether loading may run code that the artifact contains.
         params: the run's params.
     """
     if importlib.util.find_spec("torch") is None:
         return Verdict(unknown="torch is not installed here")
-    asked = Question(path=str(path), model=model, record=record, loading=loading, trusted=trusted, params=params or {})
-    environment = without_credentials(os.environ) | {"CUDA_VISIBLE_DEVICES": ""}  # the device is the renders'
+    candidate = Candidate(
+        path=str(path), model=model, record=record, loading=loading, trusted=trusted, params=params or {}
+    )
+    environment = without_credentials(os.environ) | {"CUDA_VISIBLE_DEVICES": ""}  # render jobs need the device
     with tempfile.TemporaryDirectory(prefix="dailies-") as folder:
-        question, answer = Path(folder) / "question.json", Path(folder) / "answer.json"
-        asked.save(question)
+        question, answer = Path(folder) / "candidate.json", Path(folder) / "verdict.json"
+        candidate.save(question)
         try:
             process = subprocess.run(
                 [sys.executable, "-P", "-c", PROGRAM, str(Path(__file__).parents[2]), str(question), str(answer)],
@@ -92,10 +94,10 @@ def tried(
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=PATIENCE,
+                timeout=TIMEOUT,
             )
         except subprocess.TimeoutExpired:
-            return Verdict(unknown=f"it was not loaded within {PATIENCE} s")
+            return Verdict(unknown=f"it was not loaded within {TIMEOUT} s")
         if answer.is_file():
             return Verdict.load(answer)
         last = (process.stderr.strip().splitlines() or [""])[-1]
@@ -105,45 +107,35 @@ def tried(
 
 
 def main(question: Path, answer: Path) -> None:
-    """Answer the question in a file by another file."""
+    """Read the candidate from one file, try it, and write the verdict to another: the separate process."""
     try:
         import torch
     except Exception as error:  # a damaged installation
-        told = f"torch cannot be imported ({type(error).__name__}: {clean(str(error))})"
-        Verdict(unknown=told).save(answer)
+        Verdict(unknown=f"torch cannot be imported ({type(error).__name__}: {clean(str(error))})").save(answer)
         return
-    torch.set_num_threads(1)  # beside renders
-    _answer(Question.load(question)).save(answer)
+    torch.set_num_threads(1)  # render jobs run at the same time
+    _verdict(Candidate.load(question)).save(answer)
 
 
-def _answer(asked: Question) -> Verdict:
+def _verdict(candidate: Candidate) -> Verdict:
     import torch
 
-    from dailies.models.factories import Factories
-    from dailies.models.load import Hints, load_model
-    from dailies.models.loaders import Loaders
+    from dailies.render import loading
     from dailies.render.engine import Engine, Settings
 
-    path = Path(asked.path)
+    path = Path(candidate.path)
     try:
-        model = load_model(
+        model = loading.load(
             path,
-            hints=Hints.gather(
-                asked.model,
-                asked.loading,
-                architecture=asked.record.architecture,
-                run_hints=asked.record.hints,
-                params=asked.params,
-            ),
-            factories=Factories.from_settings(asked.loading),
-            loaders=Loaders.from_settings(asked.loading),
-            trust_code=asked.trusted,
+            model=candidate.model,
+            record=candidate.record,
+            loading=candidate.loading,
+            params=candidate.params,
+            trusted=candidate.trusted,
         )
         Engine(model, device=torch.device("cpu"), settings=Settings()).probe()
     except MemoryError:
         return Verdict(unknown="there is not enough memory here to load it")
-    except Exception as error:  # an artifact is foreign data, and its network foreign code
-        from dailies.render.job import _reason
-
-        return Verdict(reason=clean(_reason(error, "loading", path))[:LONGEST_REASON])
+    except Exception as error:  # an artifact is foreign data, and its network is foreign code
+        return Verdict(reason=clean(loading.failure_reason(error, loading.LOADING, path))[:LONGEST_REASON])
     return Verdict()

@@ -6,7 +6,7 @@ from pathlib import Path
 from dailies.core.text import clean, columns, counted, few
 from dailies.core.typed import load_all, save_all
 from dailies.frames.sequence import load as load_sequence
-from dailies.frames.sequence import notes
+from dailies.frames.sequence import summarise_notes
 from dailies.models.progress import Progress
 from dailies.state import manifest
 from dailies.state.layout import Layout, model_of
@@ -81,7 +81,10 @@ def describe(
         ),
         artifact=outcome.artifact,
         input=Input(
-            digest=shot.digest, frames=len(shot.frames), skipped=len(shot.skipped), notes=tuple(notes(shot.frames))
+            digest=shot.digest,
+            frames=len(shot.frames),
+            skipped=len(shot.skipped),
+            notes=tuple(summarise_notes(shot.frames)),
         ),
         network=_network_report(model, outcome.artifact.tried),
         signature=model.signature if model else None,

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from dailies.frames.sequence import ScanFiles
+from dailies.frames.sequence import ScanCache
 
 SOURCE = "@source"
 """The subject that is the source itself: it is measured and shown like a model. No model's folder begins with ``@``."""
@@ -165,7 +165,7 @@ class Layout:
         return self.state / "sequence.json"
 
     @property
-    def scan(self) -> ScanFiles:
+    def scan(self) -> ScanCache:
         """The files in which ``sequence`` caches its scan of the input."""
         return _scan_files(self.state)
 
@@ -175,7 +175,7 @@ class Layout:
         return self.state / "reference.json"
 
     @property
-    def reference_scan(self) -> ScanFiles:
+    def reference_scan(self) -> ScanCache:
         """The files in which ``pairing`` caches its scan of a reference."""
         return _scan_files(self.state / "reference")
 
@@ -299,7 +299,7 @@ def model_of(path: Path) -> str:
     return path.parent.name
 
 
-def _scan_files(folder: Path) -> ScanFiles:
-    return ScanFiles(
+def _scan_files(folder: Path) -> ScanCache:
+    return ScanCache(
         folder=folder, frames=folder / "frames_read.json", video=folder / "video", clip=folder / "video.json"
     )

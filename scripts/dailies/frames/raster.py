@@ -1,4 +1,4 @@
-"""Plain pictures: frames of the kinds that OpenImageIO reads wrong or not at all, and that are read without it."""
+"""Result of the readers for kinds of files that OpenImageIO reads wrongly or not at all."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,17 @@ import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
-class Plain:
-    """A decoded picture of integers: grey or RGB, with or without alpha."""
+class Raster:
+    """A decoded picture with integer values: grey or RGB, with or without alpha."""
 
     values: np.ndarray
-    """``(height, width, channels)``, 1 to 4 channels: uint8, or uint16 from 0 to 65535."""
+    """``(height, width, channels)`` with 1 to 4 channels: uint8, or uint16 that fills 0 to 65535."""
     bits: int
     """Bits per channel, as in the file."""
     notes: tuple[str, ...] = ()
-    """What the user should know about how it was read."""
+    """Remarks for the user on how it was read."""
     revision: str = ""
-    """What was changed about reading such a file since frames were first rendered from it: part of a frame's key."""
+    """Part of a frame's key: names the change since the first release in how such a file is read; empty if none."""
 
     @property
     def has_alpha(self) -> bool:
@@ -28,10 +28,11 @@ class Plain:
         return ("L", "LA", "RGB", "RGBA")[self.values.shape[2] - 1]
 
 
-def expanded(codes: np.ndarray, bits: int, *, deep: bool | None = None) -> np.ndarray:
-    """Repeat the bits of integers until all of 8 are filled, or of 16 where there are more or ``deep`` says so.
+def expand_bits(codes: np.ndarray, bits: int, *, deep: bool | None = None) -> np.ndarray:
+    """Expand codes of ``bits`` bits to uint8, or to uint16 if there are more than 8 or ``deep`` is true.
 
-    0 stays 0 and the largest code becomes the largest: https://www.w3.org/TR/png-3/#13Sample-depth-scaling
+    The bits are repeated, so that 0 stays 0 and the largest code becomes the largest value:
+    https://www.w3.org/TR/png-3/#13Sample-depth-scaling
     """
     width = 16 if (bits > 8 if deep is None else deep) else 8
     codes = codes.astype(np.uint32)

@@ -151,7 +151,7 @@ def _inflate(deflated: bytes, size: int) -> bytes:
     inflate = decompressobj()
     try:
         pixels = inflate.decompress(deflated, size + 1)
-    except IsalError as error:
+    except IsalError as error:  # type: ignore[misc]
         raise ValueError(f"its pixels cannot be inflated: {error}") from error
     if len(pixels) != size or not inflate.eof:
         raise ValueError("its pixels do not fill the size in its header")

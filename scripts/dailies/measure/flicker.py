@@ -24,7 +24,7 @@ def flow(source: np.ndarray, before: np.ndarray) -> np.ndarray | None:
     if source.shape != before.shape or min(source.shape[:2]) < SHORTEST:
         return None
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    full = search.calc(_luma(source), _luma(before), None)
+    full = search.calc(_luma(source), _luma(before), None)  # type: ignore[call-overload]
     height, width = (-(-side // STEP) for side in source.shape[:2])
     return cv2.resize(full, (width, height), interpolation=cv2.INTER_AREA).astype(np.float16)
 

@@ -39,7 +39,7 @@ class Lpips:
 
         Raises ConfigError if ``backbone`` is damaged or does not hold the weights of AlexNet.
         """
-        network = _alexnet(backbone).to(memory_format=torch.channels_last)
+        network = _alexnet(backbone).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._layers = [network[start:end] for start, end in LAYERS]
         state = _checkpoint(linear_weights()).groups[0].tensors
         self._linear = [state[f"lin{number}.model.1.weight"].view(-1, 1, 1) for number in range(len(LAYERS))]

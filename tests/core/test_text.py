@@ -1,13 +1,5 @@
 import pytest
-from dailies.core.text import (
-    cause,
-    clean,
-    columns,
-    counted,
-    few,
-    in_bytes,
-    redacted,
-)
+from dailies.core.text import cause, clean, columns, counted, few, in_bytes, redacted
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,17 +1,7 @@
 import pytest
 from dailies.core.text import number, whole, word
-from dailies.discovery.artifacts import (
-    alternatives,
-    candidates,
-    files_matching,
-    matching,
-)
-from dailies.discovery.facts import (
-    FactNames,
-    Facts,
-    facts,
-    hints,
-)
+from dailies.discovery.artifacts import alternatives, candidates, files_matching, matching
+from dailies.discovery.facts import FactNames, Facts, facts, hints
 from dailies.store.entities import Artifact, LoggedModel, Run, StoredFile
 from hypothesis import given
 from hypothesis import strategies as st

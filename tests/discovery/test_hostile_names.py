@@ -14,12 +14,7 @@ from dailies.discovery.download import download
 from dailies.discovery.naming import LONGEST
 from dailies.discovery.report import table
 from dailies.state.layout import Layout
-from dailies.store.entities import (
-    Experiment,
-    LoggedModel,
-    StoredFile,
-    read_run,
-)
+from dailies.store.entities import Experiment, LoggedModel, StoredFile, read_run
 from dailies.store.locations import Locations
 from dailies.store.tracking import TrackingStore
 from helpers.scenes import Scene

@@ -8,18 +8,8 @@ import OpenEXR
 import OpenImageIO as oiio  # noqa: N813
 import pytest
 from dailies.frames import image, png
-from dailies.frames.attributes import (
-    STANDARD,
-    STRUCTURE,
-    TIFF_NAMES,
-    Attributes,
-)
-from dailies.frames.image import (
-    Picture,
-    decode,
-    encode,
-    inspect,
-)
+from dailies.frames.attributes import STANDARD, STRUCTURE, TIFF_NAMES, Attributes
+from dailies.frames.image import Picture, decode, encode, inspect
 from helpers.frame_files import CHANNELS, colours, film, pixels, read_again, saved, written
 from PIL import Image, ImageCms
 

@@ -9,14 +9,7 @@ import pytest
 import tifffile
 from dailies.core.errors import SequenceError
 from dailies.frames import png
-from dailies.frames.image import (
-    convert_depth,
-    decode,
-    encode,
-    inspect,
-    is_browser_exact,
-    output_dtype,
-)
+from dailies.frames.image import convert_depth, decode, encode, inspect, is_browser_exact, output_dtype
 from helpers.frame_files import colours, film, pixels, plain, saved, written
 from helpers.raising import refused
 from PIL import Image

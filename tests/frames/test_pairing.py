@@ -1,12 +1,7 @@
 """Pairing by names, tokens, numbers and templates."""
 
 import pytest
-from dailies.frames.pairing import (
-    expected_names,
-    frame_numbers,
-    pair,
-    template_problem,
-)
+from dailies.frames.pairing import expected_names, frame_numbers, pair, template_problem
 
 
 def names(form: str, numbers=range(1, 4)) -> list[str]:

@@ -15,11 +15,7 @@ import tifffile
 from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.frames import scan
-from dailies.frames.sequence import (
-    Sequence,
-    load,
-    save,
-)
+from dailies.frames.sequence import Sequence, load, save
 from dailies.state.layout import Layout
 from helpers import REPOSITORY
 from helpers.bmp_files import with_fields

@@ -4,16 +4,7 @@ import os
 import random
 
 import pytest
-from dailies.frames.sequence import (
-    Frame,
-    Sequence,
-    natural_key,
-    natural_order,
-    numbers,
-    save,
-    shards,
-    split,
-)
+from dailies.frames.sequence import Frame, Sequence, natural_key, natural_order, numbers, save, shards, split
 from hypothesis import given
 from hypothesis import strategies as st
 

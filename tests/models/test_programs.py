@@ -10,15 +10,7 @@ import torch
 from dailies.core.errors import LoadError
 from dailies.models.load import load_model
 from dailies.models.programs.load import program_kind
-from helpers.program_files import (
-    Double,
-    exported,
-    image,
-    load,
-    onnx_model,
-    refused,
-    scripted,
-)
+from helpers.program_files import Double, exported, image, load, onnx_model, refused, scripted
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.filterwarnings(

@@ -11,18 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from dailies.models.programs.sizes import Sizes
-from helpers.program_files import (
-    Blocks,
-    Double,
-    Evil,
-    edited,
-    exported,
-    image,
-    load,
-    refused,
-    same,
-    saved,
-)
+from helpers.program_files import Blocks, Double, Evil, edited, exported, image, load, refused, same, saved
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.filterwarnings(

@@ -11,13 +11,7 @@ import pytest
 import yaml
 from dailies.core import files
 from dailies.core.errors import ConfigError
-from dailies.planning.config import (
-    TOPICS,
-    Settings,
-    loading_settings,
-    pixel_settings,
-    schemas,
-)
+from dailies.planning.config import TOPICS, Settings, loading_settings, pixel_settings, schemas
 from dailies.planning.refusals import GONE
 from dailies.planning.validation import as_written, problems_of, validated
 from helpers import REPOSITORY

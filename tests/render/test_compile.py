@@ -12,13 +12,7 @@ from dailies.models.load import Model
 from dailies.render.devices import find_device
 from dailies.render.engine import Engine, Settings
 from dailies.render.parity import Parity
-from helpers.networks import (
-    Do,
-    difference,
-    engine,
-    on_cuda,
-    pixels,
-)
+from helpers.networks import Do, difference, engine, on_cuda, pixels
 from torch import nn
 
 

@@ -13,16 +13,7 @@ from dailies.models.load import Model
 from dailies.render.devices import find_device
 from dailies.render.engine import Engine, Settings
 from dailies.render.tensors import Download, Transfers
-from helpers.networks import (
-    Do,
-    constant,
-    difference,
-    differing_in_bf16,
-    engine,
-    on_cuda,
-    pixels,
-    probed,
-)
+from helpers.networks import Do, constant, difference, differing_in_bf16, engine, on_cuda, pixels, probed
 from helpers.raising import refused
 from torch import nn
 

@@ -6,12 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from helpers.networks import (
-    Do,
-    pixels,
-    probed,
-    refusal,
-)
+from helpers.networks import Do, pixels, probed, refusal
 from helpers.raising import check
 from torch import Tensor, nn
 from torch.nn import functional

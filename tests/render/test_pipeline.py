@@ -23,14 +23,7 @@ from dailies.frames.sequence import Frame
 from dailies.models.load import Model
 from dailies.render import pipeline
 from dailies.render.engine import Engine, Rendering, Settings
-from dailies.render.pipeline import (
-    Route,
-    ahead,
-    prefetch,
-    read,
-    render_frames,
-    settle,
-)
+from dailies.render.pipeline import Route, ahead, prefetch, read, render_frames, settle
 from dailies.state.manifest import Manifest
 from helpers.images import read_frame, write_frame
 from helpers.networks import Do

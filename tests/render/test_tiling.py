@@ -7,16 +7,7 @@ import pytest
 import torch
 from dailies.models.architectures.catalog import ARCHITECTURES
 from dailies.render.tiling import spans, weights, window
-from helpers.networks import (
-    Do,
-    Recorder,
-    coarse,
-    constant,
-    difference,
-    engine,
-    pixels,
-    probed,
-)
+from helpers.networks import Do, Recorder, coarse, constant, difference, engine, pixels, probed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn

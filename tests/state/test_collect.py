@@ -7,14 +7,7 @@ from dailies.core import files
 from dailies.core.typed import to_json
 from dailies.frames.sequence import Frame, Sequence, save
 from dailies.models.signature import Signature
-from dailies.state.collect import (
-    describe,
-    failures,
-    left_behind,
-    substituted,
-    summarize,
-    table,
-)
+from dailies.state.collect import describe, failures, left_behind, substituted, summarize, table
 from dailies.state.layout import Layout
 from dailies.state.records import Means
 from helpers.json_files import strict_json

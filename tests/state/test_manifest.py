@@ -8,14 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 from dailies.core import files
 from dailies.frames.sequence import Frame, Sequence
-from dailies.state.manifest import (
-    Manifest,
-    forget,
-    frame_key,
-    in_place,
-    keys_of,
-    prune,
-)
+from dailies.state.manifest import Manifest, forget, frame_key, in_place, keys_of, prune
 
 SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
 FRAMES = tuple(

@@ -9,12 +9,7 @@ from pathlib import Path
 
 import pytest
 from botocore import exceptions as botocore
-from dailies.core.errors import (
-    AccessRefused,
-    StoreError,
-    StoreUnreachable,
-    TransferBroken,
-)
+from dailies.core.errors import AccessRefused, StoreError, StoreUnreachable, TransferBroken
 from dailies.store import connection
 from dailies.store.tracking import TrackingStore
 from helpers import REPOSITORY

@@ -15,13 +15,7 @@ from dailies.core.text import counted, few
 from dailies.core.typed import Record
 from dailies.frames import pairing, scan, sequence
 from dailies.frames.pairing import Pairs
-from dailies.frames.sequence import (
-    EXTENSIONS,
-    VIDEOS,
-    Frame,
-    ScanCache,
-    natural_order,
-)
+from dailies.frames.sequence import EXTENSIONS, VIDEOS, Frame, ScanCache, natural_order
 
 if TYPE_CHECKING:
     from dailies.planning.config import Settings

@@ -12,11 +12,7 @@ from pathlib import Path
 from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.core.text import few
-from dailies.core.typed import (
-    Record,
-    from_json,
-    to_json,
-)
+from dailies.core.typed import Record, from_json, to_json
 from dailies.frames.sequence import (
     EXTENSIONS,
     SUFFIXES,

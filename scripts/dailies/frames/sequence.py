@@ -10,11 +10,7 @@ from pathlib import Path
 
 from dailies.core import files
 from dailies.core.text import few
-from dailies.core.typed import (
-    OMITTED,
-    from_json,
-    to_json,
-)
+from dailies.core.typed import OMITTED, from_json, to_json
 
 log = logging.getLogger(__name__)
 

@@ -18,15 +18,7 @@ from dailies.core.typed import save_all
 from dailies.frames.sequence import load as load_sequence
 from dailies.state import manifest
 from dailies.state.layout import Layout, model_of
-from dailies.state.records import (
-    SUCCESS,
-    Evaluation,
-    Means,
-    Metadata,
-    ModelRecord,
-    RunRecord,
-    rendered_artifact,
-)
+from dailies.state.records import SUCCESS, Evaluation, Means, Metadata, ModelRecord, RunRecord, rendered_artifact
 from dailies.store.entities import EVALUATION
 from dailies.store.writer import WritableStore, open_writable_store
 

@@ -16,14 +16,7 @@ from dailies.core.text import clean, few
 from dailies.publish import evaluation
 from dailies.state.fetch import receive
 from dailies.state.layout import Layout, Weights, model_of
-from dailies.state.records import (
-    SUCCESS,
-    Metadata,
-    ModelRecord,
-    RunRecord,
-    is_metadata,
-    rendered_artifact,
-)
+from dailies.state.records import SUCCESS, Metadata, ModelRecord, RunRecord, is_metadata, rendered_artifact
 from dailies.store import registry
 from dailies.store.entities import Artifact
 from dailies.store.registry import MISSING

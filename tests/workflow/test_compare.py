@@ -16,7 +16,7 @@ FRAME = (40, 36)
 def middles(pixels: np.ndarray, count: int) -> list[int]:
     """The greys in the middle of each picture of a video, the source left out."""
     plan = arrange(count, FRAME)
-    places = [plan.place(index) for index in range(1, count)]
+    places = [plan.position(index) for index in range(1, count)]
     return [int(pixels[top + plan.cell[1] // 2, left + plan.cell[0] // 2, 0]) for left, top in places]
 
 

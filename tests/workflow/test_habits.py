@@ -81,9 +81,9 @@ def test_newer_code_makes_page_and_tables_again_and_renders_nothing(compared):
     compared.snakemake("-s", str(snakefile))
     before = all_written(compared)
     expected = {
-        "web/app.js": {"compare"},
-        "metadata.py": {"collect", "summary", "contact_sheet", "compare"},
-        "engine.py": set(),
+        "compare/web/app.js": {"compare"},
+        "state/collect.py": {"collect", "summary", "compare"},
+        "render/engine.py": set(),
     }
 
     for name, rules in expected.items():
@@ -121,7 +121,7 @@ def test_a_second_invocation_in_one_output_folder_ends_at_once_from_wherever(stu
     (other / "config").mkdir(parents=True)
     (other / "link").symlink_to(studio.root)
     (other / "config" / "config.yaml").write_text(json.dumps(studio.config | {"output_dir": "link/out"}))
-    first = holder(studio.state, "time.sleep(600)")
+    first = holder(studio.layout, "time.sleep(600)")
     started = strict_json(studio.state / "lock")["started"]
 
     code, output = run(other)
@@ -187,7 +187,7 @@ def test_all_keys_on_the_command_line_need_no_file(studio, tmp_path):
 
     code, output = run(folder, "-n", "--config", *keys, "reference_dir=none")
     assert code == 0, output
-    assert f"dailies: there is no config/config.yaml in {folder}, so only --config counts (device, " in output
+    assert f"dailies: there is no config/config.yaml in {folder}, so only --config counts (compare, device, " in output
 
     code, output = run(folder, "-n")
     assert code == 1

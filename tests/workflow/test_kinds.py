@@ -289,7 +289,7 @@ KINDS = {
     "onnx_beside_its_weights": Kind(onnx_beside_its_weights, builder="onnx"),
     "onnx_flavored": Kind(onnx_flavored, builder="onnx"),
     "hostile": Kind(saved({"state_dict": UNKNOWN, "x": Hostile()}), error="best.pth needs posix.system to be loaded"),
-    "unknown": Kind(saved(UNKNOWN), error="best.pth does not say of which architecture it is, and its weights (body."),
+    "unknown": Kind(saved(UNKNOWN), error="best.pth does not state its architecture, and its weights (body."),
     "wrong": Kind(
         saved({"state_dict": UNKNOWN, "architecture": "unet"}), error="the weights in best.pth do not fit the network: "
     ),

@@ -254,9 +254,9 @@ def credentials(monkeypatch):
         ("http://{netloc}\\@{own}/api/2.0/mlflow-artifacts/artifacts/1", "which is not an address of files"),
         ("ftp://{netloc}/x", "ftp is not one of allowed_artifact_schemes"),
         ("models:/m-1", "which is not an address of files"),
-        ("file://{folder}", "a place on this machine's own disks"),
-        ("FILE://{netloc}{folder}", "a place on this machine's own disks"),
-        ("{folder}", "a place on this machine's own disks"),
+        ("file://{folder}", "a path on this machine"),
+        ("FILE://{netloc}{folder}", "a path on this machine"),
+        ("{folder}", "a path on this machine"),
     ],
 )
 def test_a_server_that_names_another_place_is_refused_for_that_run_alone(tmp_path, location, reason):
@@ -400,7 +400,9 @@ def test_a_registered_model_that_a_server_puts_elsewhere_is_skipped(tmp_path):
         scene = scene_of(shelf, tmp_path, models=[f"{name}/1", f"{name}/2"], experiment_name=None)
 
         assert scene.look() == ["good"]
-    assert scene.reasons()["bad"].startswith(f"version 1 of registered model {name}: {shelf.uri} says that its artif")
+    assert scene.reasons()["bad"].startswith(
+        f"version 1 of registered model {name}: {shelf.uri} names an artifact location"
+    )
     assert "another host than the store's own" in scene.reasons()["bad"]
     assert other.requests == []
 

@@ -11,7 +11,7 @@ from dailies.models.signature import Signature, resolve_signature
 from dailies.render.engine import Engine, Settings
 from torch import nn
 
-ADVICE = "download https://download.pytorch.org/models/alexnet-owt-7be5be79.pth and name the file in lpips_backbone"
+ADVICE = "download https://download.pytorch.org/models/alexnet-owt-7be5be79.pth and set lpips_backbone to its path"
 
 CPU = torch.device("cpu")
 

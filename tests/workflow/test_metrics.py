@@ -237,7 +237,7 @@ def test_lpips_is_measured_with_the_backbone_that_is_named_and_again_with_anothe
 
     output = compared.snakemake(lpips_backbone=str(backbone), **asked)
 
-    assert f"dailies: lpips_backbone {backbone} is not alexnet-owt-7be5be79.pth as it was published: " in output
+    assert f"dailies: lpips_backbone {backbone} differs from the published alexnet-owt-7be5be79.pth: " in output
     assert "ranks first by LPIPS on 4 frames" in output
     assert not jobs(output, "infer")
     first = lines(compared.output / "compare" / "leaderboard.csv")
@@ -274,14 +274,14 @@ def test_a_backbone_that_cannot_be_used_ends_the_invocation_before_anything_is_r
 
     assert reason in output
     assert str(backbone) in output
-    assert "name the file in lpips_backbone" in output
+    assert "set lpips_backbone to its path" in output
     assert not jobs(output, "infer")
     assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
     ("place", "reason"),
-    [("gone", "does not exist; set reference_dir to"), ("reference", "belongs to a frame of the sequence: there are")],
+    [("gone", "does not exist; set reference_dir to"), ("reference", "belongs to a frame of the sequence")],
 )
 def test_a_reference_that_cannot_be_used_ends_the_invocation_before_anything_is_rendered(studio, place, reason):
     studio.add_frames(2, size=(40, 36))

@@ -148,8 +148,8 @@ def test_the_page_on_servers_states_the_timeouts():
     page = re.sub(r"\s+", " ", SERVERS.read_text())
 
     assert (
-        f"{connection.CONNECT_SECONDS} s for the first connection, and {tries} tries a question, each of at most "
-        f"{timeout} s."
+        f"the first connection times out after {connection.CONNECT_SECONDS} s. Each request is tried up to {tries} "
+        f"times, for at most {timeout} s each."
     ) in page
 
 

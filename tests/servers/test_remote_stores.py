@@ -21,6 +21,8 @@ from helpers.scenes import Scene
 from helpers.stores import BEST, Shelf, black_hole, configured, free_port, proxied
 from mlflow.store.artifact.s3_artifact_repo import _cached_get_s3_client
 
+pytestmark = pytest.mark.s3
+
 PAIR = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 WRONG = READER[0], "not-the-password"
 CONTENT = bytes(range(256)) * 4096

@@ -12,6 +12,8 @@ from helpers.images import write_frame
 from helpers.stores import BEST, server_shelf
 from helpers.studio import environment
 
+pytestmark = pytest.mark.scenarios
+
 REQUIREMENTS, LOCK = REPOSITORY / "envs" / "requirements-head.txt", REPOSITORY / "envs" / "lock.txt"
 
 HEAVY = ("torch", "numpy", "OpenImageIO", "av", "PIL", "filelock", "flask")

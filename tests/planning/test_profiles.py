@@ -33,6 +33,7 @@ def test_profiles_of_clusters_try_again_and_those_of_one_machine_do_not(profile)
     assert settings(profile).get("retries", 0) == (2 if remote else 0)
 
 
+@pytest.mark.scenarios
 def test_a_workstation_renders_on_as_many_gpus_as_its_profile_sets(blank_store, tmp_path):
     profile = REPOSITORY / "profiles" / "gpu-workstation"
     machine = ("--workflow-profile", str(profile), "--cores", "4", "--set-threads", "infer=1")

@@ -194,6 +194,7 @@ def test_names_that_mlflow_rejects_are_refused(rendered: Studio, changes: dict, 
     check(refusal(rendered, **changes), code, names)
 
 
+@pytest.mark.scenarios
 def test_a_locked_store_is_reported(rendered: Studio, monkeypatch):
     monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE", "1")
     with closing(sqlite3.connect(rendered.root / "mlflow.db")) as other:

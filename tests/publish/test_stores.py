@@ -3,6 +3,7 @@
 import uuid
 from pathlib import Path
 
+import pytest
 from dailies.store.registry import registered
 from dailies.store.tracking import TrackingStore
 from helpers.publishing import FIGURES, again, evaluations, promoted, version
@@ -10,6 +11,8 @@ from helpers.stores import new_server_folder, proxied, served, server, snapshot
 from helpers.studio import Studio
 from helpers.weights import grey_checkpoint
 from mlflow import MlflowClient
+
+pytestmark = pytest.mark.scenarios
 
 
 def log_model(studio: Studio, name: str) -> tuple[str, str]:

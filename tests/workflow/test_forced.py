@@ -42,6 +42,7 @@ def test_forced_renders_write_every_frame_again_and_repair_damaged_ones(rendered
     assert [rendered.metadata(rendered.runs[name])["render"]["attempt"] for name in LEVELS] == [3, 3, 3]
 
 
+@pytest.mark.scenarios
 def test_one_forced_shard_is_rendered_again_and_no_other(rendered):
     rendered.config["run_ids"] = rendered.runs["dark"]
     rendered.snakemake(shard_frames=2)
@@ -62,6 +63,7 @@ def test_one_forced_shard_is_rendered_again_and_no_other(rendered):
         assert all_written(rendered) == after
 
 
+@pytest.mark.scenarios
 def test_an_interrupted_forced_render_resumes_where_it_stopped(studio):
     studio.add_frames(120, size=(64, 48))
     run = studio.add_run("net", textured_checkpoint(1))
@@ -103,6 +105,7 @@ def nodes(studio: Studio) -> Studio:
     return studio
 
 
+@pytest.mark.scenarios
 def test_forced_renders_on_nodes_are_rendered_again_once(nodes):
     nodes.add_frames(4)
     run = nodes.add_run("net", grey_checkpoint(0.2))

@@ -13,6 +13,8 @@ from helpers.images import read_frame
 from helpers.studio import Studio
 from torch import Tensor, nn
 
+pytestmark = pytest.mark.scenarios
+
 SIZE = (64, 32)
 """Width and height of the frames: no network needs padding, so that each can be called directly."""
 

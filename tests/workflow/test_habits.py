@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from helpers import REPOSITORY
 from helpers.json_files import strict_json
 from helpers.locks import holder
@@ -199,6 +200,7 @@ def test_all_keys_on_the_command_line_need_no_file(studio, tmp_path):
     assert [run(folder, verb)[0] for verb in ("--lint", "--list")] == [0, 0]
 
 
+@pytest.mark.scenarios
 def test_the_prefix_of_a_module_is_where_everything_goes(studio):
     studio.add_frames(1)
     run_id = studio.add_run("net", grey_checkpoint(0.1))

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from dailies.core.typed import to_json
 from dailies.frames import image
 from dailies.models.signature import Signature
@@ -271,6 +272,7 @@ def load(path):
 """
 
 
+@pytest.mark.scenarios
 def test_editing_a_loaders_code_renders_its_models_alone_again(studio):
     studio.add_frames(2)
     plain = studio.add_run("plain", grey_checkpoint(0.3))
@@ -341,6 +343,7 @@ def test_broken_models_fail_alone_and_are_retried(studio):
     assert "dailies: 1 of 4 models failed: endless " in output
 
 
+@pytest.mark.scenarios
 def test_an_alias_that_moves_renders_only_the_model_it_names_now(rendered):
     dark, middle, light = (rendered.runs[name] for name in LEVELS)
     rendered.client.create_registered_model("net")
@@ -378,6 +381,7 @@ def test_a_frame_that_was_only_touched_downloads_nothing(rendered):
     assert "Nothing to be done" in rendered.snakemake("-n")
 
 
+@pytest.mark.scenarios
 def test_another_split_renders_nothing_and_in_shards_just_what_is_missing_is_rendered(rendered):
     before, figures = all_written(rendered), rendered.metadata(rendered.runs["dark"])["render"]
     dark = only(rendered, "dark")[0]

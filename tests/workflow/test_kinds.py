@@ -20,6 +20,8 @@ from helpers.images import read_frame
 from helpers.studio import Studio, environment, jobs
 from torch import nn
 
+pytestmark = pytest.mark.scenarios
+
 CODE = """
 import torch
 

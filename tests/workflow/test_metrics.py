@@ -65,6 +65,7 @@ def test_a_reference_measures_every_model_and_renders_nothing(compared: Studio):
     assert "PSNR" not in (page / "metrics.js").read_text()
 
 
+@pytest.mark.scenarios
 def test_models_are_listed_in_the_order_of_a_metric_that_was_measured(compared: Studio):
     reference = str(add_reference(compared))
     ordered = {"reference_dir": reference, "order_by": "measured.psnr DESC"}
@@ -114,6 +115,7 @@ def measured_last(studio: Studio) -> list[str]:
     return [count for log in logs for count in re.findall(r"(\d) of 4 frames to measure", log)]
 
 
+@pytest.mark.scenarios
 def test_another_pairing_measures_just_the_frames_whose_reference_changes(compared: Studio):
     for number, level in enumerate((100, 100, 100, 100, 130)):
         reference = str(add_reference(compared, level, [number]))
@@ -138,6 +140,7 @@ def test_another_pairing_measures_just_the_frames_whose_reference_changes(compar
     assert "Nothing to be done" in compared.snakemake("-n", reference_dir=reference, reference_offset=1)
 
 
+@pytest.mark.scenarios
 def test_a_reference_may_be_a_video_and_a_template_may_name_its_files(compared: Studio):
     clip = compared.root / "clean.mkv"
     write_video(clip, [np.full((36, 40, 3), level, np.uint8) for level in (100, 110, 120, 130)])
@@ -163,6 +166,7 @@ def test_a_reference_may_be_a_video_and_a_template_may_name_its_files(compared: 
     assert "Traceback" not in output
 
 
+@pytest.mark.scenarios
 def test_a_reference_or_a_metric_that_is_left_out_once_is_not_measured_again(compared: Studio):
     reference, table = str(add_reference(compared)), compared.output / "compare" / "metrics.csv"
     compared.snakemake("metrics", reference_dir=reference)
@@ -180,6 +184,7 @@ def test_a_reference_or_a_metric_that_is_left_out_once_is_not_measured_again(com
     assert table.read_text() == before
 
 
+@pytest.mark.scenarios
 def test_shards_are_measured_as_jobs_of_their_own_and_a_failed_model_is_left_out(studio: Studio):
     studio.add_frames(5, size=(40, 36))
     good, junk = studio.add_run("good", grey_checkpoint(0.1)), studio.add_run("junk", b"junk")
@@ -210,6 +215,7 @@ def test_the_target_metrics_measures_without_a_reference_and_changes_nothing_els
     assert "Nothing to be done" in compared.snakemake("-n", "all", "metrics")
 
 
+@pytest.mark.scenarios
 def test_a_model_whose_measuring_fails_keeps_its_render_and_is_tried_again(compared: Studio):
     reference = str(add_reference(compared))
     damaged = compared.folder(compared.runs["light"]) / "frame_000002.png"
@@ -231,6 +237,7 @@ def test_a_model_whose_measuring_fails_keeps_its_render_and_is_tried_again(compa
     assert compared.metadata(compared.runs["light"])["measured"]["frames"] == 4
 
 
+@pytest.mark.scenarios
 def test_lpips_is_measured_with_the_backbone_that_is_named_and_again_with_another(compared: Studio):
     asked = {"metrics": ["auto", "lpips"], "rank_by": "lpips", "reference_dir": str(add_reference(compared))}
     backbone = write_alexnet(compared.root / "alexnet.pth")

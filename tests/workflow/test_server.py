@@ -13,6 +13,8 @@ import pytest
 from helpers.studio import Studio, environment, jobs, kill_group
 from helpers.weights import grey, grey_checkpoint
 
+pytestmark = pytest.mark.scenarios
+
 
 class Server:
     """An MLflow server on loopback, with a sqlite store and proxied artifacts, which can go away and come back."""

@@ -114,7 +114,7 @@ def assert_strict(path: Path) -> None:
     json.loads(text, parse_constant=pytest.fail)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(
     found=st.lists(runs(), max_size=3, unique_by=lambda run: clean(run.info.run_id)[:200]),
     experiment=TEXT,

@@ -6,6 +6,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from helpers import REPOSITORY
 from helpers.studio import LEVELS, Studio, jobs
 from helpers.weights import grey, grey_checkpoint
@@ -36,6 +37,7 @@ def test_a_download_runs_beside_a_render_that_has_the_only_core(studio: Studio):
     )
 
 
+@pytest.mark.scenarios
 def test_no_more_models_lie_on_the_disk_than_may(studio: Studio):
     studio.add_frames(2)
     for number in range(5):
@@ -87,6 +89,7 @@ def test_a_newer_script_of_the_download_fetches_nothing(rendered: Studio, tmp_pa
     assert not list(rendered.state.glob("weights/*/artifact"))
 
 
+@pytest.mark.scenarios
 def test_the_next_file_is_rendered_where_the_first_holds_no_network(studio: Studio):
     studio.add_frames(2)
     run_id = studio.add_run("gan", {"state": {}, "param_groups": []}, path="best.pth")

@@ -179,6 +179,7 @@ def test_a_lock_of_another_machine_is_freed_by_unlock(studio):
     studio.snakemake()
 
 
+@pytest.mark.scenarios
 def test_all_keys_on_the_command_line_need_no_file(studio, tmp_path):
     studio.add_frames(1)
     studio.add_run("net", grey_checkpoint(0.1))

@@ -200,6 +200,7 @@ def small_disk(studio):
     subprocess.run(["umount", str(studio.output)], check=True)
 
 
+@pytest.mark.scenarios
 def test_a_disk_that_is_too_small_is_one_sentence_before_anything_is_rendered(small_disk):
     small_disk.add_frames(10, size=(400, 300))
     run_id = small_disk.add_run("a", grey_checkpoint(0.2))

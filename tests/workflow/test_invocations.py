@@ -117,6 +117,7 @@ def test_a_setting_that_changes_no_pixel_renders_nothing(rendered):
     assert "Nothing to be done" in rendered.snakemake(*card, "-n", "--config", "device=auto", "trust_code=true")
 
 
+@pytest.mark.scenarios
 def test_a_video_is_rendered_once_and_lost_frames_of_it_are_decoded_again(rendered):
     rendered.config["run_ids"] = rendered.runs["dark"]
     clip = rendered.root / "clip.mkv"

@@ -227,16 +227,14 @@ class Inputs:
         )
         return receipt if is_due else ancient(receipt)
 
+    @cache  # noqa: B019 - one object per process
     def _check_room(self, listing: Path) -> None:
         """End the invocation if the disk has no room for the missing frames."""
-        if self._settings.check_disk and self._invocation.is_main and not self._has_room:
+        if self._settings.check_disk and self._invocation.is_main:
             models = DiscoveryIndex.load(self._layout.index).models
             flows = "flicker" in self._metrics and self._is_measured()
             shot = sequence.load(listing)
             self._invocation.call(estimates.refuse_shortage, self._layout, models, shot, self._settings, flows=flows)
-            self._has_room = True
-
-    _has_room = False
 
     # Measuring
 
@@ -249,25 +247,21 @@ class Inputs:
         asked = self._reference
         return self._invocation.call(reference.fingerprint, asked, self._layout.reference_scan) if asked else None
 
+    @cache  # noqa: B019 - one object per process
     def _check_reference(self, listing: Path) -> None:
         """End the invocation if no frame of the reference belongs to the sequence."""
-        if self._reference and self.reference_fingerprint() and not self._is_paired:
+        if self._reference and self.reference_fingerprint():
             self._invocation.call(reference.check, self._reference, sequence.load(listing))
-            self._is_paired = True
 
-    _is_paired = False
-
+    @cache  # noqa: B019 - one object per process
     def _check_backbone(self) -> None:
         """End the invocation if LPIPS's file holds other weights; warn if it is not the published one."""
-        if metrics.LPIPS not in self._metrics or not self._invocation.is_main or self._has_backbone:
+        if metrics.LPIPS not in self._metrics or not self._invocation.is_main:
             return
         from dailies.measure.lpips import check_backbone  # imports torch
 
-        self._has_backbone = True
         if warning := self._invocation.call(check_backbone, backbone.path_of(self._settings.lpips_backbone)):
             self._invocation.warn(warning)
-
-    _has_backbone = False
 
     def _is_measured(self) -> bool:
         """Return whether this invocation measures: by its configuration, or because the user asked for it."""
@@ -381,12 +375,13 @@ class Inputs:
         """
         if not self._settings.write_back:
             return []
-        if self._invocation.is_local and not self._is_writable:
-            self._invocation.call(writer.refuse_unwritable, self._settings, self._layout.upgraded)
-            self._is_writable = True
+        self._check_writable()
         return [self._layout.evaluations]
 
-    _is_writable = False
+    @cache  # noqa: B019 - one object per process
+    def _check_writable(self) -> None:
+        if self._invocation.is_local:
+            self._invocation.call(writer.refuse_unwritable, self._settings, self._layout.upgraded)
 
     def chosen_model(self, wildcards: Any) -> str:
         """Return the folder of the model to promote; end the invocation if it cannot be promoted."""

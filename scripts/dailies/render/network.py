@@ -17,7 +17,7 @@ from dailies.core.text import cause
 from dailies.models.load import Model
 from dailies.models.signature import COLOURS, Signature
 from dailies.render.memory import NetworkOutOfMemory, is_out_of_memory
-from dailies.render.outputs import (
+from dailies.render.results import (
     WRAP_HINT,
     Part,
     SeveralImages,

@@ -5,6 +5,7 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.compare.contact_sheet import build
+from dailies.compare.extras import write_extras
 from dailies.compare.layers import rendered_models
 from dailies.core.job import job
 from dailies.frames.reference import paths_if_any
@@ -22,3 +23,4 @@ if __name__ == "__main__":
             ranking=next(iter(this.input.ranking), None),
             threads=this.threads,
         )
+        write_extras(Layout(this.output_dir))

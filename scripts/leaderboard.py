@@ -4,10 +4,12 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
+from dailies.compare.extras import write_extras
 from dailies.core.job import job
 from dailies.frames.reference import load_if_any
 from dailies.measure.leaderboard import LeaderboardSettings, tabulate
 from dailies.planning.config import Settings
+from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job(snakemake) as this:
@@ -21,3 +23,4 @@ if __name__ == "__main__":
             output=this.output.told,
             reference=load_if_any(this.input.reference),
         )
+        write_extras(Layout(this.output_dir))

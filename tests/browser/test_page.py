@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dailies.compare import side_by_side
-from dailies.compare.page import write_extras
+from dailies.compare.extras import write_extras
 from dailies.state.records import FrameMetric
 from helpers.images import flat
 from helpers.requires import lacking

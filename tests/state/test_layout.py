@@ -54,6 +54,8 @@ PATHS = {
     "flow": "out/.dailies/flow/0123abcd.npy",
     "verdict": "out/.dailies/metrics.json",
     "page_memory": "out/.dailies/page.json",
+    "page_edition": "out/.dailies/shown/page.json",
+    "video_edition": "out/.dailies/shown/video.json",
     "evaluations": "out/.dailies/evaluations.json",
 }
 

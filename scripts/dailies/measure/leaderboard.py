@@ -16,7 +16,7 @@ from dailies.frames.sequence import load as load_sequence
 from dailies.measure.job import NOT_RENDERED
 from dailies.measure.metrics import BY_NAME, REFERENCE, ranking_metric, requested
 from dailies.measure.scores import Scores, means, merged, training_frames
-from dailies.state.labels import Label, labels
+from dailies.state.labels import Label, labels, shortest
 from dailies.state.layout import SOURCE, model_of
 from dailies.state.records import (
     SUCCESS,
@@ -96,7 +96,8 @@ def tabulate(
     models = [_scores(model, run, ends[model], records[model], frames, settings) for model, run in by_model.items()]
     source = Scores(SOURCE, None, None, merged(records[SOURCE]), frozenset())
     ranking, named = rank(models, frames, settings.ranked_by), labels(by_model)
-    record = verdict.record(ranking, models, source, sequence=frames, metrics=settings.metrics, labels=named)
+    names = shortest(named)
+    record = verdict.record(ranking, models, source, sequence=frames, metrics=settings.metrics, names=names)
     deciding = ranking.frames or None
     every = [*models, source]
     means_of = {each.model: means(each.frames, settings.metrics, deciding or _unseen(each, frames)) for each in every}
@@ -104,8 +105,8 @@ def tabulate(
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
     _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings))
     board = Leaderboard(
-        verdict=verdict.sentence(record, named) if record else None,
-        remarks=tuple(verdict.remarks(record, named)) if record else (),
+        verdict=verdict.sentence(record, names) if record else None,
+        remarks=tuple(verdict.remarks(record, names)) if record else (),
         ranking=record,
         reference=reference.messages if reference else (),
         missing=reference.missing if reference else None,

@@ -9,7 +9,7 @@ from dailies.discovery import report
 from dailies.frames import reference
 from dailies.measure import leaderboard
 from dailies.planning.invocation import Invocation
-from dailies.state import collect
+from dailies.state import collect, edition
 from dailies.state.records import DiscoveryIndex
 
 
@@ -36,6 +36,11 @@ class Outcome:
         is_shown = self._is_new(layout.page) or self._is_new(layout.summary)
         if self._invocation.settings.compare and layout.page.is_file() and is_shown:
             logger.info(f"Compare the models: open {layout.page}")
+        if self._invocation.settings.compare and (newer := edition.newer_than_page(layout)):
+            self._invocation.warn(
+                f"the page does not show {', '.join(newer)} as it is now, because the target left it out; "
+                "run snakemake without a target"
+            )
         if self._is_new(layout.summary) and (failures := collect.failures(layout.summary)):
             self._invocation.end(failures)
 

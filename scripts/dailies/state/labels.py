@@ -14,8 +14,11 @@ from dailies.core.text import clean
 LONGEST_NAME = 32
 """Characters of a name. The middle of a longer one is left out."""
 
-LONGEST_VALUE = 16
+LONGEST_VALUE = 12
 """Characters of a param's value."""
+
+SHORT_NAME = 20
+"""Characters of a name that is good enough for a sentence; longer ones spell params, which say the same in fewer."""
 
 MOST_PARAMS = 3
 """Params that a label lists at most."""
@@ -88,6 +91,17 @@ def labels(models: Mapping[str, Described]) -> dict[str, Label]:
         folder: Label(name=name if uses[name, text] == 1 else f"{name} {marks[folder]}", params=text)
         for folder, name, text in zip(models, names, params, strict=True)
     }
+
+
+def shortest(found: Mapping[str, Label]) -> dict[str, str]:
+    """Return the shortest text that tells each model from the others, for sentences: its name, its params, or both."""
+    names, params = ([getattr(label, part) for label in found.values()] for part in ("name", "params"))
+    has_unique_names, has_unique_params = (len(set(texts)) == len(found) for texts in (names, params))
+    if has_unique_names and max(map(len, names), default=0) <= SHORT_NAME:
+        return dict(zip(found, names, strict=True))
+    if has_unique_params and all(params):
+        return dict(zip(found, params, strict=True))
+    return {folder: label.name if has_unique_names else str(label) for folder, label in found.items()}
 
 
 def _marks(folders: Iterable[str]) -> dict[str, str]:

@@ -197,6 +197,8 @@
   Transport.start();
   Stage.start();
   Hand.start();
+  Tips.start();
+  Verdict.start();
   Models.start();
   Strip.start();
   Blind.start();

@@ -642,7 +642,6 @@ def test_a_link_shows_what_was_seen(browser):
     browser.open()
     browser.find("#filter").send_keys("lr<=1e-3")
     browser.choose("#sort", "metric:val/psnr")
-    browser.click("#direction")
     browser.run("document.activeElement.blur()")
     browser.keys("d", "1", Keys.ARROW_RIGHT, "]")
     browser.wait_for(1)
@@ -705,11 +704,11 @@ def test_the_list_is_filtered_sorted_and_pinned(browser):
         assert browser.find("#none").is_displayed() == (not found)
 
     browser.choose("#sort", "metric:val/psnr")
-    assert models() == [NOISE, RED, GREEN]
-    browser.click("#direction")
     assert models() == [GREEN, RED, NOISE]
+    browser.click("#direction")
+    assert models() == [NOISE, RED, GREEN]
     browser.choose("#sort", "param:lr")
-    assert models()[0] == NOISE
+    assert models()[0] == GREEN
 
     browser.click(f'#list li[data-id="{RED}"] .chip.pin')
     assert models()[0] == RED
@@ -728,8 +727,9 @@ def test_what_was_used_from_the_keyboard_keeps_the_focus(browser):
     browser.keys("t")
     browser.settle()
     browser.find('#table [data-sort="metric:val/psnr"]').send_keys(Keys.ENTER)
-    browser.keys(Keys.ENTER)
     assert browser.run("return document.activeElement.parentElement.ariaSort") == "descending"
+    browser.keys(Keys.ENTER)
+    assert browser.run("return document.activeElement.parentElement.ariaSort") == "ascending"
 
 
 def test_a_click_on_the_strip_goes_to_the_frame_below(browser):
@@ -772,9 +772,10 @@ def test_the_table_tells_all_and_links_to_the_run(browser):
     assert browser.find("#table a.run").get_attribute("href") == f"https://studio/mlflow/#/runs/{1:032x}"
 
     browser.click('#table button[data-sort="metric:val/psnr"]')
-    names = [cell.text for cell in browser.all("#table tbody .name")]
-    assert names[1:] == ["red", "green", "broken"]
-    assert browser.find('#table th[aria-sort="ascending"]').text.startswith("val/psnr")
+    names = [cell.text.splitlines()[0] for cell in browser.all("#table tbody .name")]
+    assert names[:4] == ["Source", "Reference", "green", "red"]
+    assert names[-1] == "broken"
+    assert browser.find('#table th[aria-sort="descending"]').text.startswith("val/psnr")
 
     browser.click("#differing")
     assert "cpu" not in browser.find("#table").text
@@ -802,13 +803,12 @@ def test_frames_that_training_has_seen_are_marked(browser):
 def test_means_of_frames_that_training_has_not_seen_are_in_the_table_and_sort_the_list(browser):
     browser.open("view=table")
     browser.choose("#sort", "mean:psnr")
-    browser.click("#direction")
 
     titles = [cell.text.strip() for cell in browser.all("#table thead tr:last-child th")]
     column = next(index for index, title in enumerate(titles) if title.startswith("psnr"))
-    rows = browser.all("#table tbody tr")[:3]
+    rows = browser.all("#table tbody tr:not(.fixed)")[:3]
     shown = [row.find_elements(By.CSS_SELECTOR, "th, td")[column].text for row in rows]
-    assert shown == ["32.273", "30", "–"]
+    assert shown == ["32.273\nbest", "30", "–"]
     assert browser.run("return [...document.querySelectorAll('#list li')].map((li) => li.dataset.id)")[2:] == [
         GREEN,
         RED,
@@ -1248,10 +1248,12 @@ def test_models_without_a_name_or_with_one_that_others_have_can_be_told_apart(br
     page = Browser(driver, show.page)
     page.open()
 
-    names = ["model_1", "unet bbbbbbbb", "unet cccccccc", "model_4", "model_5", "dat"]
-    assert [name.text for name in page.all("#list .name")] == ["Source", *names]
+    names = [name.text for name in page.all("#list .name")]
+    assert names[:4] == ["Source", "model_1", "unet bbbbbbbb", "unet cccccccc"]
+    assert all(name.startswith("nafnet ") for name in names[4:6])
+    assert len(set(names)) == 7
     page.keys("t")
-    assert [name.text for name in page.all("#table tbody .name")] == names
+    assert [name.text for name in page.all("#table tbody .name")] == names[1:]
 
 
 def test_a_4k_monitor_is_filled(browser, driver, show):

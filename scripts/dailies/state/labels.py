@@ -48,13 +48,12 @@ WEAK = re.compile(
 MEANINGLESS = re.compile(r"[/\\]|^[{\[(]|^[0-9a-f]{16,}$|^\d{4}-\d\d-\d\d|^\d{10,}$|.{25}", re.IGNORECASE)
 """Values that tell nobody anything: paths, structures, digests, times and prose."""
 
-SHORT_ID = re.compile(r"(?<![0-9a-z])[0-9a-f]{8}$")
-"""How most folders of models end: with the start of the run's id."""
-
 
 class Described(Protocol):
     """What is known of a model's run."""
 
+    @property
+    def run_id(self) -> str: ...
     @property
     def run_name(self) -> str: ...
     @property
@@ -80,8 +79,8 @@ def labels(models: Mapping[str, Described]) -> dict[str, Label]:
 
     What all names have in common at their beginning is dropped, as are an end in common and the middle of a name that
     is still too long. Up to ``MOST_PARAMS`` params follow in which the models differ: as few as tell them apart, the
-    most telling first. If name and params are those of another model, too, the name gets the id in the folder's name,
-    or else a digest of that name.
+    most telling first. If name and params are those of another model, too, the start of the run's id follows the name,
+    or else a digest of the folder's name.
     """
     names = _short_names([clean(about.run_name) or folder for folder, about in models.items()])
     params = _differing_params([about.params for about in models.values()], names)
@@ -104,12 +103,12 @@ def shortest(found: Mapping[str, Label]) -> dict[str, str]:
     return {folder: label.name if has_unique_names else str(label) for folder, label in found.items()}
 
 
-def _marks(folders: Iterable[str]) -> dict[str, str]:
-    """Return what tells models apart that nothing else does: the ids that their folders end with, or digests."""
-    found = {folder: SHORT_ID.search(folder) for folder in folders}
-    uses = Counter(match and match[0] for match in found.values())
+def _marks(models: Mapping[str, Described]) -> dict[str, str]:
+    """Return what tells models apart that nothing else does: the start of the run's id, or a digest of the folder."""
+    uses = Counter(about.run_id[:8] for about in models.values())
     return {
-        folder: match[0] if match and uses[match[0]] == 1 else digest(folder)[:8] for folder, match in found.items()
+        folder: about.run_id[:8] if uses[about.run_id[:8]] == 1 else digest(folder)[:8]
+        for folder, about in models.items()
     }
 
 

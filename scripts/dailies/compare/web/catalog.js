@@ -22,7 +22,12 @@ const Catalog = (() => {
   const keys = Object.entries(GROUPS).flatMap(([group, field]) =>
     [...new Set([...held.values()].flatMap((model) => Object.keys(model[field])))].map((key) => `${group}:${key}`),
   );
-  const columns = keys.filter((key, index) => !keys.slice(0, index).some((other) => repeats(key, other)));
+  const alike = new Map();
+  for (const key of keys) alike.set(spelled(key), [...(alike.get(spelled(key)) ?? []), key]);
+  const columns = keys.filter((key) => {
+    const others = alike.get(spelled(key));
+    return !others.slice(0, others.indexOf(key)).some((other) => repeats(key, other));
+  });
   const metrics = new Map(DATA.metrics.map((metric) => [metric.key, metric]));
 
   function placesOf({ place }) {
@@ -35,11 +40,15 @@ const Catalog = (() => {
     return tellsSeen ? { ...model.means, [SEEN]: model.trained.length } : model.means;
   }
 
-  /* Whether a column has the name of another one, however it is spelled, and the same values. */
+  /* The name of a column, however it is written: train_loss and train/loss are the same. */
+  function spelled(key) {
+    return plain(key).toLowerCase().replace(/[^a-z0-9]+/g, " ");
+  }
+
+  /* Whether two columns have the same values. */
   function repeats(key, other) {
-    const spelled = (word) => plain(word).toLowerCase().replace(/[^a-z0-9]+/g, " ");
-    const same = ([one, two]) => one === two || (numeric(one) !== null && numeric(one) === numeric(two));
-    return spelled(key) === spelled(other) && DATA.models.every((model) => same([value(model, key), value(model, other)]));
+    const same = (one, two) => one === two || (numeric(one) !== null && numeric(one) === numeric(two));
+    return DATA.models.every((model) => same(value(model, key), value(model, other)));
   }
 
   /* The default A and B: the source and the first model. */
@@ -113,7 +122,8 @@ const Catalog = (() => {
 
   /* Which values are better: 1 for high ones, -1 for low ones, 0 if that is unknown. Of MLflow's, the name decides. */
   function direction(key) {
-    if (key.startsWith("mean:")) return metrics.has(plain(key)) ? (metrics.get(plain(key)).higher_is_better ? 1 : -1) : 0;
+    const metric = key.startsWith("mean:") ? metrics.get(plain(key)) : undefined;
+    if (metric) return metric.higher_is_better ? 1 : -1;
     if (key.startsWith("place:")) return key.startsWith("place:to_") ? 1 : -1;
     if (key.startsWith("param:")) return 0;
     const [low, high] = [LOWER.test(plain(key)), HIGHER.test(plain(key))];

@@ -4,7 +4,7 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
-from dailies.render import environment
+from dailies.core import environment
 
 if __name__ == "__main__":
     environment.prepare()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 from snakemake.logging import logger
 from snakemake.settings.enums import Quietness, RerunTrigger
 
-from dailies.core import logs
+from dailies.core import environment, logs
 from dailies.core.errors import DailiesError
 from dailies.planning import command_line
 from dailies.planning.config import Settings
@@ -44,6 +44,7 @@ class Invocation:
         self.started = time.time()
         self.reasons: list[str] = []
         """Why the workflow itself ends this invocation."""
+        environment.tune()
         if self.is_silent:  # an exit code alone says too little
             logger.addHandler(logs.Errors())
         self.settings = self._settings(config)

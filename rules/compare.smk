@@ -38,7 +38,7 @@ rule compare:
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
         sheet=LAYOUT.contact_sheet,
-        metrics=INPUTS.ranking_for_page,
+        metrics=INPUTS.ranking_record,
     output:
         page=LAYOUT.page,
     log:

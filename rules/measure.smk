@@ -4,6 +4,7 @@
 rule metrics:
     input:
         INPUTS.leaderboard,
+        INPUTS.shown_with_leaderboard,
     localrule: True
 
 
@@ -75,7 +76,8 @@ rule measure:
 
 rule leaderboard:
     input:
-        metadata=INPUTS.metadata_of_all_models,
+        runs=INPUTS.runs_of_all_models,
+        outcomes=INPUTS.outcomes_of_all_models,  # not metadata.json, which gets its rank from here
         measures=INPUTS.measures_of_all,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,

@@ -14,7 +14,8 @@ if __name__ == "__main__":
         tabulate(
             LeaderboardSettings.from_settings(Settings.from_job(this.config)),
             sequence=this.input.sequence,
-            metadata=this.input.metadata,
+            runs=this.input.runs,
+            outcomes=this.input.outcomes,
             measures=this.input.measures,
             tables=(this.output.frames, this.output.models),
             output=this.output.told,

@@ -9,4 +9,9 @@ from dailies.state.collect import summarize
 
 if __name__ == "__main__":
     with job(snakemake) as this:
-        summarize(this.input.metadata, output=this.output.summary, order=this.params.order)
+        summarize(
+            this.input.metadata,
+            output=this.output.summary,
+            order=this.params.order,
+            ranking=next(iter(this.input.ranking), None),
+        )

@@ -30,7 +30,9 @@ class Metric:
     higher_is_better: bool
     unit: str = ""
     note: str = ""
-    """Help text for the reader of the page."""
+    """What it measures, for the reader of the page."""
+    ideal: str = ""
+    """The value of a frame that equals its reference, as text; empty for metrics without a reference."""
     package: tuple[str, str] | None = None
     """The optional package it needs: the module, and the arguments of ``pip install``."""
 
@@ -49,15 +51,42 @@ LPIPS = "lpips"
 """The only metric that needs torch, and a file beside the frames: the weights of its backbone."""
 
 METRICS = (
-    Metric("psnr", "PSNR", REFERENCE, "quality:psnr", higher_is_better=True, unit="dB"),
-    Metric("ssim", "SSIM", REFERENCE, "quality:ssim", higher_is_better=True),
-    Metric("ms_ssim", "MS-SSIM", REFERENCE, "quality:ms_ssim", higher_is_better=True),
+    Metric(
+        "psnr",
+        "PSNR",
+        REFERENCE,
+        "quality:psnr",
+        higher_is_better=True,
+        unit="dB",
+        note="Peak signal-to-noise ratio: how small the mean squared error against the reference is.",
+        ideal="100",
+    ),
+    Metric(
+        "ssim",
+        "SSIM",
+        REFERENCE,
+        "quality:ssim",
+        higher_is_better=True,
+        note="Structural similarity: how alike local brightness, contrast and structure are to the reference's.",
+        ideal="1",
+    ),
+    Metric(
+        "ms_ssim",
+        "MS-SSIM",
+        REFERENCE,
+        "quality:ms_ssim",
+        higher_is_better=True,
+        note="Structural similarity at five sizes of the frame, so that coarse structure counts as well.",
+        ideal="1",
+    ),
     Metric(
         "flip",
         "FLIP",
         REFERENCE,
         "quality:flip",
         higher_is_better=False,
+        note="The difference from the reference that a person sees when both frames alternate.",
+        ideal="0",
         package=("flip_evaluator", "flip-evaluator"),
     ),
     Metric(
@@ -66,6 +95,8 @@ METRICS = (
         REFERENCE,
         "lpips:Lpips",
         higher_is_better=False,
+        note="Perceptual distance from the reference, learned from people's judgements of similarity.",
+        ideal="0",
         # only its weight files are used: its dependencies would install torchvision, and perhaps another torch
         package=("lpips", "--no-deps lpips"),
     ),
@@ -119,7 +150,7 @@ def requested(settings: "Settings") -> tuple[str, ...]:
 
 def is_automatic(settings: "Settings") -> bool:
     """Return whether every invocation measures: if there is a reference, or if the settings name metrics."""
-    named = {*(settings.metrics or ())} - {AUTO}
+    named = ({*(settings.metrics or ())} | {settings.rank_by}) - {AUTO}
     return bool(requested(settings)) and bool(settings.reference_dir or named)
 
 

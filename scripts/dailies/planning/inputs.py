@@ -137,6 +137,10 @@ class Inputs:
         """Return the run names of the selected models, by model, in MLflow's order."""
         return {model: RunRecord.load(self._layout.run(model)).run_name for model in self.discovered_models()}
 
+    def runs_of_all_models(self, wildcards: Any) -> list[Path]:
+        """Return the record of every selected model's run."""
+        return [self._layout.run(model) for model in self.discovered_models()]
+
     def metadata_of_all_models(self, wildcards: Any) -> list[Path]:
         """Return the metadata of every selected model."""
         return [self._layout.metadata(model) for model in self.discovered_models()]
@@ -319,9 +323,15 @@ class Inputs:
             self._invocation.end("metrics is none, so there is nothing to measure; set metrics to auto or a list")
         return self._layout.leaderboard
 
-    def ranking_for_page(self, wildcards: Any) -> list[Path]:
+    def ranking_record(self, wildcards: Any) -> list[Path]:
         """Return the ranking if an ordinary invocation measures."""
         return [self._layout.verdict] if self._is_automatic else []
+
+    def shown_with_leaderboard(self, wildcards: Any) -> list[Path]:
+        """Return everything else that shows ranks, if an ordinary invocation measures: they must not disagree."""
+        if not self._is_automatic:
+            return []
+        return [*self.metadata_of_all_models(wildcards), self._layout.summary, *self.comparison_page(wildcards)]
 
     @cached_property
     def ranking_question(self) -> list[Any]:

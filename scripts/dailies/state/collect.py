@@ -1,29 +1,35 @@
 """``metadata.json`` of each model, and ``batch_summary.json`` of all of them."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from dailies.core import files
 from dailies.core.text import clean, columns, counted, few
-from dailies.core.typed import load_all, save_all
+from dailies.core.typed import load_all, save_all, to_json
 from dailies.frames.sequence import load as load_sequence
 from dailies.frames.sequence import summarise_notes
 from dailies.models.progress import Progress
 from dailies.state import manifest
+from dailies.state.labels import Label, labels
 from dailies.state.layout import Layout, model_of
 from dailies.state.records import (
     SUCCESS,
     DiscoveryIndex,
     Input,
+    Leaderboard,
     LoadedModel,
     Means,
     Metadata,
     NetworkReport,
     Outcome,
+    RankedModel,
     RejectedFile,
     RenderedArtifact,
     RenderReport,
     RunRecord,
     SummaryLine,
+    Values,
     is_metadata,
     merged,
 )
@@ -113,30 +119,67 @@ def _rejection(tried: RejectedFile, longest: int | None = None) -> str:
     return f"{tried.path} was passed over: {tried.reason[:longest].rstrip()}"
 
 
-def summarize(metadata: Sequence[Path], *, output: Path, order: tuple[str, bool] | None = None) -> None:
-    """Merge the models' ``metadata.json`` files into ``batch_summary.json``.
+def summarize(
+    metadata: Sequence[Path], *, output: Path, order: tuple[str, bool] | None = None, ranking: Path | None = None
+) -> None:
+    """Merge the models' ``metadata.json`` files into ``batch_summary.json``, and add their ranks to both.
 
     The models keep the given order, unless ``order`` names a metric and whether its highest mean comes first. Models
-    without that metric come last.
+    without that metric come last. ``ranking`` is the ``Leaderboard`` record; without it, no model has a rank.
     """
-    lines = [_line(path.parent, Metadata.load(path)) for path in metadata]
+    board = Leaderboard.load(ranking) if ranking else Leaderboard()
+    places = {each.model: each for each in board.ranking.models} if board.ranking else {}
+    models = {model_of(path): Metadata.load(path) for path in metadata}
+    named = labels(models)
+    lines = []
+    for path, (model, about) in zip(metadata, models.items(), strict=True):
+        ranked = _ranked(about, places.get(model))
+        _amend(path, about, ranked)
+        lines.append(_line(path.parent, ranked, named[model], board.means.get(model)))
     if order:
         lines.sort(key=lambda line: _position((line.measured or {}).get(order[0]), descending=order[1]))
     save_all(lines, output)
+
+
+def _ranked(about: Metadata, place: RankedModel | None) -> Metadata:
+    return replace(
+        about,
+        rank=place.rank if place else None,
+        verdict=place.verdict if place else None,
+        below_source=bool(place and place.below_source),
+    )
+
+
+def _amend(path: Path, before: Metadata, after: Metadata) -> None:
+    """Write a model's metadata if its rank has changed.
+
+    The file keeps its time of modification. Otherwise all that depends on it, such as the page and what is written back
+    to MLflow, would run again in the next invocation, and so would the summary itself.
+    """
+    if after != before:
+        files.write_bytes(path, files.dump_json(to_json(after)), keep_time=True)
 
 
 def _position(value: float | None, *, descending: bool) -> tuple[bool, float]:
     return value is None, (-value if descending else value) if value is not None else 0.0
 
 
-def _line(folder: Path, about: Metadata) -> SummaryLine:
+def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> SummaryLine:
+    """Return the line of a model. ``means`` are those of the leaderboard, which are over the frames that all have."""
     render = about.render
     succeeded = render.status == SUCCESS
+    measured = about.measured.mean_unseen if about.measured else None
+    if succeeded and means:
+        measured = means
     return SummaryLine(
         run_id=about.run_id,
         run_name=about.run_name,
         architecture=about.architecture,
+        label=label,
         status=render.status,
+        rank=about.rank,
+        verdict=about.verdict,
+        below_source=about.below_source,
         output_dir=str(folder) if succeeded else None,
         error=None if succeeded else render.error,
         epoch=about.epoch,
@@ -145,7 +188,7 @@ def _line(folder: Path, about: Metadata) -> SummaryLine:
         frames=render.frames,
         seconds=render.seconds,
         fps=render.fps,
-        measured=about.measured.mean_unseen if about.measured else None,
+        measured=measured,
         tried=about.artifact.tried,
     )
 

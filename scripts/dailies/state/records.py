@@ -10,12 +10,16 @@ from dailies.core.text import redacted
 from dailies.core.typed import EMPTIED, OMITTED, Record
 from dailies.models.progress import Progress
 from dailies.models.signature import Signature
+from dailies.state.labels import Label
 from dailies.store.entities import Artifact
 
 Values = Mapping[str, float | None]
 """Values by metric; None for one that could not be measured."""
 
 SUCCESS = "success"
+
+BEST, TIE, WORSE = "best", "tie", "worse"
+"""The verdicts on a model: the first and alone; the first and all that tie with it; all others."""
 
 STAGES = ("download_failed", "load_failed", "error", SUCCESS)
 """How far a shard may get, worst first."""
@@ -356,6 +360,12 @@ class Metadata(Record):
     network: NetworkReport = field(default_factory=NetworkReport)
     signature: Signature | None = None
     measured: Means | None = None
+    rank: int | None = field(default=None, metadata=OMITTED)
+    """The place of the model in the leaderboard; ``summary`` adds it, because it depends on all the others."""
+    verdict: str | None = field(default=None, metadata=OMITTED)
+    """``BEST``, ``TIE`` or ``WORSE``; None for a model without a rank."""
+    below_source: bool = field(default=False, metadata=OMITTED)
+    """Whether the source itself has a better mean."""
 
 
 def is_metadata(path: Path) -> bool:
@@ -374,7 +384,13 @@ class SummaryLine:
     run_id: str
     run_name: str = ""
     architecture: str | None = None
+    label: Label | None = field(default=None, metadata=OMITTED)
+    """What tells the model from the others."""
     status: str
+    rank: int | None = field(default=None, metadata=OMITTED)
+    """The place in the leaderboard, as in ``Metadata``; likewise the next two."""
+    verdict: str | None = field(default=None, metadata=OMITTED)
+    below_source: bool = field(default=False, metadata=OMITTED)
     output_dir: str | None = field(default=None, metadata=OMITTED)
     """Where the frames are; None after a failure."""
     error: str | None = field(default=None, metadata=OMITTED)
@@ -398,6 +414,61 @@ class MetricRecord:
     higher_is_better: bool
     unit: str = ""
     note: str = ""
+    """What it measures."""
+    ideal: str = field(default="", metadata=OMITTED)
+    """The value of a frame that equals its reference; empty if the metric needs none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """By how much the mean of one model is better than that of another; negative if it is worse."""
+
+    difference: float
+    low: float | None = None
+    """The bounds of the confidence interval; None if there are too few frames for one."""
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedModel:
+    """A model in a ranking."""
+
+    model: str
+    rank: int
+    verdict: str
+    """``BEST``, ``TIE`` or ``WORSE``."""
+    mean: float
+    """Over the frames that decide."""
+    to_first: Difference | None = None
+    """The model compared with the first; None for the first itself."""
+    to_source: Difference | None = None
+    """The model compared with the source; None if the source was not measured on all these frames."""
+    below_source: bool = field(default=False, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingRecord:
+    """The models that can be ranked, the best one first, and how sure that order is."""
+
+    metric: str
+    frames: int
+    """The number of frames that decide."""
+    of: int
+    """The number of frames of the sequence."""
+    on_training_frames: bool = False
+    """Whether models were trained on some of the frames that decide."""
+    source: float | None = None
+    """The mean of the source over the same frames."""
+    models: tuple[RankedModel, ...] = ()
+    frames_needed: int | None = None
+    """About how many frames would separate the first two, if they tie and if that can be estimated."""
+    settle: tuple[str, ...] = ()
+    """What would settle a tie for the first place, in sentences."""
+
+    @property
+    def first(self) -> tuple[RankedModel, ...]:
+        """The best model, or all that tie for the first place."""
+        return tuple(each for each in self.models if each.verdict != WORSE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,14 +476,20 @@ class Leaderboard(Record):
     """``metrics.json``: the measurements of all models and the verdict on them."""
 
     verdict: str | None = None
+    """The result as a sentence; None if there is nothing to rank."""
+    remarks: tuple[str, ...] = field(default=(), metadata=OMITTED)
+    """What would settle a tie, and which models are worse than the source, in sentences."""
+    ranking: RankingRecord | None = field(default=None, metadata=OMITTED)
     reference: tuple[str, ...] = ()
     """How the frames of the reference were paired."""
     missing: str | None = None
     """A sentence about frames without a reference, if there are any."""
     problems: tuple[str, ...] = ()
     metrics: tuple[MetricRecord, ...] = ()
+    means: Mapping[str, Values] = field(default_factory=dict, metadata=OMITTED)
+    """By model, and for ``@source``: the means over the frames that decide, as in ``leaderboard.csv``."""
     values: Mapping[str, Mapping[str, tuple[float | None, ...]]] = field(default_factory=dict)
-    """By metric, then by model: a value for each frame of the sequence."""
+    """By metric, then by model, and for ``@source``: a value for each frame of the sequence."""
 
 
 @dataclass(frozen=True)
@@ -421,11 +498,17 @@ class FrameMetric:
 
     name: str
     values: Mapping[str, Sequence[float | None]]
-    """By the model's folder: one value for each frame of the sequence; None for a frame without one."""
+    """By the model's folder, or ``@source``: a value for each frame of the sequence; None for a frame without one."""
     higher_is_better: bool
     unit: str = ""
     note: str = ""
-    """What a reader must know, such as that the metric is advisory."""
+    """What a reader must know, such as how the frames of the reference were paired."""
+    key: str = ""
+    """Its name in the configuration and in the tables; that on the page if it is empty."""
+    help: str = ""
+    """What it measures."""
+    ideal: str = ""
+    """The value of a perfect frame, as text."""
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in self.values.values()}

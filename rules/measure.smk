@@ -54,7 +54,7 @@ rule measure:
     input:
         outcomes=INPUTS.outcomes_to_measure,
         sequence=LAYOUT.sequence,
-        baseline=LAYOUT.measures("@source", "{shard}"),  # which leaves the source's motion behind
+        baseline=LAYOUT.measures("@source", "{shard}"),  # this job also caches the source's motion
         reference=INPUTS.decoded_reference,
     output:
         measures=LAYOUT.measures("{model}", "{shard}"),

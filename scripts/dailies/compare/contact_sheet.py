@@ -34,7 +34,7 @@ CAPTION, GAP = 28, 6
 
 
 class UnknownFrame(DailiesError):
-    """A name in ``contact_frames`` is not that of a frame of the sequence."""
+    """A name in ``contact_frames`` does not match any frame of the sequence."""
 
 
 def build(

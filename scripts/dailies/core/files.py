@@ -82,7 +82,7 @@ def reason(error: OSError, place: Path) -> str:
 
 
 def unpacked_limit(size: int) -> int:
-    """Return how many bytes an archive of ``size`` bytes may unpack to. A larger one is meant to fill the memory."""
+    """Return how many bytes an archive of ``size`` bytes may unpack to. A larger one is likely to be a zip bomb."""
     return UNPACKED_ALLOWANCE + LARGEST_RATIO * size
 
 

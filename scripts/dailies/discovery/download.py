@@ -146,7 +146,7 @@ class _Candidates:
         )
         if verdict.unknown:
             log.warning(
-                "%s may hold no network: it could not be tried: %s",
+                "%s could not be tried, so it may not hold a network: %s",
                 clean(artifact.label)[:LONGEST_PATH],
                 verdict.unknown,
             )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LONGEST_LABEL, MOST_LABELS = 200, 1000
 """Characters of an artifact's path in a message, and how many artifacts that were not chosen are recorded."""
 
-LOST, FOREIGN = "whose artifacts are lost", "whose artifacts are at a place that is not asked"
+LOST, FOREIGN = "with missing artifacts", "with artifacts at a location that must not be read"
 OTHER_STATUS = "with another status"
 UNREAD = "with artifacts that cannot be read"
 AMENDABLE = frozenset({LOST, FOREIGN, UNREAD})
@@ -94,7 +94,7 @@ class Survey:
 
 
 def survey(snapshot: Snapshot, selection: Selection) -> Survey:
-    """Find the registered models, then up to ``max_runs`` models of the other runs. MLflow is not asked."""
+    """Find the registered models, then up to ``max_runs`` models of the other runs. MLflow is not contacted."""
     found, skipped = registered_models(snapshot.registered, snapshot.listings, selection)
     known = {model.identity: model for model in found}
     passing = [run for run in snapshot.runs if has_status(run, selection)]

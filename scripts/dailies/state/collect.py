@@ -116,7 +116,7 @@ def _not_chosen(others: Sequence[str], artifact: RenderedArtifact) -> tuple[str,
 
 
 def _rejection(tried: RejectedFile, longest: int | None = None) -> str:
-    return f"{tried.path} was passed over: {tried.reason[:longest].rstrip()}"
+    return f"{tried.path} was rejected: {tried.reason[:longest].rstrip()}"
 
 
 def summarize(

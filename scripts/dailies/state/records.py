@@ -92,7 +92,7 @@ class DiscoveryIndex(Record):
     models: tuple[str, ...] = ()
     """The names of their folders."""
     reason: str | None = None
-    """Why there is no model."""
+    """Why no model was found."""
     warning: str | None = None
     postponed: int = 0
     """How often changes were postponed to the next invocation because the store did not answer."""
@@ -246,7 +246,7 @@ class Input:
     frames: int = 0
     skipped: int = 0
     notes: tuple[str, ...] = field(default=(), metadata=OMITTED)
-    """What of the frames is ignored, such as further layers."""
+    """The parts of the frames that are ignored, such as further layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +273,7 @@ class Outcome(Record):
     loading: str | None = None
     """Digest of everything but the files that decides which network the artifact becomes."""
     basis: str | None = None
-    """Digest of everything whose change makes the render due again."""
+    """Digest of everything that the render depends on. If it changes, the render is due again."""
     artifact: RenderedArtifact = field(default_factory=RenderedArtifact)
     input: Input = field(default_factory=Input)
     forced: str | None = field(default=None, metadata=OMITTED)
@@ -336,9 +336,9 @@ class Metadata(Record):
     run_name: str = ""
     architecture: str | None = None
     epoch: int | None = None
-    """From the run, like the name of the model's folder, or else from the checkpoint. The losses likewise.
+    """The run's value, or else the checkpoint's. The losses follow the same rule.
 
-    ``checkpoint`` holds the checkpoint's own values. They differ if training went on after the best epoch.
+    ``checkpoint`` holds the checkpoint's own values. They differ if training continued after the best epoch.
     """
     train_loss: float | None = None
     val_loss: float | None = None

@@ -6,6 +6,7 @@ Snakemake decides which of them are due; tests in ``tests/workflow`` show that i
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 from dailies.discovery.discover import discover
@@ -86,9 +87,13 @@ def _no_imports_left() -> Iterator[None]:
     try:
         yield
     finally:
-        added = set(sys.path) - set(path)
+        added = tuple(set(sys.path) - set(path))
+        new = {name: sys.modules[name] for name in set(sys.modules) - modules}
+        for name in [name for name, module in new.items() if _place(module).startswith(added)] if added else []:
+            del sys.modules[name]
         sys.path[:] = path
-        for name in set(sys.modules) - modules:
-            places = getattr(sys.modules[name], "__path__", None) or [getattr(sys.modules[name], "__file__", None)]
-            if any(str(place).startswith(tuple(added)) for place in places if added):
-                del sys.modules[name]
+
+
+def _place(module: ModuleType) -> str:
+    """Return where a module was found."""
+    return str(getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), ""))

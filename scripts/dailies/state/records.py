@@ -243,6 +243,8 @@ class Input:
     skipped: int = 0
     notes: tuple[str, ...] = field(default=(), metadata=OMITTED)
     """What of the frames is ignored, such as further layers."""
+    chosen_from: int | None = field(default=None, metadata=OMITTED)
+    """The number of all frames of the input, if only some were chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,6 +384,8 @@ class SummaryLine:
     train_loss: float | None = None
     val_loss: float | None = None
     frames: int = 0
+    frames_chosen_from: int | None = field(default=None, metadata=OMITTED)
+    """The number of all frames of the input, if only some were chosen."""
     seconds: float = 0
     fps: float | None = None
     measured: Values | None = field(default=None, metadata=OMITTED)

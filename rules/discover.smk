@@ -49,5 +49,6 @@ rule download:
     params:  # a change of one makes a render due
         **INPUTS.render_settings,
         shards=INPUTS.shard_states,
+        forced=INPUTS.forced_download,  # as a function of output it is no reason to run
     script:
         "../scripts/download.py"

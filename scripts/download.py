@@ -18,4 +18,5 @@ if __name__ == "__main__":
             shards=this.params.shards,
             settings=this.params.settings,
             loading=this.params.loading,
+            forced=this.params.forced,
         )

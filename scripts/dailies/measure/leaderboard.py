@@ -14,7 +14,14 @@ from dailies.frames.reference import Reference
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.measure.job import NOT_RENDERED
-from dailies.measure.metrics import BY_NAME, REFERENCE, ranking_metric, requested
+from dailies.measure.metrics import (
+    BY_NAME,
+    NOT_NEIGHBOURS,
+    REFERENCE,
+    flicker_note,
+    ranking_metric,
+    requested,
+)
 from dailies.measure.scores import Scores, means, merged, training_frames
 from dailies.state.labels import Label, labels
 from dailies.state.layout import SOURCE, model_of
@@ -109,8 +116,8 @@ def tabulate(
         ranking=record,
         reference=reference.messages if reference else (),
         missing=reference.missing if reference else None,
-        problems=tuple(_problems(records)),
-        metrics=tuple(_metric_record(name) for name in settings.metrics),
+        problems=(*_problems(records), *filter(None, [flicker_note(frames, settings.metrics)])),
+        metrics=tuple(_metric_record(name, frames) for name in settings.metrics),
         means=means_of,
         values={
             name: {
@@ -160,15 +167,15 @@ def page_metrics(path: Path) -> list[FrameMetric]:
     ]
 
 
-def _metric_record(name: str) -> MetricRecord:
-    metric = BY_NAME[name]
+def _metric_record(name: str, sequence: FrameSequence) -> MetricRecord:
+    metric, lacking = BY_NAME[name], flicker_note(sequence, [name])
     return MetricRecord(
         name=metric.name,
         label=metric.label,
         group=metric.needs,
         higher_is_better=metric.higher_is_better,
         unit=metric.unit,
-        note=metric.note,
+        note=". ".join(filter(None, [metric.note.rstrip("."), lacking])) + "." if lacking else metric.note,
         ideal=metric.ideal,
     )
 
@@ -200,8 +207,9 @@ def _problems(records: Mapping[str, Sequence[Measures]]) -> list[str]:
     problems = []
     for model, shards in records.items():
         reasons = [shard.error for shard in shards if shard.error]
-        # that a render failed is reported elsewhere
-        reasons += [note for shard in shards for note in shard.notes or () if not note.startswith(NOT_RENDERED)]
+        # that a render failed, or that frames are no neighbours, is reported elsewhere
+        known = (NOT_RENDERED, NOT_NEIGHBOURS)
+        reasons += [note for shard in shards for note in shard.notes or () if not note.startswith(known)]
         if reasons:
             problems.append(f"{'the source' if model == SOURCE else model}: {clean(reasons[0])}")
     return problems

@@ -77,7 +77,9 @@ class Inputs:
         invocation.check_configured()
         if invocation.refuses_devices():
             invocation.call(devices.refuse_missing, settings.device)
-        fingerprint = invocation.call(scan.fingerprint, settings.input_dir, self._layout.scan, settings.layer)
+        fingerprint = invocation.call(
+            scan.fingerprint, settings.input_dir, self._layout.scan, settings.layer, settings.frames
+        )
         invocation.take_output()
         return fingerprint
 
@@ -213,6 +215,10 @@ class Inputs:
     def forced_render(self, wildcards: Any, output: Any) -> str | None:
         """Return the token of an invocation that must also render the frames in place again; None otherwise."""
         return self._forced_token(wildcards.model, wildcards.shard)
+
+    def forced_download(self, wildcards: Any, output: Any) -> bool:
+        """Return whether this invocation renders shards of a model again, frames in place included."""
+        return any(self._forced_token(wildcards.model, shard) for shard in self.shards() or [sequence.WHOLE_SEQUENCE])
 
     def _forced_token(self, model: str, shard: str) -> str | None:
         outputs = (self._layout.outcome(model, shard), self._layout.receipt(model))

@@ -62,7 +62,7 @@ def describe(
     """
     about, outcome = RunRecord.load(run), merged([Outcome.load(path) for path in outcomes])
     shot, model = load_sequence(sequence), outcome.model
-    if outcome.status == SUCCESS:
+    if outcome.status == SUCCESS and shot.is_whole:  # others list frames that may be chosen again
         manifest.prune(manifests, folder, [path.stem for path in outcomes])
     checkpoint = Progress(model.epoch, model.train_loss, model.val_loss) if model else Progress()
     metadata = Metadata(
@@ -91,6 +91,7 @@ def describe(
             frames=len(shot.frames),
             skipped=len(shot.skipped),
             notes=tuple(summarise_notes(shot.frames)),
+            chosen_from=None if shot.is_whole else len(shot.names),
         ),
         network=_network_report(model, outcome.artifact.tried),
         signature=model.signature if model else None,
@@ -186,6 +187,7 @@ def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> 
         train_loss=about.train_loss,
         val_loss=about.val_loss,
         frames=render.frames,
+        frames_chosen_from=about.input.chosen_from,
         seconds=render.seconds,
         fps=render.fps,
         measured=measured,
@@ -199,7 +201,8 @@ def table(summary: Path) -> str:
     for line in load_all(SummaryLine, summary):
         name = Path(line.output_dir).name if line.output_dir else _named(line)
         fps = "-" if line.fps is None else f"{line.fps:.2f}"
-        rows.append((name, line.status, str(line.frames), f"{line.seconds:.1f}", fps))
+        frames = f"{line.frames} of {line.frames_chosen_from}" if line.frames_chosen_from else str(line.frames)
+        rows.append((name, line.status, frames, f"{line.seconds:.1f}", fps))
     return columns(rows)
 
 

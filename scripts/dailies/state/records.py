@@ -247,6 +247,8 @@ class Input:
     skipped: int = 0
     notes: tuple[str, ...] = field(default=(), metadata=OMITTED)
     """The parts of the frames that are ignored, such as further layers."""
+    chosen_from: int | None = field(default=None, metadata=OMITTED)
+    """The number of all frames of the input, if only some were chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -398,6 +400,8 @@ class SummaryLine:
     train_loss: float | None = None
     val_loss: float | None = None
     frames: int = 0
+    frames_chosen_from: int | None = field(default=None, metadata=OMITTED)
+    """The number of all frames of the input, if only some were chosen."""
     seconds: float = 0
     fps: float | None = None
     measured: Values | None = field(default=None, metadata=OMITTED)

@@ -6,9 +6,9 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,21 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     A file that is not ``durable`` may be empty after a power failure until ``persist`` has been called for it.
     If the disk is full or not writable, raise OSError and leave no temporary file behind.
     """
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; the file that the block writes there replaces ``path`` atomically.
+
+    If the block raises an error, the temporary file is deleted. A file that is not ``durable`` may be empty after a
+    power failure until ``persist`` has been called for it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.write_bytes(data)
+        yield temporary
         if durable:
             persist(temporary)
         temporary.replace(path)

@@ -121,8 +121,8 @@ class Inputs:
             dry_run=not invocation.is_executed,
             afresh=invocation.is_forced(["discover"], [self._layout.index]),
         )
-        if planned.warning:
-            invocation.warn(planned.warning)
+        for line in filter(None, (planned.warning, planned.note)):
+            invocation.warn(line)
         return planned.fingerprint
 
     def discovery_index(self, wildcards: Any = None) -> str:

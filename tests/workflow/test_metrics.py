@@ -84,6 +84,10 @@ def test_models_are_listed_in_the_order_of_a_metric_that_was_measured(compared: 
     assert not jobs(output, "measure")
     assert [line["run_name"] for line in compared.summary()] == best_first[::-1]
 
+    compared.snakemake(**ordered, max_runs=2)
+    assert [line["run_name"] for line in compared.summary()] == best_first[:2]
+    assert "Nothing to be done" in compared.snakemake("-n", **ordered, max_runs=2)
+
 
 def test_only_what_is_new_is_measured(compared: Studio):
     reference = str(add_reference(compared))

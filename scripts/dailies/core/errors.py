@@ -86,7 +86,11 @@ class PromotionError(DailiesError):
 
 
 class DiskError(DailiesError):
-    """The frames and models that are missing do not fit on the disk."""
+    """What is to be written does not fit on the disk."""
+
+
+class BundleError(DailiesError):
+    """The comparison page cannot be put into one file."""
 
 
 class FolderInUse(DailiesError):

@@ -264,8 +264,8 @@ class ModelsTopic(Topic):
 
     order_by: Expression = "start_time DESC"
     """The order in which runs are taken, in MLflow's syntax, for example ``metrics.`val/psnr` DESC``. If you order by a
-    metric that Dailies measures, such as `measured.psnr DESC`, this sorts the summary and the page instead, and runs
-    are taken newest first."""
+    metric that Dailies measures, such as `measured.psnr DESC`, this sorts the summary and the page. Runs are then taken
+    by what earlier invocations measured, and those that were never measured last, newest first."""
 
     max_runs: Annotated[int, Field(ge=1), Whole] | None = None
     """Keep only the first N models in that order; `null` keeps all of them."""

@@ -123,8 +123,8 @@ class Inputs:
             dry_run=not invocation.is_executed,
             afresh=invocation.is_forced(["discover"], [self._layout.index]),
         )
-        if planned.warning:
-            invocation.warn(planned.warning)
+        for line in filter(None, (planned.warning, planned.note)):
+            invocation.warn(line)
         return planned.fingerprint
 
     def discovery_index(self, wildcards: Any = None) -> str:
@@ -363,6 +363,15 @@ class Inputs:
     def comparison_page(self, wildcards: Any) -> list[Path]:
         """Return the page, if ``compare`` is set."""
         return [self._layout.page] if self._settings.compare else []
+
+    def tables_of_page(self, wildcards: Any) -> list[Path]:
+        """Return the tables that belong to the page, if an ordinary invocation measures."""
+        return [self._layout.leaderboard, self._layout.frame_table] if self._is_automatic else []
+
+    def video_on_page(self, wildcards: Any) -> list[int] | None:
+        """Return size and time of the video of all models, to which the page links; None if there is none."""
+        video = self._layout.side_by_side
+        return [video.stat().st_size, video.stat().st_mtime_ns] if video.is_file() else None
 
     def start_minutes(self, wildcards: Any) -> int:
         """Return the minutes of a job that does little more than start."""

@@ -154,7 +154,7 @@ def guarded_stage(root: Path, blank: Path, cluster: Cluster) -> Stage:
 
 
 def play_generic(stage: Stage, cluster: Cluster) -> Scene:
-    """With commands of one's own: a job is cancelled, then the invocation is interrupted, then all goes well."""
+    """With commands of one's own: a job is cancelled, then the invocation is interrupted, then all is forced, once."""
     scene = Scene(stage)
     cue = stage.cue(4)
     stage.start()
@@ -169,7 +169,7 @@ def play_generic(stage: Stage, cluster: Cluster) -> Scene:
     scene.invocations.append(stage.ended())
     until(lambda: cluster.jobs()[int(event.job)]["state"] == "CANCELLED", "the end of what was interrupted")
     cue.unlink()
-    scene.invocations.append(stage.run())
+    scene.invocations += [stage.run("-R", "infer"), stage.run("-n")]
     return scene
 
 
@@ -391,13 +391,14 @@ def test_the_next_invocation_renders_the_frame_that_was_lost(accidents, referenc
     assert [line["status"] for line in accidents.stage.summary()] == ["success"]
 
 
-def test_commands_of_ones_own_submit_watch_and_cancel(generic, reference):
-    (cancelled, report), (interrupted, _), (code, output) = generic.invocations
+def test_commands_of_ones_own_submit_watch_and_cancel_and_forced_jobs_know_it_on_their_node(generic, reference):
+    (cancelled, report), (interrupted, _), (code, output), (_, planned) = generic.invocations
 
     assert generic.seen.gpu in {("n1", "0"), ("n2", "0")}
     assert (cancelled, interrupted, code) == (1, 1, 0), output
     assert "Error in rule infer" in report
-    assert Counter(event.frame for event in generic.stage.events()) == {0: 1, 1: 1, 2: 1, 3: 1, 4: 3, 5: 1}
+    assert Counter(event.frame for event in generic.stage.events()) == {0: 2, 1: 2, 2: 2, 3: 2, 4: 3, 5: 1}
+    assert "Nothing to be done" in planned
     assert generic.stage.pictures("one") == reference.pictures("one")
 
 

@@ -2,10 +2,11 @@
 
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from dailies.state.collect import substituted
+from dailies.planning.outcome import Outcome
 from helpers.images import write_video
 from helpers.in_process import render_all
 from helpers.studio import Studio
@@ -29,15 +30,22 @@ def test_the_next_file_is_rendered_where_the_first_holds_no_network(studio: Stud
     run_id = studio.add_run("gan", {"state": {}, "param_groups": []}, path="best.pth")
     studio.log_checkpoint(run_id, grey_checkpoint(0.3), path="checkpoints/epoch_2.pth")
 
+    told: list[str] = []
+    settings = SimpleNamespace(compare=False)
+    outcome = Outcome(SimpleNamespace(layout=studio.layout, settings=settings, warn=told.append))
+
     render_all(studio)
+    outcome.report()
 
     assert studio.levels(run_id) == [grey(0.3)] * 2
     about = studio.metadata(run_id)
     assert about["artifact"]["path"] == "checkpoints/epoch_2.pth"
     assert [each["path"] for each in about["artifact"]["tried"]] == ["best.pth"]
     assert about["not_chosen"] == ["best.pth"]
-    told = substituted(studio.layout.summary)
-    assert told.startswith(f"1 model rendered from another file than the preferred one: gan ({run_id[:8]}): best.pth ")
+    (warning,) = told
+    assert warning.startswith(
+        f"1 model rendered from another file than the preferred one: gan ({run_id[:8]}): best.pth "
+    )
     before = studio.written(run_id)
 
     studio.log_checkpoint(run_id, grey_checkpoint(0.1), path="optimizer.pth")

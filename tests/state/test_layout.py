@@ -24,6 +24,7 @@ PATHS = {
     "page_thumbnails": "out/compare/page/thumbnails/@source",
     "contact_sheet": "out/compare/contact_sheet.png",
     "side_by_side": "out/compare/side_by_side.mp4",
+    "bundle": "out/compare/dailies.zip",
     "frame_table": "out/compare/metrics.csv",
     "leaderboard": "out/compare/leaderboard.csv",
     "logs": "out/logs",

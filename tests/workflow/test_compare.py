@@ -1,4 +1,6 @@
-"""The contact sheet and the video in the workflow: made when asked for, and again only when pictures change."""
+"""Contact sheet, video and bundle in the workflow: made when asked for, and again only when pictures change."""
+
+import shutil
 
 import av
 import numpy as np
@@ -20,7 +22,7 @@ def middles(pixels: np.ndarray, count: int) -> list[int]:
     return [int(pixels[top + plan.cell[1] // 2, left + plan.cell[0] // 2, 0]) for left, top in places]
 
 
-def test_contact_sheet_and_video_follow_the_frames_not_the_metrics(compared):
+def test_contact_sheet_video_and_bundle_follow_the_frames_not_the_metrics(compared, tmp_path_factory):
     compare = compared.output / "compare"
     path = compare / "side_by_side.mp4"
     sheet = read_frame(compare / "contact_sheet.png")
@@ -31,8 +33,10 @@ def test_contact_sheet_and_video_follow_the_frames_not_the_metrics(compared):
     assert not path.exists()
 
     compared.client.log_metric(compared.runs["dark"], "val/loss", 0.5)  # what changes beside it must not hide it
-    output = compared.snakemake("videos")
+    output = compared.snakemake("videos", "bundle")
     assert jobs(output, "side_by_side") == jobs(output, "compare") == [""]
+    assert f"dailies: {compared.layout.bundle} will take " in output
+    assert "16 pictures of 3 models and of the source" in output
     with av.open(str(path)) as container:
         frames = [video.to_rgb(frame) for frame in container.decode(video=0)]
     assert len(frames) == 4
@@ -50,8 +54,8 @@ def test_contact_sheet_and_video_follow_the_frames_not_the_metrics(compared):
 
     compared.log_checkpoint(compared.runs["dark"], grey_checkpoint(-0.9))
     compared.add_run("broken", b"not a checkpoint")
-    output = compared.snakemake("videos", contact_frames="frame_000003.png", expect=1)
-    assert jobs(output, "contact_sheet") == jobs(output, "side_by_side") == [""]
+    output = compared.snakemake("videos", "bundle", contact_frames="frame_000003.png", expect=1)
+    assert jobs(output, "contact_sheet") == jobs(output, "side_by_side") == jobs(output, "bundle") == [""]
     sheet = read_frame(compare / "contact_sheet.png")
     assert sheet.shape[1] == 480 + 3 * GAP
     assert sheet[2 * CAPTION + row + 200, GAP + 240].tolist() == [grey(-0.9)] * 3
@@ -61,3 +65,6 @@ def test_contact_sheet_and_video_follow_the_frames_not_the_metrics(compared):
         pixels = video.to_rgb(next(container.decode(video=0)))
     assert pixels.shape[1::-1] == arrange(4, FRAME).size  # without the broken model
     assert abs(middles(pixels, 4)[0] - grey(-0.9)) <= 2
+    shutil.unpack_archive(compared.layout.bundle, elsewhere := tmp_path_factory.mktemp("elsewhere"))
+    (frame,) = elsewhere.glob("dailies/dark*/frame_000002.png")
+    assert read_frame(frame)[0, 0].tolist() == [grey(-0.9)] * 3

@@ -49,7 +49,7 @@ def test_a_reference_measures_every_model_and_later_what_is_new(compared: Studio
     assert ranked[0]["model"] == compared.folder(compared.runs[best_first[0]]).name
     assert ranked[-1]["model"] == "(source)"
     assert len(lines(compared.output / "compare" / "metrics.csv")) == 4 * 4
-    assert f"{ranked[0]['model']} ranks first by PSNR on 4 frames: a tie" in output
+    assert f"{ranked[0]['label']} ({ranked[0]['params']}) ranks first by PSNR on 4 frames: a tie" in output
     assert [(line["run_name"], line["measured"]["psnr"]) for line in compared.summary()] == [
         (name, compared.metadata(compared.runs[name])["measured"]["mean"]["psnr"]) for name in best_first
     ]
@@ -71,6 +71,9 @@ def test_a_reference_measures_every_model_and_later_what_is_new(compared: Studio
     assert (rows["dark"]["training_frames"], rows["dark"]["frames"]) == ("2", "2")
     about = compared.metadata(compared.runs["dark"])["measured"]
     assert (about["training_frames"], set(about["mean_training"])) == (2, set(about["mean"]))
+
+    compared.snakemake(**measured, max_runs=2)
+    assert [line["run_name"] for line in compared.summary()] == ["new", best_first[0]]
 
 
 def test_the_target_metrics_measures_without_a_reference_and_changes_nothing_else(compared: Studio):

@@ -23,7 +23,7 @@ from dailies.planning.config import loading_settings, pixel_settings
 from dailies.planning.invocation import Invocation
 from dailies.publish import promotion
 from dailies.render import devices
-from dailies.state import attempts
+from dailies.state import attempts, labels
 from dailies.state.layout import SOURCE
 from dailies.state.records import DiscoveryIndex, RunRecord
 from dailies.store import writer
@@ -136,9 +136,10 @@ class Inputs:
         """Return the names of the selected models, in MLflow's order."""
         return DiscoveryIndex.load(Path(self.discovery_index())).models
 
-    def names_of_models(self, wildcards: Any) -> dict[str, str]:
-        """Return the run names of the selected models, by model, in MLflow's order."""
-        return {model: RunRecord.load(self._layout.run(model)).run_name for model in self.discovered_models()}
+    def labels_of_models(self, wildcards: Any) -> dict[str, list[str]]:
+        """Return name and params of the labels of the selected models, by model, in MLflow's order."""
+        found = labels.labels({model: RunRecord.load(self._layout.run(model)) for model in self.discovered_models()})
+        return {model: [label.name, label.params] for model, label in found.items()}
 
     def runs_of_all_models(self, wildcards: Any) -> list[Path]:
         """Return the record of every selected model's run."""
@@ -332,11 +333,10 @@ class Inputs:
         """Return the ranking if an ordinary invocation measures."""
         return [self._layout.verdict] if self._is_automatic else []
 
-    def shown_with_leaderboard(self, wildcards: Any) -> list[Path]:
-        """Return everything else that shows ranks, if an ordinary invocation measures: they must not disagree."""
-        if not self._is_automatic:
-            return []
-        return [*self.metadata_of_all_models(wildcards), self._layout.summary, *self.comparison_page(wildcards)]
+    @property
+    def verdict_advice(self) -> str | None:
+        """What to set so that the page has a verdict; None if the settings ask for one."""
+        return metrics.verdict_advice(self._settings)
 
     @cached_property
     def ranking_question(self) -> list[Any]:

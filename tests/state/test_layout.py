@@ -53,6 +53,7 @@ PATHS = {
     "flows": "out/.dailies/flow",
     "flow": "out/.dailies/flow/0123abcd.npy",
     "verdict": "out/.dailies/metrics.json",
+    "votes": "out/.dailies/votes.json",
     "page_memory": "out/.dailies/page.json",
     "evaluations": "out/.dailies/evaluations.json",
 }

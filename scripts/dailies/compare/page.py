@@ -89,6 +89,8 @@ class PageData:
 
     id: str
     """Identifies the sequence and the models; the votes of a blind test are stored under it."""
+    sequence_digest: str
+    """Identifies the frames of the sequence; votes are exported with it."""
     title: str
     sequence: str
     fps: float
@@ -135,6 +137,7 @@ def build(
     trained = trained or {}
     data = PageData(
         id=files.digest([frames.digest, [folder.name for folder, _ in models]])[:16],
+        sequence_digest=frames.digest,
         title=", ".join(sorted({about.experiment for _, about in models})),
         sequence=input_dir.resolve().name,
         fps=fps or frames.fps or DEFAULT_FPS,

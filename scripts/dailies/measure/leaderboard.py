@@ -16,6 +16,7 @@ from dailies.frames.sequence import load as load_sequence
 from dailies.measure.job import NOT_RENDERED
 from dailies.measure.metrics import BY_NAME, REFERENCE, ranking_metric, requested
 from dailies.measure.scores import Scores, means, merged, training_frames
+from dailies.state import votes
 from dailies.state.layout import SOURCE, model_of
 from dailies.state.records import SUCCESS, FrameMetric, Leaderboard, Measures, Metadata, MetricRecord
 
@@ -63,13 +64,15 @@ def tabulate(
     tables: tuple[Path, Path],
     output: Path,
     reference: Reference | None = None,
+    ballots: Path | None = None,
 ) -> None:
     """Merge the measured values of all models, in the order of ``metadata``, into two tables and ``output``.
 
     ``measures`` are the records of all shards: those of a model in a folder of its name, those of the source in
     ``@source``. ``tables`` are the paths of ``metrics.csv``, with a line per model and frame, and of
     ``leaderboard.csv``, with a line per model. ``output`` is a ``Leaderboard`` record for the page and for the end of
-    an invocation; it also says how the frames of the ``reference`` were paired.
+    an invocation; it also says how the frames of the ``reference`` were paired. ``ballots`` is the record of imported
+    votes, if there is one.
     """
     from dailies.measure.ranking import rank  # needs scipy, which a head node should not have to import
 
@@ -83,7 +86,8 @@ def tabulate(
     ranking = rank(models, frames, settings.ranked_by)
     frame_table, model_table = tables
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
-    _write_csv(model_table, _model_rows(models, source, ranking, frames, settings))
+    standings = votes.load_standings(ballots, frames.digest) if ballots else {}
+    _write_csv(model_table, _model_rows(models, source, ranking, frames, settings, standings))
     board = Leaderboard(
         verdict=ranking.verdict,
         reference=reference.messages if reference else (),
@@ -184,14 +188,19 @@ def _model_rows(
     ranking: "Ranking",
     sequence: FrameSequence,
     settings: LeaderboardSettings,
+    standings: Mapping[str, votes.Standing],
 ) -> Iterable[Sequence[Cell]]:
-    """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's."""
+    """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's.
+
+    If there are votes, each row has the model's own.
+    """
     yield [
         *("rank", "model", "run_id", "run_name", "status", "verdict", "ranked_by", "frames"),
         *("difference", "low", "high", "block"),
         *settings.metrics,
         "training_frames",
         *(f"{name}_training" for name in settings.metrics),
+        *(votes.COLUMNS if standings else ()),
         "error",
     ]
     place = {model: number for number, model in enumerate(ranking.order)}
@@ -215,6 +224,7 @@ def _model_rows(
             *means(scores.frames, settings.metrics, frames).values(),
             len(trained),
             *means(scores.frames, settings.metrics, trained).values(),
+            *votes.cells(standings, model),
             metadata.render.error if metadata else None,
         ]
 

@@ -1,6 +1,6 @@
-"""Publish, when asked for: write_back sends what was measured to MLflow; promote registers the chosen model.
+"""Publish on request: write_back sends the measurements to MLflow; promote registers the chosen model.
 
-votes counts those of a blind test: votes.json -> .dailies/votes.json, leaderboard.csv.
+votes counts those of blind tests: votes.json -> .dailies/votes.json, leaderboard.csv.
 """
 
 
@@ -21,6 +21,7 @@ rule write_back:
 rule votes:
     input:
         INPUTS.counted_votes,
+        INPUTS.shown_with_leaderboard,
     localrule: True
 
 

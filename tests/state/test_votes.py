@@ -1,6 +1,7 @@
 """Votes of blind tests: which files are accepted, what counts, and what the counts say."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from helpers.raising import refused
 from scipy.stats import binomtest
 
 SEQUENCE = Sequence(
-    tuple(Frame(f"f_{n}.png", f"f_{n}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(3)),
+    tuple(Frame(f"f_{n}.png", f"f_{n}.png", 7, 5, "RGB", 8, 1, sha256=f"{n:064x}") for n in range(3)),
 )
 
 
@@ -31,11 +32,18 @@ def layout(tmp_path) -> Layout:
 
 def vote(number: int, a: str, b: str, winner: str, **changes) -> dict:
     sides = {side: {"model": name, "run_id": f"run of {name}"} for side, name in (("a", a), ("b", b))}
-    return {"id": f"{number:032x}", **sides, "winner": winner, "frame": "f_1.png", "time": "t"} | changes
+    return {
+        "id": f"{number:032x}",
+        **sides,
+        "winner": winner,
+        "frame": "f_1.png",
+        "frame_digest": f"{1:064x}",
+        "time": "t",
+    } | changes
 
 
 def exported(path: Path, *cast: dict, **changes) -> Path:
-    export = {"format": "dailies votes 2", "page": "p", "sequence_digest": SEQUENCE.digest, "votes": cast}
+    export = {"format": "dailies votes 2", "page": "p", "votes": cast}
     path.write_text(json.dumps(export | changes))
     return path
 
@@ -50,7 +58,7 @@ def test_votes_of_several_files_add_up_and_the_same_vote_counts_once(layout, tmp
     import_votes(second, layout)
 
     assert layout.votes.read_bytes() == before
-    assert load_standings(layout.votes, SEQUENCE.digest) == {
+    assert load_standings(layout.votes, SEQUENCE) == {
         "one": Standing(won=2, lost=0, tied=1),
         "two": Standing(won=0, lost=1, tied=1),
         "three": Standing(won=0, lost=1, tied=0),
@@ -60,7 +68,8 @@ def test_votes_of_several_files_add_up_and_the_same_vote_counts_once(layout, tmp
 def test_votes_on_frames_that_have_changed_since_do_not_count(layout, tmp_path):
     import_votes(exported(tmp_path / "a.json", vote(1, "one", "two", "a")), layout)
 
-    assert load_standings(layout.votes, "another digest") == {}
+    changed = Sequence((*SEQUENCE.frames[:1], replace(SEQUENCE.frames[1], sha256="f" * 64)))
+    assert load_standings(layout.votes, changed) == {}
     assert len(Votes.load(layout.votes).votes) == 1
 
 
@@ -70,8 +79,8 @@ def test_votes_on_frames_that_have_changed_since_do_not_count(layout, tmp_path):
         ("votes.invalid", "format", {"format": "dailies votes 1"}),
         ("votes.invalid", "votes.0.winner", {"votes": [vote(1, "one", "two", "one")]}),
         ("votes.invalid", "votes.0.id", {"votes": [vote(1, "one", "two", "a", id="7")]}),
-        ("votes.other_sequence", "0123456789ab", {"sequence_digest": "0123456789abcdef"}),
-        ("votes.unknown_frame", "f_9.png", {"votes": [vote(1, "one", "two", "a", frame="f_9.png")]}),
+        ("votes.other_frames", "f_1.png", {"votes": [vote(1, "one", "two", "a", frame_digest="0123456789abcdef")]}),
+        ("votes.other_frames", "f_9.png", {"votes": [vote(1, "one", "two", "a", frame="f_9.png")]}),
         ("votes.unknown_model", "four", {"votes": [vote(1, "one", "four", "a")]}),
         (
             "votes.unknown_model",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dailies.core.errors import DailiesError, PromotionError, StoreError, StoreUnreachable
 from dailies.core.text import clean, few
+from dailies.frames.sequence import load as load_sequence
 from dailies.publish import evaluation
 from dailies.state import votes
 from dailies.state.fetch import receive
@@ -105,7 +106,7 @@ def requested(settings: "Settings", layout: Layout) -> Promotion:
         sha256=metadata.artifact.sha256 or "",
         tags=evaluation.model_tags(model, metadata)
         | _frame_tags(model, metadata, layout)
-        | votes.tags(votes.load_standings(layout.votes, metadata.input.digest).get(model)),
+        | votes.tags(votes.load_standings(layout.votes, load_sequence(layout.sequence)).get(model)),
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from dailies.core.errors import VotesError
 from dailies.core.text import clean, counted, few
+from dailies.frames.sequence import Sequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.state.layout import Layout, model_of
 from dailies.state.records import Metadata, Vote, Votes, is_metadata
@@ -43,6 +44,7 @@ class _CastVote(BaseModel):
     b: _Side
     winner: Literal["a", "b", "tie"]
     frame: Short
+    frame_digest: Annotated[str, Field(pattern="^[0-9a-f]{16,64}$")]
     time: Short
 
 
@@ -51,8 +53,23 @@ class _Export(BaseModel):
 
     format: Literal["dailies votes 2"]
     page: Short
-    sequence_digest: Short
     votes: tuple[_CastVote, ...]
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """The frames that votes may be about."""
+
+    digests: Mapping[str, str]
+    """By output name."""
+
+    @classmethod
+    def of(cls, sequence: Sequence) -> "_Frames":
+        return cls({frame.output: frame.sha256 for frame in sequence.frames})
+
+    def holds(self, vote: _CastVote | Vote) -> bool:
+        """Return whether a vote was cast on one of the frames."""
+        return self.digests.get(vote.frame, "").startswith(vote.frame_digest)
 
 
 @dataclass(frozen=True)
@@ -92,7 +109,7 @@ class Standing:
 def read_export(path: Path, layout: Layout) -> tuple[Vote, ...]:
     """Return the votes of a file that the page exported.
 
-    Raises VotesError if the file is missing or is something else, or if its votes are about another sequence or about
+    Raises VotesError if the file is missing or is something else, or if its votes are about other frames or about
     models that are not in the output folder.
     """
     try:
@@ -108,7 +125,7 @@ def read_export(path: Path, layout: Layout) -> tuple[Vote, ...]:
             "votes.invalid",
             f"{path} holds no votes that the comparison page exported: {place}: {clean(first['msg'])}",
         ) from error
-    _refuse_other_sequence(export, path, layout)
+    _refuse_other_frames(export, path, layout)
     _refuse_unknown_models(export, path, layout)
     return tuple(
         Vote(
@@ -119,25 +136,22 @@ def read_export(path: Path, layout: Layout) -> tuple[Vote, ...]:
             frame=vote.frame,
             time=vote.time,
             page=export.page,
-            sequence=export.sequence_digest,
+            frame_digest=vote.frame_digest,
         )
         for vote in export.votes
     )
 
 
-def _refuse_other_sequence(export: _Export, path: Path, layout: Layout) -> None:
+def _refuse_other_frames(export: _Export, path: Path, layout: Layout) -> None:
     if not layout.sequence.is_file():
         raise VotesError("votes.nothing_rendered", f"{layout.output_dir} has no sequence yet; render the models first")
-    sequence = load_sequence(layout.sequence)
-    if export.sequence_digest != sequence.digest:
+    known = _Frames.of(load_sequence(layout.sequence))
+    if unknown := sorted({clean(vote.frame) for vote in export.votes if not known.holds(vote)}):
         raise VotesError(
-            "votes.other_sequence",
-            f"the votes in {path} were cast on the page of another sequence, or before its frames changed "
-            f"(digest {clean(export.sequence_digest)[:12]}… instead of {sequence.digest[:12]}…); export them from "
-            f"{layout.page}",
+            "votes.other_frames",
+            f"{path} has votes on frames that are not those of {layout.page}: {few(unknown)}; they were cast on the "
+            "page of another sequence, or before these frames changed",
         )
-    if unknown := sorted({vote.frame for vote in export.votes} - sequence.outputs):
-        raise VotesError("votes.unknown_frame", f"{path} has votes on frames that do not exist: {few(unknown)}")
 
 
 def _refuse_unknown_models(export: _Export, path: Path, layout: Layout) -> None:
@@ -169,16 +183,17 @@ def import_votes(path: Path, layout: Layout) -> str:
     return text
 
 
-def load_standings(path: Path, sequence: str) -> dict[str, Standing]:
+def load_standings(path: Path, sequence: Sequence) -> dict[str, Standing]:
     """Return the votes of each model, by folder name, from a record that may not exist.
 
-    Only votes on the sequence with this digest count; the others are logged.
+    Only votes on frames of the sequence as it is now count; the others are logged.
     """
     votes = (Votes.load_if_there(path) or Votes()).votes
-    current = [vote for vote in votes if vote.sequence == sequence]
+    known = _Frames.of(sequence)
+    current = [vote for vote in votes if known.holds(vote)]
     if len(current) < len(votes):
         log.warning(
-            "%s of %s do not count because the frames of the sequence have changed since",
+            "%s of %s do not count, because they are about frames that have changed or are not chosen",
             counted(len(votes) - len(current), "vote"),
             path,
         )

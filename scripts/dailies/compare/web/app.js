@@ -54,7 +54,7 @@
     if (error.disabled) error.title = "An error map needs reference frames";
     find("full").hidden = !document.fullscreenEnabled;
     find("title").textContent = DATA.title;
-    find("sequence").textContent = DATA.sequence;
+    find("sequence").textContent = DATA.choice ? `${DATA.sequence} (${DATA.choice})` : DATA.sequence;
     document.title = `${DATA.sequence} · ${DATA.title} · Dailies`;
   }
 

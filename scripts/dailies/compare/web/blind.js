@@ -17,7 +17,7 @@ const Blind = (() => {
   function storedVotes() {
     try {
       const stored = JSON.parse(localStorage.getItem(STORAGE_KEY)) ?? [];
-      return stored.map(({ better, ...vote }) => ({ id: fresh(), winner: better, ...vote })); // those of earlier pages
+      return stored.filter((vote) => vote.frame_digest); // earlier pages did not store what a vote needs
     } catch {
       return [];
     }
@@ -108,13 +108,14 @@ const Blind = (() => {
   function vote(choice) {
     const { blind, round: number, a, b, frame, view } = State.values;
     if (!blind || !Catalog.models.has(a) || !Catalog.models.has(b) || a === b) return;
-    const [name] = DATA.frames[frame];
+    const [name, , , digest] = DATA.frames[frame];
     votes.push({
       id: fresh(),
       a: named(a),
       b: named(b),
       winner: choice,
       frame: name,
+      frame_digest: digest,
       view,
       time: new Date().toISOString(),
     });
@@ -221,8 +222,8 @@ const Blind = (() => {
   }
 
   function save() {
-    const { title: experiment, sequence, id: page, sequence_digest: digest } = DATA;
-    const report = { format: "dailies votes 2", page, experiment, sequence, sequence_digest: digest, votes };
+    const { title: experiment, sequence, id: page } = DATA;
+    const report = { format: "dailies votes 2", page, experiment, sequence, votes };
     const text = JSON.stringify(report, null, 2);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text + "\n"], { type: "application/json" }));
@@ -246,7 +247,6 @@ const Blind = (() => {
   }
 
   function start() {
-    if (votes.length) store(); // with ids
     toggle.disabled = Catalog.shown.length < 2;
     toggle.addEventListener("click", () => (State.values.blind ? leave() : enter()));
     document.getElementById("reveal").addEventListener("click", leave);

@@ -17,6 +17,7 @@ from dailies.discovery.plan import plan
 from dailies.frames import reference, scan, sequence
 from dailies.frames.sequence import Sequence as Shot
 from dailies.measure import backbone, metrics
+from dailies.measure.cache import VERSIONS
 from dailies.planning import estimates
 from dailies.planning.config import loading_settings, pixel_settings
 from dailies.planning.invocation import Invocation
@@ -242,9 +243,9 @@ class Inputs:
         """End the invocation if the disk has no room for the missing frames."""
         if self._settings.check_disk and self._invocation.is_main:
             models = DiscoveryIndex.load(self._layout.index).models
-            flows = "flicker" in self._metrics and self._is_measured()
+            motion = "flicker" in self._metrics and self._is_measured()
             shot = sequence.load(listing)
-            self._invocation.call(estimates.refuse_shortage, self._layout, models, shot, self._settings, flows=flows)
+            self._invocation.call(estimates.refuse_shortage, self._layout, models, shot, self._settings, motion=motion)
 
     # Measuring
 
@@ -291,12 +292,10 @@ class Inputs:
 
     def measuring(self, wildcards: Any) -> list[Any]:
         """Return everything that the measured values depend on, except the frames themselves."""
-        from dailies.measure.cache import VERSION  # imports numpy
-
         weights = []
         if metrics.LPIPS in self._metrics:
             weights.append(backbone.stamp(backbone.path_of(self._settings.lpips_backbone)))
-        return [VERSION, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
+        return [VERSIONS, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
 
     def measure_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at measuring a shard; it grows only after a failure."""

@@ -16,7 +16,7 @@ from dailies.core.errors import DailiesError
 from dailies.planning import command_line
 from dailies.planning.config import Settings
 from dailies.planning.validation import as_written, validated
-from dailies.state import forcing, lock
+from dailies.state import forcing, lock, provenance
 from dailies.state.layout import Layout
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Invocation:
         self._workflow = workflow
         self._rules = rules
         self._given = sorted(config)
+        self._written_output = str(config.get("output_dir", ""))
         self._warned = self._has_taken_output = False
         self.started = time.time()
         self.reasons: list[str] = []
@@ -145,6 +146,7 @@ class Invocation:
             return
         self._has_taken_output = True
         self.call(lock.take, self.layout)
+        provenance.respell(provenance.RECORDS, self._written_output, self.layout.output_dir)
         if RerunTrigger.PARAMS not in self._workflow.dag_settings.rerun_triggers:
             self.warn(
                 "--rerun-triggers is without params, which show what failed, what has changed and what is forced, so "

@@ -275,13 +275,13 @@ class Layout:
         return self.state / "measured" / subject / f"{shard}.json"
 
     @property
-    def flows(self) -> Path:
-        """The folder of the source's motion between frames; written by ``baseline``."""
-        return self.state / "flow"
+    def source_frames(self) -> Path:
+        """The folder of what models are compared with on each frame of the source; written by ``baseline``."""
+        return self.state / "source"
 
-    def flow(self, name: str) -> Path:
-        """The motion between two frames, named by a digest of both; written by ``baseline``."""
-        return self.flows / f"{name}.npy"
+    def source_frame(self, name: str) -> Path:
+        """What models are compared with on a frame, named by a digest of it and the one before."""
+        return self.source_frames / f"{name}.npz"
 
     @property
     def verdict(self) -> Path:

@@ -80,6 +80,7 @@ rule leaderboard:
         measures=INPUTS.measures_of_all,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
+        votes=INPUTS.votes_record,
     output:
         frames=LAYOUT.frame_table,
         models=report(

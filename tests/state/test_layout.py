@@ -54,6 +54,7 @@ PATHS = {
     "source_frames": "out/.dailies/source",
     "source_frame": "out/.dailies/source/0123abcd.npz",
     "verdict": "out/.dailies/metrics.json",
+    "votes": "out/.dailies/votes.json",
     "page_memory": "out/.dailies/page.json",
     "evaluations": "out/.dailies/evaluations.json",
 }

@@ -35,6 +35,9 @@ HEADLINE = ("architecture", "epoch", "train_loss", "val_loss")
 RENDER = ("frames", "fps", "seconds", "device", "precision", "tiled", "tile_size", "overlap")
 """Fields of its ``render`` that the page shows."""
 
+DIGITS = 16
+"""How many digits of a digest the page holds."""
+
 Fact = str | int | float | bool | Sequence[int] | None
 
 
@@ -109,8 +112,8 @@ class PageData:
     """Pixels of the longer side of a thumbnail."""
     sheet: int
     """Thumbnails per sheet."""
-    frames: Sequence[tuple[str, int, int]]
-    """Output name, width and height of each."""
+    frames: Sequence[tuple[str, int, int, str]]
+    """Output name, width, height and digest of each; votes are exported with the digest."""
     pictures: Sequence[PagePicture]
     models: Sequence[PageModel]
     metrics: Sequence[PageMetric]
@@ -166,7 +169,7 @@ def build(
         fps=fps or frames.fps or DEFAULT_FPS,
         thumbnail=thumbnails.THUMBNAIL,
         sheet=thumbnails.SHEET,
-        frames=[(frame.output, frame.width, frame.height) for frame in frames.frames],
+        frames=[(frame.output, frame.width, frame.height, frame.sha256[:DIGITS]) for frame in frames.frames],
         pictures=[_picture(layer, frames, pictures) for layer in layers],
         models=[
             _model(

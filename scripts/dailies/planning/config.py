@@ -500,6 +500,10 @@ class PublishingTopic(Topic):
     """The registered model of MLflow to which `snakemake promote` adds a version. It is created if it does not
     exist."""
 
+    file: Place | None = None
+    """The file of votes, exported from a blind test on the page, that `snakemake votes` adds to the leaderboard.
+    docs/choosing.md describes it."""
+
     alias: Text | None = None
     """The alias that `snakemake promote` sets on the new version, such as `champion`. If another version has the alias,
     it is moved, and the previous version is logged and recorded in a tag."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from snakemake.io import ancient
 
-from dailies.core import sources
+from dailies.core import files, sources
 from dailies.discovery.plan import plan
 from dailies.frames import reference, scan, sequence
 from dailies.frames.sequence import Sequence as Shot
@@ -23,7 +23,7 @@ from dailies.planning.config import loading_settings, pixel_settings
 from dailies.planning.invocation import Invocation
 from dailies.publish import promotion
 from dailies.render import devices
-from dailies.state import attempts, labels
+from dailies.state import attempts, labels, votes
 from dailies.state.layout import SOURCE
 from dailies.state.records import DiscoveryIndex, RunRecord
 from dailies.store import writer
@@ -406,6 +406,35 @@ class Inputs:
     def _check_writable(self) -> None:
         if self._invocation.is_local:
             self._invocation.call(writer.refuse_unwritable, self._settings, self._layout.upgraded)
+
+    def counted_votes(self, wildcards: Any) -> list[Path]:
+        """Return what the target ``votes`` makes: the record of all votes, and the leaderboard unless metrics is none.
+
+        End the invocation if no file is named.
+        """
+        if self._settings.file is None:
+            self._invocation.end(f"votes needs the file that the page exported: {votes.COMMAND}")
+        return [self._layout.votes, *([self._layout.leaderboard] if self._metrics else [])]
+
+    def votes_file(self, wildcards: Any = None) -> Path | list[Path]:
+        """Return the file of votes to import; end the invocation if its votes cannot be counted."""
+        if self._settings.file is None:
+            return []
+        self._invocation.call(votes.read_export, self._settings.file, self._layout)
+        return self._settings.file
+
+    def votes_digest(self, wildcards: Any = None) -> str | None:
+        """Return the digest of the file of votes to import."""
+        return files.sha256_of(self._settings.file) if self._settings.file else None
+
+    @property
+    def imported_votes(self) -> list[Path]:
+        """The record of all votes if this invocation imports some. Otherwise no job may make it again."""
+        return [self._layout.votes] if self._settings.file else []
+
+    def votes_record(self, wildcards: Any) -> list[Path]:
+        """Return the record of all votes, if there are any."""
+        return self.imported_votes or ([self._layout.votes] if self._layout.votes.is_file() else [])
 
     def chosen_model(self, wildcards: Any) -> str:
         """Return the folder of the model to promote; end the invocation if it cannot be promoted."""

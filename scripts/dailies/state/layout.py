@@ -298,6 +298,11 @@ class Layout:
         return self.state / "metrics.json"
 
     @property
+    def votes(self) -> Path:
+        """The votes of blind tests that were imported; written by ``import_votes``."""
+        return self.state / "votes.json"
+
+    @property
     def page_memory(self) -> Path:
         """What each copy and thumbnail of the page was made from; written by ``compare``."""
         return self.state / "page.json"

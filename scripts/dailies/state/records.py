@@ -506,6 +506,34 @@ class FrameMetric:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vote:
+    """A vote of a blind test on a pair of models."""
+
+    id: str
+    """Set by the page, so that a vote that is imported twice counts once."""
+    a: str
+    """The folder name of the model that was shown as A."""
+    b: str
+    winner: str
+    """``a``, ``b`` or ``tie``."""
+    frame: str
+    """The output name of the frame that was shown when the vote was cast."""
+    time: str
+    """In UTC, in the format of ISO 8601."""
+    page: str
+    """Identifies the page on which the vote was cast."""
+    frame_digest: str
+    """The beginning of the digest of that frame of the input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Votes(Record):
+    """``votes.json``: the votes that were imported, in the order of import."""
+
+    votes: tuple[Vote, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """A model in ``evaluations.json``, which is a list of them."""
 

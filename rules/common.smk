@@ -14,6 +14,7 @@ if Path(dailies.__file__).parents[1] != Path(SCRIPTS):
 from dailies.planning.inputs import Inputs
 from dailies.planning.invocation import Invocation
 from dailies.planning.outcome import Outcome
+from dailies.planning.progress import Progress
 
 sys.path.remove(SCRIPTS)  # what lies beside it must not hide the modules of a workflow that uses this one
 sys.path.append(SCRIPTS)
@@ -21,4 +22,5 @@ sys.path.append(SCRIPTS)
 INVOCATION = Invocation(workflow, rules, config)
 LAYOUT = INVOCATION.layout
 INPUTS = Inputs(INVOCATION, checkpoints)
-OUTCOME = Outcome(INVOCATION)
+PROGRESS = Progress(INVOCATION)
+OUTCOME = Outcome(INVOCATION, PROGRESS)

@@ -5,7 +5,6 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
 
 from dailies.core.job import job
-from dailies.core.text import plain
 from dailies.frames import scan, sequence
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
@@ -25,5 +24,3 @@ if __name__ == "__main__":
             threads=this.threads,
         )
         sequence.save(frames, this.output.sequence)
-        for line in sequence.summarise_notes(frames.frames):  # also on the terminal: the user may want another layer
-            print(f"dailies: {plain(line)}", file=sys.__stderr__, flush=True)

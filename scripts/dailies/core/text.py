@@ -78,15 +78,16 @@ def in_bytes(size: float) -> str:
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Return rows of text as aligned columns, the first row as a heading with a rule below it."""
-    short = [[_shortened(value) for value in row] for row in rows]
+    short = [[elided(value, WIDEST) for value in row] for row in rows]
     widths = [max(len(row[i]) for row in short) for i in range(len(short[0]))]
     lines = ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in short]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def _shortened(value: str) -> str:
-    half = (WIDEST - 1) // 2
-    return value if len(value) <= WIDEST else f"{value[:half]}…{value[-half:]}"
+def elided(text: str, most: int) -> str:
+    """Return a text of at most ``most`` characters; a longer one loses its middle."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[len(text) - half :]}"
 
 
 def cause(error: BaseException, most: int = LONGEST_REASON) -> str:

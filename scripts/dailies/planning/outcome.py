@@ -9,6 +9,7 @@ from dailies.discovery import report
 from dailies.frames import reference
 from dailies.measure import leaderboard
 from dailies.planning.invocation import Invocation
+from dailies.planning.progress import Progress
 from dailies.state import collect
 from dailies.state.records import DiscoveryIndex
 
@@ -16,15 +17,18 @@ from dailies.state.records import DiscoveryIndex
 class Outcome:
     """Reports what an invocation rendered and measured. Create it before any job runs: it notes which files are old."""
 
-    def __init__(self, invocation: Invocation) -> None:
+    def __init__(self, invocation: Invocation, progress: Progress) -> None:
         layout = invocation.layout
         self._invocation = invocation
+        self._progress = progress
         self._layout = layout
         self._before = {path: _written(path) for path in (layout.summary, layout.verdict, layout.page, layout.pairing)}
 
     def report(self) -> None:
         """Print what was rendered and measured; end with exit code 1 if models failed in this invocation."""
         layout = self._layout
+        self._progress.finish()
+        self._progress.close()
         if self._is_new(layout.verdict):
             for line in leaderboard.report(layout.verdict):
                 logger.info(line)
@@ -53,6 +57,7 @@ class Outcome:
 
     def report_interruption(self) -> None:
         """Print where the reason is; with ``--quiet all``, which hides it, the reason itself."""
+        self._progress.close()
         if self._invocation.reasons:
             return
         kept = "what is rendered is kept for the next invocation"

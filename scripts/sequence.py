@@ -2,7 +2,7 @@
 
 import sys
 
-sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
+sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
 from dailies.core.job import job
 from dailies.frames import scan, sequence
@@ -21,6 +21,7 @@ if __name__ == "__main__":
             cache=cache,
             output_format=settings.output_format,
             layer=settings.layer,
+            frames=settings.frames,
             threads=this.threads,
         )
         sequence.save(frames, this.output.sequence)

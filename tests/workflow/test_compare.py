@@ -1,5 +1,7 @@
 """The contact sheet and the video in the workflow: made when asked for, and again only when pictures change."""
 
+import shutil
+
 import av
 import numpy as np
 from dailies.compare import captions
@@ -85,3 +87,19 @@ def test_a_video_leaves_out_what_failed_and_needs_no_page(compared):
     for frame in pixels:
         assert np.abs(np.subtract(middles(frame, 4), [grey(level) for level in LEVELS.values()])).max() <= 2
         assert frame.shape[1::-1] == arrange(4, FRAME).size
+
+
+def test_a_bundle_is_made_when_asked_for_from_the_page_as_it_would_be_now(compared, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    path = compared.layout.bundle
+
+    output = compared.snakemake("bundle")
+    assert f"dailies: {path} will take " in output
+    assert "16 pictures of 3 models and of the source" in output
+    assert "Nothing to be done" in compared.snakemake("bundle", "-n")
+
+    compared.log_checkpoint(compared.runs["dark"], grey_checkpoint(-0.9))
+    assert jobs(compared.snakemake("bundle"), "bundle") == [""]
+    shutil.unpack_archive(path, elsewhere)
+    (frame,) = elsewhere.glob("dailies/dark*/frame_000002.png")
+    assert read_frame(frame)[0, 0].tolist() == [grey(-0.9)] * 3

@@ -51,7 +51,7 @@ def test_a_reference_measures_every_model_and_renders_nothing(compared: Studio):
     assert ranked[0]["model"] == compared.folder(compared.runs[best]).name
     assert ranked[-1]["model"] == "(source)"
     assert len(lines(compared.output / "compare" / "metrics.csv")) == 4 * 4
-    assert f"{ranked[0]['model']} ranks first by PSNR on 4 frames: a tie" in output
+    assert f"{ranked[0]['label']} ({ranked[0]['params']}) ranks first by PSNR on 4 frames: a tie" in output
     assert [line["measured"]["psnr"] for line in compared.summary()] == [
         compared.metadata(compared.runs[name])["measured"]["mean"]["psnr"] for name in LEVELS
     ]
@@ -83,6 +83,10 @@ def test_models_are_listed_in_the_order_of_a_metric_that_was_measured(compared: 
     output = compared.snakemake(**ordered | {"order_by": "measured.psnr"})
     assert not jobs(output, "measure")
     assert [line["run_name"] for line in compared.summary()] == best_first[::-1]
+
+    compared.snakemake(**ordered, max_runs=2)
+    assert [line["run_name"] for line in compared.summary()] == best_first[:2]
+    assert "Nothing to be done" in compared.snakemake("-n", **ordered, max_runs=2)
 
 
 def test_only_what_is_new_is_measured(compared: Studio):

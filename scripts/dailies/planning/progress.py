@@ -156,7 +156,8 @@ class Progress(logging.Handler):
         if shot.skipped:
             reasons = few((each["reason"] for each in shot.skipped), separator="; ")
             self._invocation.warn(f"{counted(len(shot.skipped), 'frame')} skipped: {clean(reasons)}")
-        for note in sequence.summarise_notes(shot.frames):
+        chosen = [f"frames is {self._invocation.settings.frames}: {shot.choice}"] if shot.choice else []
+        for note in (*chosen, *sequence.summarise_notes(shot.frames)):
             self._invocation.warn(clean(note))
 
     def _note_render(self, model: str) -> None:

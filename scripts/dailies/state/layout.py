@@ -118,6 +118,11 @@ class Layout:
         return self.compare / "side_by_side.mp4"
 
     @property
+    def bundle(self) -> Path:
+        """The page and everything that it shows, in one file; written by ``bundle``."""
+        return self.compare / "dailies.zip"
+
+    @property
     def frame_table(self) -> Path:
         """The metrics of every frame of every model; written by ``leaderboard``."""
         return self.compare / "metrics.csv"

@@ -144,8 +144,12 @@ class Invocation:
 
     def end(self, reason: str) -> NoReturn:
         """End the invocation with one sentence for the user and exit code 1."""
-        self.reasons.append(reason)
         logger.error(f"dailies: {reason}")
+        self.fail(reason)
+
+    def fail(self, reason: str) -> NoReturn:
+        """End the invocation with exit code 1, for a reason that is printed already."""
+        self.reasons.append(reason)
         raise SystemExit(1)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -16,9 +16,10 @@ from dailies.frames import sequence
 from dailies.measure import metrics
 from dailies.planning.invocation import Invocation
 from dailies.planning.quiet import JobFilter, terminal_handler
-from dailies.planning.status_line import StatusLine
+from dailies.planning.status_line import StatusLine, width_of
+from dailies.state.labels import labels
 from dailies.state.manifest import Follower
-from dailies.state.records import SUCCESS, Metadata, Outcome, Values, merged
+from dailies.state.records import SUCCESS, DiscoveryIndex, Metadata, Outcome, RunRecord, Values, merged
 
 RESULT = logging.INFO + 5
 """The level of our own lines. Snakemake colours those of its own levels; these keep the terminal's colour."""
@@ -68,15 +69,19 @@ class Progress(logging.Handler):
         self._renders: dict[int, Follower] = {}
         self._waiting: Counter[str] = Counter()
         self._rendered: dict[str, Outcome] = {}
+        self._labels: dict[str, str] | None = None
         self._noted: set[str] = set()
         self._printed = ""
         self._status: StatusLine | None = None
+        self.width: int | None = None
+        """How many characters a line of the terminal has; None if this is none."""
         self._ticker: threading.Thread | None = None
         if not invocation.is_main:
             return
         logger.addHandler(self)
         if handler := terminal_handler():
             handler.addFilter(JobFilter(lambda: invocation.is_concise))
+            self.width = width_of(handler.stream)
             if handler.is_tty and handler.can_color_tty():
                 self._status = StatusLine(handler.stream)
                 handler.setStream(self._status)
@@ -137,7 +142,9 @@ class Progress(logging.Handler):
     def _finish(self, job: Running | None) -> None:
         if job is None:
             return
-        if job.rule == "sequence":
+        if job.rule == "discover":
+            self._labels = None
+        elif job.rule == "sequence":
             self._report_frames()
         elif job.rule == "infer":
             self._note_render(job.wildcards["model"])
@@ -173,7 +180,8 @@ class Progress(logging.Handler):
 
     def _report_model(self, model: str, measured: Values | None) -> None:
         """Print the line of a finished model, and each of its notes unless another model's was the same."""
-        outcome, label = self._rendered.pop(model), self._label(model)
+        label = self._label(model)
+        outcome = self._rendered.pop(model)
         if outcome.status != SUCCESS:
             self._invocation.warn(f"{label}: {outcome.status}: {clean(outcome.error or '')}")
         elif self._invocation.shows_progress:
@@ -203,11 +211,16 @@ class Progress(logging.Handler):
         return [f"{metric.label} {value:.4g} {metric.unit}".rstrip()] if metric and value is not None else []
 
     def _label(self, model: str) -> str:
-        return elided(model, WIDEST_LABEL)
+        if self._labels is None:
+            runs = {
+                name: RunRecord.load(self._layout.run(name)) for name in DiscoveryIndex.load(self._layout.index).models
+            }
+            self._labels = {name: elided(str(label), WIDEST_LABEL) for name, label in labels(runs).items()}
+        return self._labels[model]
 
     @property
     def _widest(self) -> int:
-        return WIDEST_LABEL
+        return max(map(len, (self._labels or {}).values()), default=0)
 
     # What is running
 

@@ -43,15 +43,19 @@ class StatusLine:
         self._terminal.flush()
 
     def isatty(self) -> bool:
-        """Return whether this is a terminal, as colours need it."""
+        """Return True."""
         return self._terminal.isatty()
+
+    def fileno(self) -> int:
+        """Return the terminal's file descriptor."""
+        return self._terminal.fileno()
 
     def show(self, label: str, text: str) -> None:
         """Replace the status line by a label and a text, of which the label is shortened if there is no room.
 
         Two empty texts remove the line. Nothing happens while another line is incomplete.
         """
-        width = width_of(self._terminal) - 1
+        width = (width_of(self._terminal) or COLUMNS) - 1
         line = elided(elided(label, max(width - len(text), SHORTEST_LABEL)) + text, width)
         with self._lock:
             if self._is_line_open or line == self._text:
@@ -67,8 +71,12 @@ class StatusLine:
             self._text = ""
 
 
-def width_of(stream: TextIO) -> int:
-    """Return how many characters a line of a terminal has."""
+def width_of(stream: TextIO) -> int | None:
+    """Return how many characters a line of a terminal has; None for a file or pipe. COLUMNS overrides both."""
+    if (asked := os.environ.get("COLUMNS", "")).isdecimal() and int(asked):
+        return int(asked)
+    if not stream.isatty():
+        return None
     with suppress(OSError, ValueError):
         return os.get_terminal_size(stream.fileno()).columns or COLUMNS
     return COLUMNS

@@ -31,6 +31,9 @@ from dailies.store import writer
 SCRIPTS = Path(__file__).parents[2]
 """The folder of the adapters."""
 
+FEW_CORES = 2
+"""As many threads as a job that measures uses."""
+
 
 class Inputs:
     """Answers the rules while jobs are planned. MLflow and the frames are read only if a rule needs them."""
@@ -51,6 +54,16 @@ class Inputs:
         """The parameters on which every pixel of a render depends."""
         self.has_codecs = find_spec("OpenImageIO") is not None
         """Whether this machine can read frames. A head node without codecs submits such jobs."""
+
+    @property
+    def priority_of_results(self) -> int:
+        """The priority of jobs that measure and collect what is rendered.
+
+        If so few cores are allowed that nothing can run beside a render, each model is measured before the next one is
+        rendered: that takes no longer, and its line on the terminal has a metric. Otherwise renders come first.
+        """
+        cores = self._invocation.cores
+        return int(cores is not None and cores <= FEW_CORES)
 
     def code(self, script: str) -> str:
         """Return a digest of the code behind a script; as a parameter, it makes a rule run again after an update."""

@@ -106,6 +106,28 @@ def fingerprint(input_dir: Path, cache: ScanCache, layer: str | None = None) -> 
     return files.digest([READER_VERSION, *(_stamp(entry) for entry in list_frames(input_dir)), *layers])
 
 
+def listing(input_dir: Path, cache: ScanCache, layer: str | None = None) -> dict[str, bool] | None:
+    """Return the names of all frames in order, and whether each was read in its present state; open no frame.
+
+    Return None for a video that must be decoded first. Raise SequenceError as ``list_frames`` does.
+    """
+    if is_video(input_dir):
+        done = _Decoded.load_if_there(cache.clip)
+        if done is None or done.stamp != _clip_stamp(input_dir) or not cache.video.is_dir():
+            return None
+        input_dir = cache.video
+    known = _load_cached(cache.frames)
+    return {entry.name: _frame_stamp(entry, layer) in known for entry in list_frames(input_dir)}
+
+
+def _frame_stamp(entry: os.DirEntry, layer: str | None) -> str:
+    return f"{READER_VERSION}|{_stamp(entry)}" + (f"|{layer}" if layer else "")
+
+
+def _clip_stamp(path: Path) -> str:
+    return f"{DECODER_VERSION}|{_stamp(path)}"
+
+
 def _stamp(entry: os.DirEntry | Path) -> str:
     """Return name, size and modification time of a file, as a text that changes when the file is modified."""
     try:
@@ -149,7 +171,7 @@ def scan(
     stems = _previous_stems(cached.values())
 
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
-        stamp = f"{READER_VERSION}|{_stamp(entry)}" + (f"|{layer}" if layer else "")
+        stamp = _frame_stamp(entry, layer)
         try:
             frame = cached.get(stamp) or _inspect(Path(entry.path), layer)
             output = output_name(frame.name, floating=frame.floating, output_format=output_format)
@@ -201,7 +223,7 @@ def _decode_if_due(path: Path, cache: ScanCache, threads: int) -> _Decoded:
     """Decode a video unless its frames are in the cache, and return the record."""
     from dailies.frames import video
 
-    stamp, record = f"{DECODER_VERSION}|{_stamp(path)}", cache.clip
+    stamp, record = _clip_stamp(path), cache.clip
     done = _Decoded.load_if_there(record)
     if done and done.stamp == stamp and len(list(cache.video.glob("*.png"))) == done.frames:
         return done

@@ -1,4 +1,4 @@
-"""Stages 6 and 7, collect and summary: close the models. renders/, measures/, runs/ -> metadata.json, batch_summary.json."""
+"""Stages 6 and 7, collect and summary: gather the results. renders/, measures/, runs/, metrics.json -> metadata.json, batch_summary.json."""
 
 
 rule collect:
@@ -25,7 +25,8 @@ rule collect:
 rule summary:
     input:
         index=LAYOUT.index,
-        metadata=INPUTS.metadata_of_all_models,
+        metadata=INPUTS.metadata_of_all_models,  # the job adds their ranks
+        ranking=INPUTS.ranking_record,
     output:
         summary=LAYOUT.summary,
     log:

@@ -1,9 +1,9 @@
-"""Stages 8 and 9, contact sheet and page; videos and a bundle, when asked for. renders/, metadata.json of all -> compare/."""
+"""Stages 8 and 9, contact sheet and page; videos and a bundle on request. renders/, metadata.json of all -> compare/."""
 
 
 rule contact_sheet:
     input:
-        index=ancient(LAYOUT.index),  # the parameter names says whether it matters
+        index=ancient(LAYOUT.index),  # the parameter names shows whether the models have changed
         outcomes=INPUTS.outcomes_of_all_models,  # not metadata.json, which changes with every metric
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
@@ -38,7 +38,7 @@ rule compare:
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
         sheet=LAYOUT.contact_sheet,
-        metrics=INPUTS.ranking_for_page,
+        metrics=INPUTS.ranking_record,
     output:
         page=LAYOUT.page,
     log:
@@ -60,7 +60,7 @@ rule compare:
 
 rule side_by_side:
     input:
-        index=ancient(LAYOUT.index),  # the parameter names says whether it matters
+        index=ancient(LAYOUT.index),  # the parameter names shows whether the models have changed
         outcomes=INPUTS.outcomes_of_all_models,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,

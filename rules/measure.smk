@@ -4,6 +4,7 @@
 rule metrics:
     input:
         INPUTS.leaderboard,
+        INPUTS.shown_with_leaderboard,
     localrule: True
 
 
@@ -53,7 +54,7 @@ rule measure:
     input:
         outcomes=INPUTS.outcomes_to_measure,
         sequence=LAYOUT.sequence,
-        baseline=LAYOUT.measures("@source", "{shard}"),  # which leaves the source's motion behind
+        baseline=LAYOUT.measures("@source", "{shard}"),  # this job also caches the source's motion
         reference=INPUTS.decoded_reference,
     output:
         measures=LAYOUT.measures("{model}", "{shard}"),
@@ -75,7 +76,8 @@ rule measure:
 
 rule leaderboard:
     input:
-        metadata=INPUTS.metadata_of_all_models,
+        runs=INPUTS.runs_of_all_models,
+        outcomes=INPUTS.outcomes_of_all_models,  # not metadata.json, which gets its rank from here
         measures=INPUTS.measures_of_all,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,

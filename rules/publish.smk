@@ -1,4 +1,4 @@
-"""Publish, when asked for: write_back sends what was measured to MLflow; promote registers the chosen model."""
+"""Publish on request: write_back sends the measurements to MLflow; promote registers the chosen model."""
 
 
 rule write_back:

@@ -2,7 +2,7 @@
 
 import sys
 
-sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
+sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
 from dailies.core.job import job
 from dailies.frames.reference import load_if_any
@@ -14,7 +14,8 @@ if __name__ == "__main__":
         tabulate(
             LeaderboardSettings.from_settings(Settings.from_job(this.config)),
             sequence=this.input.sequence,
-            metadata=this.input.metadata,
+            runs=this.input.runs,
+            outcomes=this.input.outcomes,
             measures=this.input.measures,
             tables=(this.output.frames, this.output.models),
             output=this.output.told,

@@ -2,7 +2,7 @@
 
 import sys
 
-sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
+sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
 from dailies.core.job import job
 from dailies.core.text import plain
@@ -22,8 +22,10 @@ if __name__ == "__main__":
             cache=cache,
             output_format=settings.output_format,
             layer=settings.layer,
+            frames=settings.frames,
             threads=this.threads,
         )
         sequence.save(frames, this.output.sequence)
-        for line in sequence.summarise_notes(frames.frames):  # also on the terminal: the user may want another layer
+        chosen = [f"frames is {settings.frames}: {frames.choice}"] if frames.choice else []
+        for line in chosen + sequence.summarise_notes(frames.frames):  # the user may want others, or another layer
             print(f"dailies: {plain(line)}", file=sys.__stderr__, flush=True)

@@ -21,18 +21,18 @@ class Board:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.metadata: list[Path] = []
+        self.runs: list[Path] = []
+        self.outcomes: list[Path] = []
         self.measures: list[Path] = []
         save(Sequence(tuple(FRAMES)), root / "sequence.json")
         self.add_measures("@source", {"psnr": [25.0] * COUNT, "flicker": [0.0] * COUNT})
 
     def add(self, name: str, psnr, *, flicker=0.0, status="success", notes=(), error=None, run_name=None, **about):
-        self.metadata.append(self.root / "out" / name / "metadata.json")
-        render = {"status": status, "error": None if status == "success" else "it broke"}
+        self.runs.append(self.root / "runs" / f"{name}.json")
         about = {"params": {}, "tags": {}, "datasets": []} | about
-        files.write_json(
-            self.metadata[-1], {"run_id": f"id of {name}", "run_name": run_name or name, "render": render} | about
-        )
+        files.write_json(self.runs[-1], {"run_id": f"id of {name}", "run_name": run_name or name} | about)
+        self.outcomes.append(self.root / "renders" / name / "all.json")
+        files.write_json(self.outcomes[-1], {"status": status, "error": None if status == "success" else "it broke"})
         values = {"psnr": psnr, "flicker": [flicker] * COUNT} if psnr is not None else {}
         self.add_measures(name, values, notes=list(notes), error=error)
 
@@ -50,7 +50,8 @@ class Board:
         tabulate(
             LeaderboardSettings(metrics, ranked_by, self.root / "shot", ("seen",)),
             sequence=self.root / "sequence.json",
-            metadata=self.metadata,
+            runs=self.runs,
+            outcomes=self.outcomes,
             measures=self.measures,
             tables=(self.root / "metrics.csv", self.root / "leaderboard.csv"),
             output=self.root / "metrics.json",
@@ -79,7 +80,7 @@ def test_the_better_model_ranks_first(board):
     first, second, source = board.lines()
     assert [line["model"] for line in (first, second, source)] == ["better", "worse", "(source)"]
     assert [line["rank"] for line in (first, second, source)] == ["1", "2", ""]
-    assert [line["verdict"] for line in (first, second, source)] == ["first", "worse", ""]
+    assert [line["verdict"] for line in (first, second, source)] == ["best", "worse", ""]
     assert float(second["difference"]) == pytest.approx(-0.5, abs=0.01)
     assert -0.52 < float(second["low"]) < -0.5 < float(second["high"]) < -0.48
     assert (second["ranked_by"], second["frames"], source["psnr"]) == ("psnr", "40", "25")
@@ -95,7 +96,7 @@ def test_models_whose_interval_includes_0_tie(board):
 
     board.tabulate()
 
-    assert [line["verdict"] for line in board.lines()] == ["first", "tie", "worse", ""]
+    assert [line["verdict"] for line in board.lines()] == ["tie", "tie", "worse", ""]
     assert board.report()[0].startswith(
         "b ranks first by PSNR on 40 frames: a tie with a (0.01 dB ahead of a, 95 % interval "
     )
@@ -217,10 +218,10 @@ def test_a_few_frames_are_a_tie(board):
 
     board.tabulate()
 
-    assert board.report() == [
-        "a ranks first by PSNR on 3 frames: a tie, because there are too few frames for a comparison."
-    ]
-    assert [line["verdict"] for line in board.lines()] == ["first", "tie", ""]
+    said, remark, *_ = board.report()
+    assert said == "a ranks first by PSNR on 3 frames: a tie, because there are too few frames for a comparison."
+    assert "fewer than 12" in remark
+    assert [line["verdict"] for line in board.lines()] == ["tie", "tie", ""]
 
 
 def test_without_a_metric_to_rank_by_models_stay_in_their_order(board):
@@ -274,7 +275,7 @@ def test_the_page_gets_a_value_for_every_frame(board):
 
     psnr, flicker = page_metrics(board.root / "metrics.json")
     assert (psnr.name, psnr.unit, psnr.higher_is_better, psnr.note) == ("PSNR", "dB", True, "")
-    assert psnr.values == {"a": (*([30.0] * 39), None)}
+    assert psnr.values == {"a": (*([30.0] * 39), None), "@source": (25.0,) * 40}
     assert (flicker.higher_is_better, flicker.note[:9]) == (False, "Advisory:")
 
 

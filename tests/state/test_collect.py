@@ -165,7 +165,7 @@ def test_rejected_files_are_reported(described, summary):
     about = strict_json(path)
     assert about["artifact"] == artifact
     assert about["not_chosen"] == ["checkpoints/best.pth", "e_1.pth"]
-    told = "checkpoints/best.pth was passed over: it is cut short"
+    told = "checkpoints/best.pth was rejected: it is cut short"
     assert about["network"]["notes"] == ["averaged weights (ema) are used", told]
     assert strict_json(summary(path))[0]["tried"] == TRIED
     assert substituted(summary(path)) == (
@@ -245,6 +245,7 @@ def test_a_success_has_an_output_dir_and_no_error(described, summary, tmp_path):
         "run_id": RUN["run_id"],
         "run_name": "night shift",
         "architecture": "unet",
+        "label": {"name": "night shift", "params": ""},
         "status": "success",
         "output_dir": str(tmp_path / "out" / "night"),
         "epoch": 2500,
@@ -372,3 +373,47 @@ def test_manifests_of_another_split_go_when_every_shard_is_rendered(described, t
     described(outcomes=outcomes)
 
     assert len(list((tmp_path / "frames").iterdir())) == left
+
+
+def ranking(tmp_path, **verdicts):
+    """Write a ranking of models by name, best first, and return its path."""
+    models = [
+        {"model": name, "rank": place, "verdict": verdict, "mean": 30 - place, "below_source": verdict == "worse"}
+        for place, (name, verdict) in enumerate(verdicts.items(), start=1)
+    ]
+    board = {"ranking": {"metric": "psnr", "frames": 9, "of": 9, "models": models}}
+    files.write_json(tmp_path / "metrics.json", board | {"means": {name: {"psnr": 25.0} for name in verdicts}})
+    return tmp_path / "metrics.json"
+
+
+def test_ranks_and_verdicts_are_added_to_the_summary_and_to_every_metadata(described, tmp_path):
+    metadata = [described("night"), described("day"), described("dusk")]
+    output = tmp_path / "out" / "batch_summary.json"
+
+    summarize(metadata, output=output, ranking=ranking(tmp_path, day="best", night="worse"))
+
+    found = {Path(line["output_dir"]).name: line for line in strict_json(output)}
+    assert [(line.get("rank"), line.get("verdict"), line.get("below_source")) for line in found.values()] == [
+        (2, "worse", True),
+        (1, "best", None),
+        (None, None, None),
+    ]
+    assert found["day"]["measured"] == {"psnr": 25.0}
+    for path in metadata:
+        line, about = found[path.parent.name], strict_json(path)
+        assert [about.get(key) for key in ("rank", "verdict")] == [line.get(key) for key in ("rank", "verdict")]
+
+
+def test_a_metadata_that_gets_a_rank_keeps_its_time_and_one_whose_rank_stays_is_not_written(described, tmp_path):
+    metadata = [described("night"), described("day")]
+    output = tmp_path / "out" / "batch_summary.json"
+    times = [path.stat().st_mtime_ns for path in metadata]
+
+    summarize(metadata, output=output, ranking=ranking(tmp_path, day="best", night="worse"))
+    nodes = [path.stat().st_ino for path in metadata]
+    assert [path.stat().st_mtime_ns for path in metadata] == times
+    summarize(metadata, output=output, ranking=ranking(tmp_path, day="best", night="worse"))
+    assert [path.stat().st_ino for path in metadata] == nodes
+
+    summarize(metadata, output=output)
+    assert [strict_json(path).get("rank") for path in metadata] == [None, None]

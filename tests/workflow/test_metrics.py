@@ -51,7 +51,7 @@ def test_a_reference_measures_every_model_and_renders_nothing(compared: Studio):
     assert ranked[0]["model"] == compared.folder(compared.runs[best]).name
     assert ranked[-1]["model"] == "(source)"
     assert len(lines(compared.output / "compare" / "metrics.csv")) == 4 * 4
-    assert f"{ranked[0]['model']} ranks first by PSNR on 4 frames: a tie" in output
+    assert f"{ranked[0]['label']} ({ranked[0]['params']}) ranks first by PSNR on 4 frames: a tie" in output
     assert [line["measured"]["psnr"] for line in compared.summary()] == [
         compared.metadata(compared.runs[name])["measured"]["mean"]["psnr"] for name in LEVELS
     ]

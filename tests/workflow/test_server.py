@@ -114,7 +114,7 @@ def test_known_models_go_on_without_their_server(server, tmp_path):
     output = studio.snakemake()
 
     assert output.count(warning) == 1
-    assert "Going on with the models already known: 1" in output
+    assert "Continuing with the models already known: 1" in output
     assert not jobs(output, "infer")
     assert studio.metadata(run_id) == about
     assert [line["status"] for line in studio.summary()] == ["success"]

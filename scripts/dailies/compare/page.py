@@ -91,6 +91,8 @@ class PageData:
     """Identifies the sequence and the models; the votes of a blind test are stored under it."""
     title: str
     sequence: str
+    choice: str | None
+    """How many frames of the input were chosen, such as ``12 of 201 frames``; None if all were."""
     fps: float
     thumbnail: int
     """Pixels of the longer side of a thumbnail."""
@@ -137,6 +139,7 @@ def build(
         id=files.digest([frames.digest, [folder.name for folder, _ in models]])[:16],
         title=", ".join(sorted({about.experiment for _, about in models})),
         sequence=input_dir.resolve().name,
+        choice=frames.choice,
         fps=fps or frames.fps or DEFAULT_FPS,
         thumbnail=thumbnails.THUMBNAIL,
         sheet=thumbnails.SHEET,

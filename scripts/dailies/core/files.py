@@ -23,14 +23,18 @@ UNPACKED_ALLOWANCE, LARGEST_RATIO = 64 * 2**20, 8
 does."""
 
 
-def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_bytes(path: Path, data: bytes, *, durable: bool = True, keep_time: bool = False) -> None:
     """Write ``data`` to ``path`` atomically: a reader sees the old file or the new one, never a part.
 
-    A file that is not ``durable`` may be empty after a power failure until ``persist`` has been called for it.
+    A file that is not ``durable`` may be empty after a power failure until ``persist`` has been called for it. With
+    ``keep_time``, an existing file keeps its time of modification.
     If the disk is full or not writable, raise OSError and leave no temporary file behind.
     """
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(data)
+        if keep_time and path.exists():
+            before = path.stat()
+            os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @contextmanager
@@ -89,7 +93,7 @@ def reason(error: OSError, place: Path) -> str:
 
 
 def unpacked_limit(size: int) -> int:
-    """Return how many bytes an archive of ``size`` bytes may unpack to. A larger one is meant to fill the memory."""
+    """Return how many bytes an archive of ``size`` bytes may unpack to. A larger one is likely to be a zip bomb."""
     return UNPACKED_ALLOWANCE + LARGEST_RATIO * size
 
 

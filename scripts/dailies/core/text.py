@@ -15,13 +15,13 @@ LONGEST, LONGEST_WORD, LONGEST_REASON = 100, 100, 300
 """Characters of a file name or key, of a name that a run gives, and of an exception's text, that a message shows."""
 
 LAST_EPOCH = 10**9
-"""The largest epoch that is believed. No run trains longer."""
+"""The largest plausible epoch. No run trains longer."""
 
 WIDEST = 60
 """Characters of a table's column. The middle of a longer value is left out."""
 
 ERROR_LINE = re.compile(r"[\w.]*(Error|Exception): ")
-"""How the line of a traceback begins that holds the reason."""
+"""How the line of a traceback that holds the reason begins."""
 
 PACKAGES = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 """Modules that are installed under another name."""
@@ -139,7 +139,7 @@ def word(value: Any) -> str | None:
 
 
 def number(value: Any) -> float | None:
-    """Return a value of a run as a finite number, whatever type it is stored as; None if it is none."""
+    """Return a value of a run as a finite number, whatever type it is stored as; None if it is not a number."""
     try:
         return files.strict(float(value))
     except (TypeError, ValueError, OverflowError):
@@ -147,6 +147,6 @@ def number(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    """Return a value of a run, which may be written ``2e3`` or ``2500.0``, as a whole number of at least 0."""
+    """Return a value of a run, which may be written ``2e3`` or ``2500.0``, as a whole number of at least 0, or None."""
     result = number(value)
     return int(result) if result is not None and 0 <= result <= LAST_EPOCH and result == int(result) else None

@@ -42,7 +42,7 @@ SELECTING = (
 
 
 CODE = tuple(Path(__file__).with_name(name) for name in ("discover.py", "queries.py"))
-"""The modules whose change makes discovery due again, with everything that they import."""
+"""Discovery runs again if one of these modules, or a module that they import, changes."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh:
         if known is None:
             raise
         return Plan(
-            known.fingerprint, f"{str(error).rstrip('.')}. Going on with the models already known: {known.models}"
+            known.fingerprint, f"{str(error).rstrip('.')}. Continuing with the models already known: {known.models}"
         )
     surveyed = survey(snapshot, selection)
     if not surveyed.found:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LONGEST_LABEL, MOST_LABELS = 200, 1000
 """Characters of an artifact's path in a message, and how many artifacts that were not chosen are recorded."""
 
-LOST, FOREIGN = "whose artifacts are lost", "whose artifacts are at a place that is not asked"
+LOST, FOREIGN = "with missing artifacts", "with artifacts at a location that must not be read"
 OTHER_STATUS = "with another status"
 BEYOND = "beyond max_runs"
 UNREAD = "with artifacts that cannot be read"
@@ -99,7 +99,7 @@ class Survey:
 def survey(snapshot: Snapshot, selection: Selection) -> Survey:
     """Find the registered models, then those of the other runs: ``max_runs``, or those that the snapshot prefers.
 
-    MLflow is not asked.
+    MLflow is not contacted.
     """
     found, skipped = registered_models(snapshot.registered, snapshot.listings, selection)
     known = {model.identity: model for model in found}

@@ -90,8 +90,8 @@ class MeasurementJob:
 
     @cached_property
     def pairs(self) -> list[tuple[Frame | None, Frame]]:
-        """Each frame of the shard, preceded by the one before it in the sequence."""
-        before = dict(zip(self.sequence.frames[1:], self.sequence.frames, strict=False))
+        """Each frame of the shard, preceded by the one before it in the sequence, or None if that was not chosen."""
+        before = self.sequence.before
         return [(before.get(frame), frame) for frame in split(self.sequence, self.shard_frames)[self.shard].frames]
 
     @cached_property

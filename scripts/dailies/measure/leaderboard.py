@@ -14,10 +14,29 @@ from dailies.frames.reference import Reference
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.measure.job import NOT_RENDERED
-from dailies.measure.metrics import BY_NAME, REFERENCE, ranking_metric, requested
+from dailies.measure.metrics import (
+    BY_NAME,
+    NOT_NEIGHBOURS,
+    REFERENCE,
+    flicker_note,
+    ranking_metric,
+    requested,
+)
 from dailies.measure.scores import Scores, means, merged, training_frames
+from dailies.state.labels import Label, labels
 from dailies.state.layout import SOURCE, model_of
-from dailies.state.records import SUCCESS, FrameMetric, Leaderboard, Measures, Metadata, MetricRecord
+from dailies.state.records import (
+    SUCCESS,
+    FrameMetric,
+    Leaderboard,
+    Measures,
+    MetricRecord,
+    Outcome,
+    RankingRecord,
+    RunRecord,
+    Values,
+)
+from dailies.state.records import merged as merged_outcomes
 
 if TYPE_CHECKING:
     from dailies.measure.ranking import Ranking
@@ -58,42 +77,52 @@ def tabulate(
     settings: LeaderboardSettings,
     *,
     sequence: Path,
-    metadata: Sequence[Path],
+    runs: Sequence[Path],
+    outcomes: Sequence[Path],
     measures: Sequence[Path],
     tables: tuple[Path, Path],
     output: Path,
     reference: Reference | None = None,
 ) -> None:
-    """Merge the measured values of all models, in the order of ``metadata``, into two tables and ``output``.
+    """Merge the measured values of all models into two tables and ``output``.
 
-    ``measures`` are the records of all shards: those of a model in a folder of its name, those of the source in
-    ``@source``. ``tables`` are the paths of ``metrics.csv``, with a line per model and frame, and of
-    ``leaderboard.csv``, with a line per model. ``output`` is a ``Leaderboard`` record for the page and for the end of
-    an invocation; it also says how the frames of the ``reference`` were paired.
+    ``runs`` are the records of the models' runs, each named after the model, in MLflow's order. ``outcomes`` and
+    ``measures`` are the records of all shards: those of a model in a folder of its name, and the measures of the source
+    in ``@source``. None of them is ``metadata.json``, which gets its rank from here. ``tables`` are the paths of
+    ``metrics.csv``, with a line per model and frame, and of ``leaderboard.csv``, with a line per model. ``output`` is a
+    ``Leaderboard`` record for the summary, the page and the end of an invocation; it also says how the frames of the
+    ``reference`` were paired.
     """
-    from dailies.measure.ranking import rank  # needs scipy, which a head node should not have to import
+    from dailies.measure import verdict  # needs scipy, which a head node should not have to import
+    from dailies.measure.ranking import rank
 
     frames = load_sequence(sequence)
-    shards: dict[str, list[Path]] = {}
-    for path in measures:
-        shards.setdefault(model_of(path), []).append(path)
-    records = {model: [Measures.load(path) for path in paths] for model, paths in shards.items()}
-    models = [_scores(path, frames, records, settings) for path in metadata]
-    source = Scores(SOURCE, None, merged(records[SOURCE]), frozenset())
-    ranking = rank(models, frames, settings.ranked_by)
+    records = {model: [Measures.load(path) for path in paths] for model, paths in _by_model(measures).items()}
+    ends = {model: merged_outcomes(list(map(Outcome.load, paths))) for model, paths in _by_model(outcomes).items()}
+    by_model = {path.stem: RunRecord.load(path) for path in runs}
+    models = [_scores(model, run, ends[model], records[model], frames, settings) for model, run in by_model.items()]
+    source = Scores(SOURCE, None, None, merged(records[SOURCE]), frozenset())
+    ranking, named = rank(models, frames, settings.ranked_by), labels(by_model)
+    record = verdict.record(ranking, models, source, sequence=frames, metrics=settings.metrics, labels=named)
+    deciding = ranking.frames or None
+    every = [*models, source]
+    means_of = {each.model: means(each.frames, settings.metrics, deciding or _unseen(each, frames)) for each in every}
     frame_table, model_table = tables
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
-    _write_csv(model_table, _model_rows(models, source, ranking, frames, settings))
+    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings))
     board = Leaderboard(
-        verdict=ranking.verdict,
+        verdict=verdict.sentence(record, named) if record else None,
+        remarks=tuple(verdict.remarks(record, named)) if record else (),
+        ranking=record,
         reference=reference.messages if reference else (),
         missing=reference.missing if reference else None,
-        problems=tuple(_problems(records)),
-        metrics=tuple(_metric_record(name) for name in settings.metrics),
+        problems=(*_problems(records), *filter(None, [flicker_note(frames, settings.metrics)])),
+        metrics=tuple(_metric_record(name, frames) for name in settings.metrics),
+        means=means_of,
         values={
             name: {
                 scores.model: tuple(scores.value(name, frame.output) for frame in frames.frames)
-                for scores in models
+                for scores in every
                 if scores.frames
             }
             for name in settings.metrics
@@ -104,10 +133,17 @@ def tabulate(
         log.info("%s", line)
 
 
+def _by_model(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        found.setdefault(model_of(path), []).append(path)
+    return found
+
+
 def report(path: Path) -> list[str]:
     """Return the sentences of a ``Leaderboard`` record: the verdict, how the reference was paired, and problems."""
     board = Leaderboard.load(path)
-    return [line for line in (board.verdict, *_pairing(board), *board.problems) if line]
+    return [line for line in (board.verdict, *board.remarks, *_pairing(board), *board.problems) if line]
 
 
 def page_metrics(path: Path) -> list[FrameMetric]:
@@ -123,20 +159,24 @@ def page_metrics(path: Path) -> list[FrameMetric]:
             higher_is_better=metric.higher_is_better,
             unit=metric.unit,
             note="; ".join(_pairing(board)) if metric.group == REFERENCE else metric.note,
+            key=metric.name,
+            help=metric.note,
+            ideal=metric.ideal,
         )
         for metric in board.metrics
     ]
 
 
-def _metric_record(name: str) -> MetricRecord:
-    metric = BY_NAME[name]
+def _metric_record(name: str, sequence: FrameSequence) -> MetricRecord:
+    metric, lacking = BY_NAME[name], flicker_note(sequence, [name])
     return MetricRecord(
         name=metric.name,
         label=metric.label,
         group=metric.needs,
         higher_is_better=metric.higher_is_better,
         unit=metric.unit,
-        note=metric.note,
+        note=". ".join(filter(None, [metric.note.rstrip("."), lacking])) + "." if lacking else metric.note,
+        ideal=metric.ideal,
     )
 
 
@@ -146,12 +186,20 @@ def _pairing(board: Leaderboard) -> list[str]:
 
 
 def _scores(
-    path: Path, sequence: FrameSequence, records: Mapping[str, Sequence[Measures]], settings: LeaderboardSettings
+    model: str,
+    run: RunRecord,
+    outcome: Outcome,
+    records: Sequence[Measures],
+    sequence: FrameSequence,
+    settings: LeaderboardSettings,
 ) -> Scores:
-    model, metadata = model_of(path), Metadata.load(path)
-    values = merged(records[model]) if metadata.render.status == SUCCESS else {}
-    seen = training_frames(metadata, sequence, settings.training_frames_from, settings.input_dir)
-    return Scores(model, metadata, values, seen)
+    values = merged(records) if outcome.status == SUCCESS else {}
+    seen = training_frames(run, sequence, settings.training_frames_from, settings.input_dir)
+    return Scores(model, run, outcome, values, seen)
+
+
+def _unseen(scores: Scores, sequence: FrameSequence) -> list[str]:
+    return [frame.output for frame in sequence.frames if frame.output not in scores.training_frames]
 
 
 def _problems(records: Mapping[str, Sequence[Measures]]) -> list[str]:
@@ -159,8 +207,9 @@ def _problems(records: Mapping[str, Sequence[Measures]]) -> list[str]:
     problems = []
     for model, shards in records.items():
         reasons = [shard.error for shard in shards if shard.error]
-        # that a render failed is reported elsewhere
-        reasons += [note for shard in shards for note in shard.notes or () if not note.startswith(NOT_RENDERED)]
+        # that a render failed, or that frames are no neighbours, is reported elsewhere
+        known = (NOT_RENDERED, NOT_NEIGHBOURS)
+        reasons += [note for shard in shards for note in shard.notes or () if not note.startswith(known)]
         if reasons:
             problems.append(f"{'the source' if model == SOURCE else model}: {clean(reasons[0])}")
     return problems
@@ -179,43 +228,47 @@ def _frame_rows(
 
 
 def _model_rows(
-    models: Sequence[Scores],
-    source: Scores,
+    every: Sequence[Scores],
     ranking: "Ranking",
+    record: RankingRecord | None,
+    named: Mapping[str, Label],
+    means_of: Mapping[str, Values],
     sequence: FrameSequence,
     settings: LeaderboardSettings,
 ) -> Iterable[Sequence[Cell]]:
     """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's."""
     yield [
-        *("rank", "model", "run_id", "run_name", "status", "verdict", "ranked_by", "frames"),
-        *("difference", "low", "high", "block"),
+        *("rank", "model", "label", "params", "run_id", "run_name", "status", "verdict", "below_source"),
+        *("ranked_by", "frames", "difference", "low", "high", "block"),
         *settings.metrics,
         "training_frames",
         *(f"{name}_training" for name in settings.metrics),
         "error",
     ]
-    place = {model: number for number, model in enumerate(ranking.order)}
-    for scores in [*sorted(models, key=lambda scores: place.get(scores.model, len(place))), source]:
-        model, metadata, seen = scores.model, scores.metadata, scores.training_frames
-        is_ranked = model in place
-        comparison = ranking.comparisons.get(model)
-        # the means of a model without a rank, and of the source, are over the same frames
-        frames = ranking.frames or [frame.output for frame in sequence.frames if frame.output not in seen]
-        trained = [frame.output for frame in sequence.frames if frame.output in seen]
+    ranked = {each.model: each for each in record.models} if record else {}
+    models = [scores for scores in every if scores.model != SOURCE]
+    models.sort(key=lambda scores: ranked[scores.model].rank if scores.model in ranked else len(ranked) + 1)
+    for scores in [*models, *(scores for scores in every if scores.model == SOURCE)]:
+        place, run, outcome = ranked.get(scores.model), scores.run, scores.outcome
+        label, comparison = named.get(scores.model), ranking.comparisons.get(scores.model)
+        trained = [frame.output for frame in sequence.frames if frame.output in scores.training_frames]
         yield [
-            place[model] + 1 if is_ranked else None,
+            place.rank if place else None,
             _label(scores),
-            metadata.run_id if metadata else None,
-            metadata.run_name if metadata else None,
-            metadata.render.status if metadata else None,
-            comparison.verdict if comparison else "first" if is_ranked else None,
-            ranking.metric if is_ranked else None,
-            len(ranking.frames) if is_ranked else None,
+            label.name if label else None,
+            label.params if label else None,
+            run.run_id if run else None,
+            run.run_name if run else None,
+            outcome.status if outcome else None,
+            place.verdict if place else None,
+            ("yes" if place.below_source else "no") if place else None,
+            ranking.metric if place else None,
+            len(ranking.frames) if place else None,
             *((comparison.difference, comparison.low, comparison.high, comparison.block) if comparison else [None] * 4),
-            *means(scores.frames, settings.metrics, frames).values(),
+            *means_of[scores.model].values(),
             len(trained),
             *means(scores.frames, settings.metrics, trained).values(),
-            metadata.render.error if metadata else None,
+            outcome.error if outcome else None,
         ]
 
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dailies.core.text import counted
+from dailies.frames.sequence import Sequence
+
 if TYPE_CHECKING:
     from dailies.planning.config import Settings
 
@@ -30,7 +33,9 @@ class Metric:
     higher_is_better: bool
     unit: str = ""
     note: str = ""
-    """Help text for the reader of the page."""
+    """What it measures, for the reader of the page."""
+    ideal: str = ""
+    """The value of a frame that equals its reference, as text; empty for metrics without a reference."""
     package: tuple[str, str] | None = None
     """The optional package it needs: the module, and the arguments of ``pip install``."""
 
@@ -49,15 +54,42 @@ LPIPS = "lpips"
 """The only metric that needs torch, and a file beside the frames: the weights of its backbone."""
 
 METRICS = (
-    Metric("psnr", "PSNR", REFERENCE, "quality:psnr", higher_is_better=True, unit="dB"),
-    Metric("ssim", "SSIM", REFERENCE, "quality:ssim", higher_is_better=True),
-    Metric("ms_ssim", "MS-SSIM", REFERENCE, "quality:ms_ssim", higher_is_better=True),
+    Metric(
+        "psnr",
+        "PSNR",
+        REFERENCE,
+        "quality:psnr",
+        higher_is_better=True,
+        unit="dB",
+        note="Peak signal-to-noise ratio: how small the mean squared error against the reference is.",
+        ideal="100",
+    ),
+    Metric(
+        "ssim",
+        "SSIM",
+        REFERENCE,
+        "quality:ssim",
+        higher_is_better=True,
+        note="Structural similarity: how alike local brightness, contrast and structure are to the reference's.",
+        ideal="1",
+    ),
+    Metric(
+        "ms_ssim",
+        "MS-SSIM",
+        REFERENCE,
+        "quality:ms_ssim",
+        higher_is_better=True,
+        note="Structural similarity at five sizes of the frame, so that coarse structure counts as well.",
+        ideal="1",
+    ),
     Metric(
         "flip",
         "FLIP",
         REFERENCE,
         "quality:flip",
         higher_is_better=False,
+        note="The difference from the reference that a person sees when both frames alternate.",
+        ideal="0",
         package=("flip_evaluator", "flip-evaluator"),
     ),
     Metric(
@@ -66,6 +98,8 @@ METRICS = (
         REFERENCE,
         "lpips:Lpips",
         higher_is_better=False,
+        note="Perceptual distance from the reference, learned from people's judgements of similarity.",
+        ideal="0",
         # only its weight files are used: its dependencies would install torchvision, and perhaps another torch
         package=("lpips", "--no-deps lpips"),
     ),
@@ -119,7 +153,7 @@ def requested(settings: "Settings") -> tuple[str, ...]:
 
 def is_automatic(settings: "Settings") -> bool:
     """Return whether every invocation measures: if there is a reference, or if the settings name metrics."""
-    named = {*(settings.metrics or ())} - {AUTO}
+    named = ({*(settings.metrics or ())} | {settings.rank_by}) - {AUTO}
     return bool(requested(settings)) and bool(settings.reference_dir or named)
 
 
@@ -138,3 +172,16 @@ def orderable(settings: "Settings") -> tuple[str, ...]:
 def needing(needs: str, names: Iterable[str]) -> tuple[str, ...]:
     """Return those of the named metrics that need one kind of input."""
     return tuple(name for name in names if BY_NAME[name].needs == needs)
+
+
+NOT_NEIGHBOURS = "flicker is measured between neighbouring frames only"
+"""How the note begins that says why frames have no flicker."""
+
+
+def flicker_note(sequence: Sequence, names: Iterable[str]) -> str | None:
+    """Return why chosen frames of a sequence have no flicker; None if it is not requested, or if all were chosen."""
+    if sequence.is_whole or not needing(MOTION, names):
+        return None
+    count = len(sequence.before)
+    which = "none" if not count else "only one" if count == 1 else f"only {count}"
+    return f"{NOT_NEIGHBOURS}: {which} of {counted(len(sequence.frames), 'chosen frame')} follows its neighbour"

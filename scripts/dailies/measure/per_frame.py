@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from dailies.frames.image import Picture, has_layer, read_frame, reassociate
 from dailies.frames.sequence import Frame
 from dailies.measure.cache import VERSION, MeasurementCache, rounded
 from dailies.measure.job import NOT_RENDERED, MeasurementJob, Subject, rendered_frames, run
-from dailies.measure.metrics import LPIPS, MOTION, REFERENCE, STILL, needing
+from dailies.measure.metrics import LPIPS, MOTION, REFERENCE, STILL, flicker_note, needing
 from dailies.state.records import SUCCESS, Measures, Outcome, Values
 
 if TYPE_CHECKING:
@@ -70,10 +69,12 @@ def measure_frames(job: MeasurementJob, subject: Subject) -> Measures:
     log.info("%d of %d frames to measure", len(due), len(plans))
     _in_parallel(partial(_measure_stretch, _Inputs(job, subject, references), cache), due, threads=job.threads)
     requested = {plan.frame.output: [name for group in plan.groups for name in group.metrics] for plan in plans}
-    cache.prune([group.key for plan in plans for group in plan.groups], requested)
+    keys = [group.key for plan in plans for group in plan.groups]
+    cache.prune(keys, requested, keeps_others=not job.sequence.is_whole)
+    flicker = flicker_note(job.sequence, job.metrics)
     return Measures(
         frames={plan.frame.output: _values(cache, plan, job.metrics) for plan in plans},
-        notes=tuple(_notes(cache, plans)),
+        notes=(*_notes(cache, plans), *([flicker] if flicker else [])),
     )
 
 
@@ -307,7 +308,9 @@ def _find_flows(job: MeasurementJob) -> None:
                 files.write_bytes(path, data.getvalue())
 
     _in_parallel(find, missing, threads=job.threads)
-    needed = {job.flow_path(*pair) for pair in pairwise(job.sequence.frames)}
+    if not job.sequence.is_whole:
+        return  # the others are needed again once all frames are chosen
+    needed = {job.flow_path(before, frame) for frame, before in job.sequence.before.items()}
     for path in job.layout.flows.glob("*.npy"):
         if path not in needed:
             path.unlink(missing_ok=True)  # the job of another shard may have deleted it

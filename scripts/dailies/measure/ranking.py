@@ -23,7 +23,6 @@ from scipy.fft import dct
 from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
-from dailies.core.text import counted
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.measure.metrics import BY_NAME
 from dailies.measure.scores import Scores, column
@@ -85,15 +84,13 @@ class Ranking:
     """Each of the other models compared with the first: differences are negative, as none is better than the first."""
     frames: tuple[str, ...] = ()
     """Output names of the frames that decide."""
-    verdict: str | None = None
-    """The result as a sentence; None if there is nothing to rank."""
 
 
 def rank(models: Sequence[Scores], sequence: FrameSequence, metric: str | None) -> Ranking:
     """Rank the models by their mean of a metric.
 
     The frames that decide are those on which all models have a value and that no model was trained on. If there are
-    fewer than ``MIN_UNSEEN`` of these, training frames decide as well, and the verdict says so.
+    fewer than ``MIN_UNSEEN`` of these, training frames decide as well.
 
     The first of many models may owe its place to luck. Each other model is compared with the first, and the intervals
     hold for all these comparisons at once. So, with the confidence of a single interval, the best model is the first
@@ -116,8 +113,7 @@ def rank(models: Sequence[Scores], sequence: FrameSequence, metric: str | None) 
         model: compare(columns[model], first, higher_is_better=higher, comparisons=len(order) - 1)
         for model in order[1:]
     }
-    verdict = _verdict(metric, order, comparisons, len(frames), seen=len(frames) > len(unseen))
-    return Ranking(metric, tuple(order), comparisons, tuple(frames), verdict)
+    return Ranking(metric, tuple(order), comparisons, tuple(frames))
 
 
 def compare(
@@ -142,25 +138,6 @@ def compare(
     independent = -stdtrit(count - 1, error / 2) * differences.std(ddof=1) / np.sqrt(count)
     block = min(float((half / independent) ** 2), count) if half else 1.0
     return Comparison(mean, mean - half, mean + half, count, block)
-
-
-def _verdict(
-    metric: str, order: Sequence[str], comparisons: Mapping[str, Comparison], frames: int, *, seen: bool
-) -> str:
-    """Return the result of a ranking as a sentence. ``seen``: training frames are among those that decide."""
-    label, unit = BY_NAME[metric].label, BY_NAME[metric].unit
-    trained = " (models were trained on some of them)" if seen else ""
-    first = f"{order[0]} ranks first by {label} on {counted(frames, 'frame')}{trained}"
-    if len(order) == 1:
-        return f"{first}: it is the only model."
-    second = comparisons[order[1]]
-    if second.low is None or second.high is None:
-        return f"{first}: a tie, because there are too few frames for a comparison."
-    together = f" for {len(comparisons)} comparisons at once" if len(comparisons) > 1 else ""
-    interval = f"95 % interval {-second.high:z.3g} to {-second.low:z.3g}{together}"
-    lead = f"{-second.difference:z.3g}{f' {unit}' if unit else ''} ahead of {order[1]}, {interval}"
-    ties = [model for model, comparison in comparisons.items() if comparison.verdict == "tie"]
-    return f"{first}: a tie with {', '.join(ties)} ({lead})." if ties else f"{first}: {lead}."
 
 
 def _half_width(differences: np.ndarray, error: float) -> float:

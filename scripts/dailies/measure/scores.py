@@ -10,7 +10,7 @@ from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.measure.metrics import BY_NAME
 from dailies.state.layout import model_of
-from dailies.state.records import Means, Measures, Metadata, RunRecord, Values
+from dailies.state.records import Means, Measures, Metadata, Outcome, RunRecord, Values
 
 FrameValues = Mapping[str, Values]
 """Values by the output name of the frame, then by metric."""
@@ -22,8 +22,10 @@ class Scores:
 
     model: str
     """The model's folder name; ``@source`` for the source."""
-    metadata: Metadata | None
+    run: RunRecord | None
     """None for the source."""
+    outcome: Outcome | None
+    """How the model's render went; None for the source."""
     frames: FrameValues
     """Empty if the render failed, even if some frames were measured."""
     training_frames: frozenset[str]
@@ -41,7 +43,7 @@ def training_frames(
 
     ``names`` are those of the params, tags or datasets that may list them.
     """
-    return training.training_frames(run, sequence.frames, names=names, input_dir=input_dir)
+    return training.training_frames(run, sequence.frames, names=names, input_dir=input_dir, listing=sequence.names)
 
 
 def training_frames_by_model(

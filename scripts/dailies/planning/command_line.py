@@ -27,7 +27,7 @@ def deletes(arguments: Iterable[str]) -> bool:
 
 
 def left_by_deletion(layout: Layout) -> str | None:
-    """Return a sentence on the frames that ``--delete-all-output`` leaves, which Snakemake does not know; or None."""
+    """Return a sentence on the frames that ``--delete-all-output`` does not delete; None if there are none."""
     frames = [
         [file for file in layout.frames(model).glob("*") if file != layout.metadata(model)]
         for model in layout.rendered()

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from dailies.core import files
+from dailies.frames import choice
 
 NOTHING = {"", "none", "null"}
 """Words that mean no value: ``snakemake --config key=null`` passes them on as text."""
@@ -172,6 +173,11 @@ TrustedId = Annotated[
     BeforeValidator(_id),
 ]
 TrustedIds = Annotated[tuple[TrustedId, ...], Field(min_length=1), OneOrSeveral()]
+Frames = (
+    Annotated[Literal["all"], Word]
+    | Annotated[int, Field(ge=1), Whole]
+    | Annotated[str, Field(pattern=choice.SLICE, description='a slice such as "0:201:8"')]
+)
 FrameName = Annotated[Text, Field(description="frame name")]
 FieldName = Annotated[Text, Field(description="name")]
 Folder = Annotated[Address, Field(description="folder")]
@@ -197,6 +203,11 @@ class FramesTopic(Topic):
     input_dir: Place = Path("demo/frames")
     """The folder with the frames of the sequence, or a video file, which is decoded once to lossless frames.
     docs/frames.md lists the formats."""
+
+    frames: Frames = "all"
+    """Which frames to render, measure and show: `all`, a number such as `12` for frames that are evenly spread from the
+    first to the last, or a slice of positions such as `"0:201:8"`, which excludes its end, as in Python. Quote a slice:
+    YAML reads `1:30` as a number. Frames that are already rendered are kept."""
 
     layer: Text | None = None
     """Which layer, part or view of a multi-layer EXR to render: its full name, the last component of that name, or a

@@ -226,9 +226,9 @@ def _is_copied(frame: Frame, folder: Path) -> bool:
 
 
 def _flow_size(shot: Sequence, flows: Path) -> float:
-    """Return the bytes of the missing flows. There is one for every frame but the first."""
+    """Return the bytes of the missing flows. There is one for every frame whose neighbour before it is chosen."""
     there = len(manifest.file_names(flows))
-    return sum(FLOW_BYTES * frame.width * frame.height for frame in shot.frames[1 + there :])
+    return sum(FLOW_BYTES * frame.width * frame.height for frame in list(shot.before)[there:])
 
 
 def frame_size(frame: Frame, output_format: str) -> float:

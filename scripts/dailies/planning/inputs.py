@@ -1,7 +1,7 @@
 """Inputs: the input functions, parameters and resources of the rules.
 
 Snakemake calls most methods with ``wildcards``, and with ``input``, ``output``, ``threads`` or ``attempt`` if a method
-names them. A method of ``input`` or ``output`` is no reason to run a job again when its value changes.
+names them. If a method takes ``input`` or ``output``, Snakemake does not run a job again when its value changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,10 +32,10 @@ SCRIPTS = Path(__file__).parents[2]
 
 
 class Inputs:
-    """What the rules ask while jobs are planned. MLflow and the frames are looked at only if a rule needs them."""
+    """Answers the rules while jobs are planned. MLflow and the frames are read only if a rule needs them."""
 
     def __init__(self, invocation: Invocation, checkpoints: Any) -> None:
-        """Take Snakemake's collection of checkpoints."""
+        """Prepare the answers for an invocation; ``checkpoints`` is Snakemake's collection of them."""
         self._invocation = invocation
         self._checkpoints = checkpoints
         self._settings = invocation.settings
@@ -52,11 +52,11 @@ class Inputs:
         """Whether this machine can read frames. A head node without codecs submits such jobs."""
 
     def code(self, script: str) -> str:
-        """Return a digest of the code behind a script; as a parameter it makes results again after an update."""
+        """Return a digest of the code behind a script; as a parameter, it makes a rule run again after an update."""
         return sources.digest(SCRIPTS / f"{script}.py")
 
     def afresh(self, rule: str) -> Callable[..., bool]:
-        """Return a parameter that says whether a job of this rule has to forget what it remembers."""
+        """Return a parameter that tells the jobs of a rule whether to ignore their caches."""
 
         def is_forced(wildcards: Any, output: Any) -> bool:
             return self._invocation.is_forced([rule], output)
@@ -77,17 +77,19 @@ class Inputs:
         invocation.check_configured()
         if invocation.refuses_devices():
             invocation.call(devices.refuse_missing, settings.device)
-        fingerprint = invocation.call(scan.fingerprint, settings.input_dir, self._layout.scan, settings.layer)
+        fingerprint = invocation.call(
+            scan.fingerprint, settings.input_dir, self._layout.scan, settings.layer, settings.frames
+        )
         invocation.take_output()
         return fingerprint
 
     def shards(self) -> dict[str, Shot]:
-        """Return the frames of each shard by its name; nothing while the sequence was not read yet."""
+        """Return the frames of each shard by its name; empty until the sequence has been read."""
         listing = self._layout.sequence
         return sequence.shards(listing, self._settings.shard_frames) if listing.is_file() else {}
 
     def _shard_names(self) -> list[str]:
-        """Return the names of the shards, once the sequence was read."""
+        """Return the names of the shards. Snakemake asks again later if the sequence has not been read yet."""
         listing = Path(self._checkpoints.sequence.get().output.sequence)
         return list(sequence.shards(listing, self._settings.shard_frames))
 
@@ -102,7 +104,7 @@ class Inputs:
     # The models
 
     def store_fingerprint(self, wildcards: Any = None) -> str | None:
-        """Return a digest of what MLflow says of the selected runs; the last known one while it does not answer."""
+        """Return a digest of the selected runs in MLflow; if MLflow does not answer, the last known digest."""
         return self._store_fingerprint
 
     @cached_property
@@ -126,7 +128,7 @@ class Inputs:
         return planned.fingerprint
 
     def discovery_index(self, wildcards: Any = None) -> str:
-        """Return the list of the selected models, once MLflow was asked."""
+        """Return the path of the list of selected models. Snakemake asks again later if it does not exist yet."""
         return str(self._checkpoints.discover.get().output.index)
 
     def discovered_models(self) -> Sequence[str]:
@@ -137,6 +139,10 @@ class Inputs:
         """Return the run names of the selected models, by model, in MLflow's order."""
         return {model: RunRecord.load(self._layout.run(model)).run_name for model in self.discovered_models()}
 
+    def runs_of_all_models(self, wildcards: Any) -> list[Path]:
+        """Return the record of every selected model's run."""
+        return [self._layout.run(model) for model in self.discovered_models()]
+
     def metadata_of_all_models(self, wildcards: Any) -> list[Path]:
         """Return the metadata of every selected model."""
         return [self._layout.metadata(model) for model in self.discovered_models()]
@@ -144,7 +150,7 @@ class Inputs:
     # Downloads and renders
 
     def download_threads(self, wildcards: Any) -> int:
-        """Return 0 on this machine: a download waits for the network, beside a render that has all the cores."""
+        """Return 0 if jobs run on this machine, so that a download does not wait for a render to free a core."""
         return 0 if self._invocation.is_local else 1
 
     def download_memory(self, wildcards: Any, input: Any, attempt: int) -> int:
@@ -164,7 +170,7 @@ class Inputs:
         return attempt * estimates.render_minutes(input.record, self.shards()[wildcards.shard])
 
     def outcomes_of_model(self, wildcards: Any) -> list[Path]:
-        """Return the outcomes of a model's shards; how many there are is known once the sequence was read."""
+        """Return the outcomes of a model's shards, whose number is known once the sequence has been read."""
         listing = Path(self._checkpoints.sequence.get().output.sequence)
         self._check_reference(listing)
         self._check_backbone()
@@ -172,7 +178,7 @@ class Inputs:
         return [self._layout.outcome(wildcards.model, shard) for shard in self.shards()]
 
     def outcomes_of_all_models(self, wildcards: Any) -> list[Path]:
-        """Return the outcomes of all shards of all models: they change with the frames, and not with a metric."""
+        """Return the outcomes of all shards of all models, which change with the frames but not with a metric."""
         self._checkpoints.sequence.get()
         return [self._layout.outcome(model, shard) for model in self.discovered_models() for shard in self.shards()]
 
@@ -207,17 +213,21 @@ class Inputs:
         return self.shard_states(wildcards)[wildcards.shard]["attempt"]
 
     def forced_render(self, wildcards: Any, output: Any) -> str | None:
-        """Return the invocation that renders a shard again, frames in place included; None if none does."""
+        """Return the token of an invocation that must also render the frames in place again; None otherwise."""
         return self._forced_token(wildcards.model, wildcards.shard)
+
+    def forced_download(self, wildcards: Any, output: Any) -> bool:
+        """Return whether this invocation renders shards of a model again, frames in place included."""
+        return any(self._forced_token(wildcards.model, shard) for shard in self.shards() or [sequence.WHOLE_SEQUENCE])
 
     def _forced_token(self, model: str, shard: str) -> str | None:
         outputs = (self._layout.outcome(model, shard), self._layout.receipt(model))
         return self._invocation.forced.token if self._invocation.is_forced(["infer", "download"], outputs) else None
 
     def receipt_of_weights(self, wildcards: Any) -> Any:
-        """Return the receipt of a model's download, as a file of any age if the shard is not due.
+        """Return the receipt of a model's download; if the shard is not due, the receipt's age is ignored.
 
-        Otherwise the download for one shard would start the model's other shards.
+        Otherwise a download for one shard would make the model's other shards run again.
         """
         receipt = self._layout.receipt(wildcards.model)
         state = self.shard_states(wildcards)[wildcards.shard]
@@ -272,7 +282,7 @@ class Inputs:
         return [self._layout.pairing] if self._reference else []
 
     def decoded_reference(self, wildcards: Any) -> list[Path]:
-        """Return the record of a decoded reference video. Of a folder, names and a parameter say all that is needed."""
+        """Return the record of a decoded reference video. A folder needs none: a parameter shows its changes."""
         return self.pairing_record(wildcards) if self._reference and self._reference.is_video else []
 
     def pairing_of_measures(self, wildcards: Any) -> list[Path]:
@@ -280,7 +290,7 @@ class Inputs:
         return self.pairing_record(wildcards) if self._is_automatic else []
 
     def measuring(self, wildcards: Any) -> list[Any]:
-        """Return what decides which values there are, apart from the frames themselves."""
+        """Return everything that the measured values depend on, except the frames themselves."""
         from dailies.measure.cache import VERSION  # imports numpy
 
         weights = []
@@ -297,7 +307,7 @@ class Inputs:
         return attempts.attempt_after(self._layout.measuring_attempt(SOURCE, wildcards.shard))
 
     def outcomes_to_measure(self, wildcards: Any) -> list[Path]:
-        """Return the outcomes of a model's shard and of the one before, whose last frame its motion begins at."""
+        """Return the outcomes of a model's shard and of the one before, where the motion of the shard begins."""
         names = self._shard_names()
         place = names.index(wildcards.shard)
         return [self._layout.outcome(wildcards.model, shard) for shard in names[max(0, place - 1) : place + 1]]
@@ -314,14 +324,20 @@ class Inputs:
         return [path for subject in [*self.discovered_models(), SOURCE] for path in self._measures_of(subject)]
 
     def leaderboard(self, wildcards: Any) -> Path:
-        """Return what the target ``metrics`` makes; end the invocation if nothing is to be measured."""
+        """Return the result of the target ``metrics``; end the invocation if nothing is to be measured."""
         if not self._metrics:
             self._invocation.end("metrics is none, so there is nothing to measure; set metrics to auto or a list")
         return self._layout.leaderboard
 
-    def ranking_for_page(self, wildcards: Any) -> list[Path]:
+    def ranking_record(self, wildcards: Any) -> list[Path]:
         """Return the ranking if an ordinary invocation measures."""
         return [self._layout.verdict] if self._is_automatic else []
+
+    def shown_with_leaderboard(self, wildcards: Any) -> list[Path]:
+        """Return everything else that shows ranks, if an ordinary invocation measures: they must not disagree."""
+        if not self._is_automatic:
+            return []
+        return [*self.metadata_of_all_models(wildcards), self._layout.summary, *self.comparison_page(wildcards)]
 
     @cached_property
     def ranking_question(self) -> list[Any]:
@@ -331,7 +347,7 @@ class Inputs:
 
     @cached_property
     def summary_order(self) -> tuple[str, bool] | None:
-        """The metric that orders the models of the summary, and whether it falls; None for MLflow's order."""
+        """The metric that orders the models of the summary, and whether it descends; None for MLflow's order."""
         return self._settings.measured_order
 
     def measure_memory(self, wildcards: Any, input: Any, attempt: int) -> int:
@@ -345,7 +361,7 @@ class Inputs:
     # Comparing and publishing
 
     def comparison_page(self, wildcards: Any) -> list[Path]:
-        """Return the page, if the configuration wants one."""
+        """Return the page, if ``compare`` is set."""
         return [self._layout.page] if self._settings.compare else []
 
     def tables_of_page(self, wildcards: Any) -> list[Path]:
@@ -370,7 +386,7 @@ class Inputs:
         return attempt * estimates.page_minutes(input.sequence, models=len(input.metadata))
 
     def video_memory(self, wildcards: Any, input: Any, threads: int, attempt: int) -> int:
-        """Return the megabytes for the encoder and the pictures that its threads make ahead; more on every retry."""
+        """Return the megabytes for the encoder and the pictures that its threads prepare ahead; more on every retry."""
         return attempt * estimates.video_memory(input.sequence, models=len(input.outcomes), threads=threads)
 
     def video_minutes(self, wildcards: Any, input: Any, attempt: int) -> int:
@@ -378,7 +394,7 @@ class Inputs:
         return attempt * estimates.page_minutes(input.sequence, models=len(input.outcomes))
 
     def evaluations(self, wildcards: Any) -> list[Path]:
-        """Return the record of what was written back to MLflow, if the configuration wants that.
+        """Return the record of what was written back to MLflow, if ``write_back`` is set.
 
         End the invocation, before anything is rendered, if the store cannot be written to.
         """

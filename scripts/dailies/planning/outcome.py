@@ -1,4 +1,4 @@
-"""Outcome: what the terminal says at the end of an invocation."""
+"""Outcome: what is printed at the end of an invocation."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from dailies.state.records import DiscoveryIndex
 
 
 class Outcome:
-    """Reports what an invocation rendered and measured. Create it before any job runs: it notes which files are old."""
+    """Reports what an invocation rendered and measured. Create it before any job runs: it notes which files exist."""
 
     def __init__(self, invocation: Invocation) -> None:
         layout = invocation.layout
@@ -52,7 +52,7 @@ class Outcome:
         logger.info(f"Frames: {layout.output_dir}/<model>/; all models in one file: {layout.summary}")
 
     def report_interruption(self) -> None:
-        """Print where the reason is; with ``--quiet all``, which hides it, the reason itself."""
+        """Print where the reason is logged; with ``--quiet all``, which hides it, print the reason itself."""
         if self._invocation.reasons:
             return
         kept = "what is rendered is kept for the next invocation"

@@ -49,17 +49,17 @@ class Footage:
         """Compare the sequence that was read last with a listing of the input, which may be missing."""
         known = sequence.load(layout.sequence) if layout.sequence.is_file() else Shot(())
         try:
-            listing = scan.listing(settings.input_dir, layout.scan, settings.layer)
+            listing = scan.listing(settings.input_dir, layout.scan, settings.layer, settings.frames)
         except SequenceError as error:
             return cls(Shot(()), None, reason=str(error))
         if listing is None:
             return cls(Shot(()), None, reason=f"the video {settings.input_dir} is not decoded yet")
-        frames = tuple(_named(frame, settings) for frame in known.frames if listing.get(frame.name))
-        read = {frame.name for frame in frames} | {each["name"] for each in known.skipped}
-        unread = sum(name not in read for name in listing)
-        is_current = not unread and len(frames) == len(known.frames)
+        shot = replace(known, frames=tuple(_named(frame, settings) for frame in listing.values() if frame))
+        skipped = {each["name"] for each in known.skipped}
+        unread = sum(frame is None and name not in skipped for name, frame in listing.items())
+        is_current = not unread and shot.digest == known.digest
         reason = f"{counted(unread, 'frame')} of {settings.input_dir} will be read first" if unread else None
-        return cls(replace(known, frames=frames), unread, is_current, reason)
+        return cls(shot, unread, is_current, reason)
 
     @property
     def total(self) -> int | None:

@@ -18,8 +18,8 @@ from dailies.render.batches import Batches
 from dailies.render.first_frame import ReadFrame, check_assumed_range, describe_nearest
 from dailies.render.memory import MemoryPlan, NetworkOutOfMemory, is_out_of_memory, memory_meter
 from dailies.render.network import AUTOCAST, BASELINE, Network
-from dailies.render.outputs import SeveralImages
 from dailies.render.parity import Parity
+from dailies.render.results import SeveralImages
 from dailies.render.tensors import (
     Download,
     Transfers,

@@ -12,7 +12,7 @@ from torch import Tensor
 from dailies.core.text import clean, few
 from dailies.models.signature import Signature, format_range
 from dailies.render.network import Network
-from dailies.render.outputs import Part
+from dailies.render.results import Part
 from dailies.render.tensors import pad, padded_size, to_code_values, to_network_input, white_level
 
 log = logging.getLogger(__name__)

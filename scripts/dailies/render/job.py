@@ -188,7 +188,7 @@ def _list_tried(status: str, receipt: Receipt) -> str:
 
 
 def _delete_stale_outcomes(outcomes: Path, shards: Mapping[str, FrameSequence]) -> None:
-    """Delete the outcomes of shards that the sequence is no longer split into; nobody updates them any more."""
+    """Delete the outcomes of shards that the sequence is no longer split into; no job updates them."""
     for path in outcomes.glob("*.json"):
         with suppress(FileNotFoundError):  # the job of another shard deletes them too
             digest = Outcome.load(path).input.digest

@@ -17,7 +17,7 @@ from dailies.core.text import cause
 from dailies.models.load import Model
 from dailies.models.signature import COLOURS, Signature
 from dailies.render.memory import NetworkOutOfMemory, is_out_of_memory
-from dailies.render.outputs import (
+from dailies.render.results import (
     WRAP_HINT,
     Part,
     SeveralImages,
@@ -429,5 +429,5 @@ def _failure(text: str, reason: str) -> LoadError:
             "model.wrong_size", failed, "set multiple in signatures, or tile if the network takes one size only"
         )
     return ProbeFailure(
-        "model.does_not_run", failed, f"if it takes something else than one image, {WRAP_HINT} that takes one"
+        "model.does_not_run", failed, f"if it takes something other than one image, {WRAP_HINT} that takes one"
     )

@@ -1,6 +1,6 @@
-"""Whether a shard is due, and the number of the next attempt at it."""
+"""Whether a shard is due, the number of the next attempt at it, and whether its frames are in place."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from dailies.core.typed import to_json
 from dailies.frames.sequence import WHOLE_SEQUENCE, Sequence, shards
 from dailies.state.layout import Layout
 from dailies.state.manifest import Manifest, file_names, in_place, keys_of
-from dailies.state.records import SUCCESS, Attempt, LoadedModel, Outcome
+from dailies.state.records import SUCCESS, Attempt, LoadedModel, Outcome, RenderedArtifact
 
 
 def next_attempt(
@@ -71,6 +71,25 @@ def is_due(
     return known.attempt != attempt or known.basis != basis(layout.record(model), frames, settings, loading)
 
 
+def artifact_in_place(
+    layout: Layout,
+    model: str,
+    due: Iterable[Sequence],
+    *,
+    settings: Mapping[str, Any],
+    loading: Mapping[str, Any],
+) -> RenderedArtifact | None:
+    """Return the artifact that rendered all frames of the shards ``due``; None if one is missing or out of date.
+
+    Shards whose frames are in place are due if the sequence was split differently, or if other frames were chosen.
+    """
+    due = list(due)
+    for last in _current_outcomes(layout, model, settings, loading):
+        if all(_kept(layout, model, shard, settings, last) == shard.outputs for shard in due):
+            return last.artifact
+    return None
+
+
 def frames_in_place(
     layout: Layout, model: str, frames: Sequence, *, settings: Mapping[str, Any], loading: Mapping[str, Any]
 ) -> frozenset[str]:
@@ -78,17 +97,28 @@ def frames_in_place(
 
     Those of a first render that was interrupted are included if its files are in place: its settings are not known.
     """
-    outcomes = [Outcome.load(path) for path in sorted(layout.attempts(model).glob("*.json"))]
-    if not outcomes:
+    if not any(layout.attempts(model).glob("*.json")):
         return frozenset(in_place(layout.manifests(model), layout.frames(model), frames.outputs))
-    for last in outcomes:
-        known = last.basis == basis(layout.record(model), last.input.digest, settings, loading)
-        if known and last.model and last.artifact.sha256:
-            keys = frame_keys(frames, last.artifact.sha256, settings, last.model)
-            # the manifests of all shards are read
-            manifest = Manifest(layout.manifest(model, WHOLE_SEQUENCE), folder=layout.frames(model), keys=keys)
-            return frozenset(manifest.done())
-    return frozenset()
+    last = next(_current_outcomes(layout, model, settings, loading), None)
+    return _kept(layout, model, frames, settings, last) if last else frozenset()
+
+
+def _current_outcomes(
+    layout: Layout, model: str, settings: Mapping[str, Any], loading: Mapping[str, Any]
+) -> Iterator[Outcome]:
+    """Yield the outcomes of a model that was loaded with these settings, and whose record is unchanged since."""
+    for last in map(Outcome.load, sorted(layout.attempts(model).glob("*.json"))):
+        if last.model and last.basis == basis(layout.record(model), last.input.digest, settings, loading):
+            yield last
+
+
+def _kept(layout: Layout, model: str, frames: Sequence, settings: Mapping[str, Any], last: Outcome) -> frozenset[str]:
+    """Return the output names of those of the ``frames`` that the network of an outcome need not render again."""
+    if last.model is None or last.artifact.sha256 is None:
+        return frozenset()
+    keys = frame_keys(frames, last.artifact.sha256, settings, last.model)
+    manifest = Manifest(layout.manifest(model, WHOLE_SEQUENCE), folder=layout.frames(model), keys=keys)
+    return frozenset(manifest.done())  # the manifests of all shards are read
 
 
 def frame_keys(sequence: Sequence, artifact: str, settings: Mapping[str, Any], model: LoadedModel) -> dict[str, str]:

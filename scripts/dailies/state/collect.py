@@ -1,29 +1,35 @@
 """``metadata.json`` of each model, and ``batch_summary.json`` of all of them."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from dailies.core import files
 from dailies.core.text import clean, columns, counted, few
-from dailies.core.typed import load_all, save_all
+from dailies.core.typed import load_all, save_all, to_json
 from dailies.frames.sequence import load as load_sequence
 from dailies.frames.sequence import summarise_notes
 from dailies.models.progress import Progress
 from dailies.state import manifest
+from dailies.state.labels import Label, labels
 from dailies.state.layout import Layout, model_of
 from dailies.state.records import (
     SUCCESS,
     DiscoveryIndex,
     Input,
+    Leaderboard,
     LoadedModel,
     Means,
     Metadata,
     NetworkReport,
     Outcome,
+    RankedModel,
     RejectedFile,
     RenderedArtifact,
     RenderReport,
     RunRecord,
     SummaryLine,
+    Values,
     is_metadata,
     merged,
 )
@@ -56,7 +62,7 @@ def describe(
     """
     about, outcome = RunRecord.load(run), merged([Outcome.load(path) for path in outcomes])
     shot, model = load_sequence(sequence), outcome.model
-    if outcome.status == SUCCESS:
+    if outcome.status == SUCCESS and shot.is_whole:  # others list frames that may be chosen again
         manifest.prune(manifests, folder, [path.stem for path in outcomes])
     checkpoint = Progress(model.epoch, model.train_loss, model.val_loss) if model else Progress()
     metadata = Metadata(
@@ -85,6 +91,7 @@ def describe(
             frames=len(shot.frames),
             skipped=len(shot.skipped),
             notes=tuple(summarise_notes(shot.frames)),
+            chosen_from=None if shot.is_whole else len(shot.names),
         ),
         network=_network_report(model, outcome.artifact.tried),
         signature=model.signature if model else None,
@@ -110,42 +117,80 @@ def _not_chosen(others: Sequence[str], artifact: RenderedArtifact) -> tuple[str,
 
 
 def _rejection(tried: RejectedFile, longest: int | None = None) -> str:
-    return f"{tried.path} was passed over: {tried.reason[:longest].rstrip()}"
+    return f"{tried.path} was rejected: {tried.reason[:longest].rstrip()}"
 
 
-def summarize(metadata: Sequence[Path], *, output: Path, order: tuple[str, bool] | None = None) -> None:
-    """Merge the models' ``metadata.json`` files into ``batch_summary.json``.
+def summarize(
+    metadata: Sequence[Path], *, output: Path, order: tuple[str, bool] | None = None, ranking: Path | None = None
+) -> None:
+    """Merge the models' ``metadata.json`` files into ``batch_summary.json``, and add their ranks to both.
 
     The models keep the given order, unless ``order`` names a metric and whether its highest mean comes first. Models
-    without that metric come last.
+    without that metric come last. ``ranking`` is the ``Leaderboard`` record; without it, no model has a rank.
     """
-    lines = [_line(path.parent, Metadata.load(path)) for path in metadata]
+    board = Leaderboard.load(ranking) if ranking else Leaderboard()
+    places = {each.model: each for each in board.ranking.models} if board.ranking else {}
+    models = {model_of(path): Metadata.load(path) for path in metadata}
+    named = labels(models)
+    lines = []
+    for path, (model, about) in zip(metadata, models.items(), strict=True):
+        ranked = _ranked(about, places.get(model))
+        _amend(path, about, ranked)
+        lines.append(_line(path.parent, ranked, named[model], board.means.get(model)))
     if order:
         lines.sort(key=lambda line: _position((line.measured or {}).get(order[0]), descending=order[1]))
     save_all(lines, output)
+
+
+def _ranked(about: Metadata, place: RankedModel | None) -> Metadata:
+    return replace(
+        about,
+        rank=place.rank if place else None,
+        verdict=place.verdict if place else None,
+        below_source=bool(place and place.below_source),
+    )
+
+
+def _amend(path: Path, before: Metadata, after: Metadata) -> None:
+    """Write a model's metadata if its rank has changed.
+
+    The file keeps its time of modification. Otherwise all that depends on it, such as the page and what is written back
+    to MLflow, would run again in the next invocation, and so would the summary itself.
+    """
+    if after != before:
+        files.write_bytes(path, files.dump_json(to_json(after)), keep_time=True)
 
 
 def _position(value: float | None, *, descending: bool) -> tuple[bool, float]:
     return value is None, (-value if descending else value) if value is not None else 0.0
 
 
-def _line(folder: Path, about: Metadata) -> SummaryLine:
+def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> SummaryLine:
+    """Return the line of a model. ``means`` are those of the leaderboard, which are over the frames that all have."""
     render = about.render
     succeeded = render.status == SUCCESS
+    measured = about.measured.mean_unseen if about.measured else None
+    if succeeded and means:
+        measured = means
     return SummaryLine(
         run_id=about.run_id,
         run_name=about.run_name,
         architecture=about.architecture,
+        label=label,
         status=render.status,
+        rank=about.rank,
+        verdict=about.verdict,
+        below_source=about.below_source,
         output_dir=str(folder) if succeeded else None,
         error=None if succeeded else render.error,
         epoch=about.epoch,
         train_loss=about.train_loss,
         val_loss=about.val_loss,
         frames=render.frames,
+        frames_chosen_from=about.input.chosen_from,
         seconds=render.seconds,
         fps=render.fps,
-        measured=about.measured.mean_unseen if about.measured else None,
+        measured=measured,
         tried=about.artifact.tried,
     )
 
@@ -156,7 +201,8 @@ def table(summary: Path) -> str:
     for line in load_all(SummaryLine, summary):
         name = Path(line.output_dir).name if line.output_dir else _named(line)
         fps = "-" if line.fps is None else f"{line.fps:.2f}"
-        rows.append((name, line.status, str(line.frames), f"{line.seconds:.1f}", fps))
+        frames = f"{line.frames} of {line.frames_chosen_from}" if line.frames_chosen_from else str(line.frames)
+        rows.append((name, line.status, frames, f"{line.seconds:.1f}", fps))
     return columns(rows)
 
 

@@ -10,12 +10,16 @@ from dailies.core.text import redacted
 from dailies.core.typed import EMPTIED, OMITTED, Record
 from dailies.models.progress import Progress
 from dailies.models.signature import Signature
+from dailies.state.labels import Label
 from dailies.store.entities import Artifact
 
 Values = Mapping[str, float | None]
 """Values by metric; None for one that could not be measured."""
 
 SUCCESS = "success"
+
+BEST, TIE, WORSE = "best", "tie", "worse"
+"""The verdicts on a model: the first and alone; the first and all that tie with it; all others."""
 
 STAGES = ("download_failed", "load_failed", "error", SUCCESS)
 """How far a shard may get, worst first."""
@@ -88,7 +92,7 @@ class DiscoveryIndex(Record):
     models: tuple[str, ...] = ()
     """The names of their folders."""
     reason: str | None = None
-    """Why there is no model."""
+    """Why no model was found."""
     warning: str | None = None
     postponed: int = 0
     """How often changes were postponed to the next invocation because the store did not answer."""
@@ -242,7 +246,9 @@ class Input:
     frames: int = 0
     skipped: int = 0
     notes: tuple[str, ...] = field(default=(), metadata=OMITTED)
-    """What of the frames is ignored, such as further layers."""
+    """The parts of the frames that are ignored, such as further layers."""
+    chosen_from: int | None = field(default=None, metadata=OMITTED)
+    """The number of all frames of the input, if only some were chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,7 +275,7 @@ class Outcome(Record):
     loading: str | None = None
     """Digest of everything but the files that decides which network the artifact becomes."""
     basis: str | None = None
-    """Digest of everything whose change makes the render due again."""
+    """Digest of everything that the render depends on. If it changes, the render is due again."""
     artifact: RenderedArtifact = field(default_factory=RenderedArtifact)
     input: Input = field(default_factory=Input)
     forced: str | None = field(default=None, metadata=OMITTED)
@@ -332,9 +338,9 @@ class Metadata(Record):
     run_name: str = ""
     architecture: str | None = None
     epoch: int | None = None
-    """From the run, like the name of the model's folder, or else from the checkpoint. The losses likewise.
+    """The run's value, or else the checkpoint's. The losses follow the same rule.
 
-    ``checkpoint`` holds the checkpoint's own values. They differ if training went on after the best epoch.
+    ``checkpoint`` holds the checkpoint's own values. They differ if training continued after the best epoch.
     """
     train_loss: float | None = None
     val_loss: float | None = None
@@ -356,6 +362,12 @@ class Metadata(Record):
     network: NetworkReport = field(default_factory=NetworkReport)
     signature: Signature | None = None
     measured: Means | None = None
+    rank: int | None = field(default=None, metadata=OMITTED)
+    """The place of the model in the leaderboard; ``summary`` adds it, because it depends on all the others."""
+    verdict: str | None = field(default=None, metadata=OMITTED)
+    """``BEST``, ``TIE`` or ``WORSE``; None for a model without a rank."""
+    below_source: bool = field(default=False, metadata=OMITTED)
+    """Whether the source itself has a better mean."""
 
 
 def is_metadata(path: Path) -> bool:
@@ -374,7 +386,13 @@ class SummaryLine:
     run_id: str
     run_name: str = ""
     architecture: str | None = None
+    label: Label | None = field(default=None, metadata=OMITTED)
+    """What tells the model from the others."""
     status: str
+    rank: int | None = field(default=None, metadata=OMITTED)
+    """The place in the leaderboard, as in ``Metadata``; likewise the next two."""
+    verdict: str | None = field(default=None, metadata=OMITTED)
+    below_source: bool = field(default=False, metadata=OMITTED)
     output_dir: str | None = field(default=None, metadata=OMITTED)
     """Where the frames are; None after a failure."""
     error: str | None = field(default=None, metadata=OMITTED)
@@ -382,6 +400,8 @@ class SummaryLine:
     train_loss: float | None = None
     val_loss: float | None = None
     frames: int = 0
+    frames_chosen_from: int | None = field(default=None, metadata=OMITTED)
+    """The number of all frames of the input, if only some were chosen."""
     seconds: float = 0
     fps: float | None = None
     measured: Values | None = field(default=None, metadata=OMITTED)
@@ -398,6 +418,61 @@ class MetricRecord:
     higher_is_better: bool
     unit: str = ""
     note: str = ""
+    """What it measures."""
+    ideal: str = field(default="", metadata=OMITTED)
+    """The value of a frame that equals its reference; empty if the metric needs none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """By how much the mean of one model is better than that of another; negative if it is worse."""
+
+    difference: float
+    low: float | None = None
+    """The bounds of the confidence interval; None if there are too few frames for one."""
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedModel:
+    """A model in a ranking."""
+
+    model: str
+    rank: int
+    verdict: str
+    """``BEST``, ``TIE`` or ``WORSE``."""
+    mean: float
+    """Over the frames that decide."""
+    to_first: Difference | None = None
+    """The model compared with the first; None for the first itself."""
+    to_source: Difference | None = None
+    """The model compared with the source; None if the source was not measured on all these frames."""
+    below_source: bool = field(default=False, metadata=OMITTED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingRecord:
+    """The models that can be ranked, the best one first, and how sure that order is."""
+
+    metric: str
+    frames: int
+    """The number of frames that decide."""
+    of: int
+    """The number of frames of the sequence."""
+    on_training_frames: bool = False
+    """Whether models were trained on some of the frames that decide."""
+    source: float | None = None
+    """The mean of the source over the same frames."""
+    models: tuple[RankedModel, ...] = ()
+    frames_needed: int | None = None
+    """About how many frames would separate the first two, if they tie and if that can be estimated."""
+    settle: tuple[str, ...] = ()
+    """What would settle a tie for the first place, in sentences."""
+
+    @property
+    def first(self) -> tuple[RankedModel, ...]:
+        """The best model, or all that tie for the first place."""
+        return tuple(each for each in self.models if each.verdict != WORSE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,14 +480,20 @@ class Leaderboard(Record):
     """``metrics.json``: the measurements of all models and the verdict on them."""
 
     verdict: str | None = None
+    """The result as a sentence; None if there is nothing to rank."""
+    remarks: tuple[str, ...] = field(default=(), metadata=OMITTED)
+    """What would settle a tie, and which models are worse than the source, in sentences."""
+    ranking: RankingRecord | None = field(default=None, metadata=OMITTED)
     reference: tuple[str, ...] = ()
     """How the frames of the reference were paired."""
     missing: str | None = None
     """A sentence about frames without a reference, if there are any."""
     problems: tuple[str, ...] = ()
     metrics: tuple[MetricRecord, ...] = ()
+    means: Mapping[str, Values] = field(default_factory=dict, metadata=OMITTED)
+    """By model, and for ``@source``: the means over the frames that decide, as in ``leaderboard.csv``."""
     values: Mapping[str, Mapping[str, tuple[float | None, ...]]] = field(default_factory=dict)
-    """By metric, then by model: a value for each frame of the sequence."""
+    """By metric, then by model, and for ``@source``: a value for each frame of the sequence."""
 
 
 @dataclass(frozen=True)
@@ -421,11 +502,17 @@ class FrameMetric:
 
     name: str
     values: Mapping[str, Sequence[float | None]]
-    """By the model's folder: one value for each frame of the sequence; None for a frame without one."""
+    """By the model's folder, or ``@source``: a value for each frame of the sequence; None for a frame without one."""
     higher_is_better: bool
     unit: str = ""
     note: str = ""
-    """What a reader must know, such as that the metric is advisory."""
+    """What a reader must know, such as how the frames of the reference were paired."""
+    key: str = ""
+    """Its name in the configuration and in the tables; that on the page if it is empty."""
+    help: str = ""
+    """What it measures."""
+    ideal: str = ""
+    """The value of a perfect frame, as text."""
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in self.values.values()}

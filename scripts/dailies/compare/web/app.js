@@ -47,7 +47,7 @@
     find("gain").append(...State.GAINS.map((gain) => new Option(`×${gain}`, gain)));
     find("rate").append(...State.RATES.map((rate) => new Option(rate ? `${rate} a second` : "with keys A, B", rate)));
     find("title").textContent = DATA.title;
-    find("sequence").textContent = DATA.sequence;
+    find("sequence").textContent = DATA.choice ? `${DATA.sequence} (${DATA.choice})` : DATA.sequence;
     document.title = `${DATA.sequence} · ${DATA.title} · Dailies`;
   }
 

@@ -1,0 +1,157 @@
+"""The verdict: a ranking as a record, and in words for people who choose a model."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from dailies.core.text import counted, few
+from dailies.frames.sequence import Sequence as FrameSequence
+from dailies.measure.metrics import BY_NAME
+from dailies.measure.ranking import MIN_FRAMES, Comparison, Ranking, compare, rank
+from dailies.measure.scores import Scores, column
+from dailies.state.labels import Label
+from dailies.state.records import BEST, TIE, WORSE, Difference, RankedModel, RankingRecord
+
+MANY_TIMES = 20
+"""How many times as many frames nobody renders to settle a tie."""
+
+VOTE = "Vote blind on the page: people may see a difference that the metric does not."
+
+
+def record(
+    ranking: Ranking,
+    models: Sequence[Scores],
+    source: Scores,
+    *,
+    sequence: FrameSequence,
+    metrics: Sequence[str],
+    labels: Mapping[str, Label],
+) -> RankingRecord | None:
+    """Return the verdict on each model of a ranking, compare it with the source, and say what would settle a tie.
+
+    ``metrics`` are those that were measured, and ``labels`` name the models. None if no model has a rank.
+    """
+    if ranking.metric is None or not ranking.order:
+        return None
+    scores = {each.model: each for each in models}
+    unchanged = column(source.frames, ranking.metric, ranking.frames)
+    has_source = len(unchanged) == len(ranking.frames)
+    ties = [model for model, comparison in ranking.comparisons.items() if comparison.verdict == "tie"]
+    tied = [scores[model] for model in (ranking.order[0], *ties)] if ties else []
+
+    def ranked(place: int, model: str) -> RankedModel:
+        values = column(scores[model].frames, ranking.metric or "", ranking.frames)
+        to_source = _to_source(values, unchanged, ranking) if has_source else None
+        return RankedModel(
+            model=model,
+            rank=place,
+            verdict=TIE if scores[model] in tied else BEST if place == 1 else WORSE,
+            mean=_mean(values),
+            to_first=_difference(ranking.comparisons[model]) if place > 1 else None,
+            to_source=to_source,
+            below_source=to_source is not None and to_source.difference < 0,
+        )
+
+    return RankingRecord(
+        metric=ranking.metric,
+        frames=len(ranking.frames),
+        of=len(sequence.frames),
+        on_training_frames=any(scores[model].training_frames.intersection(ranking.frames) for model in ranking.order),
+        source=_mean(unchanged) if has_source else None,
+        models=tuple(ranked(place, model) for place, model in enumerate(ranking.order, start=1)),
+        frames_needed=_frames_needed(ranking) if tied else None,
+        settle=(
+            (_more_frames(ranking, sequence), *_another_metric(ranking.metric, tied, sequence, metrics, labels), VOTE)
+            if tied
+            else ()
+        ),
+    )
+
+
+def sentence(ranking: RankingRecord, labels: Mapping[str, Label]) -> str:
+    """Return the result of a ranking as a sentence."""
+    metric = BY_NAME[ranking.metric]
+    trained = " (models were trained on some of them)" if ranking.on_training_frames else ""
+    first, *others = ranking.models
+    beginning = f"{labels[first.model]} ranks first by {metric.label} on {counted(ranking.frames, 'frame')}{trained}"
+    if not others:
+        return f"{beginning}: it is the only model."
+    second = others[0].to_first
+    assert second is not None, "only the first has none"
+    if second.low is None or second.high is None:
+        return f"{beginning}: a tie, because there are too few frames for a comparison."
+    together = f" for {len(others)} comparisons at once" if len(others) > 1 else ""
+    interval = f"95 % interval {-second.high:z.3g} to {-second.low:z.3g}{together}"
+    lead = f"{-second.difference:z.3g}{_unit(ranking.metric)} ahead of {labels[others[0].model]}, {interval}"
+    ties = [str(labels[each.model]) for each in others if each.verdict == TIE]
+    return f"{beginning}: a tie with {few(ties)} ({lead})." if ties else f"{beginning}: {lead}."
+
+
+def remarks(ranking: RankingRecord, labels: Mapping[str, Label]) -> list[str]:
+    """Return what would settle a tie, and which models are worse than the source."""
+    lines = [f"To settle the tie: {' '.join(ranking.settle)}"] if ranking.settle else []
+    below = [str(labels[each.model]) for each in ranking.models if each.below_source]
+    if below:
+        source = f"the source itself by {BY_NAME[ranking.metric].label} ({ranking.source:z.4g}{_unit(ranking.metric)})"
+        count = len(ranking.models)
+        lines.append(
+            f"No model is better than {source}."
+            if len(below) == count
+            else f"{len(below)} of {count} models are worse than {source}: {few(below)}."
+        )
+    return lines
+
+
+def _unit(metric: str) -> str:
+    return f" {BY_NAME[metric].unit}" if BY_NAME[metric].unit else ""
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _to_source(values: Sequence[float], unchanged: Sequence[float], ranking: Ranking) -> Difference:
+    """Compare a model with the source; the intervals hold for all models at once."""
+    higher = BY_NAME[ranking.metric or ""].higher_is_better
+    return _difference(compare(values, unchanged, higher_is_better=higher, comparisons=len(ranking.order)))
+
+
+def _difference(comparison: Comparison) -> Difference:
+    return Difference(difference=comparison.difference, low=comparison.low, high=comparison.high)
+
+
+def _frames_needed(ranking: Ranking) -> int | None:
+    """Return about how many frames would separate the first two, in two digits; None if that cannot be estimated.
+
+    The width of an interval falls with the square root of the number of frames.
+    """
+    second = ranking.comparisons[ranking.order[1]]
+    if second.low is None or second.high is None or not second.difference:
+        return None
+    times = ((second.high - second.low) / 2 / second.difference) ** 2
+    if times > MANY_TIMES:
+        return None
+    needed = len(ranking.frames) * times
+    step = 10 ** max(0, math.floor(math.log10(needed)) - 1)
+    return math.ceil(needed / step) * step
+
+
+def _more_frames(ranking: Ranking, sequence: FrameSequence) -> str:
+    if len(ranking.frames) < MIN_FRAMES:
+        return f"Compare more frames: fewer than {MIN_FRAMES} decide nothing."
+    needed, whole = _frames_needed(ranking), len(sequence.frames)
+    if needed is None:
+        return f"More frames will hardly decide: {MANY_TIMES} times as many would not separate the first two."
+    place = f"; the sequence has {whole}" if needed > whole else ""
+    return f"About {needed} frames like these would separate the first two{place}."
+
+
+def _another_metric(
+    metric: str, tied: Sequence[Scores], sequence: FrameSequence, metrics: Sequence[str], labels: Mapping[str, Label]
+) -> list[str]:
+    """Return which of the other measured metrics that need a reference separates the tied models."""
+    others = [name for name in metrics if name != metric and not BY_NAME[name].is_advisory]
+    for name in others:
+        ranking = rank(tied, sequence, name)
+        if len(ranking.order) == len(tied) and all(each.verdict == "worse" for each in ranking.comparisons.values()):
+            return [f"By {BY_NAME[name].label}, {labels[ranking.order[0]]} is the best of them (rank_by: {name})."]
+    return [f"No other metric separates them ({few(BY_NAME[name].label for name in others)})."] if others else []

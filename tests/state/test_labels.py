@@ -1,0 +1,110 @@
+"""Labels: models of a sweep can be told apart by short names and by the params in which they differ."""
+
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+from dailies.state.labels import LONGEST_NAME, labels
+
+
+@dataclass(frozen=True)
+class Run:
+    """What labels are made of."""
+
+    run_name: str
+    params: dict[str, str] = field(default_factory=dict)
+
+
+def named(*names: str) -> list[str]:
+    """The names that models with these names get, in order."""
+    return [label.name for label in labels({f"m{n}": Run(name) for n, name in enumerate(names)}).values()]
+
+
+def params(*all_params: dict[str, str]) -> list[str]:
+    """The params that models of one name show, in order."""
+    return [
+        label.params for label in labels({f"m{n}": Run("same", each) for n, each in enumerate(all_params)}).values()
+    ]
+
+
+def test_24_runs_of_a_sweep_have_24_different_labels_made_of_what_differs():
+    grid = itertools.product(("0.001", "3e-4", "1e-4", "1e-5"), ("0", "0.05", "0.1"), ("l1", "l2"))
+    runs = {
+        f"sweep_{place:08x}": Run(
+            "copyair_sweep_unet", {"training.lr": lr, "optim.weight_decay": wd, "loss": loss, "epochs": "100"}
+        )
+        for place, (lr, wd, loss) in enumerate(grid)
+    }
+
+    found = labels(runs)
+
+    assert len(set(found.values())) == 24
+    assert found["sweep_00000000"].params == "lr 1e-3 · wd 0 · loss l1"
+    assert found["sweep_0000000b"].params == "lr 3e-4 · wd 0.1 · loss l2"
+
+
+def test_the_common_beginning_is_dropped_in_whole_words():
+    assert named("unet_adamw_l1", "unet_adamw_l2", "unet_adam_l1") == ["adamw_l1", "adamw_l2", "adam_l1"]
+    assert named("unet", "unet_large") == ["unet", "unet_large"]
+    assert named("a_1", "a_2") == ["a_1", "a_2"]
+    assert named("unet_x8", "unet_x16") == ["x8", "x16"]
+
+
+def test_a_common_end_and_the_middle_of_long_names_are_left_out_and_what_differs_stays():
+    assert named("sigma1_cosine_ema0.999", "sigma2_cosine_ema0.999") == ["sigma1…", "sigma2…"]
+    long = [f"{first}{'x' * 40}{middle}{'y' * 40}z" for first in "ab" for middle in "cd"]
+
+    found = named(*long)
+
+    assert len(set(found)) == 4
+    assert max(map(len, found)) <= LONGEST_NAME
+
+
+@pytest.mark.parametrize(
+    "meaningless", ["/data/out/{}", "1700000000{}", "{{'a': {}}}", "0123456789abcdef{}", "x" * 40 + "{}"]
+)
+def test_paths_times_digests_and_prose_do_not_crowd_out_what_tells_models_apart(meaningless):
+    found = params(*({"a": meaningless.format(n), "seed": str(n), "width": str(32 * (n % 2 + 1))} for n in range(2)))
+
+    assert found == ["width 32", "width 64"]
+
+
+def test_a_seed_is_shown_only_if_nothing_else_tells_models_apart():
+    assert params({"seed": "1"}, {"seed": "2"}) == ["seed 1", "seed 2"]
+    assert params({"seed": "1", "lr": "0.1"}, {"seed": "2", "lr": "0.2"}) == ["lr 0.1", "lr 0.2"]
+    assert params(*({"seed": s, "lr": lr} for s in "12" for lr in ("0.1", "0.2"))) == [
+        "lr 0.1 · seed 1",
+        "lr 0.2 · seed 1",
+        "lr 0.1 · seed 2",
+        "lr 0.2 · seed 2",
+    ]
+
+
+def test_params_that_say_the_same_as_another_are_not_repeated():
+    assert params({"lr": "1", "lr_copy": "a"}, {"lr": "2", "lr_copy": "b"}) == ["lr 1", "lr 2"]
+
+
+def test_a_number_is_short_and_the_same_however_it_is_written():
+    assert params({"lr": "0.001"}, {"lr": "1e-3"}, {"lr": "0.00025"}) == ["lr 1e-3", "lr 1e-3", "lr 2.5e-4"]
+    assert params({"steps": "1000000"}, {"steps": "64"}) == ["steps 1e6", "steps 64"]
+    assert params({"lr": "0.10000001"}, {"lr": "0.10000002"}) == ["lr 0.10000001", "lr 0.10000002"]
+
+
+def test_params_of_one_last_name_keep_the_whole_key():
+    grid = [{"g.width": g, "d.width": d} for g in "12" for d in "12"]
+
+    assert params(*grid)[1] == "d.width 2 · g.width 1"
+
+
+def test_models_that_nothing_else_tells_apart_get_the_id_of_their_folder_or_a_digest():
+    found = labels({"x_0123abcd": Run("same"), "y": Run("same"), "z_4567abcd": Run("other")})
+
+    first, second, third = (label.name for label in found.values())
+    assert (first, third) == ("same 0123abcd", "other")
+    assert second.startswith("same ")
+    assert second != first
+
+
+def test_names_that_print_badly_are_cleaned_and_an_empty_one_is_the_folders():
+    assert named("a\x1b[31m\nb", "") == ["a b", "m1"]
+    assert [label.name for label in labels({"folder": Run("")}).values()] == ["folder"]

@@ -19,9 +19,11 @@ from dailies.state.records import (
     Figures,
     Input,
     LoadedModel,
+    Metadata,
     ModelRecord,
     Outcome,
     RenderedArtifact,
+    RenderReport,
     RunRecord,
 )
 from dailies.store.entities import Artifact, StoredFile
@@ -47,9 +49,9 @@ class Site:
         for number in numbers:
             write_frame(self.input / f"{number}.png", number, SIZE)
 
-    def read_frames(self) -> None:
+    def read_frames(self, **settings) -> None:
         """Do what the rule sequence does."""
-        found = scan.scan(self.input, on_bad_frame="skip", cache=self.layout.scan)
+        found = scan.scan(self.input, on_bad_frame="skip", cache=self.layout.scan, **settings)
         sequence.save(found, self.layout.sequence)
 
     def select(self, **architectures: str | None) -> None:
@@ -255,6 +257,37 @@ def test_the_table_and_the_sums_are_printed_with_the_skipped_runs(site):
     assert second.split()[:8] == ["b", "10", "of", "10", "~20", "s", "1.1", "MB"]
     assert "To render: 10 frames of 1 model; about 105.0 kB of frames and 1.0 MB of weights" in "\n".join(rest)
     assert rest[-1] == "2 models; skipped: 1 FAILED"
+
+
+def test_params_that_differ_and_ranks_are_shown_if_there_are_any(site):
+    for model, rate in (("a", "0.001"), ("b", "0.01")):
+        about = RunRecord.load(site.layout.run(model))
+        replace(about, params={"optim.lr": rate, "epochs": "5"}).save(site.layout.run(model))
+    Metadata(run_id="b", render=RenderReport(status="success"), rank=1).save(site.layout.metadata("b"))
+
+    heading, _, first, second, *_ = plan(site.layout, site.settings).splitlines()
+
+    assert heading.split()[:4] == ["model", "differs", "in", "rank"]
+    assert first.split()[:4] == ["a", "lr", "1e-3", "-"]
+    assert second.split()[:4] == ["b", "lr", "0.01", "1"]
+
+
+def test_frames_that_the_setting_leaves_out_are_not_due(site):
+    site.render("a")
+    (site.layout.frames("a") / "3.png").unlink()
+
+    assert site.due(frames=3) == {"a": 0, "b": 3}
+    assert site.due(frames="2:5") == {"a": 1, "b": 3}
+    assert site.schedule(frames=3).columns[2][0] == "3 of 3"
+
+
+def test_frames_that_are_chosen_after_a_quick_look_are_due_except_those_in_place(site):
+    site.read_frames(frames=3)
+    site.render("a")
+
+    assert site.due(frames="all") == {"a": 7, "b": 10}
+    site.read_frames()
+    assert site.due(frames="all") == {"a": 7, "b": 10}
 
 
 def test_where_nothing_is_due_that_is_one_sentence(site):

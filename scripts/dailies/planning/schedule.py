@@ -14,8 +14,9 @@ from dailies.frames.sequence import Sequence as Shot
 from dailies.planning import estimates
 from dailies.planning.config import Settings, loading_settings, pixel_settings
 from dailies.state import attempts, manifest
+from dailies.state.labels import labels
 from dailies.state.layout import Layout
-from dailies.state.records import DiscoveryIndex, Outcome, RunRecord
+from dailies.state.records import DiscoveryIndex, Metadata, Outcome, RunRecord
 
 UNKNOWN, NOTHING = "unknown", "-"
 """What the table says of a value that cannot be known yet, and of a model that has nothing to render."""
@@ -204,10 +205,32 @@ class Schedule:
 
     @property
     def columns(self) -> list[tuple[str, ...]]:
-        """The columns of a table: a heading, and a row for each model."""
-        return [("frames due", "time", "disk"), *map(self._row, self.models.values())]
+        """The columns of a table: a heading, and a row for each model.
 
-    def _row(self, due: Due) -> tuple[str, ...]:
+        Params in which the models differ, and their ranks so far, have columns if there are any.
+        """
+        columns = [("differs in", self._differences), ("rank", self._ranks)]
+        shown = [(title, found) for title, found in columns if any(found.values())]
+        titles = tuple(title for title, _ in shown)
+        return [
+            (*titles, "frames due", "time", "disk"),
+            *(
+                (*(found[model] or NOTHING for _, found in shown), *self._needs(due))
+                for model, due in self.models.items()
+            ),
+        ]
+
+    @property
+    def _differences(self) -> dict[str, str]:
+        runs = {model: RunRecord.load(self._layout.run(model)) for model in self.models}
+        return {model: label.params for model, label in labels(runs).items()}
+
+    @property
+    def _ranks(self) -> dict[str, str]:
+        found = {model: Metadata.load_if_there(self._layout.metadata(model)) for model in self.models}
+        return {model: str(about.rank) if about and about.rank else "" for model, about in found.items()}
+
+    def _needs(self, due: Due) -> tuple[str, ...]:
         frames = UNKNOWN if due.frames is None else f"{due.frames} of {self.footage.total}"
         if due.frames == 0:
             return frames, NOTHING, NOTHING

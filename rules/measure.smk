@@ -4,7 +4,6 @@
 rule metrics:
     input:
         INPUTS.leaderboard,
-        INPUTS.shown_with_leaderboard,
     localrule: True
 
 

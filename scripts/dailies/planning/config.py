@@ -522,7 +522,7 @@ class MachineTopic(Topic):
 
     check_disk: Switch = True
     """Refuse to start if the disk of `output_dir` has less free space than the estimate for missing frames, their
-    models, the page and the cached optical flow of the source."""
+    models, the page and the cached motion of the source."""
 
     models_on_disk: Annotated[int, Field(ge=2, le=10_000), Whole] = 16
     """How many downloaded models may be on the disk of `output_dir` at once, including those being rendered; a download

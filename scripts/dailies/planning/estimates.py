@@ -76,8 +76,9 @@ START = 10
 BYTES = {(".png", 8): 0.7, (".png", 16): 1.9, (".exr", 16): 1.4, (".tif", 8): 0.7, (".tif", 16): 1.9, (".tif", 32): 3.0}
 """Bytes per value in the file of a frame with light grain, by ending and bits; from ``benchmarks/estimates.py``."""
 
-FLOW_BYTES = 0.25
-"""Bytes per pixel of the source's flow: two values of 2 bytes for every 4 × 4 pixels (``measure.flicker``)."""
+MOTION_BYTES = 0.5
+"""Bytes per pixel of the source's motion (``measure.flicker``): two values of 2 bytes for every 4 × 4 pixels, and one
+byte for every 2 × 2."""
 
 THUMBNAIL_BYTES = 12_000
 """Bytes of a thumbnail on the comparison page; the smallest frames have none."""
@@ -160,18 +161,18 @@ def _bytes_per_pixel(shot: Sequence) -> int:
 
 
 def refuse_shortage(
-    layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings", *, flows: bool
+    layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings", *, motion: bool
 ) -> None:
     """Raise DiskError if the disk of ``output_dir`` has no room for everything that is still missing.
 
     That is: the frames that ``models`` lack; their weights, unless they are downloaded already, but at most
-    ``models_on_disk`` at once; copies and thumbnails for the comparison page; and the motion of the source if ``flows``
-    is set. A frame that is rendered again replaces the old one. Folders are listed, but no frame is opened.
+    ``models_on_disk`` at once; copies and thumbnails for the comparison page; and, with ``motion``, that of the
+    source. A frame that is rendered again replaces the old one. Folders are listed, but no frame is opened.
     """
     missing = _missing(layout, models, shot, settings)
     if not missing.frames:
         return
-    parts = missing.parts | ({"flow": _flow_size(shot, layout.flows)} if flows else {})
+    parts = missing.parts | ({"motion": _motion_size(shot, layout.source_frames)} if motion else {})
     output_dir = layout.output_dir
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free
     if sum(parts.values()) > free:
@@ -225,10 +226,10 @@ def _is_copied(frame: Frame, folder: Path) -> bool:
     return f"{Path(frame.output).stem}.png" in manifest.file_names(folder)
 
 
-def _flow_size(shot: Sequence, flows: Path) -> float:
-    """Return the bytes of the missing flows. There is one for every frame whose neighbour before it is chosen."""
-    there = len(manifest.file_names(flows))
-    return sum(FLOW_BYTES * frame.width * frame.height for frame in list(shot.before)[there:])
+def _motion_size(shot: Sequence, folder: Path) -> float:
+    """Return the bytes of the motion of the source that is missing in ``folder``, which has a file for every frame."""
+    there = len(manifest.file_names(folder))
+    return sum(MOTION_BYTES * frame.width * frame.height for frame in shot.frames[max(there, 1) :])
 
 
 def frame_size(frame: Frame, output_format: str) -> float:

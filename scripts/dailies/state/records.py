@@ -1,7 +1,7 @@
 """Every JSON file that one stage of the workflow writes for another, as a frozen dataclass."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +127,7 @@ class Receipt(Record):
     @property
     def artifact(self) -> "RenderedArtifact":
         """The artifact, as a render records it."""
-        return RenderedArtifact(
-            uri=self.uri,
-            path=self.path,
-            sha256=self.sha256,
-            size=self.size,
-            config_sha256=self.config_sha256,
-            tried=self.tried,
-        )
+        return RenderedArtifact(**{shared.name: getattr(self, shared.name) for shared in fields(RenderedArtifact)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,15 +144,7 @@ class RenderedArtifact:
     @property
     def receipt(self) -> Receipt:
         """The receipt of this artifact if it has been rendered and need not be downloaded again."""
-        return Receipt(
-            status=SUCCESS,
-            uri=self.uri,
-            path=self.path,
-            sha256=self.sha256,
-            size=self.size,
-            config_sha256=self.config_sha256,
-            tried=self.tried,
-        )
+        return Receipt(status=SUCCESS, **vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,9 +28,9 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
+from dailies.core import environment  # noqa: E402
 from dailies.frames import image  # noqa: E402
 from dailies.frames.oiio import open_image, read_channels  # noqa: E402
-from dailies.render import environment  # noqa: E402
 
 SIZE, REPEATS = (1920, 1080), 7
 GRAINS = {0: "clean", 5: "light grain", 15: "heavy grain"}

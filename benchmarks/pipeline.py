@@ -26,9 +26,8 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
 
-from dailies.core import files  # noqa: E402
+from dailies.core import environment, files  # noqa: E402
 from dailies.frames import image, scan, sequence  # noqa: E402
-from dailies.render import environment  # noqa: E402
 from dailies.render.pipeline import Route, render_frames  # noqa: E402
 from dailies.state.layout import Layout  # noqa: E402
 from dailies.state.manifest import Manifest, keys_of  # noqa: E402

@@ -28,7 +28,7 @@ from dailies.planning.validation import validated  # noqa: E402
 from dailies.state.layout import Layout  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "base"}}
-PLACES = {"read": "frames.decode", "in the network": "pipeline.submitted"}
+PLACES = {"read": "image.decode", "in the network": "pipeline.submitted"}
 """The functions that are first called then."""
 REPEATS = 5
 
@@ -36,9 +36,10 @@ JOB = """
 import builtins, json, os, runpy, sys
 from types import SimpleNamespace
 sys.path.append({scripts!r})
-from dailies import environment
+from dailies.core import environment
 environment.prepare()
-from dailies import frames, pipeline
+from dailies.frames import image
+from dailies.render import pipeline
 
 
 def first_frame(*arguments, **options):

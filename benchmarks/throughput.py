@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
 
+from dailies.core import environment  # noqa: E402
 from dailies.frames import image, scan, sequence  # noqa: E402
-from dailies.render import environment  # noqa: E402
 from dailies.state.layout import Layout  # noqa: E402
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Stages 6 and 7, collect and summary: close the models. renders/, measures/, runs/, metrics.json -> metadata.json, batch_summary.json."""
+"""Stages 6 and 7, collect and summary: gather the results. renders/, measures/, runs/, metrics.json -> metadata.json, batch_summary.json."""
 
 
 rule collect:
@@ -12,6 +12,7 @@ rule collect:
         metadata=LAYOUT.metadata("{model}"),
     log:
         LAYOUT.log("collect_{model}"),
+    priority: INPUTS.priority_of_results
     localrule: True
     conda:
         "../envs/dailies.yaml"

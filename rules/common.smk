@@ -1,24 +1,28 @@
-"""The configuration, every path, and what rules ask while jobs are planned: scripts/dailies/planning has the functions."""
+"""Read the configuration, and create the objects through which rules call scripts/dailies/planning."""
 
 import sys
 from pathlib import Path
 
 SCRIPTS = str(Path(str(workflow.current_basedir)).parent / "scripts")
-sys.path.insert(0, SCRIPTS)  # an installed package may be called dailies, too
+sys.path.insert(0, SCRIPTS)  # first: another installed package may be called dailies
 
 import dailies
 
 if Path(dailies.__file__).parents[1] != Path(SCRIPTS):
-    raise SystemExit(f"dailies: another package of this name was imported before, {dailies.__file__}; import it later")
+    raise SystemExit(
+        f"dailies: another package named dailies is already imported, {dailies.__file__}; import it after this workflow"
+    )
 
 from dailies.planning.inputs import Inputs
 from dailies.planning.invocation import Invocation
 from dailies.planning.outcome import Outcome
+from dailies.planning.progress import Progress
 
-sys.path.remove(SCRIPTS)  # what lies beside it must not hide the modules of a workflow that uses this one
+sys.path.remove(SCRIPTS)  # last: the scripts must not shadow the modules of a workflow that imports this one
 sys.path.append(SCRIPTS)
 
 INVOCATION = Invocation(workflow, rules, config)
 LAYOUT = INVOCATION.layout
 INPUTS = Inputs(INVOCATION, checkpoints)
-OUTCOME = Outcome(INVOCATION)
+PROGRESS = Progress(INVOCATION)
+OUTCOME = Outcome(INVOCATION, PROGRESS)

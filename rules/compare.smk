@@ -1,9 +1,9 @@
-"""Stages 8 and 9, contact sheet and page; videos, when asked for. renders/, metadata.json of all -> compare/."""
+"""Stages 8 and 9, contact sheet and page; videos and a bundle on request. renders/, metadata.json of all -> compare/."""
 
 
 rule contact_sheet:
     input:
-        index=ancient(LAYOUT.index),  # the parameter labels says whether it matters
+        index=ancient(LAYOUT.index),  # the parameter labels shows whether the models have changed
         outcomes=INPUTS.outcomes_of_all_models,  # not metadata.json, which changes with every metric
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
@@ -62,7 +62,7 @@ rule compare:
 
 rule side_by_side:
     input:
-        index=ancient(LAYOUT.index),  # the parameter labels says whether it matters
+        index=ancient(LAYOUT.index),  # the parameter labels shows whether the models have changed
         outcomes=INPUTS.outcomes_of_all_models,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
@@ -94,3 +94,26 @@ rule videos:
         INPUTS.comparison_page,
         LAYOUT.side_by_side,
     localrule: True
+
+
+rule bundle:
+    input:
+        page=LAYOUT.page,
+        metadata=INPUTS.metadata_of_all_models,  # the page itself is always the same text
+        summary=LAYOUT.summary,
+        sheet=LAYOUT.contact_sheet,
+        tables=INPUTS.tables_of_page,
+    output:
+        bundle=LAYOUT.bundle,
+    log:
+        LAYOUT.log("bundle"),
+    localrule: True  # so that its size appears on the user's terminal
+    conda:
+        "../envs/dailies.yaml"
+    params:
+        page=[config["fps"], config["training_frames_from"], INPUTS.code("compare")],
+        reference=INPUTS.reference_fingerprint,
+        video=INPUTS.video_on_page,
+        code=INPUTS.code("bundle"),
+    script:
+        "../scripts/bundle.py"

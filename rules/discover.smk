@@ -31,7 +31,7 @@ rule download:
     input:
         index=ancient(LAYOUT.index),
         record=LAYOUT.record("{model}"),
-        sequence=ancient(LAYOUT.sequence),  # nothing is downloaded for frames that cannot be used
+        sequence=ancient(LAYOUT.sequence),  # checked first: if the frames cannot be used, nothing is downloaded
     output:
         receipt=LAYOUT.receipt("{model}"),
     log:
@@ -46,8 +46,9 @@ rule download:
         downloads=1,
         mem_mb=INPUTS.download_memory,
         runtime=INPUTS.download_minutes,
-    params:  # what makes a render due
+    params:  # a change of one makes a render due
         **INPUTS.render_settings,
         shards=INPUTS.shard_states,
+        forced=INPUTS.forced_download,  # as a function of output it is no reason to run
     script:
         "../scripts/download.py"

@@ -5,7 +5,7 @@ rule infer:
     input:
         record=LAYOUT.record("{model}"),
         receipt=INPUTS.receipt_of_weights,
-        sequence=ancient(LAYOUT.sequence),  # the parameter frames says whether this shard has changed
+        sequence=ancient(LAYOUT.sequence),  # the parameter frames shows whether this shard has changed
     output:
         outcome=LAYOUT.outcome("{model}", "{shard}"),
     log:
@@ -23,6 +23,6 @@ rule infer:
         **INPUTS.render_settings,
         frames=INPUTS.shard_digest,
         attempt=INPUTS.render_attempt,
-        forced=INPUTS.forced_render,  # as a function of output it is no reason to run
+        forced=INPUTS.forced_render,  # takes output, so Snakemake does not run the job again when it changes
     script:
         "../scripts/infer.py"

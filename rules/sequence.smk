@@ -1,4 +1,4 @@
-"""Stage 1, sequence: read every frame once; a video is decoded. input_dir -> sequence.json."""
+"""Stage 1, sequence: read every frame once, and decode a video. input_dir -> sequence.json."""
 
 
 checkpoint sequence:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
+sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
 from dailies.compare.page import build
 from dailies.core.job import job

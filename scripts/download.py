@@ -2,7 +2,7 @@
 
 import sys
 
-sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
+sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
 from dailies.core.job import job
 from dailies.discovery.download import download
@@ -18,4 +18,5 @@ if __name__ == "__main__":
             shards=this.params.shards,
             settings=this.params.settings,
             loading=this.params.loading,
+            forced=this.params.forced,
         )

@@ -2,9 +2,9 @@
 
 import sys
 
-sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
+sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
-from dailies.render import environment
+from dailies.core import environment
 
 if __name__ == "__main__":
     environment.prepare()

@@ -2,7 +2,7 @@
 
 import sys
 
-sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
+sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
 from dailies.compare.extras import write_extras
 from dailies.core.job import job
@@ -22,5 +22,6 @@ if __name__ == "__main__":
             tables=(this.output.frames, this.output.models),
             output=this.output.told,
             reference=load_if_any(this.input.reference),
+            ballots=next(iter(this.input.votes), None),
         )
         write_extras(Layout(this.output_dir))

@@ -2,7 +2,7 @@
 
     python scripts/make_demo.py demo
 
-The folder appears whole or not at all; where it is already there, nothing is done.
+The folder is created atomically. If the demo exists already, running this again is a no-op.
 """
 
 import argparse
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "copyair_experiments"
 THREADS = 2
 TRAINING_STEP = 6
-"""Of so many frames the models see the first in training."""
+"""The models are trained on one of this many frames, the first."""
 PARTS = ("frames", "reference", "artifacts", "mlflow.db")
 
 
@@ -74,24 +74,24 @@ class Shot:
     clean: list[np.ndarray]
 
     def training_frames(self) -> list[np.ndarray]:
-        """Give the clean frames that models see in training: every sixth."""
+        """Return the clean frames that models are trained on: every sixth."""
         return self.clean[::TRAINING_STEP]
 
     def validation_frames(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Give (noisy, clean) frames from between those of the training."""
+        """Return (noisy, clean) frames that lie between those of the training."""
         return list(zip(self.noisy[3::12], self.clean[3::12], strict=True))
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves behind: the best epoch's weights, and the metrics of every epoch."""
+    """The result of a training: the best epoch's weights, and the metrics of every epoch."""
 
     epoch: int
     weights: dict[str, "Tensor"]
     history: list[dict[str, float]] = field(repr=False)
 
     def best(self) -> dict[str, float]:
-        """Give the metrics of the epoch whose weights were kept."""
+        """Return the metrics of the epoch whose weights were kept."""
         return self.history[self.epoch - 1]
 
 
@@ -102,21 +102,21 @@ def make_demo(
     count: int = 24,
     recipes: Sequence[Recipe] = RECIPES,
 ) -> None:
-    """Create the demo in ``folder`` unless it is there.
+    """Create the demo in ``folder`` unless it exists already.
 
     Args:
         size: width and height of a frame, in pixels.
         count: number of frames, at least 4.
 
     Raises:
-        SystemExit: the folder holds something that is not a whole demo.
+        SystemExit: the folder is not empty, and its demo is incomplete.
     """
     folder = folder.resolve()
     if folder.exists() and any(folder.iterdir()):
         missing = [part for part in PARTS if not (folder / part).exists()]
         if missing:
             raise SystemExit(
-                f"{folder} is not a whole demo: it lacks {', '.join(missing)}. Delete it and run this again."
+                f"{folder} is not a complete demo: it lacks {', '.join(missing)}. Delete it and run this again."
             )
         follow_move(folder)
         print(f"The demo is already in {folder}.")
@@ -144,7 +144,7 @@ def film(size: tuple[int, int], count: int) -> Shot:
 
 
 def view(photograph: Image.Image, size: tuple[int, int], position: float) -> np.ndarray:
-    """Crop the photograph at ``position``, 0 to 1, of the camera's way and scale it to ``size``: 8 bits.
+    """Crop the photograph at ``position``, 0 to 1, of the camera's path and scale it to ``size``: 8 bits.
 
     The window moves by fractions of a pixel. The exposure leaves room for noise above the sky.
     """
@@ -184,7 +184,7 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def psnr(image: np.ndarray, reference: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of 8-bit images, in dB."""
+    """Return the peak signal-to-noise ratio of 8-bit images, in dB."""
     return float(-10 * np.log10(np.mean((to_unit(image) - to_unit(reference)) ** 2)))
 
 
@@ -199,8 +199,8 @@ def write_sequence(folder: Path, shot: Shot) -> None:
 def fill_store(folder: Path, *, home: Path, shot: Shot, recipes: Sequence[Recipe]) -> None:
     """Train every recipe and log it to an MLflow store in ``folder`` that will be moved to ``home``.
 
-    MLflow keeps absolute artifact locations, so they name ``home`` from the start, and the files are put where
-    the move will bring them there.
+    MLflow stores absolute artifact locations. They name ``home`` from the start, and the files are written to the
+    same places below ``folder``.
     """
     settle_libraries()
     from mlflow import MlflowClient
@@ -277,7 +277,7 @@ def save_checkpoint(path: Path, recipe: Recipe, trained: Trained) -> None:
 def train(recipe: Recipe, shot: Shot) -> Trained:
     """Train a network to turn noisy crops into clean ones, and keep the epoch of the lowest validation loss.
 
-    The loss is L1 plus the L1 of what differs from grey, so that a short training learns the weaker colours too.
+    The loss is L1 plus the L1 of each pixel's deviation from grey, so that a short training learns weak colours too.
     """
     import torch
     from dailies.models.architectures.catalog import ARCHITECTURES
@@ -343,7 +343,7 @@ def to_tensor(images: Sequence[np.ndarray]) -> "Tensor":
 
 
 def validate(model: "nn.Module", shot: Shot) -> dict[str, float]:
-    """Render whole frames as Dailies does; give their mean L1 loss in the range of training, and PSNR in dB."""
+    """Render whole frames as Dailies does; return their mean L1 loss in the range of training, and PSNR in dB."""
     import torch
 
     model.eval()
@@ -359,7 +359,7 @@ def validate(model: "nn.Module", shot: Shot) -> dict[str, float]:
 
 
 def follow_move(folder: Path) -> None:
-    """Correct the store's absolute artifact locations where the folder was moved or copied since it was made."""
+    """Correct the store's absolute artifact locations if the folder was moved or copied since it was created."""
     here = str(folder / "artifacts")
     store = sqlite3.connect(folder / "mlflow.db")
     with store:

@@ -2,10 +2,9 @@
 
 import sys
 
-sys.path.insert(0, snakemake.scriptdir)  # an installed package may be called dailies, too
+sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
 from dailies.core.job import job
-from dailies.core.text import plain
 from dailies.frames import scan, sequence
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
@@ -22,8 +21,7 @@ if __name__ == "__main__":
             cache=cache,
             output_format=settings.output_format,
             layer=settings.layer,
+            frames=settings.frames,
             threads=this.threads,
         )
         sequence.save(frames, this.output.sequence)
-        for line in sequence.summarise_notes(frames.frames):  # also on the terminal: the user may want another layer
-            print(f"dailies: {plain(line)}", file=sys.__stderr__, flush=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dailies.compare import side_by_side
+from dailies.compare import bundle, side_by_side
 from dailies.compare.extras import write_extras
 from dailies.state.records import FrameMetric
 from helpers.images import flat
@@ -1314,6 +1314,19 @@ def test_a_page_whose_folder_is_gone_says_so(browser, driver, tmp_path):
 
     assert "missing or incomplete" in driver.find_element(By.TAG_NAME, "body").text
     browser.log()
+
+
+def test_the_page_opens_from_a_bundle_that_was_unpacked_elsewhere(browser, driver, show, tmp_path):
+    bundle.build(show.layout, tables=[])
+    shutil.unpack_archive(show.layout.bundle, tmp_path / "else where")
+    page = Browser(driver, tmp_path / "else where" / "dailies" / "index.html")
+
+    page.open()
+
+    assert driver.current_url.split("#")[0] == (tmp_path / "else where/dailies/compare/index.html").as_uri()
+    assert page.panels() == list(PIXELS)
+    for ids in (SOURCE, REFERENCE, RED, GREEN):
+        assert page.colour(ids) == one(PIXELS[ids](0)), ids
 
 
 def test_the_video_plays_in_the_browser_in_its_own_colours(browser, driver, tmp_path):

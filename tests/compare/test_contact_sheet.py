@@ -83,6 +83,16 @@ def test_frames_are_chosen_by_name(show):
     assert [cell(sheet, 0, column)[0, 0, 0] for column in range(2)] == [3, 1]
 
 
+def test_frames_that_are_not_rendered_are_left_out_and_reported(show):
+    frame = sequence.Frame("a_2.png", "a_2.png", 1, 1, "RGB", 8, 1, "")
+    few = sequence.Sequence((frame,), listing=("a_1.png", "a_2.png"))
+
+    assert frame_numbers(few, ["a_1", "a_2"]) == [0]
+    assert frame_numbers(few, ["a_1.png"]) == [0]
+    with refused(UnknownFrame, "sequence.unknown_frame", "a_3"):
+        frame_numbers(few, ["a_1", "a_3"])
+
+
 def test_a_name_that_is_not_in_the_sequence_is_refused(show):
     frames = ("frame_9.png", "5 frames", "frame_000.png", "frame_004.png")
     with refused(UnknownFrame, "sequence.unknown_frame", "contact_frames", *frames):

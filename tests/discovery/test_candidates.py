@@ -176,7 +176,7 @@ def test_a_file_that_cannot_be_tried_is_taken(place, monkeypatch, caplog):
     receipt = place.download()
 
     assert receipt["path"] == "1.pth"
-    assert "1.pth may hold no network: it could not be tried: torch is" in caplog.text
+    assert "1.pth could not be tried, so it may not hold a network: torch is" in caplog.text
 
 
 def test_what_was_rendered_before_is_not_tried_again(place, loaded):

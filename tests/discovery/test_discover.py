@@ -161,7 +161,7 @@ def test_the_index_of_an_earlier_version_counts_as_known(tmp_path):
     gone = scene.plan()
 
     assert gone.fingerprint == scene.read("discovery")["fingerprint"]
-    assert gone.warning.endswith("Going on with the models already known: 1")
+    assert gone.warning.endswith("Continuing with the models already known: 1")
     with refused(StoreError, "store.no_snapshot", "snapshot.json"):
         scene.look()
 
@@ -179,7 +179,7 @@ def test_known_models_stay_usable_while_the_server_is_down(tmp_path):
 
     gone = scene.plan()
     assert gone.fingerprint == known.fingerprint
-    assert gone.warning.endswith("Going on with the models already known: 1")
+    assert gone.warning.endswith("Continuing with the models already known: 1")
     scene.layout.index.unlink()
     assert scene.look() == ["a"]
     assert scene.layout.index.read_bytes() == index
@@ -199,7 +199,7 @@ def test_a_server_that_fails_during_the_queries_leaves_the_known_models(tmp_path
         proxy.trouble = lambda method, path: (503, "sorry") if "runs/search" in path else None
         gone = scene.plan()
         assert (gone.fingerprint, scene.look()) == (known.fingerprint, ["a"])
-        assert gone.warning.endswith("Going on with the models already known: 1")
+        assert gone.warning.endswith("Continuing with the models already known: 1")
 
         proxy.trouble = lambda method, path: None
         assert scene.plan().fingerprint != known.fingerprint

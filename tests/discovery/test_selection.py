@@ -125,7 +125,7 @@ def test_a_moved_store_is_reported_and_found_through_artifact_remap(tmp_path):
 
     assert scene.look() == []
     reason = scene.reason
-    assert "among 2 runs: 2 whose artifacts are lost" in reason or "among 3 runs" in reason
+    assert "among 2 runs: 2 with missing artifacts" in reason or "among 3 runs" in reason
     assert "For the first of them, its artifacts were at /tmp/dailies-mlflow2/mlruns/" in reason
     assert "set artifact_remap, for example {/tmp/dailies-mlflow2/mlruns/" in reason
     assert scene.look(artifact_remap={"/tmp/dailies-mlflow2": str(root)}) == ["pickled", "weights"]
@@ -307,7 +307,7 @@ def test_artifact_remap_makes_a_location_readable(tmp_path):
 
     assert scene.look() == []
     reason = scene.reason
-    assert "among 1 run: 1 whose artifacts are at a place that is not asked. For the first of them, " in reason
+    assert "among 1 run: 1 with artifacts at a location that must not be read. For the first of them, " in reason
     assert reason.endswith("if your files are there, set artifact_remap, for example {/mnt/mlruns: /mnt/mlruns}")
     assert scene.look(artifact_remap={f"{tmp_path}/nas": f"{tmp_path}/nas"}) == ["a"]
 

@@ -151,6 +151,11 @@ def test_a_shift_is_reported_with_the_offset_to_set(paired, tmp_path):
     )
     assert fixed.report == ["reference: 6 frames paired by number, with reference_offset 1"]
     assert fixed.paths["f_5.png"].name == "0006.png"
+    few = scan.scan(tmp_path / "shot", on_bad_frame="error", cache=Layout(tmp_path).scan, frames=2, threads=1)
+    spread = paired(tmp_path / "clean", known=few)
+    assert spread.messages[-1] == shifted.messages[-1]
+    assert {name: path.name for name, path in spread.paths.items()} == {"f_5.png": "0005.png"}
+    assert spread.missing == "1 frame without a reference, not compared with one: f_0.png"
     assert (
         paired(tmp_path / "clean", known=known, offset=3).messages[-1].endswith("set reference_offset to 1 (it is 3)")
     )

@@ -520,6 +520,46 @@ def test_a_note_is_logged_once_for_all_its_frames(shot, caplog):
     assert load(shot.parent / "sequence.json") == again
 
 
+def choose(folder, frames):
+    return scan.scan(folder, on_bad_frame="error", cache=Layout(folder.parent).scan, frames=frames, threads=2)
+
+
+def test_frames_that_are_not_chosen_are_not_read_but_have_their_places(shot):
+    whole = read(shot)
+    (shot / "frame_001.png").write_bytes(b"no image")
+
+    few = choose(shot, 2)
+    save(few, shot.parent / "sequence.json")
+
+    assert few.frames == (whole.frames[0], whole.frames[2])
+    assert (few.positions, few.before, few.choice) == ((0, 2), {}, "2 of 3 frames")
+    assert load(shot.parent / "sequence.json") == few
+
+
+def test_frames_that_were_read_before_are_not_read_again_after_a_smaller_choice(shot, monkeypatch):
+    whole = read(shot)
+    choose(shot, 1)
+    monkeypatch.setattr(scan, "_inspect", None)
+
+    assert read(shot) == whole
+    assert choose(shot, "1:").before == {whole.frames[2]: whole.frames[1]}
+    assert choose(shot, 3) == whole
+
+
+def test_names_collide_even_if_only_one_of_them_is_chosen(shot):
+    write_frame(shot / "frame_001.jpg", seed=0)
+
+    with refused(SequenceError, "sequence.name_collision"):
+        choose(shot, 2)
+
+
+def test_a_choice_of_frames_is_part_of_the_fingerprint(shot):
+    cache = Layout(shot.parent).scan
+
+    assert scan.fingerprint(shot, cache, None, "all") == scan.fingerprint(shot, cache)
+    assert len({scan.fingerprint(shot, cache, None, frames) for frames in ("all", 2, "0:2")}) == 3
+
+
 @pytest.fixture
 def clip(tmp_path):
     """A video of four grey frames."""
@@ -536,6 +576,13 @@ def test_a_video_is_scanned_as_numbered_frames(clip, tmp_path):
     assert (sequence.folder, sequence.fps) == (layout.scan.video, 24)
     assert load(layout.sequence) == sequence
     assert [int(read_frame(sequence.folder / frame.name)[0, 0, 0]) for frame in sequence.frames] == [0, 50, 100, 150]
+
+
+def test_frames_of_a_video_are_chosen_from_all_that_it_holds(clip, tmp_path):
+    found = choose(clip, 2)
+
+    assert names(found) == ["clip_000000.png", "clip_000003.png"]
+    assert (found.choice, found.folder, found.fps) == ("2 of 4 frames", Layout(tmp_path).scan.video, 24)
 
 
 def test_a_sequence_of_a_video_can_be_moved(clip, tmp_path):

@@ -86,3 +86,12 @@ def test_a_dataset_of_the_input_folder_refers_to_all_frames(tmp_path):
 )
 def test_only_training_datasets_count(context, counts):
     assert seen(datasets=[dataset("f_0011", context=context)]) == ([11] if counts else [])
+
+
+def test_the_numbers_of_chosen_frames_are_those_they_have_among_all():
+    listing = ["shot0000.exr", "shot-0002.exr"]
+    frames = [Frame("shot-0002.exr", "shot-0002.exr", 7, 5, "RGB", 8, 1, sha256="")]
+
+    assert parse_frame_list("2", frames) == {"shot-0002.exr"}
+    assert parse_frame_list("2", frames, listing) == set()
+    assert parse_frame_list("-2", frames, listing) == {"shot-0002.exr"}

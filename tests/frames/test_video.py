@@ -529,6 +529,22 @@ def test_a_truncated_video_is_rejected_unless_all_frames_remain(tmp_path, suffix
             check(error, error.code, f"a{suffix}")
 
 
+@pytest.mark.parametrize("codec", ["libx264", "ffv1"])
+def test_a_matroska_that_was_cut_within_its_first_second_is_rejected(tmp_path, codec):
+    whole, path = tmp_path / "whole.mkv", tmp_path / "a.mkv"
+    write_video(whole, pictures(10, size=(48, 64)), codec=codec, kind="yuv420p", rate=25)
+    data = whole.read_bytes()
+    for part in range(2, 20):
+        path.write_bytes(data[: len(data) * part // 20])
+        assert error_of(path).code in BROKEN
+
+
+def test_a_whole_matroska_of_a_single_frame_is_accepted(tmp_path):
+    write_video(tmp_path / "a.mkv", pictures(1), codec="libx264", kind="yuv420p", rate=25)
+
+    assert decoded(tmp_path / "a.mkv")[0].frames == 1
+
+
 @pytest.mark.parametrize(
     ("suffix", "codec", "kind"),
     [(".mkv", "ffv1", "bgr0"), (".mp4", "libx264", "yuv420p"), (".mov", "prores_ks", "yuv422p10le")],

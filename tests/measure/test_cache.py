@@ -1,6 +1,7 @@
 """The cache of values: what it keeps, and what it drops."""
 
 import numpy as np
+from dailies.measure.metrics import NOT_NEIGHBOURS
 from helpers.shots import COUNT, NAMES, blur, write
 
 
@@ -34,3 +35,23 @@ def test_values_of_a_truncated_line_are_measured_again(shot, counted):
 
     assert shot.measure("model", metrics=("psnr",)) == first
     assert len(counted) == 1
+
+
+def test_values_of_frames_that_are_not_chosen_are_kept(shot, counted):
+    shot.add("model", blur)
+    for subject in ("@source", "model"):
+        shot.measure(subject)
+    described = sorted(shot.layout.source_frames.iterdir())
+    counted.clear()
+
+    shot.scan(frames=2)
+    few = [shot.measure(subject) for subject in ("@source", "model")]
+    shot.scan()
+    every = [shot.measure(subject) for subject in ("@source", "model")]
+
+    assert counted == []
+    assert sorted(shot.layout.source_frames.iterdir()) == described
+    assert [list(each["frames"]) for each in few] == [[NAMES[0], NAMES[-1]]] * 2
+    assert {*few[1]["frames"][NAMES[-1]]} == {*every[1]["frames"][NAMES[-1]]} - {"flicker"}
+    (note,) = few[1]["notes"]
+    assert note.startswith(NOT_NEIGHBOURS)

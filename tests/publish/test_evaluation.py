@@ -11,6 +11,7 @@ from dailies.planning.validation import validated
 from dailies.publish.evaluation import mean_values
 from dailies.state.records import Means
 from dailies.store.tracking import TrackingStore
+from helpers.in_process import render_all
 from helpers.json_files import strict_json
 from helpers.publishing import FIGURES, again, evaluations, measure
 from helpers.raising import refused
@@ -71,7 +72,7 @@ def test_new_metrics_and_new_frames_are_written_as_further_runs(rendered: Studio
     assert len(evaluations(rendered)) == 4
 
     rendered.add_frames(1, start=4, size=(40, 36))
-    rendered.snakemake()
+    render_all(rendered)
     again(rendered)
     assert len(evaluations(rendered)) == 7
 
@@ -91,9 +92,7 @@ def test_discovery_ignores_evaluations(rendered: Studio):
     evaluation = evaluations(rendered)[0].info.run_id
     rendered.log_checkpoint(evaluation, grey_checkpoint(0.3))
 
-    printed = rendered.snakemake("--dry-run", experiment_name=["exp", "exp_dailies"])
-    assert not jobs(printed, "infer")
-    rendered.snakemake(experiment_name=["exp", "exp_dailies"])
+    render_all(rendered, experiment_name=["exp", "exp_dailies"])
     assert len(strict_json(rendered.state / "discovery.json")["models"]) == 3
     assert {each["run_name"] for each in strict_json(rendered.state / "skipped.json")} == {"empty"}
     assert evaluation in {run.info.run_id for run in evaluations(rendered)}

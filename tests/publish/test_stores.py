@@ -3,16 +3,14 @@
 import uuid
 from pathlib import Path
 
-import pytest
 from dailies.store.registry import registered
 from dailies.store.tracking import TrackingStore
+from helpers.in_process import render_all
 from helpers.publishing import FIGURES, again, evaluations, promoted, version
 from helpers.stores import new_server_folder, proxied, served, server, snapshot
 from helpers.studio import Studio
 from helpers.weights import grey_checkpoint
 from mlflow import MlflowClient
-
-pytestmark = pytest.mark.scenarios
 
 
 def log_model(studio: Studio, name: str) -> tuple[str, str]:
@@ -39,7 +37,8 @@ def test_a_logged_model_has_the_metrics_and_is_registered_as_such(studio: Studio
     studio.add_frames(2)
     run_id, model_id = log_model(studio, "logged")
 
-    studio.snakemake(write_back=True)
+    render_all(studio)
+    again(studio)
 
     (evaluation,) = evaluations(studio)
     found = studio.client.get_logged_model(model_id)
@@ -52,7 +51,6 @@ def test_a_logged_model_has_the_metrics_and_is_registered_as_such(studio: Studio
 
     assert (version(studio).source, version(studio).run_id) == (f"models:/{model_id}", run_id)
     assert "already; nothing was changed" in promoted(studio, "logged")
-    assert "Nothing to be done" in studio.snakemake("-n", write_back=True)
     assert not (studio.root / "mlruns").exists()
 
 
@@ -64,7 +62,7 @@ def test_a_folder_store_keeps_its_logged_models_unchanged(tmp_path: Path, monkey
     studio.add_frames(2)
     _, model_id = log_model(studio, "logged")
     run_id = studio.add_run("filed", grey_checkpoint(0.2))
-    studio.snakemake()
+    render_all(studio)
     before = studio.client.get_logged_model(model_id).to_dictionary()
 
     first = again(studio)
@@ -84,7 +82,6 @@ def test_a_folder_store_keeps_its_logged_models_unchanged(tmp_path: Path, monkey
     (item,) = registered(TrackingStore(str(store), private=tmp_path / "private"), ["denoiser@champion"])
     assert item.run.run_id == run_id
     assert not list(tmp_path.glob("*.db"))
-    assert "Nothing to be done" in studio.snakemake("-n")
 
 
 def test_a_server_over_a_folder_keeps_its_logged_models_unchanged(tmp_path: Path):
@@ -95,7 +92,8 @@ def test_a_server_over_a_folder_keeps_its_logged_models_unchanged(tmp_path: Path
     _, model_id = log_model(studio, "logged")
     before = studio.client.get_logged_model(model_id).to_dictionary()
 
-    studio.snakemake(write_back=True)
+    render_all(studio)
+    again(studio)
 
     (evaluation,) = evaluations(studio)
     assert evaluation.data.metrics.keys() == FIGURES
@@ -112,7 +110,8 @@ def test_a_server_without_logged_models_takes_evaluations_and_versions(tmp_path:
         studio = Studio(tmp_path, proxy.uri, experiment=experiment)
         studio.add_frames(2)
         run_id = studio.add_run("remote", grey_checkpoint(0.2))
-        studio.snakemake(write_back=True)
+        render_all(studio)
+        again(studio)
 
         (evaluation,) = evaluations(studio, f"{experiment}_dailies")
         assert evaluation.info.artifact_uri.startswith("mlflow-artifacts:")

@@ -10,8 +10,8 @@ import pytest
 from dailies.core import files
 from dailies.core.typed import from_json
 from dailies.frames import image, sequence
-from dailies.render.job import frame_keys
-from dailies.state.records import LoadedModel, Receipt
+from dailies.state.attempts import frame_keys
+from dailies.state.records import LoadedModel
 from helpers.frame_files import written
 from helpers.images import read_frame, write_frame
 from helpers.json_files import strict_json
@@ -380,8 +380,8 @@ def key_of(site, outcome, **changes):
     """Return the key that all frames of a render have if their digests and the artifact's are known ones."""
     shot = sequence.load(site.layout.sequence)
     shot = replace(shot, frames=tuple(replace(frame, sha256="0" * 64) for frame in shot.frames))
-    receipt, model = Receipt(status="success", sha256="1" * 64), from_json(LoadedModel, outcome["model"])
-    (key,) = set(frame_keys(replace(site.job, **changes), receipt, shot, model).values())
+    model, job = from_json(LoadedModel, outcome["model"]), replace(site.job, **changes)
+    (key,) = set(frame_keys(shot, "1" * 64, job.settings, model).values())
     return key
 
 

@@ -483,7 +483,7 @@ def test_runs_with_unreadable_artifacts_are_reported(shelves, as_user, tmp_path,
 
     some = scene.look(experiment_name=[shelves.names[place] for place in ("proxied", "direct")])
     assert len(some) == 1
-    assert "cannot be read: 1. Of the first, the artifacts are at s3://" in scene.read("discovery")["warning"]
+    assert "cannot be read: 1. For the first, the artifacts are at s3://" in scene.read("discovery")["warning"]
     assert scene.look(experiment_name=[shelves.names["direct"]]) == []
     assert "among 1 run: 1 with artifacts that cannot be read" in scene.reason
     assert "pip install boto3" in scene.reason

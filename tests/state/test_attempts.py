@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from dailies.core import files
 from dailies.frames.sequence import Frame, Sequence, save
-from dailies.state.attempts import attempt_after, basis, is_due, next_attempt
+from dailies.state.attempts import artifact_in_place, attempt_after, basis, frame_keys, is_due, next_attempt
 from dailies.state.layout import Layout
-from dailies.state.manifest import restore_names
-from dailies.state.records import Attempt
+from dailies.state.manifest import Manifest, restore_names
+from dailies.state.records import Attempt, Input, LoadedModel, Outcome, RenderedArtifact
 
 FRAMES = tuple(
     Frame(f"{letter}.jpg", f"{letter}.png", 7, 5, "RGB", 8, 100, sha256=f"digest of {letter}") for letter in "abc"
@@ -118,6 +118,29 @@ def test_a_shard_of_which_nothing_has_changed_is_not_due(known, tmp_path):
 )
 def test_a_shard_of_which_something_has_changed_is_due(known, tmp_path, change):
     assert is_due(Layout(tmp_path), "model", "1", **known | change)
+
+
+def test_frames_that_were_rendered_as_parts_of_other_shards_are_in_place(tmp_path, folder):
+    layout, pixels = Layout(tmp_path), {"settings": {"tiled": True}, "loading": {"code": None}}
+    whole, record = Sequence(FRAMES), layout.record("model")
+    files.write_json(record, {"artifact": "a"})
+    model, artifact = LoadedModel(), RenderedArtifact(uri="store", path="best.pth", sha256="ab", size=3)
+    keys = frame_keys(whole, "ab", pixels["settings"], model)
+    layout.manifests("model").mkdir(parents=True)
+    written = Manifest(layout.manifest("model", "all"), folder=folder, keys=keys)
+    for name in keys:
+        written.add(name, b"pixels", seconds=1, device="cpu", tiled=False)
+    outcome = Outcome(status="success", model=model, artifact=artifact, input=Input(digest=whole.digest))
+    replace(outcome, basis=basis(record, whole.digest, **pixels)).save(layout.attempt("model", "all"))
+    some = [Sequence(FRAMES[:1]), Sequence(FRAMES[1:])]
+
+    assert artifact_in_place(layout, "model", some, **pixels) == artifact
+    assert artifact_in_place(layout, "model", some, **pixels | {"loading": {"code": "edited"}}) is None
+    (folder / "c.png").unlink()
+    assert artifact_in_place(layout, "model", some[:1], **pixels) == artifact
+    assert artifact_in_place(layout, "model", some, **pixels) is None
+    files.write_json(record, {"artifact": "another"})
+    assert artifact_in_place(layout, "model", some[:1], **pixels) is None
 
 
 def test_a_shard_that_was_never_rendered_or_lost_its_record_is_due(known, tmp_path):

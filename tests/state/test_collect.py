@@ -165,7 +165,7 @@ def test_rejected_files_are_reported(described, summary):
     about = strict_json(path)
     assert about["artifact"] == artifact
     assert about["not_chosen"] == ["checkpoints/best.pth", "e_1.pth"]
-    told = "checkpoints/best.pth was passed over: it is cut short"
+    told = "checkpoints/best.pth was rejected: it is cut short"
     assert about["network"]["notes"] == ["averaged weights (ema) are used", told]
     assert strict_json(summary(path))[0]["tried"] == TRIED
     assert substituted(summary(path)) == (

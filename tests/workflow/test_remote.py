@@ -116,7 +116,7 @@ def test_artifacts_in_s3_are_rendered_and_known_models_outlast_an_outage(remote)
         output = studio.snakemake()
         (warning,) = errors(output)
         assert warning.startswith(f"the artifact store s3://{BUCKET} does not answer: ")
-        assert warning.endswith("Going on with the models already known: 2")
+        assert warning.endswith("Continuing with the models already known: 2")
         assert_rendered(studio)
 
         store.trouble = lambda method, path: None

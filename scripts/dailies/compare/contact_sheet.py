@@ -13,7 +13,7 @@ from dailies.compare import captions
 from dailies.compare.layers import Layer, RenderedModel, fit, gather, read_picture
 from dailies.core import files
 from dailies.core.errors import DailiesError
-from dailies.core.text import counted
+from dailies.core.text import counted, few
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.frames.sequence import normal_form
@@ -35,7 +35,7 @@ CAPTION, GAP = 28, 6
 
 
 class UnknownFrame(DailiesError):
-    """A name in ``contact_frames`` is not that of a frame of the sequence."""
+    """A name in ``contact_frames`` does not match any frame of the sequence."""
 
 
 def build(
@@ -48,12 +48,13 @@ def build(
     reference: Mapping[str, Path] | None = None,
     ranking: Path | None = None,
     threads: int = 4,
-) -> None:
+) -> list[str]:
     """Write the contact sheet of all complete ``models`` to ``output``, as an 8-bit PNG.
 
     ``ranking`` is the ``Leaderboard`` record: with it, the models are in the order of their ranks, and the verdict is
     above them. ``chosen`` are the names of the frames to show; by default these are the first, the middle and the last
-    one. A frame that is missing or unreadable is replaced by the word "missing". Raises UnknownFrame.
+    one. A frame that is missing or unreadable is replaced by the word "missing". Return notes for the user. Raises
+    UnknownFrame.
     """
     frames = load_sequence(sequence)
     board = Leaderboard.load(ranking) if ranking else Leaderboard()
@@ -65,15 +66,20 @@ def build(
     sheet.save(buffer, "PNG", compress_level=6)
     files.write_bytes(output, buffer.getvalue())
     log.info("%d pictures of each frame, %d x %d pixels", len(layers), *sheet.size)
+    unrendered = _unrendered(frames, chosen or ())
+    return [f"the contact sheet lacks {few(unrendered)}: rendered are {frames.choice}"] if unrendered else []
 
 
 def frame_numbers(sequence: FrameSequence, chosen: Sequence[str] | None) -> list[int]:
     """Return the numbers of the chosen frames, in the order chosen. The extension of a name is optional.
 
-    None chooses the first, the middle and the last frame. Raises UnknownFrame.
+    Frames of the input that the setting ``frames`` leaves out are skipped. If none remains, or for None, the first, the
+    middle and the last frame are chosen. Raises UnknownFrame.
     """
     count = len(sequence.frames)
-    if chosen is None:
+    unrendered = _unrendered(sequence, chosen or ())
+    chosen = [name for name in chosen or () if name not in unrendered]
+    if not chosen:
         return sorted({0, (count - 1) // 2, count - 1})
     numbers: dict[str, int] = {}
     for number, frame in enumerate(sequence.frames):
@@ -86,6 +92,14 @@ def frame_numbers(sequence: FrameSequence, chosen: Sequence[str] | None) -> list
             f"{first} to {last}; correct contact_frames, or leave it out",
         )
     return [numbers[normal_form(name)] for name in chosen]
+
+
+def _unrendered(sequence: FrameSequence, names: Sequence[str]) -> list[str]:
+    """Return those of the names that are frames of the input which the setting ``frames`` leaves out."""
+    rendered = {frame.name for frame in sequence.frames}
+    stems = {normal_form(Path(name).stem) for name in sequence.names if name not in rendered}
+    known = {*stems, *(normal_form(name) for name in sequence.names if name not in rendered)}
+    return [name for name in names if known & {normal_form(name), normal_form(Path(name).stem)}]
 
 
 def _rank(places: Mapping[str, RankedModel], model: str) -> int:

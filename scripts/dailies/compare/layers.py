@@ -52,7 +52,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class RenderedModel:
-    """What ``gather`` needs to know of a model."""
+    """What ``gather`` needs to know about a model."""
 
     folder: Path
     """The folder of its frames."""

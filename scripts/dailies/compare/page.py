@@ -34,6 +34,9 @@ HEADLINE = ("architecture", "epoch", "train_loss", "val_loss")
 RENDER = ("frames", "fps", "seconds", "device", "precision", "tiled", "tile_size", "overlap")
 """Fields of its ``render`` that the page shows."""
 
+DIGITS = 16
+"""How many digits of a digest the page holds."""
+
 Fact = str | int | float | bool | Sequence[int] | None
 
 
@@ -103,13 +106,15 @@ class PageData:
     """Identifies the sequence and the models; the votes of a blind test are stored under it."""
     title: str
     sequence: str
+    choice: str | None
+    """How many frames of the input were chosen, such as ``12 of 201 frames``; None if all were."""
     fps: float
     thumbnail: int
     """Pixels of the longer side of a thumbnail."""
     sheet: int
     """Thumbnails per sheet."""
-    frames: Sequence[tuple[str, int, int]]
-    """Output name, width and height of each."""
+    frames: Sequence[tuple[str, int, int, str]]
+    """Output name, width, height and digest of each; votes are exported with the digest."""
     pictures: Sequence[PagePicture]
     models: Sequence[PageModel]
     metrics: Sequence[PageMetric]
@@ -162,10 +167,11 @@ def build(
         id=files.digest([frames.digest, [folder.name for folder, _ in models]])[:16],
         title=", ".join(sorted({about.experiment for _, about in models})),
         sequence=input_dir.resolve().name,
+        choice=frames.choice,
         fps=fps or frames.fps or DEFAULT_FPS,
         thumbnail=thumbnails.THUMBNAIL,
         sheet=thumbnails.SHEET,
-        frames=[(frame.output, frame.width, frame.height) for frame in frames.frames],
+        frames=[(frame.output, frame.width, frame.height, frame.sha256[:DIGITS]) for frame in frames.frames],
         pictures=[_picture(layer, frames, pictures) for layer in layers],
         models=[
             _model(

@@ -19,7 +19,7 @@ class DailiesError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return how an error is unpickled, even one of a class whose constructor takes something else."""
+        """Recreate a pickled error, even if the constructor of its class takes other arguments."""
         return _restored, (type(self), self.args, self.__dict__)
 
 
@@ -38,7 +38,7 @@ class SequenceError(DailiesError):
 
 
 class StoreError(DailiesError):
-    """MLflow does not hold what was asked for, or rejects the request."""
+    """MLflow does not have the requested item, or rejects the request."""
 
 
 class StoreUnreachable(StoreError):
@@ -74,7 +74,7 @@ class LoadError(DailiesError):
 
 
 class UnknownKind(LoadError):
-    """A file is of no kind that is known to hold a network."""
+    """A file is of an unknown kind, or of one that never holds a network."""
 
 
 class RenderError(DailiesError):
@@ -85,8 +85,16 @@ class PromotionError(DailiesError):
     """A model cannot be promoted as requested."""
 
 
+class VotesError(DailiesError):
+    """Votes of a blind test cannot be counted."""
+
+
 class DiskError(DailiesError):
-    """The frames and models that are missing do not fit on the disk."""
+    """What is to be written does not fit on the disk."""
+
+
+class BundleError(DailiesError):
+    """The comparison page cannot be put into one file."""
 
 
 class FolderInUse(DailiesError):

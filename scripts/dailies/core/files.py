@@ -6,9 +6,9 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,24 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True, keep_time: boo
     ``keep_time``, an existing file keeps its time of modification.
     If the disk is full or not writable, raise OSError and leave no temporary file behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
-    try:
+    with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(data)
         if keep_time and path.exists():
             before = path.stat()
             os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; the file that the block writes there replaces ``path`` atomically.
+
+    If the block raises an error, the temporary file is deleted. A file that is not ``durable`` may be empty after a
+    power failure until ``persist`` has been called for it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
         if durable:
             persist(temporary)
         temporary.replace(path)
@@ -82,7 +93,7 @@ def reason(error: OSError, place: Path) -> str:
 
 
 def unpacked_limit(size: int) -> int:
-    """Return how many bytes an archive of ``size`` bytes may unpack to. A larger one is meant to fill the memory."""
+    """Return how many bytes an archive of ``size`` bytes may unpack to. A larger one is likely to be a zip bomb."""
     return UNPACKED_ALLOWANCE + LARGEST_RATIO * size
 
 

@@ -1,4 +1,4 @@
-"""Job: what Snakemake hands a script, with paths as paths, and a log that ends with the reason if the job fails."""
+"""Job: Snakemake's ``snakemake`` object with typed paths, and a log that ends with the reason if the job fails."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

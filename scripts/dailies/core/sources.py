@@ -1,4 +1,4 @@
-"""The digest of the code behind a script, by which results are made again after an update of the project."""
+"""The digest of the code behind a script. If an update of the project changes it, the script runs again."""
 
 import hashlib
 import re

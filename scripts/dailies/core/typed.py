@@ -66,7 +66,8 @@ def save_all(records: Iterable[Any], path: Path) -> None:
 def from_json(cls: type[T], value: Any) -> T:
     """Return the instance of a dataclass that a JSON object represents.
 
-    Raise NotTheRecord if the value is no object, lacks the key of a field without a default, or is nested differently.
+    Raise NotTheRecord if the value is not an object, lacks the key of a field without a default, or is nested
+    differently.
     """
     names, decoders, required = _plan(cls)  # type: ignore[arg-type]
     if not isinstance(value, dict):
@@ -138,7 +139,7 @@ def _decoder(hint: Any) -> Decode | None:
 
 def _optional(hints: list[Any]) -> Decode | None:
     decode, *others = [_decoder(each) for each in hints]
-    assert not any(others), "only plain types can be told apart"
+    assert not any(others), "a union may hold only one type that is not plain"
     if decode is None:
         return None
     if is_dataclass(hints[0]):

@@ -1,4 +1,4 @@
-"""Discovery: which models there are, and their files.
+"""Discovery: find the models in MLflow, and download their files.
 
 Start with ``discover.plan`` (asks MLflow once and keeps a snapshot), ``discover.discover`` (finds the models in it) and
 ``download.download`` (fetches the first file of a model that holds a network).

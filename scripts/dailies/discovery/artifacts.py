@@ -140,7 +140,7 @@ def _heads(listing: Iterable[StoredFile]) -> list[StoredFile]:
 
 
 def needs_content(file: StoredFile) -> bool:
-    """Return whether the name of a file allows that it is a model, but only its content can show it."""
+    """Return whether a file may be a model by its name, so that its content has to be checked."""
     path = file.path.lower()
     return (
         _kind(file) == BY_CONTENT

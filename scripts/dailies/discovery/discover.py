@@ -22,8 +22,8 @@ def discover(settings: "Settings", *, fingerprint: str, layout: Layout) -> None:
     """Find the models in the snapshot with this ``fingerprint`` and record them; write the index last.
 
     ``models/{model}.json`` holds only what matters for rendering, ``runs/{model}.json`` the rest. A record that would
-    not change is not touched. Skipped runs are listed in ``skipped.json``. MLflow is not asked. Raise StoreError if the
-    snapshot is missing.
+    not change is not touched. Skipped runs are listed in ``skipped.json``. MLflow is not contacted. Raise
+    StoreError if the snapshot is missing.
     """
     saved = SavedSnapshot.load_planned(layout.snapshot, fingerprint)
     surveyed = survey(saved.snapshot, Selection.from_settings(settings))
@@ -56,4 +56,4 @@ def _warning(skipped: Sequence[Skipped]) -> str | None:
     lost = [run for run in skipped if run.kind in AMENDABLE]
     if not lost:
         return None
-    return f"runs that are skipped, as their artifacts cannot be read: {len(lost)}. Of the first, {first_reason(lost)}"
+    return f"runs skipped because their artifacts cannot be read: {len(lost)}. For the first, {first_reason(lost)}"

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from dailies.core import files
 from dailies.core.errors import ArtifactDamaged, ArtifactGone, DailiesError
 from dailies.core.text import clean, counted, redacted
+from dailies.frames.sequence import load as load_sequence
+from dailies.frames.sequence import split
 from dailies.render import trial
-from dailies.state.attempts import is_due
+from dailies.state.attempts import artifact_in_place, is_due
 from dailies.state.fetch import LONGEST_ERROR, LONGEST_PATH, receive
 from dailies.state.layout import Layout
 from dailies.state.records import (
@@ -51,11 +53,13 @@ def download(
     shards: Mapping[str, Mapping[str, Any]] | None = None,
     settings: Mapping[str, Any] | None = None,
     loading: Mapping[str, Any] | None = None,
+    forced: bool = False,
 ) -> None:
     """Download the artifact that a model's discovery record names, and write a receipt.
 
     If that fails, the status in the receipt is ``download_failed``, and other models are not affected. If none of the
-    ``shards`` is due, nothing is downloaded and the receipt repeats that of the last render.
+    ``shards`` is due, nothing is downloaded and the receipt repeats that of the last render. The same holds if all
+    their frames are in place, because they were rendered as parts of other shards.
 
     Args:
         config: the settings of the invocation.
@@ -64,17 +68,29 @@ def download(
         shards: ``frames`` (the digest) and ``attempt`` of each shard; without them, always download.
         settings: the settings on which every pixel depends.
         loading: the settings that decide which network an artifact becomes.
+        forced: whether frames in place are rendered again.
     """
-    if shards and not any(
-        is_due(layout, model, name, **state, settings=settings or {}, loading=loading or {})
-        for name, state in shards.items()
-    ):
+    settings, loading = settings or {}, loading or {}
+    due = [
+        name
+        for name, state in (shards or {}).items()
+        if is_due(layout, model, name, **state, settings=settings, loading=loading)
+    ]
+    if shards and not due:
         last = Outcome.load(layout.attempt(model, next(iter(shards))))
         replace(last.artifact.receipt, status=last.status, error=last.error).save(layout.receipt(model))
         log.info("no shard is due, so nothing is downloaded")
         return
+    if shards and not forced and layout.sequence.is_file():
+        parts = split(load_sequence(layout.sequence), config.shard_frames)
+        wanted = [parts[name] for name in due if name in parts]
+        artifact = artifact_in_place(layout, model, wanted, settings=settings, loading=loading)
+        if artifact and len(wanted) == len(due):
+            artifact.receipt.save(layout.receipt(model))
+            log.info("all frames are in place, so nothing is downloaded")
+            return
     _wait_for_space(layout, model, config.models_on_disk)
-    artifacts = _Candidates(config, layout=layout, model=model, loading=loading or {})
+    artifacts = _Candidates(config, layout=layout, model=model, loading=loading)
     artifacts.first_that_loads().save(layout.receipt(model))
 
 
@@ -146,7 +162,7 @@ class _Candidates:
         )
         if verdict.unknown:
             log.warning(
-                "%s may hold no network: it could not be tried: %s",
+                "%s could not be tried, so it may not hold a network: %s",
                 clean(artifact.label)[:LONGEST_PATH],
                 verdict.unknown,
             )

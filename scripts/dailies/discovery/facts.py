@@ -44,7 +44,7 @@ def facts(run: Run, names: FactNames) -> Facts:
 
 
 TRAINING_FRAMES = "dailies.training_frames"
-"""A param or tag that is no hint for rendering in spite of its name."""
+"""A param or tag that is not a hint for rendering although it has the prefix of one."""
 
 
 def hints(run: Run) -> dict[str, str]:

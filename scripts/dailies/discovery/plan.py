@@ -10,9 +10,10 @@ from dailies.core import files, sources
 from dailies.core.errors import StoreError, StoreUnreachable
 from dailies.core.text import clean, counted, redacted
 from dailies.core.typed import save_all
+from dailies.discovery.measured import MeasuredOrder, described
 from dailies.discovery.queries import Queries
 from dailies.discovery.selection import Selection, first_reason, survey
-from dailies.discovery.snapshot import SavedSnapshot, Skipped
+from dailies.discovery.snapshot import SavedSnapshot, Skipped, Snapshot
 from dailies.state.layout import Layout
 from dailies.state.records import DiscoveryIndex
 from dailies.store.tracking import open_store, uri_of
@@ -41,7 +42,7 @@ SELECTING = (
 
 
 CODE = tuple(Path(__file__).with_name(name) for name in ("discover.py", "queries.py"))
-"""The modules whose change makes discovery due again, with everything that they import."""
+"""Discovery runs again if one of these modules, or a module that they import, changes."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Plan:
     """Changes when discovery must run again."""
     warning: str | None = None
     """Set if the store does not answer and the models already known are used instead."""
+    note: str | None = None
+    """How ``max_runs`` chose by what was measured, and which runs have no place in that order, if it left any out."""
 
 
 def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh: bool = False) -> Plan:
@@ -78,16 +81,19 @@ def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh:
         store = open_store(settings, layout.upgraded)
         queries = Queries(store, selection, recheck=settings.recheck_artifacts, earlier=earlier)
         snapshot = queries.snapshot()
+        note = None
+        if (order := MeasuredOrder.from_settings(settings)) and selection.max_runs is None:
+            snapshot, note = _preferring(snapshot, selection, order, layout)
         code = [sources.digest(path) for path in CODE]
         fingerprint = files.digest([_selection_digest(settings), code, snapshot.digest])
         if saved and not afresh and saved.fingerprint == fingerprint:
-            return Plan(fingerprint)
+            return Plan(fingerprint, note=note)
         unseen = queries.unseen(snapshot)
     except StoreUnreachable as error:
         if known is None:
             raise
         return Plan(
-            known.fingerprint, f"{str(error).rstrip('.')}. Going on with the models already known: {known.models}"
+            known.fingerprint, f"{str(error).rstrip('.')}. Continuing with the models already known: {known.models}"
         )
     surveyed = survey(snapshot, selection)
     if not surveyed.found:
@@ -102,7 +108,21 @@ def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh:
             snapshot=snapshot,
             unseen=unseen,
         ).save(layout.snapshot)
-    return Plan(fingerprint)
+    return Plan(fingerprint, note=note)
+
+
+def _preferring(
+    snapshot: Snapshot, selection: Selection, order: MeasuredOrder, layout: Layout
+) -> tuple[Snapshot, str | None]:
+    """Return a snapshot with the runs that the order prefers, and a sentence on those that it leaves out.
+
+    The measured values themselves are no part of it: it changes only if they let another run in.
+    """
+    runs = [model.run.run_id for model in survey(snapshot, selection).found if model.version is None]
+    values = order.values(layout)
+    taken = order.best(runs, values)
+    note = described(order, taken=taken, left=[run for run in runs if run not in taken], values=values)
+    return replace(snapshot, preferred=taken), note
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dailies.core.text import clean, counted
 from dailies.discovery import artifacts
 from dailies.discovery.artifacts import Choice
 from dailies.discovery.facts import FactNames, Facts, facts
+from dailies.discovery.measured import MeasuredOrder
 from dailies.discovery.snapshot import Listing, Skipped, Snapshot
 from dailies.store.entities import Artifact, LoggedModel, Run, StoredFile
 from dailies.store.registry import Registered, Version
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 LONGEST_LABEL, MOST_LABELS = 200, 1000
 """Characters of an artifact's path in a message, and how many artifacts that were not chosen are recorded."""
 
-LOST, FOREIGN = "whose artifacts are lost", "whose artifacts are at a place that is not asked"
+LOST, FOREIGN = "with missing artifacts", "with artifacts at a location that must not be read"
 OTHER_STATUS = "with another status"
+BEYOND = "beyond max_runs"
 UNREAD = "with artifacts that cannot be read"
 AMENDABLE = frozenset({LOST, FOREIGN, UNREAD})
 """The kinds of skipped runs that another setting or permission would bring back."""
@@ -43,6 +45,7 @@ class Selection:
     order_by: str | None
     """An order in MLflow's syntax; None for the newest first."""
     max_runs: int | None
+    """How many runs with a model are taken, in that order; None takes all, or those that the snapshot prefers."""
     run_ids: tuple[str, ...]
     """Only these runs, whatever their experiment and status."""
     checkpoint_pattern: str | None
@@ -57,7 +60,7 @@ class Selection:
             status=settings.filter_status,
             filter=settings.filter,
             order_by=settings.store_order,
-            max_runs=settings.max_runs,
+            max_runs=None if MeasuredOrder.from_settings(settings) else settings.max_runs,
             run_ids=settings.run_ids or (),
             checkpoint_pattern=settings.checkpoint_pattern,
             names=FactNames(
@@ -94,7 +97,10 @@ class Survey:
 
 
 def survey(snapshot: Snapshot, selection: Selection) -> Survey:
-    """Find the registered models, then up to ``max_runs`` models of the other runs. MLflow is not asked."""
+    """Find the registered models, then those of the other runs: ``max_runs``, or those that the snapshot prefers.
+
+    MLflow is not contacted.
+    """
     found, skipped = registered_models(snapshot.registered, snapshot.listings, selection)
     known = {model.identity: model for model in found}
     passing = [run for run in snapshot.runs if has_status(run, selection)]
@@ -107,13 +113,15 @@ def survey(snapshot: Snapshot, selection: Selection) -> Survey:
     for run in passing:
         if len(found) >= limit:
             reason = f"beyond the first {counted(selection.max_runs or 0, 'model')}"
-            skipped.append(Skipped.of(run, reason, "beyond max_runs"))
+            skipped.append(Skipped.of(run, reason, BEYOND))
             continue
         model = choose(run, snapshot.logged_by(run), snapshot.listings, selection)
         if isinstance(model, Skipped):
             skipped.append(model)
         elif same := known.get(model.identity):
             skipped.append(Skipped.of(run, f"it is rendered as {same.version}", "rendered as a registered model"))
+        elif snapshot.preferred is not None and run.run_id not in snapshot.preferred:
+            skipped.append(Skipped.of(run, "max_runs takes others, by what was measured", BEYOND))
         else:
             found.append(model)
     return Survey(tuple(found), tuple(skipped))

@@ -7,7 +7,7 @@ from pathlib import Path
 from dailies.core.errors import StoreError
 from dailies.core.files import digest, read_json
 from dailies.core.text import clean
-from dailies.core.typed import Record, from_json, to_json
+from dailies.core.typed import OMITTED, Record, from_json, to_json
 from dailies.store.entities import LoggedModel, Run, StoredFile
 from dailies.store.registry import Registered
 
@@ -78,6 +78,8 @@ class Snapshot:
     """The logged models of each run, newest first, by run id."""
     listings: Mapping[str, Listing] = field(default_factory=dict)
     """The files of each artifact location that was listed, by its URI."""
+    preferred: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
+    """The ids of the runs that ``max_runs`` takes for what was measured; None if it takes the first ones."""
 
     def logged_by(self, run: Run) -> tuple[LoggedModel, ...]:
         """Return the logged models of a run, newest first."""

@@ -15,7 +15,7 @@ from dailies.core.text import counted, few
 from dailies.core.typed import Record
 from dailies.frames import pairing, scan, sequence
 from dailies.frames.pairing import Pairs
-from dailies.frames.sequence import EXTENSIONS, VIDEOS, Frame, ScanCache, natural_order
+from dailies.frames.sequence import EXTENSIONS, VIDEOS, ScanCache, natural_order
 
 if TYPE_CHECKING:
     from dailies.planning.config import Settings
@@ -130,10 +130,9 @@ def write(
         shutil.rmtree(cache.folder, ignore_errors=True)
         folder, names = settings.place, _list_files(settings)
     pairs = _paired(settings, shot, names)
-    sources = {frame.name: (shot.folder or input_dir) / frame.name for frame in shot.frames}
-    by = _detected_shift(shot.frames, pairs, sources, folder, transfer=transfer, threads=threads)
+    by = _detected_shift(shot, pairs, shot.folder or input_dir, folder, transfer=transfer, threads=threads)
     missing = [frame.name for frame in shot.frames if frame.name not in pairs.files]
-    messages = _pairing_messages(settings, pairs, missing, names)
+    messages = _pairing_messages(settings, pairs, shot, names)
     messages += [shift_message(by, settings.offset)] if by else []
     for line in (*messages, missing_message(missing)):
         if line:
@@ -196,15 +195,15 @@ def shift_message(by: int, offset: int) -> str:
 
 
 def _pairing_messages(
-    settings: ReferenceSettings, pairs: Pairs, missing: Sequence[str], names: Sequence[str]
+    settings: ReferenceSettings, pairs: Pairs, shot: sequence.Sequence, names: Sequence[str]
 ) -> list[str]:
-    """Return messages on how the frames were paired, which are ambiguous, and which files are unused."""
+    """Return messages on how all frames of the input were paired, which are ambiguous, and which files are unused."""
     methods = list(pairs.methods)
     if len(methods) > 1:
         methods = [f"{count} {method}" for method, count in pairs.methods.items()]
     offset = f", with reference_offset {settings.offset}" if settings.offset else ""
-    count = len(pairs.files) + len(missing)
-    of = f"{len(pairs.files)} of {counted(count, 'frame')}" if missing else counted(count, "frame")
+    count = len(shot.names)
+    of = f"{len(pairs.files)} of {counted(count, 'frame')}" if len(pairs.files) < count else counted(count, "frame")
     messages = [f"reference: {of} paired{',' if len(methods) > 1 else ''} {' and '.join(methods)}{offset}"]
     if pairs.ambiguous:
         messages.append(
@@ -223,8 +222,8 @@ def _ambiguous_list(pairs: Pairs) -> str:
 
 
 def _paired(settings: ReferenceSettings, shot: sequence.Sequence, names: Sequence[str]) -> Pairs:
-    """Pair files of the reference with the sequence; raise SequenceError if there is no pair."""
-    frames = [frame.name for frame in shot.frames]
+    """Pair files of the reference with all frames of the input; raise SequenceError if there is no pair."""
+    frames = shot.names
     by_name = shot.folder is None and not settings.is_video  # names of a video's frames differ only in their numbers
     pairs = pairing.pair(frames, names, template=settings.template, offset=settings.offset, by_name=by_name)
     if pairs.files:
@@ -263,24 +262,23 @@ def _advice(settings: ReferenceSettings, frames: Sequence[str], names: Sequence[
 
 
 def _detected_shift(
-    frames: Sequence[Frame],
-    pairs: Pairs,
-    sources: Mapping[str, Path],
-    folder: Path,
-    *,
-    transfer: str | None,
-    threads: int,
+    shot: sequence.Sequence, pairs: Pairs, source: Path, folder: Path, *, transfer: str | None, threads: int
 ) -> int:
-    """Return by how many frames the pairs seem to be shifted, 0 if they are not or if the check fails."""
+    """Return by how many frames the pairs seem to be shifted, 0 if they are not or if the check fails.
+
+    ``source`` and ``folder`` hold the frames and the reference. Neighbours are needed, so frames that were not chosen
+    are compared as well; they are assumed to have the size and layer of the first one.
+    """
     from dailies.frames.shift import choose_samples, estimate_shift
 
-    numbers, by_name = pairing.frame_numbers([frame.name for frame in frames]), {frame.name: frame for frame in frames}
+    numbers, by_name = pairing.frame_numbers(shot.names), {frame.name: frame for frame in shot.frames}
     counts = Counter(numbers.values())
     once = {number: name for name, number in numbers.items() if counts[number] == 1}
     references = {number: folder / pairs.files[name] for number, name in once.items() if name in pairs.files}
-    ours = {number: (sources[name], (by_name[name].width, by_name[name].height)) for number, name in once.items()}
+    described = {name: by_name.get(name, shot.frames[0]) for name in once.values()}
+    ours = {number: (source / name, (described[name].width, described[name].height)) for number, name in once.items()}
     try:
-        layers = {sources[frame.name]: frame.layer for frame in frames if frame.layer and frame.name in sources}
+        layers = {source / name: frame.layer for name, frame in described.items() if frame.layer}
         return estimate_shift(choose_samples(ours, references), transfer=transfer, threads=threads, layers=layers)
     except Exception as error:  # the frames are user data, and the result is only advice
         log.warning("could not check whether the reference is shifted: %s", error)

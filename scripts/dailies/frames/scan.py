@@ -13,6 +13,7 @@ from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.core.text import few
 from dailies.core.typed import Record, from_json, to_json
+from dailies.frames import choice
 from dailies.frames.sequence import (
     EXTENSIONS,
     SUFFIXES,
@@ -93,17 +94,43 @@ def is_video(input_dir: Path) -> bool:
     return input_dir.is_file() and input_dir.suffix.lower() in VIDEOS
 
 
-def fingerprint(input_dir: Path, cache: ScanCache, layer: str | None = None) -> str:
-    """Return a digest that changes if a frame is added, removed or modified, or with ``layer``; opens no file.
+def fingerprint(input_dir: Path, cache: ScanCache, layer: str | None = None, frames: int | str = choice.ALL) -> str:
+    """Return a digest that changes if a frame is added, removed or modified, or with the settings; opens no file.
 
     For a video it also changes if the decoded frames in ``cache`` are missing. Raises SequenceError as ``list_frames``
     does.
     """
-    layers = [layer] if layer else []
+    settings = ([layer] if layer else []) + ([] if frames == choice.ALL else [["frames", frames]])
     if is_video(input_dir):
         lost = cache.clip.is_file() and not cache.video.is_dir()
-        return files.digest([_stamp(input_dir), lost, *layers])
-    return files.digest([READER_VERSION, *(_stamp(entry) for entry in list_frames(input_dir)), *layers])
+        return files.digest([_stamp(input_dir), lost, *settings])
+    return files.digest([READER_VERSION, *(_stamp(entry) for entry in list_frames(input_dir)), *settings])
+
+
+def listing(
+    input_dir: Path, cache: ScanCache, layer: str | None = None, frames: int | str = choice.ALL
+) -> dict[str, Frame | None] | None:
+    """Return the chosen frames in order, by name, as far as they were read in their present state; open no frame.
+
+    A frame that must be read again is None. Return None for a video that must be decoded first. Raise SequenceError as
+    ``list_frames`` and ``choice.chosen`` do.
+    """
+    if is_video(input_dir):
+        done = _Decoded.load_if_there(cache.clip)
+        if done is None or done.stamp != _clip_stamp(input_dir) or not cache.video.is_dir():
+            return None
+        input_dir = cache.video
+    known, entries = _load_cached(cache.frames), list_frames(input_dir)
+    wanted = [entries[position] for position in choice.chosen(frames, len(entries))]
+    return {entry.name: known.get(_frame_stamp(entry, layer)) for entry in wanted}
+
+
+def _frame_stamp(entry: os.DirEntry, layer: str | None) -> str:
+    return f"{READER_VERSION}|{_stamp(entry)}" + (f"|{layer}" if layer else "")
+
+
+def _clip_stamp(path: Path) -> str:
+    return f"{DECODER_VERSION}|{_stamp(path)}"
 
 
 def _stamp(entry: os.DirEntry | Path) -> str:
@@ -122,17 +149,19 @@ def scan(
     cache: ScanCache,
     output_format: str = "auto",
     layer: str | None = None,
+    frames: int | str = choice.ALL,
     threads: int = 4,
 ) -> Sequence:
-    """Read and describe every frame of a folder, or of a video, which is decoded into ``cache.video`` first.
+    """Read and describe the chosen frames of a folder, or of a video, which is decoded into ``cache.video`` first.
 
     Frames in ``cache.frames`` and a video in ``cache.clip`` are read again only if name, size or modification time
     changed. If a frame reappears with its name in another Unicode form, its rendered frame keeps the earlier name.
 
     ``on_bad_frame`` is ``error`` (raise SequenceError, naming the first unreadable frames) or ``skip`` (leave them out,
     without renaming any other frame). ``layer`` is the name of the layer of EXR frames that is their picture, or a
-    glob. Raises SequenceError as ``list_frames`` does, if two frames would be rendered to the same name, if no frame is
-    readable, or if ``layer`` is set for a video.
+    glob. ``frames`` is the setting of this name; frames that it does not choose are not read. Raises SequenceError as
+    ``list_frames`` and ``choice.chosen`` do, if two frames would be rendered to the same name, if no frame is readable,
+    or if ``layer`` is set for a video.
     """
     if is_video(input_dir):
         if layer:
@@ -140,16 +169,27 @@ def scan(
                 "video.no_layers", f"layer is '{layer}', but video {input_dir.name} has no layers; set layer to none"
             )
         clip = _decode_if_due(input_dir, cache, threads)
-        found = scan(cache.video, on_bad_frame="error", cache=cache, output_format=output_format, threads=threads)
+        found = scan(
+            cache.video,
+            on_bad_frame="error",
+            cache=cache,
+            output_format=output_format,
+            frames=frames,
+            threads=threads,
+        )
         return replace(found, folder=cache.video, fps=clip.fps)
     entries = list_frames(input_dir)
     _log_other_files(input_dir, entries)
     _refuse_clashes([entry.name for entry in entries])
+    wanted = [entries[position] for position in choice.chosen(frames, len(entries))]
     cached = _load_cached(cache.frames)
     stems = _previous_stems(cached.values())
 
+    def stamp_of(entry: os.DirEntry) -> str:
+        return _frame_stamp(entry, layer)
+
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
-        stamp = f"{READER_VERSION}|{_stamp(entry)}" + (f"|{layer}" if layer else "")
+        stamp = stamp_of(entry)
         try:
             frame = cached.get(stamp) or _inspect(Path(entry.path), layer)
             output = output_name(frame.name, floating=frame.floating, output_format=output_format)
@@ -159,25 +199,28 @@ def scan(
             return stamp, error
 
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        described = list(pool.map(describe, entries))
+        described = list(pool.map(describe, wanted))
     good = {stamp: frame for stamp, frame in described if isinstance(frame, Frame)}
     bad = [
         {"name": entry.name, "reason": str(error)}
-        for entry, (_, error) in zip(entries, described, strict=True)
+        for entry, (_, error) in zip(wanted, described, strict=True)
         if isinstance(error, SequenceError)
     ]
-    files.write_json(cache.frames, to_json(good))
+    unread = [] if len(wanted) == len(entries) else [stamp for stamp in map(stamp_of, entries) if stamp in cached]
+    files.write_json(cache.frames, to_json({stamp: cached[stamp] for stamp in unread} | good))
     if bad and (on_bad_frame == "error" or not good):
         advice = "Replace them, or leave them out with on_bad_frame: skip" if good else "Check input_dir"
         reasons = few([each["reason"] for each in bad], separator="; ")
         raise SequenceError(
-            "sequence.unusable_frames", f"{len(bad)} of {len(entries)} frames cannot be used: {reasons}. {advice}"
+            "sequence.unusable_frames", f"{len(bad)} of {len(wanted)} frames cannot be used: {reasons}. {advice}"
         )
     for each in bad:
         log.warning("skipped: %s", each["reason"])
     for line in summarise_notes(good.values()):
         log.warning("%s", line)
-    return Sequence(tuple(good.values()), tuple(bad), layer=layer)
+    unreadable = {each["name"] for each in bad}
+    listing = () if len(wanted) == len(entries) else (e.name for e in entries if e.name not in unreadable)
+    return Sequence(tuple(good.values()), tuple(bad), layer=layer, listing=tuple(listing))
 
 
 def clear_cache(cache: ScanCache) -> None:
@@ -201,7 +244,7 @@ def _decode_if_due(path: Path, cache: ScanCache, threads: int) -> _Decoded:
     """Decode a video unless its frames are in the cache, and return the record."""
     from dailies.frames import video
 
-    stamp, record = f"{DECODER_VERSION}|{_stamp(path)}", cache.clip
+    stamp, record = _clip_stamp(path), cache.clip
     done = _Decoded.load_if_there(record)
     if done and done.stamp == stamp and len(list(cache.video.glob("*.png"))) == done.frames:
         return done

@@ -6,10 +6,11 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from dailies.core import files
-from dailies.core.text import few
+from dailies.core.text import counted, few
 from dailies.core.typed import OMITTED, from_json, to_json
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,35 @@ class Sequence:
     """Frame rate of a video."""
     layer: str | None = None
     """The setting ``layer``."""
+    listing: tuple[str, ...] = ()
+    """The names of all readable frames of the input in order, if only some of them were chosen; empty if all were."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all frames of the input, including those that were not chosen."""
+        return self.listing or tuple(frame.name for frame in self.frames)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every frame of the input was chosen."""
+        return not self.listing
+
+    @property
+    def choice(self) -> str | None:
+        """How many frames were chosen, such as ``12 of 201 frames``; None if all were."""
+        return None if self.is_whole else f"{len(self.frames)} of {counted(len(self.listing), 'frame')}"
+
+    @cached_property
+    def positions(self) -> tuple[int, ...]:
+        """The position of each frame among all frames of the input."""
+        places = {name: place for place, name in enumerate(self.names)}
+        return tuple(places[frame.name] for frame in self.frames)
+
+    @cached_property
+    def before(self) -> dict[Frame, Frame]:
+        """The frame before each frame, unless it was not chosen."""
+        places = zip(pairwise(self.frames), pairwise(self.positions), strict=True)
+        return {frame: before for (before, frame), (earlier, later) in places if later - earlier == 1}
 
     @cached_property
     def digest(self) -> str:
@@ -186,6 +216,7 @@ def save(sequence: Sequence, path: Path) -> None:
             "skipped": list(sequence.skipped),
             "frames": to_json(sequence.frames),
             **({"layer": sequence.layer} if sequence.layer else {}),
+            **({"listing": list(sequence.listing)} if sequence.listing else {}),
         },
     )
 
@@ -199,6 +230,7 @@ def load(path: Path) -> Sequence:
         folder=None if data["folder"] is None else path.parent / data["folder"],
         fps=data["fps"],
         layer=data.get("layer"),
+        listing=tuple(data.get("listing", ())),
     )
 
 

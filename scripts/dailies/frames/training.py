@@ -39,28 +39,30 @@ class TrainedRun(Protocol):
 
 
 def training_frames(
-    run: TrainedRun, frames: Sequence[Frame], *, names: Iterable[str], input_dir: Path
+    run: TrainedRun, frames: Sequence[Frame], *, names: Iterable[str], input_dir: Path, listing: Sequence[str] = ()
 ) -> frozenset[str]:
     """Return the names of the rendered frames whose inputs a model was trained on, according to its run.
 
     Params and tags called ``names`` list frames, in the syntax of ``parse_frame_list``. Name and source of a training
-    dataset refer to a frame by its stem, or to all frames if they are the path ``input_dir``.
+    dataset refer to a frame by its stem, or to all frames if they are the path ``input_dir``. ``listing`` holds the
+    names of all frames of the input, if ``frames`` are only some of them.
     """
     texts = [source[name] for name in names for source in (run.tags, run.params) if name in source]
-    seen = {output for text in texts for output in parse_frame_list(str(text), frames)}
+    seen = {output for text in texts for output in parse_frame_list(str(text), frames, listing)}
     for dataset in run.datasets:
         if dataset.context.casefold() in TRAINING_CONTEXTS:
             seen |= _in_dataset(dataset, frames, input_dir)
     return frozenset(seen)
 
 
-def parse_frame_list(text: str, frames: Sequence[Frame]) -> set[str]:
+def parse_frame_list(text: str, frames: Sequence[Frame], listing: Sequence[str] = ()) -> set[str]:
     """Return the names of the rendered frames in a list such as ``[0, 6, 12]``, ``0-100``, ``0:201:6``, ``f_0006.png``.
 
     Items are separated by commas, semicolons or spaces, with or without brackets and quotes. Numbers are those in the
-    names of frames. A range ``a-b`` includes its end; a slice ``a:b:step`` excludes it, as in Python.
+    names of frames, of which ``listing`` holds all if ``frames`` are only some of them. A range ``a-b`` includes its
+    end; a slice ``a:b:step`` excludes it, as in Python.
     """
-    known = numbers(frame.name for frame in frames)
+    known = numbers(listing or (frame.name for frame in frames))
     by_number: dict[int, set[str]] = {}
     for frame in frames:
         if (number := known[frame.name]) is not None:

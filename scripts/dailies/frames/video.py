@@ -55,6 +55,9 @@ MASTERING_DISPLAY = struct.Struct("20i2i")
 LIGHT_LEVEL = struct.Struct("2I")
 """FFmpeg's AVContentLightMetadata: MaxCLL (brightest pixel) and MaxFALL (brightest mean of a frame), in cd/m²."""
 
+MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
+"""Id of the element of a Matroska file that holds everything but the header."""
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -369,13 +372,8 @@ def _decode_frames(
             "video.truncated", f"video {path.name} is truncated: it ends after {count} of {declared} frames"
         )
     varies = longest - min(durations, default=0) > 1
-    time_base = stream.time_base or Fraction(1, av.time_base)
-    duration, seconds = _declared_seconds(stream), float(end * time_base)
-    # the duration of the last frame of a variable rate may not be stored
-    if duration and duration - seconds > (1 if varies or not longest else float(longest * time_base) / 2):
-        raise SequenceError(
-            "video.truncated", f"video {path.name} is truncated: it ends after {seconds:.1f} of {duration:.1f} seconds"
-        )
+    duration = _declared_seconds(stream)
+    _check_end(container, stream, path, end=end, longest=longest, varies=varies)
     if not (declared or duration):
         log.info("%s states neither its number of frames nor its duration; a missing end goes unnoticed", path.name)
     alpha.report()
@@ -398,6 +396,43 @@ def _declared_seconds(stream: av.VideoStream) -> float | None:
     """Return the duration of a stream that a Matroska file declares, in seconds; None if it declares none."""
     parts = stream.metadata.get("DURATION", "").split(":")
     return sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True)) if len(parts) == 3 else None
+
+
+def _check_end(
+    container: av.container.InputContainer, stream: av.VideoStream, path: Path, *, end: int, longest: int, varies: bool
+) -> None:
+    """Raise SequenceError if a video ends before its declared duration, or may do so because its file was cut.
+
+    ``end`` is the last time of the video, and ``longest`` the longest duration of a frame, 0 for a single frame.
+    """
+    time_base = stream.time_base or Fraction(1, av.time_base)
+    duration, seconds = _declared_seconds(stream), float(end * time_base)
+    # the duration of the last frame of a variable rate may not be stored
+    if duration and duration - seconds > (1 if varies or not longest else float(longest * time_base) / 2):
+        raise SequenceError(
+            "video.truncated", f"video {path.name} is truncated: it ends after {seconds:.1f} of {duration:.1f} seconds"
+        )
+    # gaps that missing frames leave look like a variable rate, and a single frame has no rate
+    size, declared = path.stat().st_size, _declared_bytes(container, path)
+    if size < declared and (varies or not longest):
+        raise SequenceError("video.truncated", f"video {path.name} is truncated: it holds {size} of {declared} bytes")
+
+
+def _declared_bytes(container: av.container.InputContainer, path: Path) -> int:
+    """Return the size that a Matroska file declares for itself, in bytes; 0 if it declares none.
+
+    The file consists of a header and a segment, whose size follows its id: RFC 8794, sections 4 and 6.
+    """
+    if "matroska" not in container.format.name:
+        return 0
+    with path.open("rb") as file:
+        before, _, after = file.read(4096).partition(MATROSKA_SEGMENT)
+    if not after:
+        return 0
+    length = 9 - after[0].bit_length()
+    unknown = (1 << 7 * length) - 1
+    size = int.from_bytes(after[:length]) & unknown
+    return 0 if size == unknown else len(before) + len(MATROSKA_SEGMENT) + length + size
 
 
 def _log_description(path: Path, stream: av.VideoStream, frame: av.VideoFrame) -> None:

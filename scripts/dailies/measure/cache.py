@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from dailies.core import files
+from dailies.measure.metrics import LPIPS, MOTION, REFERENCE, STILL
 from dailies.state.records import Values
 
-VERSION = 2
-"""Version of the code that measures. Increment it if the same frames would get other values."""
+VERSIONS = {REFERENCE: 2, LPIPS: 2, STILL: 2, MOTION: 3}
+"""Versions of the code that measures, by what a metric needs; LPIPS has its own. Increment one if the same frames would
+get other values."""
 
 DIGITS = 9
 """Significant digits of a stored value."""
@@ -37,6 +39,8 @@ class MeasurementCache:
         """By key: values by metric, and ``notes``."""
         self._frames: dict[str, str | None] = {}
         """By key: the output name of the frame."""
+        self._own: set[str] = set()
+        """The keys in ``path`` itself."""
         path.parent.mkdir(parents=True, exist_ok=True)
         for other in sorted(path.parent.glob("*.jsonl")):
             for line in other.read_text(errors="replace").splitlines():
@@ -44,6 +48,8 @@ class MeasurementCache:
                     entry = json.loads(line)
                     self._entries.setdefault(entry["key"], {}).update(entry["values"])
                     self._frames.setdefault(entry["key"], entry.get("frame"))
+                    if other == path:
+                        self._own.add(entry["key"])
 
     def values(self, key: str) -> Values:
         """Return the known values under a key, by metric."""
@@ -67,17 +73,23 @@ class MeasurementCache:
             with self._path.open("a") as file:
                 file.write(_line(key, entry, frame))
 
-    def prune(self, keys: Sequence[str], requested: Mapping[str, Collection[str]]) -> None:
+    def prune(
+        self, keys: Sequence[str], requested: Mapping[str, Collection[str]], *, keeps_others: bool = False
+    ) -> None:
         """Drop the entries under all other keys, except values of metrics that are not requested now.
 
         ``requested`` holds the metrics of each frame, by its output name. If a metric or a reference is left out for
-        one invocation, its values are still there in the next one.
+        one invocation, its values are still there in the next one. With ``keeps_others``, so are those of other frames.
         """
-        left_out = (
-            key
-            for key, frame in self._frames.items()
-            if frame is not None and frame in requested and self._entries[key].keys() - {"notes", *requested[frame]}
-        )
+
+        def is_left_out(key: str, frame: str | None) -> bool:
+            if frame is None:
+                return False
+            if frame not in requested:
+                return keeps_others and key in self._own
+            return bool(self._entries[key].keys() - {"notes", *requested[frame]})
+
+        left_out = (key for key, frame in self._frames.items() if is_left_out(key, frame))
         known = (key for key in dict.fromkeys([*keys, *left_out]) if key in self._entries)
         lines = (_line(key, self._entries[key], self._frames[key]) for key in known)
         files.write_bytes(self._path, "".join(lines).encode())

@@ -14,8 +14,16 @@ from dailies.frames.reference import Reference
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.measure.job import NOT_RENDERED
-from dailies.measure.metrics import BY_NAME, REFERENCE, ranking_metric, requested
+from dailies.measure.metrics import (
+    BY_NAME,
+    NOT_NEIGHBOURS,
+    REFERENCE,
+    flicker_note,
+    ranking_metric,
+    requested,
+)
 from dailies.measure.scores import Scores, means, merged, training_frames
+from dailies.state import votes
 from dailies.state.labels import Label, labels, shortest
 from dailies.state.layout import SOURCE, model_of
 from dailies.state.records import (
@@ -76,6 +84,7 @@ def tabulate(
     tables: tuple[Path, Path],
     output: Path,
     reference: Reference | None = None,
+    ballots: Path | None = None,
 ) -> None:
     """Merge the measured values of all models into two tables and ``output``.
 
@@ -84,7 +93,7 @@ def tabulate(
     in ``@source``. None of them is ``metadata.json``, which gets its rank from here. ``tables`` are the paths of
     ``metrics.csv``, with a line per model and frame, and of ``leaderboard.csv``, with a line per model. ``output`` is a
     ``Leaderboard`` record for the summary, the page and the end of an invocation; it also says how the frames of the
-    ``reference`` were paired.
+    ``reference`` were paired. ``ballots`` is the record of imported votes, if there is one.
     """
     from dailies.measure import verdict  # needs scipy, which a head node should not have to import
     from dailies.measure.ranking import rank
@@ -103,15 +112,16 @@ def tabulate(
     means_of = {each.model: means(each.frames, settings.metrics, deciding or _unseen(each, frames)) for each in every}
     frame_table, model_table = tables
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
-    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings))
+    standings = votes.load_standings(ballots, frames) if ballots else {}
+    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings, standings))
     board = Leaderboard(
         verdict=verdict.sentence(record, names) if record else None,
         remarks=tuple(verdict.remarks(record, names)) if record else (),
         ranking=record,
         reference=reference.messages if reference else (),
         missing=reference.missing if reference else None,
-        problems=tuple(_problems(records)),
-        metrics=tuple(_metric_record(name) for name in settings.metrics),
+        problems=(*_problems(records), *filter(None, [flicker_note(frames, settings.metrics)])),
+        metrics=tuple(_metric_record(name, frames) for name in settings.metrics),
         means=means_of,
         values={
             name: {
@@ -161,15 +171,15 @@ def page_metrics(path: Path) -> list[FrameMetric]:
     ]
 
 
-def _metric_record(name: str) -> MetricRecord:
-    metric = BY_NAME[name]
+def _metric_record(name: str, sequence: FrameSequence) -> MetricRecord:
+    metric, lacking = BY_NAME[name], flicker_note(sequence, [name])
     return MetricRecord(
         name=metric.name,
         label=metric.label,
         group=metric.needs,
         higher_is_better=metric.higher_is_better,
         unit=metric.unit,
-        note=metric.note,
+        note=". ".join(filter(None, [metric.note.rstrip("."), lacking])) + "." if lacking else metric.note,
         ideal=metric.ideal,
     )
 
@@ -201,8 +211,9 @@ def _problems(records: Mapping[str, Sequence[Measures]]) -> list[str]:
     problems = []
     for model, shards in records.items():
         reasons = [shard.error for shard in shards if shard.error]
-        # that a render failed is reported elsewhere
-        reasons += [note for shard in shards for note in shard.notes or () if not note.startswith(NOT_RENDERED)]
+        # that a render failed, or that frames are no neighbours, is reported elsewhere
+        known = (NOT_RENDERED, NOT_NEIGHBOURS)
+        reasons += [note for shard in shards for note in shard.notes or () if not note.startswith(known)]
         if reasons:
             problems.append(f"{'the source' if model == SOURCE else model}: {clean(reasons[0])}")
     return problems
@@ -228,14 +239,19 @@ def _model_rows(
     means_of: Mapping[str, Values],
     sequence: FrameSequence,
     settings: LeaderboardSettings,
+    standings: Mapping[str, votes.Standing],
 ) -> Iterable[Sequence[Cell]]:
-    """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's."""
+    """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's.
+
+    If there are votes, each row has the model's own.
+    """
     yield [
         *("rank", "model", "label", "params", "run_id", "run_name", "status", "verdict", "below_source"),
         *("ranked_by", "frames", "difference", "low", "high", "block"),
         *settings.metrics,
         "training_frames",
         *(f"{name}_training" for name in settings.metrics),
+        *(votes.COLUMNS if standings else ()),
         "error",
     ]
     ranked = {each.model: each for each in record.models} if record else {}
@@ -261,6 +277,7 @@ def _model_rows(
             *means_of[scores.model].values(),
             len(trained),
             *means(scores.frames, settings.metrics, trained).values(),
+            *votes.cells(standings, scores.model),
             outcome.error if outcome else None,
         ]
 

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dailies.core.text import counted
+from dailies.frames.sequence import Sequence
+
 if TYPE_CHECKING:
     from dailies.planning.config import Settings
 
@@ -183,3 +186,16 @@ def orderable(settings: "Settings") -> tuple[str, ...]:
 def needing(needs: str, names: Iterable[str]) -> tuple[str, ...]:
     """Return those of the named metrics that need one kind of input."""
     return tuple(name for name in names if BY_NAME[name].needs == needs)
+
+
+NOT_NEIGHBOURS = "flicker is measured between neighbouring frames only"
+"""How the note begins that says why frames have no flicker."""
+
+
+def flicker_note(sequence: Sequence, names: Iterable[str]) -> str | None:
+    """Return why chosen frames of a sequence have no flicker; None if it is not requested, or if all were chosen."""
+    if sequence.is_whole or not needing(MOTION, names):
+        return None
+    count = len(sequence.before)
+    which = "none" if not count else "only one" if count == 1 else f"only {count}"
+    return f"{NOT_NEIGHBOURS}: {which} of {counted(len(sequence.frames), 'chosen frame')} follows its neighbour"

@@ -43,7 +43,7 @@ def training_frames(
 
     ``names`` are those of the params, tags or datasets that may list them.
     """
-    return training.training_frames(run, sequence.frames, names=names, input_dir=input_dir)
+    return training.training_frames(run, sequence.frames, names=names, input_dir=input_dir, listing=sequence.names)
 
 
 def training_frames_by_model(

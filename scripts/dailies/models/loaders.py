@@ -49,7 +49,7 @@ class Loaders(UserFunctions):
         function received: all of ``params`` if it declares a parameter of that name, else none.
 
         Raises:
-            LoadError: the function cannot be imported, fails, or returns something else than a network.
+            LoadError: the function cannot be imported, fails, or returns something other than a network.
         """
         called, file = self.imported(function), clean(path.name)
         extra = {PARAMS: dict(params)} if user_code.declares(called, PARAMS) else {}

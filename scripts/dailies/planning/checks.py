@@ -100,7 +100,7 @@ def _check_schemes(settings: Settings, environ: Mapping[str, str]) -> Iterator[C
         yield ConfigError(
             "config.unsafe_scheme",
             f"allowed_artifact_schemes lists {fixed[0]}, which would let a store name any disk or server; "
-            "take it out, and map the places that you trust in artifact_remap.",
+            "remove it, and map the places that you trust in artifact_remap.",
         )
 
 
@@ -168,7 +168,7 @@ def _check_metrics(settings: Settings, environ: Mapping[str, str]) -> Iterator[C
     if lacking and settings.reference_dir is None:
         yield ConfigError(
             "config.metric_without_reference",
-            f"metrics lists {lacking[0]}, which needs a reference; set reference_dir, or take it out.",
+            f"metrics lists {lacking[0]}, which needs a reference; set reference_dir, or remove the metric.",
         )
     for name in metrics.requested(settings):
         module, package = metrics.BY_NAME[name].package or (None, None)
@@ -194,7 +194,7 @@ def _check_order(settings: Settings, environ: Mapping[str, str]) -> Iterator[Con
             names = ", ".join(f"measured.{name}" for name in available) or "none, because nothing is measured"
             yield ConfigError(
                 "config.order_by",
-                f"order_by is {settings.order_by!r}; allowed beside MLflow's own, with ASC or DESC: {names}.",
+                f"order_by is {settings.order_by!r}; allowed besides MLflow's own, with ASC or DESC: {names}.",
             )
     measured = metrics.requested(settings)
     if settings.rank_by not in {metrics.AUTO, *measured}:
@@ -221,7 +221,7 @@ def _check_python_path(settings: Settings, environ: Mapping[str, str]) -> Iterat
         if not Path(folder).is_dir():
             yield ConfigError(
                 "config.python_path",
-                f"python_path names {folder!r}, which is no folder; allowed: folders that hold Python modules.",
+                f"python_path names {folder!r}, which is not a folder; allowed: folders that hold Python modules.",
             )
 
 

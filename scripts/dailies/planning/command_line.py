@@ -21,11 +21,15 @@ def has_option(option: str, arguments: Iterable[str]) -> bool:
     return any(option.startswith(each) and each.startswith(SHORTEST[option]) for each in arguments)
 
 
+def is_dry(arguments: Iterable[str]) -> bool:
+    """Return whether a command line asks for a dry run."""
+    return any(each.startswith(DRY_RUN) for each in arguments)
+
+
 def deletes(arguments: Iterable[str]) -> bool:
     """Return whether a command line deletes files, rather than listing what it would delete."""
     given = list(arguments)
-    is_dry = any(each.startswith(DRY_RUN) for each in given)
-    return not is_dry and any(has_option(option, given) for option in (DELETE_OUTPUT, DELETE_TEMPORARY))
+    return not is_dry(given) and any(has_option(option, given) for option in (DELETE_OUTPUT, DELETE_TEMPORARY))
 
 
 def reports(arguments: Iterable[str]) -> bool:
@@ -34,7 +38,7 @@ def reports(arguments: Iterable[str]) -> bool:
 
 
 def left_by_deletion(layout: Layout) -> str | None:
-    """Return a sentence on the frames that ``--delete-all-output`` leaves, which Snakemake does not know; or None."""
+    """Return a sentence on the frames that ``--delete-all-output`` does not delete; None if there are none."""
     frames = [
         [file for file in layout.frames(model).glob("*") if file != layout.metadata(model)]
         for model in layout.rendered()

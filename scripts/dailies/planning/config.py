@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from dailies.core import files
+from dailies.frames import choice
 
 NOTHING = {"", "none", "null"}
 """Words that mean no value: ``snakemake --config key=null`` passes them on as text."""
@@ -172,6 +173,11 @@ TrustedId = Annotated[
     BeforeValidator(_id),
 ]
 TrustedIds = Annotated[tuple[TrustedId, ...], Field(min_length=1), OneOrSeveral()]
+Frames = (
+    Annotated[Literal["all"], Word]
+    | Annotated[int, Field(ge=1), Whole]
+    | Annotated[str, Field(pattern=choice.SLICE, description='a slice such as "0:201:8"')]
+)
 FrameName = Annotated[Text, Field(description="frame name")]
 FieldName = Annotated[Text, Field(description="name")]
 Folder = Annotated[Address, Field(description="folder")]
@@ -197,6 +203,11 @@ class FramesTopic(Topic):
     input_dir: Place = Path("demo/frames")
     """The folder with the frames of the sequence, or a video file, which is decoded once to lossless frames.
     docs/frames.md lists the formats."""
+
+    frames: Frames = "all"
+    """Which frames to render, measure and show: `all`, a number such as `12` for frames that are evenly spread from the
+    first to the last, or a slice of positions such as `"0:201:8"`, which excludes its end, as in Python. Quote a slice:
+    YAML reads `1:30` as a number. Frames that are already rendered are kept."""
 
     layer: Text | None = None
     """Which layer, part or view of a multi-layer EXR to render: its full name, the last component of that name, or a
@@ -253,8 +264,8 @@ class ModelsTopic(Topic):
 
     order_by: Expression = "start_time DESC"
     """The order in which runs are taken, in MLflow's syntax, for example ``metrics.`val/psnr` DESC``. If you order by a
-    metric that Dailies measures, such as `measured.psnr DESC`, this sorts the summary and the page instead, and runs
-    are taken newest first."""
+    metric that Dailies measures, such as `measured.psnr DESC`, this sorts the summary and the page. Runs are then taken
+    by what earlier invocations measured, and those that were never measured last, newest first."""
 
     max_runs: Annotated[int, Field(ge=1), Whole] | None = None
     """Keep only the first N models in that order; `null` keeps all of them."""
@@ -489,6 +500,10 @@ class PublishingTopic(Topic):
     """The registered model of MLflow to which `snakemake promote` adds a version. It is created if it does not
     exist."""
 
+    file: Place | None = None
+    """The file of votes, exported from a blind test on the page, that `snakemake votes` adds to the leaderboard.
+    docs/choosing.md describes it."""
+
     alias: Text | None = None
     """The alias that `snakemake promote` sets on the new version, such as `champion`. If another version has the alias,
     it is moved, and the previous version is logged and recorded in a tag."""
@@ -511,7 +526,7 @@ class MachineTopic(Topic):
 
     check_disk: Switch = True
     """Refuse to start if the disk of `output_dir` has less free space than the estimate for missing frames, their
-    models, the page and the cached optical flow of the source."""
+    models, the page and the cached motion of the source."""
 
     models_on_disk: Annotated[int, Field(ge=2, le=10_000), Whole] = 16
     """How many downloaded models may be on the disk of `output_dir` at once, including those being rendered; a download

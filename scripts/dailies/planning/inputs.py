@@ -1,7 +1,7 @@
 """Inputs: the input functions, parameters and resources of the rules.
 
 Snakemake calls most methods with ``wildcards``, and with ``input``, ``output``, ``threads`` or ``attempt`` if a method
-names them. A method of ``input`` or ``output`` is no reason to run a job again when its value changes.
+names them. If a method takes ``input`` or ``output``, Snakemake does not run a job again when its value changes.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,17 +12,18 @@ from typing import Any
 
 from snakemake.io import ancient
 
-from dailies.core import sources
+from dailies.core import files, sources
 from dailies.discovery.plan import plan
 from dailies.frames import reference, scan, sequence
 from dailies.frames.sequence import Sequence as Shot
 from dailies.measure import backbone, metrics
+from dailies.measure.cache import VERSIONS
 from dailies.planning import estimates
 from dailies.planning.config import loading_settings, pixel_settings
 from dailies.planning.invocation import Invocation
 from dailies.publish import promotion
 from dailies.render import devices
-from dailies.state import attempts, labels
+from dailies.state import attempts, labels, votes
 from dailies.state.layout import SOURCE
 from dailies.state.records import DiscoveryIndex, RunRecord
 from dailies.store import writer
@@ -30,12 +31,15 @@ from dailies.store import writer
 SCRIPTS = Path(__file__).parents[2]
 """The folder of the adapters."""
 
+FEW_CORES = 2
+"""As many threads as a job that measures uses."""
+
 
 class Inputs:
-    """What the rules ask while jobs are planned. MLflow and the frames are looked at only if a rule needs them."""
+    """Answers the rules while jobs are planned. MLflow and the frames are read only if a rule needs them."""
 
     def __init__(self, invocation: Invocation, checkpoints: Any) -> None:
-        """Take Snakemake's collection of checkpoints."""
+        """Prepare the answers for an invocation; ``checkpoints`` is Snakemake's collection of them."""
         self._invocation = invocation
         self._checkpoints = checkpoints
         self._settings = invocation.settings
@@ -51,12 +55,22 @@ class Inputs:
         self.has_codecs = find_spec("OpenImageIO") is not None
         """Whether this machine can read frames. A head node without codecs submits such jobs."""
 
+    @property
+    def priority_of_results(self) -> int:
+        """The priority of jobs that measure and collect what is rendered.
+
+        If so few cores are allowed that nothing can run beside a render, each model is measured before the next one is
+        rendered: that takes no longer, and its line on the terminal has a metric. Otherwise renders come first.
+        """
+        cores = self._invocation.cores
+        return int(cores is not None and cores <= FEW_CORES)
+
     def code(self, script: str) -> str:
-        """Return a digest of the code behind a script; as a parameter it makes results again after an update."""
+        """Return a digest of the code behind a script; as a parameter, it makes a rule run again after an update."""
         return sources.digest(SCRIPTS / f"{script}.py")
 
     def afresh(self, rule: str) -> Callable[..., bool]:
-        """Return a parameter that says whether a job of this rule has to forget what it remembers."""
+        """Return a parameter that tells the jobs of a rule whether to ignore their caches."""
 
         def is_forced(wildcards: Any, output: Any) -> bool:
             return self._invocation.is_forced([rule], output)
@@ -77,17 +91,19 @@ class Inputs:
         invocation.check_configured()
         if invocation.refuses_devices():
             invocation.call(devices.refuse_missing, settings.device)
-        fingerprint = invocation.call(scan.fingerprint, settings.input_dir, self._layout.scan, settings.layer)
+        fingerprint = invocation.call(
+            scan.fingerprint, settings.input_dir, self._layout.scan, settings.layer, settings.frames
+        )
         invocation.take_output()
         return fingerprint
 
     def shards(self) -> dict[str, Shot]:
-        """Return the frames of each shard by its name; nothing while the sequence was not read yet."""
+        """Return the frames of each shard by its name; empty until the sequence has been read."""
         listing = self._layout.sequence
         return sequence.shards(listing, self._settings.shard_frames) if listing.is_file() else {}
 
     def _shard_names(self) -> list[str]:
-        """Return the names of the shards, once the sequence was read."""
+        """Return the names of the shards. Snakemake asks again later if the sequence has not been read yet."""
         listing = Path(self._checkpoints.sequence.get().output.sequence)
         return list(sequence.shards(listing, self._settings.shard_frames))
 
@@ -102,7 +118,7 @@ class Inputs:
     # The models
 
     def store_fingerprint(self, wildcards: Any = None) -> str | None:
-        """Return a digest of what MLflow says of the selected runs; the last known one while it does not answer."""
+        """Return a digest of the selected runs in MLflow; if MLflow does not answer, the last known digest."""
         return self._store_fingerprint
 
     @cached_property
@@ -121,12 +137,12 @@ class Inputs:
             dry_run=not invocation.is_executed,
             afresh=invocation.is_forced(["discover"], [self._layout.index]),
         )
-        if planned.warning:
-            invocation.warn(planned.warning)
+        for line in filter(None, (planned.warning, planned.note)):
+            invocation.warn(line)
         return planned.fingerprint
 
     def discovery_index(self, wildcards: Any = None) -> str:
-        """Return the list of the selected models, once MLflow was asked."""
+        """Return the path of the list of selected models. Snakemake asks again later if it does not exist yet."""
         return str(self._checkpoints.discover.get().output.index)
 
     def discovered_models(self) -> Sequence[str]:
@@ -149,7 +165,7 @@ class Inputs:
     # Downloads and renders
 
     def download_threads(self, wildcards: Any) -> int:
-        """Return 0 on this machine: a download waits for the network, beside a render that has all the cores."""
+        """Return 0 if jobs run on this machine, so that a download does not wait for a render to free a core."""
         return 0 if self._invocation.is_local else 1
 
     def download_memory(self, wildcards: Any, input: Any, attempt: int) -> int:
@@ -169,7 +185,7 @@ class Inputs:
         return attempt * estimates.render_minutes(input.record, self.shards()[wildcards.shard])
 
     def outcomes_of_model(self, wildcards: Any) -> list[Path]:
-        """Return the outcomes of a model's shards; how many there are is known once the sequence was read."""
+        """Return the outcomes of a model's shards, whose number is known once the sequence has been read."""
         listing = Path(self._checkpoints.sequence.get().output.sequence)
         self._check_reference(listing)
         self._check_backbone()
@@ -177,7 +193,7 @@ class Inputs:
         return [self._layout.outcome(wildcards.model, shard) for shard in self.shards()]
 
     def outcomes_of_all_models(self, wildcards: Any) -> list[Path]:
-        """Return the outcomes of all shards of all models: they change with the frames, and not with a metric."""
+        """Return the outcomes of all shards of all models, which change with the frames but not with a metric."""
         self._checkpoints.sequence.get()
         return [self._layout.outcome(model, shard) for model in self.discovered_models() for shard in self.shards()]
 
@@ -212,17 +228,21 @@ class Inputs:
         return self.shard_states(wildcards)[wildcards.shard]["attempt"]
 
     def forced_render(self, wildcards: Any, output: Any) -> str | None:
-        """Return the invocation that renders a shard again, frames in place included; None if none does."""
+        """Return the token of an invocation that must also render the frames in place again; None otherwise."""
         return self._forced_token(wildcards.model, wildcards.shard)
+
+    def forced_download(self, wildcards: Any, output: Any) -> bool:
+        """Return whether this invocation renders shards of a model again, frames in place included."""
+        return any(self._forced_token(wildcards.model, shard) for shard in self.shards() or [sequence.WHOLE_SEQUENCE])
 
     def _forced_token(self, model: str, shard: str) -> str | None:
         outputs = (self._layout.outcome(model, shard), self._layout.receipt(model))
         return self._invocation.forced.token if self._invocation.is_forced(["infer", "download"], outputs) else None
 
     def receipt_of_weights(self, wildcards: Any) -> Any:
-        """Return the receipt of a model's download, as a file of any age if the shard is not due.
+        """Return the receipt of a model's download; if the shard is not due, the receipt's age is ignored.
 
-        Otherwise the download for one shard would start the model's other shards.
+        Otherwise a download for one shard would make the model's other shards run again.
         """
         receipt = self._layout.receipt(wildcards.model)
         state = self.shard_states(wildcards)[wildcards.shard]
@@ -237,9 +257,9 @@ class Inputs:
         """End the invocation if the disk has no room for the missing frames."""
         if self._settings.check_disk and self._invocation.is_main:
             models = DiscoveryIndex.load(self._layout.index).models
-            flows = "flicker" in self._metrics and self._is_measured()
+            motion = "flicker" in self._metrics and self._is_measured()
             shot = sequence.load(listing)
-            self._invocation.call(estimates.refuse_shortage, self._layout, models, shot, self._settings, flows=flows)
+            self._invocation.call(estimates.refuse_shortage, self._layout, models, shot, self._settings, motion=motion)
 
     # Measuring
 
@@ -277,7 +297,7 @@ class Inputs:
         return [self._layout.pairing] if self._reference else []
 
     def decoded_reference(self, wildcards: Any) -> list[Path]:
-        """Return the record of a decoded reference video. Of a folder, names and a parameter say all that is needed."""
+        """Return the record of a decoded reference video. A folder needs none: a parameter shows its changes."""
         return self.pairing_record(wildcards) if self._reference and self._reference.is_video else []
 
     def pairing_of_measures(self, wildcards: Any) -> list[Path]:
@@ -285,13 +305,11 @@ class Inputs:
         return self.pairing_record(wildcards) if self._is_automatic else []
 
     def measuring(self, wildcards: Any) -> list[Any]:
-        """Return what decides which values there are, apart from the frames themselves."""
-        from dailies.measure.cache import VERSION  # imports numpy
-
+        """Return everything that the measured values depend on, except the frames themselves."""
         weights = []
         if metrics.LPIPS in self._metrics:
             weights.append(backbone.stamp(backbone.path_of(self._settings.lpips_backbone)))
-        return [VERSION, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
+        return [VERSIONS, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
 
     def measure_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at measuring a shard; it grows only after a failure."""
@@ -302,7 +320,7 @@ class Inputs:
         return attempts.attempt_after(self._layout.measuring_attempt(SOURCE, wildcards.shard))
 
     def outcomes_to_measure(self, wildcards: Any) -> list[Path]:
-        """Return the outcomes of a model's shard and of the one before, whose last frame its motion begins at."""
+        """Return the outcomes of a model's shard and of the one before, where the motion of the shard begins."""
         names = self._shard_names()
         place = names.index(wildcards.shard)
         return [self._layout.outcome(wildcards.model, shard) for shard in names[max(0, place - 1) : place + 1]]
@@ -319,7 +337,7 @@ class Inputs:
         return [path for subject in [*self.discovered_models(), SOURCE] for path in self._measures_of(subject)]
 
     def leaderboard(self, wildcards: Any) -> Path:
-        """Return what the target ``metrics`` makes; end the invocation if nothing is to be measured."""
+        """Return the result of the target ``metrics``; end the invocation if nothing is to be measured."""
         if not self._metrics:
             self._invocation.end("metrics is none, so there is nothing to measure; set metrics to auto or a list")
         return self._layout.leaderboard
@@ -345,7 +363,7 @@ class Inputs:
 
     @cached_property
     def summary_order(self) -> tuple[str, bool] | None:
-        """The metric that orders the models of the summary, and whether it falls; None for MLflow's order."""
+        """The metric that orders the models of the summary, and whether it descends; None for MLflow's order."""
         return self._settings.measured_order
 
     def measure_memory(self, wildcards: Any, input: Any, attempt: int) -> int:
@@ -359,8 +377,17 @@ class Inputs:
     # Comparing and publishing
 
     def comparison_page(self, wildcards: Any) -> list[Path]:
-        """Return the page, if the configuration wants one."""
+        """Return the page, if ``compare`` is set."""
         return [self._layout.page] if self._settings.compare else []
+
+    def tables_of_page(self, wildcards: Any) -> list[Path]:
+        """Return the tables that belong to the page, if an ordinary invocation measures."""
+        return [self._layout.leaderboard, self._layout.frame_table] if self._is_automatic else []
+
+    def video_on_page(self, wildcards: Any) -> list[int] | None:
+        """Return size and time of the video of all models, to which the page links; None if there is none."""
+        video = self._layout.side_by_side
+        return [video.stat().st_size, video.stat().st_mtime_ns] if video.is_file() else None
 
     def start_minutes(self, wildcards: Any) -> int:
         """Return the minutes of a job that does little more than start."""
@@ -375,7 +402,7 @@ class Inputs:
         return attempt * estimates.page_minutes(input.sequence, models=len(input.metadata))
 
     def video_memory(self, wildcards: Any, input: Any, threads: int, attempt: int) -> int:
-        """Return the megabytes for the encoder and the pictures that its threads make ahead; more on every retry."""
+        """Return the megabytes for the encoder and the pictures that its threads prepare ahead; more on every retry."""
         return attempt * estimates.video_memory(input.sequence, models=len(input.outcomes), threads=threads)
 
     def video_minutes(self, wildcards: Any, input: Any, attempt: int) -> int:
@@ -383,7 +410,7 @@ class Inputs:
         return attempt * estimates.page_minutes(input.sequence, models=len(input.outcomes))
 
     def evaluations(self, wildcards: Any) -> list[Path]:
-        """Return the record of what was written back to MLflow, if the configuration wants that.
+        """Return the record of what was written back to MLflow, if ``write_back`` is set.
 
         End the invocation, before anything is rendered, if the store cannot be written to.
         """
@@ -396,6 +423,35 @@ class Inputs:
     def _check_writable(self) -> None:
         if self._invocation.is_local:
             self._invocation.call(writer.refuse_unwritable, self._settings, self._layout.upgraded)
+
+    def counted_votes(self, wildcards: Any) -> list[Path]:
+        """Return what the target ``votes`` makes: the record of all votes, and the leaderboard unless metrics is none.
+
+        End the invocation if no file is named.
+        """
+        if self._settings.file is None:
+            self._invocation.end(f"votes needs the file that the page exported: {votes.COMMAND}")
+        return [self._layout.votes, *([self._layout.leaderboard] if self._metrics else [])]
+
+    def votes_file(self, wildcards: Any = None) -> Path | list[Path]:
+        """Return the file of votes to import; end the invocation if its votes cannot be counted."""
+        if self._settings.file is None:
+            return []
+        self._invocation.call(votes.read_export, self._settings.file, self._layout)
+        return self._settings.file
+
+    def votes_digest(self, wildcards: Any = None) -> str | None:
+        """Return the digest of the file of votes to import."""
+        return files.sha256_of(self._settings.file) if self._settings.file else None
+
+    @property
+    def imported_votes(self) -> list[Path]:
+        """The record of all votes if this invocation imports some. Otherwise no job may make it again."""
+        return [self._layout.votes] if self._settings.file else []
+
+    def votes_record(self, wildcards: Any) -> list[Path]:
+        """Return the record of all votes, if there are any."""
+        return self.imported_votes or ([self._layout.votes] if self._layout.votes.is_file() else [])
 
     def chosen_model(self, wildcards: Any) -> str:
         """Return the folder of the model to promote; end the invocation if it cannot be promoted."""

@@ -1,9 +1,9 @@
-"""Invocation: one run of snakemake, as far as planning depends on it; also how a user's mistake ends it."""
+"""Invocation: one run of snakemake, what its command line requests, and how a user's mistake ends it."""
 
 import atexit
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 from snakemake.logging import logger
 from snakemake.settings.enums import Quietness, RerunTrigger
 
-from dailies.core import logs
+from dailies.core import environment, logs
 from dailies.core.errors import DailiesError
 from dailies.planning import command_line
 from dailies.planning.config import Settings
 from dailies.planning.validation import as_written, validated
-from dailies.state import edition, forcing, lock
+from dailies.state import edition, forcing, lock, provenance
 from dailies.state.layout import Layout
 
 if TYPE_CHECKING:
@@ -40,18 +40,21 @@ class Invocation:
         self._workflow = workflow
         self._rules = rules
         self._given = sorted(config)
+        self._written_output = str(config.get("output_dir", ""))
         self._warned = self._has_taken_output = False
+        self._is_module = not workflow.modifier.is_main_snakefile()
         self.started = time.time()
         self.reasons: list[str] = []
-        """Why the workflow itself ends this invocation."""
-        if self.is_silent:  # an exit code alone says too little
+        """Why this workflow ended the invocation."""
+        environment.tune()
+        if self.is_silent:  # otherwise an error would leave only an exit code
             logger.addHandler(logs.Errors())
         self.settings = self._settings(config)
         self.layout = Layout(self.settings.output_dir)
         config.update(self.settings.as_config())
         if "downloads" not in workflow.global_resources:  # else --resources gpu=1 allows any number of downloads
             workflow.register_resource("downloads", 4)
-        self._obey_verbs()
+        self._handle_options()
 
     def _settings(self, config: dict[str, Any]) -> Settings:
         entries = self._workflow.config_settings.config_args or ()
@@ -63,8 +66,8 @@ class Invocation:
         # Snakemake does not put the prefix of a module before an absolute path
         return settings.model_copy(update={"output_dir": Path(moved).absolute()})
 
-    def _obey_verbs(self) -> None:
-        """Do what the command line asks for beside running jobs, of which Snakemake tells its Snakefile nothing."""
+    def _handle_options(self) -> None:
+        """Handle options that request something other than jobs; Snakemake does not pass them to the Snakefile."""
         if not self.is_main:
             return
         if command_line.reports(sys.argv):
@@ -72,7 +75,7 @@ class Invocation:
         if command_line.has_option(command_line.UNLOCK, sys.argv) and (running := lock.clear(self.layout)):
             self.warn(running)
         if command_line.deletes(sys.argv):
-            self.call(lock.take, self.layout)  # Snakemake's own lock does not prevent deletion, and is of one folder
+            self.call(lock.take, self.layout)  # Snakemake's own lock does not prevent this
         if command_line.has_option(command_line.DELETE_OUTPUT, sys.argv):
             atexit.register(self._report_what_stays)
 
@@ -82,12 +85,12 @@ class Invocation:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the user's own, and not that of a job."""
+        """Whether the user started this process; Snakemake starts further ones for jobs."""
         return bool(self._workflow.is_main_process)
 
     @property
     def is_executed(self) -> bool:
-        """Whether this process is the user's own and runs jobs: it is no dry run, summary or graph."""
+        """Whether the user started this process to run jobs, not for a dry run, a summary or a graph."""
         return self.is_main and self._workflow.executor_plugin is not None and not self._workflow.dryrun
 
     @property
@@ -101,6 +104,39 @@ class Invocation:
         return Quietness.ALL in (self._workflow.output_settings.quiet or ()) and not self._workflow.dryrun
 
     @property
+    def is_concise(self) -> bool:
+        """Whether what Snakemake prints of each job is left out: jobs run, and the user did not ask for more.
+
+        A workflow that uses this one as a module prints what it printed before.
+        """
+        output = self._workflow.output_settings
+        is_detailed = output.verbose or output.printshellcmds or output.debug_dag or self._is_module
+        return self._runs_jobs and not is_detailed
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether the user wants to see what is running and what is finished: there is no ``--quiet``."""
+        quiet = self._workflow.output_settings.quiet or ()
+        return self._runs_jobs and not {Quietness.PROGRESS, Quietness.ALL} & {*quiet}
+
+    @property
+    def _runs_jobs(self) -> bool:
+        """Whether jobs run, as far as is known: Snakemake's first messages precede its choice of an executor."""
+        if self._workflow.executor_plugin is None:
+            return self.is_main and not command_line.is_dry(sys.argv)
+        return self.is_executed and not self._workflow.touch
+
+    def waiting(self, rule: str) -> list[Mapping[str, str]]:
+        """Return the wildcards of all jobs of a rule that will run but have not started."""
+        name, scheduler = self.rule(rule), self._workflow.scheduler
+        return [job.wildcards_dict for job in scheduler.remaining_jobs if job.rule.name == name]
+
+    @property
+    def cores(self) -> int | None:
+        """How many threads jobs may use together on this machine; None if there is no limit or others run the jobs."""
+        return self._workflow.resource_settings.cores
+
+    @property
     def targets(self) -> set[str]:
         """The rules and files that the user asked for."""
         return set(self._workflow.dag_settings.targets)
@@ -111,8 +147,12 @@ class Invocation:
 
     def end(self, reason: str) -> NoReturn:
         """End the invocation with one sentence for the user and exit code 1."""
-        self.reasons.append(reason)
         logger.error(f"dailies: {reason}")
+        self.fail(reason)
+
+    def fail(self, reason: str) -> NoReturn:
+        """End the invocation with exit code 1, for a reason that is printed already."""
+        self.reasons.append(reason)
         raise SystemExit(1)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -123,7 +163,7 @@ class Invocation:
             self.end(str(error))
 
     def check_configured(self) -> None:
-        """End the invocation if nothing is configured, as in a folder that is not the project's."""
+        """End the invocation if there is no configuration, as in a folder other than the project's."""
         if self._is_configured or self._warned:
             return
         missing = f"there is no config/config.yaml in {Path.cwd()}"
@@ -146,6 +186,7 @@ class Invocation:
             return
         self._has_taken_output = True
         self.call(lock.take, self.layout)
+        provenance.respell(provenance.RECORDS, self._written_output, self.layout.output_dir)
         if RerunTrigger.PARAMS not in self._workflow.dag_settings.rerun_triggers:
             self.warn(
                 "--rerun-triggers is without params, which show what failed, what has changed and what is forced, so "
@@ -169,7 +210,7 @@ class Invocation:
         return forced
 
     def is_forced(self, names: Iterable[str], outputs: Iterable[Path | str]) -> bool:
-        """Return whether one of the rules of these names, or one of these files, has to run or be made again."""
+        """Return whether the user forces one of these rules, or the job of one of these files, to run again."""
         used = [found for name in names if (found := self.rule(name))]
         return self.forced.covers(used, map(Path, outputs))
 
@@ -178,13 +219,13 @@ class Invocation:
         return getattr(self._rules, name).rule.name if self._rules.has(name) else None
 
     def plans(self, checkpoint: str) -> bool:
-        """Return whether this process plans, or runs, that checkpoint.
+        """Return whether this process plans or runs a checkpoint.
 
-        On a node Snakemake evaluates it for every other job, too.
+        On a node, Snakemake evaluates its parameters for the jobs of all other rules as well.
         """
         allowed = self._workflow.dag_settings.allowed_rules
         return not allowed or any(rule.endswith(checkpoint) for rule in allowed)
 
     def refuses_devices(self) -> bool:
-        """Return whether a missing device ends this invocation: it would run jobs on this machine."""
+        """Return whether a missing device must end this invocation because its jobs run on this machine."""
         return self.is_local and self.is_main and not self._workflow.dryrun

@@ -32,10 +32,11 @@ def unknown_key(key: Any) -> ConfigError:
     if plain in RENAMED:
         new = RENAMED[plain]
         return ConfigError(
-            "config.removed_key", f"{plain} is now {new}, and TorchScript and torch.export need it too; write {new}."
+            "config.removed_key",
+            f"{plain} was renamed to {new}, which also covers TorchScript and torch.export; write {new}.",
         )
     if plain in GONE:
-        return ConfigError("config.removed_key", f"{plain} is gone: {GONE[plain]}; take it out.")
+        return ConfigError("config.removed_key", f"{plain} was removed: {GONE[plain]}; delete it.")
     near = difflib.get_close_matches(plain, known, n=1)
     advice = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}."
     return ConfigError("config.unknown_key", f"'{key}' is not a key; {advice}")

@@ -1,4 +1,4 @@
-"""Devices: whether one is usable, found out in milliseconds without torch, and which of several is free."""
+"""Devices: check within milliseconds, without torch, whether one is usable, and find one that is free."""
 
 import ctypes
 import logging

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import dailies
 from dailies.core import files
 from dailies.core.text import few
-from dailies.core.typed import to_json
 from dailies.frames.sequence import Frame, split
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.render.devices import claimed, find_device
 from dailies.render.pipeline import Route, naming, prefetch, read, render_frames
-from dailies.state.attempts import basis
+from dailies.state.attempts import basis, frame_keys
 from dailies.state.layout import Layout, Weights
-from dailies.state.manifest import Entry, Manifest, forget, keys_of, restore_names
+from dailies.state.manifest import Entry, Manifest, forget, restore_names
 from dailies.state.records import (
     SUCCESS,
     Figures,
@@ -172,20 +171,11 @@ def render(job: Job, *, forced: str | None = None) -> None:
         log.info("success")
 
 
-def frame_keys(job: Job, receipt: Receipt, sequence: FrameSequence, model: LoadedModel) -> dict[str, str]:
-    """Return the key of each frame that this network renders with these settings, by output name."""
-    assert receipt.sha256 is not None  # the download succeeded
-    signature = model.signature
-    if model.told_multiple is not None and job.settings["tiled"] is not True:
-        # whole frames rendered before the larger multiple was found have sizes that it divides, so their keys stay
-        signature = replace(signature, multiple=model.told_multiple)
-    return keys_of(sequence, receipt.sha256, [dict(job.settings), to_json(model.network), to_json(signature)])
-
-
 def _open_manifest(
     job: Job, receipt: Receipt, sequence: FrameSequence, model: LoadedModel, *, forced: bool
 ) -> Manifest:
-    keys = frame_keys(job, receipt, sequence, model)
+    assert receipt.sha256 is not None  # the download succeeded
+    keys = frame_keys(sequence, receipt.sha256, job.settings, model)
     return Manifest(job.manifest, folder=job.folder, keys=keys, forced=forced)
 
 
@@ -198,7 +188,7 @@ def _list_tried(status: str, receipt: Receipt) -> str:
 
 
 def _delete_stale_outcomes(outcomes: Path, shards: Mapping[str, FrameSequence]) -> None:
-    """Delete the outcomes of shards that the sequence is no longer split into; nobody updates them any more."""
+    """Delete the outcomes of shards that the sequence is no longer split into; no job updates them."""
     for path in outcomes.glob("*.json"):
         with suppress(FileNotFoundError):  # the job of another shard deletes them too
             digest = Outcome.load(path).input.digest

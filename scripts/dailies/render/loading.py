@@ -1,4 +1,4 @@
-"""Loading a model as its discovery record and the settings ask for, and the reason why that or rendering failed."""
+"""Load a model according to its discovery record and the settings; describe why loading or rendering failed."""
 
 import logging
 from collections.abc import Mapping

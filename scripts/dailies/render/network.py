@@ -429,5 +429,5 @@ def _failure(text: str, reason: str) -> LoadError:
             "model.wrong_size", failed, "set multiple in signatures, or tile if the network takes one size only"
         )
     return ProbeFailure(
-        "model.does_not_run", failed, f"if it takes something else than one image, {WRAP_HINT} that takes one"
+        "model.does_not_run", failed, f"if it takes something other than one image, {WRAP_HINT} that takes one"
     )

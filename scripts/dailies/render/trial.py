@@ -1,4 +1,4 @@
-"""Trial: find out in a separate process, without credentials and on the CPU, whether a file holds a network."""
+"""Trial: check in a separate process, without credentials and on the CPU, whether a file holds a network."""
 
 import importlib.util
 import logging
@@ -39,9 +39,9 @@ class Verdict(Record):
     """The result of a trial."""
 
     reason: str | None = None
-    """Why the file holds no network that can be built and run; None if it does, or if the trial did not find out."""
+    """Why the file holds no network that can be built and run; None if it does, or if the trial was inconclusive."""
     unknown: str | None = None
-    """Why the trial did not find out; None if it did."""
+    """Why the trial was inconclusive; None if it was not."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which jobs a user forces Snakemake to run again. Every job of that invocation reads it, on any machine."""
+"""Forced jobs: what a user tells Snakemake to run again. Every job of the invocation reads the record."""
 
 import secrets
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ class Forced(Record):
     """``forced.json``: the rules and files that an invocation must run or make again."""
 
     token: str = ""
-    """Identifies the invocation: what it forces is made again once, however often a job is retried."""
+    """Identifies the invocation, so that a job that is retried does not start from scratch again."""
     everything: bool = False
     rules: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ def announce(forced: Forced, record: Path) -> None:
 
 
 def announced(record: Path) -> Forced:
-    """Return what the invocation forces that this job belongs to."""
+    """Return what is forced by the invocation that this job belongs to."""
     return Forced.load_if_there(record) or Forced()
 
 

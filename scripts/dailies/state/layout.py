@@ -118,6 +118,11 @@ class Layout:
         return self.compare / "side_by_side.mp4"
 
     @property
+    def bundle(self) -> Path:
+        """The page and everything that it shows, in one file; written by ``bundle``."""
+        return self.compare / "dailies.zip"
+
+    @property
     def frame_table(self) -> Path:
         """The metrics of every frame of every model; written by ``leaderboard``."""
         return self.compare / "metrics.csv"
@@ -270,18 +275,23 @@ class Layout:
         return self.state / "measured" / subject / f"{shard}.json"
 
     @property
-    def flows(self) -> Path:
-        """The folder of the source's motion between frames; written by ``baseline``."""
-        return self.state / "flow"
+    def source_frames(self) -> Path:
+        """The folder of what models are compared with on each frame of the source; written by ``baseline``."""
+        return self.state / "source"
 
-    def flow(self, name: str) -> Path:
-        """The motion between two frames, named by a digest of both; written by ``baseline``."""
-        return self.flows / f"{name}.npy"
+    def source_frame(self, name: str) -> Path:
+        """What models are compared with on a frame, named by a digest of it and the one before."""
+        return self.source_frames / f"{name}.npz"
 
     @property
     def verdict(self) -> Path:
         """The measurements and the verdict that the page and the final report show; written by ``leaderboard``."""
         return self.state / "metrics.json"
+
+    @property
+    def votes(self) -> Path:
+        """The votes of blind tests that were imported; written by ``import_votes``."""
+        return self.state / "votes.json"
 
     @property
     def page_memory(self) -> Path:

@@ -39,8 +39,8 @@ class Holder(Record):
 def take(layout: Layout) -> None:
     """Take the lock of an output folder until this process ends.
 
-    If a process on this machine is killed, the system frees its lock. The end of a process on another machine cannot
-    be seen from here, so its lock stays until the user removes it.
+    If a process on this machine is killed, the system frees its lock. This machine cannot
+    detect the end of a process on another one, so that lock stays until the user removes it.
 
     Raises:
         FolderInUse: if another invocation holds the lock, or one on another machine left it behind.
@@ -79,7 +79,8 @@ def clear(layout: Layout) -> str | None:
         return None
     lock = _acquired(layout)
     if lock is None:
-        return f"{_named(layout)} is still in use by another invocation{_described(_holder(layout))}; end that one"
+        holder = _described(_holder(layout))
+        return f"{_named(layout)} is still in use by another invocation{holder}; end that invocation first"
     _release(layout, lock)
     return None
 

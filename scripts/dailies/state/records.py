@@ -1,7 +1,7 @@
 """Every JSON file that one stage of the workflow writes for another, as a frozen dataclass."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class DiscoveryIndex(Record):
     models: tuple[str, ...] = ()
     """The names of their folders."""
     reason: str | None = None
-    """Why there is no model."""
+    """Why no model was found."""
     warning: str | None = None
     postponed: int = 0
     """How often changes were postponed to the next invocation because the store did not answer."""
@@ -127,14 +127,7 @@ class Receipt(Record):
     @property
     def artifact(self) -> "RenderedArtifact":
         """The artifact, as a render records it."""
-        return RenderedArtifact(
-            uri=self.uri,
-            path=self.path,
-            sha256=self.sha256,
-            size=self.size,
-            config_sha256=self.config_sha256,
-            tried=self.tried,
-        )
+        return RenderedArtifact(**{shared.name: getattr(self, shared.name) for shared in fields(RenderedArtifact)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,15 +144,7 @@ class RenderedArtifact:
     @property
     def receipt(self) -> Receipt:
         """The receipt of this artifact if it has been rendered and need not be downloaded again."""
-        return Receipt(
-            status=SUCCESS,
-            uri=self.uri,
-            path=self.path,
-            sha256=self.sha256,
-            size=self.size,
-            config_sha256=self.config_sha256,
-            tried=self.tried,
-        )
+        return Receipt(status=SUCCESS, **vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +231,9 @@ class Input:
     frames: int = 0
     skipped: int = 0
     notes: tuple[str, ...] = field(default=(), metadata=OMITTED)
-    """What of the frames is ignored, such as further layers."""
+    """The parts of the frames that are ignored, such as further layers."""
+    chosen_from: int | None = field(default=None, metadata=OMITTED)
+    """The number of all frames of the input, if only some were chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +260,7 @@ class Outcome(Record):
     loading: str | None = None
     """Digest of everything but the files that decides which network the artifact becomes."""
     basis: str | None = None
-    """Digest of everything whose change makes the render due again."""
+    """Digest of everything that the render depends on. If it changes, the render is due again."""
     artifact: RenderedArtifact = field(default_factory=RenderedArtifact)
     input: Input = field(default_factory=Input)
     forced: str | None = field(default=None, metadata=OMITTED)
@@ -336,9 +323,9 @@ class Metadata(Record):
     run_name: str = ""
     architecture: str | None = None
     epoch: int | None = None
-    """From the run, like the name of the model's folder, or else from the checkpoint. The losses likewise.
+    """The run's value, or else the checkpoint's. The losses follow the same rule.
 
-    ``checkpoint`` holds the checkpoint's own values. They differ if training went on after the best epoch.
+    ``checkpoint`` holds the checkpoint's own values. They differ if training continued after the best epoch.
     """
     train_loss: float | None = None
     val_loss: float | None = None
@@ -398,6 +385,8 @@ class SummaryLine:
     train_loss: float | None = None
     val_loss: float | None = None
     frames: int = 0
+    frames_chosen_from: int | None = field(default=None, metadata=OMITTED)
+    """The number of all frames of the input, if only some were chosen."""
     seconds: float = 0
     fps: float | None = None
     measured: Values | None = field(default=None, metadata=OMITTED)
@@ -514,6 +503,34 @@ class FrameMetric:
         lengths = {len(values) for values in self.values.values()}
         if len(lengths) > 1:
             raise ValueError(f"metric {self.name} has a different number of frames for different models: {lengths}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """A vote of a blind test on a pair of models."""
+
+    id: str
+    """Set by the page, so that a vote that is imported twice counts once."""
+    a: str
+    """The folder name of the model that was shown as A."""
+    b: str
+    winner: str
+    """``a``, ``b`` or ``tie``."""
+    frame: str
+    """The output name of the frame that was shown when the vote was cast."""
+    time: str
+    """In UTC, in the format of ISO 8601."""
+    page: str
+    """Identifies the page on which the vote was cast."""
+    frame_digest: str
+    """The beginning of the digest of that frame of the input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Votes(Record):
+    """``votes.json``: the votes that were imported, in the order of import."""
+
+    votes: tuple[Vote, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

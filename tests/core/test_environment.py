@@ -4,13 +4,13 @@ import subprocess
 import sys
 
 import pytest
-from dailies.render.environment import TUNING
+from dailies.core.environment import TUNING, tune
 from helpers import REPOSITORY
 
 SCRIPT = """
 import json, os, sys
 sys.path.append({scripts!r})
-from dailies.render import environment
+from dailies.core import environment
 print("started", flush=True)
 environment.prepare()
 print(json.dumps([os.getpid(), sys.argv[1:], dict(os.environ), open("/proc/self/environ").read()]))
@@ -78,3 +78,13 @@ def test_a_child_of_a_prepared_process_is_prepared_too(run):
 
     assert times == 2
     assert "MLFLOW_TRACKING_TOKEN" not in variables
+
+
+def test_what_a_tuned_process_starts_needs_no_restart(run, monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+
+    tune()
+
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"  # the user's own
+    assert run(**{name: os.environ[name] for name in TUNING})[0] == 1

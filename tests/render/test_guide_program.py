@@ -10,10 +10,9 @@ import pytest
 import torch
 from dailies.models.architectures.catalog import ARCHITECTURES
 from helpers.images import read_frame
+from helpers.in_process import render_all
 from helpers.studio import Studio
 from torch import Tensor, nn
-
-pytestmark = pytest.mark.scenarios
 
 SIZE = (64, 32)
 """Width and height of the frames: no network needs padding, so that each can be called directly."""
@@ -190,7 +189,7 @@ def built(run: Trained) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, blank_store: Path) -> tuple[Studio, dict[str, nn.Module]]:
-    """A studio with the program's runs, rendered by one invocation, and their networks."""
+    """A studio with the program's runs, rendered, and their networks."""
     studio = Studio(tmp_path_factory.mktemp("guide"), experiment="copyair_experiments", blank=blank_store)
     studio.add_frames(2, size=SIZE)
     models = studio.root / "program" / "src" / "models"
@@ -213,7 +212,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, blank_store: Path) -> tuple[
         "python_path": [str(studio.root / "program")],
         "signatures": {"*": {"value_range": [-1, 1]}},
     }
-    studio.snakemake("--set-threads", "infer=1", expect=None)
+    render_all(studio)
     return studio, networks
 
 
@@ -277,9 +276,3 @@ def test_the_programs_default_network_would_render_other_pixels(store) -> None:
     frame = read_frame(next(studio.frames.iterdir()))
 
     assert np.abs(rendered_by(default.eval(), frame) - rendered_by(networks["modern"], frame)).mean() > 5
-
-
-def test_a_second_invocation_would_have_nothing_to_do(store) -> None:
-    studio, _ = store
-
-    assert "Nothing to be done" in studio.snakemake("-n")

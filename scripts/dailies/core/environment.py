@@ -1,4 +1,4 @@
-"""The environment of a job that renders: without credentials, and tuned for torch on a CPU."""
+"""The environment of a job that computes on frames: without credentials, and tuned for large arrays on a CPU."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import sys
 from dailies.core.credentials import without_credentials
 
 MALLOC_THRESHOLD = 2**32
-"""Bytes below which the C library keeps freed memory for the next layer instead of returning it to the system."""
+"""Bytes below which the C library keeps freed memory for the next array instead of returning it to the system."""
 
 TUNING = {
     "GLIBC_TUNABLES": (
@@ -19,6 +19,11 @@ TUNING = {
 
 PREPARED = "DAILIES_PREPARED"
 """The variable that holds the id of the prepared process; a process keeps its id when it restarts itself."""
+
+
+def tune() -> None:
+    """Set the variables of ``TUNING`` for the programs that this process starts, unless the user has set them."""
+    os.environ.update(TUNING | os.environ)
 
 
 def prepare() -> None:

@@ -1,0 +1,39 @@
+"""The choice of frames: which positions of a sequence are rendered."""
+
+from collections.abc import Sequence
+
+from dailies.core.errors import SequenceError
+from dailies.core.text import counted
+
+ALL = "all"
+"""The choice of every frame."""
+
+SLICE = r"^-?[0-9]*:-?[0-9]*(:[1-9][0-9]*)?$"
+"""How a slice is written: ``start:stop`` or ``start:stop:step``, with the meaning that it has in Python."""
+
+
+def spread(number: int, total: int) -> list[int]:
+    """Return ``number`` positions of ``total``, evenly spread and with both ends; all if there are no more."""
+    if number >= total:
+        return list(range(total))
+    gaps = max(1, number - 1)
+    return [(2 * place * (total - 1) + gaps) // (2 * gaps) for place in range(number)]
+
+
+def chosen(frames: int | str, total: int) -> Sequence[int]:
+    """Return the positions, out of ``total``, that the setting ``frames`` chooses: ``all``, a number or a slice.
+
+    Raises SequenceError if a slice is empty.
+    """
+    if frames == ALL:
+        return range(total)
+    if isinstance(frames, int):
+        return spread(frames, total)
+    found = range(total)[slice(*(int(part) if part else None for part in frames.split(":")))]
+    if not found:
+        raise SequenceError(
+            "sequence.empty_slice",
+            f"frames is {frames}, which chooses none of the {counted(total, 'frame')} of the sequence, whose positions "
+            f"are 0 to {total - 1}; correct frames, or set it to all",
+        )
+    return found

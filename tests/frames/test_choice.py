@@ -1,0 +1,41 @@
+"""Which positions of a sequence the setting ``frames`` chooses."""
+
+from itertools import pairwise
+
+import pytest
+from dailies.core.errors import SequenceError
+from dailies.frames.choice import chosen, spread
+from helpers.raising import refused
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@given(st.integers(1, 50), st.integers(1, 3000))
+def test_a_number_spreads_frames_evenly_over_the_sequence_with_both_ends(number, total):
+    found = spread(number, total)
+
+    assert len(found) == len(set(found)) == min(number, total)
+    assert found[0] == 0
+    if number > 1:
+        assert found[-1] == total - 1
+        gaps = {later - earlier for earlier, later in pairwise(found)}
+        assert max(gaps, default=0) - min(gaps, default=0) <= 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        ("all", range(201)),
+        ("0:201:8", range(0, 201, 8)),
+        (":3", range(3)),
+        ("-2:", [199, 200]),
+        ("::100", [0, 100, 200]),
+    ],
+)
+def test_a_slice_has_the_meaning_that_it_has_in_python(frames, expected):
+    assert list(chosen(frames, 201)) == list(expected)
+
+
+def test_an_empty_slice_is_an_error_that_names_the_positions():
+    with refused(SequenceError, "sequence.empty_slice", "300:400", "201 frames", "0 to 200"):
+        chosen("300:400", 201)

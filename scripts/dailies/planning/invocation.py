@@ -26,7 +26,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-SHOWN_TOGETHER = ("metrics", "leaderboard", "summary", "contact_sheet")
+SHOWN_TOGETHER = ("metrics", "leaderboard", "summary", "contact_sheet", "votes")
 """Rules whose results show the same models and the same ranking."""
 
 
@@ -67,9 +67,11 @@ class Invocation:
         Otherwise the leaderboard, for example, would rank a new model that page and summary do not list.
         """
         asked = self._workflow.dag_settings
+        if not asked or not self.is_main:  # there are none if Snakemake only lists or checks the rules
+            return
         files = {Path(target).absolute() for target in asked.targets}
         names = any(target.endswith(SHOWN_TOGETHER) for target in asked.targets)
-        if self.is_main and (names or files.intersection(map(Path.absolute, self.layout.shown_together))):
+        if names or files.intersection(map(Path.absolute, self.layout.shown_together)):
             whole = self.layout.page if self.settings.compare else self.layout.summary
             asked.targets = {*asked.targets, str(whole)}
 

@@ -44,14 +44,14 @@ def test_a_report_is_refused_if_a_part_is_newer_than_the_page(layout, part, name
     path.write_bytes(path.read_bytes() + b"\n")
 
     assert edition.newer_than_page(layout) == [name]
-    with refused(MixedResults, "report.mixed", name):
+    with refused(MixedResults, "output.mixed_report", name):
         edition.refuse_mixed(layout, with_page=True)
 
 
 def test_a_report_without_a_page_is_refused_if_the_ranks_are_not_those_of_the_summary(layout):
     rank(layout, "tie")
 
-    with refused(MixedResults, "report.mixed", "leaderboard.csv"):
+    with refused(MixedResults, "output.mixed_report", "leaderboard.csv"):
         edition.refuse_mixed(layout, with_page=False)
 
 

@@ -28,6 +28,8 @@ PATHS = {
     "frame_table": "out/compare/metrics.csv",
     "leaderboard": "out/compare/leaderboard.csv",
     "logs": "out/logs",
+    "page_edition": "out/.dailies/shown/page.json",
+    "video_edition": "out/.dailies/shown/video.json",
     "log": "out/logs/a_{model}.log",
     "state": "out/.dailies",
     "lock": "out/.dailies/lock",
@@ -56,8 +58,6 @@ PATHS = {
     "verdict": "out/.dailies/metrics.json",
     "votes": "out/.dailies/votes.json",
     "page_memory": "out/.dailies/page.json",
-    "page_edition": "out/.dailies/shown/page.json",
-    "video_edition": "out/.dailies/shown/video.json",
     "evaluations": "out/.dailies/evaluations.json",
 }
 

@@ -49,56 +49,28 @@ def test_a_new_run_changes_the_ranks_of_all_and_only_itself_is_rendered_measured
     assert "Nothing to be done" in ranked.snakemake("-n")
 
 
-@pytest.mark.scenarios
-def test_ranks_are_added_again_after_an_invocation_that_ended_between_collect_and_summary(ranked: Studio):
+def test_what_a_partial_invocation_left_is_reported_never_mixed_and_completed_without_rendering(ranked: Studio):
     ranked.snakemake()
     before = ranks(ranked)
     ranked.client.log_metric(ranked.runs["dark"], "val/loss", 0.5)
 
-    ranked.snakemake("--until", "collect")
+    ranked.snakemake("--until", "collect")  # as if it had been killed then
     assert "rank" not in ranked.metadata(ranked.runs["dark"])
-    output = ranked.snakemake()
-
+    output = ranked.snakemake("metrics")
     assert not any(jobs(output, rule) for rule in (*COSTLY, "collect"))
-    assert jobs(output, "summary") == [""]
     assert ranks(ranked) == before
 
-
-@pytest.mark.scenarios
-def test_the_target_metrics_makes_all_that_shows_ranks(ranked: Studio):
-    ranked.snakemake()
-    ranked.add_run("new", grey_checkpoint(-0.2))
-
-    ranked.snakemake("metrics")
-
-    assert ranks(ranked).keys() == {*LEVELS, "new"}
-    assert "Nothing to be done" in ranked.snakemake("-n")
-
-
-@pytest.mark.scenarios
-def test_a_target_that_leaves_out_the_page_is_reported_on_the_terminal_and_on_the_page(ranked: Studio):
-    ranked.snakemake()
     ranked.add_run("new", grey_checkpoint(-0.2))
     extras = ranked.output / "compare" / "page" / "extras.js"
-
     output = ranked.snakemake(str(ranked.output / "compare" / "leaderboard.csv"))
-
     assert "the page does not show leaderboard.csv as it is now" in output
     assert received(extras.read_bytes())["newer"] == ["leaderboard.csv"]
-    assert "does not show" not in ranked.snakemake()
-    assert received(extras.read_bytes())["newer"] == []
-
-
-@pytest.mark.scenarios
-def test_a_report_of_results_of_different_invocations_is_refused(ranked: Studio):
-    ranked.snakemake()
-    ranked.add_run("new", grey_checkpoint(-0.2))
-    ranked.snakemake("--until", "leaderboard")
-
     output = ranked.snakemake("--report", str(ranked.root / "report.html"), expect=1)
-
     assert "leaderboard.csv" in output
     assert "Traceback" not in output
     assert not (ranked.root / "report.html").exists()
-    ranked.snakemake()
-    ranked.snakemake("--report", str(ranked.root / "report.html"))
+
+    output = ranked.snakemake()
+    assert not any(jobs(output, rule) for rule in COSTLY)
+    assert ranks(ranked).keys() == {*LEVELS, "new"}
+    assert received(extras.read_bytes())["newer"] == []

@@ -61,7 +61,7 @@ def refuse_mixed(layout: Layout, *, with_page: bool) -> None:
         changed = [layout.leaderboard.name]
     if changed:
         raise MixedResults(
-            "report.mixed",
+            "output.mixed_report",
             f"The report would show results of different invocations: {few(changed)} changed after the rest was made; "
             "run snakemake to the end, then ask for the report again",
         )

@@ -20,6 +20,7 @@ def ranked(compared: Studio) -> Studio:
     for number in range(4):
         Image.fromarray(np.full((36, 40, 3), 100, np.uint8)).save(folder / f"frame_{number:06d}.png")
     compared.config["reference_dir"] = str(folder)
+    compared.machine = (*compared.machine, "--printshellcmds")
     return compared
 
 
@@ -54,7 +55,8 @@ def test_what_a_partial_invocation_left_is_reported_never_mixed_and_completed_wi
     before = ranks(ranked)
     ranked.client.log_metric(ranked.runs["dark"], "val/loss", 0.5)
 
-    ranked.snakemake("--until", "collect")  # as if it had been killed then
+    # as if the invocation had been killed before the summary
+    ranked.snakemake(str(ranked.folder(ranked.runs["dark"]) / "metadata.json"))
     assert "rank" not in ranked.metadata(ranked.runs["dark"])
     output = ranked.snakemake("metrics")
     assert not any(jobs(output, rule) for rule in (*COSTLY, "collect"))

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dailies.core import files
 from dailies.core.errors import VotesError
 from dailies.frames.sequence import Frame, Sequence, save
 from dailies.state import votes
 from dailies.state.layout import Layout
-from dailies.state.records import Votes
+from dailies.state.records import ModelRecord, Votes
 from dailies.state.votes import Standing, import_votes, load_standings, read_export
+from dailies.store.entities import Artifact
 from helpers.raising import refused
 from scipy.stats import binomtest
 
@@ -26,7 +26,9 @@ def layout(tmp_path) -> Layout:
     layout = Layout(tmp_path / "out")
     save(SEQUENCE, layout.sequence)
     for name in ("one", "two", "three"):
-        files.write_json(layout.metadata(name), {"run_id": f"run of {name}", "render": {"status": "success"}})
+        ModelRecord(run_id=f"run of {name}", artifact=Artifact("file:///store", "best.pth", ())).save(
+            layout.record(name)
+        )
     return layout
 
 

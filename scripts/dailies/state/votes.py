@@ -13,8 +13,8 @@ from dailies.core.errors import VotesError
 from dailies.core.text import clean, counted, few
 from dailies.frames.sequence import Sequence
 from dailies.frames.sequence import load as load_sequence
-from dailies.state.layout import Layout, model_of
-from dailies.state.records import Metadata, Vote, Votes, is_metadata
+from dailies.state.layout import Layout
+from dailies.state.records import ModelRecord, Vote, Votes
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,8 @@ def _refuse_other_frames(export: _Export, path: Path, layout: Layout) -> None:
 
 
 def _refuse_unknown_models(export: _Export, path: Path, layout: Layout) -> None:
-    known = {model_of(each): Metadata.load(each).run_id for each in layout.all_metadata() if is_metadata(each)}
+    # not from metadata.json, which another job may be writing
+    known = {each.stem: ModelRecord.load(each).run_id for each in layout.all_records()}
     sides = {side.model: side.run_id for vote in export.votes for side in (vote.a, vote.b)}
     unknown = sorted(clean(model) for model, run_id in sides.items() if known.get(model) != run_id)
     if unknown:

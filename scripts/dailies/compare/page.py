@@ -64,6 +64,8 @@ class PageModel:
     name: str
     status: str
     error: str | None
+    artifact: str
+    """The beginning of the digest of its weights; votes are exported with it."""
     link: str | None
     """The URL of the run on the tracking server."""
     scale: float
@@ -253,6 +255,7 @@ def _model(
         name=metadata.run_name or folder.name,
         status=render.status,
         error=render.error,
+        artifact=(metadata.artifact.sha256 or "")[:DIGITS],
         link=run_link(tracking_uri, metadata.run_id),
         scale=scale_of(metadata.signature),
         notes=metadata.network.notes or (),

@@ -129,7 +129,8 @@ const Blind = (() => {
   }
 
   function named(id) {
-    return { model: id, run_id: Catalog.models.get(id).run_id };
+    const { run_id, artifact } = Catalog.models.get(id);
+    return { model: id, run_id, artifact };
   }
 
   /* The interval of a share of votes by Wilson (1927), Journal of the American Statistical Association 22, 209–212. */

@@ -466,7 +466,9 @@ def test_values_of_metrics_are_in_a_separate_file(show):
 
     data = show.build(metrics=[psnr])
 
-    assert data["metrics"] == [{"name": "PSNR", "unit": "dB", "higher_is_better": True, "note": ""}]
+    assert data["metrics"] == [
+        {"key": "PSNR", "name": "PSNR", "unit": "dB", "higher_is_better": True, "note": "", "help": "", "ideal": ""}
+    ]
     assert show.data("metrics.js") == {"PSNR": {"model_1": [30.1235, None, None]}}
 
 

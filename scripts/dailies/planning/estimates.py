@@ -198,13 +198,13 @@ class _Missing:
 
 
 def _missing(layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings") -> _Missing:
-    sizes = {frame.output: _size(frame, settings.output_format) for frame in shot.frames}
+    sizes = {frame.output: frame_size(frame, settings.output_format) for frame in shot.frames}
     count, frames, weights, page = 0, 0.0, [], 0.0
     for model in models:
         lacking = shot.outputs - manifest.file_names(layout.frames(model))
         if lacking:
             count += len(lacking)
-            frames += sum(sizes[output] for output in lacking) * _scale(layout.attempts(model)) ** 2
+            frames += sum(sizes[output] for output in lacking) * scale_of(layout.attempts(model)) ** 2
             is_downloaded = layout.weights(model).whole.is_dir()
             weights.append(0.0 if is_downloaded else artifact_size(layout.record(model)))
             page += sum(_shown_size(frame, settings.output_format) for frame in shot.frames if frame.output in lacking)
@@ -212,14 +212,14 @@ def _missing(layout: Layout, models: Iterable[str], shot: Sequence, settings: "S
     if settings.compare:
         copies = layout.page_copies(SOURCE)
         uncopied = [replace(frame, output="x.png") for frame in shot.frames if not _is_copied(frame, copies)]
-        parts["page"] = page + sum(_size(frame, "png") + THUMBNAIL_BYTES for frame in uncopied)
+        parts["page"] = page + sum(frame_size(frame, "png") + THUMBNAIL_BYTES for frame in uncopied)
     return _Missing(count, len(weights), parts)
 
 
 def _shown_size(frame: Frame, output_format: str) -> float:
     """Return the estimated bytes of a frame's thumbnail, and of its copy unless a browser can show the frame itself."""
     is_shown = frame.output.endswith(".png") and _bits(frame, output_format) == 8 and not frame.mode.endswith("A")
-    return THUMBNAIL_BYTES + (0 if is_shown else _size(replace(frame, output="x.png"), "png"))
+    return THUMBNAIL_BYTES + (0 if is_shown else frame_size(replace(frame, output="x.png"), "png"))
 
 
 def _is_copied(frame: Frame, folder: Path) -> bool:
@@ -232,7 +232,7 @@ def _motion_size(shot: Sequence, folder: Path) -> float:
     return sum(MOTION_BYTES * frame.width * frame.height for frame in shot.frames[max(there, 1) :])
 
 
-def _size(frame: Frame, output_format: str) -> float:
+def frame_size(frame: Frame, output_format: str) -> float:
     """Return the estimated bytes of a rendered frame that has the width and height of the input."""
     ending = Path(frame.output).suffix
     return frame.width * frame.height * len(frame.mode) * BYTES[ending, _bits(frame, output_format)]
@@ -247,7 +247,7 @@ def _bits(frame: Frame, output_format: str) -> int:
     return {"png": 8, "png16": 16}.get(output_format) or (8 if frame.bit_depth <= 8 else 16)
 
 
-def _scale(attempts: Path) -> int:
+def scale_of(attempts: Path) -> int:
     """Return a model's scale along a side as found when it was last loaded; 1 if it was not loaded yet."""
     models = (Outcome.load(path).model for path in attempts.glob("*.json"))
     return max((model.signature.scale or 1 for model in models if model), default=1)

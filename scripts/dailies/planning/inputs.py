@@ -23,13 +23,16 @@ from dailies.planning.config import loading_settings, pixel_settings
 from dailies.planning.invocation import Invocation
 from dailies.publish import promotion
 from dailies.render import devices
-from dailies.state import attempts, votes
+from dailies.state import attempts, labels, votes
 from dailies.state.layout import SOURCE
 from dailies.state.records import DiscoveryIndex, RunRecord
 from dailies.store import writer
 
 SCRIPTS = Path(__file__).parents[2]
 """The folder of the adapters."""
+
+FEW_CORES = 2
+"""As many threads as a job that measures uses."""
 
 
 class Inputs:
@@ -51,6 +54,16 @@ class Inputs:
         """The parameters on which every pixel of a render depends."""
         self.has_codecs = find_spec("OpenImageIO") is not None
         """Whether this machine can read frames. A head node without codecs submits such jobs."""
+
+    @property
+    def priority_of_results(self) -> int:
+        """The priority of jobs that measure and collect what is rendered.
+
+        If so few cores are allowed that nothing can run beside a render, each model is measured before the next one is
+        rendered: that takes no longer, and its line on the terminal has a metric. Otherwise renders come first.
+        """
+        cores = self._invocation.cores
+        return int(cores is not None and cores <= FEW_CORES)
 
     def code(self, script: str) -> str:
         """Return a digest of the code behind a script; as a parameter, it makes a rule run again after an update."""
@@ -136,9 +149,10 @@ class Inputs:
         """Return the names of the selected models, in MLflow's order."""
         return DiscoveryIndex.load(Path(self.discovery_index())).models
 
-    def names_of_models(self, wildcards: Any) -> dict[str, str]:
-        """Return the run names of the selected models, by model, in MLflow's order."""
-        return {model: RunRecord.load(self._layout.run(model)).run_name for model in self.discovered_models()}
+    def labels_of_models(self, wildcards: Any) -> dict[str, list[str]]:
+        """Return name and params of the labels of the selected models, by model, in MLflow's order."""
+        found = labels.labels({model: RunRecord.load(self._layout.run(model)) for model in self.discovered_models()})
+        return {model: [label.name, label.params] for model, label in found.items()}
 
     def runs_of_all_models(self, wildcards: Any) -> list[Path]:
         """Return the record of every selected model's run."""
@@ -332,11 +346,10 @@ class Inputs:
         """Return the ranking if an ordinary invocation measures."""
         return [self._layout.verdict] if self._is_automatic else []
 
-    def shown_with_leaderboard(self, wildcards: Any) -> list[Path]:
-        """Return everything else that shows ranks, if an ordinary invocation measures: they must not disagree."""
-        if not self._is_automatic:
-            return []
-        return [*self.metadata_of_all_models(wildcards), self._layout.summary, *self.comparison_page(wildcards)]
+    @property
+    def verdict_advice(self) -> str | None:
+        """What to set so that the page has a verdict; None if the settings ask for one."""
+        return metrics.verdict_advice(self._settings)
 
     @cached_property
     def ranking_question(self) -> list[Any]:

@@ -65,6 +65,8 @@ class PageModel:
     name: str
     status: str
     error: str | None
+    artifact: str
+    """The beginning of the digest of its weights; votes are exported with it."""
     label: Label
     """What tells it from the others."""
     short: str
@@ -287,6 +289,7 @@ def _model(
         name=metadata.run_name or folder.name,
         status=render.status,
         error=render.error,
+        artifact=(metadata.artifact.sha256 or "")[:DIGITS],
         label=label,
         short=short,
         place=place,

@@ -112,7 +112,8 @@ def tabulate(
     means_of = {each.model: means(each.frames, settings.metrics, deciding or _unseen(each, frames)) for each in every}
     frame_table, model_table = tables
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
-    standings = votes.load_standings(ballots, frames) if ballots else {}
+    artifacts = {model: outcome.artifact.sha256 for model, outcome in ends.items()}
+    standings = votes.load_standings(ballots, frames, artifacts) if ballots else {}
     _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings, standings))
     board = Leaderboard(
         verdict=verdict.sentence(record, names) if record else None,

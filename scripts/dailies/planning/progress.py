@@ -11,7 +11,7 @@ from typing import Any
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from dailies.core.text import clean, counted, elided, few
+from dailies.core.text import clean, counted, few
 from dailies.frames import sequence
 from dailies.measure import metrics
 from dailies.planning.invocation import Invocation
@@ -45,7 +45,7 @@ PHASES = {
 """What the jobs of a rule do. If several are running, the first in this order is shown."""
 
 WIDEST_LABEL = 40
-"""Characters of a model's label in a line. The middle of a longer one is left out."""
+"""Characters of a model's label in a line."""
 
 
 @dataclass(frozen=True)
@@ -182,17 +182,20 @@ class Progress(logging.Handler):
         """Print the line of a finished model, and each of its notes unless another model's was the same."""
         label = self._label(model)
         outcome = self._rendered.pop(model)
-        if outcome.status != SUCCESS:
-            self._invocation.warn(f"{label}: {outcome.status}: {clean(outcome.error or '')}")
-        elif self._invocation.shows_progress:
-            render = outcome.render
-            parts = [label.ljust(self._widest), f"{render.frames:4} frames"]
-            parts += [] if render.fps is None else [f"{render.fps:6.2f} fps"]
-            parts += self._metric(measured or {})
-            logger.log(RESULT, "  ".join(parts))
+        if self._invocation.shows_progress:  # otherwise the last lines say enough
+            self._report_render(label, outcome, measured or {})
         notes = outcome.model.notes if outcome.model else ()
         for note in (*self._notes_on_device(outcome), *(f"{label}: {clean(note)}" for note in notes)):
             self._note(note)
+
+    def _report_render(self, label: str, outcome: Outcome, measured: Values) -> None:
+        if outcome.status != SUCCESS:
+            self._invocation.warn(f"{label}: {outcome.status}: {clean(outcome.error or '')}")
+            return
+        render = outcome.render
+        speed = [] if render.fps is None else [f"{render.fps:6.2f} fps"]
+        parts = [label.ljust(self._widest), f"{render.frames:4} frames", *speed, *self._metric(measured)]
+        logger.log(RESULT, "  ".join(parts))
 
     def _notes_on_device(self, outcome: Outcome) -> Iterator[str]:
         if outcome.render.device == "cpu" and self._invocation.settings.device == "auto":
@@ -215,7 +218,7 @@ class Progress(logging.Handler):
             runs = {
                 name: RunRecord.load(self._layout.run(name)) for name in DiscoveryIndex.load(self._layout.index).models
             }
-            self._labels = {name: elided(str(label), WIDEST_LABEL) for name, label in labels(runs).items()}
+            self._labels = {name: label.within(WIDEST_LABEL) for name, label in labels(runs).items()}
         return self._labels[model]
 
     @property

@@ -4,7 +4,6 @@
 rule metrics:
     input:
         INPUTS.leaderboard,
-        INPUTS.shown_with_leaderboard,
     localrule: True
 
 
@@ -83,6 +82,7 @@ rule leaderboard:
         measures=INPUTS.measures_of_all,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
+        votes=INPUTS.votes_record,
     output:
         frames=LAYOUT.frame_table,
         models=report(

@@ -20,4 +20,5 @@ if __name__ == "__main__":
             tables=(this.output.frames, this.output.models),
             output=this.output.told,
             reference=load_if_any(this.input.reference),
+            ballots=next(iter(this.input.votes), None),
         )

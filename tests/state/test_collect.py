@@ -169,7 +169,7 @@ def test_rejected_files_are_reported(described, summary):
     assert about["network"]["notes"] == ["averaged weights (ema) are used", told]
     assert strict_json(summary(path))[0]["tried"] == TRIED
     assert substituted(summary(path)) == (
-        f"1 model rendered from another file than the preferred one: night shift (01234567): {told}"
+        f"1 model rendered from another file than the preferred one: night shift: {told}"
     )
 
 
@@ -269,28 +269,34 @@ def test_a_failure_has_an_error_and_no_output_dir(described, summary, status):
 
 def test_no_models_make_an_empty_summary(summary):
     assert strict_json(summary()) == []
-    assert failures(summary()) is None
+    assert failures(summary()) == []
 
 
 def test_no_failure_needs_no_words(described, summary):
-    assert failures(summary(described())) is None
+    assert failures(summary(described())) == []
 
 
-def test_failures_are_counted_and_named(described, summary):
-    path = summary(described("good"), described("bad", outcome=FAILED))
-
-    assert failures(path) == (
-        "1 of 2 models failed: night shift (01234567) load_failed: best.pth is damaged. "
-        "The next invocation tries them again"
-    )
+def failed(described, name: str, error: str):
+    return described(name, outcome=FAILED | {"error": error}, run={"run_name": name})
 
 
-def test_many_failures_make_a_short_sentence(described, summary):
-    text = failures(summary(*(described(str(number), outcome=FAILED) for number in range(9))))
+def test_failures_are_grouped_by_cause_one_line_each(described, summary):
+    misfit = "the weights in {0}.pth do not fit the network: {1} missing (conv.{1}.weight)"
+    paths = [failed(described, name, misfit.format(name, number)) for number, name in enumerate("abc", start=2)]
+    paths += [failed(described, "d", "best.pth is damaged"), described("good")]
 
-    assert text.startswith("9 of 9 models failed: ")
-    assert text.count("best.pth is damaged") == 5
-    assert text.endswith("; and 4 more. The next invocation tries them again")
+    heading, several, one = failures(summary(*paths))
+
+    assert heading.startswith("4 of 5 models failed")
+    assert several == f"3 models load_failed: {misfit.format('a', 2)}; a, b, c"
+    assert one == "d load_failed: best.pth is damaged"
+
+
+def test_a_cause_names_the_first_of_many_models(described, summary):
+    _, line = failures(summary(*(failed(described, f"net {name}", "it is damaged") for name in "abcdefghi")))
+
+    assert line.startswith("9 models load_failed: it is damaged; ")
+    assert line.endswith(" and 4 more")
 
 
 def test_the_table_has_one_line_per_model(described, summary):

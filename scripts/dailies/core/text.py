@@ -76,6 +76,13 @@ def in_bytes(size: float) -> str:
     return f"{size / scale:.1f} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: "45 s", "12 min", "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def columns(rows: Sequence[Sequence[str]], *, numbers: Collection[int] = ()) -> str:
     """Return rows of text as aligned columns, the first row as a heading with a rule below it.
 

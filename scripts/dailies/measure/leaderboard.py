@@ -23,6 +23,7 @@ from dailies.measure.metrics import (
     requested,
 )
 from dailies.measure.scores import Scores, means, merged, training_frames
+from dailies.state import votes
 from dailies.state.labels import Label, labels
 from dailies.state.layout import SOURCE, model_of
 from dailies.state.records import (
@@ -83,6 +84,7 @@ def tabulate(
     tables: tuple[Path, Path],
     output: Path,
     reference: Reference | None = None,
+    ballots: Path | None = None,
 ) -> None:
     """Merge the measured values of all models into two tables and ``output``.
 
@@ -91,7 +93,7 @@ def tabulate(
     in ``@source``. None of them is ``metadata.json``, which gets its rank from here. ``tables`` are the paths of
     ``metrics.csv``, with a line per model and frame, and of ``leaderboard.csv``, with a line per model. ``output`` is a
     ``Leaderboard`` record for the summary, the page and the end of an invocation; it also says how the frames of the
-    ``reference`` were paired.
+    ``reference`` were paired. ``ballots`` is the record of imported votes, if there is one.
     """
     from dailies.measure import verdict  # needs scipy, which a head node should not have to import
     from dailies.measure.ranking import rank
@@ -109,7 +111,8 @@ def tabulate(
     means_of = {each.model: means(each.frames, settings.metrics, deciding or _unseen(each, frames)) for each in every}
     frame_table, model_table = tables
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
-    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings))
+    standings = votes.load_standings(ballots, frames) if ballots else {}
+    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings, standings))
     board = Leaderboard(
         verdict=verdict.sentence(record, named) if record else None,
         remarks=tuple(verdict.remarks(record, named)) if record else (),
@@ -235,14 +238,19 @@ def _model_rows(
     means_of: Mapping[str, Values],
     sequence: FrameSequence,
     settings: LeaderboardSettings,
+    standings: Mapping[str, votes.Standing],
 ) -> Iterable[Sequence[Cell]]:
-    """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's."""
+    """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's.
+
+    If there are votes, each row has the model's own.
+    """
     yield [
         *("rank", "model", "label", "params", "run_id", "run_name", "status", "verdict", "below_source"),
         *("ranked_by", "frames", "difference", "low", "high", "block"),
         *settings.metrics,
         "training_frames",
         *(f"{name}_training" for name in settings.metrics),
+        *(votes.COLUMNS if standings else ()),
         "error",
     ]
     ranked = {each.model: each for each in record.models} if record else {}
@@ -268,6 +276,7 @@ def _model_rows(
             *means_of[scores.model].values(),
             len(trained),
             *means(scores.frames, settings.metrics, trained).values(),
+            *votes.cells(standings, scores.model),
             outcome.error if outcome else None,
         ]
 

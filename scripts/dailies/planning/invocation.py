@@ -16,7 +16,7 @@ from dailies.core.errors import DailiesError
 from dailies.planning import command_line
 from dailies.planning.config import Settings
 from dailies.planning.validation import as_written, validated
-from dailies.state import forcing, lock
+from dailies.state import edition, forcing, lock, provenance
 from dailies.state.layout import Layout
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+SHOWN_TOGETHER = ("metrics", "leaderboard", "summary", "contact_sheet")
+"""Rules whose results show the same models and the same ranking."""
 
 
 class Invocation:
@@ -40,6 +44,7 @@ class Invocation:
         self._workflow = workflow
         self._rules = rules
         self._given = sorted(config)
+        self._written_output = str(config.get("output_dir", ""))
         self._warned = self._has_taken_output = False
         self._is_module = not workflow.modifier.is_main_snakefile()
         self.started = time.time()
@@ -54,6 +59,19 @@ class Invocation:
         if "downloads" not in workflow.global_resources:  # else --resources gpu=1 allows any number of downloads
             workflow.register_resource("downloads", 4)
         self._handle_options()
+        self._complete_targets()
+
+    def _complete_targets(self) -> None:
+        """Add the page to targets that show the same as it does; without a page, the summary.
+
+        Otherwise the leaderboard, for example, would rank a new model that page and summary do not list.
+        """
+        asked = self._workflow.dag_settings
+        files = {Path(target).absolute() for target in asked.targets}
+        names = any(target.endswith(SHOWN_TOGETHER) for target in asked.targets)
+        if self.is_main and (names or files.intersection(map(Path.absolute, self.layout.shown_together))):
+            whole = self.layout.page if self.settings.compare else self.layout.summary
+            asked.targets = {*asked.targets, str(whole)}
 
     def _settings(self, config: dict[str, Any]) -> Settings:
         entries = self._workflow.config_settings.config_args or ()
@@ -69,6 +87,8 @@ class Invocation:
         """Handle options that request something other than jobs; Snakemake does not pass them to the Snakefile."""
         if not self.is_main:
             return
+        if command_line.reports(sys.argv):
+            self.call(edition.refuse_mixed, self.layout, with_page=self.settings.compare)
         if command_line.has_option(command_line.UNLOCK, sys.argv) and (running := lock.clear(self.layout)):
             self.warn(running)
         if command_line.deletes(sys.argv):
@@ -183,6 +203,7 @@ class Invocation:
             return
         self._has_taken_output = True
         self.call(lock.take, self.layout)
+        provenance.respell(provenance.RECORDS, self._written_output, self.layout.output_dir)
         if RerunTrigger.PARAMS not in self._workflow.dag_settings.rerun_triggers:
             self.warn(
                 "--rerun-triggers is without params, which show what failed, what has changed and what is forced, so "

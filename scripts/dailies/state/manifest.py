@@ -193,6 +193,12 @@ def in_place(manifests: Path, folder: Path, names: Collection[str]) -> dict[str,
     return {name: entries[-1] for name, entries in _fitting(_all(manifests), folder, names).items() if entries}
 
 
+def rendered(manifests: Path) -> list[Entry]:
+    """Return the last entry of every frame that a model rendered, whether or not its file is still in place."""
+    entries = (entry for path in _all(manifests) for entry in _read(path).values())
+    return [entry for entry in entries if entry.size >= 0]
+
+
 def prune(manifests: Path, folder: Path, names: Iterable[str]) -> None:
     """Delete the manifests of all shards but ``names``, which by now list all frames of the sequence.
 

@@ -9,7 +9,7 @@ from dailies.frames.sequence import Frame, Sequence, save
 from dailies.models.signature import Signature
 from dailies.state.collect import describe, failures, left_behind, substituted, summarize, table
 from dailies.state.layout import Layout
-from dailies.state.records import Means
+from dailies.state.records import Leaderboard, Means, MetricRecord
 from helpers.json_files import strict_json
 
 RUN = {
@@ -300,14 +300,55 @@ def test_a_cause_names_the_first_of_many_models(described, summary):
 
 
 def test_the_table_has_one_line_per_model(described, summary):
-    lines = table(summary(described("good"), described("bad", outcome=FAILED))).splitlines()
+    lines = table(summary(described("good"), described("bad", outcome=FAILED, run={"run_name": "bad"}))).splitlines()
 
     assert [line.split() for line in lines[2:]] == [
-        ["good", "success", "201", "20.1", "10.00"],
-        ["night", "shift", "(01234567)", "load_failed", "0", "0.0", "-"],
+        ["night", "shift", "success", "201", "10.00"],
+        ["bad", "load_failed", "0", "-"],
     ]
-    assert lines[0].split() == ["model", "status", "frames", "seconds", "fps"]
+    assert lines[0].split() == ["model", "status", "frames", "fps"]
     assert lines[2].index("success") == lines[3].index("load_failed")
+
+
+PSNR = MetricRecord(name="psnr", label="PSNR", group="reference", higher_is_better=True, unit="dB")
+
+
+def ranked_table(described, tmp_path, *names, width=0):
+    """The table of ``names``, best first, of which the last one is worse than the source, and of a failed model."""
+    metadata = [described("broken", outcome=FAILED, run={"run_name": "broken"})]
+    metadata += [described(name, run={"run_name": name}) for name in sorted(names)]
+    output = tmp_path / "out" / "batch_summary.json"
+    verdicts = dict.fromkeys(names, "tie") | {names[-1]: "worse"}
+    record = ranking(tmp_path, **verdicts)
+    summarize(metadata, output=output, ranking=record)
+    board = Leaderboard.load(record)
+    assert board.ranking
+    board = replace(board, metrics=(PSNR,), ranking=replace(board.ranking, source=25.5))
+    return table(output, board, width=width).splitlines()
+
+
+def test_ranked_models_come_by_rank_with_verdict_and_metric_and_the_source_last(described, tmp_path):
+    lines = ranked_table(described, tmp_path, "zebra", "lion", "ape")
+
+    assert lines[0].split() == ["rank", "model", "verdict", "PSNR", "dB", "frames", "fps"]
+    assert [line.split() for line in lines[2:]] == [
+        ["1", "zebra", "tie", "25", "201", "10.00"],
+        ["2", "lion", "tie", "25", "201", "10.00"],
+        ["3", "ape", "worse,", "below", "the", "source", "25", "201", "10.00"],
+        ["broken", "load_failed", "-", "0", "-"],
+        ["(source)", "25.5"],
+    ]
+
+
+def test_a_table_fits_a_terminal_and_its_figures_stay_whole(described, tmp_path):
+    names = ("first_" + "a" * 40, "second_" + "b" * 40)
+
+    lines = ranked_table(described, tmp_path, *names, width=72)
+
+    assert max(map(len, lines)) <= 72
+    assert lines[2].startswith("   1  first_a")
+    assert "…" in lines[2]
+    assert lines[2].endswith(" 25     201  10.00")
 
 
 def test_models_that_are_no_longer_listed_are_named(described, tmp_path):

@@ -28,6 +28,8 @@ PATHS = {
     "frame_table": "out/compare/metrics.csv",
     "leaderboard": "out/compare/leaderboard.csv",
     "logs": "out/logs",
+    "page_edition": "out/.dailies/shown/page.json",
+    "video_edition": "out/.dailies/shown/video.json",
     "log": "out/logs/a_{model}.log",
     "state": "out/.dailies",
     "lock": "out/.dailies/lock",
@@ -107,7 +109,7 @@ def test_every_path_is_where_it_was(root: str) -> None:
 def test_the_tables_hold_every_path() -> None:
     members = {name for name in vars(Layout) if not name.startswith(("_", "all_"))}
 
-    assert members - {"output_dir", "rendered"} == PATHS.keys() | GROUPS.keys()
+    assert members - {"output_dir", "rendered", "relative", "shown_together"} == PATHS.keys() | GROUPS.keys()
     assert all(getattr(Layout, name).__doc__ for name in members - {"output_dir"})
 
 

@@ -54,7 +54,7 @@ def refuse_mixed(layout: Layout, *, with_page: bool) -> None:
         stale = [layout.summary.name]
     if stale:
         raise MixedResults(
-            "report.mixed",
+            "output.mixed_report",
             f"The report would show results of different invocations, because {few(stale)} changed after the rest was "
             "made; run snakemake to the end, then ask for the report again",
         )

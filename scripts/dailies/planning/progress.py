@@ -11,7 +11,7 @@ from typing import Any
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from dailies.core.text import clean, counted, elided, few
+from dailies.core.text import clean, counted, duration, elided, few
 from dailies.frames import sequence
 from dailies.measure import metrics
 from dailies.planning.invocation import Invocation
@@ -273,10 +273,3 @@ class Progress(logging.Handler):
 
     def _label_of(self, models: Collection[str]) -> str:
         return counted(len(models), "model") if len(models) > 1 else self._label(*models)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as people say it: "45 s", "12 min", "3.5 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1533,7 +1533,7 @@ def test_a_page_whose_folder_is_gone_says_so(browser, driver, tmp_path):
 
 
 def test_the_page_opens_from_a_bundle_that_was_unpacked_elsewhere(browser, driver, show, tmp_path):
-    bundle.build(show.layout, tables=[])
+    bundle.build(show.layout)
     shutil.unpack_archive(show.layout.bundle, tmp_path / "else where")
     page = Browser(driver, tmp_path / "else where" / "dailies" / "index.html")
 

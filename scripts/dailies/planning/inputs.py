@@ -380,10 +380,6 @@ class Inputs:
         """Return the page, if ``compare`` is set."""
         return [self._layout.page] if self._settings.compare else []
 
-    def tables_of_page(self, wildcards: Any) -> list[Path]:
-        """Return the tables that belong to the page, if an ordinary invocation measures."""
-        return [self._layout.leaderboard, self._layout.frame_table] if self._is_automatic else []
-
     def video_on_page(self, wildcards: Any) -> list[int] | None:
         """Return size and time of the video of all models, to which the page links; None if there is none."""
         video = self._layout.side_by_side

@@ -36,6 +36,7 @@ rule baseline:
         measures=LAYOUT.measures("@source", "{shard}"),
     log:
         LAYOUT.log("baseline_{shard}"),
+    priority: INPUTS.priority_of_results
     conda:
         "../envs/dailies.yaml"
     threads: 2
@@ -60,6 +61,7 @@ rule measure:
         measures=LAYOUT.measures("{model}", "{shard}"),
     log:
         LAYOUT.log("measure_{model}_{shard}"),
+    priority: INPUTS.priority_of_results
     conda:
         "../envs/dailies.yaml"
     threads: 2
@@ -81,6 +83,7 @@ rule leaderboard:
         measures=INPUTS.measures_of_all,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
+        votes=INPUTS.votes_record,
     output:
         frames=LAYOUT.frame_table,
         models=report(

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 from dailies.compare import page, thumbnails
+from dailies.compare.extras import javascript
 from dailies.compare.layers import gather, read_picture
-from dailies.compare.page import javascript, run_link
+from dailies.compare.page import run_link
 from dailies.core import files
 from dailies.core.typed import from_json
 from dailies.frames import image, scan, sequence
@@ -51,7 +52,8 @@ def test_the_data_describe_frames_and_models(show):
     assert data["title"] == "exp"
     assert data["sequence"] == "shot"
     assert data["fps"] == 25
-    assert data["frames"] == [[f"frame_{number:03d}.png", 7, 5] for number in range(3)]
+    digests = [files.sha256_of(path)[:16] for path in sorted(show.input.iterdir())]
+    assert data["frames"] == [[f"frame_{number:03d}.png", 7, 5, digests[number]] for number in range(3)]
     dark = data["models"][0]
     assert (dark["id"], dark["folder"], dark["name"], dark["status"]) == ("model_1", "../model_1", "dark", "success")
     assert dark["params"] == {"lr": "1e-3"}
@@ -465,7 +467,9 @@ def test_values_of_metrics_are_in_a_separate_file(show):
 
     data = show.build(metrics=[psnr])
 
-    assert data["metrics"] == [{"name": "PSNR", "unit": "dB", "higher_is_better": True, "note": ""}]
+    assert data["metrics"] == [
+        {"key": "PSNR", "name": "PSNR", "unit": "dB", "higher_is_better": True, "note": "", "help": "", "ideal": ""}
+    ]
     assert show.data("metrics.js") == {"PSNR": {"model_1": [30.1235, None, None]}}
 
 
@@ -482,12 +486,12 @@ def test_training_frames_are_marked_and_means_are_those_of_the_metadata(show):
 
 def test_the_page_lists_the_contact_sheet_and_the_video(show):
     show.build()
-    assert show.data("extras.js") == []
+    assert show.data("extras.js")["files"] == []
     for name in ("side_by_side.mp4", "contact_sheet.png", "notes.txt"):
         show.page.with_name(name).touch()
 
     show.build()
-    assert show.data("extras.js") == ["contact_sheet.png", "side_by_side.mp4"]
+    assert show.data("extras.js")["files"] == ["contact_sheet.png", "side_by_side.mp4"]
 
 
 def test_without_a_page_nothing_is_listed(tmp_path):

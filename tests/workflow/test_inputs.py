@@ -1,5 +1,6 @@
 """What a user can get wrong, and what can be asked without rendering."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -125,6 +126,10 @@ def test_list_models_prints_a_table_and_renders_nothing(studio):
     heading, _, row = output[output.index("model  ") :].splitlines()[:3]
     assert heading.split() == [
         "model",
+        "frames",
+        "due",
+        "time",
+        "disk",
         "architecture",
         "epoch",
         "train",
@@ -138,12 +143,22 @@ def test_list_models_prints_a_table_and_renders_nothing(studio):
     ]
     name = f"first_2000ep_loss0.2500_{run_id[:8]}"
     *about, size, unit, black, white = row.split()
-    assert about == [name, "UNet", "2000", "0.25", "-", "checkpoints/best_model_unet.pth"]
+    due = ["1", "of", "1", "unknown", "unknown"]  # no frame is read for a plan
+    assert about == [name, *due, "UNet", "2000", "0.25", "-", "checkpoints/best_model_unet.pth"]
     assert 0 < float(size) < 1000
     assert (unit, black, white) == ("kB", "[-1,", "1]")
     assert not jobs(output, "download")
     assert not jobs(output, "infer")
     assert {path.name for path in studio.output.iterdir()} == {".dailies", "logs"}
+
+    studio.snakemake()
+    assert "Nothing to render: every model has its 1 frame." in studio.snakemake("list_models")
+    studio.add_frames(3, start=1)
+    studio.add_run("second", grey_checkpoint(0.3), params={"arch": "UNet"})
+    plan = studio.snakemake("list_models")
+    assert re.search(r"^first\S+ +3 of 4 +\d+ s ", plan, re.MULTILINE)
+    assert re.search(r"^second\S+ +4 of 4 +~\d+ s ", plan, re.MULTILINE)
+    assert "To render: 7 frames of 2 models; about " in plan
 
 
 def test_lint_list_and_unlock_query_nothing(unanswered, server):

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,17 +76,34 @@ def in_bytes(size: float) -> str:
     return f"{size / scale:.1f} {unit}"
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of text as aligned columns, the first row as a heading with a rule below it."""
-    short = [[_shortened(value) for value in row] for row in rows]
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: "45 s", "12 min", "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def columns(rows: Sequence[Sequence[str]], *, numbers: Collection[int] = ()) -> str:
+    """Return rows of text as aligned columns, the first row as a heading with a rule below it.
+
+    The columns ``numbers`` are aligned at the right.
+    """
+    short = [[elided(value, WIDEST) for value in row] for row in rows]
     widths = [max(len(row[i]) for row in short) for i in range(len(short[0]))]
-    lines = ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in short]
+    lines = [
+        "  ".join(
+            value.rjust(width) if i in numbers else value.ljust(width)
+            for i, (value, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in short
+    ]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def _shortened(value: str) -> str:
-    half = (WIDEST - 1) // 2
-    return value if len(value) <= WIDEST else f"{value[:half]}…{value[-half:]}"
+def elided(text: str, most: int) -> str:
+    """Return a text of at most ``most`` characters; a longer one loses its middle."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[len(text) - half :]}"
 
 
 def cause(error: BaseException, most: int = LONGEST_REASON) -> str:

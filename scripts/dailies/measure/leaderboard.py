@@ -23,7 +23,8 @@ from dailies.measure.metrics import (
     requested,
 )
 from dailies.measure.scores import Scores, means, merged, training_frames
-from dailies.state.labels import Label, labels
+from dailies.state import votes
+from dailies.state.labels import Label, labels, shortest
 from dailies.state.layout import SOURCE, model_of
 from dailies.state.records import (
     SUCCESS,
@@ -83,6 +84,7 @@ def tabulate(
     tables: tuple[Path, Path],
     output: Path,
     reference: Reference | None = None,
+    ballots: Path | None = None,
 ) -> None:
     """Merge the measured values of all models into two tables and ``output``.
 
@@ -91,7 +93,7 @@ def tabulate(
     in ``@source``. None of them is ``metadata.json``, which gets its rank from here. ``tables`` are the paths of
     ``metrics.csv``, with a line per model and frame, and of ``leaderboard.csv``, with a line per model. ``output`` is a
     ``Leaderboard`` record for the summary, the page and the end of an invocation; it also says how the frames of the
-    ``reference`` were paired.
+    ``reference`` were paired. ``ballots`` is the record of imported votes, if there is one.
     """
     from dailies.measure import verdict  # needs scipy, which a head node should not have to import
     from dailies.measure.ranking import rank
@@ -103,16 +105,19 @@ def tabulate(
     models = [_scores(model, run, ends[model], records[model], frames, settings) for model, run in by_model.items()]
     source = Scores(SOURCE, None, None, merged(records[SOURCE]), frozenset())
     ranking, named = rank(models, frames, settings.ranked_by), labels(by_model)
-    record = verdict.record(ranking, models, source, sequence=frames, metrics=settings.metrics, labels=named)
+    names = shortest(named)
+    record = verdict.record(ranking, models, source, sequence=frames, metrics=settings.metrics, names=names)
     deciding = ranking.frames or None
     every = [*models, source]
     means_of = {each.model: means(each.frames, settings.metrics, deciding or _unseen(each, frames)) for each in every}
     frame_table, model_table = tables
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
-    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings))
+    artifacts = {model: outcome.artifact.sha256 for model, outcome in ends.items()}
+    standings = votes.load_standings(ballots, frames, artifacts) if ballots else {}
+    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings, standings))
     board = Leaderboard(
-        verdict=verdict.sentence(record, named) if record else None,
-        remarks=tuple(verdict.remarks(record, named)) if record else (),
+        verdict=verdict.sentence(record, names) if record else None,
+        remarks=tuple(verdict.remarks(record, names)) if record else (),
         ranking=record,
         reference=reference.messages if reference else (),
         missing=reference.missing if reference else None,
@@ -235,14 +240,19 @@ def _model_rows(
     means_of: Mapping[str, Values],
     sequence: FrameSequence,
     settings: LeaderboardSettings,
+    standings: Mapping[str, votes.Standing],
 ) -> Iterable[Sequence[Cell]]:
-    """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's."""
+    """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's.
+
+    If there are votes, each row has the model's own.
+    """
     yield [
         *("rank", "model", "label", "params", "run_id", "run_name", "status", "verdict", "below_source"),
         *("ranked_by", "frames", "difference", "low", "high", "block"),
         *settings.metrics,
         "training_frames",
         *(f"{name}_training" for name in settings.metrics),
+        *(votes.COLUMNS if standings else ()),
         "error",
     ]
     ranked = {each.model: each for each in record.models} if record else {}
@@ -268,6 +278,7 @@ def _model_rows(
             *means_of[scores.model].values(),
             len(trained),
             *means(scores.frames, settings.metrics, trained).values(),
+            *votes.cells(standings, scores.model),
             outcome.error if outcome else None,
         ]
 

@@ -61,7 +61,7 @@ rule compare:
 rule side_by_side:
     input:
         index=ancient(LAYOUT.index),  # the parameter names shows whether the models have changed
-        outcomes=INPUTS.outcomes_of_all_models,
+        outcomes=INPUTS.outcomes_of_finalists,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
     output:
@@ -77,7 +77,7 @@ rule side_by_side:
         mem_mb=INPUTS.video_memory,
         runtime=INPUTS.video_minutes,
     params:
-        names=INPUTS.names_of_models,
+        names=INPUTS.names_of_finalists,
         fps=config["fps"],
         reference=INPUTS.reference_fingerprint,
         code=INPUTS.code("side_by_side"),

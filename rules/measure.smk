@@ -81,6 +81,7 @@ rule leaderboard:
         measures=INPUTS.measures_of_all,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
+        decision=INPUTS.knockout_decision,
     output:
         frames=LAYOUT.frame_table,
         models=report(

@@ -12,11 +12,11 @@ from dailies.compare import captions
 from dailies.core.errors import SequenceError
 from dailies.core.typed import load_all
 from dailies.frames.image import convert_depth, decode, has_layer, inspect, is_browser_exact
-from dailies.frames.sequence import Frame
+from dailies.frames.sequence import KNOCKOUT, Frame
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.models.signature import Signature
 from dailies.state.layout import SOURCE, Layout, model_of
-from dailies.state.records import SUCCESS, Metadata, Outcome, SummaryLine, merged
+from dailies.state.records import KNOCKED_OUT, SUCCESS, Metadata, Outcome, SummaryLine, merged
 
 DEFAULT_FPS = 24
 """The rate at which a sequence plays if neither the settings nor a video define one."""
@@ -42,6 +42,8 @@ class Layer:
     """How many times wider and higher than the source's its frames are."""
     exr_layers: Mapping[str, str] = field(default_factory=dict)
     """The layer to read from an EXR with several, or a glob, by output name; absent for all other frames."""
+    is_knocked_out: bool = False
+    """Whether these are the pictures of a model that was knocked out, which lacks most frames."""
 
     @property
     def is_model(self) -> bool:
@@ -60,12 +62,20 @@ class RenderedModel:
     """Whether all of its frames were rendered."""
     scale: float = 1
     """How many output pixels it makes of one input pixel, along each side."""
+    is_knocked_out: bool = False
+    """Whether it was knocked out, so that only some of its frames were rendered."""
 
     @classmethod
     def from_metadata(cls, folder: Path, metadata: Metadata) -> "RenderedModel":
         """Return the model that a ``metadata.json`` describes."""
         render = metadata.render
-        return cls(folder, metadata.run_name, render.status == SUCCESS, scale_of(metadata.signature))
+        return cls(
+            folder,
+            metadata.run_name,
+            render.status == SUCCESS,
+            scale_of(metadata.signature),
+            is_knocked_out=metadata.knocked_out is not None,
+        )
 
 
 def in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, Metadata]]:
@@ -87,9 +97,11 @@ def rendered_models(names: Mapping[str, str], records: Sequence[Path], layout: L
     """
     models = []
     for folder, run_name in names.items():
-        outcome = merged([Outcome.load(path) for path in records if model_of(path) == folder])
+        own = [path for path in records if model_of(path) == folder]
+        outcome, is_out = merged(list(map(Outcome.load, own))), KNOCKOUT in {path.stem for path in own}
         scale = scale_of(outcome.model.signature if outcome.model else None)
-        models.append(RenderedModel(layout.frames(folder), run_name, outcome.status == SUCCESS, scale))
+        succeeded = outcome.status == SUCCESS
+        models.append(RenderedModel(layout.frames(folder), run_name, succeeded, scale, is_knocked_out=is_out))
     return models
 
 
@@ -203,11 +215,12 @@ def _rendered(sequence: FrameSequence, model: RenderedModel) -> Layer:
     formats = [_first_readable(originals[frame.output] for frame in kind) for kind in kinds.values()]
     return Layer(
         model.folder.name,
-        model.run_name or model.folder.name,
+        (model.run_name or model.folder.name) + (f" ({KNOCKED_OUT})" if model.is_knocked_out else ""),
         originals,
         bit_depth=max((depth for depth, _ in formats), default=8),
         is_browser_exact=all(exact for _, exact in formats),
         scale=model.scale,
+        is_knocked_out=model.is_knocked_out,
     )
 
 

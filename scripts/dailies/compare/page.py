@@ -20,7 +20,7 @@ from dailies.core.typed import to_json
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.state.layout import Layout
-from dailies.state.records import FrameMetric, Metadata, Values
+from dailies.state.records import KNOCKED_OUT, FrameMetric, Metadata, Values
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ class PageModel:
     link: str | None
     """The URL of the run on the tracking server."""
     scale: float
+    knocked_out: str | None
+    """Why the model was knocked out, if it was."""
     notes: Sequence[str]
     facts: Mapping[str, Fact]
     means: Values
@@ -252,7 +254,8 @@ def _model(
         error=render.error,
         link=run_link(tracking_uri, metadata.run_id),
         scale=scale_of(metadata.signature),
-        notes=metadata.network.notes or (),
+        knocked_out=metadata.knocked_out,
+        notes=(*([f"{KNOCKED_OUT}: {out}"] if (out := metadata.knocked_out) else []), *(metadata.network.notes or ())),
         facts=facts(metadata),
         means=metadata.measured.mean_unseen if metadata.measured else {},
         metrics=metadata.metrics,

@@ -14,7 +14,9 @@ from dailies.state import manifest
 from dailies.state.labels import Label, labels
 from dailies.state.layout import Layout, model_of
 from dailies.state.records import (
+    KNOCKED_OUT,
     SUCCESS,
+    Contestant,
     DiscoveryIndex,
     Input,
     Leaderboard,
@@ -48,6 +50,7 @@ def describe(
     folder: Path,
     output: Path,
     measured: Means | None = None,
+    contestant: Contestant | None = None,
 ) -> None:
     """Write ``metadata.json`` of a model. Once all its frames are rendered, delete the manifests of former shards.
 
@@ -59,10 +62,12 @@ def describe(
         folder: the folder of the model's frames.
         output: where to write.
         measured: the means of the model's metrics, if any were measured.
+        contestant: the decision of a knockout on the model, if there was one.
     """
     about, outcome = RunRecord.load(run), merged([Outcome.load(path) for path in outcomes])
     shot, model = load_sequence(sequence), outcome.model
-    if outcome.status == SUCCESS and shot.is_whole:  # others list frames that may be chosen again
+    is_out = contestant is not None and not contestant.is_finalist
+    if outcome.status == SUCCESS and shot.is_whole and not is_out:  # others list frames that may be chosen again
         manifest.prune(manifests, folder, [path.stem for path in outcomes])
     checkpoint = Progress(model.epoch, model.train_loss, model.val_loss) if model else Progress()
     metadata = Metadata(
@@ -96,6 +101,7 @@ def describe(
         network=_network_report(model, outcome.artifact.tried),
         signature=model.signature if model else None,
         measured=measured,
+        knocked_out=contestant.reason if contestant and is_out and not contestant.failed else None,
     )
     metadata.save(output)
 
@@ -129,7 +135,8 @@ def summarize(
     without that metric come last. ``ranking`` is the ``Leaderboard`` record; without it, no model has a rank.
     """
     board = Leaderboard.load(ranking) if ranking else Leaderboard()
-    places = {each.model: each for each in board.ranking.models} if board.ranking else {}
+    ranked_models = (*board.ranking.models, *board.ranking.knocked_out) if board.ranking else ()
+    places = {each.model: each for each in ranked_models}
     models = {model_of(path): Metadata.load(path) for path in metadata}
     named = labels(models)
     lines = []
@@ -181,6 +188,7 @@ def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> 
         rank=about.rank,
         verdict=about.verdict,
         below_source=about.below_source,
+        knocked_out=about.knocked_out,
         output_dir=str(folder) if succeeded else None,
         error=None if succeeded else render.error,
         epoch=about.epoch,
@@ -202,7 +210,8 @@ def table(summary: Path) -> str:
         name = Path(line.output_dir).name if line.output_dir else _named(line)
         fps = "-" if line.fps is None else f"{line.fps:.2f}"
         frames = f"{line.frames} of {line.frames_chosen_from}" if line.frames_chosen_from else str(line.frames)
-        rows.append((name, line.status, frames, f"{line.seconds:.1f}", fps))
+        status = KNOCKED_OUT if line.knocked_out else line.status
+        rows.append((name, status, frames, f"{line.seconds:.1f}", fps))
     return columns(rows)
 
 

@@ -1,10 +1,10 @@
 # make demo: three real models over a real sequence.  make test: every test that needs nothing else, in minutes.
-# make test-all: long scenarios, the browser, Slurm, S3 and older MLflow servers, too.  make bench: ratios, measured here.
+# make test-all: the browser, Slurm, S3 and older MLflow servers, too.  make bench: ratios, measured here.
 # Nothing but python3 and make is needed.
 
 PYTHON ?= python3
 BIN := .venv/bin
-GROUPS := scenarios or browser or slurm or s3 or servers
+GROUPS := browser or slurm or s3 or servers
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/lock.txt
 

@@ -19,6 +19,7 @@ sys.path[:0] = [str(REPOSITORY / folder) for folder in ("scripts", "benchmarks",
 from dailies.frames.image import Picture, convert_depth, decode, encode  # noqa: E402
 from dailies.measure import flicker, quality  # noqa: E402
 from dailies.measure.lpips import Lpips  # noqa: E402
+from dailies.measure.source import SourceFrame  # noqa: E402
 from estimates import photograph  # noqa: E402
 from helpers.networks import write_alexnet  # noqa: E402
 from skimage.metrics import structural_similarity  # noqa: E402
@@ -43,7 +44,8 @@ def main() -> None:
     """Print medians of CPU time, taken in turn, and their ratios to ours of SSIM."""
     image, reference = (convert_depth(photograph(grain), "float32") for grain in (5, 15))
     data = encode(photograph(5), Picture(photograph(5)))
-    moved = flicker.flow(reference, image)
+    source = SourceFrame.of(reference, image, associated=False)
+    moved = source.motion
     with tempfile.TemporaryDirectory() as folder:
         lpips = Lpips(write_alexnet(Path(folder) / "alexnet.pth"))  # other weights take as long
     ways: dict[str, Callable[[], object]] = {
@@ -53,10 +55,10 @@ def main() -> None:
         "psnr": lambda: quality.psnr(image, reference),
         "flip": lambda: quality.flip(image, reference),
         "lpips": lambda: lpips(image, reference),
-        "detail": lambda: quality.detail(image, reference),
-        "clipping": lambda: quality.clipping(image, reference),
-        "motion of the source, once for all models": lambda: flicker.flow(reference, image),
-        "flicker": lambda: flicker.flicker(image, reference, flicker.Motion(moved, reference, image)),
+        "detail": lambda: quality.detail(image, source.still),
+        "clipping": lambda: quality.clipping(image, source.still),
+        "the source, once for all models": lambda: SourceFrame.of(reference, image, associated=False),
+        "flicker": lambda: flicker.flicker(image, reference, moved),
         "decoding the frame": lambda: convert_depth(decode(data, "x.png").pixels, "float32"),
     }
     times: dict[str, list[float]] = {way: [] for way in ways}

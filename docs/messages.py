@@ -22,7 +22,7 @@ AREAS = "|".join(
         *("config", "device", "disk", "output"),
         *("sequence", "frame", "video", "reference"),
         *("store", "registry", "artifact_store", "artifact"),
-        *("model", "program", "onnx", "render", "measure", "publish"),
+        *("model", "program", "onnx", "render", "measure", "publish", "votes"),
     )
 )
 CODE = re.compile(rf"({AREAS})\.[a-z0-9]+(_[a-z0-9]+)*")

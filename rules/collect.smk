@@ -13,6 +13,7 @@ rule collect:
         metadata=LAYOUT.metadata("{model}"),
     log:
         LAYOUT.log("collect_{model}"),
+    priority: INPUTS.priority_of_results
     localrule: True
     conda:
         "../envs/dailies.yaml"

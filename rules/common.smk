@@ -16,6 +16,7 @@ if Path(dailies.__file__).parents[1] != Path(SCRIPTS):
 from dailies.planning.inputs import Inputs
 from dailies.planning.invocation import Invocation
 from dailies.planning.outcome import Outcome
+from dailies.planning.progress import Progress
 
 sys.path.remove(SCRIPTS)  # last: the scripts must not shadow the modules of a workflow that imports this one
 sys.path.append(SCRIPTS)
@@ -23,4 +24,5 @@ sys.path.append(SCRIPTS)
 INVOCATION = Invocation(workflow, rules, config)
 LAYOUT = INVOCATION.layout
 INPUTS = Inputs(INVOCATION, checkpoints)
-OUTCOME = Outcome(INVOCATION)
+PROGRESS = Progress(INVOCATION)
+OUTCOME = Outcome(INVOCATION, PROGRESS)

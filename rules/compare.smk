@@ -3,10 +3,11 @@
 
 rule contact_sheet:
     input:
-        index=ancient(LAYOUT.index),  # the parameter names shows whether the models have changed
+        index=ancient(LAYOUT.index),  # the parameter labels shows whether the models have changed
         outcomes=INPUTS.outcomes_of_all_models,  # not metadata.json, which changes with every metric
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
+        ranking=INPUTS.ranking_record,
     output:
         sheet=report(
             LAYOUT.contact_sheet,
@@ -23,7 +24,7 @@ rule contact_sheet:
         mem_mb=INPUTS.page_memory,
         runtime=INPUTS.start_minutes,
     params:
-        names=INPUTS.names_of_models,
+        labels=INPUTS.labels_of_models,
         chosen=config["contact_frames"],
         reference=INPUTS.reference_fingerprint,
         code=INPUTS.code("contact_sheet"),
@@ -38,7 +39,7 @@ rule compare:
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
         sheet=LAYOUT.contact_sheet,
-        metrics=INPUTS.ranking_record,
+        ranking=INPUTS.ranking_record,
     output:
         page=LAYOUT.page,
     log:
@@ -52,6 +53,7 @@ rule compare:
     params:
         fps=config["fps"],
         training_frames_from=config["training_frames_from"],
+        advice=INPUTS.verdict_advice,
         reference=INPUTS.reference_fingerprint,
         code=INPUTS.code("compare"),
     script:
@@ -60,7 +62,7 @@ rule compare:
 
 rule side_by_side:
     input:
-        index=ancient(LAYOUT.index),  # the parameter names shows whether the models have changed
+        index=ancient(LAYOUT.index),  # the parameter labels shows whether the models have changed
         outcomes=INPUTS.outcomes_of_finalists,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
@@ -77,7 +79,7 @@ rule side_by_side:
         mem_mb=INPUTS.video_memory,
         runtime=INPUTS.video_minutes,
     params:
-        names=INPUTS.names_of_finalists,
+        labels=INPUTS.labels_of_finalists,
         fps=config["fps"],
         reference=INPUTS.reference_fingerprint,
         code=INPUTS.code("side_by_side"),

@@ -4,7 +4,6 @@
 rule metrics:
     input:
         INPUTS.leaderboard,
-        INPUTS.shown_with_leaderboard,
     localrule: True
 
 
@@ -36,6 +35,7 @@ rule baseline:
         measures=LAYOUT.measures("@source", "{shard}"),
     log:
         LAYOUT.log("baseline_{shard}"),
+    priority: INPUTS.priority_of_results
     conda:
         "../envs/dailies.yaml"
     threads: 2
@@ -60,6 +60,7 @@ rule measure:
         measures=LAYOUT.measures("{model}", "{shard}"),
     log:
         LAYOUT.log("measure_{model}_{shard}"),
+    priority: INPUTS.priority_of_results
     conda:
         "../envs/dailies.yaml"
     threads: 2
@@ -82,6 +83,7 @@ rule leaderboard:
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
         decision=INPUTS.knockout_decision,
+        votes=INPUTS.votes_record,
     output:
         frames=LAYOUT.frame_table,
         models=report(

@@ -1,4 +1,7 @@
-"""Publish on request: write_back sends the measurements to MLflow; promote registers the chosen model."""
+"""Publish on request: write_back sends the measurements to MLflow; promote registers the chosen model.
+
+votes counts those of blind tests: votes.json -> .dailies/votes.json, leaderboard.csv.
+"""
 
 
 rule write_back:
@@ -13,6 +16,29 @@ rule write_back:
         "../envs/dailies.yaml"
     script:
         "../scripts/write_back.py"
+
+
+rule votes:
+    input:
+        INPUTS.counted_votes,
+    localrule: True
+
+
+rule import_votes:
+    input:
+        file=INPUTS.votes_file,
+        sequence=ancient(LAYOUT.sequence),
+    output:
+        votes=update(INPUTS.imported_votes),  # the record keeps the votes of earlier files
+    log:
+        LAYOUT.log("import_votes"),
+    localrule: True
+    conda:
+        "../envs/dailies.yaml"
+    params:
+        digest=INPUTS.votes_digest,
+    script:
+        "../scripts/import_votes.py"
 
 
 rule promote:

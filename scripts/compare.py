@@ -29,7 +29,9 @@ if __name__ == "__main__":
             tracking_uri=this.config["mlflow_uri"] or os.environ.get("MLFLOW_TRACKING_URI"),
             fps=this.params.fps,
             reference=paths_if_any(this.input.reference),
-            metrics=[metric for path in this.input.metrics for metric in page_metrics(path)],
+            metrics=[metric for path in this.input.ranking for metric in page_metrics(path)],
+            ranking=next(iter(this.input.ranking), None),
+            advice=this.params.advice,
             trained=trained,
             threads=this.threads,
         )

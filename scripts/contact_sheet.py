@@ -14,12 +14,13 @@ from dailies.state.layout import Layout
 if __name__ == "__main__":
     with job(snakemake) as this:
         notes = build(
-            rendered_models(this.params.names, this.input.outcomes, Layout(this.output_dir)),
+            rendered_models(this.params.labels, this.input.outcomes, Layout(this.output_dir)),
             sequence=this.input.sequence,
             input_dir=this.input_dir,
             output=this.output.sheet,
             chosen=this.params.chosen,
             reference=paths_if_any(this.input.reference),
+            ranking=next(iter(this.input.ranking), None),
             threads=this.threads,
         )
         for note in notes:

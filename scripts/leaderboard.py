@@ -22,4 +22,5 @@ if __name__ == "__main__":
             output=this.output.told,
             reference=load_if_any(this.input.reference),
             knockout=next(map(Knockout.load, this.input.decision), None),
+            ballots=next(iter(this.input.votes), None),
         )

@@ -5,12 +5,11 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
 from dailies.core.job import job
-from dailies.discovery.report import counts, table
 from dailies.planning.config import Settings
+from dailies.planning.schedule import plan
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job(snakemake) as this:
-        layout = Layout(this.output_dir)
-        text = f"{table(layout, Settings.from_job(this.config))}\n{counts(layout)}"
+        text = plan(Layout(this.output_dir), Settings.from_job(this.config))
     print(text)

@@ -5,7 +5,6 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
 from dailies.core.job import job
-from dailies.core.text import plain
 from dailies.frames import scan, sequence
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
@@ -26,6 +25,3 @@ if __name__ == "__main__":
             threads=this.threads,
         )
         sequence.save(frames, this.output.sequence)
-        chosen = [f"frames is {settings.frames}: {frames.choice}"] if frames.choice else []
-        for line in chosen + sequence.summarise_notes(frames.frames):  # the user may want others, or another layer
-            print(f"dailies: {plain(line)}", file=sys.__stderr__, flush=True)

@@ -9,13 +9,15 @@ from dailies.compare.page import write_extras
 from dailies.compare.side_by_side import build
 from dailies.core.job import job
 from dailies.frames.reference import paths_if_any
+from dailies.state import edition
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job(snakemake) as this:
         layout = Layout(this.output_dir)
+        models = rendered_models(this.params.labels, this.input.outcomes, layout)
         build(
-            rendered_models(this.params.names, this.input.outcomes, layout),
+            models,
             sequence=this.input.sequence,
             input_dir=this.input_dir,
             output=this.output.video,
@@ -23,4 +25,6 @@ if __name__ == "__main__":
             reference=paths_if_any(this.input.reference),
             threads=this.threads,
         )
+        shown = {model.folder.name: model.artifact for model in models if model.is_complete}
+        edition.record(layout.video_edition, shown, layout=layout)
         write_extras(layout)

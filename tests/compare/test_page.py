@@ -51,7 +51,8 @@ def test_the_data_describe_frames_and_models(show):
     assert data["title"] == "exp"
     assert data["sequence"] == "shot"
     assert data["fps"] == 25
-    assert data["frames"] == [[f"frame_{number:03d}.png", 7, 5] for number in range(3)]
+    digests = [files.sha256_of(path)[:16] for path in sorted(show.input.iterdir())]
+    assert data["frames"] == [[f"frame_{number:03d}.png", 7, 5, digests[number]] for number in range(3)]
     dark = data["models"][0]
     assert (dark["id"], dark["folder"], dark["name"], dark["status"]) == ("model_1", "../model_1", "dark", "success")
     assert dark["params"] == {"lr": "1e-3"}
@@ -465,7 +466,9 @@ def test_values_of_metrics_are_in_a_separate_file(show):
 
     data = show.build(metrics=[psnr])
 
-    assert data["metrics"] == [{"name": "PSNR", "unit": "dB", "higher_is_better": True, "note": ""}]
+    assert data["metrics"] == [
+        {"key": "PSNR", "name": "PSNR", "unit": "dB", "higher_is_better": True, "note": "", "help": "", "ideal": ""}
+    ]
     assert show.data("metrics.js") == {"PSNR": {"model_1": [30.1235, None, None]}}
 
 

@@ -79,7 +79,7 @@ def test_every_frame_shows_source_and_models_in_a_row_under_their_names(show):
     for number, frame in enumerate(frames):
         for index, (green, blue) in enumerate([(90, 90), (30, 60), (200, 230)]):
             assert is_flat(cell(frame, index, 3), (40 * number, green, blue)), (number, index)
-    for index, name in enumerate(("Source", "1 dark", "2 light")):
+    for index, name in enumerate(("Source", "dark", "light")):
         strip = frames[0][:CAPTION, 250 * index :][:, :250]
         assert is_drawn(strip, captions.draw(name, 250, CAPTION)), name
     assert is_drawn(frames[4][-CAPTION:], captions.draw("frame_004.png 5 / 6", 750, CAPTION))

@@ -41,7 +41,7 @@ def test_values_of_frames_that_are_not_chosen_are_kept(shot, counted):
     shot.add("model", blur)
     for subject in ("@source", "model"):
         shot.measure(subject)
-    flows = sorted(shot.layout.flows.iterdir())
+    described = sorted(shot.layout.source_frames.iterdir())
     counted.clear()
 
     shot.scan(frames=2)
@@ -50,7 +50,7 @@ def test_values_of_frames_that_are_not_chosen_are_kept(shot, counted):
     every = [shot.measure(subject) for subject in ("@source", "model")]
 
     assert counted == []
-    assert sorted(shot.layout.flows.iterdir()) == flows
+    assert sorted(shot.layout.source_frames.iterdir()) == described
     assert [list(each["frames"]) for each in few] == [[NAMES[0], NAMES[-1]]] * 2
     assert {*few[1]["frames"][NAMES[-1]]} == {*every[1]["frames"][NAMES[-1]]} - {"flicker"}
     (note,) = few[1]["notes"]

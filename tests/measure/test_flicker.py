@@ -32,7 +32,7 @@ def test_a_pan_is_found():
 
 def test_pixels_that_move_with_the_scene_do_not_flicker():
     frame, before = moving()
-    motion = flicker.Motion(flicker.flow(frame, before), frame, before)
+    motion = flicker.Motion.along(flicker.flow(frame, before), frame, before)
 
     assert motion.source_error < 0.6  # code values; a still camera would see 8
     assert np.abs(frame - before).mean() * 255 > 5
@@ -43,7 +43,7 @@ def test_pixels_that_move_with_the_scene_do_not_flicker():
 
 def test_flicker_is_the_change_beyond_the_source():
     frame, before = moving()
-    motion = flicker.Motion(flicker.flow(frame, before), frame, before)
+    motion = flicker.Motion.along(flicker.flow(frame, before), frame, before)
     brighter = frame + np.float32(10 / 255)
 
     assert flicker.flicker(brighter, before, motion) == pytest.approx(10, abs=1)
@@ -53,13 +53,13 @@ def test_flicker_is_the_change_beyond_the_source():
 def test_grain_of_the_source_neither_hides_the_motion_nor_counts_as_occlusion():
     clean = moving()
     grainy = tuple(noisy(each, 0.04, seed) for seed, each in enumerate(clean))
-    motion = flicker.Motion(flicker.flow(*grainy), *grainy)
+    motion = flicker.Motion.along(flicker.flow(*grainy), *grainy)
 
     assert motion.source_error > 8  # the grain, which does not move along
     assert flicker.flicker(*clean, motion) == pytest.approx(-motion.source_error, abs=1.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flicker, "FALLOFF", 0.0)  # every pixel that stays inside has the same weight
-        unweighted = flicker.Motion(flicker.flow(*grainy), *grainy)
+        unweighted = flicker.Motion.along(flicker.flow(*grainy), *grainy)
     assert motion.source_error == pytest.approx(unweighted.source_error, rel=0.03)
 
 
@@ -67,7 +67,7 @@ def test_occluded_pixels_do_not_count():
     frame, before = moving()
     frame = frame.copy()
     frame[20:60, 20:60] = 1 - frame[20:60, 20:60]
-    motion = flicker.Motion(flicker.flow(*moving()), frame, before)
+    motion = flicker.Motion.along(flicker.flow(*moving()), frame, before)
     image = frame.copy()
     image[30:50, 30:50] = np.random.default_rng(0).random((20, 20, 3))
 
@@ -84,6 +84,6 @@ def test_a_cut_after_which_no_pixel_is_left_has_no_error():
     frame, before = moving()
     away = np.full((24, 32, 2), 1000, np.float16)
 
-    motion = flicker.Motion(away, frame, before)
+    motion = flicker.Motion.along(away, frame, before)
     assert motion.source_error is None
     assert flicker.flicker(frame, before, motion) is None

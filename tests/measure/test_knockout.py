@@ -7,7 +7,7 @@ import pytest
 from dailies.frames import sequence
 from dailies.frames.sequence import KNOCKOUT, Frame, Sequence
 from dailies.measure.job import NOT_RENDERED
-from dailies.measure.knockout import basis, decide, rounds
+from dailies.measure.knockout import basis, decide, rounds, summary
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
 from dailies.state.records import Attempt, Contestant, Knockout, Measures, RunRecord
@@ -44,7 +44,7 @@ class Contest:
 
     def decide(self, **changes) -> dict[str, Contestant]:
         """Decide, and return the decision on each model."""
-        self.lines = decide(
+        decide(
             self.settings.model_copy(update=changes),
             ["question"],
             sequence=self.layout.sequence,
@@ -52,7 +52,9 @@ class Contest:
             measures=[self.layout.measures(model, KNOCKOUT) for model in self.models],
             output=self.layout.knockout,
         )
-        return dict(Knockout.load(self.layout.knockout).by_model)
+        record = Knockout.load(self.layout.knockout)
+        self.lines = summary(record, str)
+        return dict(record.by_model)
 
     def finalists(self, **changes) -> list[str]:
         return [model for model, each in self.decide(**changes).items() if each.is_finalist]

@@ -5,6 +5,7 @@ import pytest
 import pytorch_msssim
 import torch
 from dailies.measure import quality
+from dailies.measure.quality import Still
 from helpers.pictures import KINDS, distorted, picture, wang
 from skimage.metrics import peak_signal_noise_ratio
 
@@ -72,7 +73,7 @@ def test_psnr_of_an_error_of_one_code_value_and_of_identical_frames():
 
 def test_several_metrics_have_the_values_that_each_has_alone():
     image, reference = distorted(picture((170, 170)), "noise"), picture((170, 170))
-    names = ["ssim", "psnr", "ms_ssim", "detail"]
+    names = ["ssim", "psnr", "ms_ssim"]
 
     values = quality.compute(image, reference, names)
 
@@ -83,23 +84,23 @@ def test_several_metrics_have_the_values_that_each_has_alone():
 def test_blur_removes_detail_and_noise_adds_some():
     image = picture((60, 60))
 
-    assert quality.detail(image, image) == 1
-    assert quality.detail(distorted(image, "blur"), image) < 0.5
-    assert quality.detail(distorted(image, "noise", 0.1), image) > 1.2
+    assert quality.detail(image, Still.of(image)) == 1
+    assert quality.detail(distorted(image, "blur"), Still.of(image)) < 0.5
+    assert quality.detail(distorted(image, "noise", 0.1), Still.of(image)) > 1.2
 
 
 def test_a_source_of_one_colour_has_no_detail():
     image, least = picture((60, 60)), np.full((2160, 3840, 3), 0.4, np.float32)
     least[1000, 1000] += np.float32(1 / 255)
 
-    assert [quality.detail(image, np.full_like(image, code / 255)) for code in range(256)] == [None] * 256
-    assert quality.detail(least, least) == 1
+    assert [quality.detail(image, Still.of(np.full_like(image, code / 255))) for code in range(256)] == [None] * 256
+    assert quality.detail(least, Still.of(least)) == 1
 
 
 def test_detail_scales_with_contrast():
     image = picture((60, 60))
 
-    assert quality.detail(0.25 + image / 2, image) == pytest.approx(0.5, abs=1e-4)
+    assert quality.detail(0.25 + image / 2, Still.of(image)) == pytest.approx(0.5, abs=1e-4)
 
 
 def test_clipping_counts_pixels_beyond_those_of_the_source():
@@ -108,9 +109,9 @@ def test_clipping_counts_pixels_beyond_those_of_the_source():
     image = source.copy()
     image[1, :, 0], image[2, 1, 2] = 0, 1.5
 
-    assert quality.clipping(image, source) == pytest.approx(100 * 6 / 20)
-    assert quality.clipping(source, image) == pytest.approx(-100 * 6 / 20)
-    assert quality.clipping(np.full_like(source, 0.5), source) == pytest.approx(-5)
+    assert quality.clipping(image, Still.of(source)) == pytest.approx(100 * 6 / 20)
+    assert quality.clipping(source, Still.of(image)) == pytest.approx(-100 * 6 / 20)
+    assert quality.clipping(np.full_like(source, 0.5), Still.of(source)) == pytest.approx(-5)
 
 
 def test_a_whole_multiple_of_a_size_is_reduced_by_averaging():

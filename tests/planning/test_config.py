@@ -13,7 +13,7 @@ from dailies.core import files
 from dailies.core.errors import ConfigError
 from dailies.planning.config import TOPICS, Settings, loading_settings, pixel_settings, schemas
 from dailies.planning.refusals import GONE
-from dailies.planning.validation import as_written, problems_of, validated
+from dailies.planning.validation import as_written, validated
 from helpers import REPOSITORY
 from jsonschema import Draft202012Validator
 from snakemake.cli import parse_config
@@ -326,15 +326,15 @@ class TestRefusals:
     def test_everything_wrong_is_reported_line_by_line(self):
         config = {"max_run": 5, "device": "gpu", "tile_size": 500, "overlap": 600, "folder_name": "x"}
 
-        assert [(problem.code, str(problem).split()[0]) for problem in problems_of(config, {})] == [
-            ("config.unknown_key", "'max_run'"),
-            ("config.wrong_value", "tile_size"),
-            ("config.wrong_value", "device"),
-            ("config.folder_name", "folder_name"),
-        ]
         error = refused(**config)
+
         assert error.code == "config.several"
-        assert str(error).splitlines() == [str(problem) for problem in problems_of(config, {})]
+        assert [line.split()[0] for line in str(error).splitlines()] == [
+            "'max_run'",
+            "tile_size",
+            "device",
+            "folder_name",
+        ]
 
     @pytest.mark.parametrize(("tile_size", "overlap", "most"), [(512, 481, 480), (32, 64, 0)])
     def test_tiles_must_be_able_to_advance(self, tile_size, overlap, most):

@@ -1,4 +1,3 @@
-import io
 from collections import namedtuple
 from pathlib import Path
 
@@ -7,7 +6,7 @@ import pytest
 from dailies.core.errors import DiskError
 from dailies.frames.scan import output_name
 from dailies.frames.sequence import Frame, Sequence
-from dailies.measure import flicker
+from dailies.measure.source import SourceFrame
 from dailies.models.signature import Signature
 from dailies.planning import estimates
 from dailies.planning.config import Settings
@@ -37,7 +36,7 @@ def free(monkeypatch):
 def refused(tmp_path):
     """Return the message of the refusal, or None."""
 
-    def refusal(models, sequence, output_format="auto", flows=False, **about):
+    def refusal(models, sequence, output_format="auto", motion=False, **about):
         layout = Layout(tmp_path / "out")
         settings = Settings(**{"output_format": output_format, "models_on_disk": 16, "compare": False} | about)
         for model in models:
@@ -45,7 +44,7 @@ def refused(tmp_path):
             artifact = Artifact("store", "best.pth", (StoredFile("best.pth", size),))
             ModelRecord(run_id="ab12", artifact=artifact).save(layout.record(model))
         try:
-            refuse_shortage(layout, models, sequence, settings, flows=flows)
+            refuse_shortage(layout, models, sequence, settings, motion=motion)
         except DiskError as error:
             check(error, "disk.not_enough_space", "output_dir", "check_disk")
             return str(error)
@@ -111,24 +110,23 @@ def test_copies_that_the_page_has_already_need_nothing(free, refused, tmp_path):
     assert "page 2.2 MB)" in refused(["a"], shot(), compare=True)
 
 
-def test_the_flows_along_which_flicker_is_measured_need_room(free, refused, tmp_path):
+def test_the_motion_along_which_flicker_is_measured_needs_room(free, refused, tmp_path):
     free(0)
 
     assert "weights 1.0 MB)" in refused(["a"], shot())
-    assert "weights 1.0 MB, flow 2.2 MB)" in refused(["a"], shot(), flows=True)
-    flows = Layout(tmp_path / "out").flows
-    flows.mkdir(parents=True)
-    for number in range(5):
-        (flows / f"{number}.npy").touch()
-    assert "weights 1.0 MB, flow 1.0 MB)" in refused(["a"], shot(), flows=True)
+    assert "weights 1.0 MB, motion 4.5 MB)" in refused(["a"], shot(), motion=True)
+    folder = Layout(tmp_path / "out").source_frames
+    folder.mkdir(parents=True)
+    for number in range(6):
+        (folder / f"{number}.npz").touch()
+    assert "weights 1.0 MB, motion 2.0 MB)" in refused(["a"], shot(), motion=True)
 
 
-def test_a_flow_has_the_estimated_size():
-    image, kept = np.zeros((240, 400, 3), np.float32), io.BytesIO()
+def test_the_motion_has_the_estimated_size():
+    frame = np.random.default_rng(0).random((240, 400, 3), dtype=np.float32)
 
-    np.save(kept, flicker.flow(image, image))
-
-    assert len(kept.getvalue()) == pytest.approx(estimates.FLOW_BYTES * 240 * 400, rel=0.01)
+    data = SourceFrame.of(frame, frame, associated=False).to_bytes()
+    assert len(data) == pytest.approx(estimates.MOTION_BYTES * 240 * 400, rel=0.05)
 
 
 def test_many_bytes_are_reported_in_gb(free, refused):
@@ -195,5 +193,5 @@ def test_the_nearest_existing_folder_decides_which_disk(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     for place in (tmp_path / "not" / "yet", Path("not/yet")):
-        refuse_shortage(Layout(place), ["a"], shot(), settings, flows=False)
+        refuse_shortage(Layout(place), ["a"], shot(), settings, motion=False)
     assert asked == [tmp_path, Path()]

@@ -1,15 +1,15 @@
-"""Profiles: what they have in common, and several GPUs on one machine; tests/test_slurm.py has the clusters."""
+"""Profiles: what they have in common, and several GPUs on one machine; tests/cluster has the clusters."""
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from helpers import REPOSITORY
-from helpers.stages import Stage
-from helpers.studio import jobs
+from helpers.studio import JOB, Studio
 
 PROFILES = sorted(path.parent for path in REPOSITORY.glob("profiles/*/config.yaml"))
 COMMON = ("keep-going", "rerun-incomplete", "show-failed-logs", "max-checksum-file-size")
@@ -33,25 +33,15 @@ def test_profiles_of_clusters_try_again_and_those_of_one_machine_do_not(profile)
     assert settings(profile).get("retries", 0) == (2 if remote else 0)
 
 
-@pytest.mark.scenarios
-def test_a_workstation_renders_on_as_many_gpus_as_its_profile_sets(blank_store, tmp_path):
+def test_a_workstation_renders_on_as_many_gpus_as_its_profile_sets(rendered: Studio):
     profile = REPOSITORY / "profiles" / "gpu-workstation"
-    machine = ("--workflow-profile", str(profile), "--cores", "4", "--set-threads", "infer=1")
-    stage = Stage(tmp_path / "studio", blank_store, machine, "one", "two", "three")
-    stage.config["device"] = "auto"
-    cue = stage.cue(0)
-    try:
-        stage.start()
-        stage.until(lambda: len({event.process for event in stage.events()}) == 2, "two renders")
-        stage.until(lambda: stage.told().count("(Rule: download)") == 3, "the third model")
-        assert len(jobs(stage.told(), "infer")) == settings(profile)["resources"]["gpu"] == 2
-        cue.unlink()
-        code, output = stage.ended()
-    finally:
-        stage.kill()
+    rendered.machine = ("--workflow-profile", str(profile), "--cores", "4")
 
-    assert code == 0, output
-    assert [line["status"] for line in stage.summary()] == ["success"] * 3
+    planned = rendered.snakemake("-n", "-R", "infer", device="auto")
+
+    assert settings(profile)["resources"]["gpu"] == 2
+    renders = [block for rule, block in JOB.findall(planned) if rule == "infer"]
+    assert [re.findall(r"\bgpu=\d+", block) for block in renders] == [["gpu=1"]] * 3
 
 
 @pytest.mark.parametrize(

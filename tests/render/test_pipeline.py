@@ -2,10 +2,8 @@ import errno
 import hashlib
 import logging
 import os
-import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -457,22 +455,3 @@ def test_progress_is_logged_in_frames_and_seconds(line, monkeypatch, caplog):
     assert len(caplog.messages) == COUNT
     assert caplog.messages[-1].startswith(f"frame {COUNT} of {COUNT}, ")
     assert caplog.messages[-1].endswith(" fps, 0 s left")
-
-
-def test_a_terminal_shows_a_bar_per_model(line, monkeypatch):
-    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", -1)
-    reading, writing = os.openpty()
-    with os.fdopen(writing, "w") as terminal:
-        monkeypatch.setattr(sys, "__stderr__", terminal)
-        line.run()
-    output = b""
-    with suppress(OSError):  # the end: the other side is closed
-        while part := os.read(reading, 100_000):
-            output += part
-    os.close(reading)
-    shown = output.decode().splitlines()
-
-    assert len(shown) == COUNT
-    assert all(text.startswith(f"{line.route.folder.name} ") for text in shown)
-    assert "░" in shown[0]
-    assert f" {'█' * 20} frame {COUNT} of {COUNT}, " in shown[-1]

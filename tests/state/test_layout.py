@@ -24,9 +24,12 @@ PATHS = {
     "page_thumbnails": "out/compare/page/thumbnails/@source",
     "contact_sheet": "out/compare/contact_sheet.png",
     "side_by_side": "out/compare/side_by_side.mp4",
+    "bundle": "out/compare/dailies.zip",
     "frame_table": "out/compare/metrics.csv",
     "leaderboard": "out/compare/leaderboard.csv",
     "logs": "out/logs",
+    "page_edition": "out/.dailies/shown/page.json",
+    "video_edition": "out/.dailies/shown/video.json",
     "log": "out/logs/a_{model}.log",
     "state": "out/.dailies",
     "lock": "out/.dailies/lock",
@@ -52,9 +55,10 @@ PATHS = {
     "measures": "out/.dailies/measures/@source/{shard}.json",
     "measurement_cache": "out/.dailies/measured/@source/{shard}.jsonl",
     "measuring_attempt": "out/.dailies/measured/@source/{shard}.json",
-    "flows": "out/.dailies/flow",
-    "flow": "out/.dailies/flow/0123abcd.npy",
+    "source_frames": "out/.dailies/source",
+    "source_frame": "out/.dailies/source/0123abcd.npz",
     "verdict": "out/.dailies/metrics.json",
+    "votes": "out/.dailies/votes.json",
     "page_memory": "out/.dailies/page.json",
     "evaluations": "out/.dailies/evaluations.json",
 }
@@ -107,7 +111,7 @@ def test_every_path_is_where_it_was(root: str) -> None:
 def test_the_tables_hold_every_path() -> None:
     members = {name for name in vars(Layout) if not name.startswith(("_", "all_"))}
 
-    assert members - {"output_dir", "rendered"} == PATHS.keys() | GROUPS.keys()
+    assert members - {"output_dir", "rendered", "relative", "shown_together"} == PATHS.keys() | GROUPS.keys()
     assert all(getattr(Layout, name).__doc__ for name in members - {"output_dir"})
 
 

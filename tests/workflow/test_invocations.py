@@ -8,12 +8,9 @@ import shutil
 import time
 from pathlib import Path
 
-import numpy as np
-import pytest
 from dailies.core.typed import to_json
-from dailies.frames import image
 from dailies.models.signature import Signature
-from helpers.images import write_frame, write_video
+from helpers.images import write_frame
 from helpers.json_files import strict_json
 from helpers.studio import LEVELS, NAMES, all_written, jobs, kill_group, only
 from helpers.weights import grey, grey_checkpoint, textured_checkpoint
@@ -107,109 +104,36 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
     ]
 
 
-def test_second_invocation_has_nothing_to_do(rendered):
-    assert "Nothing to be done" in rendered.snakemake("-n")
-
-
 def test_a_setting_that_changes_no_pixel_renders_nothing(rendered):
     card = ("--cores", "1", "--resources", "gpu=1")
 
     assert "Nothing to be done" in rendered.snakemake(*card, "-n", "--config", "device=auto", "trust_code=true")
 
 
-@pytest.mark.scenarios
-def test_a_video_is_rendered_once_and_lost_frames_of_it_are_decoded_again(rendered):
-    rendered.config["run_ids"] = rendered.runs["dark"]
-    clip = rendered.root / "clip.mkv"
-    write_video(clip, [np.full((6, 8, 3), number, np.uint8) for number in range(3)])
-    names = [f"clip_{number:06d}.png" for number in range(3)]
-
-    assert jobs(rendered.snakemake(input_dir=str(clip)), "infer") == only(rendered, "dark")
-    assert set(names) <= set(rendered.written(rendered.runs["dark"]))
-    assert "Nothing to be done" in rendered.snakemake(input_dir=str(clip))
-
-    before = rendered.written(rendered.runs["dark"])
-    (rendered.folder(rendered.runs["dark"]) / names[1]).unlink()
-    shutil.rmtree(rendered.state / "video")
-    rendered.snakemake(input_dir=str(clip))
-    after = rendered.written(rendered.runs["dark"])
-    assert [name for name in after if after[name] != before[name]] == [names[1]]
-
-
-def test_another_output_format_renders_every_frame_to_it(rendered):
-    rendered.snakemake(output_format="exr", run_ids=rendered.runs["dark"])
-
-    folder = rendered.folder(rendered.runs["dark"])
-    assert {path.name for path in folder.glob("*.exr")} == {name.replace(".png", ".exr") for name in NAMES}
-    pixels = image.decode((folder / "frame_000000.exr").read_bytes(), "frame_000000.exr").pixels
-    np.testing.assert_allclose(pixels, (math.tanh(LEVELS["dark"]) + 1) / 2, atol=1e-3)
-
-
-def test_one_new_run_renders_only_that_model(rendered):
+def test_a_new_run_and_changed_artifacts_are_all_that_is_rendered(rendered):
     before = all_written(rendered)
+    dark, middle, light = (rendered.runs[name] for name in LEVELS)
+    old = rendered.metadata(dark)["artifact"]
     new = rendered.add_run("new", grey_checkpoint(0.9))
+    rendered.log_checkpoint(dark, grey_checkpoint(-0.9))
+    rendered.log_checkpoint(light, grey_checkpoint(0.9), "checkpoints/best_model_v2.pth")
+    rendered.log_checkpoint(middle, grey_checkpoint(0.4), "checkpoints/epoch_9.pth")
+    rendered.client.log_metric(middle, "val/loss", 0.0625)
+    rendered.client.set_tag(middle, "note", "the director likes it")
 
     output = rendered.snakemake()
 
-    assert jobs(output, "download") == jobs(output, "infer") == only(rendered, "new")
-    assert rendered.levels(new) == [grey(0.9)] * 4
+    assert jobs(output, "download") == jobs(output, "infer") == only(rendered, "dark", "light", "new")
+    assert [rendered.levels(run) for run in (dark, light, new)] == [[grey(level)] * 4 for level in (-0.9, 0.9, 0.9)]
     assert [line["run_name"] for line in rendered.summary()] == [*LEVELS, "new"]
-    assert all_written(rendered) == before
-
-
-def test_a_changed_artifact_renders_its_model_again(rendered):
-    before = all_written(rendered)
-    old = rendered.metadata(rendered.runs["dark"])["artifact"]
-    rendered.log_checkpoint(rendered.runs["dark"], grey_checkpoint(-0.9))
-    rendered.log_checkpoint(rendered.runs["light"], grey_checkpoint(0.9), "checkpoints/best_model_v2.pth")
-
-    output = rendered.snakemake()
-
-    assert jobs(output, "infer") == only(rendered, "dark", "light")
-    assert rendered.levels(rendered.runs["dark"]) == [grey(-0.9)] * 4
-    assert rendered.levels(rendered.runs["light"]) == [grey(0.9)] * 4
-    assert rendered.written(rendered.runs["middle"]) == before["middle"]
-    new = rendered.metadata(rendered.runs["dark"])["artifact"]
-    assert (new["size"], new["path"]) == (old["size"], old["path"])
-    assert new["sha256"] != old["sha256"]
-    assert rendered.metadata(rendered.runs["light"])["not_chosen"] == ["checkpoints/best_model_unet.pth"]
-
-
-def test_an_unrelated_metric_or_tag_renders_nothing(rendered):
-    before = all_written(rendered)
-    run_id = rendered.runs["dark"]
-    rendered.client.log_metric(run_id, "val/loss", 0.0625)
-    rendered.client.log_metric(run_id, "train/loss", 0.125)
-    rendered.client.set_tag(run_id, "note", "the director likes it")
-
-    output = rendered.snakemake()
-
-    assert not jobs(output, "download")
-    assert not jobs(output, "infer")
-    assert all_written(rendered) == before
-    assert rendered.metadata(run_id)["tags"] == {"note": "the director likes it"}
-    assert rendered.summary()[0]["val_loss"] == 0.0625
-
-
-def test_a_run_that_left_the_selection_keeps_its_frames(rendered):
-    before = all_written(rendered)
-    rendered.client.delete_run(rendered.runs["dark"])
-
-    output = rendered.snakemake(filter="params.kind != 'middle'")
-
-    assert [line["run_name"] for line in rendered.summary()] == ["light"]
-    gone = ", ".join(only(rendered, "dark", "middle"))
-    assert f"No longer selected, their frames stay where they are: {gone}" in output
-    reasons = {run["run_name"]: run["reason"] for run in strict_json(rendered.state / "skipped.json")}
-    assert reasons["dark"] == "it was deleted"
-    assert reasons["middle"] == "the filter params.kind != 'middle' leaves it out"
-
-    rendered.client.restore_run(rendered.runs["dark"])
-    output = rendered.snakemake()
-
-    assert not jobs(output, "infer")
-    assert [line["run_name"] for line in rendered.summary()] == list(LEVELS)
-    assert all_written(rendered) == before
+    assert rendered.written(middle) == before["middle"]
+    assert rendered.metadata(middle)["tags"] == {"note": "the director likes it"}
+    assert rendered.metadata(middle)["not_chosen"] == ["checkpoints/epoch_9.pth"]
+    assert rendered.summary()[1]["val_loss"] == 0.0625
+    about = rendered.metadata(dark)["artifact"]
+    assert (about["size"], about["path"]) == (old["size"], old["path"])
+    assert about["sha256"] != old["sha256"]
+    assert rendered.metadata(light)["not_chosen"] == ["checkpoints/best_model_unet.pth"]
 
 
 def test_nine_added_frames_and_a_changed_one_are_all_that_is_rendered(rendered):
@@ -228,19 +152,21 @@ def test_nine_added_frames_and_a_changed_one_are_all_that_is_rendered(rendered):
     assert [line["frames"] for line in rendered.summary()] == [13, 13, 13]
 
 
-def test_deleted_frames_and_folders_alone_are_rendered_again(rendered):
+def test_deleted_frames_and_folders_are_rendered_again_and_frames_of_runs_that_are_left_out_stay(rendered):
     before = all_written(rendered)
     (rendered.folder(rendered.runs["dark"]) / NAMES[2]).unlink()
     shutil.rmtree(rendered.folder(rendered.runs["light"]))
 
-    output = rendered.snakemake()
+    output = rendered.snakemake(filter="params.kind != 'middle'")
 
     assert jobs(output, "infer") == only(rendered, "dark", "light")
     after = all_written(rendered)
     assert [frame for frame in NAMES if after["dark"][frame] != before["dark"][frame]] == [NAMES[2]]
     assert list(after["light"]) == NAMES
     assert after["middle"] == before["middle"]
-    assert [line["frames"] for line in rendered.summary()] == [4, 4, 4]
+    assert [(line["run_name"], line["frames"]) for line in rendered.summary()] == [("dark", 4), ("light", 4)]
+    gone = only(rendered, "middle")[0]
+    assert f"No longer selected, their frames stay where they are: {gone}" in output
 
 
 def test_a_setting_that_changes_pixels_renders_again(rendered):
@@ -258,44 +184,6 @@ def test_a_setting_that_changes_pixels_renders_again(rendered):
     assert (render["tiled"], render["tile_size"], render["overlap"]) == (True, 32, 0)
     assert [line["run_name"] for line in rendered.summary()] == ["middle"]
     assert (after["dark"], after["light"]) == (before["dark"], before["light"])
-
-
-LOADER = """
-import torch
-from dailies.models.architectures.catalog import ARCHITECTURES
-
-def load(path):
-    network = ARCHITECTURES["unet"](base_channels=1)
-    for weights in network.parameters():
-        weights.data.zero_()
-    network.outc.bias.data.fill_({factor} * float(path.read_text()))
-    return network
-"""
-
-
-@pytest.mark.scenarios
-def test_editing_a_loaders_code_renders_its_models_alone_again(studio):
-    studio.add_frames(2)
-    plain = studio.add_run("plain", grey_checkpoint(0.3))
-    exotic = studio.add_run("exotic", b"0.25", path="exotic.ckpt", params={})
-    studio.config["python_path"] = [str(studio.root)]
-    (studio.root / "loaders.py").write_text(LOADER.format(factor=1))
-
-    studio.snakemake(expect=1)
-    before = studio.written(plain)
-    assert studio.metadata(exotic)["render"]["status"] == "load_failed"
-
-    studio.config["model_loader"] = {"exotic_*": "loaders:load"}
-    studio.snakemake()
-    assert studio.levels(exotic) == [grey(0.25)] * 2
-    about = studio.metadata(exotic)
-    assert (about["network"]["builder"], about["architecture"]) == ("loaders:load", "unet")
-    assert "Nothing to be done" in studio.snakemake("-n")
-
-    (studio.root / "loaders.py").write_text(LOADER.format(factor=2))
-    studio.snakemake()
-    assert studio.levels(exotic) == [grey(0.5)] * 2
-    assert studio.written(plain) == before
 
 
 def test_broken_models_fail_alone_and_are_retried(studio):
@@ -344,32 +232,6 @@ def test_broken_models_fail_alone_and_are_retried(studio):
     assert "dailies: 1 of 4 models failed: endless " in output
 
 
-@pytest.mark.scenarios
-def test_an_alias_that_moves_renders_only_the_model_it_names_now(rendered):
-    dark, middle, light = (rendered.runs[name] for name in LEVELS)
-    rendered.client.create_registered_model("net")
-    for run in (dark, middle):
-        rendered.client.create_model_version("net", f"runs:/{run}/checkpoints/best_model_unet.pth", run_id=run)
-    rendered.client.set_registered_model_alias("net", "champion", "1")
-    selected = {"models": "net@champion", "run_ids": light}
-
-    output = rendered.snakemake(**selected)
-    assert jobs(output, "infer") == []
-    assert [line["run_name"] for line in rendered.summary()] == ["dark", "light"]
-    assert rendered.metadata(dark)["registered_model"] == {"name": "net", "version": "1", "alias": "champion"}
-    assert f"No longer selected, their frames stay where they are: {rendered.folder(middle).name}" in output
-    assert "Nothing to be done" in rendered.snakemake("-n", **selected)
-
-    rendered.log_checkpoint(middle, grey_checkpoint(0.2), "registered/other.pth")
-    rendered.client.create_model_version("net", f"runs:/{middle}/registered", run_id=middle)
-    rendered.client.set_registered_model_alias("net", "champion", "3")
-    output = rendered.snakemake(**selected)
-
-    (new,) = jobs(output, "infer")
-    assert new == f"{rendered.folder(middle).name}_net-3"
-    assert [line["run_name"] for line in rendered.summary()] == ["middle", "light"]
-
-
 def test_a_frame_that_was_only_touched_downloads_nothing(rendered):
     before = all_written(rendered)
     os.utime(rendered.frames / NAMES[0])
@@ -379,44 +241,33 @@ def test_a_frame_that_was_only_touched_downloads_nothing(rendered):
     assert jobs(output, "sequence") == [""]
     assert jobs(output, "download") == jobs(output, "infer") == jobs(output, "collect") == []
     assert all_written(rendered) == before
-    assert "Nothing to be done" in rendered.snakemake("-n")
 
 
-@pytest.mark.scenarios
-def test_another_split_renders_nothing_and_in_shards_just_what_is_missing_is_rendered(rendered):
+def test_another_split_renders_nothing_and_each_shard_is_rendered_and_measured_for_itself(rendered):
+    rendered.config["run_ids"] = rendered.runs["dark"]
     before, figures = all_written(rendered), rendered.metadata(rendered.runs["dark"])["render"]
     dark = only(rendered, "dark")[0]
     frames = contents(rendered.output / dark)
 
     output = rendered.snakemake(shard_frames=2)
 
-    assert jobs(output, "infer") == [f"{name}/{shard}" for name in only(rendered, *LEVELS) for shard in "12"]
+    assert jobs(output, "infer") == [f"{dark}/1", f"{dark}/2"]
     assert all_written(rendered) == before
     assert contents(rendered.output / dark) == frames
     render = rendered.metadata(rendered.runs["dark"])["render"]
     assert (render["status"], render["attempt"], render["frames"]) == ("success", 1, figures["frames"])
-    assert "Nothing to be done" in rendered.snakemake("-n", shard_frames=2)
 
     (rendered.output / dark / NAMES[2]).unlink()
-
-    output = rendered.snakemake(shard_frames=2)
+    shutil.copytree(rendered.frames, rendered.root / "clean")
+    output = rendered.snakemake(shard_frames=2, reference_dir=str(rendered.root / "clean"), metrics="psnr")
 
     assert (jobs(output, "download"), jobs(output, "infer")) == ([dark], [f"{dark}/2"])
     assert "2 frames, 1 of them to render" in (rendered.output / "logs" / f"infer_{dark}_2.log").read_text()
     assert not list(rendered.state.glob("weights/*/artifact"))
     after = all_written(rendered)
     assert [name for name in NAMES if after["dark"][name] != before["dark"][name]] == [NAMES[2]]
-    assert {name: after[name] for name in ("middle", "light")} == {name: before[name] for name in ("middle", "light")}
-
-    rendered.add_frames(1, start=4, size=(40, 36))
-    write_frame(rendered.frames / NAMES[1], seed=77, size=(40, 36))
-
-    output = rendered.snakemake(shard_frames=2)
-
-    assert jobs(output, "infer") == [f"{name}/{shard}" for name in only(rendered, *LEVELS) for shard in "13"]
-    assert [line["frames"] for line in rendered.summary()] == [5, 5, 5]
-    now = rendered.written(rendered.runs["dark"])
-    assert [name for name in NAMES if now[name] != after["dark"][name]] == [NAMES[1]]
+    assert jobs(output, "measure") == [f"{dark}/1", f"{dark}/2"]
+    assert rendered.metadata(rendered.runs["dark"])["measured"]["frames"] == 4
 
 
 def test_a_killed_shard_resumes_and_all_bytes_are_those_of_a_whole_render(studio, tmp_path_factory):

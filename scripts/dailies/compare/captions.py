@@ -55,15 +55,23 @@ def shortened(text: str, width: int, size: int) -> str:
     return _without_middle(text, low)
 
 
-def draw(text: str, width: int, height: int, *, colour: Colour = TEXT, right: str = "") -> Image.Image:
-    """Return a picture of ``width`` × ``height`` pixels with a text on the left, and a muted one on the right."""
+def draw(text: str, width: int, height: int, *, colour: Colour = TEXT, more: str = "", right: str = "") -> Image.Image:
+    """Return a picture of ``width`` × ``height`` pixels with a text, a muted one after it, and another on the right."""
     image = Image.new("RGB", (width, height), BACKGROUND)
     size, edge = max(8, round(height * 0.55)), height // 5
-    canvas = ImageDraw.Draw(image)
+    canvas, letters = ImageDraw.Draw(image), font(size)
     right = shortened(right, (width - 2 * edge) // 2, size)
-    room = width - 2 * edge - (int(font(size).getlength(right)) + edge if right else 0)
-    canvas.text((edge, height // 2), shortened(text, room, size), fill=colour, font=font(size), anchor="lm")
-    canvas.text((width - edge, height // 2), right, fill=MUTED, font=font(size), anchor="rm")
+    room = width - 2 * edge - (int(letters.getlength(right)) + edge if right else 0)
+    gap = size if more else 0
+    # name and params of a model share the room; each has what the other leaves
+    wanted = letters.getlength(printable(more[:LONGEST], size)) + gap
+    text = shortened(text, max(room // 2, round(room - wanted)), size) if more else shortened(text, room, size)
+    start = edge + int(letters.getlength(text)) + gap
+    canvas.text((edge, height // 2), text, fill=colour, font=letters, anchor="lm")
+    if more:
+        rest = shortened(more, max(0, room + edge - start), size)
+        canvas.text((start, height // 2), rest, fill=MUTED, font=letters, anchor="lm")
+    canvas.text((width - edge, height // 2), right, fill=MUTED, font=letters, anchor="rm")
     return image
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from PIL import Image
 
 from dailies.compare import captions
-from dailies.compare.layers import Layer, RenderedModel, fit, gather, labels, read_picture
+from dailies.compare.layers import Layer, RenderedModel, fit, gather, read_picture
 from dailies.core import files
 from dailies.core.errors import DailiesError
 from dailies.core.text import counted, few
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.frames.sequence import normal_form
+from dailies.state.records import BEST, TIE, Leaderboard, RankedModel
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +46,23 @@ def build(
     output: Path,
     chosen: Sequence[str] | None = None,
     reference: Mapping[str, Path] | None = None,
+    ranking: Path | None = None,
     threads: int = 4,
 ) -> list[str]:
     """Write the contact sheet of all complete ``models`` to ``output``, as an 8-bit PNG.
 
-    ``chosen`` are the names of the frames to show; by default these are the first, the middle and the last one. A frame
-    that is missing or unreadable is replaced by the word "missing". Return notes for the user. Raises UnknownFrame.
+    ``ranking`` is the ``Leaderboard`` record: with it, the models are in the order of their ranks, and the verdict is
+    above them. ``chosen`` are the names of the frames to show; by default these are the first, the middle and the last
+    one. A frame that is missing or unreadable is replaced by the word "missing". Return notes for the user. Raises
+    UnknownFrame.
     """
     frames = load_sequence(sequence)
+    board = Leaderboard.load(ranking) if ranking else Leaderboard()
+    places = {each.model: each for each in board.ranking.everyone} if board.ranking else {}
+    models = sorted(models, key=lambda model: _rank(places, model.folder.name))
     layers = gather(frames, models, input_dir=input_dir, reference=reference)
-    sheet = _draw(frames, layers, frame_numbers(frames, chosen, among=_shared(frames, layers)), threads=threads)
+    numbers = frame_numbers(frames, chosen, among=_shared(frames, layers))
+    sheet = _draw(frames, layers, numbers, places, board.verdict, threads=threads)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", compress_level=6)
     files.write_bytes(output, buffer.getvalue())
@@ -106,6 +114,10 @@ def _unrendered(sequence: FrameSequence, names: Sequence[str]) -> list[str]:
     return [name for name in names if known & {normal_form(name), normal_form(Path(name).stem)}]
 
 
+def _rank(places: Mapping[str, RankedModel], model: str) -> int:
+    return places[model].rank if model in places else len(places) + 1
+
+
 @dataclass(frozen=True)
 class _Grid:
     """The positions on a sheet, in pixels. Its rows are arranged in one or more columns of rows."""
@@ -117,6 +129,8 @@ class _Grid:
     rows: int
     """The number of rows in a column."""
     columns: int
+    head: int = CAPTION
+    """The height above the first row: of the names of the frames, and of the verdict if there is one."""
 
     @property
     def row(self) -> tuple[int, int]:
@@ -127,48 +141,59 @@ class _Grid:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the sheet."""
-        return self.columns * self.row[0] + GAP, CAPTION + self.rows * self.row[1] + GAP
+        return self.columns * self.row[0] + GAP, self.head + self.rows * self.row[1] + GAP
 
     def caption(self, layer: int) -> tuple[int, int]:
         """Return the left and upper edge of a layer's caption; its frames are below."""
         column, row = divmod(layer, self.rows)
-        return GAP + column * self.row[0], CAPTION + row * self.row[1]
+        return GAP + column * self.row[0], self.head + row * self.row[1]
 
     def frame(self, number: int) -> int:
         """Return the distance of a frame from the left edge of its row."""
         return number * (self.cell[0] + GAP)
 
 
-def _grid(layers: int, frames: int, size: tuple[int, int]) -> _Grid:
+def _grid(layers: int, frames: int, size: tuple[int, int], *, head: int) -> _Grid:
     """Return the grid for frames of a size (width, height), with the largest cells for which the sheet is in bounds."""
     for width in CELL_WIDTHS:
         height = max(1, min(2 * width, round(width * size[1] / size[0])))
-        grid = _Grid((width, height), frames, layers, columns=1)
+        grid = _Grid((width, height), frames, layers, columns=1, head=head)
         if layers * grid.row[0] * grid.row[1] <= MAX_PIXELS:
             break
-    rows = max(1, min(layers, (MAX_HEIGHT - CAPTION) // grid.row[1]))
+    rows = max(1, min(layers, (MAX_HEIGHT - head) // grid.row[1]))
     columns = -(-layers // rows)
     return replace(grid, rows=-(-layers // columns), columns=columns)
 
 
-def _draw(sequence: FrameSequence, layers: Sequence[Layer], numbers: Sequence[int], *, threads: int) -> Image.Image:
-    """Return the sheet: over each column of rows the names of the frames, over each row that of its layer."""
+def _draw(
+    sequence: FrameSequence,
+    layers: Sequence[Layer],
+    numbers: Sequence[int],
+    places: Mapping[str, RankedModel],
+    verdict: str | None,
+    *,
+    threads: int,
+) -> Image.Image:
+    """Return the sheet: over each column of rows the names of the frames, over each row the label of its layer."""
     width = max(sequence.frames[number].width for number in numbers)
     height = max(sequence.frames[number].height for number in numbers)
-    grid = _grid(len(layers), len(numbers), (width, height))
+    grid = _grid(len(layers), len(numbers), (width, height), head=(2 if verdict else 1) * CAPTION)
     sheet = Image.new("RGB", grid.size, captions.BACKGROUND)
+    if verdict:
+        sheet.paste(captions.draw(verdict, grid.size[0] - 2 * GAP, CAPTION), (GAP, 0))
     names = [sequence.frames[number].output for number in numbers]
     for column in range(grid.columns):
-        left, _ = grid.caption(column * grid.rows)
+        left, top = grid.caption(column * grid.rows)
         for place, name in enumerate(names):
-            sheet.paste(
-                captions.draw(name, grid.cell[0], CAPTION, colour=captions.MUTED), (left + grid.frame(place), 0)
-            )
-    for index, (layer, label) in enumerate(zip(layers, labels(layers), strict=True)):
+            caption = captions.draw(name, grid.cell[0], CAPTION, colour=captions.MUTED)
+            sheet.paste(caption, (left + grid.frame(place), top - CAPTION))
+    for index, layer in enumerate(layers):
         factor = min(grid.cell[0] / width, grid.cell[1] / height) / layer.scale
-        notes = [f"8 of {layer.bit_depth} bits"] if layer.bit_depth > 8 else []
+        notes = _standing(places[layer.key]) if layer.key in places else []
+        notes += [f"8 of {layer.bit_depth} bits"] if layer.bit_depth > 8 else []
         notes += [f"reduced to {factor * 100:.0f} %"] if factor < 1 else []
-        caption = captions.draw(label, grid.row[0] - 2 * GAP, CAPTION, right=", ".join(notes))
+        name = f"{places[layer.key].rank}  {layer.label.name}" if layer.key in places else layer.label.name
+        caption = captions.draw(name, grid.row[0] - 2 * GAP, CAPTION, more=layer.label.params, right=", ".join(notes))
         sheet.paste(caption, grid.caption(index))
     cells = [(index, place) for index in range(len(layers)) for place in range(len(names))]
 
@@ -181,3 +206,9 @@ def _draw(sequence: FrameSequence, layers: Sequence[Layer], numbers: Sequence[in
             left, top = grid.caption(index)
             sheet.paste(image, (left + grid.frame(place), top + CAPTION))
     return sheet
+
+
+def _standing(place: RankedModel) -> list[str]:
+    """Return what the ranking says of a model, in words; nothing of one that is only worse than the best."""
+    words = {BEST: ["best"], TIE: ["tie for the best"]}.get(place.verdict, [])
+    return [*words, *(["below the source"] if place.below_source else [])]

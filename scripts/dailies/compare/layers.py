@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from dailies.frames.image import convert_depth, decode, has_layer, inspect, is_b
 from dailies.frames.sequence import KNOCKOUT, Frame
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.models.signature import Signature
+from dailies.state.labels import Label
 from dailies.state.layout import SOURCE, Layout, model_of
 from dailies.state.records import KNOCKED_OUT, SUCCESS, Metadata, Outcome, SummaryLine, merged
 
@@ -30,8 +31,8 @@ class Layer:
 
     key: str
     """A model's folder name, ``@source`` or ``@reference``; no folder name starts with ``@``."""
-    title: str
-    """Its name on the page. A run's name may contain anything."""
+    label: Label
+    """What tells it from the others."""
     originals: Mapping[str, Path]
     """The file of each frame, by output name. Frames that do not exist are absent."""
     bit_depth: int
@@ -57,25 +58,22 @@ class RenderedModel:
 
     folder: Path
     """The folder of its frames."""
-    run_name: str
+    label: Label
     is_complete: bool
     """Whether all of its frames were rendered."""
     scale: float = 1
     """How many output pixels it makes of one input pixel, along each side."""
+    artifact: str | None = None
+    """The digest of the artifact that rendered them."""
     is_knocked_out: bool = False
     """Whether it was knocked out, so that only some of its frames were rendered."""
 
     @classmethod
-    def from_metadata(cls, folder: Path, metadata: Metadata) -> "RenderedModel":
-        """Return the model that a ``metadata.json`` describes."""
-        render = metadata.render
-        return cls(
-            folder,
-            metadata.run_name,
-            render.status == SUCCESS,
-            scale_of(metadata.signature),
-            is_knocked_out=metadata.knocked_out is not None,
-        )
+    def from_metadata(cls, folder: Path, metadata: Metadata, label: Label | None = None) -> "RenderedModel":
+        """Return the model that a ``metadata.json`` describes; by default its label is its name."""
+        label = label or Label(name=metadata.run_name or folder.name)
+        is_complete, is_out = metadata.render.status == SUCCESS, metadata.knocked_out is not None
+        return cls(folder, label, is_complete, scale_of(metadata.signature), metadata.artifact.sha256, is_out)
 
 
 def in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, Metadata]]:
@@ -89,19 +87,23 @@ def in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, Metada
     return sorted(models, key=lambda model: order.get(model[0].name, order[model[1].run_id]))
 
 
-def rendered_models(names: Mapping[str, str], records: Sequence[Path], layout: Layout) -> list[RenderedModel]:
+def rendered_models(
+    labels: Mapping[str, Sequence[str]], records: Sequence[Path], layout: Layout
+) -> list[RenderedModel]:
     """Return the models that the ``records`` of their renders describe.
 
-    ``names`` are the run names by the models' folder names, in order. Records are used instead of ``metadata.json``
-    because they change only when frames are rendered; ``metadata.json`` also changes with the metrics.
+    ``labels`` are names and params by the models' folder names, in order. Records are used instead of
+    ``metadata.json`` because they change only when frames are rendered; ``metadata.json`` also changes with the
+    metrics.
     """
     models = []
-    for folder, run_name in names.items():
+    for folder, (name, params) in labels.items():
         own = [path for path in records if model_of(path) == folder]
         outcome, is_out = merged(list(map(Outcome.load, own))), KNOCKOUT in {path.stem for path in own}
         scale = scale_of(outcome.model.signature if outcome.model else None)
-        succeeded = outcome.status == SUCCESS
-        models.append(RenderedModel(layout.frames(folder), run_name, succeeded, scale, is_knocked_out=is_out))
+        label = Label(name=name, params=params)
+        is_complete = outcome.status == SUCCESS
+        models.append(RenderedModel(layout.frames(folder), label, is_complete, scale, outcome.artifact.sha256, is_out))
     return models
 
 
@@ -123,7 +125,7 @@ def gather(
         layers.append(
             Layer(
                 REFERENCE,
-                "Reference",
+                Label(name="Reference"),
                 reference,
                 bit_depth=depth,
                 is_browser_exact=False,
@@ -136,12 +138,6 @@ def gather(
 def scale_of(signature: Signature | None) -> float:
     """Return how many output pixels a model makes of one input pixel, along each side; 1 if that is unknown."""
     return (signature and signature.scale) or 1
-
-
-def labels(layers: Sequence[Layer]) -> list[str]:
-    """Return the captions of the layers. Models are numbered, because several may have the same name."""
-    models = [layer.key for layer in layers if layer.is_model]
-    return [f"{models.index(layer.key) + 1} {layer.title}" if layer.is_model else layer.title for layer in layers]
 
 
 def to_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> Image.Image:
@@ -184,7 +180,7 @@ def fit(image: Image.Image | None, size: tuple[int, int]) -> Image.Image:
 def _source(sequence: FrameSequence, folder: Path) -> Layer:
     return Layer(
         key=SOURCE,
-        title="Source",
+        label=Label(name="Source"),
         originals={frame.output: folder / frame.name for frame in sequence.frames},
         bit_depth=max(frame.bit_depth for frame in sequence.frames),
         is_browser_exact=False,
@@ -215,7 +211,7 @@ def _rendered(sequence: FrameSequence, model: RenderedModel) -> Layer:
     formats = [_first_readable(originals[frame.output] for frame in kind) for kind in kinds.values()]
     return Layer(
         model.folder.name,
-        (model.run_name or model.folder.name) + (f" ({KNOCKED_OUT})" if model.is_knocked_out else ""),
+        replace(model.label, name=f"{model.label.name} ({KNOCKED_OUT})") if model.is_knocked_out else model.label,
         originals,
         bit_depth=max((depth for depth, _ in formats), default=8),
         is_browser_exact=all(exact for _, exact in formats),

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,8 +19,19 @@ from dailies.core import files
 from dailies.core.typed import to_json
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
-from dailies.state.layout import Layout
-from dailies.state.records import KNOCKED_OUT, FrameMetric, Metadata, Values
+from dailies.state import edition
+from dailies.state.labels import Label, labels
+from dailies.state.layout import SOURCE, Layout
+from dailies.state.records import (
+    KNOCKED_OUT,
+    SUCCESS,
+    FrameMetric,
+    Leaderboard,
+    Metadata,
+    RankedModel,
+    RankingRecord,
+    Values,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +43,9 @@ HEADLINE = ("architecture", "epoch", "train_loss", "val_loss")
 
 RENDER = ("frames", "fps", "seconds", "device", "precision", "tiled", "tile_size", "overlap")
 """Fields of its ``render`` that the page shows."""
+
+DIGITS = 16
+"""How many digits of a digest the page holds."""
 
 Fact = str | int | float | bool | Sequence[int] | None
 
@@ -61,6 +75,10 @@ class PageModel:
     name: str
     status: str
     error: str | None
+    label: Label
+    """What tells it from the others."""
+    place: RankedModel | None
+    """Its place in the ranking; None if it has no rank."""
     link: str | None
     """The URL of the run on the tracking server."""
     scale: float
@@ -79,10 +97,15 @@ class PageModel:
 class PageMetric:
     """A metric in ``data.js``."""
 
+    key: str
+    """Its name in the tables."""
     name: str
     unit: str
     higher_is_better: bool
     note: str
+    help: str
+    ideal: str
+    """The value of the reference itself, as text; empty if the metric needs no reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +123,17 @@ class PageData:
     """Pixels of the longer side of a thumbnail."""
     sheet: int
     """Thumbnails per sheet."""
-    frames: Sequence[tuple[str, int, int]]
-    """Output name, width and height of each."""
+    frames: Sequence[tuple[str, int, int, str]]
+    """Output name, width, height and digest of each; votes are exported with the digest."""
     pictures: Sequence[PagePicture]
     models: Sequence[PageModel]
     metrics: Sequence[PageMetric]
+    ranking: RankingRecord | None
+    """The verdict, without the models, each of which has its own place; None if there is none."""
+    advice: str | None
+    """What to set to get a verdict, if there is none."""
+    source: Values
+    """The means of the source over the same frames as those of the models."""
 
 
 def build(
@@ -118,6 +147,8 @@ def build(
     fps: float | None,
     reference: Mapping[str, Path] | None = None,
     metrics: Sequence[FrameMetric] = (),
+    ranking: Path | None = None,
+    advice: str | None = None,
     trained: Mapping[str, Collection[str]] | None = None,
     threads: int = 4,
 ) -> None:
@@ -125,7 +156,8 @@ def build(
 
     ``metadata`` are the ``metadata.json`` files of the models, each in the folder of the model's frames; ``summary``
     decides their order. ``fps`` defaults to the rate of the sequence. ``reference`` holds the files of the reference by
-    output name. ``trained`` holds the output names of each model's training frames, by folder name; the page marks
+    output name. ``ranking`` is the ``Leaderboard`` record with the verdict; without one, the page shows the ``advice``
+    on how to get it. ``trained`` holds the output names of each model's training frames, by folder name; the page marks
     them, and the means in ``metadata.json`` exclude them.
 
     Copies and thumbnails are made only of frames that are new or changed, and those that are no longer shown are
@@ -133,6 +165,9 @@ def build(
     """
     frames = load_sequence(sequence)
     models = in_order(metadata, summary)
+    board = Leaderboard.load(ranking) if ranking else Leaderboard()
+    places = {each.model: each for each in board.ranking.everyone} if board.ranking else {}
+    named = labels({folder.name: about for folder, about in models})
     rendered = [RenderedModel.from_metadata(folder, about) for folder, about in models]
     layers = gather(frames, rendered, input_dir=input_dir, reference=reference)
     pictures = thumbnails.update(frames, layers, layout=layout, threads=threads)
@@ -145,12 +180,15 @@ def build(
         fps=fps or frames.fps or DEFAULT_FPS,
         thumbnail=thumbnails.THUMBNAIL,
         sheet=thumbnails.SHEET,
-        frames=[(frame.output, frame.width, frame.height) for frame in frames.frames],
+        frames=[(frame.output, frame.width, frame.height, frame.sha256[:DIGITS]) for frame in frames.frames],
         pictures=[_picture(layer, frames, pictures) for layer in layers],
         models=[
             _model(
                 folder,
                 about,
+                label=named[folder.name],
+                place=places.get(folder.name),
+                means=board.means.get(folder.name),
                 layout=layout,
                 tracking_uri=tracking_uri,
                 trained=_numbers(frames, trained.get(folder.name, ())),
@@ -158,24 +196,41 @@ def build(
             for folder, about in models
         ],
         metrics=[
-            PageMetric(name=metric.name, unit=metric.unit, higher_is_better=metric.higher_is_better, note=metric.note)
+            PageMetric(
+                key=metric.key or metric.name,
+                name=metric.name,
+                unit=metric.unit,
+                higher_is_better=metric.higher_is_better,
+                note=metric.note,
+                help=metric.help,
+                ideal=metric.ideal,
+            )
             for metric in metrics
         ],
+        ranking=replace(board.ranking, models=(), knocked_out=()) if board.ranking else None,
+        advice=None if board.ranking else advice,
+        source=board.means.get(SOURCE, {}),
     )
     files.write_bytes(layout.page_folder / "data.js", javascript("const DATA = {}", to_json(data)))
     files.write_bytes(layout.page_folder / "metrics.js", javascript("Metrics.receive({})", _values(metrics)))
     for asset in sorted(WEB.iterdir()):
         if asset.suffix in {".js", ".css"}:
             files.write_bytes(layout.page_folder / asset.name, asset.read_bytes())
+    shown = {folder.name: about.artifact.sha256 for folder, about in models if about.render.status == SUCCESS}
+    tables = [layout.leaderboard, layout.frame_table] if ranking else []
+    parts = [path for path in (summary, layout.contact_sheet, *tables) if path.is_file()]
+    edition.record(layout.page_edition, shown, layout=layout, parts=parts)
     write_extras(layout)
     files.write_bytes(layout.page, (WEB / "index.html").read_bytes())
     log.info("%d models, %d frames, %d sheets of thumbnails", len(models), len(frames.frames), len(pictures.sheets))
 
 
 def write_extras(layout: Layout) -> None:
-    """Write the links to the contact sheet and the video that exist beside the page; a no-op if there is no page."""
+    """Write the links to the tables, contact sheet and video beside the page; a no-op if there is no page."""
     written = None
-    while layout.page_folder.is_dir() and (extras := _extras(layout)) != written:  # another job may add one meanwhile
+    while (
+        layout.page_folder.is_dir() and (extras := edition.beside_page(layout)) != written
+    ):  # another job may add one meanwhile
         files.write_bytes(layout.page_extras, javascript("const BESIDE = {}", extras))
         written = extras
 
@@ -219,10 +274,6 @@ def run_link(tracking_uri: str | None, run_id: str) -> str | None:
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}/#/runs/{run_id}"
 
 
-def _extras(layout: Layout) -> list[str]:
-    return [path.name for path in (layout.contact_sheet, layout.side_by_side) if path.is_file()]
-
-
 def _numbers(sequence: FrameSequence, names: Collection[str]) -> list[int]:
     """Return the numbers of the frames with these output names."""
     return [number for number, frame in enumerate(sequence.frames) if frame.output in names]
@@ -242,9 +293,22 @@ def _picture(layer: Layer, sequence: FrameSequence, pictures: thumbnails.PagePic
 
 
 def _model(
-    folder: Path, metadata: Metadata, *, layout: Layout, tracking_uri: str | None, trained: Sequence[int]
+    folder: Path,
+    metadata: Metadata,
+    *,
+    label: Label,
+    place: RankedModel | None,
+    means: Values | None,
+    layout: Layout,
+    tracking_uri: str | None,
+    trained: Sequence[int],
 ) -> PageModel:
+    """Return a model as the page shows it.
+
+    ``means`` are those of the leaderboard; without it, those in the model's metadata count.
+    """
     render = metadata.render
+    measured = metadata.measured.mean_unseen if metadata.measured else {}
     return PageModel(
         id=folder.name,
         folder=Path(os.path.relpath(folder, layout.compare)).as_posix(),
@@ -252,12 +316,14 @@ def _model(
         name=metadata.run_name or folder.name,
         status=render.status,
         error=render.error,
+        label=label,
+        place=place,
         link=run_link(tracking_uri, metadata.run_id),
         scale=scale_of(metadata.signature),
         knocked_out=metadata.knocked_out,
         notes=(*([f"{KNOCKED_OUT}: {out}"] if (out := metadata.knocked_out) else []), *(metadata.network.notes or ())),
         facts=facts(metadata),
-        means=metadata.measured.mean_unseen if metadata.measured else {},
+        means=means if means and render.status == SUCCESS else measured,
         metrics=metadata.metrics,
         params=metadata.params,
         trained=trained,

@@ -15,7 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from dailies.compare import captions
-from dailies.compare.layers import DEFAULT_FPS, Layer, RenderedModel, fit, gather, labels, read_picture
+from dailies.compare.layers import DEFAULT_FPS, Layer, RenderedModel, fit, gather, read_picture
 from dailies.core.errors import DailiesError
 from dailies.frames.sequence import Frame
 from dailies.frames.sequence import Sequence as FrameSequence
@@ -131,9 +131,10 @@ def arrange(count: int, frame: tuple[int, int]) -> Grid:
 def _pictures(sequence: FrameSequence, layers: Sequence[Layer], grid: Grid, *, threads: int) -> Iterator[np.ndarray]:
     """Yield every picture of the video in order, uint8 RGB ``(height, width, 3)``; threads prepare a few ahead."""
     background = Image.new("RGB", grid.size, captions.BACKGROUND)
-    for index, label in enumerate(labels(layers)):
+    for index, layer in enumerate(layers):
         left, top = grid.position(index)
-        background.paste(captions.draw(label, grid.cell[0], CAPTION), (left, top - CAPTION))
+        caption = captions.draw(layer.label.name, grid.cell[0], CAPTION, more=layer.label.params)
+        background.paste(caption, (left, top - CAPTION))
     notes = _notes(layers, grid)
 
     def compose(number: int, frame: Frame) -> np.ndarray:

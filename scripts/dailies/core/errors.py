@@ -85,6 +85,10 @@ class PromotionError(DailiesError):
     """A model cannot be promoted as requested."""
 
 
+class VotesError(DailiesError):
+    """Votes of a blind test cannot be counted."""
+
+
 class DiskError(DailiesError):
     """What is to be written does not fit on the disk."""
 

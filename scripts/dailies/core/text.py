@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ LONGEST, LONGEST_WORD, LONGEST_REASON = 100, 100, 300
 
 LAST_EPOCH = 10**9
 """The largest plausible epoch. No run trains longer."""
+
+GAP = "  "
+"""What separates the columns of a table."""
 
 WIDEST = 60
 """Characters of a table's column. The middle of a longer value is left out."""
@@ -76,17 +79,40 @@ def in_bytes(size: float) -> str:
     return f"{size / scale:.1f} {unit}"
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of text as aligned columns, the first row as a heading with a rule below it."""
-    short = [[_shortened(value) for value in row] for row in rows]
+def duration(seconds: float) -> str:
+    """Return a duration as people say it: "45 s", "12 min", "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def columns(
+    rows: Sequence[Sequence[str]], *, numbers: Collection[int] = (), elastic: int = 0, width: int | None = None
+) -> str:
+    """Return rows of text as aligned columns, the first row as a heading with a rule below it.
+
+    The columns ``numbers`` are aligned at the right. If the table is wider than ``width`` characters, the values of the
+    column ``elastic`` lose their middle.
+    """
+    short = [[elided(value, WIDEST) for value in row] for row in rows]
     widths = [max(len(row[i]) for row in short) for i in range(len(short[0]))]
-    lines = ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in short]
+    if width is not None:
+        others = sum(widths) + len(GAP) * (len(widths) - 1) - widths[elastic]
+        widths[elastic] = min(widths[elastic], max(width - others, len(short[0][elastic])))
+    lines = [
+        GAP.join(
+            value.rjust(room) if i in numbers else elided(value, room).ljust(room)
+            for i, (value, room) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in short
+    ]
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def _shortened(value: str) -> str:
-    half = (WIDEST - 1) // 2
-    return value if len(value) <= WIDEST else f"{value[:half]}…{value[-half:]}"
+def elided(text: str, most: int) -> str:
+    """Return a text of at most ``most`` characters; a longer one loses its middle."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[len(text) - half :]}"
 
 
 def cause(error: BaseException, most: int = LONGEST_REASON) -> str:

@@ -1,6 +1,7 @@
 """What discovery found, as text for the terminal."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dailies.core.text import clean, columns, counted, in_bytes
@@ -22,10 +23,11 @@ ABOUT_ASSUMED = (
 )
 
 
-def table(layout: Layout, settings: "Settings | None" = None) -> str:
+def table(layout: Layout, settings: "Settings | None" = None, more: Sequence[tuple[str, ...]] | None = None) -> str:
     """Return a table with one line per selected model, in order.
 
-    If ``settings`` are given, it shows the value range of each network, as far as it is known.
+    If ``settings`` are given, it shows the value range of each network, as far as it is known. ``more`` are further
+    columns, beside the names: a heading, and a row for each model.
     """
     ranges: list[str] = []
     rows: list[tuple[str, ...]] = [("model", "architecture", "epoch", "train loss", "val loss", "artifact", "size")]
@@ -45,6 +47,8 @@ def table(layout: Layout, settings: "Settings | None" = None) -> str:
                     factories=settings.model_factory or {},
                 )
             )
+    if more:
+        rows = [(name, *cells, *others) for (name, *others), cells in zip(rows, more, strict=True)]
     if not settings:
         return columns(rows)
     text = columns([(*row, found) for row, found in zip(rows, ["value range", *ranges], strict=True)])

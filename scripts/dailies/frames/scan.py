@@ -107,6 +107,32 @@ def fingerprint(input_dir: Path, cache: ScanCache, layer: str | None = None, fra
     return files.digest([READER_VERSION, *(_stamp(entry) for entry in list_frames(input_dir)), *settings])
 
 
+def listing(
+    input_dir: Path, cache: ScanCache, layer: str | None = None, frames: int | str = choice.ALL
+) -> dict[str, Frame | None] | None:
+    """Return the chosen frames in order, by name, as far as they were read in their present state; open no frame.
+
+    A frame that must be read again is None. Return None for a video that must be decoded first. Raise SequenceError as
+    ``list_frames`` and ``choice.chosen`` do.
+    """
+    if is_video(input_dir):
+        done = _Decoded.load_if_there(cache.clip)
+        if done is None or done.stamp != _clip_stamp(input_dir) or not cache.video.is_dir():
+            return None
+        input_dir = cache.video
+    known, entries = _load_cached(cache.frames), list_frames(input_dir)
+    wanted = [entries[position] for position in choice.chosen(frames, len(entries))]
+    return {entry.name: known.get(_frame_stamp(entry, layer)) for entry in wanted}
+
+
+def _frame_stamp(entry: os.DirEntry, layer: str | None) -> str:
+    return f"{READER_VERSION}|{_stamp(entry)}" + (f"|{layer}" if layer else "")
+
+
+def _clip_stamp(path: Path) -> str:
+    return f"{DECODER_VERSION}|{_stamp(path)}"
+
+
 def _stamp(entry: os.DirEntry | Path) -> str:
     """Return name, size and modification time of a file, as a text that changes when the file is modified."""
     try:
@@ -160,7 +186,7 @@ def scan(
     stems = _previous_stems(cached.values())
 
     def stamp_of(entry: os.DirEntry) -> str:
-        return f"{READER_VERSION}|{_stamp(entry)}" + (f"|{layer}" if layer else "")
+        return _frame_stamp(entry, layer)
 
     def describe(entry: os.DirEntry) -> tuple[str, Frame | SequenceError]:
         stamp = stamp_of(entry)
@@ -218,7 +244,7 @@ def _decode_if_due(path: Path, cache: ScanCache, threads: int) -> _Decoded:
     """Decode a video unless its frames are in the cache, and return the record."""
     from dailies.frames import video
 
-    stamp, record = f"{DECODER_VERSION}|{_stamp(path)}", cache.clip
+    stamp, record = _clip_stamp(path), cache.clip
     done = _Decoded.load_if_there(record)
     if done and done.stamp == stamp and len(list(cache.video.glob("*.png"))) == done.frames:
         return done

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from dailies.core import files
+from dailies.measure.metrics import LPIPS, MOTION, REFERENCE, STILL
 from dailies.state.records import Values
 
-VERSION = 2
-"""Version of the code that measures. Increment it if the same frames would get other values."""
+VERSIONS = {REFERENCE: 2, LPIPS: 2, STILL: 2, MOTION: 3}
+"""Versions of the code that measures, by what a metric needs; LPIPS has its own. Increment one if the same frames would
+get other values."""
 
 DIGITS = 9
 """Significant digits of a stored value."""

@@ -13,8 +13,8 @@ from dailies.core.text import counted
 from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, split
 from dailies.frames.sequence import load as load_sequence
 from dailies.measure import backbone
-from dailies.measure.cache import VERSION
-from dailies.measure.metrics import LPIPS, requested
+from dailies.measure.cache import VERSIONS
+from dailies.measure.metrics import LPIPS, MOTION, STILL, needing, requested
 from dailies.state import manifest
 from dailies.state.layout import SOURCE, Layout
 from dailies.state.records import Attempt, Measures
@@ -135,10 +135,11 @@ class MeasurementJob:
 
         return Lpips(self.lpips_backbone)
 
-    def flow_path(self, before: Frame, frame: Frame) -> Path:
-        """Return the file of the optical flow between two frames of the source."""
-        name = files.digest([VERSION, *before.contents, *frame.contents, self.transfer])[:32]
-        return self.layout.flow(name)
+    def source_frame(self, before: Frame | None, frame: Frame) -> Path:
+        """Return the file that describes a frame of the source, and its motion from the one ``before`` it."""
+        earlier = before.contents if before and needing(MOTION, self.metrics) else ()
+        key = [VERSIONS[STILL], VERSIONS[MOTION], *earlier, *frame.contents, self.transfer]
+        return self.layout.source_frame(files.digest(key)[:32])
 
 
 @dataclass(frozen=True)

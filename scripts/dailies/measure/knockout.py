@@ -1,7 +1,7 @@
 """The knockout: which models render all frames after a first round on a few of them, and why."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +32,13 @@ def decide(
     runs: Sequence[Path],
     measures: Sequence[Path],
     output: Path,
-) -> list[str]:
+) -> None:
     """Rank the models by the frames of the first round, and write the ``Knockout`` record with the finalists.
 
     Finalists are the best ``finalists`` models, and all that tie with the first. A model whose render failed is none.
     If no model can be ranked, all that were rendered are finalists. ``runs`` are the records of the models' runs, and
     ``measures`` those of the shard ``knockout``, one per model. ``question`` is everything else that the decision
-    depends on. Return the result in sentences.
+    depends on.
     """
     from dailies.measure.ranking import rank  # needs scipy, which a head node should not have to import
 
@@ -84,7 +84,6 @@ def decide(
     for each in record.models:
         decision = "finalist" if each.is_finalist else "failed" if each.failed else KNOCKED_OUT
         log.info("%s: %s: %s", each.model, decision, each.reason)
-    return summary(record, labels(by_model))
 
 
 def basis(question: Any, first_rounds: Mapping[str, Sequence[Any]]) -> str:
@@ -103,9 +102,9 @@ def rounds(layout: Layout, model: str) -> list[Any]:
     return [rendered and rendered.attempt, rendered and rendered.basis, measured and measured.attempt]
 
 
-def summary(record: Knockout, named: Mapping[str, Label]) -> list[str]:
-    """Return the result of a knockout in sentences for the terminal."""
-    finalists = [str(named[each.model]) for each in record.models if each.is_finalist]
+def summary(record: Knockout, named: Callable[[str], str]) -> list[str]:
+    """Return the result of a knockout in sentences for the terminal; ``named`` returns the label of a model."""
+    finalists = [named(each.model) for each in record.models if each.is_finalist]
     out = sum(not each.is_finalist and not each.failed for each in record.models)
     failed = sum(each.failed for each in record.models)
     basis = f"by {BY_NAME[record.metric].label} on {counted(len(record.frames), 'frame')}"

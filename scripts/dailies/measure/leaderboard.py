@@ -23,6 +23,7 @@ from dailies.measure.metrics import (
     requested,
 )
 from dailies.measure.scores import Scores, means, merged, training_frames
+from dailies.state import votes
 from dailies.state.labels import Label, labels
 from dailies.state.layout import SOURCE, model_of
 from dailies.state.records import (
@@ -86,6 +87,7 @@ def tabulate(
     output: Path,
     reference: Reference | None = None,
     knockout: Knockout | None = None,
+    ballots: Path | None = None,
 ) -> None:
     """Merge the measured values of all models into two tables and ``output``.
 
@@ -95,7 +97,7 @@ def tabulate(
     ``metrics.csv``, with a line per model and frame, and of ``leaderboard.csv``, with a line per model. ``output`` is a
     ``Leaderboard`` record for the summary, the page and the end of an invocation; it also says how the frames of the
     ``reference`` were paired. Of a ``knockout``, the finalists are ranked by all frames; the models that were knocked
-    out follow them in the order of the first round.
+    out follow them in the order of the first round. ``ballots`` is the record of imported votes, if there is one.
     """
     from dailies.measure import verdict  # needs scipy, which a head node should not have to import
     from dailies.measure.ranking import rank
@@ -121,7 +123,8 @@ def tabulate(
     means_of = {each.model: means(each.frames, settings.metrics, deciding(each)) for each in every}
     frame_table, model_table = tables
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
-    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings))
+    standings = votes.load_standings(ballots, frames) if ballots else {}
+    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings, standings))
     board = Leaderboard(
         verdict=verdict.sentence(record, named) if record else None,
         remarks=tuple(verdict.remarks(record, named)) if record else (),
@@ -247,8 +250,12 @@ def _model_rows(
     means_of: Mapping[str, Values],
     sequence: FrameSequence,
     settings: LeaderboardSettings,
+    standings: Mapping[str, votes.Standing],
 ) -> Iterable[Sequence[Cell]]:
-    """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's."""
+    """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's.
+
+    If there are votes, each row has the model's own.
+    """
     from dailies.measure.ranking import Comparison
 
     yield [
@@ -257,9 +264,10 @@ def _model_rows(
         *settings.metrics,
         "training_frames",
         *(f"{name}_training" for name in settings.metrics),
+        *(votes.COLUMNS if standings else ()),
         "error",
     ]
-    ranked = {each.model: each for each in (*record.models, *record.knocked_out)} if record else {}
+    ranked = {each.model: each for each in record.everyone} if record else {}
     models = [scores for scores in every if scores.model != SOURCE]
     models.sort(key=lambda scores: ranked[scores.model].rank if scores.model in ranked else len(ranked) + 1)
     for scores in [*models, *(scores for scores in every if scores.model == SOURCE)]:
@@ -284,6 +292,7 @@ def _model_rows(
             *means_of[scores.model].values(),
             len(trained),
             *means(scores.frames, settings.metrics, trained).values(),
+            *votes.cells(standings, scores.model),
             outcome.error if outcome else None,
         ]
 

@@ -164,6 +164,20 @@ def ranking_metric(settings: "Settings") -> str | None:
     return next((name for name in requested(settings) if not BY_NAME[name].is_advisory), None)
 
 
+def verdict_advice(settings: "Settings") -> str | None:
+    """Return what to set so that models are ranked; None if the settings name a metric that ranks them."""
+    if is_automatic(settings) and ranking_metric(settings):
+        return None
+    if not settings.metrics:
+        return "Nothing is measured, because metrics is none. Set metrics to auto and reference_dir to the true frames."
+    if not settings.reference_dir:
+        return (
+            "There is no reference to rank the models by. Set reference_dir to the true frames; without any, set "
+            "rank_by to an advisory metric, such as flicker, or vote blind."
+        )
+    return "The metrics that are measured do not rank. Set rank_by to one of them, or add psnr or ssim to metrics."
+
+
 def orderable(settings: "Settings") -> tuple[str, ...]:
     """Return the names of the metrics that may order the models: those that every invocation measures."""
     return requested(settings) if is_automatic(settings) else ()

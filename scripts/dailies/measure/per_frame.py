@@ -1,9 +1,10 @@
 """Measure every frame of a model, or of the source: each value once, until what it depends on changes."""
 
-import io
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,13 +16,15 @@ from dailies.core.text import counted
 from dailies.frames import reference
 from dailies.frames.image import Picture, has_layer, read_frame, reassociate
 from dailies.frames.sequence import Frame
-from dailies.measure.cache import VERSION, MeasurementCache, rounded
+from dailies.measure.cache import VERSIONS, MeasurementCache, rounded
 from dailies.measure.job import NOT_RENDERED, MeasurementJob, Subject, rendered_frames, run
 from dailies.measure.metrics import LPIPS, MOTION, REFERENCE, STILL, flicker_note, needing
 from dailies.state.records import SUCCESS, Measures, Outcome, Values
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from dailies.measure.source import SourceFrame
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +53,8 @@ def baseline(job: MeasurementJob) -> None:
     """Measure the source as if a model had rendered it, find its motion from frame to frame, and write the record."""
 
     def work() -> Measures:
-        if "flicker" in job.metrics:
-            _find_flows(job)
+        if needing(STILL, job.metrics) or needing(MOTION, job.metrics):
+            _describe_source(job)
         return measure_frames(job, job.source)
 
     run(job, work)
@@ -153,7 +156,7 @@ def _plan(
     if before:
         dependencies[MOTION] = [digest, *frame.contents, subject.digests[before.output], *before.contents]
     groups = (
-        _Group(files.digest([VERSION, kind, job.transfer, digests]), _metrics_of(kind, job.metrics))
+        _Group(files.digest([VERSIONS[kind], kind, job.transfer, digests]), _metrics_of(kind, job.metrics))
         for kind, digests in dependencies.items()
     )
     return _Plan(before, frame, tuple(group for group in groups if group.metrics))
@@ -240,39 +243,63 @@ def _against_reference(
 def _against_source(inputs: _Inputs, plan: _Plan, metrics: Sequence[str], read: ReadFrame) -> Values:
     """Compare a frame with the source; a larger frame is reduced to the source's size first."""
     from dailies.measure import quality
+    from dailies.measure.flicker import flicker
 
-    def pair(frame: Frame) -> tuple["np.ndarray", "np.ndarray"]:
-        locations = (subject.location(frame.output) for subject in (inputs.subject, inputs.job.source))
-        return comparable(*(read(*location) for location in locations))
+    def pixels(frame: Frame) -> "np.ndarray | None":
+        rendered = _associated_as(read(*inputs.subject.location(frame.output)), source.associated)
+        _check_finite(frame=rendered)
+        return quality.reduced(rendered, (source.height, source.width))
 
-    rendered, source = pair(plan.frame)
-    _check_finite(frame=rendered, source=source)
-    image = quality.reduced(rendered, source.shape)
+    picture = read(*inputs.subject.location(plan.frame.output))
+    source = _source_frame(inputs.job, plan, picture, read)
+    image = pixels(plan.frame)
     if image is None:
-        sizes = f"{_size(rendered)} pixels, not a whole multiple of its source's {_size(source)}"
-        raise _Incomparable(f"the frame is {sizes}")
+        size = f"{source.width}×{source.height}"
+        raise _Incomparable(f"the frame is {_size(picture.pixels)} pixels, not a whole multiple of its source's {size}")
     if plan.before is None or needing(STILL, metrics):
-        return quality.compute(image, source, metrics)
-    rendered_before, source_before = pair(plan.before)
-    image_before = quality.reduced(rendered_before, source.shape)
-    flow = _flow(inputs.job, plan.before, plan.frame, source, source_before)
-    if image_before is None or flow is None:
+        return quality.compute(image, source.still, metrics)
+    before = pixels(plan.before)
+    if before is None or source.motion is None or before.shape != image.shape:
         return dict.fromkeys(metrics)
-    from dailies.measure.flicker import Motion, flicker
-
-    return {"flicker": flicker(image, image_before, Motion(flow, source, source_before))}
+    return {"flicker": flicker(image, before, source.motion)}
 
 
-def _flow(
-    job: MeasurementJob, before: Frame, frame: Frame, source: "np.ndarray", source_before: "np.ndarray"
-) -> "np.ndarray | None":
-    """Return the flow that the baseline stored; if the baseline failed, compute it."""
-    import numpy as np
+def _associated_as(picture: Picture, associated: bool) -> "np.ndarray":
+    """Return the colours of a frame; if they are to be premultiplied by alpha, as the source's are, they are."""
+    if not associated or picture.alpha is None or picture.attributes.associated:
+        return picture.pixels
+    return reassociate(picture.pixels, picture.alpha, associate=True)
 
-    from dailies.measure import flicker
 
-    path = job.flow_path(before, frame)
-    return np.load(path) if path.is_file() else flicker.flow(source, source_before)
+def _source_frame(job: MeasurementJob, plan: _Plan, picture: Picture, read: ReadFrame) -> "SourceFrame":
+    """Return what a rendered ``picture`` is compared with: as the baseline stored it, or from the source itself.
+
+    The latter if the baseline failed, or if the colours of the picture are premultiplied and those of the source not.
+    """
+    from dailies.measure.source import SourceFrame
+
+    path = job.source_frame(plan.before, plan.frame)
+    stored = SourceFrame.from_bytes(path.read_bytes()) if path.is_file() else None
+    if stored and (stored.associated or not picture.attributes.associated):
+        return stored
+    return _described(job, plan.before, plan.frame, read, associated=picture.attributes.associated)
+
+
+def _described(
+    job: MeasurementJob, before: Frame | None, frame: Frame, read: ReadFrame, *, associated: bool
+) -> "SourceFrame":
+    """Describe a frame of the source, premultiplied by alpha if it is, or if it has to be ``associated``."""
+    from dailies.measure.source import SourceFrame
+
+    def colours(of: Frame) -> "np.ndarray":
+        picture = read(*job.source.location(of.output))
+        pixels = _associated_as(picture, associated)
+        _check_finite(source=pixels)
+        return pixels
+
+    is_associated = associated or read(*job.source.location(frame.output)).attributes.associated
+    earlier = colours(before) if before and needing(MOTION, job.metrics) else None
+    return SourceFrame.of(colours(frame), earlier, associated=is_associated)
 
 
 def _check_finite(**images: "np.ndarray") -> None:
@@ -288,29 +315,22 @@ def _size(image: "np.ndarray") -> str:
     return f"{image.shape[1]}×{image.shape[0]}"
 
 
-def _find_flows(job: MeasurementJob) -> None:
-    """Compute and store the flows of the shard that are missing, and delete those that no shard needs."""
-    pairs = {job.flow_path(before, frame): (before, frame) for before, frame in job.pairs if before}
-    missing = [path for path in pairs if not path.is_file()]
+def _describe_source(job: MeasurementJob) -> None:
+    """Store what models are compared with on each frame of the shard, and delete what no shard needs."""
+    places = {job.source_frame(before, frame): (before, frame) for before, frame in job.pairs}
+    missing = [path for path in places if not path.is_file()]
 
-    def find(paths: Sequence[Path]) -> None:
-        import numpy as np
-
-        from dailies.measure import flicker
-
+    def describe(paths: Sequence[Path]) -> None:
         read = lru_cache(maxsize=2)(partial(read_frame, transfer=job.transfer))
         for path in paths:
-            before, frame = (read(*job.source.location(each.output)).pixels for each in pairs[path])
-            flow = flicker.flow(frame, before)
-            if flow is not None:
-                data = io.BytesIO()
-                np.save(data, flow)
-                files.write_bytes(path, data.getvalue())
+            with suppress(_Incomparable):  # each model's record then says why
+                files.write_bytes(path, _described(job, *places[path], read, associated=False).to_bytes())
 
-    _in_parallel(find, missing, threads=job.threads)
+    _in_parallel(describe, missing, threads=job.threads)
     if not job.sequence.is_whole:
         return  # the others are needed again once all frames are chosen
-    needed = {job.flow_path(before, frame) for frame, before in job.sequence.before.items()}
-    for path in job.layout.flows.glob("*.npy"):
+    needed = {job.source_frame(job.sequence.before.get(frame), frame) for frame in job.sequence.frames}
+    for path in job.layout.source_frames.glob("*.npz"):
         if path not in needed:
             path.unlink(missing_ok=True)  # the job of another shard may have deleted it
+    shutil.rmtree(job.layout.state / "flow", ignore_errors=True)  # where versions before 2026-12 kept the motion

@@ -6,6 +6,7 @@ except where a definition says otherwise.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -40,12 +41,14 @@ FLAT = 1e-6
 by one code value has more."""
 
 
-def compute(image: np.ndarray, other: np.ndarray, metrics: Sequence[str]) -> dict[str, float | None]:
-    """Return the named metrics of a frame and its reference, or its source; None for one that is undefined for them.
+def compute(image: np.ndarray, other: "np.ndarray | Still", metrics: Sequence[str]) -> dict[str, float | None]:
+    """Return the named metrics of a frame and ``other``: its reference, or what is known of its source.
 
-    SSIM is the first scale of MS-SSIM, so the two are computed together.
+    A metric that is undefined for them is None. SSIM is the first scale of MS-SSIM, so the two are computed together.
     """
-    structural = similarities(image, other, multi_scale=True) if {"ssim", "ms_ssim"} <= {*metrics} else {}
+    structural: dict[str, float | None] = {}
+    if {"ssim", "ms_ssim"} <= {*metrics} and not isinstance(other, Still):
+        structural = similarities(image, other, multi_scale=True)
     return {
         name: structural[name] if name in structural else BY_NAME[name].function()(image, other) for name in metrics
     }
@@ -104,10 +107,24 @@ def flip(image: np.ndarray, reference: np.ndarray) -> float:
     return float(mean)
 
 
-def detail(image: np.ndarray, source: np.ndarray) -> float | None:
+@dataclass(frozen=True)
+class Still:
+    """What ``detail`` and ``clipping`` need of a frame of the source."""
+
+    detail: float
+    """Its ``fine_detail``."""
+    clipped: float
+    """Its percentage of clipped pixels."""
+
+    @classmethod
+    def of(cls, image: np.ndarray) -> "Still":
+        """Measure a frame."""
+        return cls(fine_detail(image), clipped(image))
+
+
+def detail(image: np.ndarray, source: Still) -> float | None:
     """Return the fine detail of a frame divided by that of its source; None if the source has none."""
-    of_source = fine_detail(source)
-    return fine_detail(image) / of_source if of_source > FLAT else None
+    return fine_detail(image) / source.detail if source.detail > FLAT else None
 
 
 def fine_detail(image: np.ndarray) -> float:
@@ -116,9 +133,9 @@ def fine_detail(image: np.ndarray) -> float:
     return cv2.norm(luma, cv2.GaussianBlur(luma, (0, 0), FINE), cv2.NORM_L2) / luma.size**0.5
 
 
-def clipping(image: np.ndarray, source: np.ndarray) -> float:
+def clipping(image: np.ndarray, source: Still) -> float:
     """Return the percentage of clipped pixels minus that of the source; negative if the frame has fewer."""
-    return clipped(image) - clipped(source)
+    return clipped(image) - source.clipped
 
 
 def clipped(image: np.ndarray) -> float:

@@ -7,6 +7,8 @@ from dailies.state.layout import Layout
 
 UNLOCK, DELETE_OUTPUT, DELETE_TEMPORARY = "--unlock", "--delete-all-output", "--delete-temp-output"
 
+REPORT = ("--report", "--reporter")
+
 SHORTEST = {UNLOCK: "--unl", DELETE_OUTPUT: "--delete-a", DELETE_TEMPORARY: "--delete-t"}
 """The shortest unambiguous abbreviation of each option."""
 
@@ -19,11 +21,20 @@ def has_option(option: str, arguments: Iterable[str]) -> bool:
     return any(option.startswith(each) and each.startswith(SHORTEST[option]) for each in arguments)
 
 
+def is_dry(arguments: Iterable[str]) -> bool:
+    """Return whether a command line asks for a dry run."""
+    return any(each.startswith(DRY_RUN) for each in arguments)
+
+
 def deletes(arguments: Iterable[str]) -> bool:
     """Return whether a command line deletes files, rather than listing what it would delete."""
     given = list(arguments)
-    is_dry = any(each.startswith(DRY_RUN) for each in given)
-    return not is_dry and any(has_option(option, given) for option in (DELETE_OUTPUT, DELETE_TEMPORARY))
+    return not is_dry(given) and any(has_option(option, given) for option in (DELETE_OUTPUT, DELETE_TEMPORARY))
+
+
+def reports(arguments: Iterable[str]) -> bool:
+    """Return whether a command line asks for Snakemake's report."""
+    return any(each.split("=")[0] in REPORT for each in arguments)
 
 
 def left_by_deletion(layout: Layout) -> str | None:

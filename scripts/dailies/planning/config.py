@@ -509,6 +509,10 @@ class PublishingTopic(Topic):
     """The registered model of MLflow to which `snakemake promote` adds a version. It is created if it does not
     exist."""
 
+    file: Place | None = None
+    """The file of votes, exported from a blind test on the page, that `snakemake votes` adds to the leaderboard.
+    docs/choosing.md describes it."""
+
     alias: Text | None = None
     """The alias that `snakemake promote` sets on the new version, such as `champion`. If another version has the alias,
     it is moved, and the previous version is logged and recorded in a tag."""
@@ -531,7 +535,7 @@ class MachineTopic(Topic):
 
     check_disk: Switch = True
     """Refuse to start if the disk of `output_dir` has less free space than the estimate for missing frames, their
-    models, the page and the cached optical flow of the source."""
+    models, the page and the cached motion of the source."""
 
     models_on_disk: Annotated[int, Field(ge=2, le=10_000), Whole] = 16
     """How many downloaded models may be on the disk of `output_dir` at once, including those being rendered; a download

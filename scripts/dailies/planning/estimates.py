@@ -76,8 +76,9 @@ START = 10
 BYTES = {(".png", 8): 0.7, (".png", 16): 1.9, (".exr", 16): 1.4, (".tif", 8): 0.7, (".tif", 16): 1.9, (".tif", 32): 3.0}
 """Bytes per value in the file of a frame with light grain, by ending and bits; from ``benchmarks/estimates.py``."""
 
-FLOW_BYTES = 0.25
-"""Bytes per pixel of the source's flow: two values of 2 bytes for every 4 × 4 pixels (``measure.flicker``)."""
+MOTION_BYTES = 0.5
+"""Bytes per pixel of the source's motion (``measure.flicker``): two values of 2 bytes for every 4 × 4 pixels, and one
+byte for every 2 × 2."""
 
 THUMBNAIL_BYTES = 12_000
 """Bytes of a thumbnail on the comparison page; the smallest frames have none."""
@@ -160,19 +161,19 @@ def _bytes_per_pixel(shot: Sequence) -> int:
 
 
 def refuse_shortage(
-    layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings", *, flows: bool
+    layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings", *, motion: bool
 ) -> None:
     """Raise DiskError if the disk of ``output_dir`` has no room for everything that is still missing.
 
     That is: the frames that ``models`` lack; their weights, unless they are downloaded already, but at most
-    ``models_on_disk`` at once; copies and thumbnails for the comparison page; and the motion of the source if ``flows``
-    is set. A frame that is rendered again replaces the old one. With a knockout, ``finalists`` models render every
+    ``models_on_disk`` at once; copies and thumbnails for the comparison page; and, with ``motion``, that of the
+    source. A frame that is rendered again replaces the old one. With a knockout, ``finalists`` models render every
     frame; ties are not foreseen. Folders are listed, but no frame is opened.
     """
     missing = _missing(layout, models, shot, settings)
     if not missing.frames:
         return
-    parts = missing.parts | ({"flow": _flow_size(shot, layout.flows)} if flows else {})
+    parts = missing.parts | ({"motion": _motion_size(shot, layout.source_frames)} if motion else {})
     output_dir = layout.output_dir
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free
     if sum(parts.values()) > free:
@@ -198,12 +199,12 @@ class _Missing:
 
 
 def _missing(layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings") -> _Missing:
-    sizes = {frame.output: _size(frame, settings.output_format) for frame in shot.frames}
+    sizes = {frame.output: frame_size(frame, settings.output_format) for frame in shot.frames}
     count, frames, weights, page = 0, 0.0, [], 0.0
     for model, lacking in _lacking(layout, models, shot, settings).items():
         if lacking:
             count += len(lacking)
-            frames += sum(sizes[output] for output in lacking) * _scale(layout.attempts(model)) ** 2
+            frames += sum(sizes[output] for output in lacking) * scale_of(layout.attempts(model)) ** 2
             is_downloaded = layout.weights(model).whole.is_dir()
             weights.append(0.0 if is_downloaded else artifact_size(layout.record(model)))
             page += sum(_shown_size(frame, settings.output_format) for frame in shot.frames if frame.output in lacking)
@@ -211,7 +212,7 @@ def _missing(layout: Layout, models: Iterable[str], shot: Sequence, settings: "S
     if settings.compare:
         copies = layout.page_copies(SOURCE)
         uncopied = [replace(frame, output="x.png") for frame in shot.frames if not _is_copied(frame, copies)]
-        parts["page"] = page + sum(_size(frame, "png") + THUMBNAIL_BYTES for frame in uncopied)
+        parts["page"] = page + sum(frame_size(frame, "png") + THUMBNAIL_BYTES for frame in uncopied)
     return _Missing(count, len(weights), parts)
 
 
@@ -230,20 +231,20 @@ def _lacking(layout: Layout, models: Iterable[str], shot: Sequence, settings: "S
 def _shown_size(frame: Frame, output_format: str) -> float:
     """Return the estimated bytes of a frame's thumbnail, and of its copy unless a browser can show the frame itself."""
     is_shown = frame.output.endswith(".png") and _bits(frame, output_format) == 8 and not frame.mode.endswith("A")
-    return THUMBNAIL_BYTES + (0 if is_shown else _size(replace(frame, output="x.png"), "png"))
+    return THUMBNAIL_BYTES + (0 if is_shown else frame_size(replace(frame, output="x.png"), "png"))
 
 
 def _is_copied(frame: Frame, folder: Path) -> bool:
     return f"{Path(frame.output).stem}.png" in manifest.file_names(folder)
 
 
-def _flow_size(shot: Sequence, flows: Path) -> float:
-    """Return the bytes of the missing flows. There is one for every frame whose neighbour before it is chosen."""
-    there = len(manifest.file_names(flows))
-    return sum(FLOW_BYTES * frame.width * frame.height for frame in list(shot.before)[there:])
+def _motion_size(shot: Sequence, folder: Path) -> float:
+    """Return the bytes of the motion of the source that is missing in ``folder``, which has a file for every frame."""
+    there = len(manifest.file_names(folder))
+    return sum(MOTION_BYTES * frame.width * frame.height for frame in shot.frames[max(there, 1) :])
 
 
-def _size(frame: Frame, output_format: str) -> float:
+def frame_size(frame: Frame, output_format: str) -> float:
     """Return the estimated bytes of a rendered frame that has the width and height of the input."""
     ending = Path(frame.output).suffix
     return frame.width * frame.height * len(frame.mode) * BYTES[ending, _bits(frame, output_format)]
@@ -258,7 +259,7 @@ def _bits(frame: Frame, output_format: str) -> int:
     return {"png": 8, "png16": 16}.get(output_format) or (8 if frame.bit_depth <= 8 else 16)
 
 
-def _scale(attempts: Path) -> int:
+def scale_of(attempts: Path) -> int:
     """Return a model's scale along a side as found when it was last loaded; 1 if it was not loaded yet."""
     models = (Outcome.load(path).model for path in attempts.glob("*.json"))
     return max((model.signature.scale or 1 for model in models if model), default=1)

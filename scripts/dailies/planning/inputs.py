@@ -19,18 +19,22 @@ from dailies.frames import reference, scan, sequence
 from dailies.frames.sequence import KNOCKOUT
 from dailies.frames.sequence import Sequence as Shot
 from dailies.measure import backbone, knockout, metrics
+from dailies.measure.cache import VERSIONS
 from dailies.planning import estimates
 from dailies.planning.config import loading_settings, pixel_settings
 from dailies.planning.invocation import Invocation
 from dailies.publish import promotion
 from dailies.render import devices
-from dailies.state import attempts
+from dailies.state import attempts, labels, votes
 from dailies.state.layout import SOURCE
 from dailies.state.records import DiscoveryIndex, Knockout, RunRecord
 from dailies.store import writer
 
 SCRIPTS = Path(__file__).parents[2]
 """The folder of the adapters."""
+
+FEW_CORES = 2
+"""As many threads as a job that measures uses."""
 
 
 class Inputs:
@@ -52,6 +56,16 @@ class Inputs:
         """The parameters on which every pixel of a render depends."""
         self.has_codecs = find_spec("OpenImageIO") is not None
         """Whether this machine can read frames. A head node without codecs submits such jobs."""
+
+    @property
+    def priority_of_results(self) -> int:
+        """The priority of jobs that measure and collect what is rendered.
+
+        If so few cores are allowed that nothing can run beside a render, each model is measured before the next one is
+        rendered: that takes no longer, and its line on the terminal has a metric. Otherwise renders come first.
+        """
+        cores = self._invocation.cores
+        return int(cores is not None and cores <= FEW_CORES)
 
     def code(self, script: str) -> str:
         """Return a digest of the code behind a script; as a parameter, it makes a rule run again after an update."""
@@ -175,9 +189,10 @@ class Inputs:
         """Return the names of the selected models, in MLflow's order."""
         return DiscoveryIndex.load(Path(self.discovery_index())).models
 
-    def names_of_models(self, wildcards: Any) -> dict[str, str]:
-        """Return the run names of the selected models, by model, in MLflow's order."""
-        return {model: RunRecord.load(self._layout.run(model)).run_name for model in self.discovered_models()}
+    def labels_of_models(self, wildcards: Any) -> dict[str, list[str]]:
+        """Return name and params of the labels of the selected models, by model, in MLflow's order."""
+        found = labels.labels({model: RunRecord.load(self._layout.run(model)) for model in self.discovered_models()})
+        return {model: [label.name, label.params] for model, label in found.items()}
 
     def runs_of_all_models(self, wildcards: Any) -> list[Path]:
         """Return the record of every selected model's run."""
@@ -224,13 +239,13 @@ class Inputs:
 
     def outcomes_of_finalists(self, wildcards: Any) -> list[Path]:
         """Return the outcomes of all shards of the models that render all frames."""
-        models = self.names_of_finalists(wildcards)
+        models = self.labels_of_finalists(wildcards)
         return [self._layout.outcome(model, shard) for model in models for shard in self._shard_names()]
 
-    def names_of_finalists(self, wildcards: Any) -> dict[str, str]:
-        """Return the run names of the models that render all frames, by model, in MLflow's order."""
-        names = self.names_of_models(wildcards)
-        return {model: name for model, name in names.items() if KNOCKOUT not in self._shards_of(model)}
+    def labels_of_finalists(self, wildcards: Any) -> dict[str, list[str]]:
+        """Return the labels of the models that render all frames, as ``labels_of_models`` does."""
+        found = self.labels_of_models(wildcards)
+        return {model: label for model, label in found.items() if KNOCKOUT not in self._shards_of(model)}
 
     def shard_states(self, wildcards: Any) -> dict[str, dict[str, Any]]:
         """Return, for each shard that makes up the sequence, the digest of its frames and a model's due attempt."""
@@ -313,9 +328,9 @@ class Inputs:
         """End the invocation if the disk has no room for the missing frames."""
         if self._settings.check_disk and self._invocation.is_main:
             models = DiscoveryIndex.load(self._layout.index).models
-            flows = "flicker" in self._metrics and self._is_measured()
+            motion = "flicker" in self._metrics and self._is_measured()
             shot = sequence.load(listing)
-            self._invocation.call(estimates.refuse_shortage, self._layout, models, shot, self._settings, flows=flows)
+            self._invocation.call(estimates.refuse_shortage, self._layout, models, shot, self._settings, motion=motion)
 
     # Measuring
 
@@ -362,12 +377,10 @@ class Inputs:
 
     def measuring(self, wildcards: Any) -> list[Any]:
         """Return everything that the measured values depend on, except the frames themselves."""
-        from dailies.measure.cache import VERSION  # imports numpy
-
         weights = []
         if metrics.LPIPS in self._metrics:
             weights.append(backbone.stamp(backbone.path_of(self._settings.lpips_backbone)))
-        return [VERSION, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
+        return [VERSIONS, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
 
     def measure_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at measuring a shard; it grows only after a failure."""
@@ -452,11 +465,10 @@ class Inputs:
         """Return the ranking if an ordinary invocation measures."""
         return [self._layout.verdict] if self._is_automatic else []
 
-    def shown_with_leaderboard(self, wildcards: Any) -> list[Path]:
-        """Return everything else that shows ranks, if an ordinary invocation measures: they must not disagree."""
-        if not self._is_automatic:
-            return []
-        return [*self.metadata_of_all_models(wildcards), self._layout.summary, *self.comparison_page(wildcards)]
+    @property
+    def verdict_advice(self) -> str | None:
+        """What to set so that the page has a verdict; None if the settings ask for one."""
+        return metrics.verdict_advice(self._settings)
 
     @cached_property
     def ranking_question(self) -> list[Any]:
@@ -526,6 +538,35 @@ class Inputs:
     def _check_writable(self) -> None:
         if self._invocation.is_local:
             self._invocation.call(writer.refuse_unwritable, self._settings, self._layout.upgraded)
+
+    def counted_votes(self, wildcards: Any) -> list[Path]:
+        """Return what the target ``votes`` makes: the record of all votes, and the leaderboard unless metrics is none.
+
+        End the invocation if no file is named.
+        """
+        if self._settings.file is None:
+            self._invocation.end(f"votes needs the file that the page exported: {votes.COMMAND}")
+        return [self._layout.votes, *([self._layout.leaderboard] if self._metrics else [])]
+
+    def votes_file(self, wildcards: Any = None) -> Path | list[Path]:
+        """Return the file of votes to import; end the invocation if its votes cannot be counted."""
+        if self._settings.file is None:
+            return []
+        self._invocation.call(votes.read_export, self._settings.file, self._layout)
+        return self._settings.file
+
+    def votes_digest(self, wildcards: Any = None) -> str | None:
+        """Return the digest of the file of votes to import."""
+        return files.sha256_of(self._settings.file) if self._settings.file else None
+
+    @property
+    def imported_votes(self) -> list[Path]:
+        """The record of all votes if this invocation imports some. Otherwise no job may make it again."""
+        return [self._layout.votes] if self._settings.file else []
+
+    def votes_record(self, wildcards: Any) -> list[Path]:
+        """Return the record of all votes, if there are any."""
+        return self.imported_votes or ([self._layout.votes] if self._layout.votes.is_file() else [])
 
     def chosen_model(self, wildcards: Any) -> str:
         """Return the folder of the model to promote; end the invocation if it cannot be promoted."""

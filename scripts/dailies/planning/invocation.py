@@ -3,7 +3,7 @@
 import atexit
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
@@ -16,7 +16,7 @@ from dailies.core.errors import DailiesError
 from dailies.planning import command_line
 from dailies.planning.config import Settings
 from dailies.planning.validation import as_written, validated
-from dailies.state import forcing, lock
+from dailies.state import edition, forcing, lock, provenance
 from dailies.state.layout import Layout
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+SHOWN_TOGETHER = ("metrics", "leaderboard", "summary", "contact_sheet", "votes")
+"""Rules whose results show the same models and the same ranking."""
 
 
 class Invocation:
@@ -40,7 +44,9 @@ class Invocation:
         self._workflow = workflow
         self._rules = rules
         self._given = sorted(config)
+        self._written_output = str(config.get("output_dir", ""))
         self._warned = self._has_taken_output = False
+        self._is_module = not workflow.modifier.is_main_snakefile()
         self.started = time.time()
         self.reasons: list[str] = []
         """Why this workflow ended the invocation."""
@@ -53,6 +59,21 @@ class Invocation:
         if "downloads" not in workflow.global_resources:  # else --resources gpu=1 allows any number of downloads
             workflow.register_resource("downloads", 4)
         self._handle_options()
+        self._complete_targets()
+
+    def _complete_targets(self) -> None:
+        """Add the page to targets that show the same as it does; without a page, the summary.
+
+        Otherwise the leaderboard, for example, would rank a new model that page and summary do not list.
+        """
+        asked = self._workflow.dag_settings
+        if not asked or not self.is_main:  # there are none if Snakemake only lists or checks the rules
+            return
+        files = {Path(target).absolute() for target in asked.targets}
+        names = any(target.endswith(SHOWN_TOGETHER) for target in asked.targets)
+        if names or files.intersection(map(Path.absolute, self.layout.shown_together)):
+            whole = self.layout.page if self.settings.compare else self.layout.summary
+            asked.targets = {*asked.targets, str(whole)}
 
     def _settings(self, config: dict[str, Any]) -> Settings:
         entries = self._workflow.config_settings.config_args or ()
@@ -68,6 +89,8 @@ class Invocation:
         """Handle options that request something other than jobs; Snakemake does not pass them to the Snakefile."""
         if not self.is_main:
             return
+        if command_line.reports(sys.argv):
+            self.call(edition.refuse_mixed, self.layout, with_page=self.settings.compare)
         if command_line.has_option(command_line.UNLOCK, sys.argv) and (running := lock.clear(self.layout)):
             self.warn(running)
         if command_line.deletes(sys.argv):
@@ -100,6 +123,39 @@ class Invocation:
         return Quietness.ALL in (self._workflow.output_settings.quiet or ()) and not self._workflow.dryrun
 
     @property
+    def is_concise(self) -> bool:
+        """Whether what Snakemake prints of each job is left out: jobs run, and the user did not ask for more.
+
+        A workflow that uses this one as a module prints what it printed before.
+        """
+        output = self._workflow.output_settings
+        is_detailed = output.verbose or output.printshellcmds or output.debug_dag or self._is_module
+        return self._runs_jobs and not is_detailed
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether the user wants to see what is running and what is finished: there is no ``--quiet``."""
+        quiet = self._workflow.output_settings.quiet or ()
+        return self._runs_jobs and not {Quietness.PROGRESS, Quietness.ALL} & {*quiet}
+
+    @property
+    def _runs_jobs(self) -> bool:
+        """Whether jobs run, as far as is known: Snakemake's first messages precede its choice of an executor."""
+        if self._workflow.executor_plugin is None:
+            return self.is_main and not command_line.is_dry(sys.argv)
+        return self.is_executed and not self._workflow.touch
+
+    def waiting(self, rule: str) -> list[Mapping[str, str]]:
+        """Return the wildcards of all jobs of a rule that will run but have not started."""
+        name, scheduler = self.rule(rule), self._workflow.scheduler
+        return [job.wildcards_dict for job in scheduler.remaining_jobs if job.rule.name == name]
+
+    @property
+    def cores(self) -> int | None:
+        """How many threads jobs may use together on this machine; None if there is no limit or others run the jobs."""
+        return self._workflow.resource_settings.cores
+
+    @property
     def targets(self) -> set[str]:
         """The rules and files that the user asked for."""
         return set(self._workflow.dag_settings.targets)
@@ -110,8 +166,12 @@ class Invocation:
 
     def end(self, reason: str) -> NoReturn:
         """End the invocation with one sentence for the user and exit code 1."""
-        self.reasons.append(reason)
         logger.error(f"dailies: {reason}")
+        self.fail(reason)
+
+    def fail(self, reason: str) -> NoReturn:
+        """End the invocation with exit code 1, for a reason that is printed already."""
+        self.reasons.append(reason)
         raise SystemExit(1)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -145,6 +205,7 @@ class Invocation:
             return
         self._has_taken_output = True
         self.call(lock.take, self.layout)
+        provenance.respell(provenance.RECORDS, self._written_output, self.layout.output_dir)
         if RerunTrigger.PARAMS not in self._workflow.dag_settings.rerun_triggers:
             self.warn(
                 "--rerun-triggers is without params, which show what failed, what has changed and what is forced, so "

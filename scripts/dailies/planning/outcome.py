@@ -5,54 +5,75 @@ from pathlib import Path
 from snakemake.logging import logger
 
 from dailies.core import logs
+from dailies.core.typed import load_all
 from dailies.discovery import report
 from dailies.frames import reference
 from dailies.measure import leaderboard
 from dailies.planning.invocation import Invocation
+from dailies.planning.progress import RESULT, Progress
 from dailies.state import collect
-from dailies.state.records import DiscoveryIndex
+from dailies.state.records import DiscoveryIndex, Leaderboard, SummaryLine
 
 
 class Outcome:
     """Reports what an invocation rendered and measured. Create it before any job runs: it notes which files exist."""
 
-    def __init__(self, invocation: Invocation) -> None:
+    def __init__(self, invocation: Invocation, progress: Progress) -> None:
         layout = invocation.layout
         self._invocation = invocation
+        self._progress = progress
         self._layout = layout
         self._before = {path: _written(path) for path in (layout.summary, layout.verdict, layout.page, layout.pairing)}
 
     def report(self) -> None:
-        """Print what was rendered and measured; end with exit code 1 if models failed in this invocation."""
+        """Print the result, what failed and what was skipped; end with exit code 1 if models failed."""
+        self._progress.finish()
+        self._progress.close()
         layout = self._layout
-        if self._is_new(layout.verdict):
-            for line in leaderboard.report(layout.verdict):
-                logger.info(line)
+        summary = layout.summary if self._is_new(layout.summary) else None
+        board = self._board(summary)
+        if summary:
+            self._print(collect.table(summary, board, width=self._progress.width))
+        if board:
+            self._print(*leaderboard.report(layout.verdict))
         elif self._is_new(layout.pairing):
-            for line in reference.load(layout.pairing).report:
-                logger.info(line)
-        if self._is_new(layout.summary):
-            self._report_models()
-        is_shown = self._is_new(layout.page) or self._is_new(layout.summary)
-        if self._invocation.settings.compare and layout.page.is_file() and is_shown:
-            logger.info(f"Compare the models: open {layout.page}")
-        if self._is_new(layout.summary) and (failures := collect.failures(layout.summary)):
-            self._invocation.end(failures)
+            self._print(*reference.load(layout.pairing).report)
+        failures = collect.failures(summary) if summary else []
+        for line in failures:
+            logger.error(f"dailies: {line}")
+        if summary:
+            self._report_models(summary, board)
+        if self._invocation.settings.compare and layout.page.is_file() and (summary or self._is_new(layout.page)):
+            self._print(f"Compare the models: open {layout.page}")
+        if failures:
+            self._invocation.fail(failures[0])
 
-    def _report_models(self) -> None:
+    def _board(self, summary: Path | None) -> Leaderboard | None:
+        """Return the leaderboard if it is new, or if a new summary has its ranks."""
+        path = self._layout.verdict
+        is_used = summary is not None and any(line.rank for line in load_all(SummaryLine, summary))
+        return Leaderboard.load(path) if self._is_new(path) or (is_used and path.is_file()) else None
+
+    def _report_models(self, summary: Path, board: Leaderboard | None) -> None:
         layout = self._layout
-        logger.info(collect.table(layout.summary))
-        logger.info(report.counts(layout))
+        self._print(report.counts(layout))
         if warning := DiscoveryIndex.load(layout.index).warning:
             self._invocation.warn(warning)
         if gone := collect.left_behind(layout):
-            logger.info(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
-        if substituted := collect.substituted(layout.summary):
+            self._print(f"No longer selected, their frames stay where they are: {', '.join(gone)}")
+        if substituted := collect.substituted(summary):
             self._invocation.warn(substituted)
-        logger.info(f"Frames: {layout.output_dir}/<model>/; all models in one file: {layout.summary}")
+        first = board.ranking.models[0].model if board and board.ranking else "<model>"
+        title = "Frames" if first == "<model>" else "Frames of the first"
+        self._print(f"{title}: {layout.frames(first)}/; all models in one file: {summary}")
+
+    def _print(self, *lines: str) -> None:
+        for line in lines:
+            logger.log(RESULT, line)
 
     def report_interruption(self) -> None:
         """Print where the reason is logged; with ``--quiet all``, which hides it, print the reason itself."""
+        self._progress.close()
         if self._invocation.reasons:
             return
         kept = "what is rendered is kept for the next invocation"

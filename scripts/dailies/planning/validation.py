@@ -36,11 +36,6 @@ def validated(config: Mapping[str, Any], environ: Mapping[str, str] = os.environ
     return settings
 
 
-def problems_of(config: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[ConfigError]:
-    """Return the errors that ``validated`` would raise for a configuration."""
-    return _settings(config, environ)[1]
-
-
 def _settings(config: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[Settings, list[ConfigError]]:
     """Return settings and problems. A wrong value is replaced by the default, and checks that read it are skipped."""
     given = {key: value for key, value in config.items() if key in Settings.model_fields}

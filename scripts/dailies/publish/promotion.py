@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from dailies.core.errors import DailiesError, PromotionError, StoreError, StoreUnreachable
 from dailies.core.text import clean, counted, few
+from dailies.frames.sequence import load as load_sequence
 from dailies.publish import evaluation
+from dailies.state import votes
 from dailies.state.fetch import receive
 from dailies.state.layout import Layout, Weights, model_of
 from dailies.state.records import SUCCESS, Metadata, ModelRecord, RunRecord, is_metadata, rendered_artifact
@@ -46,7 +48,8 @@ LONGEST_NAME = 250
 TAG_PREFIX = "dailies."
 """Prefix of the tags of a version."""
 
-METRIC_TAG_PREFIX = f"{TAG_PREFIX}metrics."
+REPLACED_TAG_PREFIXES = (f"{TAG_PREFIX}metrics.", f"{TAG_PREFIX}votes.")
+"""Prefixes of tags that are deleted once they no longer hold."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,9 @@ def requested(settings: "Settings", layout: Layout) -> Promotion:
         experiment_id=record.experiment_id,
         artifact=rendered_artifact(record, RunRecord.load_if_there(layout.run(model)), metadata.artifact),
         sha256=metadata.artifact.sha256 or "",
-        tags=evaluation.model_tags(model, metadata) | _frame_tags(model, metadata, layout),
+        tags=evaluation.model_tags(model, metadata)
+        | _frame_tags(model, metadata, layout)
+        | votes.tags(votes.load_standings(layout.votes, load_sequence(layout.sequence)).get(model)),
     )
 
 
@@ -289,10 +294,10 @@ def _source(store: WritableStore, promotion: Promotion) -> tuple[str | None, str
 
 
 def _tag(store: WritableStore, version: Any, tags: Mapping[str, str]) -> bool:
-    """Set tags that differ and delete tags of metrics that are not among them; return whether any tag changed."""
+    """Set tags that differ, delete those of metrics and votes that no longer hold; return whether any tag changed."""
     name, number = version.name, str(version.version)
     changed = {key: value for key, value in tags.items() if version.tags.get(key) != value}
-    obsolete = [key for key in version.tags if key.startswith(METRIC_TAG_PREFIX) and key not in tags]
+    obsolete = [key for key in version.tags if key.startswith(REPLACED_TAG_PREFIXES) and key not in tags]
     for key, value in changed.items():
         store.ask(methodcaller("set_model_version_tag", name, number, key, value))
     for key in obsolete:

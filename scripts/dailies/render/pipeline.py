@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import sys
 import threading
 import time
 from collections import deque
@@ -30,10 +29,7 @@ MAX_READERS = 4
 """The most threads that decode: one takes 19 ms for a 1080p PNG of 8 bits, 52 ms for 16 bits."""
 
 PROGRESS_SECONDS = 5
-"""How often progress is logged and shown on the terminal."""
-
-BAR_WIDTH = 20
-"""Characters of the progress bar."""
+"""How often progress is logged."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -116,7 +112,7 @@ def render_frames(
     manifest.restart()
     verified = {*{Path(frame.output).suffix: frame for frame in reversed(todo)}.values()}
     writers, readers = max(1, route.threads), min(max(1, route.threads), MAX_READERS)
-    progress = _Progress(route.folder.name, len(todo))
+    progress = _Progress(len(todo))
     pending: set[Future[None]] = set()
     syncs: list[Future[None]] = []
     batch = 1
@@ -217,10 +213,9 @@ def settle(pending: set[Future[Any]], *, limit: int) -> set[Future[Any]]:
 
 
 class _Progress:
-    """Counts rendered frames and reports every few seconds to the log and the terminal."""
+    """Counts rendered frames and logs them every few seconds."""
 
-    def __init__(self, model: str, total: int) -> None:
-        self._model = model
+    def __init__(self, total: int) -> None:
         self._total = total
         self._count = 0
         self._started = self._last = self._reported = time.monotonic()
@@ -239,10 +234,4 @@ class _Progress:
 
     def _report(self, seconds: float) -> None:
         count, total, rate = self._count, self._total, self._count / seconds
-        text = f"frame {count} of {total}, {rate:.2f} fps, {(total - count) / rate:.0f} s left"
-        log.info("%s", text)
-        # the job's own stderr is its log; Snakemake and other jobs write to the same terminal, so print whole lines
-        terminal = sys.__stderr__
-        if terminal and terminal.isatty():
-            bar = "█" * (BAR_WIDTH * count // total)
-            print(f"{self._model} {bar:░<{BAR_WIDTH}} {text}", file=terminal, flush=True)
+        log.info("frame %d of %d, %.2f fps, %.0f s left", count, total, rate, (total - count) / rate)

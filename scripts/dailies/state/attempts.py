@@ -1,6 +1,6 @@
 """Whether a shard is due, the number of the next attempt at it, and whether its frames are in place."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +10,7 @@ from dailies.core import files
 from dailies.core.typed import to_json
 from dailies.frames.sequence import WHOLE_SEQUENCE, Sequence, shards
 from dailies.state.layout import Layout
-from dailies.state.manifest import Manifest, file_names, keys_of
+from dailies.state.manifest import Manifest, file_names, in_place, keys_of
 from dailies.state.records import SUCCESS, Attempt, LoadedModel, Outcome, RenderedArtifact
 
 
@@ -93,19 +93,41 @@ def artifact_in_place(
     Shards whose frames are in place are due if the sequence was split differently, or if other frames were chosen.
     """
     due = list(due)
-    for last in map(Outcome.load, sorted(layout.attempts(model).glob("*.json"))):
-        known = last.model and last.basis == basis(layout.record(model), last.input.digest, settings, loading)
-        if last.model and known and all(_is_in_place(layout, model, shard, settings, last) for shard in due):
+    for last in _current_outcomes(layout, model, settings, loading):
+        if all(_kept(layout, model, shard, settings, last) == shard.outputs for shard in due):
             return last.artifact
     return None
 
 
-def _is_in_place(layout: Layout, model: str, shard: Sequence, settings: Mapping[str, Any], last: Outcome) -> bool:
+def frames_in_place(
+    layout: Layout, model: str, frames: Sequence, *, settings: Mapping[str, Any], loading: Mapping[str, Any]
+) -> frozenset[str]:
+    """Return the output names of those of the ``frames`` that a render with these settings would keep.
+
+    Those of a first render that was interrupted are included if its files are in place: its settings are not known.
+    """
+    if not any(layout.attempts(model).glob("*.json")):
+        return frozenset(in_place(layout.manifests(model), layout.frames(model), frames.outputs))
+    last = next(_current_outcomes(layout, model, settings, loading), None)
+    return _kept(layout, model, frames, settings, last) if last else frozenset()
+
+
+def _current_outcomes(
+    layout: Layout, model: str, settings: Mapping[str, Any], loading: Mapping[str, Any]
+) -> Iterator[Outcome]:
+    """Yield the outcomes of a model that was loaded with these settings, and whose record is unchanged since."""
+    for last in map(Outcome.load, sorted(layout.attempts(model).glob("*.json"))):
+        if last.model and last.basis == basis(layout.record(model), last.input.digest, settings, loading):
+            yield last
+
+
+def _kept(layout: Layout, model: str, frames: Sequence, settings: Mapping[str, Any], last: Outcome) -> frozenset[str]:
+    """Return the output names of those of the ``frames`` that the network of an outcome need not render again."""
     if last.model is None or last.artifact.sha256 is None:
-        return False
-    keys = frame_keys(shard, last.artifact.sha256, settings, last.model)
+        return frozenset()
+    keys = frame_keys(frames, last.artifact.sha256, settings, last.model)
     manifest = Manifest(layout.manifest(model, WHOLE_SEQUENCE), folder=layout.frames(model), keys=keys)
-    return manifest.done().keys() == keys.keys()  # the manifests of all shards are read
+    return frozenset(manifest.done())  # the manifests of all shards are read
 
 
 def frame_keys(sequence: Sequence, artifact: str, settings: Mapping[str, Any], model: LoadedModel) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """``metadata.json`` of each model, and ``batch_summary.json`` of all of them."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from dailies.state.records import (
     LoadedModel,
     Means,
     Metadata,
+    MetricRecord,
     NetworkReport,
     Outcome,
     RankedModel,
@@ -36,6 +38,9 @@ from dailies.state.records import (
     merged,
 )
 from dailies.store.entities import Artifact
+
+VARYING = re.compile(r"\S*[/\\]\S*|\S*\d\S*|(?<=['\"])[^'\"]*(?=['\"])|\S+\.\w+\b")
+"""What may differ between errors that have the same cause: paths, file names, numbers, ids and what is quoted."""
 
 LONGEST_REASON = 120
 """Characters of the reason why a file was rejected, in a terminal."""
@@ -135,8 +140,7 @@ def summarize(
     without that metric come last. ``ranking`` is the ``Leaderboard`` record; without it, no model has a rank.
     """
     board = Leaderboard.load(ranking) if ranking else Leaderboard()
-    ranked_models = (*board.ranking.models, *board.ranking.knocked_out) if board.ranking else ()
-    places = {each.model: each for each in ranked_models}
+    places = {each.model: each for each in board.ranking.everyone} if board.ranking else {}
     models = {model_of(path): Metadata.load(path) for path in metadata}
     named = labels(models)
     lines = []
@@ -203,30 +207,64 @@ def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> 
     )
 
 
-def table(summary: Path) -> str:
-    """Return a summary as a table with one line per model."""
-    rows = [("model", "status", "frames", "seconds", "fps")]
-    for line in load_all(SummaryLine, summary):
-        name = Path(line.output_dir).name if line.output_dir else _named(line)
-        fps = "-" if line.fps is None else f"{line.fps:.2f}"
-        frames = f"{line.frames} of {line.frames_chosen_from}" if line.frames_chosen_from else str(line.frames)
-        status = KNOCKED_OUT if line.knocked_out else line.status
-        rows.append((name, status, frames, f"{line.seconds:.1f}", fps))
-    return columns(rows)
+def table(summary: Path, board: Leaderboard | None = None, *, width: int | None = None) -> str:
+    """Return a summary as a table with one line per model, at most ``width`` characters wide if that is given.
+
+    If the leaderboard ranks the models, they are in its order, with their verdicts and the metric that decides, and the
+    source is the last line. Failed models come last, with their status.
+    """
+    lines = load_all(SummaryLine, summary)
+    if board is None or board.ranking is None:
+        plain = [(_name(line), KNOCKED_OUT if line.knocked_out else line.status, *_figures(line)) for line in lines]
+        return columns([("model", "status", "frames", "fps"), *plain], numbers=(2, 3), width=width)
+    metric = next(each for each in board.metrics if each.name == board.ranking.metric)
+    rows = [
+        (str(line.rank or ""), _name(line), _verdict(line), _value(line.measured, metric), *_figures(line))
+        for line in sorted(lines, key=lambda line: (line.status != SUCCESS, line.rank is None, line.rank or 0))
+    ]
+    source = ("", "(source)", "", _value({metric.name: board.ranking.source}, metric), "", "")
+    heading = ("rank", "model", "verdict", f"{metric.label} {metric.unit}".rstrip(), "frames", "fps")
+    return columns([heading, *rows, source], numbers=(0, 3, 4, 5), elastic=1, width=width)
 
 
-def _named(line: SummaryLine) -> str:
-    return f"{line.run_name} ({line.run_id[:8]})"
+def _name(line: SummaryLine) -> str:
+    return str(line.label or line.run_name)
 
 
-def failures(summary: Path) -> str | None:
-    """Return one line on how many models of a summary failed, and why the first few did; None if none did."""
+def _verdict(line: SummaryLine) -> str:
+    if line.status != SUCCESS:
+        return line.status
+    return f"{line.verdict or ''}{', below the source' if line.below_source else ''}"
+
+
+def _value(measured: Values | None, metric: MetricRecord) -> str:
+    value = (measured or {}).get(metric.name)
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _figures(line: SummaryLine) -> tuple[str, str]:
+    frames = f"{line.frames} of {line.frames_chosen_from}" if line.frames_chosen_from else str(line.frames)
+    return frames, "-" if line.fps is None else f"{line.fps:.2f}"
+
+
+def failures(summary: Path) -> list[str]:
+    """Return how many models of a summary failed, and a line for each cause with the models that it concerns."""
     lines = load_all(SummaryLine, summary)
     failed = [line for line in lines if line.status != SUCCESS]
     if not failed:
-        return None
-    reasons = few((f"{_named(line)} {line.status}: {clean(line.error or '')}" for line in failed), separator="; ")
-    return f"{len(failed)} of {len(lines)} models failed: {reasons}. The next invocation tries them again"
+        return []
+    causes: dict[str, list[SummaryLine]] = {}
+    for line in failed:
+        causes.setdefault(f"{line.status}: {VARYING.sub('', line.error or '')}", []).append(line)
+    heading = f"{len(failed)} of {len(lines)} models failed; the next invocation tries them again"
+    return [heading, *map(_cause, sorted(causes.values(), key=len, reverse=True))]
+
+
+def _cause(alike: Sequence[SummaryLine]) -> str:
+    """Return a line on models that failed for the same reason, which is that of the first."""
+    first, names = alike[0], few(map(_name, alike))
+    title = f"{counted(len(alike), 'model')} ({names})" if len(alike) > 1 else names
+    return f"{title} {first.status}: {clean(first.error or '')}"
 
 
 def substituted(summary: Path) -> str | None:
@@ -234,7 +272,7 @@ def substituted(summary: Path) -> str | None:
     found = [line for line in load_all(SummaryLine, summary) if line.status == SUCCESS and line.tried]
     if not found:
         return None
-    reasons = (f"{_named(line)}: {_rejection(line.tried[0], LONGEST_REASON)}" for line in found)
+    reasons = (f"{_name(line)}: {_rejection(line.tried[0], LONGEST_REASON)}" for line in found)
     models = counted(len(found), "model")
     return f"{models} rendered from another file than the preferred one: {few(reasons, separator='; ')}"
 

@@ -133,6 +133,11 @@ class Layout:
         return self.compare / "leaderboard.csv"
 
     @property
+    def shown_together(self) -> tuple[Path, ...]:
+        """The files that show the same models and the same ranking, apart from the page."""
+        return self.summary, self.leaderboard, self.frame_table, self.contact_sheet
+
+    @property
     def logs(self) -> Path:
         """The folder of the jobs' logs."""
         return self.output_dir / "logs"
@@ -140,6 +145,10 @@ class Layout:
     def log(self, job: str) -> Path:
         """The log of a job, such as ``download_{model}``."""
         return self.logs / f"{job}.log"
+
+    def relative(self, path: Path) -> str:
+        """Return a path below the output folder relative to it."""
+        return path.relative_to(self.output_dir).as_posix()
 
     # State of the workflow
 
@@ -284,13 +293,13 @@ class Layout:
         return self.state / "measured" / subject / f"{shard}.json"
 
     @property
-    def flows(self) -> Path:
-        """The folder of the source's motion between frames; written by ``baseline``."""
-        return self.state / "flow"
+    def source_frames(self) -> Path:
+        """The folder of what models are compared with on each frame of the source; written by ``baseline``."""
+        return self.state / "source"
 
-    def flow(self, name: str) -> Path:
-        """The motion between two frames, named by a digest of both; written by ``baseline``."""
-        return self.flows / f"{name}.npy"
+    def source_frame(self, name: str) -> Path:
+        """What models are compared with on a frame, named by a digest of it and the one before."""
+        return self.source_frames / f"{name}.npz"
 
     @property
     def verdict(self) -> Path:
@@ -298,9 +307,24 @@ class Layout:
         return self.state / "metrics.json"
 
     @property
+    def votes(self) -> Path:
+        """The votes of blind tests that were imported; written by ``import_votes``."""
+        return self.state / "votes.json"
+
+    @property
     def page_memory(self) -> Path:
         """What each copy and thumbnail of the page was made from; written by ``compare``."""
         return self.state / "page.json"
+
+    @property
+    def page_edition(self) -> Path:
+        """What the page shows and was made of; written by ``compare``."""
+        return self.state / "shown" / "page.json"
+
+    @property
+    def video_edition(self) -> Path:
+        """Which models the video shows; written by ``side_by_side``."""
+        return self.state / "shown" / "video.json"
 
     @property
     def evaluations(self) -> Path:

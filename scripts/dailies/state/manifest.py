@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import os
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,10 @@ from dailies.frames.sequence import Frame, Sequence, normal_form
 
 PIXELS = 2
 """Version of the code that makes pixels. Raise it when the same frame and model would render differently."""
+
+
+RECENT = 50
+"""How many of the last frames say how fast a render is."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,68 @@ class Manifest:
         return _all(self.path.parent)
 
 
+class Follower:
+    """Follows a manifest to which a job is adding lines, without reading any line twice."""
+
+    def __init__(self, path: Path, names: Collection[str], *, since: float) -> None:
+        """Follow the manifest at ``path``.
+
+        Args:
+            path: the file, which may not exist yet.
+            names: the output names of the frames that the job is to have written in the end.
+            since: when the job started, in seconds since 1970. An older file is that of an earlier job.
+        """
+        self._path = path
+        self._names = names
+        self._since = since
+        self._file: int | None = None
+        self._offset = 0
+        self.written: set[str] = set()
+        """The frames that are in place."""
+        self._seconds: deque[float] = deque(maxlen=RECENT)
+
+    @property
+    def total(self) -> int:
+        """The number of frames that are in place in the end."""
+        return len(self._names)
+
+    @property
+    def rate(self) -> float:
+        """Frames per second, over the last of those that were added while the file was followed; 0 if none were."""
+        seconds = sum(self._seconds)
+        return len(self._seconds) / seconds if seconds else 0.0
+
+    def update(self) -> None:
+        """Read what was added to the file; if it was replaced, read all of it."""
+        try:
+            with self._path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                if stat.st_mtime < self._since:
+                    return
+                is_new = stat.st_ino != self._file or stat.st_size < self._offset
+                if is_new:
+                    self._file, self._offset = stat.st_ino, 0
+                    self.written.clear()
+                    self._seconds.clear()
+                file.seek(self._offset)
+                lines = file.read().splitlines(keepends=True)
+        except FileNotFoundError:
+            return
+        for line in lines:
+            if not line.endswith(b"\n"):  # its rest is not written yet
+                break
+            self._offset += len(line)
+            self._add(line, is_old=is_new)
+
+    def _add(self, line: bytes, *, is_old: bool) -> None:
+        with suppress(ValueError, TypeError):
+            entry = from_json(Entry, json.loads(line))
+            if entry.size >= 0 and entry.output in self._names:
+                self.written.add(entry.output)
+                if not is_old:
+                    self._seconds.append(entry.seconds)
+
+
 def forget(path: Path, mark: Path, names: Collection[str], token: str) -> None:
     """Forget the frames ``names`` of the manifest at ``path``, once per ``token``, so that all are rendered again.
 
@@ -124,6 +191,12 @@ def forget(path: Path, mark: Path, names: Collection[str], token: str) -> None:
 def in_place(manifests: Path, folder: Path, names: Collection[str]) -> dict[str, Entry]:
     """Return the entries of those of the frames ``names`` that are in a model's ``folder`` as they were written."""
     return {name: entries[-1] for name, entries in _fitting(_all(manifests), folder, names).items() if entries}
+
+
+def rendered(manifests: Path) -> list[Entry]:
+    """Return the last entry of every frame that a model rendered, whether or not its file is still in place."""
+    entries = (entry for path in _all(manifests) for entry in _read(path).values())
+    return [entry for entry in entries if entry.size >= 0]
 
 
 def prune(manifests: Path, folder: Path, names: Iterable[str]) -> None:

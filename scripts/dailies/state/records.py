@@ -1,7 +1,7 @@
 """Every JSON file that one stage of the workflow writes for another, as a frozen dataclass."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +128,7 @@ class Receipt(Record):
     @property
     def artifact(self) -> "RenderedArtifact":
         """The artifact, as a render records it."""
-        return RenderedArtifact(
-            uri=self.uri,
-            path=self.path,
-            sha256=self.sha256,
-            size=self.size,
-            config_sha256=self.config_sha256,
-            tried=self.tried,
-        )
+        return RenderedArtifact(**{shared.name: getattr(self, shared.name) for shared in fields(RenderedArtifact)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,15 +145,7 @@ class RenderedArtifact:
     @property
     def receipt(self) -> Receipt:
         """The receipt of this artifact if it has been rendered and need not be downloaded again."""
-        return Receipt(
-            status=SUCCESS,
-            uri=self.uri,
-            path=self.path,
-            sha256=self.sha256,
-            size=self.size,
-            config_sha256=self.config_sha256,
-            tried=self.tried,
-        )
+        return Receipt(status=SUCCESS, **vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -482,6 +467,11 @@ class RankingRecord:
         """The best model, or all that tie for the first place."""
         return tuple(each for each in self.models if each.verdict != WORSE)
 
+    @property
+    def everyone(self) -> tuple[RankedModel, ...]:
+        """All models with a rank, those that were knocked out last."""
+        return (*self.models, *self.knocked_out)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
@@ -564,6 +554,34 @@ class FrameMetric:
         lengths = {len(values) for values in self.values.values()}
         if len(lengths) > 1:
             raise ValueError(f"metric {self.name} has a different number of frames for different models: {lengths}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """A vote of a blind test on a pair of models."""
+
+    id: str
+    """Set by the page, so that a vote that is imported twice counts once."""
+    a: str
+    """The folder name of the model that was shown as A."""
+    b: str
+    winner: str
+    """``a``, ``b`` or ``tie``."""
+    frame: str
+    """The output name of the frame that was shown when the vote was cast."""
+    time: str
+    """In UTC, in the format of ISO 8601."""
+    page: str
+    """Identifies the page on which the vote was cast."""
+    frame_digest: str
+    """The beginning of the digest of that frame of the input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Votes(Record):
+    """``votes.json``: the votes that were imported, in the order of import."""
+
+    votes: tuple[Vote, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

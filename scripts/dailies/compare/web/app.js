@@ -12,7 +12,9 @@
     const { view } = values;
     for (const button of views) button.setAttribute("aria-pressed", button.dataset.view === view);
     views.find((button) => button.dataset.view === view).scrollIntoView({ block: "nearest", inline: "nearest" });
-    for (const control of document.querySelectorAll("[data-for]")) control.hidden = control.dataset.for !== view;
+    for (const control of document.querySelectorAll("[data-for]")) {
+      control.hidden = !control.dataset.for.split(" ").includes(view);
+    }
     find("table").hidden = view !== "table";
     find("pair").hidden = view === "table";
     find("zoom").hidden = view === "table";
@@ -40,12 +42,17 @@
     find("onion-value").textContent = `${Math.round(values.onion * 100)} %`;
     find("gain").value = values.gain;
     find("rate").value = values.rate;
+    find("errors").value = values.errors;
     find("differing").checked = values.differing;
   }
 
   function fillOptions() {
     find("gain").append(...State.GAINS.map((gain) => new Option(`×${gain}`, gain)));
     find("rate").append(...State.RATES.map((rate) => new Option(rate ? `${rate} a second` : "with keys A, B", rate)));
+    const error = views.find((button) => button.dataset.view === "error");
+    error.disabled = !Catalog.layers.has(Catalog.REFERENCE);
+    if (error.disabled) error.title = "An error map needs reference frames";
+    find("full").hidden = !document.fullscreenEnabled;
     find("title").textContent = DATA.title;
     find("sequence").textContent = DATA.choice ? `${DATA.sequence} (${DATA.choice})` : DATA.sequence;
     document.title = `${DATA.sequence} · ${DATA.title} · Dailies`;
@@ -68,14 +75,25 @@
   /* The keys [ and ]: decrease or increase the setting of the view. */
   function adjust(by) {
     const { view, gain, wipe, onion, rate } = values;
-    if (view === "difference") State.set({ gain: State.step(State.GAINS, gain, by) });
+    if (view === "difference" || view === "error") State.set({ gain: State.step(State.GAINS, gain, by) });
     if (view === "flicker") State.set({ rate: State.step(State.RATES, rate, by) });
     if (view === "wipe") State.set({ wipe: State.clamp(wipe + by * 0.05, 0, 1) });
     if (view === "onion") State.set({ onion: State.clamp(onion + by * 0.1, 0, 1) });
   }
 
   function turnTo(view) {
-    if (view !== "table" || !values.blind) State.set({ view });
+    if (!views.find((button) => button.dataset.view === view).disabled) State.set({ view });
+  }
+
+  /* The key E: the error map of A and B, or, pressed there, of all models. */
+  function turnToError() {
+    if (values.view === "error") State.set({ errors: values.errors === "pair" ? "all" : "pair" });
+    else turnTo("error");
+  }
+
+  function turnToFullScreen() {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else if (values.view !== "table") find("work").requestFullscreen();
   }
 
   const KEYS = {
@@ -102,6 +120,7 @@
     w: () => turnTo("wipe"),
     f: () => turnTo("flicker"),
     d: () => turnTo("difference"),
+    e: turnToError,
     o: () => turnTo("onion"),
     t: () => turnTo("table"),
     "[": () => adjust(-1),
@@ -115,6 +134,17 @@
     j: () => Hand.look(0, 1),
     k: () => Hand.look(0, -1),
     l: () => Hand.look(1, 0),
+    v: () => Look.adjust("exposure", 1),
+    V: () => Look.adjust("exposure", -1),
+    y: () => Look.adjust("gamma", 1),
+    Y: () => Look.adjust("gamma", -1),
+    c: () => Look.turn(1),
+    C: () => Look.turn(-1),
+    q: () => Look.reset(),
+    F: turnToFullScreen,
+    ",": () => Transport.loop("first"),
+    ".": () => Transport.loop("last"),
+    u: () => Transport.loop(null),
     n: () => Strip.worst(),
     m: () => Strip.apart(),
     "/": () => {
@@ -122,7 +152,10 @@
       find("filter").focus();
     },
     "?": () => find("help").showModal(),
-    Escape: () => showModels(false),
+    Escape: () => {
+      if (document.fullscreenElement) document.exitFullscreen();
+      showModels(false);
+    },
   };
 
   /* Whether an element needs a key for itself. */
@@ -171,6 +204,12 @@
     for (const [id, event] of Object.entries({ wipe: "input", onion: "input", gain: "change", rate: "change" })) {
       find(id).addEventListener(event, ({ target }) => State.set({ [id]: +target.value }));
     }
+    find("errors").addEventListener("change", ({ target }) => State.set({ errors: target.value }));
+    find("full").addEventListener("click", turnToFullScreen);
+    find("skip").addEventListener("click", (event) => {
+      event.preventDefault(); // the address holds the state
+      (values.view === "table" ? find("table") : find("stage")).focus();
+    });
     find("differing").addEventListener("change", (event) => State.set({ differing: event.target.checked }));
     find("open-help").addEventListener("click", () => find("help").showModal());
     find("open-models").addEventListener("click", () => showModels(!root.classList.contains("models-open")));
@@ -193,13 +232,15 @@
   State.on("view", showView);
   State.on("blind sort descending", fillPair);
   State.on("a b slot", updatePair);
-  State.on("wipe onion gain rate differing", updateOptions);
+  State.on("wipe onion gain rate errors differing", updateOptions);
   Transport.start();
   Stage.start();
   Hand.start();
   Models.start();
   Strip.start();
   Blind.start();
+  Look.start();
+  Focus.start();
   listen();
   State.read();
   find("broken").hidden = true;

@@ -1,20 +1,23 @@
 "use strict";
 
-/* Blind: a blind test, which hides all names, shuffles the models and asks for a vote on each pair. */
+/* Blind: a blind test, which hides all names and asks for votes on pairs that are drawn anew each time. */
 
 const Blind = (() => {
   const { element } = Panel;
+  const Z = 1.959964; // of a 95 % interval
   const STORAGE_KEY = "dailies-votes:" + DATA.id;
   const ballot = document.getElementById("ballot");
   const round = document.getElementById("round");
   const toggle = document.getElementById("blind");
   const result = document.getElementById("result");
+  const shuffle = document.getElementById("shuffle");
   let votes = storedVotes();
 
   /* Votes survive a reload if the browser allows the page to store data. */
   function storedVotes() {
     try {
-      return JSON.parse(localStorage.getItem(STORAGE_KEY)) ?? [];
+      const stored = JSON.parse(localStorage.getItem(STORAGE_KEY)) ?? [];
+      return stored.filter((vote) => vote.frame_digest); // earlier pages did not store what a vote needs
     } catch {
       return [];
     }
@@ -28,29 +31,69 @@ const Blind = (() => {
     }
   }
 
-  /* Every pair of models once, in shuffled order; which of the two is A is random, too. */
+  /* A random number from 0 up to a limit; a link cannot repeat it. */
+  function random(limit) {
+    return Math.floor((crypto.getRandomValues(new Uint32Array(1))[0] / 2 ** 32) * limit);
+  }
+
+  function drawn(items) {
+    return items[random(items.length)];
+  }
+
+  /* The models of the test: those that were pinned or filtered when it began, or else all. */
+  function cast() {
+    const { among } = State.values;
+    return among.length > 1 ? among : Catalog.shown.map((model) => model.id);
+  }
+
   function pairs() {
-    const ids = Catalog.disguised();
-    const all = ids.flatMap((one, index) => ids.slice(index + 1).map((other) => [one, other]));
-    const seed = State.values.blind;
-    const sides = Catalog.shuffled(
-      all.map((_, index) => index % 2),
-      seed + 1,
-    );
-    return Catalog.shuffled(all, seed).map((pair, index) => (sides[index] ? pair : [pair[1], pair[0]]));
+    return cast().flatMap((one, index, ids) => ids.slice(index + 1).map((other) => [one, other]));
+  }
+
+  function key(one, other) {
+    return JSON.stringify([one, other].sort());
+  }
+
+  /* Draw what to vote on next: one of the pairs with the fewest votes, its sides, new disguises for all models and, if
+     wanted, the frame. */
+  function next() {
+    const { a, b, shuffle } = State.values;
+    const all = pairs();
+    const counts = new Map(all.map((pair) => [key(...pair), 0]));
+    for (const { a: one, b: other } of votes) {
+      const place = key(one.model, other.model);
+      if (counts.has(place)) counts.set(place, counts.get(place) + 1);
+    }
+    const fewest = Math.min(...counts.values());
+    const due = all.filter((pair) => counts.get(key(...pair)) === fewest);
+    const others = due.filter((pair) => key(...pair) !== key(a, b));
+    const pair = drawn(others.length ? others : due);
+    const [left, right] = random(2) ? pair : [pair[1], pair[0]];
+    const state = { a: left, b: right, slot: "a", blind: 1 + random(2 ** 31 - 1) };
+    return shuffle ? { ...state, frame: frameFor(pair) } : state;
+  }
+
+  /* A random frame of the loop that both models have. */
+  function frameFor(pair) {
+    const [first, last] = Transport.bounds();
+    const frames = DATA.frames.map((_, frame) => frame).slice(first, last + 1);
+    const whole = frames.filter((frame) => pair.every((id) => !Catalog.layers.get(id).missing.has(frame)));
+    return drawn(whole.length ? whole : frames);
   }
 
   function enter() {
     Transport.stop();
-    const seed = 1 + Math.floor(Math.random() * (2 ** 31 - 1));
-    State.set({ blind: seed, round: 0, pins: [], filter: "", sort: "", descending: false });
-    const { view } = State.values;
-    State.set({ view: view === "grid" || view === "table" ? "side" : view, ...pairOf(0), slot: "a" });
+    const { view, pins } = State.values;
+    const chosen = Catalog.shown.filter((model) => pins.includes(model.id));
+    const listed = chosen.length > 1 ? chosen : Catalog.filtered(Catalog.shown);
+    const among = listed.length > 1 && listed.length < Catalog.shown.length ? listed.map((model) => model.id) : [];
+    State.set({ among, round: 0, pins: [], filter: "", sort: "", descending: false });
+    State.set({ view: view === "grid" || view === "table" ? "side" : view, ...next() });
     State.write(); // removes the models' names from the address
   }
 
   function leave() {
-    State.set({ blind: 0, round: 0 });
+    State.set({ blind: 0, round: 0, among: [] });
     if (votes.length) {
       tally();
       result.showModal();
@@ -62,71 +105,125 @@ const Blind = (() => {
     store();
   }
 
-  function pairOf(number) {
-    const all = pairs();
-    const [a, b] = all[number % all.length];
-    return { a, b };
-  }
-
   function vote(choice) {
     const { blind, round: number, a, b, frame, view } = State.values;
     if (!blind || !Catalog.models.has(a) || !Catalog.models.has(b) || a === b) return;
+    const [name, , , digest] = DATA.frames[frame];
     votes.push({
+      id: fresh(),
       a: named(a),
       b: named(b),
-      better: choice,
-      frame: DATA.frames[frame][0],
+      winner: choice,
+      frame: name,
+      frame_digest: digest,
       view,
-      seed: blind,
-      round: number + 1,
       time: new Date().toISOString(),
     });
     store();
-    State.set({ round: number + 1, ...pairOf(number + 1), slot: "a" });
+    State.set({ round: number + 1, ...next() });
+  }
+
+  /* A random id: 32 hexadecimal digits. */
+  function fresh() {
+    return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   }
 
   function named(id) {
     return { model: id, run_id: Catalog.models.get(id).run_id };
   }
 
-  /* Wins, losses and ties of each model, sorted by wins minus losses. */
-  function standings() {
+  /* The interval of a share of votes by Wilson (1927), Journal of the American Statistical Association 22, 209–212. */
+  function interval(won, lost) {
+    const count = won + lost;
+    const share = won / count;
+    const middle = (share + Z ** 2 / (2 * count)) / (1 + Z ** 2 / count);
+    const half = (Z / (1 + Z ** 2 / count)) * Math.sqrt((share * (1 - share)) / count + Z ** 2 / (4 * count ** 2));
+    return [Math.max(0, middle - half), Math.min(1, middle + half)];
+  }
+
+  /* How many more votes would move the interval off 50 %, if their shares stay as they are; Infinity if they are even. */
+  function missing(won, lost) {
+    const count = won + lost;
+    const distance = won / count - 0.5;
+    return Math.max(0, Math.floor(Z ** 2 / (4 * distance ** 2)) + 1 - count);
+  }
+
+  /* Votes for, against and without a preference, for each key of a list of [key, side] of a vote. */
+  function count(keysOf) {
     const table = new Map();
-    const line = ({ model }) => {
-      if (!table.has(model)) table.set(model, { model, better: 0, worse: 0, tie: 0 });
-      return table.get(model);
-    };
-    for (const { a, b, better } of votes) {
-      const [one, other] = [line(a), line(b)];
-      if (better === "tie") {
-        one.tie += 1;
-        other.tie += 1;
-        continue;
+    for (const vote of votes) {
+      for (const [place, side] of keysOf(vote)) {
+        if (!table.has(place)) table.set(place, { won: 0, lost: 0, tied: 0 });
+        const kind = vote.winner === "tie" ? "tied" : vote.winner === side ? "won" : "lost";
+        table.get(place)[kind] += 1;
       }
-      const [winner, loser] = better === "a" ? [one, other] : [other, one];
-      winner.better += 1;
-      loser.worse += 1;
     }
-    return [...table.values()].sort((one, other) => other.better - other.worse - (one.better - one.worse));
+    return [...table].sort(([, one], [, other]) => other.won - other.lost - (one.won - one.lost));
+  }
+
+  function shown(model) {
+    return element("bdi", "", Catalog.models.has(model) ? Catalog.name(model) : model);
+  }
+
+  /* The cells of a line of the tally: the counts, the share with its interval, and what would decide. */
+  function figures({ won, lost, tied }) {
+    const share = () => {
+      const [low, high] = interval(won, lost).map((each) => Math.round(100 * each));
+      return `${Math.round((100 * won) / (won + lost))} % (${low} to ${high} %)`;
+    };
+    const verdict = () => {
+      const more = missing(won, lost);
+      if (more === 0) return "decided";
+      return Number.isFinite(more) ? `about ${more} more` : "even so far";
+    };
+    return [won, lost, tied, ...(won + lost ? [share(), verdict()] : ["–", "–"])];
+  }
+
+  function table(title, headings, lines) {
+    const made = element("table");
+    made.createCaption().textContent = title;
+    const head = made.createTHead().insertRow();
+    for (const heading of headings) head.append(Object.assign(element("th", "", heading), { scope: "col" }));
+    const body = made.createTBody();
+    for (const [names, counts] of lines) {
+      const line = body.insertRow();
+      line.insertCell().append(...names);
+      for (const figure of figures(counts)) line.insertCell().textContent = figure;
+    }
+    return made;
   }
 
   function tally() {
-    const table = element("table");
-    const head = table.createTHead().insertRow();
-    for (const title of ["Model", "Better", "Worse", "No difference"]) head.append(element("th", "", title));
-    const body = table.createTBody();
-    for (const { model, better, worse, tie } of standings()) {
-      const line = body.insertRow();
-      const name = element("bdi", "", Catalog.models.has(model) ? Catalog.name(model) : model);
-      line.insertCell().append(name);
-      for (const count of [better, worse, tie]) line.insertCell().textContent = count;
-    }
-    document.getElementById("tally").replaceChildren(table);
+    const models = count(({ a, b }) => [
+      [a.model, "a"],
+      [b.model, "b"],
+    ]);
+    const sides = ({ a, b }) => (a.model < b.model ? [a.model, b.model, "a"] : [b.model, a.model, "b"]);
+    const both = count((vote) => {
+      const [one, other, side] = sides(vote);
+      return [[JSON.stringify([one, other]), side]];
+    });
+    const headings = ["Better", "Worse", "No difference", "Share of preferences", "To decide"];
+    document.getElementById("tally").replaceChildren(
+      table(
+        "Each model against all others",
+        ["Model", ...headings],
+        models.map(([model, counts]) => [[shown(model)], counts]),
+      ),
+      table(
+        "Each pair: the first model against the second",
+        ["Pair", ...headings],
+        both.map(([pair, counts]) => {
+          const [one, other] = JSON.parse(pair).map(shown);
+          return [[one, " : ", other], counts];
+        }),
+      ),
+    );
   }
 
   function save() {
     const { title: experiment, sequence, id: page } = DATA;
-    const report = { format: "dailies votes 1", experiment, sequence, page, votes, standings: standings() };
+    const report = { format: "dailies votes 2", page, experiment, sequence, votes };
     const text = JSON.stringify(report, null, 2);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text + "\n"], { type: "application/json" }));
@@ -141,8 +238,9 @@ const Blind = (() => {
     toggle.setAttribute("aria-pressed", Boolean(blind));
     ballot.hidden = !blind;
     document.querySelector('[data-view="table"]').disabled = Boolean(blind);
+    shuffle.checked = State.values.shuffle;
     if (!blind) return;
-    const count = (Catalog.shown.length * (Catalog.shown.length - 1)) / 2;
+    const count = pairs().length;
     const counted = votes.length === 1 ? "1 vote" : `${votes.length} votes`;
     const again = number < count ? "" : "Every pair was shown. ";
     round.textContent = `${again}Pair ${(number % count) + 1} of ${count}. ${counted} so far.`;
@@ -158,7 +256,8 @@ const Blind = (() => {
     for (const button of ballot.querySelectorAll("[data-vote]")) {
       button.addEventListener("click", () => vote(button.dataset.vote));
     }
-    State.on("blind round", show);
+    shuffle.addEventListener("change", () => State.set({ shuffle: shuffle.checked }));
+    State.on("blind round shuffle among", show);
   }
 
   return { start, vote };

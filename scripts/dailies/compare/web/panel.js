@@ -45,6 +45,7 @@ const Panel = (() => {
     flicker: (one, other) => `${one} and ${other} in turn`,
     onion: (one, other) => `${other} over ${one}`,
     difference: (one, other) => `Difference of ${one} and ${other}`,
+    error: (one, other) => `Error of ${one} against ${other}`,
   };
 
   /* How each mode draws its pictures. */
@@ -63,9 +64,11 @@ const Panel = (() => {
       panel.context.globalAlpha = 1;
     },
     difference: (panel, entries) => {
-      if (panel.place.scale >= 1) subtract(panel.context, entries, (entry) => panel.put(panel.context, entry));
+      const direct = panel.place.scale >= 1 || entries.some(({ thumbnail }) => thumbnail);
+      if (direct) subtract(panel.context, entries, (entry) => panel.put(panel.context, entry));
       else panel.put(panel.context, apart(entries, panel.extent));
     },
+    error: (panel, entries) => PAINT.difference(panel, entries),
   };
 
   function subtract(context, [one, other], put) {
@@ -92,7 +95,7 @@ const Panel = (() => {
       this.place = null; // the rectangle of the frame on the canvas, in screen pixels
       this.found = null; // the pictures on the canvas
       this.drawn = "";
-      this.root = element("figure", `panel ${mode}`);
+      this.root = element("figure", this.pair || mode === "single" ? `panel ${mode}` : `panel ${mode} single`);
       this.root.dataset.ids = ids.join(" ");
       this.box = element("div", "box");
       this.box.panel = this;
@@ -103,15 +106,17 @@ const Panel = (() => {
       this.message = element("p", "message");
       this.box.append(this.canvas, this.marker, this.message);
       if (mode === "wipe") this.box.append(element("i", "line"));
-      this.labels = ids.map((id, index) => this.label(id, this.pair ? "ab"[index] : ""));
+      const named = this.pair ? ids : ids.slice(0, 1);
+      this.labels = named.map((id, index) => this.label(id, this.pair ? "ab"[index] : ""));
       if (mode === "difference") this.labels.splice(1, 0, this.label(null, "apart"));
       const caption = element("figcaption", this.pair ? "pair" : "");
       caption.append(...this.labels.map((label) => label.root));
       this.root.append(caption, this.box);
     }
 
+    /* Whether it compares A and B. */
     get pair() {
-      return this.mode !== "single";
+      return this.mode !== "single" && this.mode !== "error";
     }
 
     label(id, slot) {
@@ -166,10 +171,16 @@ const Panel = (() => {
       if (signature === this.drawn) return;
       Object.assign(this, { drawn: signature, found: entries, place, extent, looks, frame });
       this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
-      this.canvas.style.filter = this.mode === "difference" && looks !== 1 ? `brightness(${looks})` : "";
+      this.tint();
       if (entries.every(({ status }) => status === "ready")) PAINT[this.mode](this, entries);
       this.showMissing();
       this.badge();
+    }
+
+    /* Apply what changes how pictures are shown, such as the exposure. */
+    tint() {
+      const next = Look.filter(this.mode, this.looks);
+      if (this.canvas.style.filter !== next) this.canvas.style.filter = next;
     }
 
     /* Draw one picture. Above 1:1, pixels are squares, and only visible ones are drawn. */
@@ -246,7 +257,7 @@ const Panel = (() => {
     /* Show the values of that pixel; none if the pointer is null. */
     read(pointer, frame) {
       for (const { id, readout } of this.labels) {
-        const ids = id ? [id] : this.ids;
+        const ids = id && this.mode !== "error" ? [id] : this.ids;
         const entries = pointer ? ids.map((each) => Pictures.peek(each, frame, false)) : [];
         const ready = entries.length > 0 && entries.every(({ status }) => status === "ready");
         const signature = ready ? JSON.stringify([entries.map(({ address }) => address), pointer.u, pointer.v]) : "";

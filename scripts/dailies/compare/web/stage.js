@@ -31,17 +31,25 @@ const Stage = (() => {
 
   /* The panels of the current state, as [mode, ids]. */
   function plan() {
-    const { view, a, b, pins, blind } = State.values;
+    const { view, a, b, pins, blind, errors } = State.values;
     if (view === "table") return [];
     if (PAIRS.includes(view)) return [[view, [a, b]]];
     const all = [...Catalog.fixed, ...Catalog.listed()];
     const pinned = all.filter((id) => pins.includes(id));
     const side = pinned.length > 1 && !blind ? pinned : [...new Set([a, b])];
-    return (view === "side" ? side : all).map((id) => ["single", [id]]);
+    if (view !== "error") return (view === "side" ? side : all).map((id) => ["single", [id]]);
+    const wrong = (errors === "all" ? all : side).filter((id) => id !== Catalog.REFERENCE);
+    return (wrong.length ? wrong : [Catalog.SOURCE]).map((id) => ["error", [id, Catalog.REFERENCE]]);
+  }
+
+  /* Whether the view shows all models. */
+  function everything() {
+    const { view, errors } = State.values;
+    return view === "grid" || (view === "error" && errors === "all");
   }
 
   function arrange() {
-    const { view } = State.values;
+    const view = everything() ? "grid" : State.values.view;
     if (stage.dataset.view === "grid" && view !== "grid") scrolled = stage.scrollTop;
     order = plan().map(([mode, ids]) => {
       const key = [mode, ...ids].join("\n");
@@ -79,7 +87,7 @@ const Stage = (() => {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     const [width, height] = [stage.clientWidth - 2 * GAP * rem, stage.clientHeight - 2 * GAP * rem];
     if (!order.length || width <= 0 || height <= 0) return;
-    const grid = State.values.view === "grid";
+    const grid = everything();
     let best = largest(width, height, rem);
     const scrolls = grid && best.cell < Math.min(MIN_CELL * rem, width);
     if (scrolls) {
@@ -164,27 +172,31 @@ const Stage = (() => {
 
   /* The number of pixels of a frame's pictures on some panels. */
   function pixelsOf(some, frame) {
-    return some.flatMap(({ ids }) => ids).reduce((sum, id) => sum + Pictures.pixels(id, frame, false), 0);
+    const ids = new Set(some.flatMap((panel) => panel.ids));
+    return [...ids].reduce((sum, id) => sum + Pictures.pixels(id, frame, false), 0);
   }
 
   /* Up to which multiple of its own size a thumbnail replaces the frame in a grid; 0 if it never does. */
   function stretch(near, frame) {
-    if (State.values.view !== "grid") return 0;
+    if (!everything()) return 0;
     const pixels = pixelsOf(near, frame);
     if (moving()) return pixels > HEAVY ? Infinity : pixels > MOVING ? 4 : 0;
     return pixels > HEAVY ? 1.5 : pixels > STILL ? 1 : 0;
   }
 
-  /* Whether a thumbnail replaces the frame. */
-  function thumbnailServes(panel, id, frame) {
+  /* Whether thumbnails replace the frames. */
+  function thumbnailServes(panel, frame) {
     const { width, height } = placement(panel, frame);
     const small = Math.max(width, height) <= stretched * DATA.thumbnail;
-    return small && Catalog.layers.get(id).thumbnails && Pictures.peek(id, frame, true).status !== "broken";
+    const found = (id) => Catalog.layers.get(id).thumbnails && Pictures.peek(id, frame, true).status !== "broken";
+    return small && panel.ids.every(found);
   }
 
   /* The picture to draw. A thumbnail stands in for a frame that is loading, except where two pictures are compared. */
   function picture(panel, id, frame) {
-    return Pictures.best(id, frame, !panel.pair && (!Transport.playing() || thumbnailServes(panel, id, frame)));
+    const serves = thumbnailServes(panel, frame);
+    if (panel.mode === "error") return Pictures.peek(id, frame, serves); // both or none
+    return Pictures.best(id, frame, !panel.pair && (!Transport.playing() || serves));
   }
 
   function settled({ status }) {
@@ -230,8 +242,8 @@ const Stage = (() => {
     const next = ahead || Transport.playing() ? coming(frame) : [];
     for (const panel of near) {
       for (const id of panel.ids) {
-        const serves = thumbnailServes(panel, id, frame);
-        const first = serves || (!panel.pair && !Transport.playing() && Catalog.layers.get(id).thumbnails);
+        const serves = thumbnailServes(panel, frame);
+        const first = serves || (panel.mode === "single" && !Transport.playing() && Catalog.layers.get(id).thumbnails);
         required.push([id, frame, first]);
         if (first && !serves) optional.push([id, frame, false]);
         next.forEach((each, step) => (later[step] ??= []).push([id, each, serves]));
@@ -252,7 +264,7 @@ const Stage = (() => {
     const entries = panel.ids.map((id) => picture(panel, id, shown));
     if (!entries.every(settled)) return;
     const { wipe, onion, gain } = State.values;
-    const looks = { wipe, onion, difference: gain, flicker: phase }[panel.mode];
+    const looks = { wipe, onion, difference: gain, error: gain, flicker: phase }[panel.mode];
     panel.draw(entries, { place: placement(panel, shown), extent: extent(shown), looks, frame: shown });
   }
 
@@ -277,12 +289,14 @@ const Stage = (() => {
 
   /* Show the zoom, and a note if pictures are not the frames themselves. */
   function report(near) {
+    const { view } = State.values;
     const drawn = near.filter((panel) => panel.found);
     const thumbnails = drawn.some((panel) => panel.found.some(({ thumbnail }) => thumbnail));
     const deep = drawn.some((panel) => panel.ids.some((id) => Catalog.layers.get(id).bit_depth > 8));
     const note = [
       thumbnails && moving() ? "Thumbnails until playback stops." : "",
       thumbnails && !moving() ? "Thumbnails: zoom in for the frames' own pixels." : "",
+      thumbnails && view === "error" ? "Errors of thumbnails are smaller than those of the frames." : "",
       deep ? "8-bit proxies of deeper frames." : "",
     ]
       .filter(Boolean)
@@ -358,7 +372,8 @@ const Stage = (() => {
       refresh();
     }).observe(stage);
     Pictures.onArrival(refresh);
-    State.on("view a b pins filter sort descending blind", arrange);
+    State.on("view errors a b pins filter sort descending blind", arrange);
+    State.on("exposure gamma channel", () => order.forEach((panel) => panel.tint()));
     State.on("slot", caption);
     State.on("view slot rate", pace);
     State.on("frame metric", () => {

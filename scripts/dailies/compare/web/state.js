@@ -3,11 +3,14 @@
 /* State: what the page shows, and its encoding in the address. DATA is defined in data.js. */
 
 const State = (() => {
-  const VIEWS = ["grid", "side", "wipe", "flicker", "difference", "onion", "table"];
+  const VIEWS = ["grid", "side", "wipe", "flicker", "difference", "error", "onion", "table"];
   const GAINS = [1, 2, 4, 8, 16, 32, 64];
   const RATES = [0, 1, 2, 4];
   const FPS = [...new Set([6, 12, 15, 23.976, 24, 25, 29.97, 30, 48, 50, 59.94, 60, DATA.fps])].sort((a, b) => a - b);
   const ZOOM = [1 / 64, 128];
+  const EXPOSURE = [-8, 8]; // stops
+  const GAMMA = [0.2, 4];
+  const CHANNELS = ["all", "red", "green", "blue", "luma"];
 
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const listeners = [];
@@ -35,6 +38,13 @@ const State = (() => {
         Infinity,
       ),
   };
+  const mark = {
+    write: frame.write,
+    read: (word) => {
+      const index = DATA.frames.findIndex(([name]) => name === word);
+      return index < 0 ? null : index;
+    },
+  };
   const zoom = {
     write: (value) => (value === "fit" ? value : short(value)),
     read: (word) => (word === "fit" ? word : clamp(+word, ...ZOOM)),
@@ -44,6 +54,8 @@ const State = (() => {
   const FIELDS = {
     blind: [0, number(0, 2 ** 31)],
     round: [0, number(0, 1e9)],
+    among: [[], { ...pictures, write: (ids) => ids.map(Catalog.alias).sort().map(encodeURIComponent).join(",") }],
+    shuffle: [false, flag],
     view: ["grid", choice(VIEWS)],
     frame: [0, frame],
     a: [null, picture],
@@ -55,7 +67,13 @@ const State = (() => {
     wipe: [0.5, number(0, 1)],
     onion: [0.5, number(0, 1)],
     gain: [8, choice(GAINS)],
+    errors: ["pair", choice(["pair", "all"])],
     rate: [calm ? 0 : 2, choice(RATES)],
+    exposure: [0, number(...EXPOSURE)],
+    gamma: [1, number(...GAMMA)],
+    channel: ["all", choice(CHANNELS)],
+    first: [null, mark],
+    last: [null, mark],
     pins: [[], pictures],
     filter: ["", text],
     sort: ["", text],
@@ -140,6 +158,8 @@ const State = (() => {
     const [a, b] = Catalog.usual();
     patch.a ??= a;
     patch.b ??= b;
+    if (patch.last !== null && patch.first > patch.last) [patch.first, patch.last] = [patch.last, patch.first];
+    if (patch.view === "error" && !Catalog.layers.has(Catalog.REFERENCE)) patch.view = "grid";
     Object.assign(values, patch);
     lastView = values.view;
     notify(new Set(Object.keys(FIELDS)));
@@ -151,5 +171,5 @@ const State = (() => {
     return steps[clamp((index < 0 ? steps.length - 1 : index) + by, 0, steps.length - 1)];
   }
 
-  return { values, set, on, read, write, step, clamp, calm, VIEWS, GAINS, RATES, FPS, ZOOM };
+  return { values, set, on, read, write, step, clamp, calm, VIEWS, GAINS, RATES, FPS, ZOOM, EXPOSURE, GAMMA, CHANNELS };
 })();

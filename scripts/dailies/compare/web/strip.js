@@ -71,7 +71,8 @@ const Metrics = (() => {
 
 const Strip = (() => {
   const EDGE = 6; // half the width of the scrubber's handle, in CSS pixels
-  const COLOURS = { a: "#f2a541", b: "#5cb8e6", pinned: "#b8b8b8", other: "#5a5a5a" };
+  const NEAR = 14; // CSS pixels from the pointer within which a line is named
+  const COLOURS = { a: "#f2a541", b: "#5cb8e6", hovered: "#ffffff", pinned: "#b8b8b8", other: "#5a5a5a" };
   const strip = document.getElementById("strip");
   const canvas = strip.querySelector("canvas");
   const needle = document.getElementById("needle");
@@ -81,7 +82,10 @@ const Strip = (() => {
   const note = document.getElementById("metric-note");
   const marks = document.getElementById("marks");
   let walk = { key: "", at: -1 };
-  let hovered = null;
+  let hovered = null; // the frame below the pointer
+  let named = null; // the model whose line is named besides A and B
+  let lines = []; // the models with a line
+  let level = () => 0; // the height of a value, in CSS pixels from the top
 
   function x(frame, width = strip.clientWidth) {
     const last = Math.max(1, DATA.frames.length - 1);
@@ -136,26 +140,69 @@ const Strip = (() => {
   function draw() {
     if (strip.hidden) return;
     const { a, b, pins } = State.values;
-    const kind = (id) => (id === a ? "a" : id === b ? "b" : pins.includes(id) ? "pinned" : "other");
-    const lines = [...new Set([...Catalog.listed(), a, b])]
+    const kind = (id) =>
+      id === a ? "a" : id === b ? "b" : id === named ? "hovered" : pins.includes(id) ? "pinned" : "other";
+    lines = [...new Set([...Catalog.listed(), a, b])].filter((id) => Metrics.of(id));
+    const drawn = lines
       .map((id) => [kind(id), Metrics.of(id)])
-      .filter(([, values]) => values)
       .sort(([one], [other]) => Object.keys(COLOURS).indexOf(other) - Object.keys(COLOURS).indexOf(one));
     const context = fine(canvas);
-    const all = lines.flatMap(([, values]) => values).filter((each) => each !== null);
+    const all = drawn.flatMap(([, values]) => values).filter((each) => each !== null);
     const low = all.reduce((least, each) => Math.min(least, each), Infinity);
     const high = all.reduce((most, each) => Math.max(most, each), -Infinity);
     document.getElementById("strip-high").textContent = all.length ? Catalog.brief(high) : "";
     document.getElementById("strip-low").textContent = all.length ? Catalog.brief(low) : "";
-    for (const [ink, values] of lines)
-      trace(
-        context,
-        values,
-        COLOURS[ink],
-        ink.length === 1 ? 1.5 : 1,
-        (each) => strip.clientHeight - 4 - ((each - low) / (high - low || 1)) * (strip.clientHeight - 8),
-      );
+    level = (each) => strip.clientHeight - 4 - ((each - low) / (high - low || 1)) * (strip.clientHeight - 8);
+    for (const [ink, values] of drawn) trace(context, values, COLOURS[ink], ink.length === 1 ? 1.5 : 1, level);
+    label();
     move();
+  }
+
+  /* Write the names of A, B and the line below the pointer beside their right ends, without overlaps. */
+  function label() {
+    const { a, b } = State.values;
+    const ids = { a, b: b === a ? null : b, other: named === a || named === b ? null : named };
+    const placed = [];
+    for (const [slot, id] of Object.entries(ids)) {
+      const tag = strip.querySelector(`.line-name.${slot}`);
+      const end = lines.includes(id) ? Metrics.of(id).findLast((value) => value !== null) : undefined;
+      tag.textContent = end === undefined ? "" : Catalog.name(id);
+      if (end !== undefined) placed.push({ tag, top: level(end) - tag.offsetHeight / 2 });
+    }
+    placed.sort((one, other) => one.top - other.top);
+    let free = 0;
+    for (const each of placed) {
+      each.top = free = Math.max(free, each.top);
+      free += each.tag.offsetHeight;
+    }
+    let limit = strip.clientHeight;
+    for (const { tag, top } of placed.reverse()) {
+      limit = Math.min(top, limit - tag.offsetHeight);
+      tag.style.top = `${Math.max(0, limit)}px`;
+    }
+  }
+
+  /* Name the line of a model; null names none but A and B. */
+  function name(id) {
+    if (named === id) return;
+    named = id;
+    draw();
+  }
+
+  /* The model whose line is nearest to the pointer. */
+  function lineAt(event) {
+    const y = event.clientY - strip.getBoundingClientRect().top;
+    const distances = lines
+      .filter((id) => Metrics.of(id)[hovered] !== null)
+      .map((id) => [Math.abs(level(Metrics.of(id)[hovered]) - y), id])
+      .sort(([one], [other]) => one - other);
+    return distances.length && distances[0][0] <= NEAR ? distances[0][1] : null;
+  }
+
+  /* The model of the list or of the pictures that the pointer is on. */
+  function modelAt({ target }) {
+    const place = target.closest?.("#list li[data-id], .panel.single[data-ids]");
+    return place ? (place.dataset.id ?? place.dataset.ids.split(" ")[0]) : null;
   }
 
   function trace(context, values, ink, thick, y) {
@@ -226,12 +273,17 @@ const Strip = (() => {
     });
     strip.addEventListener("pointermove", (event) => {
       hovered = frameAt(event);
+      name(lineAt(event));
       if (event.buttons & 1) go(event);
       move();
     });
     strip.addEventListener("pointerleave", () => {
       hovered = null;
+      name(null);
       move();
+    });
+    document.addEventListener("pointerover", (event) => {
+      if (!strip.hidden && !strip.contains(event.target)) name(modelAt(event));
     });
     State.on("metric blind", show);
     State.on("a b pins filter", draw);

@@ -1,0 +1,83 @@
+"""Editions: what the page and the video were made of, so that nothing is shown together with what contradicts it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dailies.core.errors import DailiesError
+from dailies.core.files import sha256_of
+from dailies.core.text import few
+from dailies.core.typed import Record, load_all
+from dailies.state.layout import Layout
+from dailies.state.records import Leaderboard, SummaryLine
+
+
+class MixedResults(DailiesError):
+    """Files that show the same models are of different invocations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edition(Record):
+    """``shown/{product}.json``: what a product shows."""
+
+    models: Mapping[str, str | None] = field(default_factory=dict)
+    """The digests of the artifacts of the models that it shows, by folder."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """The digests of the files that it was made of, by path relative to the output folder."""
+
+
+def record(path: Path, models: Mapping[str, str | None], *, layout: Layout, parts: Iterable[Path] = ()) -> None:
+    """Write what a product shows, and which files of the output folder it was made of."""
+    digests = {layout.relative(part): sha256_of(part) for part in parts}
+    Edition(models=models, parts=digests).save(path)
+
+
+def beside_page(layout: Layout) -> list[str]:
+    """Return the names of the tables and pictures that belong to the page, from its own folder.
+
+    Tables of an earlier configuration, which measured, and a video of other models are left out.
+    """
+    page, video = Edition.load_if_there(layout.page_edition) or Edition(), Edition.load_if_there(layout.video_edition)
+    found = [path for path in (layout.leaderboard, layout.frame_table) if layout.relative(path) in page.parts]
+    found += [layout.contact_sheet]
+    found += [layout.side_by_side] if video is None or video.models == page.models else []
+    return [path.name for path in found if path.is_file()]
+
+
+def refuse_mixed(layout: Layout, *, with_page: bool) -> None:
+    """Raise MixedResults if tables, summary, contact sheet and page are not of one invocation.
+
+    Without a page, only the summary and the ranking are compared.
+    """
+    stale = _differing(layout) if with_page else []
+    if not stale and _ranks_differ(layout):
+        stale = [layout.summary.name]
+    if stale:
+        raise MixedResults(
+            "output.mixed_report",
+            f"The report would show results of different invocations, because {few(stale)} changed after the rest was "
+            "made; run snakemake to the end, then ask for the report again",
+        )
+
+
+def _differing(layout: Layout) -> Sequence[str]:
+    """Return the files that are not those of which the page was made."""
+    page = Edition.load_if_there(layout.page_edition)
+    if page is None:
+        return []
+    paths = {name: layout.output_dir / name for name in page.parts}
+    return [name for name, path in paths.items() if not path.is_file() or sha256_of(path) != page.parts[name]]
+
+
+def _ranks_differ(layout: Layout) -> bool:
+    """Return whether the summary holds other ranks than the ranking; no if it holds none, as without a reference."""
+    if not (layout.summary.is_file() and layout.verdict.is_file()):
+        return False
+    summary = {
+        Path(line.output_dir).name: (line.rank, line.verdict)
+        for line in load_all(SummaryLine, layout.summary)
+        if line.output_dir and line.rank
+    }
+    ranking = Leaderboard.load(layout.verdict).ranking
+    ranked = {each.model: (each.rank, each.verdict) for each in ranking.everyone} if ranking else {}
+    return bool(summary) and summary != ranked

@@ -1,0 +1,128 @@
+"""Votes of blind tests: which files are accepted, what counts, and what the counts say."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dailies.core import files
+from dailies.core.errors import VotesError
+from dailies.frames.sequence import Frame, Sequence, save
+from dailies.state import votes
+from dailies.state.layout import Layout
+from dailies.state.records import Votes
+from dailies.state.votes import Standing, import_votes, load_standings, read_export
+from helpers.raising import refused
+from scipy.stats import binomtest
+
+SEQUENCE = Sequence(
+    tuple(Frame(f"f_{n}.png", f"f_{n}.png", 7, 5, "RGB", 8, 1, sha256=f"{n:064x}") for n in range(3)),
+)
+
+
+@pytest.fixture
+def layout(tmp_path) -> Layout:
+    """An output folder with the models ``one``, ``two`` and ``three``."""
+    layout = Layout(tmp_path / "out")
+    save(SEQUENCE, layout.sequence)
+    for name in ("one", "two", "three"):
+        files.write_json(layout.metadata(name), {"run_id": f"run of {name}", "render": {"status": "success"}})
+    return layout
+
+
+def vote(number: int, a: str, b: str, winner: str, **changes) -> dict:
+    sides = {side: {"model": name, "run_id": f"run of {name}"} for side, name in (("a", a), ("b", b))}
+    return {
+        "id": f"{number:032x}",
+        **sides,
+        "winner": winner,
+        "frame": "f_1.png",
+        "frame_digest": f"{1:064x}",
+        "time": "t",
+    } | changes
+
+
+def exported(path: Path, *cast: dict, **changes) -> Path:
+    export = {"format": "dailies votes 2", "page": "p", "votes": cast}
+    path.write_text(json.dumps(export | changes))
+    return path
+
+
+def test_votes_of_several_files_add_up_and_the_same_vote_counts_once(layout, tmp_path):
+    first = exported(tmp_path / "a.json", vote(1, "one", "two", "a"), vote(2, "two", "one", "tie"))
+    second = exported(tmp_path / "b.json", vote(1, "one", "two", "a"), vote(3, "three", "one", "b"))
+
+    import_votes(first, layout)
+    import_votes(second, layout)
+    before = layout.votes.read_bytes()
+    import_votes(second, layout)
+
+    assert layout.votes.read_bytes() == before
+    assert load_standings(layout.votes, SEQUENCE) == {
+        "one": Standing(won=2, lost=0, tied=1),
+        "two": Standing(won=0, lost=1, tied=1),
+        "three": Standing(won=0, lost=1, tied=0),
+    }
+
+
+def test_votes_on_frames_that_have_changed_since_do_not_count(layout, tmp_path):
+    import_votes(exported(tmp_path / "a.json", vote(1, "one", "two", "a")), layout)
+
+    changed = Sequence((*SEQUENCE.frames[:1], replace(SEQUENCE.frames[1], sha256="f" * 64)))
+    assert load_standings(layout.votes, changed) == {}
+    assert len(Votes.load(layout.votes).votes) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "named", "content"),
+    [
+        ("votes.invalid", "format", {"format": "dailies votes 1"}),
+        ("votes.invalid", "votes.0.winner", {"votes": [vote(1, "one", "two", "one")]}),
+        ("votes.invalid", "votes.0.id", {"votes": [vote(1, "one", "two", "a", id="7")]}),
+        ("votes.other_frames", "f_1.png", {"votes": [vote(1, "one", "two", "a", frame_digest="0123456789abcdef")]}),
+        ("votes.other_frames", "f_9.png", {"votes": [vote(1, "one", "two", "a", frame="f_9.png")]}),
+        ("votes.unknown_model", "four", {"votes": [vote(1, "one", "four", "a")]}),
+        (
+            "votes.unknown_model",
+            "one",
+            {"votes": [vote(1, "two", "three", "a") | {"a": {"model": "one", "run_id": "another run"}}]},
+        ),
+        ("votes.same_model", "one", {"votes": [vote(1, "one", "one", "a")]}),
+    ],
+)
+def test_votes_of_another_page_or_program_are_refused(layout, tmp_path, code, named, content):
+    path = exported(tmp_path / "one.json", **content)
+
+    with refused(VotesError, code, named):
+        read_export(path, layout)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff\xfe", b'{"votes": 3}'])
+def test_a_file_that_is_no_export_is_refused(layout, tmp_path, content):
+    path = tmp_path / "votes.json"
+    path.write_bytes(content)
+
+    with refused(VotesError, "votes.invalid", str(path)):
+        import_votes(path, layout)
+    assert not layout.votes.exists()
+
+
+def test_a_file_that_does_not_exist_is_refused(layout, tmp_path):
+    with refused(VotesError, "votes.unreadable", str(tmp_path / "no.json")):
+        import_votes(tmp_path / "no.json", layout)
+
+
+@pytest.mark.parametrize(("won", "lost"), [(8, 2), (0, 5), (3, 0), (50, 50), (1, 0)])
+def test_the_interval_is_that_of_wilson(won, lost):
+    expected = binomtest(won, won + lost).proportion_ci(method="wilson")
+
+    assert Standing(won, lost).interval == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_without_a_preference_there_is_no_share():
+    assert Standing(tied=4).cells == (0, 0, 4, None, None, None)
+    assert votes.tags(Standing(tied=4)) == {
+        "dailies.votes.won": "0",
+        "dailies.votes.lost": "0",
+        "dailies.votes.tied": "4",
+    }

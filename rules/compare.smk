@@ -102,7 +102,7 @@ rule bundle:
         metadata=INPUTS.metadata_of_all_models,  # the page itself is always the same text
         summary=LAYOUT.summary,
         sheet=LAYOUT.contact_sheet,
-        tables=INPUTS.tables_of_page,
+        ranking=INPUTS.ranking_record,
     output:
         bundle=LAYOUT.bundle,
     log:
@@ -111,7 +111,7 @@ rule bundle:
     conda:
         "../envs/dailies.yaml"
     params:
-        page=[config["fps"], config["training_frames_from"], INPUTS.code("compare")],
+        page=[config["fps"], config["training_frames_from"], INPUTS.verdict_advice, INPUTS.code("compare")],
         reference=INPUTS.reference_fingerprint,
         video=INPUTS.video_on_page,
         code=INPUTS.code("bundle"),

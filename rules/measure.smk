@@ -4,6 +4,7 @@
 rule metrics:
     input:
         INPUTS.leaderboard,
+        INPUTS.shown_with_leaderboard,
     localrule: True
 
 

@@ -111,7 +111,7 @@ def test_every_path_is_where_it_was(root: str) -> None:
 def test_the_tables_hold_every_path() -> None:
     members = {name for name in vars(Layout) if not name.startswith(("_", "all_"))}
 
-    assert members - {"output_dir", "rendered", "relative", "shown_together"} == PATHS.keys() | GROUPS.keys()
+    assert members - {"output_dir", "rendered"} == PATHS.keys() | GROUPS.keys()
     assert all(getattr(Layout, name).__doc__ for name in members - {"output_dir"})
 
 

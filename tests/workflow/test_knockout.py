@@ -43,7 +43,6 @@ def asked(studio: Studio) -> dict:
     return {"reference_dir": str(folder), "knockout_frames": FIRST, "finalists": 1, "metrics": "psnr"}
 
 
-@pytest.mark.scenarios
 def test_only_finalists_render_all_frames_and_more_of_them_just_the_rest(studio: Studio, asked: dict):
     output = studio.snakemake(expect=1, compare=True, **asked)
 

@@ -4,23 +4,22 @@
 scripts, the data of the models, 8-bit copies of the source and the reference, and thumbnails.
 """
 
-import json
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from dailies.compare import thumbnails
+from dailies.compare.extras import javascript, write_extras
 from dailies.compare.layers import DEFAULT_FPS, Layer, RenderedModel, gather, in_order, scale_of
 from dailies.core import files
 from dailies.core.typed import to_json
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.state import edition
-from dailies.state.labels import Label, labels
+from dailies.state.labels import Label, labels, shortest
 from dailies.state.layout import SOURCE, Layout
 from dailies.state.records import (
     KNOCKED_OUT,
@@ -75,8 +74,12 @@ class PageModel:
     name: str
     status: str
     error: str | None
+    artifact: str
+    """The beginning of the digest of its weights; votes are exported with it."""
     label: Label
     """What tells it from the others."""
+    short: str
+    """The same for sentences."""
     place: RankedModel | None
     """Its place in the ranking; None if it has no rank."""
     link: str | None
@@ -168,6 +171,7 @@ def build(
     board = Leaderboard.load(ranking) if ranking else Leaderboard()
     places = {each.model: each for each in board.ranking.everyone} if board.ranking else {}
     named = labels({folder.name: about for folder, about in models})
+    short = shortest(named)
     rendered = [RenderedModel.from_metadata(folder, about) for folder, about in models]
     layers = gather(frames, rendered, input_dir=input_dir, reference=reference)
     pictures = thumbnails.update(frames, layers, layout=layout, threads=threads)
@@ -187,6 +191,7 @@ def build(
                 folder,
                 about,
                 label=named[folder.name],
+                short=short[folder.name],
                 place=places.get(folder.name),
                 means=board.means.get(folder.name),
                 layout=layout,
@@ -217,33 +222,11 @@ def build(
         if asset.suffix in {".js", ".css"}:
             files.write_bytes(layout.page_folder / asset.name, asset.read_bytes())
     shown = {folder.name: about.artifact.sha256 for folder, about in models if about.render.status == SUCCESS}
-    tables = [layout.leaderboard, layout.frame_table] if ranking else []
-    parts = [path for path in (summary, layout.contact_sheet, *tables) if path.is_file()]
+    parts = [path for path in (summary, layout.contact_sheet, ranking) if path and path.is_file()]
     edition.record(layout.page_edition, shown, layout=layout, parts=parts)
     write_extras(layout)
     files.write_bytes(layout.page, (WEB / "index.html").read_bytes())
     log.info("%d models, %d frames, %d sheets of thumbnails", len(models), len(frames.frames), len(pictures.sheets))
-
-
-def write_extras(layout: Layout) -> None:
-    """Write the links to the tables, contact sheet and video beside the page; a no-op if there is no page."""
-    written = None
-    while (
-        layout.page_folder.is_dir() and (extras := edition.beside_page(layout)) != written
-    ):  # another job may add one meanwhile
-        files.write_bytes(layout.page_extras, javascript("const BESIDE = {}", extras))
-        written = extras
-
-
-def javascript(statement: str, value: Any) -> bytes:
-    """Return a script of ``statement``, with ``value`` in the place of its ``{}``.
-
-    The value is an ASCII string literal that the browser parses as JSON. So nothing in it is ever code or markup,
-    whatever the name of a run is, and a key such as ``__proto__`` has no meaning.
-    """
-    text = json.dumps(files.strict(value), separators=(",", ":"), allow_nan=False)
-    literal = json.dumps(text).replace("<", "\\u003c")
-    return (statement.format(f"JSON.parse({literal})") + ";\n").encode("ascii")
 
 
 def facts(metadata: Metadata) -> dict[str, Fact]:
@@ -297,6 +280,7 @@ def _model(
     metadata: Metadata,
     *,
     label: Label,
+    short: str,
     place: RankedModel | None,
     means: Values | None,
     layout: Layout,
@@ -316,7 +300,9 @@ def _model(
         name=metadata.run_name or folder.name,
         status=render.status,
         error=render.error,
+        artifact=(metadata.artifact.sha256 or "")[:DIGITS],
         label=label,
+        short=short,
         place=place,
         link=run_link(tracking_uri, metadata.run_id),
         scale=scale_of(metadata.signature),

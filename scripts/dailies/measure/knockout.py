@@ -12,7 +12,7 @@ from dailies.frames.sequence import load as load_sequence
 from dailies.measure.job import NOT_RENDERED
 from dailies.measure.metrics import BY_NAME, ranking_metric
 from dailies.measure.scores import Scores, merged, training_frames
-from dailies.state.labels import Label, labels
+from dailies.state.labels import labels, shortest
 from dailies.state.layout import Layout, model_of
 from dailies.state.records import KNOCKED_OUT, Attempt, Contestant, Difference, Knockout, Measures, RunRecord
 
@@ -61,7 +61,7 @@ def decide(
         if model not in failed
     ]
     ranking = rank(scores, first_round, metric)
-    ranked = contestants(ranking, scores, settings.finalists, labels(by_model))
+    ranked = contestants(ranking, scores, settings.finalists, shortest(labels(by_model)))
     unranked = [
         Contestant(
             model=model,
@@ -128,12 +128,12 @@ def _unmeasured(record: Measures, metric: str, *, any_ranked: bool) -> str:
 
 
 def contestants(
-    ranking: "Ranking", scores: Iterable[Scores], finalists: int, named: Mapping[str, Label]
+    ranking: "Ranking", scores: Iterable[Scores], finalists: int, names: Mapping[str, str]
 ) -> list[Contestant]:
     """Return the models of a ranking, the best one first, with the decision on each.
 
     Finalists are the best ``finalists`` models, and all that tie with the first: the best model is one of these with
-    the confidence of the ranking. ``scores`` are those of the ranked models, and ``named`` their labels.
+    the confidence of the ranking. ``scores`` are those of the ranked models, and ``names`` are those of the models in sentences.
     """
     values = {each.model: [each.value(ranking.metric or "", frame) for frame in ranking.frames] for each in scores}
     found = []
@@ -150,7 +150,7 @@ def contestants(
             Contestant(
                 model=model,
                 is_finalist=place <= finalists or is_tied,
-                reason=_reason(ranking, place, to_first, finalists, str(named[ranking.order[0]]), is_tied=is_tied),
+                reason=_reason(ranking, place, to_first, finalists, names[ranking.order[0]], is_tied=is_tied),
                 rank=place,
                 mean=sum(numbers) / len(numbers),
                 to_first=to_first,

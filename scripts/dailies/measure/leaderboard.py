@@ -24,7 +24,7 @@ from dailies.measure.metrics import (
 )
 from dailies.measure.scores import Scores, means, merged, training_frames
 from dailies.state import votes
-from dailies.state.labels import Label, labels
+from dailies.state.labels import Label, labels, shortest
 from dailies.state.layout import SOURCE, model_of
 from dailies.state.records import (
     KNOCKED_OUT,
@@ -111,8 +111,9 @@ def tabulate(
     out = {each.model for each in knockout.models if not each.is_finalist} if knockout else set()
     finalists = [scores for scores in models if scores.model not in out]
     ranking, named = rank(finalists, frames, settings.ranked_by), labels(by_model)
+    names = shortest(named)
     record = verdict.record(
-        ranking, finalists, source, sequence=frames, metrics=settings.metrics, labels=named, knockout=knockout
+        ranking, finalists, source, sequence=frames, metrics=settings.metrics, names=names, knockout=knockout
     )
     every = [*models, source]
 
@@ -123,11 +124,12 @@ def tabulate(
     means_of = {each.model: means(each.frames, settings.metrics, deciding(each)) for each in every}
     frame_table, model_table = tables
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
-    standings = votes.load_standings(ballots, frames) if ballots else {}
+    artifacts = {model: outcome.artifact.sha256 for model, outcome in ends.items()}
+    standings = votes.load_standings(ballots, frames, artifacts) if ballots else {}
     _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings, standings))
     board = Leaderboard(
-        verdict=verdict.sentence(record, named) if record else None,
-        remarks=tuple(verdict.remarks(record, named)) if record else (),
+        verdict=verdict.sentence(record, names) if record else None,
+        remarks=tuple(verdict.remarks(record, names)) if record else (),
         ranking=record,
         reference=reference.messages if reference else (),
         missing=reference.missing if reference else None,

@@ -465,6 +465,10 @@ class Inputs:
         """Return the ranking if an ordinary invocation measures."""
         return [self._layout.verdict] if self._is_automatic else []
 
+    def shown_with_leaderboard(self, wildcards: Any) -> list[Path]:
+        """Return what else shows the models and their ranks, so that the target ``metrics`` makes all of it."""
+        return [*self.metadata_of_all_models(wildcards), self._layout.summary, *self.comparison_page(wildcards)]
+
     @property
     def verdict_advice(self) -> str | None:
         """What to set so that the page has a verdict; None if the settings ask for one."""
@@ -494,10 +498,6 @@ class Inputs:
     def comparison_page(self, wildcards: Any) -> list[Path]:
         """Return the page, if ``compare`` is set."""
         return [self._layout.page] if self._settings.compare else []
-
-    def tables_of_page(self, wildcards: Any) -> list[Path]:
-        """Return the tables that belong to the page, if an ordinary invocation measures."""
-        return [self._layout.leaderboard, self._layout.frame_table] if self._is_automatic else []
 
     def video_on_page(self, wildcards: Any) -> list[int] | None:
         """Return size and time of the video of all models, to which the page links; None if there is none."""

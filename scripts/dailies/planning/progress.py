@@ -11,7 +11,7 @@ from typing import Any
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from dailies.core.text import clean, counted, elided, few
+from dailies.core.text import clean, counted, duration, few
 from dailies.frames import sequence
 from dailies.measure import knockout, metrics
 from dailies.planning.invocation import Invocation
@@ -47,7 +47,7 @@ PHASES = {
 """What the jobs of a rule do. If several are running, the first in this order is shown."""
 
 WIDEST_LABEL = 40
-"""Characters of a model's label in a line. The middle of a longer one is left out."""
+"""Characters of a model's label in a line."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Progress(logging.Handler):
         self.width: int | None = None
         """How many characters a line of the terminal has; None if this is none."""
         self._ticker: threading.Thread | None = None
+        self._is_closed = threading.Event()
         if not invocation.is_main:
             return
         logger.addHandler(self)
@@ -112,7 +113,8 @@ class Progress(logging.Handler):
         self._report_rendered()
 
     def close(self) -> None:
-        """Remove the status line."""
+        """Remove the status line, and follow no more jobs."""
+        self._is_closed.set()
         self._running.clear()
         self._renders.clear()
         if self._status:
@@ -194,17 +196,20 @@ class Progress(logging.Handler):
         """Print the line of a finished model, and each of its notes unless another model's was the same."""
         label = self._label(model)
         outcome = self._rendered.pop(model)
-        if outcome.status != SUCCESS:
-            self._invocation.warn(f"{label}: {outcome.status}: {clean(outcome.error or '')}")
-        elif self._invocation.shows_progress:
-            render = outcome.render
-            parts = [label.ljust(self._widest), f"{render.frames:4} frames"]
-            parts += [] if render.fps is None else [f"{render.fps:6.2f} fps"]
-            parts += self._metric(measured or {})
-            logger.log(RESULT, "  ".join(parts))
+        if self._invocation.shows_progress:  # otherwise the last lines say enough
+            self._report_render(label, outcome, measured or {})
         notes = outcome.model.notes if outcome.model else ()
         for note in (*self._notes_on_device(outcome), *(f"{label}: {clean(note)}" for note in notes)):
             self._note(note)
+
+    def _report_render(self, label: str, outcome: Outcome, measured: Values) -> None:
+        if outcome.status != SUCCESS:
+            self._invocation.warn(f"{label}: {outcome.status}: {clean(outcome.error or '')}")
+            return
+        render = outcome.render
+        speed = [] if render.fps is None else [f"{render.fps:6.2f} fps"]
+        parts = [label.ljust(self._widest), f"{render.frames:4} frames", *speed, *self._metric(measured)]
+        logger.log(RESULT, "  ".join(parts))
 
     def _notes_on_device(self, outcome: Outcome) -> Iterator[str]:
         if outcome.render.device == "cpu" and self._invocation.settings.device == "auto":
@@ -227,7 +232,7 @@ class Progress(logging.Handler):
             runs = {
                 name: RunRecord.load(self._layout.run(name)) for name in DiscoveryIndex.load(self._layout.index).models
             }
-            self._labels = {name: elided(str(label), WIDEST_LABEL) for name, label in labels(runs).items()}
+            self._labels = {name: label.within(WIDEST_LABEL) for name, label in labels(runs).items()}
         return self._labels[model]
 
     @property
@@ -237,13 +242,12 @@ class Progress(logging.Handler):
     # What is running
 
     def _tick(self) -> None:
-        while True:
-            time.sleep(TICK if self._is_live else PLAIN_TICK)
+        while not self._is_closed.wait(TICK if self._is_live else PLAIN_TICK):
             self.acquire()
             try:
                 if self._is_live:
                     self._show()
-                elif (text := "".join(self._text())) and text != self._printed:
+                elif (text := "".join(self.running())) and text != self._printed:
                     self._printed = text
                     logger.log(RESULT, text)
             finally:
@@ -256,12 +260,12 @@ class Progress(logging.Handler):
 
     def _show(self) -> None:
         if self._status and self._is_live and self._invocation.shows_progress:
-            self._status.show(*self._text())
+            self._status.show(*self.running())
 
-    def _text(self) -> tuple[str, str]:
+    def running(self) -> tuple[str, str]:
         """Return what is running, as the label of a model and the text after it; both are empty if nothing is."""
         if self._renders:
-            return self._text_of_renders()
+            return self._renders_in_words()
         if not self._running:
             return "", ""
         order = list(PHASES)
@@ -270,7 +274,7 @@ class Progress(logging.Handler):
         models = {wildcards["model"] for wildcards in jobs if "model" in wildcards}
         return (self._label_of(models), f": {PHASES[rule]}") if models else ("", PHASES[rule])
 
-    def _text_of_renders(self) -> tuple[str, str]:
+    def _renders_in_words(self) -> tuple[str, str]:
         for render in self._renders.values():
             render.update()
         label = self._label_of({self._running[number].wildcards["model"] for number in self._renders})
@@ -285,10 +289,3 @@ class Progress(logging.Handler):
 
     def _label_of(self, models: Collection[str]) -> str:
         return counted(len(models), "model") if len(models) > 1 else self._label(*models)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as people say it: "45 s", "12 min", "3.5 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

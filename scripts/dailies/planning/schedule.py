@@ -301,4 +301,6 @@ class Schedule:
             return "device hours unknown"
         unknown = len(due) - len(seconds)
         without = f" without {counted(unknown, 'model')} of unknown speed" if unknown else ""
-        return f"about {sum(seconds) / 3600:.2g} device hours{without}"
+        hours = sum(seconds) / 3600
+        amount = f"about {hours:,.1f}" if hours >= 1 else f"about {hours:.2f}" if hours >= 0.01 else "less than 0.01"
+        return f"{amount} device hours{without}"

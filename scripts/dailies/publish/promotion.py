@@ -112,7 +112,7 @@ def requested(settings: "Settings", layout: Layout) -> Promotion:
         sha256=metadata.artifact.sha256 or "",
         tags=evaluation.model_tags(model, metadata)
         | _frame_tags(model, metadata, layout)
-        | votes.tags(votes.load_standings(layout.votes, load_sequence(layout.sequence)).get(model)),
+        | _vote_tags(model, there, layout),
     )
 
 
@@ -160,6 +160,14 @@ def _frame_tags(model: str, metadata: Metadata, layout: Layout) -> dict[str, str
             "the frames, and promote the model then",
         )
     return tags
+
+
+def _vote_tags(model: str, there: list[str], layout: Layout) -> dict[str, str]:
+    """Return the tags of the imported votes on a model; ``there`` are the folders of all rendered models."""
+    if not layout.votes.is_file():
+        return {}
+    artifacts = {each: Metadata.load(layout.metadata(each)).artifact.sha256 for each in there}
+    return votes.tags(votes.load_standings(layout.votes, load_sequence(layout.sequence), artifacts).get(model))
 
 
 def promote(settings: "Settings", *, model: str, layout: Layout) -> str:

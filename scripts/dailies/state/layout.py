@@ -133,11 +133,6 @@ class Layout:
         return self.compare / "leaderboard.csv"
 
     @property
-    def shown_together(self) -> tuple[Path, ...]:
-        """The files that show the same models and the same ranking, apart from the page."""
-        return self.summary, self.leaderboard, self.frame_table, self.contact_sheet
-
-    @property
     def logs(self) -> Path:
         """The folder of the jobs' logs."""
         return self.output_dir / "logs"
@@ -145,10 +140,6 @@ class Layout:
     def log(self, job: str) -> Path:
         """The log of a job, such as ``download_{model}``."""
         return self.logs / f"{job}.log"
-
-    def relative(self, path: Path) -> str:
-        """Return a path below the output folder relative to it."""
-        return path.relative_to(self.output_dir).as_posix()
 
     # State of the workflow
 

@@ -557,14 +557,23 @@ class FrameMetric:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VoteSide:
+    """A model that was shown in a blind test."""
+
+    model: str
+    """The name of its folder."""
+    artifact: str
+    """The beginning of the digest of its weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Vote:
     """A vote of a blind test on a pair of models."""
 
     id: str
     """Set by the page, so that a vote that is imported twice counts once."""
-    a: str
-    """The folder name of the model that was shown as A."""
-    b: str
+    a: VoteSide
+    b: VoteSide
     winner: str
     """``a``, ``b`` or ``tie``."""
     frame: str

@@ -14,7 +14,8 @@ from dailies.frames import scan, sequence
 from dailies.measure.leaderboard import LeaderboardSettings, page_metrics, tabulate
 from dailies.state.collect import describe, summarize
 from dailies.state.layout import Layout
-from dailies.state.records import Metadata
+from dailies.state.records import Metadata, ModelRecord
+from dailies.store.entities import Artifact
 from PIL import Image
 
 from helpers.images import read_frame
@@ -94,7 +95,11 @@ class Show:
             "artifact": {"uri": "file:///store", "path": "best.pth", "sha256": "ab", "size": 3},
             "input": {"digest": "cd", "frames": 3, "skipped": 0},
         }
-        files.write_json(self.state / "run.json", RUN | {"run_id": run_id, "run_name": name} | (run or {}))
+        about = RUN | {"run_id": run_id, "run_name": name} | (run or {})
+        ModelRecord(run_id=about["run_id"], artifact=Artifact("file:///store", "best.pth", ())).save(
+            self.layout.record(folder.name)
+        )
+        files.write_json(self.state / "run.json", about)
         files.write_json(self.state / "outcome.json", outcome)
         sequence.save(sequence.Sequence(()), self.state / "sequence.json")
         describe(

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass, field
 
 import pytest
-from dailies.state.labels import LONGEST_NAME, labels, shortest
+from dailies.state.labels import LONGEST_NAME, Label, labels, shortest
 
 
 @dataclass(frozen=True)
@@ -123,3 +123,21 @@ def test_a_sentence_uses_short_names_or_else_params_or_else_both():
 def test_names_that_print_badly_are_cleaned_and_an_empty_one_is_the_folders():
     assert named("a\x1b[31m\nb", "") == ["a b", "m1"]
     assert [label.name for label in labels({"folder": Run("")}).values()] == ["folder"]
+
+
+@pytest.mark.parametrize(("most", "text"), [(50, "unet_charbonnier (lr 1e-3)"), (22, "unet_c…nnier (lr 1e-3)")])
+def test_a_label_without_room_loses_of_its_name(most, text):
+    short = Label(name="unet_charbonnier", params="lr 1e-3").within(most)
+
+    assert len(short) <= most
+    assert short == text
+
+
+def test_a_label_is_never_longer_than_there_is_room():
+    assert len(Label(name="unet_charbonnier", params="lr 1e-3 · wd 0").within(12)) == 12
+
+
+def test_short_names_keep_the_end_that_all_have_in_common():
+    named = labels({name: Run(run_name=name) for name in ("unet_adamw", "nafnet_adamw")})
+
+    assert [label.name for label in named.values()] == ["unet_adamw", "nafnet_adamw"]

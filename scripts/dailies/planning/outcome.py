@@ -33,14 +33,14 @@ class Outcome:
         summary = layout.summary if self._is_new(layout.summary) else None
         board = self._board(summary)
         if summary:
-            self._print(collect.table(summary, board, width=self._progress.width))
+            self._print(collect.table(summary, board, width=self._progress.width or 0))
         if board:
             self._print(*leaderboard.report(layout.verdict))
         elif self._is_new(layout.pairing):
             self._print(*reference.load(layout.pairing).report)
         failures = collect.failures(summary) if summary else []
         for line in failures:
-            logger.error(f"dailies: {line}")
+            logger.error(f"dailies: {line}" if line == failures[0] else f"  {line}")
         if summary:
             self._report_models(summary, board)
         if self._invocation.settings.compare and layout.page.is_file() and (summary or self._is_new(layout.page)):

@@ -45,10 +45,11 @@ def beside_page(layout: Layout) -> list[str]:
 
 
 def newer_than_page(layout: Layout) -> list[str]:
-    """Return the names of the tables and pictures that have changed since the page was made of them."""
+    """Return the names of the tables and pictures that have changed since the page was made, and still exist."""
     page = Edition.load_if_there(layout.page_edition) or Edition()
     names = {_relative(layout.verdict, layout): layout.leaderboard.name}  # both are written at once
-    return [names.get(part, Path(part).name) for part, digest in page.parts.items() if _digest(layout, part) != digest]
+    changed = [part for part, digest in page.parts.items() if _digest(layout, part) not in (digest, None)]
+    return [names.get(part, Path(part).name) for part in changed]
 
 
 def refuse_mixed(layout: Layout, *, with_page: bool) -> None:
@@ -86,5 +87,5 @@ def _ranks_differ(layout: Layout) -> bool:
         if line.output_dir and line.rank
     }
     ranking = Leaderboard.load(layout.verdict).ranking
-    ranked = {each.model: (each.rank, each.verdict) for each in ranking.models} if ranking else {}
+    ranked = {each.model: (each.rank, each.verdict) for each in ranking.everyone} if ranking else {}
     return bool(summary) and summary != ranked

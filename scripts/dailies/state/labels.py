@@ -9,16 +9,19 @@ from itertools import takewhile
 from typing import Protocol
 
 from dailies.core.files import digest
-from dailies.core.text import clean
+from dailies.core.text import clean, elided
 
 LONGEST_NAME = 32
 """Characters of a name. The middle of a longer one is left out."""
+
+SHORTEST_NAME = 8
+"""Characters that are left of a name, however long the params are."""
 
 LONGEST_VALUE = 12
 """Characters of a param's value."""
 
 SHORT_NAME = 20
-"""Characters of a name that is good enough for a sentence; longer ones spell params, which say the same in fewer."""
+"""Characters of a name that needs no shortening. In a sentence, params replace longer ones if they say the same."""
 
 MOST_PARAMS = 3
 """Params that a label lists at most."""
@@ -73,12 +76,17 @@ class Label:
         """Return the label on one line."""
         return f"{self.name} ({self.params})" if self.params else self.name
 
+    def within(self, most: int) -> str:
+        """Return the label in at most ``most`` characters; first the name loses its middle, then the params do."""
+        params = f" ({self.params})" if self.params else ""
+        return elided(elided(self.name, max(most - len(params), SHORTEST_NAME)) + params, most)
+
 
 def labels(models: Mapping[str, Described]) -> dict[str, Label]:
     """Return a label for each model, by the name of its folder; all labels differ.
 
-    What all names have in common at their beginning is dropped, as are an end in common and the middle of a name that
-    is still too long. Up to ``MOST_PARAMS`` params follow in which the models differ: as few as tell them apart, the
+    What all names have in common at their beginning is dropped; if that leaves long names, so are an end in common and
+    the middle of a name that is still too long. Up to ``MOST_PARAMS`` params follow in which the models differ: as few as tell them apart, the
     most telling first. If name and params are those of another model, too, the start of the run's id follows the name,
     or else a digest of the folder's name.
     """
@@ -120,13 +128,14 @@ def _short_names(names: Sequence[str]) -> list[str]:
     different = list(dict.fromkeys(names))
     start = _common_beginning(different)
     rest = [name[start:] for name in different]
-    end = _common_beginning([name[::-1] for name in rest])
+    is_long = max(map(len, rest), default=0) > SHORT_NAME
+    end = _common_beginning([name[::-1] for name in rest]) if is_long else 0
     cut = [f"{name[: len(name) - end].rstrip(SEPARATORS)}…" if end else name for name in rest]
-    short = [_elided(name, LONGEST_NAME) for name in cut]
+    short = [elided(name, LONGEST_NAME) for name in cut]
     uses = Counter(short)
     for place, name in enumerate(short):
         if uses[name] > 1:  # the part in which these differ is in the middle
-            short[place] = _window(cut[place], [each for each in cut if _elided(each, LONGEST_NAME) == name])
+            short[place] = _window(cut[place], [each for each in cut if elided(each, LONGEST_NAME) == name])
     by_name = dict(zip(different, short, strict=True))
     return [by_name[name] for name in names]
 
@@ -145,12 +154,6 @@ def _common_beginning(names: Sequence[str]) -> int:
 def _shared(names: Sequence[str]) -> int:
     """Return how many characters all names begin with."""
     return sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
-
-
-def _elided(text: str, most: int) -> str:
-    """Return a text of at most ``most`` characters; a longer one loses its middle."""
-    half = (most - 1) // 2
-    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
 
 
 def _window(name: str, alike: Sequence[str]) -> str:
@@ -235,9 +238,9 @@ def _last(key: str) -> str:
 
 def _texts(column: Sequence[str]) -> list[str]:
     """Return the values of a param as short text; values that differ stay different."""
-    short = [_elided(_number(value) or value, LONGEST_VALUE) for value in column]
+    short = [elided(_number(value) or value, LONGEST_VALUE) for value in column]
     is_clear = len(set(short)) >= _groups([column])
-    return short if is_clear else [_elided(value, 2 * LONGEST_VALUE) for value in column]
+    return short if is_clear else [elided(value, 2 * LONGEST_VALUE) for value in column]
 
 
 def _value(text: str) -> float | str:

@@ -83,6 +83,7 @@ rule leaderboard:
         measures=INPUTS.measures_of_all,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
+        decision=INPUTS.knockout_decision,
         votes=INPUTS.votes_record,
     output:
         frames=LAYOUT.frame_table,

@@ -44,6 +44,8 @@ PATHS = {
     "record": "out/.dailies/models/{model}.json",
     "run": "out/.dailies/runs/{model}.json",
     "receipt": "out/.dailies/weights/{model}/download.json",
+    "candidate_receipt": "out/.dailies/candidates/{model}.json",
+    "knockout": "out/.dailies/knockout.json",
     "outcome": "out/.dailies/renders/{model}/{shard}.json",
     "attempts": "out/.dailies/attempts/{model}",
     "attempt": "out/.dailies/attempts/{model}/{shard}.json",

@@ -21,7 +21,16 @@ from dailies.frames.sequence import load as load_sequence
 from dailies.state import edition
 from dailies.state.labels import Label, labels, shortest
 from dailies.state.layout import SOURCE, Layout
-from dailies.state.records import SUCCESS, FrameMetric, Leaderboard, Metadata, RankedModel, RankingRecord, Values
+from dailies.state.records import (
+    KNOCKED_OUT,
+    SUCCESS,
+    FrameMetric,
+    Leaderboard,
+    Metadata,
+    RankedModel,
+    RankingRecord,
+    Values,
+)
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +85,8 @@ class PageModel:
     link: str | None
     """The URL of the run on the tracking server."""
     scale: float
+    knocked_out: str | None
+    """Why the model was knocked out, if it was."""
     notes: Sequence[str]
     facts: Mapping[str, Fact]
     means: Values
@@ -158,7 +169,7 @@ def build(
     frames = load_sequence(sequence)
     models = in_order(metadata, summary)
     board = Leaderboard.load(ranking) if ranking else Leaderboard()
-    places = {each.model: each for each in board.ranking.models} if board.ranking else {}
+    places = {each.model: each for each in board.ranking.everyone} if board.ranking else {}
     named = labels({folder.name: about for folder, about in models})
     short = shortest(named)
     rendered = [RenderedModel.from_metadata(folder, about) for folder, about in models]
@@ -201,7 +212,7 @@ def build(
             )
             for metric in metrics
         ],
-        ranking=replace(board.ranking, models=()) if board.ranking else None,
+        ranking=replace(board.ranking, models=(), knocked_out=()) if board.ranking else None,
         advice=None if board.ranking else advice,
         source=board.means.get(SOURCE, {}),
     )
@@ -295,7 +306,8 @@ def _model(
         place=place,
         link=run_link(tracking_uri, metadata.run_id),
         scale=scale_of(metadata.signature),
-        notes=metadata.network.notes or (),
+        knocked_out=metadata.knocked_out,
+        notes=(*([f"{KNOCKED_OUT}: {out}"] if (out := metadata.knocked_out) else []), *(metadata.network.notes or ())),
         facts=facts(metadata),
         means=means if means and render.status == SUCCESS else measured,
         metrics=metadata.metrics,

@@ -5,10 +5,19 @@ from collections.abc import Mapping, Sequence
 
 from dailies.core.text import counted, few
 from dailies.frames.sequence import Sequence as FrameSequence
-from dailies.measure.metrics import BY_NAME
-from dailies.measure.ranking import MIN_FRAMES, Comparison, Ranking, compare, rank
+from dailies.measure.metrics import BY_NAME, MIN_FRAMES
+from dailies.measure.ranking import Comparison, Ranking, compare, rank
 from dailies.measure.scores import Scores, column
-from dailies.state.records import BEST, TIE, WORSE, Difference, RankedModel, RankingRecord
+from dailies.state.records import (
+    BEST,
+    KNOCKED_OUT,
+    TIE,
+    WORSE,
+    Difference,
+    Knockout,
+    RankedModel,
+    RankingRecord,
+)
 
 MANY_TIMES = 20
 """How many times as many frames nobody renders to settle a tie."""
@@ -24,11 +33,12 @@ def record(
     sequence: FrameSequence,
     metrics: Sequence[str],
     names: Mapping[str, str],
+    knockout: Knockout | None = None,
 ) -> RankingRecord | None:
     """Return the verdict on each model of a ranking, compare it with the source, and say what would settle a tie.
 
-    ``metrics`` are those that were measured, and ``names`` are those of the models in sentences. None if no model has
-    a rank.
+    ``metrics`` are those that were measured, and ``names`` are those of the models in sentences. Those that a
+    ``knockout`` left out follow in its order. None if no model has a rank.
     """
     if ranking.metric is None or not ranking.order:
         return None
@@ -58,12 +68,23 @@ def record(
         on_training_frames=any(scores[model].training_frames.intersection(ranking.frames) for model in ranking.order),
         source=_mean(unchanged) if has_source else None,
         models=tuple(ranked(place, model) for place, model in enumerate(ranking.order, start=1)),
+        knocked_out=_knocked_out(knockout, after=len(ranking.order)) if knockout else (),
+        knockout_frames=len(knockout.frames) if knockout else 0,
         frames_needed=_frames_needed(ranking) if tied else None,
         settle=(
             (_more_frames(ranking, sequence), *_another_metric(ranking.metric, tied, sequence, metrics, names), VOTE)
             if tied
             else ()
         ),
+    )
+
+
+def _knocked_out(knockout: Knockout, *, after: int) -> tuple[RankedModel, ...]:
+    """Return the models that were knocked out, with the ranks ``after`` those of the finalists."""
+    out = [each for each in knockout.models if not each.is_finalist and each.mean is not None]
+    return tuple(
+        RankedModel(model=each.model, rank=place, verdict=KNOCKED_OUT, mean=each.mean or 0.0, to_first=each.to_first)
+        for place, each in enumerate(out, start=after + 1)
     )
 
 
@@ -89,6 +110,9 @@ def sentence(ranking: RankingRecord, names: Mapping[str, str]) -> str:
 def remarks(ranking: RankingRecord, names: Mapping[str, str]) -> list[str]:
     """Return what would settle a tie, and which models are worse than the source."""
     lines = [f"To settle the tie: {' '.join(ranking.settle)}"] if ranking.settle else []
+    if ranking.knocked_out:
+        models, frames = counted(len(ranking.knocked_out), "model"), counted(ranking.knockout_frames, "frame")
+        lines.append(f"Knocked out on {frames}: {models}. A larger finalists renders more of them completely.")
     below = [names[each.model] for each in ranking.models if each.below_source]
     if below:
         source = f"the source itself by {BY_NAME[ranking.metric].label} ({ranking.source:z.4g}{_unit(ranking.metric)})"
@@ -112,7 +136,15 @@ def _mean(values: Sequence[float]) -> float:
 def _to_source(values: Sequence[float], unchanged: Sequence[float], ranking: Ranking) -> Difference:
     """Compare a model with the source; the intervals hold for all models at once."""
     higher = BY_NAME[ranking.metric or ""].higher_is_better
-    return _difference(compare(values, unchanged, higher_is_better=higher, comparisons=len(ranking.order)))
+    return _difference(
+        compare(
+            values,
+            unchanged,
+            higher_is_better=higher,
+            comparisons=len(ranking.order),
+            spacing=ranking.spacing,
+        )
+    )
 
 
 def _difference(comparison: Comparison) -> Difference:

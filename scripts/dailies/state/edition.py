@@ -87,5 +87,5 @@ def _ranks_differ(layout: Layout) -> bool:
         if line.output_dir and line.rank
     }
     ranking = Leaderboard.load(layout.verdict).ranking
-    ranked = {each.model: (each.rank, each.verdict) for each in ranking.models} if ranking else {}
+    ranked = {each.model: (each.rank, each.verdict) for each in ranking.everyone} if ranking else {}
     return bool(summary) and summary != ranked

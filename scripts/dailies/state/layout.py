@@ -228,6 +228,15 @@ class Layout:
         """How the download of a model went; written by ``download``."""
         return self.weights(model).receipt
 
+    def candidate_receipt(self, model: str) -> Path:
+        """How the download of a model for the first round of a knockout went; written by ``download_candidate``."""
+        return self.state / "candidates" / f"{model}.json"
+
+    @property
+    def knockout(self) -> Path:
+        """Which models render all frames after the first round, and why; written by ``knockout``."""
+        return self.state / "knockout.json"
+
     def outcome(self, model: str, shard: str) -> Path:
         """How the render of a shard went; written by ``infer``. Snakemake deletes it when the job starts again."""
         return self.state / "renders" / model / f"{shard}.json"

@@ -1192,7 +1192,8 @@ def test_small_pictures_keep_the_room_for_their_names_while_thumbnails_play(brow
     page.keys(Keys.SPACE)
     page.until(lambda: page.find("#notes").text == "Thumbnails until playback stops.")
 
-    assert [badge.is_displayed() for badge in page.all(".badge")] == [False] * len(page.panels())
+    page.until(lambda: page.run("return document.querySelector('.badge') !== null"))
+    assert not page.run("return [...document.querySelectorAll('.badge')].some((badge) => badge.checkVisibility())")
     page.keys(Keys.SPACE)
 
 

@@ -135,3 +135,9 @@ def test_a_label_without_room_loses_of_its_name(most, text):
 
 def test_a_label_is_never_longer_than_there_is_room():
     assert len(Label(name="unet_charbonnier", params="lr 1e-3 · wd 0").within(12)) == 12
+
+
+def test_short_names_keep_the_end_that_all_have_in_common():
+    named = labels({name: Run(run_name=name) for name in ("unet_adamw", "nafnet_adamw")})
+
+    assert [label.name for label in named.values()] == ["unet_adamw", "nafnet_adamw"]

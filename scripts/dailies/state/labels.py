@@ -21,7 +21,7 @@ LONGEST_VALUE = 12
 """Characters of a param's value."""
 
 SHORT_NAME = 20
-"""Characters of a name that is good enough for a sentence; longer ones spell params, which say the same in fewer."""
+"""Characters of a name that needs no shortening. In a sentence, params replace longer ones if they say the same."""
 
 MOST_PARAMS = 3
 """Params that a label lists at most."""
@@ -85,8 +85,8 @@ class Label:
 def labels(models: Mapping[str, Described]) -> dict[str, Label]:
     """Return a label for each model, by the name of its folder; all labels differ.
 
-    What all names have in common at their beginning is dropped, as are an end in common and the middle of a name that
-    is still too long. Up to ``MOST_PARAMS`` params follow in which the models differ: as few as tell them apart, the
+    What all names have in common at their beginning is dropped; if that leaves long names, so are an end in common and
+    the middle of a name that is still too long. Up to ``MOST_PARAMS`` params follow in which the models differ: as few as tell them apart, the
     most telling first. If name and params are those of another model, too, the start of the run's id follows the name,
     or else a digest of the folder's name.
     """
@@ -128,7 +128,8 @@ def _short_names(names: Sequence[str]) -> list[str]:
     different = list(dict.fromkeys(names))
     start = _common_beginning(different)
     rest = [name[start:] for name in different]
-    end = _common_beginning([name[::-1] for name in rest])
+    is_long = max(map(len, rest), default=0) > SHORT_NAME
+    end = _common_beginning([name[::-1] for name in rest]) if is_long else 0
     cut = [f"{name[: len(name) - end].rstrip(SEPARATORS)}…" if end else name for name in rest]
     short = [elided(name, LONGEST_NAME) for name in cut]
     uses = Counter(short)

@@ -37,7 +37,7 @@ class Invocation:
 
     def __init__(self, root: Path) -> None:
         self.layout = Layout(root)
-        self.settings = SimpleNamespace(device="cpu", shard_frames=2, rank_by="psnr", frames="all")
+        self.settings = SimpleNamespace(device="cpu", shard_frames=2, rank_by="psnr", frames="all", knockout_frames=0)
         self.is_main = self.is_executed = self.is_local = self.is_concise = self.shows_progress = True
         self.waiting_renders: list[dict[str, str]] = []
         save(Sequence(FRAMES), self.layout.sequence)

@@ -26,11 +26,14 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
 from dailies.compare import page  # noqa: E402
-from dailies.core import files  # noqa: E402
 from dailies.frames import sequence  # noqa: E402
-from dailies.state.collect import summarize  # noqa: E402
-from dailies.state.layout import Layout  # noqa: E402
+from dailies.measure.leaderboard import LeaderboardSettings, page_metrics, tabulate  # noqa: E402
+from dailies.models.signature import Signature  # noqa: E402
+from dailies.state import collect  # noqa: E402
+from dailies.state.layout import SOURCE, Layout  # noqa: E402
+from dailies.state.records import SUCCESS, Figures, LoadedModel, Measures, Outcome, RunRecord  # noqa: E402
 
+METRICS = ("psnr", "ssim", "ms_ssim")
 MODELS, FRAMES, SIZE = 50, 500, (640, 360)
 REPEATS, SECONDS = 7, 4
 FLAGS = "--headless --no-sandbox --disable-gpu --no-first-run --disable-extensions --window-size=1920,1080"
@@ -63,39 +66,67 @@ def generate(root: Path, models: int, frames: int, size: tuple[int, int]) -> Pat
         image.save(folder / names[0])
         for name in names[1:]:
             os.link(folder / names[0], folder / name)
+    layout = Layout(root / "out")
     header = sequence.Frame("", "", *size, mode="RGB", bit_depth=8, size=1, sha256="")
     shot = sequence.Sequence(tuple(sequence.replace(header, name=name, output=name) for name in names))
-    sequence.save(shot, root / "sequence.json")
+    sequence.save(shot, layout.sequence)
     for number, folder in enumerate(folders[1:]):
-        files.write_json(folder / "metadata.json", metadata(number, frames))
-    metadata_files = [folder / "metadata.json" for folder in folders[1:]]
-    summarize(metadata_files, output=root / "summary.json")
-    values = {folder.name: (30 + rng.normal(0, 1, frames)).tolist() for folder in folders[1:]}
+        describe(layout, folder.name, number, frames)
+    levels = {SOURCE: 24.0} | {folder.name: 30 + number / 20 for number, folder in enumerate(folders[1:])}
+    for subject, level in levels.items():
+        values = {name: dict(zip(METRICS, level + rng.normal(0, 1, len(METRICS)), strict=True)) for name in names}
+        Measures(frames=values).save(layout.measures(subject, "all"))
+    models = [folder.name for folder in folders[1:]]
+    tabulate(
+        LeaderboardSettings(METRICS, "psnr", root / "shot", ()),
+        sequence=layout.sequence,
+        runs=[layout.run(model) for model in models],
+        outcomes=[layout.outcome(model, "all") for model in models],
+        measures=[layout.measures(subject, "all") for subject in levels],
+        tables=(layout.frame_table, layout.leaderboard),
+        output=layout.verdict,
+    )
+    metadata_files = [layout.metadata(model) for model in models]
+    collect.summarize(metadata_files, output=layout.summary, ranking=layout.verdict)
     page.build(
         metadata_files,
-        summary=root / "summary.json",
-        sequence=root / "sequence.json",
+        summary=layout.summary,
+        sequence=layout.sequence,
         input_dir=root / "shot",
-        layout=Layout(root / "out"),
+        layout=layout,
         tracking_uri="http://localhost:5000",
         fps=24,
-        metrics=[page.FrameMetric(name, values, higher_is_better=True) for name in ("PSNR", "SSIM", "MS-SSIM")],
+        metrics=page_metrics(layout.verdict),
+        ranking=layout.verdict,
     )
-    return Layout(root / "out").page
+    return layout.page
 
 
-def metadata(number: int, frames: int) -> dict:
-    """Give what the page reads of a model: 40 params and 20 metrics."""
-    render = dict.fromkeys(page.RENDER) | {"status": "success", "error": None, "frames": frames, "seconds": 1.0}
-    return {
-        **{"run_id": f"{number:032x}", "run_name": f"{'even' if number % 2 == 0 else 'odd'}_{number}"},
-        **{"architecture": "unet", "epoch": number, "train_loss": 0.1, "val_loss": 0.1 / (number + 1)},
-        "experiment": "benchmark",
-        "params": {f"training.param_{key}": str(number * key) for key in range(40)},
-        "metrics": {f"val/metric_{key}": number / (key + 1) for key in range(20)},
-        "render": render,
-        "signature": {"scale": 1},
-    }
+def describe(layout: Layout, model: str, number: int, frames: int) -> None:
+    """Write the records of a model with 40 params and 20 metrics, as if it had been rendered."""
+    run = RunRecord(
+        run_id=f"{number:032x}",
+        run_name=f"{'even' if number % 2 == 0 else 'odd'}_{number}",
+        experiment="benchmark",
+        architecture="unet",
+        epoch=number,
+        train_loss=0.1,
+        val_loss=0.1 / (number + 1),
+        params={f"training.param_{key}": str(number * key) for key in range(40)},
+        metrics={f"val/metric_{key}": number / (key + 1) for key in range(20)},
+    )
+    run.save(layout.run(model))
+    loaded = LoadedModel(signature=Signature(scale=1))
+    outcome = Outcome(status=SUCCESS, render=Figures(frames=frames, seconds=1.0), model=loaded)
+    outcome.save(layout.outcome(model, "all"))
+    collect.describe(
+        layout.run(model),
+        [layout.outcome(model, "all")],
+        sequence=layout.sequence,
+        manifests=layout.manifests(model),
+        folder=layout.frames(model),
+        output=layout.metadata(model),
+    )
 
 
 class Page:

@@ -63,7 +63,7 @@ rule compare:
 rule side_by_side:
     input:
         index=ancient(LAYOUT.index),  # the parameter labels shows whether the models have changed
-        outcomes=INPUTS.outcomes_of_all_models,
+        outcomes=INPUTS.outcomes_of_finalists,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
     output:
@@ -79,7 +79,7 @@ rule side_by_side:
         mem_mb=INPUTS.video_memory,
         runtime=INPUTS.video_minutes,
     params:
-        labels=INPUTS.labels_of_models,
+        labels=INPUTS.labels_of_finalists,
         fps=config["fps"],
         reference=INPUTS.reference_fingerprint,
         code=INPUTS.code("side_by_side"),
@@ -102,7 +102,7 @@ rule bundle:
         metadata=INPUTS.metadata_of_all_models,  # the page itself is always the same text
         summary=LAYOUT.summary,
         sheet=LAYOUT.contact_sheet,
-        tables=INPUTS.tables_of_page,
+        ranking=INPUTS.ranking_record,
     output:
         bundle=LAYOUT.bundle,
     log:
@@ -111,7 +111,7 @@ rule bundle:
     conda:
         "../envs/dailies.yaml"
     params:
-        page=[config["fps"], config["training_frames_from"], INPUTS.code("compare")],
+        page=[config["fps"], config["training_frames_from"], INPUTS.verdict_advice, INPUTS.code("compare")],
         reference=INPUTS.reference_fingerprint,
         video=INPUTS.video_on_page,
         code=INPUTS.code("bundle"),

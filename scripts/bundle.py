@@ -17,4 +17,4 @@ def report(line: str) -> None:
 
 if __name__ == "__main__":
     with job(snakemake) as this:
-        build(Layout(this.output_dir), tables=this.input.tables, report=report)
+        build(Layout(this.output_dir), report=report)

@@ -42,7 +42,7 @@ def shown(page: Path) -> set[Path]:
     """Return every file to which the data of a page refer."""
     data, folder = received((page.parent / "page" / "data.js").read_bytes()), page.parent
     folders = {model["id"]: model["folder"] for model in data["models"]}
-    found = {folder / name for name in received((folder / "page" / "extras.js").read_bytes())}
+    found = {folder / name for name in received((folder / "page" / "extras.js").read_bytes())["files"]}
     for layer in data["pictures"]:
         place = folder / "page" / "copies" / layer["id"] if layer["copied"] else folder / folders[layer["id"]]
         names = [name for number, (name, *_) in enumerate(data["frames"]) if number not in layer["missing"]]
@@ -54,15 +54,13 @@ def shown(page: Path) -> set[Path]:
 
 
 def test_everything_that_the_page_shows_is_in_the_bundle(show, tmp_path):
-    table = show.layout.leaderboard
-    table.write_text("rank,model\n")
-    bundle.build(show.layout, tables=[table])
+    bundle.build(show.layout)
     folder = unpacked(show, tmp_path / "elsewhere")
 
     page = folder / "compare" / "index.html"
     assert len(shown(page)) == 10
     assert [path for path in shown(page) if not path.is_file()] == []
-    for name in ("model_1/frame_001.png", "compare/page/app.js", "compare/leaderboard.csv", "batch_summary.json"):
+    for name in ("model_1/frame_001.png", "compare/page/app.js", "batch_summary.json"):
         assert (folder / name).read_bytes() == (show.output / name).read_bytes()
     assert "compare/index.html" in (folder / "index.html").read_text()
 
@@ -73,7 +71,7 @@ def test_instead_of_frames_that_no_browser_shows_their_copies_are_in_the_bundle_
     show.add_model("transparent", lambda number: np.full((16, 408, 4), 100, np.uint8))
     show.build()
 
-    bundle.build(show.layout, tables=[])
+    bundle.build(show.layout)
     unzipped = unpacked(show, tmp_path / "elsewhere")
 
     page = unzipped / "compare" / "index.html"
@@ -91,7 +89,7 @@ def test_what_the_page_does_not_show_is_left_out(show, tmp_path):
         (folder / "stray.png").write_bytes(b"not shown")
     show.build()
 
-    bundle.build(show.layout, tables=[])
+    bundle.build(show.layout)
     unzipped = unpacked(show, tmp_path / "elsewhere")
 
     assert {path.name for path in unzipped.iterdir()} == {
@@ -107,17 +105,18 @@ def test_what_the_page_does_not_show_is_left_out(show, tmp_path):
 def test_a_link_to_a_file_that_was_deleted_is_left_out(show, tmp_path):
     show.layout.contact_sheet.unlink()
 
-    bundle.build(show.layout, tables=[])
+    bundle.build(show.layout)
 
-    assert received((unpacked(show, tmp_path / "elsewhere") / "compare" / "page" / "extras.js").read_bytes()) == []
+    folder = unpacked(show, tmp_path / "elsewhere") / "compare"
+    assert "contact_sheet.png" not in (folder / "page" / "extras.js").read_text()
 
 
 def test_the_same_page_gives_the_same_bytes_and_pictures_are_not_compressed_again(show):
-    bundle.build(show.layout, tables=[])
+    bundle.build(show.layout)
     first = show.layout.bundle.read_bytes()
     for path in show.output.rglob("*.png"):
         path.touch()
-    bundle.build(show.layout, tables=[])
+    bundle.build(show.layout)
 
     assert show.layout.bundle.read_bytes() == first
     with zipfile.ZipFile(show.layout.bundle) as archive:
@@ -131,9 +130,9 @@ def test_the_size_is_reported_before_anything_is_written_and_is_no_smaller_than_
         told.append(line)
         assert not show.layout.bundle.exists()
 
-    bundle.build(show.layout, tables=[], report=report)
+    bundle.build(show.layout, report=report)
 
-    size = bundle.contents(show.layout, []).size
+    size = bundle.contents(show.layout).size
     assert "9 pictures of 2 models and of the source" in told[0]
     assert 0.9 * size < show.layout.bundle.stat().st_size <= size
 
@@ -142,12 +141,12 @@ def test_a_disk_without_room_is_refused_and_nothing_is_left(show, monkeypatch):
     monkeypatch.setattr(bundle.shutil, "disk_usage", lambda place: Usage(1000))
 
     with refused(DiskError, "disk.no_room_for_bundle", "dailies.zip", "1.0 kB"):
-        bundle.build(show.layout, tables=[])
+        bundle.build(show.layout)
     assert not list(show.layout.compare.glob("*.zip*"))
 
 
 def test_an_interrupted_bundle_leaves_the_former_one_and_the_next_removes_its_draft(show, monkeypatch):
-    bundle.build(show.layout, tables=[])
+    bundle.build(show.layout)
     before = show.layout.bundle.read_bytes()
     draft = show.layout.compare / ".dailies.zip.0123abcd.tmp"
     draft.write_bytes(b"of an invocation that was killed")
@@ -157,7 +156,7 @@ def test_an_interrupted_bundle_leaves_the_former_one_and_the_next_removes_its_dr
 
     monkeypatch.setattr(bundle.shutil, "copyfileobj", fail)
     with pytest.raises(OSError, match="No space left"):
-        bundle.build(show.layout, tables=[])
+        bundle.build(show.layout)
 
     assert show.layout.bundle.read_bytes() == before
     assert [path.name for path in show.layout.compare.iterdir() if path.suffix == ".tmp"] == []
@@ -167,7 +166,7 @@ def test_a_picture_that_was_deleted_since_is_named(show):
     shutil.rmtree(show.models[1])
 
     with refused(BundleError, "output.shown_file_missing", "3 files", "model_2/frame_000.png"):
-        bundle.build(show.layout, tables=[])
+        bundle.build(show.layout)
 
 
 def test_a_name_that_could_leave_the_folder_on_another_system_is_refused(tmp_path):
@@ -177,7 +176,7 @@ def test_a_name_that_could_leave_the_folder_on_another_system_is_refused(tmp_pat
     show.build()
 
     with refused(BundleError, "output.unportable_name", "evil.png"):
-        bundle.build(show.layout, tables=[])
+        bundle.build(show.layout)
 
 
 def test_names_that_windows_cannot_unpack_are_reported(tmp_path):
@@ -187,7 +186,7 @@ def test_names_that_windows_cannot_unpack_are_reported(tmp_path):
     show.build()
     told = []
 
-    bundle.build(show.layout, tables=[], report=told.append)
+    bundle.build(show.layout, report=told.append)
 
     assert "a:b.png" in told[1]
     assert (unpacked(show, tmp_path / "elsewhere") / "model_1" / "a:b.png").is_file()

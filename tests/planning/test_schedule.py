@@ -209,7 +209,7 @@ def test_the_time_is_that_of_the_model_itself_else_of_its_architecture_else_unkn
 
     assert [due.seconds for due in found.models.values()] == pytest.approx([20.0, 5.0, None])
     assert [row[1] for row in found.columns] == ["time", "~20 s", "5 s", "unknown"]
-    assert "0.0069 device hours without 1 model of unknown speed" in found.summary[0]
+    assert "less than 0.01 device hours without 1 model of unknown speed" in found.summary[0]
 
 
 def test_the_first_frame_of_a_job_does_not_slow_the_others_down_and_pixels_count(site):

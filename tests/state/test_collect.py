@@ -9,7 +9,7 @@ from dailies.frames.sequence import Frame, Sequence, save
 from dailies.models.signature import Signature
 from dailies.state.collect import describe, failures, left_behind, substituted, summarize, table
 from dailies.state.layout import Layout
-from dailies.state.records import Leaderboard, Means, MetricRecord
+from dailies.state.records import Contestant, Leaderboard, Means, MetricRecord
 from helpers.json_files import strict_json
 
 RUN = {
@@ -63,7 +63,7 @@ FAILED["render"] = OUTCOME["render"] | {"frames": 0, "seconds": 0, "fps": None, 
 def described(tmp_path):
     """Describe a model in a folder and return the path of its metadata.json."""
 
-    def write(name="night", run=None, outcome=None, outcomes=None, sequence=SEQUENCE, measured=None):
+    def write(name="night", run=None, outcome=None, outcomes=None, sequence=SEQUENCE, measured=None, contestant=None):
         files.write_json(tmp_path / "run.json", RUN | (run or {}))
         save(sequence, tmp_path / "sequence.json")
         records = {}
@@ -80,6 +80,7 @@ def described(tmp_path):
             folder=output.parent,
             output=output,
             measured=measured,
+            contestant=contestant,
         )
         return output
 
@@ -420,6 +421,21 @@ def test_manifests_of_another_split_go_when_every_shard_is_rendered(described, t
     described(outcomes=outcomes)
 
     assert len(list((tmp_path / "frames").iterdir())) == left
+
+
+def test_a_model_that_was_knocked_out_says_why_and_keeps_its_manifests(described, summary, tmp_path):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "all.jsonl").touch()
+    out = Contestant(model="night", is_finalist=False, reason="rank 9 of 9", rank=9)
+
+    metadata = described(contestant=out)
+
+    assert strict_json(metadata)["knocked_out"] == "rank 9 of 9"
+    assert (tmp_path / "frames" / "all.jsonl").exists()
+    assert strict_json(summary(metadata))[0]["knocked_out"] == "rank 9 of 9"
+    assert "knocked out" in table(tmp_path / "out" / "batch_summary.json")
+    for contestant in (replace(out, is_finalist=True), replace(out, failed=True), None):
+        assert "knocked_out" not in strict_json(described(contestant=contestant))
 
 
 def ranking(tmp_path, **verdicts):

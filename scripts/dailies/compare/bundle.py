@@ -5,15 +5,16 @@ import logging
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dailies.compare.page import javascript
+from dailies.compare.extras import write_extras
 from dailies.core import files
 from dailies.core.errors import BundleError, DiskError
 from dailies.core.text import counted, in_bytes, listed
+from dailies.state import edition
 from dailies.state.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -66,18 +67,19 @@ class Bundle:
         return sum(sizes) + sum(ENTRY + 2 * len(f"{TOP}/{path}".encode()) for path in self.files)
 
 
-def build(layout: Layout, *, tables: Iterable[Path], report: Callable[[str], None] = log.info) -> None:
+def build(layout: Layout, *, report: Callable[[str], None] = log.info) -> None:
     """Write the page of ``layout`` and everything that it shows into ``layout.bundle``.
 
-    Only files that the page refers to are included, the ``tables``, and the summary. Pictures are stored, because they
-    are compressed already. The same content gives the same bytes. Before it writes, it tells ``report`` the size.
+    Only the summary and files that the page shows or links to are included. Pictures are stored, because they are
+    compressed already. The same content gives the same bytes. Before it writes, it tells ``report`` the size.
 
     Raises:
         BundleError: if a picture that the page shows is missing, or its name would not survive unpacking.
         DiskError: if the disk has no room for the file.
     """
     output = layout.bundle
-    bundle = contents(layout, tables)
+    write_extras(layout)  # a video may have been deleted since
+    bundle = contents(layout)
     files.delete_drafts(output.parent, [output.name])
     size, free = bundle.size, shutil.disk_usage(output.parent).free
     what = f"{counted(bundle.pictures, 'picture')} of {counted(bundle.models, 'model')} and of the source"
@@ -96,25 +98,25 @@ def build(layout: Layout, *, tables: Iterable[Path], report: Callable[[str], Non
     log.info("%s has %s", output, in_bytes(output.stat().st_size))
 
 
-def contents(layout: Layout, tables: Iterable[Path]) -> Bundle:
+def contents(layout: Layout) -> Bundle:
     """Return what belongs into the bundle of a page that was built, according to the page's own data.
 
     Raise BundleError if a file that the page shows is missing.
     """
     data = _value_of(layout.page_folder / "data.js")
-    beside = [layout.compare / name for name in _value_of(layout.page_extras)]
-    there = [path for path in beside if path.is_file()]
     pictures = _pictures(data)
-    code = [path for path in layout.page_folder.iterdir() if path.is_file() and path != layout.page_extras]
-    others = [layout.page, layout.summary, *code, *there, *tables]
+    code = [path for path in layout.page_folder.iterdir() if path.is_file()]
+    beside = [layout.compare / name for name in edition.beside_page(layout)]
     found: dict[str, Path | bytes] = {path: layout.output_dir / path for path in (*pictures, *_thumbnails(data))}
-    found |= {path.relative_to(layout.output_dir).as_posix(): path for path in others}
+    found |= {
+        path.relative_to(layout.output_dir).as_posix(): path for path in (layout.page, layout.summary, *code, *beside)
+    }
     missing = [name for name, path in found.items() if isinstance(path, Path) and not path.is_file()]
     if missing:
         raise BundleError(
             "output.shown_file_missing",
-            f"the page shows {counted(len(missing), 'file')} that no longer exist: {listed(missing)}; run snakemake "
-            "to make them again, and the page",
+            f"the page shows {counted(len(missing), 'file')} deleted since it was built: {listed(missing)}; run "
+            "snakemake bundle again, which makes them first",
         )
     if bad := [name for name in found if "\\" in name or not name.isprintable()]:
         raise BundleError(
@@ -122,8 +124,6 @@ def contents(layout: Layout, tables: Iterable[Path]) -> Bundle:
             f"a zip cannot hold {listed(bad)} so that every system unpacks it safely, because of a backslash or a "
             "control character; rename these frames",
         )
-    extras = layout.page_extras.relative_to(layout.output_dir).as_posix()
-    found[extras] = javascript("const BESIDE = {}", [path.name for path in there])
     found["index.html"] = START
     models = [each["id"] for each in data["pictures"] if not each["id"].startswith("@")]
     return Bundle(found, pictures=len(pictures), models=len(models))
@@ -156,7 +156,7 @@ def _below_output(folder: str) -> str:
 
 
 def _value_of(script: Path) -> Any:
-    """Return the value in a script that ``page.javascript`` wrote."""
+    """Return the value in a script that ``extras.javascript`` wrote."""
     literal = re.search(r"JSON\.parse\((\".*\")\)", script.read_text("ascii"))
     assert literal, f"{script} is not a script of the page"
     return json.loads(json.loads(literal[1]))

@@ -13,13 +13,13 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from dailies.core.text import clean, counted, duration, few
 from dailies.frames import sequence
-from dailies.measure import metrics
+from dailies.measure import knockout, metrics
 from dailies.planning.invocation import Invocation
 from dailies.planning.quiet import JobFilter, terminal_handler
 from dailies.planning.status_line import StatusLine, width_of
 from dailies.state.labels import labels
 from dailies.state.manifest import Follower
-from dailies.state.records import SUCCESS, DiscoveryIndex, Metadata, Outcome, RunRecord, Values, merged
+from dailies.state.records import SUCCESS, DiscoveryIndex, Knockout, Metadata, Outcome, RunRecord, Values, merged
 
 RESULT = logging.INFO + 5
 """The level of our own lines. Snakemake colours those of its own levels; these keep the terminal's colour."""
@@ -31,12 +31,14 @@ PHASES = {
     "infer": "rendering",
     "side_by_side": "encoding the video",
     "download": "downloading",
+    "download_candidate": "downloading",
     "measure": "measuring",
     "baseline": "measuring the source",
     "sequence": "reading the frames",
     "pairing": "pairing the reference",
     "discover": "reading the experiment",
     "collect": "collecting the results",
+    "knockout": "choosing the finalists",
     "leaderboard": "ranking the models",
     "summary": "collecting the results",
     "contact_sheet": "drawing the contact sheet",
@@ -148,14 +150,19 @@ class Progress(logging.Handler):
             self._labels = None
         elif job.rule == "sequence":
             self._report_frames()
+        elif job.rule == "knockout":
+            self._report_rendered()
+            for line in knockout.summary(Knockout.load(self._layout.knockout), self._label):
+                logger.log(RESULT, line)
         elif job.rule == "infer":
-            self._note_render(job.wildcards["model"])
+            self._note_render(job.wildcards["model"], job.wildcards["shard"])
         elif job.rule == "collect" and job.wildcards["model"] in self._rendered:
             measured = Metadata.load(self._layout.metadata(job.wildcards["model"])).measured
             self._report_model(job.wildcards["model"], measured.mean_unseen if measured else None)
 
     def _shards(self) -> dict[str, sequence.Sequence]:
-        return sequence.shards(self._layout.sequence, self._invocation.settings.shard_frames)
+        settings = self._invocation.settings
+        return sequence.shards(self._layout.sequence, settings.shard_frames, settings.knockout_frames)
 
     # What is finished
 
@@ -169,11 +176,16 @@ class Progress(logging.Handler):
         for note in (*chosen, *sequence.summarise_notes(shot.frames)):
             self._invocation.warn(clean(note))
 
-    def _note_render(self, model: str) -> None:
-        """Remember how the render of a model went, once its last shard is finished; its line may wait for a metric."""
+    def _note_render(self, model: str, shard: str) -> None:
+        """Remember how the render of a model went, once its last shard is finished; its line may wait for a metric.
+
+        The first round of a knockout is a render of its own.
+        """
         renders = (self._running[number].wildcards["model"] for number in self._renders)
         if not self._waiting[model] and model not in renders:
-            self._rendered[model] = merged([Outcome.load(self._layout.outcome(model, name)) for name in self._shards()])
+            is_first_round = shard == sequence.KNOCKOUT
+            names = [name for name in self._shards() if (name == sequence.KNOCKOUT) == is_first_round]
+            self._rendered[model] = merged([Outcome.load(self._layout.outcome(model, name)) for name in names])
 
     def _report_rendered(self) -> None:
         """Print the lines of models that no metric has to be awaited for: another render is starting."""

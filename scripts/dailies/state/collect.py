@@ -15,7 +15,9 @@ from dailies.state import manifest
 from dailies.state.labels import Label, labels
 from dailies.state.layout import Layout, model_of
 from dailies.state.records import (
+    KNOCKED_OUT,
     SUCCESS,
+    Contestant,
     DiscoveryIndex,
     Input,
     Leaderboard,
@@ -53,6 +55,7 @@ def describe(
     folder: Path,
     output: Path,
     measured: Means | None = None,
+    contestant: Contestant | None = None,
 ) -> None:
     """Write ``metadata.json`` of a model. Once all its frames are rendered, delete the manifests of former shards.
 
@@ -64,10 +67,12 @@ def describe(
         folder: the folder of the model's frames.
         output: where to write.
         measured: the means of the model's metrics, if any were measured.
+        contestant: the decision of a knockout on the model, if there was one.
     """
     about, outcome = RunRecord.load(run), merged([Outcome.load(path) for path in outcomes])
     shot, model = load_sequence(sequence), outcome.model
-    if outcome.status == SUCCESS and shot.is_whole:  # others list frames that may be chosen again
+    is_out = contestant is not None and not contestant.is_finalist
+    if outcome.status == SUCCESS and shot.is_whole and not is_out:  # others list frames that may be chosen again
         manifest.prune(manifests, folder, [path.stem for path in outcomes])
     checkpoint = Progress(model.epoch, model.train_loss, model.val_loss) if model else Progress()
     metadata = Metadata(
@@ -101,6 +106,7 @@ def describe(
         network=_network_report(model, outcome.artifact.tried),
         signature=model.signature if model else None,
         measured=measured,
+        knocked_out=contestant.reason if contestant and is_out and not contestant.failed else None,
     )
     metadata.save(output)
 
@@ -134,7 +140,7 @@ def summarize(
     without that metric come last. ``ranking`` is the ``Leaderboard`` record; without it, no model has a rank.
     """
     board = Leaderboard.load(ranking) if ranking else Leaderboard()
-    places = {each.model: each for each in board.ranking.models} if board.ranking else {}
+    places = {each.model: each for each in board.ranking.everyone} if board.ranking else {}
     models = {model_of(path): Metadata.load(path) for path in metadata}
     named = labels(models)
     lines = []
@@ -186,6 +192,7 @@ def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> 
         rank=about.rank,
         verdict=about.verdict,
         below_source=about.below_source,
+        knocked_out=about.knocked_out,
         output_dir=str(folder) if succeeded else None,
         error=None if succeeded else render.error,
         epoch=about.epoch,
@@ -217,7 +224,9 @@ def table(summary: Path, board: Leaderboard | None = None, *, width: int = 0) ->
 def _table(lines: Sequence[SummaryLine], board: Leaderboard | None, most: int) -> str:
     """Return the table with labels of at most ``most`` characters."""
     if board is None or board.ranking is None:
-        plain = [(_name(line, most), line.status, *_figures(line)) for line in lines]
+        plain = [
+            (_name(line, most), KNOCKED_OUT if line.knocked_out else line.status, *_figures(line)) for line in lines
+        ]
         return columns([("model", "status", "frames", "fps"), *plain], numbers=(2, 3))
     metric = next(each for each in board.metrics if each.name == board.ranking.metric)
     rows = [

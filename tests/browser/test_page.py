@@ -1109,11 +1109,23 @@ def test_each_group_of_controls_is_one_stop_of_the_tab_key(browser):
     stops = []
     for _ in range(30):
         browser.keys(Keys.TAB)
-        groups = "#skip, #head, #find, #list, #failed, #options, #stage, #controls, #track, #jumps"
+        groups = "#skip, #head, #verdict, #find, #list, #failed, #options, #stage, #controls, #track, #jumps"
         stops.append(browser.run("return document.activeElement.closest(arguments[0])?.id ?? null", groups))
         if stops[-1] is None:
             break
-    wanted = ["skip", "head", *["find"] * 3, "list", "failed", "options", "stage", "controls", "track", "jumps"]
+    wanted = [
+        "skip",
+        "head",
+        "verdict",
+        *["find"] * 3,
+        "list",
+        "failed",
+        "options",
+        "stage",
+        "controls",
+        "track",
+        "jumps",
+    ]
     assert stops[: len(wanted)] == wanted
 
     browser.run("document.activeElement.blur()")

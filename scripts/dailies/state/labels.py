@@ -86,9 +86,9 @@ def labels(models: Mapping[str, Described]) -> dict[str, Label]:
     """Return a label for each model, by the name of its folder; all labels differ.
 
     What all names have in common at their beginning is dropped; if that leaves long names, so are an end in common and
-    the middle of a name that is still too long. Up to ``MOST_PARAMS`` params follow in which the models differ: as few as tell them apart, the
-    most telling first. If name and params are those of another model, too, the start of the run's id follows the name,
-    or else a digest of the folder's name.
+    the middle of a name that is still too long. Up to ``MOST_PARAMS`` params follow in which the models differ: as few
+    as tell them apart, the most telling first. If name and params are those of another model, too, the start of the
+    run's id follows the name, or else a digest of the folder's name.
     """
     names = _short_names([clean(about.run_name) or folder for folder, about in models.items()])
     params = _differing_params([about.params for about in models.values()], names)

@@ -204,7 +204,7 @@ const Models = (() => {
     if (!direction) return [];
     const arrow = element("span", "better", direction > 0 ? "↑" : "↓");
     arrow.setAttribute("aria-hidden", "true");
-    return [arrow, element("span", "spoken", direction > 0 ? "higher is better" : "lower is better")];
+    return [" ", arrow, " ", element("span", "spoken", direction > 0 ? "higher is better" : "lower is better")];
   }
 
   function body(models, columns) {
@@ -228,7 +228,7 @@ const Models = (() => {
     const line = element("tr", "fixed");
     const made = element("th", "model");
     made.scope = "row";
-    made.append(element("span", "name", Catalog.name(id)));
+    made.append(element("span", "name", Catalog.name(id)), " ");
     made.append(element("small", "run", id === Catalog.SOURCE ? "without a model" : "the aim"), Panel.chips(id));
     const cells = columns.map((key) => {
       const value = fixedValue(id, key);

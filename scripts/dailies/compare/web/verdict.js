@@ -31,7 +31,7 @@ const Verdict = (() => {
   /* A difference, and its interval if there is one, such as "0.5 dB (95 % interval 0.4 to 0.6)". */
   function difference({ difference: mean, low, high }, sign) {
     const text = withUnit(figure(sign * mean, 3));
-    if (low === null) return [text];
+    if (low === null) return [text, element("span", "interval", " (too few frames for an interval)")];
     const [from, to] = [sign * low, sign * high].sort((one, other) => one - other);
     return [text, element("span", "interval", ` (95 % interval ${figure(from, 3)} to ${figure(to, 3)})`)];
   }
@@ -43,6 +43,13 @@ const Verdict = (() => {
     button.dataset.id = model.id;
     button.append(element("bdi", "", model.short));
     return Tips.explain(button, `${model.name}. Press to see it beside the other of A and B.`);
+  }
+
+  /* The name of the metric; pressed, it shows the table. */
+  function term() {
+    const button = element("button", "term", metric.name);
+    button.type = "button";
+    return Tips.explain(button, `${Catalog.help(`mean:${metric.key}`)} Press to see the table.`);
   }
 
   function phrase(...parts) {
@@ -64,7 +71,7 @@ const Verdict = (() => {
     const parts = [
       phrase(...lead),
       phrase(
-        Tips.explain(element("span", "term", metric.name), Catalog.help(`mean:${metric.key}`)),
+        term(),
         ` ${withUnit(figure(first.place.mean))} on ${frames}${trained}`,
       ),
     ];
@@ -83,8 +90,9 @@ const Verdict = (() => {
     const below = placed.filter((model) => model.place.below_source).length;
     const made = element("span", first.place.below_source ? "phrase source warning" : "phrase source");
     const gap = first.place.to_source;
-    const how = gap.difference < 0 ? "below" : "above";
-    made.append(...difference(gap, gap.difference < 0 ? -1 : 1), ` ${how} the source`);
+    if (gap.difference === 0) made.append("equal to the source");
+    else if (gap.difference < 0) made.append(...difference(gap, -1), " below the source");
+    else made.append(...difference(gap, 1), " above the source");
     if (below) made.append(" ", element("span", "mark below", `${below} of ${placed.length} below the source`));
     return made;
   }
@@ -98,7 +106,7 @@ const Verdict = (() => {
       said.append(phrase(element("strong", "", "No verdict"), ` ${DATA.advice ?? "Nothing was measured."}`));
       return;
     }
-    said.append(...result());
+    said.append(...result().flatMap((part) => [part, " "]));
     fillMore();
   }
 
@@ -112,7 +120,7 @@ const Verdict = (() => {
     const list = element("ul");
     list.append(...ranking.settle.map((sentence) => element("li", "", sentence)));
     const command = `snakemake promote --config model=${first.id} registered_model=NAME`;
-    const promote = element("p", "", "To register it in MLflow: ");
+    const promote = element("p", "", "To register the first in MLflow: ");
     promote.append(element("code", "", command));
     more.querySelector("div").append(...(ties ? [list] : []), promote);
   }
@@ -158,6 +166,7 @@ const Verdict = (() => {
   function pressed({ target }) {
     const id = target.closest(".pick")?.dataset.id;
     if (id) State.set({ [State.values.slot]: id });
+    if (target.closest(".term")) State.set({ view: "table" });
   }
 
   function start() {

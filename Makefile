@@ -13,12 +13,6 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 demo: .venv/core
 	$(BIN)/python scripts/make_demo.py demo
 	$(BIN)/snakemake --cores 1 --resources gpu=1
-	@echo
-	@echo "Compare the models:        open output_inference/compare/index.html in a browser"
-	@echo "The frames of each model:  output_inference/<model>/"
-	@echo "Which one is the best:     output_inference/compare/leaderboard.csv"
-	@echo "All models in one file:    output_inference/batch_summary.json"
-	@echo "Noisy input and clean reference: demo/frames/ and demo/reference/"
 
 test: .venv/dev
 	$(PYTEST) -m "not ($(GROUPS))"

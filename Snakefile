@@ -23,6 +23,7 @@ include: "rules/sequence.smk"
 include: "rules/discover.smk"
 include: "rules/infer.smk"
 include: "rules/measure.smk"
+include: "rules/knockout.smk"
 include: "rules/collect.smk"
 include: "rules/compare.smk"
 include: "rules/publish.smk"
@@ -30,7 +31,7 @@ include: "rules/publish.smk"
 
 wildcard_constraints:
     model=r"[^/@][^/]*",
-    shard=r"all|[1-9][0-9]*",
+    shard=r"all|knockout|[1-9][0-9]*",
 
 
 rule all:

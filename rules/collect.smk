@@ -8,6 +8,7 @@ rule collect:
         measures=INPUTS.measures_of_model,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_of_measures,
+        decision=INPUTS.knockout_decision,
     output:
         metadata=LAYOUT.metadata("{model}"),
     log:

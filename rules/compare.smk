@@ -63,7 +63,7 @@ rule compare:
 rule side_by_side:
     input:
         index=ancient(LAYOUT.index),  # the parameter labels shows whether the models have changed
-        outcomes=INPUTS.outcomes_of_all_models,
+        outcomes=INPUTS.outcomes_of_finalists,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
     output:
@@ -79,7 +79,7 @@ rule side_by_side:
         mem_mb=INPUTS.video_memory,
         runtime=INPUTS.video_minutes,
     params:
-        labels=INPUTS.labels_of_models,
+        labels=INPUTS.labels_of_finalists,
         fps=config["fps"],
         reference=INPUTS.reference_fingerprint,
         code=INPUTS.code("side_by_side"),

@@ -4,6 +4,7 @@
 rule metrics:
     input:
         INPUTS.leaderboard,
+        INPUTS.shown_with_leaderboard,
     localrule: True
 
 
@@ -82,6 +83,7 @@ rule leaderboard:
         measures=INPUTS.measures_of_all,
         sequence=LAYOUT.sequence,
         reference=INPUTS.pairing_record,
+        decision=INPUTS.knockout_decision,
         votes=INPUTS.votes_record,
     output:
         frames=LAYOUT.frame_table,

@@ -21,6 +21,7 @@ rule write_back:
 rule votes:
     input:
         INPUTS.counted_votes,
+        INPUTS.shown_with_leaderboard,
     localrule: True
 
 

@@ -9,10 +9,12 @@ from dailies.frames.reference import load_if_any
 from dailies.measure.scores import summarized
 from dailies.state.collect import describe
 from dailies.state.layout import Layout
+from dailies.state.records import Knockout
 
 if __name__ == "__main__":
     with job(snakemake) as this:
         layout, model = Layout(this.output_dir), this.wildcards.model
+        knockout = next(map(Knockout.load, this.input.decision), None)
         measured = summarized(
             this.input.measures,
             this.input.run,
@@ -29,5 +31,6 @@ if __name__ == "__main__":
             folder=layout.frames(model),
             output=this.output.metadata,
             measured=measured,
+            contestant=knockout.by_model[model] if knockout else None,
         )
         layout.weights(model).discard()

@@ -5,6 +5,7 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
 from dailies.compare.contact_sheet import build
+from dailies.compare.extras import write_extras
 from dailies.compare.layers import rendered_models
 from dailies.core.job import job
 from dailies.core.text import plain
@@ -25,3 +26,4 @@ if __name__ == "__main__":
         )
         for note in notes:
             print(f"dailies: {plain(note)}", file=sys.__stderr__, flush=True)
+        write_extras(Layout(this.output_dir))

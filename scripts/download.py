@@ -19,4 +19,5 @@ if __name__ == "__main__":
             settings=this.params.settings,
             loading=this.params.loading,
             forced=this.params.forced,
+            receipt=this.output.receipt,
         )

@@ -22,6 +22,7 @@ if __name__ == "__main__":
                 model=this.wildcards.model,
                 shard=this.wildcards.shard,
                 shard_frames=settings.shard_frames,
+                knockout_frames=settings.knockout_frames,
                 input_dir=settings.input_dir,
                 settings=dict(this.params.settings),
                 loading=dict(this.params.loading),

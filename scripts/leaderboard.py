@@ -4,10 +4,13 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
+from dailies.compare.extras import write_extras
 from dailies.core.job import job
 from dailies.frames.reference import load_if_any
 from dailies.measure.leaderboard import LeaderboardSettings, tabulate
 from dailies.planning.config import Settings
+from dailies.state.layout import Layout
+from dailies.state.records import Knockout
 
 if __name__ == "__main__":
     with job(snakemake) as this:
@@ -20,5 +23,7 @@ if __name__ == "__main__":
             tables=(this.output.frames, this.output.models),
             output=this.output.told,
             reference=load_if_any(this.input.reference),
+            knockout=next(map(Knockout.load, this.input.decision), None),
             ballots=next(iter(this.input.votes), None),
         )
+        write_extras(Layout(this.output_dir))

@@ -4,8 +4,8 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
+from dailies.compare.extras import write_extras
 from dailies.compare.layers import rendered_models
-from dailies.compare.page import write_extras
 from dailies.compare.side_by_side import build
 from dailies.core.job import job
 from dailies.frames.reference import paths_if_any

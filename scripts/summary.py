@@ -4,8 +4,10 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
+from dailies.compare.extras import write_extras
 from dailies.core.job import job
 from dailies.state.collect import summarize
+from dailies.state.layout import Layout
 
 if __name__ == "__main__":
     with job(snakemake) as this:
@@ -15,3 +17,4 @@ if __name__ == "__main__":
             order=this.params.order,
             ranking=next(iter(this.input.ranking), None),
         )
+        write_extras(Layout(this.output_dir))

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dailies.compare import bundle, side_by_side
-from dailies.compare.page import write_extras
+from dailies.compare.extras import write_extras
 from dailies.state.records import FrameMetric
+from dailies.state.votes import read_export
 from helpers.images import flat
 from helpers.requires import lacking
 from helpers.shows import BARS, HOSTILE, Show, add_means, bars
@@ -144,6 +145,13 @@ PRESS_BOTH = """
       return document.querySelector(".flicker").dataset.phase;
     });
 """
+
+SMALL = """[...document.querySelectorAll("#options, #look, #controls, #jumps")]
+    .flatMap((region) => [...region.querySelectorAll("button, select")])
+    .filter((each) => each.checkVisibility())
+    .map((each) => [each.getBoundingClientRect(), each.id || each.textContent])
+    .filter(([box]) => box.width < 24 || box.height < 32 || box.right > innerWidth)
+    .map(([, name]) => name)"""
 
 LOADING = """
     window.brokenWhileLoading = [];
@@ -642,7 +650,6 @@ def test_a_link_shows_what_was_seen(browser):
     browser.open()
     browser.find("#filter").send_keys("lr<=1e-3")
     browser.choose("#sort", "metric:val/psnr")
-    browser.click("#direction")
     browser.run("document.activeElement.blur()")
     browser.keys("d", "1", Keys.ARROW_RIGHT, "]")
     browser.wait_for(1)
@@ -705,11 +712,11 @@ def test_the_list_is_filtered_sorted_and_pinned(browser):
         assert browser.find("#none").is_displayed() == (not found)
 
     browser.choose("#sort", "metric:val/psnr")
-    assert models() == [NOISE, RED, GREEN]
-    browser.click("#direction")
     assert models() == [GREEN, RED, NOISE]
+    browser.click("#direction")
+    assert models() == [NOISE, RED, GREEN]
     browser.choose("#sort", "param:lr")
-    assert models()[0] == NOISE
+    assert models()[0] == GREEN
 
     browser.click(f'#list li[data-id="{RED}"] .chip.pin')
     assert models()[0] == RED
@@ -728,8 +735,9 @@ def test_what_was_used_from_the_keyboard_keeps_the_focus(browser):
     browser.keys("t")
     browser.settle()
     browser.find('#table [data-sort="metric:val/psnr"]').send_keys(Keys.ENTER)
-    browser.keys(Keys.ENTER)
     assert browser.run("return document.activeElement.parentElement.ariaSort") == "descending"
+    browser.keys(Keys.ENTER)
+    assert browser.run("return document.activeElement.parentElement.ariaSort") == "ascending"
 
 
 def test_a_click_on_the_strip_goes_to_the_frame_below(browser):
@@ -772,9 +780,10 @@ def test_the_table_tells_all_and_links_to_the_run(browser):
     assert browser.find("#table a.run").get_attribute("href") == f"https://studio/mlflow/#/runs/{1:032x}"
 
     browser.click('#table button[data-sort="metric:val/psnr"]')
-    names = [cell.text for cell in browser.all("#table tbody .name")]
-    assert names[1:] == ["red", "green", "broken"]
-    assert browser.find('#table th[aria-sort="ascending"]').text.startswith("val/psnr")
+    names = [cell.text.splitlines()[0] for cell in browser.all("#table tbody .name")]
+    assert names[:4] == ["Source", "Reference", "green", "red"]
+    assert names[-1] == "broken"
+    assert browser.find('#table th[aria-sort="descending"]').text.startswith("val/psnr")
 
     browser.click("#differing")
     assert "cpu" not in browser.find("#table").text
@@ -802,13 +811,12 @@ def test_frames_that_training_has_seen_are_marked(browser):
 def test_means_of_frames_that_training_has_not_seen_are_in_the_table_and_sort_the_list(browser):
     browser.open("view=table")
     browser.choose("#sort", "mean:psnr")
-    browser.click("#direction")
 
     titles = [cell.text.strip() for cell in browser.all("#table thead tr:last-child th")]
     column = next(index for index, title in enumerate(titles) if title.startswith("psnr"))
-    rows = browser.all("#table tbody tr")[:3]
+    rows = browser.all("#table tbody tr:not(.fixed)")[:3]
     shown = [row.find_elements(By.CSS_SELECTOR, "th, td")[column].text for row in rows]
-    assert shown == ["32.273", "30", "–"]
+    assert shown == ["32.273\nbest", "30", "–"]
     assert browser.run("return [...document.querySelectorAll('#list li')].map((li) => li.dataset.id)")[2:] == [
         GREEN,
         RED,
@@ -863,7 +871,7 @@ def test_hostile_names_and_parameters_are_text(browser):
     assert browser.all("img") == []
 
 
-def test_a_blind_test_hides_names_and_exports_votes(browser, tmp_path):
+def test_a_blind_test_hides_names_and_exports_votes(browser, show, tmp_path):
     behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
     browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
     browser.open("sort=metric:val/psnr&frame=frame_003.png", frame=3)
@@ -890,14 +898,16 @@ def test_a_blind_test_hides_names_and_exports_votes(browser, tmp_path):
             browser.click(f'#ballot [data-vote="{choice}"]')
         browser.wait_for(3)
     assert browser.find("#round").text == "Every pair was shown. Pair 1 of 3. 3 votes so far."
+    assert len({frozenset(pair[:2]) for pair in cast}) == 3
 
     browser.click("#export")
     browser.until((tmp_path / "votes.json").is_file)
     exported = json.loads((tmp_path / "votes.json").read_text())
-    assert [(vote["a"]["model"], vote["b"]["model"], vote["better"]) for vote in exported["votes"]] == cast
-    assert {vote["frame"] for vote in exported["votes"]} == {"frame_003.png"}
-    assert len({frozenset(pair[:2]) for pair in cast}) == 3
-    assert sum(line["better"] for line in exported["standings"]) == 2
+    assert [(vote["a"]["model"], vote["b"]["model"], vote["winner"]) for vote in exported["votes"]] == cast
+    imported = read_export(tmp_path / "votes.json", show.layout)
+    assert [(vote.a.model, vote.b.model, vote.winner) for vote in imported] == cast
+    assert {vote.frame for vote in imported} == {"frame_003.png"}
+    assert len({vote.id for vote in imported}) == 3
 
     time.sleep(0.5)
     address = browser.run("return location.hash.slice(1)")
@@ -906,12 +916,228 @@ def test_a_blind_test_hides_names_and_exports_votes(browser, tmp_path):
     assert browser.panels() == pair
 
     browser.click("#reveal")
-    assert "red" in browser.find("#result").text
+    result = browser.find("#result").text
+    assert "red" in result
+    assert "100 % (21 to 100 %)" in result  # of one vote
+    assert "about 3 more" in result  # four votes of one mind are the fewest that decide
     assert browser.run("return document.activeElement.closest('dialog')?.id") == "result"
     browser.click("#discard")
     assert browser.all('#list .chip.pin[aria-pressed="true"]') == []
     browser.click("#blind")
     assert browser.find("#round").text == "Pair 1 of 3. 0 votes so far."
+
+
+def test_pairs_sides_and_frames_of_a_blind_test_are_drawn_anew_and_evenly(browser):
+    browser.run("localStorage.clear()")
+    browser.open("filter=val/psnr>30")  # red and green
+    browser.click("#blind")
+    browser.click("#shuffle")
+    shown = set()
+    for _ in range(30):
+        browser.keys(Keys.SHIFT + "n")
+        shown.add((tuple(browser.panels()), *browser.run("return [State.values.blind, State.values.frame]")))
+    assert {panels for panels, *_ in shown} == {(RED, GREEN), (GREEN, RED)}
+    assert len({blind for _, blind, _ in shown}) == 30
+    assert len({frame for *_, frame in shown}) > 3
+    assert "30 votes" in browser.find("#round").text
+
+    browser.click("#reveal")
+    browser.click("#discard")
+    browser.open()
+    browser.click("#blind")
+    pairs = []
+    for _ in range(9):
+        pairs.append(frozenset(browser.panels()))
+        browser.keys(Keys.SHIFT + "a")
+    assert sorted(map(pairs.count, set(pairs))) == [3, 3, 3]
+    browser.click("#reveal")
+    browser.click("#discard")
+
+
+def inferno() -> np.ndarray:
+    """The colours that the error map must use, as matplotlib publishes them: (256, 3)."""
+    colormaps = pytest.importorskip("matplotlib", reason="the colour scale is compared with matplotlib's").colormaps
+    return np.round(np.asarray(colormaps["inferno"].colors) * 255).astype(int)
+
+
+def pixels_of(browser: Browser, ids: str) -> np.ndarray:
+    """The colour on the screen at the middle of each pixel of a frame that is fitted into its panel."""
+    seen = browser.picture(ids).astype(int)
+    scale = min(seen.shape[1] // SIZE[0], seen.shape[0] // SIZE[1])
+    top, left = (round(seen.shape[axis] / 2 - scale * SIZE[1 - axis] / 2) for axis in (0, 1))
+    return seen[top + scale // 2 :: scale, left + scale // 2 :: scale][: SIZE[1], : SIZE[0]]
+
+
+def test_the_error_map_shows_the_largest_difference_of_a_pixel_in_the_colour_of_its_scale(browser):
+    difference = np.abs(noise(2).astype(int) - reference(2))
+    ids = f"{NOISE} {REFERENCE}"
+    for gain, channel in ((1, "all"), (8, "all"), (2, "green")):
+        browser.open(f"view=error&a={NOISE}&b={RED}&gain={gain}&channel={channel}&frame=frame_002.png", frame=2)
+        error = difference.max(2) if channel == "all" else difference[..., 1]
+        np.testing.assert_array_equal(pixels_of(browser, ids), inferno()[np.minimum(255, gain * error)])
+
+    ticks = browser.run("return [...document.querySelectorAll('#legend-ticks span')].map((tick) => tick.textContent)")
+    assert ticks == ["0", "32", "64", "96", "≥ 128"]
+    assert "green only" in browser.find("#legend-kind").text
+
+    browser.point(*browser.at(ids))
+    x, y = (int(part) for part in browser.find("#pixel").text.split()[1::2])
+    assert browser.values(ids) == difference[y, x].tolist()
+
+    browser.keys("e")
+    assert browser.panels() == [f"{ids} {REFERENCE}" for ids in (SOURCE, RED, GREEN, NOISE)]
+    browser.keys("c", "c", "c")
+    level = np.abs(reference(2).astype(int) - red(2)).max()
+    assert near(browser.colour(f"{RED} {REFERENCE}"), inferno()[min(255, 2 * level)], 0)
+
+
+def test_exposure_gamma_and_channels_change_all_pictures_and_the_page_says_so(browser):
+    browser.open(f"view=side&a={RED}&b={GREEN}")
+    assert not browser.find("#altered").is_displayed()
+    for key in "vvy":
+        browser.keys(key)
+
+    def toned(value: int) -> float:
+        linear = np.where(value / 255 <= 0.04045, value / 255 / 12.92, ((value / 255 + 0.055) / 1.055) ** 2.4)
+        light = np.minimum(1, 2 * linear)
+        encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+        return 255 * encoded ** (1 / 1.1)
+
+    for ids, pixels in ((RED, red), (GREEN, green)):
+        assert near(browser.colour(ids), toned(pixels(0)[0, 0].astype(float)))
+    assert browser.find("#altered").text == "Not shown as rendered: exposure +1, gamma 1.1."
+    browser.point(*browser.at(RED))
+    assert browser.values(RED) == one(red(0))
+    browser.point(2, 2)
+    time.sleep(0.5)
+    address = browser.run("return location.hash.slice(1)")
+
+    browser.keys("q")
+    assert browser.colour(RED) == one(red(0))
+    for channel, grey in (("Red", 200), ("Green", 40), ("Blue", 60)):
+        browser.keys("c")
+        assert Select(browser.find("#channel")).first_selected_option.text == channel
+        assert browser.colour(RED) == [grey] * 3
+    browser.keys("c")
+    assert near(browser.colour(RED), [0.2126 * 200 + 0.7152 * 40 + 0.0722 * 60] * 3)
+    browser.keys("q")
+    assert not browser.find("#altered").is_displayed()
+
+    browser.open(address)
+    assert near(browser.colour(GREEN), toned(green(0)[0, 0].astype(float)))
+    browser.keys("q")
+
+
+def test_an_error_map_needs_a_reference(browser, driver, crowd):
+    page = Browser(driver, crowd.page)
+    page.open("view=error")
+    page.keys("e")
+
+    assert not page.find('[data-view="error"]').is_enabled()
+    assert page.find('[data-view="grid"]').get_attribute("aria-pressed") == "true"
+
+
+def test_the_pictures_fill_the_screen_until_escape_is_pressed(browser):
+    browser.open(f"view=wipe&a={RED}&b={GREEN}&channel=red")
+    bottom = browser.box(f"{RED} {GREEN}")[3]
+    browser.keys(Keys.SHIFT + "f")
+    browser.until(lambda: browser.run("return document.fullscreenElement !== null"))
+    browser.until(lambda: browser.box(f"{RED} {GREEN}")[3] > bottom)
+    browser.settle()
+
+    left, _, right, low = browser.box(f"{RED} {GREEN}")
+    assert (right - left, low) >= (1420, 890)
+    assert browser.find("#altered").is_displayed()
+    assert not browser.find("#choose-a").is_displayed()
+    browser.keys(Keys.ARROW_RIGHT)
+    browser.wait_for(1)
+
+    browser.keys(Keys.ESCAPE)
+    browser.until(lambda: browser.run("return document.fullscreenElement === null"))
+    browser.until(lambda: browser.box(f"{RED} {GREEN}")[3] == bottom)
+
+
+def test_playback_repeats_the_frames_between_two_marks(browser):
+    browser.open(f"view=wipe&a={SOURCE}&b={RED}&fps=24&frame=frame_003.png", frame=3)
+    browser.keys(",", Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, ".")
+    browser.wait_for(5)
+    browser.run(WATCH)
+    browser.keys(Keys.SPACE)
+    browser.until(lambda: browser.run("return passed.length") > 8)
+    browser.keys(Keys.SPACE)
+    assert {frame for _, frame in browser.run("return passed")} == {"3", "4", "5"}
+    time.sleep(0.5)
+    address = browser.run("return location.hash.slice(1)")
+    assert "first=frame_003.png&last=frame_005.png" in address
+
+    left, top, right, bottom = browser.place("#loop-range [data-end=last]")
+    start = ((left + right) / 2, (top + bottom) / 2)
+    browser.drag(start, (start[0] + 2.05 * browser.run("return scrub.clientWidth / 11"), start[1]))
+    assert browser.run("return State.values.last") == 7
+    browser.keys("u")
+    assert browser.run("return [State.values.first, State.values.last]") == [None, None]
+    assert not browser.find("#loop-range").is_displayed()
+
+    browser.open(f"{address}&first=nonsense", frame=int(browser.run("return State.values.frame")))
+    assert browser.find("#loop").text == "No loop"
+
+
+def test_lines_of_the_strip_are_named_and_it_grows_with_the_window(browser, driver, show):
+    heights = {}
+    for size in ((1440, 900), (3840, 2160)):
+        page = Browser(driver, show.page, size=size)
+        page.open(f"a={RED}&b={SOURCE}")
+        page.until(lambda page=page: page.find("#strip").is_displayed())
+        page.settle()
+        left, top, _, bottom = page.place("#strip")
+        heights[size[1]] = bottom - top
+        name = page.place(".line-name.a")
+        assert page.find(".line-name.a").text == "red"
+        assert left < name[0]
+        assert top <= name[1] < name[3] <= bottom
+        assert not page.find(".line-name.b").is_displayed()
+        page.point(*page.at(GREEN))
+        assert page.find(".line-name.other").text == "green"
+    assert heights[900] < 80
+    assert heights[2160] > 150
+    Browser(driver, show.page)
+
+
+def test_each_group_of_controls_is_one_stop_of_the_tab_key(browser):
+    browser.open(f"view=side&a={RED}&b={GREEN}")
+    browser.until(lambda: browser.find("#strip").is_displayed())
+    stops = []
+    for _ in range(30):
+        browser.keys(Keys.TAB)
+        groups = "#skip, #head, #verdict, #find, #list, #failed, #options, #stage, #controls, #track, #jumps"
+        stops.append(browser.run("return document.activeElement.closest(arguments[0])?.id ?? null", groups))
+        if stops[-1] is None:
+            break
+    wanted = [
+        "skip",
+        "head",
+        "verdict",
+        *["find"] * 3,
+        "list",
+        "failed",
+        "options",
+        "stage",
+        "controls",
+        "track",
+        "jumps",
+    ]
+    assert stops[: len(wanted)] == wanted
+
+    browser.run("document.activeElement.blur()")
+    browser.find("#skip").send_keys(Keys.ENTER)
+    assert browser.run("return document.activeElement.id") == "stage"
+    browser.keys(Keys.ARROW_RIGHT)
+    browser.wait_for(1)
+
+    browser.run(f"document.querySelector('#list li[data-id=\"{RED}\"] .name').focus()")
+    browser.keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ENTER)
+    assert browser.run("return [State.values.a, State.values.frame]") == [GREEN, 1]
+    assert browser.run("return document.activeElement.matches('.chip.a')")
 
 
 def test_thumbnails_and_proxies_are_said_to_be_what_they_are(browser, driver, tmp_path):
@@ -978,7 +1204,8 @@ def test_small_pictures_keep_the_room_for_their_names_while_thumbnails_play(brow
     page.keys(Keys.SPACE)
     page.until(lambda: page.find("#notes").text == "Thumbnails until playback stops.")
 
-    assert [badge.is_displayed() for badge in page.all(".badge")] == [False] * len(page.panels())
+    page.until(lambda: page.run("return document.querySelector('.badge') !== null"))
+    assert not page.run("return [...document.querySelectorAll('.badge')].some((badge) => badge.checkVisibility())")
     page.keys(Keys.SPACE)
 
 
@@ -1171,9 +1398,11 @@ def test_two_fingers_zoom_and_move_all_pictures(browser, driver, show):
 
 def test_a_phone_shows_the_page_without_scrolling_sideways(browser, driver, show):
     phone = Browser(driver, show.page, size=(390, 844), mobile=True)
-    for view in ("grid", "wipe", "table"):
-        phone.open(f"view={view}&a={RED}&b={GREEN}")
+    for view in ("grid", "wipe", "table", "error"):
+        phone.open(f"view={view}&a={RED}&b={GREEN}&channel=red")
         assert phone.run("return document.documentElement.scrollWidth") <= 390
+        small = phone.run("return " + SMALL)
+        assert small == []
         phone.screen(f"phone-{view}")
 
     phone.open(f"view=wipe&a={RED}&b={GREEN}")
@@ -1248,10 +1477,12 @@ def test_models_without_a_name_or_with_one_that_others_have_can_be_told_apart(br
     page = Browser(driver, show.page)
     page.open()
 
-    names = ["model_1", "unet bbbbbbbb", "unet cccccccc", "model_4", "model_5", "dat"]
-    assert [name.text for name in page.all("#list .name")] == ["Source", *names]
+    names = [name.text for name in page.all("#list .name")]
+    assert names[:4] == ["Source", "model_1", "unet bbbbbbbb", "unet cccccccc"]
+    assert all(name.startswith("nafnet ") for name in names[4:6])
+    assert len(set(names)) == 7
     page.keys("t")
-    assert [name.text for name in page.all("#table tbody .name")] == names
+    assert [name.text for name in page.all("#table tbody .name")] == names[1:]
 
 
 def test_a_4k_monitor_is_filled(browser, driver, show):

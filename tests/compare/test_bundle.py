@@ -1,6 +1,5 @@
 """The bundle: a zip with the page and exactly what it shows."""
 
-import re
 import shutil
 import zipfile
 from collections import namedtuple
@@ -43,7 +42,7 @@ def shown(page: Path) -> set[Path]:
     """Return every file to which the data of a page refer."""
     data, folder = received((page.parent / "page" / "data.js").read_bytes()), page.parent
     folders = {model["id"]: model["folder"] for model in data["models"]}
-    found = {folder / name for name in re.findall(r"\w+\.(?:png|csv|mp4)", (folder / "page/extras.js").read_text())}
+    found = {folder / name for name in received((folder / "page" / "extras.js").read_bytes())["files"]}
     for layer in data["pictures"]:
         place = folder / "page" / "copies" / layer["id"] if layer["copied"] else folder / folders[layer["id"]]
         names = [name for number, (name, *_) in enumerate(data["frames"]) if number not in layer["missing"]]

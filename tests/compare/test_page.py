@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 from dailies.compare import page, thumbnails
+from dailies.compare.extras import javascript
 from dailies.compare.layers import gather, read_picture
-from dailies.compare.page import javascript, run_link
+from dailies.compare.page import run_link
 from dailies.core import files
 from dailies.core.typed import from_json
 from dailies.frames import image, scan, sequence
@@ -485,12 +486,12 @@ def test_training_frames_are_marked_and_means_are_those_of_the_metadata(show):
 
 def test_the_page_lists_the_contact_sheet_and_the_video(show):
     show.build()
-    assert show.data("extras.js") == []
+    assert show.data("extras.js")["files"] == []
     for name in ("side_by_side.mp4", "contact_sheet.png", "notes.txt"):
         show.page.with_name(name).touch()
 
     show.build()
-    assert show.data("extras.js") == ["contact_sheet.png", "side_by_side.mp4"]
+    assert show.data("extras.js")["files"] == ["contact_sheet.png", "side_by_side.mp4"]
 
 
 def test_without_a_page_nothing_is_listed(tmp_path):

@@ -119,3 +119,9 @@ def test_a_long_value_loses_its_middle():
     (_, _, line) = columns([("x",), ("a" * 100 + "b" * 100,)]).splitlines()
 
     assert line == "a" * 30 + "…" + "b" * 29
+
+
+def test_numbers_are_aligned_at_the_right():
+    rows = [("model", "fps"), ("a", "9.50"), ("b", "10.25")]
+
+    assert columns(rows, numbers=[1]).splitlines()[2:] == ["a       9.50", "b      10.25"]

@@ -574,3 +574,64 @@ def test_nothing_is_downloaded_if_no_shard_is_due(shelf, tmp_path):
         (shards, {"loading": {"code": "edited"}}),
     ):
         assert receipt(due, **changes)["status"] == "download_failed"
+
+
+@pytest.fixture
+def candidates(shelf, tmp_path, disk):
+    """A knockout in which the models ``one`` and ``two`` have rendered the first round; their files fill the disk."""
+    uri, _ = local_run(shelf, tmp_path, WEIGHTS)
+    record_of(uri, tmp_path, BEST)
+    layout = disk.layout
+    files.write_json(layout.index, {"models": ["model", "one", "two"]})
+    disk.put("one", "two")
+    for model, status in (("one", "success"), ("two", "error")):
+        for time_, path in ((1, layout.candidate_receipt(model)), (2, layout.outcome(model, "knockout"))):
+            files.write_json(path, {"status": status})
+            os.utime(path, (time_, time_))
+    return disk
+
+
+def fetch_candidate(shelf: Any, disk: Disk) -> dict:
+    receipt = disk.layout.candidate_receipt("model")
+    download(configured(shelf.uri, models_on_disk=2), layout=disk.layout, model="model", receipt=receipt)
+    return files.read_json(receipt)
+
+
+def test_models_that_wait_for_a_decision_make_room_for_the_next_one_failed_ones_first(shelf, candidates):
+    assert fetch_candidate(shelf, candidates)["status"] == "success"
+
+    assert not candidates.slept
+    there = [name for name in ("one", "two", "model") if candidates.layout.weights(name).are_on_disk]
+    assert there == ["one", "model"]
+
+
+def test_a_model_that_is_still_to_render_its_first_round_keeps_its_files(shelf, candidates):
+    for name in ("one", "two"):
+        os.utime(candidates.layout.candidate_receipt(name), (3, 3))  # it was downloaded anew
+    candidates.events = [candidates.layout.weights("two").discard]
+
+    assert fetch_candidate(shelf, candidates)["status"] == "success"
+
+    assert len(candidates.slept) == 1
+    assert candidates.layout.weights("one").are_on_disk
+
+
+def test_a_finalist_is_rendered_from_the_files_of_its_first_round(shelf, tmp_path):
+    uri, source = local_run(shelf, tmp_path, WEIGHTS)
+    record, layout = record_of(uri, tmp_path, BEST), Layout(tmp_path)
+    about: dict = {"settings": {"tiled": True}, "loading": {"code": None}}
+
+    def fetch(receipt: Path | None = None) -> dict:
+        download(configured(shelf.uri), layout=layout, model="model", receipt=receipt, **about)
+        return files.read_json(receipt or layout.receipt("model"))
+
+    first = fetch(layout.candidate_receipt("model"))
+    outcome = {"status": "success", "artifact": {name: first[name] for name in ("uri", "path", "sha256", "size")}}
+    outcome["basis"] = basis(record, "", **about)
+    files.write_json(layout.attempt("model", "knockout"), outcome)
+    source.unlink()
+
+    assert fetch() == first
+    assert (layout.weights("model").whole / BEST).is_file()
+    about["loading"] = {"code": "edited"}
+    assert fetch()["status"] == "download_failed"

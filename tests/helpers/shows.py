@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ from dailies.compare import page
 from dailies.compare.layers import RenderedModel
 from dailies.core import files
 from dailies.frames import scan, sequence
+from dailies.measure.leaderboard import LeaderboardSettings, page_metrics, tabulate
 from dailies.state.collect import describe, summarize
 from dailies.state.layout import Layout
-from dailies.state.records import Metadata
+from dailies.state.records import Metadata, ModelRecord
+from dailies.store.entities import Artifact
 from PIL import Image
 
 from helpers.images import read_frame
@@ -93,7 +95,11 @@ class Show:
             "artifact": {"uri": "file:///store", "path": "best.pth", "sha256": "ab", "size": 3},
             "input": {"digest": "cd", "frames": 3, "skipped": 0},
         }
-        files.write_json(self.state / "run.json", RUN | {"run_id": run_id, "run_name": name} | (run or {}))
+        about = RUN | {"run_id": run_id, "run_name": name} | (run or {})
+        ModelRecord(run_id=about["run_id"], artifact=Artifact("file:///store", "best.pth", ())).save(
+            self.layout.record(folder.name)
+        )
+        files.write_json(self.state / "run.json", about)
         files.write_json(self.state / "outcome.json", outcome)
         sequence.save(sequence.Sequence(()), self.state / "sequence.json")
         describe(
@@ -112,7 +118,7 @@ class Show:
         return [RenderedModel.from_metadata(folder, Metadata.load(folder / "metadata.json")) for folder in self.models]
 
     def build(self, **changes) -> dict[str, Any]:
-        """Build the page and return its data."""
+        """Build the page and return its data. ``psnr`` are values by model and for ``@source``, to rank the models."""
         output_format = changes.pop("output_format", "auto")
         shot = scan.scan(
             self.input,
@@ -124,7 +130,10 @@ class Show:
         )
         sequence.save(shot, self.state / "sequence.json")
         metadata = [folder / "metadata.json" for folder in self.models]
-        summarize(metadata, output=self.output / "batch_summary.json")
+        if psnr := changes.pop("psnr", None):
+            self.rank(psnr)
+            changes |= {"ranking": self.layout.verdict, "metrics": page_metrics(self.layout.verdict)}
+        summarize(metadata, output=self.output / "batch_summary.json", ranking=changes.get("ranking"))
         usual = {
             "summary": self.output / "batch_summary.json",
             "sequence": self.state / "sequence.json",
@@ -136,6 +145,30 @@ class Show:
         }
         page.build(changes.pop("metadata", metadata), **(usual | changes))
         return self.data()
+
+    def rank(self, psnr: Mapping[str, Sequence[float]]) -> None:
+        """Write the leaderboard and the summary for these values, by the folder of a model or ``@source``."""
+        outputs = [f"{path.stem}.png" for path in sorted(self.input.iterdir())]
+        measures, runs, outcomes = [], [], []
+        for subject, values in psnr.items():
+            measures.append(self.layout.measures(subject, "all"))
+            frames = {name: {"psnr": value} for name, value in zip(outputs, values, strict=True)}
+            files.write_json(measures[-1], {"status": "success", "frames": frames, "notes": []})
+        for folder in self.models:
+            about = files.read_json(folder / "metadata.json")
+            runs.append(self.layout.run(folder.name))
+            files.write_json(runs[-1], {key: about[key] for key in ("run_id", "run_name", "params", "tags")})
+            outcomes.append(self.layout.outcome(folder.name, "all"))
+            files.write_json(outcomes[-1], {key: about["render"][key] for key in ("status", "error")})
+        tabulate(
+            LeaderboardSettings(("psnr",), "psnr", self.input, ()),
+            sequence=self.layout.sequence,
+            runs=runs,
+            outcomes=outcomes,
+            measures=measures,
+            tables=(self.layout.frame_table, self.layout.leaderboard),
+            output=self.layout.verdict,
+        )
 
     def data(self, name: str = "data.js") -> dict[str, Any]:
         return received((self.page.parent / "page" / name).read_bytes())

@@ -70,6 +70,8 @@ class Studio:
         self.root = root
         self.machine = ("--cores", "2")
         """The arguments that tell snakemake where jobs run."""
+        self.verbosity: tuple[str, ...] = ("--printshellcmds",)
+        """The arguments that make snakemake print the jobs, in which tests see what runs."""
         self.frames = root / "shot"
         self.runs: dict[str, str] = {}
         """Run ids by run name, in the order of logging."""
@@ -162,7 +164,7 @@ class Studio:
         """
         (self.root / "config").mkdir(exist_ok=True)
         (self.root / "config" / "config.yaml").write_text(yaml.safe_dump(self.config | config))
-        command = ["-s", str(REPOSITORY / "Snakefile"), *self.machine, *arguments]
+        command = ["-s", str(REPOSITORY / "Snakefile"), *self.machine, *self.verbosity, *arguments]
         return Invocation(command, self.root, environment() | self.environment, log)
 
     def folder(self, run_id: str) -> Path:

@@ -160,3 +160,21 @@ def test_the_interval_scales_with_the_unit_of_the_values():
     assert found == against_nothing(values)
     assert scaled.high == pytest.approx(found.high * 1e-9)
     assert scaled.block == pytest.approx(found.block)
+
+
+def test_frames_that_are_far_apart_count_as_less_correlated():
+    values = correlated(2400, 0.95, seed=1)[::200]
+
+    near, far = (against_nothing(values, spacing=spacing) for spacing in (1, 200))
+
+    assert far.high - far.low < (near.high - near.low) / 2
+
+
+@pytest.mark.parametrize(("spacing", "correlation"), [(4, 0.9), (18, 0.95)])
+def test_intervals_of_spread_frames_hold_the_truth(spacing, correlation):
+    found = [
+        against_nothing(correlated(12 * spacing, correlation, seed, mean=1.0)[::spacing], spacing=spacing)
+        for seed in range(300)
+    ]
+
+    assert np.mean([each.low <= 1 <= each.high for each in found]) > 0.92

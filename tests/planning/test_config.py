@@ -355,6 +355,16 @@ class TestRefusals:
             ("config.signatures", {"signatures": {"unet": {"scale": 9}}}, ["signatures of unet", "scale", "'9'"]),
             ("config.python_path", {"python_path": "typo"}, ["python_path", "'typo'"]),
             ("config.metric_without_reference", {"metrics": ["psnr"]}, ["metrics", "psnr", "reference_dir"]),
+            ("config.incomplete_knockout", {"knockout_frames": 12, "reference_dir": "r"}, ["finalists", "is 0"]),
+            ("config.incomplete_knockout", {"finalists": 5, "reference_dir": "r"}, ["knockout_frames", "is 0"]),
+            ("config.knockout_frames", {"knockout_frames": 11, "finalists": 5, "reference_dir": "r"}, ["11", "12"]),
+            *(
+                ("config.knockout_without_metric", {"knockout_frames": 12, "finalists": 5} | about, named)
+                for about, named in (
+                    ({}, ["knockout_frames", "reference_dir", "rank_by"]),
+                    ({"rank_by": "flicker", "metrics": "flicker"}, ["rank_by", "flicker", "neighbouring"]),
+                )
+            ),
             ("config.rank_by", {"rank_by": "psnr"}, ["rank_by", "psnr", "auto, flicker, detail, clipping"]),
             ("config.order_by", {"order_by": "measured.psnr DESC"}, ["order_by", "nothing is measured"]),
             *(

@@ -9,7 +9,7 @@ from dailies.frames.sequence import Frame, Sequence, save
 from dailies.models.signature import Signature
 from dailies.state.collect import describe, failures, left_behind, substituted, summarize, table
 from dailies.state.layout import Layout
-from dailies.state.records import Means
+from dailies.state.records import Contestant, Leaderboard, Means, MetricRecord
 from helpers.json_files import strict_json
 
 RUN = {
@@ -63,7 +63,7 @@ FAILED["render"] = OUTCOME["render"] | {"frames": 0, "seconds": 0, "fps": None, 
 def described(tmp_path):
     """Describe a model in a folder and return the path of its metadata.json."""
 
-    def write(name="night", run=None, outcome=None, outcomes=None, sequence=SEQUENCE, measured=None):
+    def write(name="night", run=None, outcome=None, outcomes=None, sequence=SEQUENCE, measured=None, contestant=None):
         files.write_json(tmp_path / "run.json", RUN | (run or {}))
         save(sequence, tmp_path / "sequence.json")
         records = {}
@@ -80,6 +80,7 @@ def described(tmp_path):
             folder=output.parent,
             output=output,
             measured=measured,
+            contestant=contestant,
         )
         return output
 
@@ -169,7 +170,7 @@ def test_rejected_files_are_reported(described, summary):
     assert about["network"]["notes"] == ["averaged weights (ema) are used", told]
     assert strict_json(summary(path))[0]["tried"] == TRIED
     assert substituted(summary(path)) == (
-        f"1 model rendered from another file than the preferred one: night shift (01234567): {told}"
+        f"1 model rendered from another file than the preferred one: night shift: {told}"
     )
 
 
@@ -269,39 +270,86 @@ def test_a_failure_has_an_error_and_no_output_dir(described, summary, status):
 
 def test_no_models_make_an_empty_summary(summary):
     assert strict_json(summary()) == []
-    assert failures(summary()) is None
+    assert failures(summary()) == []
 
 
 def test_no_failure_needs_no_words(described, summary):
-    assert failures(summary(described())) is None
+    assert failures(summary(described())) == []
 
 
-def test_failures_are_counted_and_named(described, summary):
-    path = summary(described("good"), described("bad", outcome=FAILED))
-
-    assert failures(path) == (
-        "1 of 2 models failed: night shift (01234567) load_failed: best.pth is damaged. "
-        "The next invocation tries them again"
-    )
+def failed(described, name: str, error: str):
+    return described(name, outcome=FAILED | {"error": error}, run={"run_name": name})
 
 
-def test_many_failures_make_a_short_sentence(described, summary):
-    text = failures(summary(*(described(str(number), outcome=FAILED) for number in range(9))))
+def test_failures_are_grouped_by_cause_one_line_each(described, summary):
+    misfit = "the weights in {0}.pth do not fit the network: {1} missing (conv.{1}.weight)"
+    paths = [failed(described, name, misfit.format(name, number)) for number, name in enumerate("abc", start=2)]
+    paths += [failed(described, "d", "best.pth is damaged"), described("good")]
 
-    assert text.startswith("9 of 9 models failed: ")
-    assert text.count("best.pth is damaged") == 5
-    assert text.endswith("; and 4 more. The next invocation tries them again")
+    heading, several, one = failures(summary(*paths))
+
+    assert heading.startswith("4 of 5 models failed")
+    assert several == f"3 models load_failed: {misfit.format('a', 2)}; a, b, c"
+    assert one == "d load_failed: best.pth is damaged"
+
+
+def test_a_cause_names_the_first_of_many_models(described, summary):
+    _, line = failures(summary(*(failed(described, f"net {name}", "it is damaged") for name in "abcdefghi")))
+
+    assert line.startswith("9 models load_failed: it is damaged; ")
+    assert line.endswith(" and 4 more")
 
 
 def test_the_table_has_one_line_per_model(described, summary):
-    lines = table(summary(described("good"), described("bad", outcome=FAILED))).splitlines()
+    lines = table(summary(described("good"), described("bad", outcome=FAILED, run={"run_name": "bad"}))).splitlines()
 
     assert [line.split() for line in lines[2:]] == [
-        ["good", "success", "201", "20.1", "10.00"],
-        ["night", "shift", "(01234567)", "load_failed", "0", "0.0", "-"],
+        ["night", "shift", "success", "201", "10.00"],
+        ["bad", "load_failed", "0", "-"],
     ]
-    assert lines[0].split() == ["model", "status", "frames", "seconds", "fps"]
+    assert lines[0].split() == ["model", "status", "frames", "fps"]
     assert lines[2].index("success") == lines[3].index("load_failed")
+
+
+PSNR = MetricRecord(name="psnr", label="PSNR", group="reference", higher_is_better=True, unit="dB")
+
+
+def ranked_table(described, tmp_path, *names, width=0):
+    """The table of ``names``, best first, of which the last one is worse than the source, and of a failed model."""
+    metadata = [described("broken", outcome=FAILED, run={"run_name": "broken"})]
+    metadata += [described(name, run={"run_name": name}) for name in sorted(names)]
+    output = tmp_path / "out" / "batch_summary.json"
+    verdicts = dict.fromkeys(names, "tie") | {names[-1]: "worse"}
+    record = ranking(tmp_path, **verdicts)
+    summarize(metadata, output=output, ranking=record)
+    board = Leaderboard.load(record)
+    assert board.ranking
+    board = replace(board, metrics=(PSNR,), ranking=replace(board.ranking, source=25.5))
+    return table(output, board, width=width).splitlines()
+
+
+def test_ranked_models_come_by_rank_with_verdict_and_metric_and_the_source_last(described, tmp_path):
+    lines = ranked_table(described, tmp_path, "zebra", "lion", "ape")
+
+    assert lines[0].split() == ["rank", "model", "verdict", "PSNR", "dB", "frames", "fps"]
+    assert [line.split() for line in lines[2:]] == [
+        ["1", "zebra", "tie", "25", "201", "10.00"],
+        ["2", "lion", "tie", "25", "201", "10.00"],
+        ["3", "ape", "worse,", "below", "the", "source", "25", "201", "10.00"],
+        ["broken", "load_failed", "-", "0", "-"],
+        ["(source)", "25.5"],
+    ]
+
+
+def test_a_table_fits_a_terminal_and_its_figures_stay_whole(described, tmp_path):
+    names = ("first_" + "a" * 40, "second_" + "b" * 40)
+
+    lines = ranked_table(described, tmp_path, *names, width=72)
+
+    assert max(map(len, lines)) <= 72
+    assert lines[2].startswith("   1  first_a")
+    assert "…" in lines[2]
+    assert lines[2].endswith(" 25     201  10.00")
 
 
 def test_models_that_are_no_longer_listed_are_named(described, tmp_path):
@@ -373,6 +421,21 @@ def test_manifests_of_another_split_go_when_every_shard_is_rendered(described, t
     described(outcomes=outcomes)
 
     assert len(list((tmp_path / "frames").iterdir())) == left
+
+
+def test_a_model_that_was_knocked_out_says_why_and_keeps_its_manifests(described, summary, tmp_path):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "all.jsonl").touch()
+    out = Contestant(model="night", is_finalist=False, reason="rank 9 of 9", rank=9)
+
+    metadata = described(contestant=out)
+
+    assert strict_json(metadata)["knocked_out"] == "rank 9 of 9"
+    assert (tmp_path / "frames" / "all.jsonl").exists()
+    assert strict_json(summary(metadata))[0]["knocked_out"] == "rank 9 of 9"
+    assert "knocked out" in table(tmp_path / "out" / "batch_summary.json")
+    for contestant in (replace(out, is_finalist=True), replace(out, failed=True), None):
+        assert "knocked_out" not in strict_json(described(contestant=contestant))
 
 
 def ranking(tmp_path, **verdicts):

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass, field
 
 import pytest
-from dailies.state.labels import LONGEST_NAME, labels
+from dailies.state.labels import LONGEST_NAME, Label, labels, shortest
 
 
 @dataclass(frozen=True)
@@ -12,6 +12,7 @@ class Run:
     """What labels are made of."""
 
     run_name: str
+    run_id: str = ""
     params: dict[str, str] = field(default_factory=dict)
 
 
@@ -22,16 +23,15 @@ def named(*names: str) -> list[str]:
 
 def params(*all_params: dict[str, str]) -> list[str]:
     """The params that models of one name show, in order."""
-    return [
-        label.params for label in labels({f"m{n}": Run("same", each) for n, each in enumerate(all_params)}).values()
-    ]
+    runs = {f"m{number}": Run("same", params=each) for number, each in enumerate(all_params)}
+    return [label.params for label in labels(runs).values()]
 
 
 def test_24_runs_of_a_sweep_have_24_different_labels_made_of_what_differs():
     grid = itertools.product(("0.001", "3e-4", "1e-4", "1e-5"), ("0", "0.05", "0.1"), ("l1", "l2"))
     runs = {
         f"sweep_{place:08x}": Run(
-            "copyair_sweep_unet", {"training.lr": lr, "optim.weight_decay": wd, "loss": loss, "epochs": "100"}
+            "copyair_sweep_unet", params={"training.lr": lr, "optim.weight_decay": wd, "loss": loss, "epochs": "100"}
         )
         for place, (lr, wd, loss) in enumerate(grid)
     }
@@ -96,15 +96,48 @@ def test_params_of_one_last_name_keep_the_whole_key():
     assert params(*grid)[1] == "d.width 2 · g.width 1"
 
 
-def test_models_that_nothing_else_tells_apart_get_the_id_of_their_folder_or_a_digest():
-    found = labels({"x_0123abcd": Run("same"), "y": Run("same"), "z_4567abcd": Run("other")})
+def test_models_that_nothing_else_tells_apart_get_the_id_of_their_run_or_a_digest_of_their_folder():
+    ids = {"a": "0123abcd" * 4, "b": "4567abcd" * 4, "b_last": "4567abcd" * 4, "c": "89ababcd" * 4}
+    found = labels({folder: Run("other" if folder == "c" else "same", run_id) for folder, run_id in ids.items()})
 
-    first, second, third = (label.name for label in found.values())
-    assert (first, third) == ("same 0123abcd", "other")
-    assert second.startswith("same ")
-    assert second != first
+    names = [label.name for label in found.values()]
+    assert (names[0], names[3]) == ("same 0123abcd", "other")
+    assert len(set(names)) == 4
+
+
+def test_a_sentence_uses_short_names_or_else_params_or_else_both():
+    def texts(**runs: Run) -> list[str]:
+        return list(shortest(labels(runs)).values())
+
+    wide, narrow = {"width": "64"}, {"width": "32"}
+    assert texts(a=Run("base", params=wide), b=Run("large", params=narrow)) == ["base", "large"]
+    assert texts(a=Run("same", params=wide), b=Run("same", params=narrow)) == ["width 64", "width 32"]
+    assert texts(a=Run("x" * 25, params=wide), b=Run("y" * 25, params=wide)) == ["x" * 25, "y" * 25]
+    assert texts(a=Run("same", params=wide), b=Run("same", params=narrow), c=Run("other", params=wide)) == [
+        "same (width 64)",
+        "same (width 32)",
+        "other (width 64)",
+    ]
 
 
 def test_names_that_print_badly_are_cleaned_and_an_empty_one_is_the_folders():
     assert named("a\x1b[31m\nb", "") == ["a b", "m1"]
     assert [label.name for label in labels({"folder": Run("")}).values()] == ["folder"]
+
+
+@pytest.mark.parametrize(("most", "text"), [(50, "unet_charbonnier (lr 1e-3)"), (22, "unet_c…nnier (lr 1e-3)")])
+def test_a_label_without_room_loses_of_its_name(most, text):
+    short = Label(name="unet_charbonnier", params="lr 1e-3").within(most)
+
+    assert len(short) <= most
+    assert short == text
+
+
+def test_a_label_is_never_longer_than_there_is_room():
+    assert len(Label(name="unet_charbonnier", params="lr 1e-3 · wd 0").within(12)) == 12
+
+
+def test_short_names_keep_the_end_that_all_have_in_common():
+    named = labels({name: Run(run_name=name) for name in ("unet_adamw", "nafnet_adamw")})
+
+    assert [label.name for label in named.values()] == ["unet_adamw", "nafnet_adamw"]

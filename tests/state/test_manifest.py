@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 from dailies.core import files
 from dailies.frames.sequence import Frame, Sequence
-from dailies.state.manifest import Manifest, forget, frame_key, in_place, keys_of, prune
+from dailies.state.manifest import Follower, Manifest, forget, frame_key, in_place, keys_of, prune
 
 SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
 FRAMES = tuple(
@@ -318,3 +318,66 @@ def test_forgetting_works_without_a_manifest(tmp_path):
     forget(tmp_path / "model" / "all.jsonl", tmp_path / "model" / "all.forced", ["a.png"], "f")
 
     assert Manifest(tmp_path / "model" / "all.jsonl", folder=tmp_path, keys=KEYS).done() == {}
+
+
+# A render that is followed from another process
+
+
+@pytest.fixture
+def follower(manifest):
+    return Follower(manifest.path, SEQUENCE.outputs, since=manifest.path.stat().st_mtime - 1)
+
+
+def test_added_lines_are_followed_with_their_speed(manifest, follower):
+    manifest.restart()
+    manifest.path.write_text("".join(manifest.path.read_text().splitlines(keepends=True)[:1]))
+    follower.update()
+    assert (follower.written, follower.total, follower.rate) == ({"a.png"}, 3, 0)
+
+    manifest.add("b.png", b"pixels", seconds=0.5, device="cpu", tiled=False)
+    manifest.add("c.png", b"pixels", seconds=0.3, device="cpu", tiled=False)
+    follower.update()
+
+    assert follower.written == {"a.png", "b.png", "c.png"}
+    assert follower.rate == pytest.approx(2.5)
+
+
+def test_a_line_counts_once_it_is_complete(manifest, follower):
+    lines = manifest.path.read_bytes().splitlines(keepends=True)
+    manifest.path.write_bytes(lines[0] + lines[1][:30])
+    follower.update()
+    assert follower.written == {"a.png"}
+
+    with manifest.path.open("ab") as file:
+        file.write(lines[1][30:])
+    follower.update()
+
+    assert follower.written == {"a.png", "b.png"}
+
+
+def test_a_manifest_that_starts_over_is_read_from_its_beginning(manifest, folder, follower):
+    follower.update()
+    assert len(follower.written) == 3
+
+    again(folder, dict.fromkeys(KEYS, "another key")).restart()
+    follower.update()
+
+    assert not follower.written
+
+
+def test_the_manifest_of_an_earlier_job_is_not_this_ones_progress(manifest):
+    late = Follower(manifest.path, SEQUENCE.outputs, since=manifest.path.stat().st_mtime + 9)
+    none = Follower(manifest.path.with_name("none.jsonl"), SEQUENCE.outputs, since=0)
+
+    for follower in (late, none):
+        follower.update()
+        assert not follower.written
+
+
+def test_frames_that_are_due_and_those_of_other_shards_do_not_count(manifest, folder):
+    forget(manifest.path, folder.parent / "mark", ["a.png"], "token")
+    follower = Follower(manifest.path, {"a.png", "b.png"}, since=0)
+
+    follower.update()
+
+    assert follower.written == {"b.png"}

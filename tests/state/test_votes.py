@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dailies.core import files
 from dailies.core.errors import VotesError
 from dailies.frames.sequence import Frame, Sequence, save
 from dailies.state import votes
 from dailies.state.layout import Layout
-from dailies.state.records import Votes
+from dailies.state.records import ModelRecord, Votes
 from dailies.state.votes import Standing, import_votes, load_standings, read_export
+from dailies.store.entities import Artifact
 from helpers.raising import refused
 from scipy.stats import binomtest
 
@@ -26,12 +26,15 @@ def layout(tmp_path) -> Layout:
     layout = Layout(tmp_path / "out")
     save(SEQUENCE, layout.sequence)
     for name in ("one", "two", "three"):
-        files.write_json(layout.metadata(name), {"run_id": f"run of {name}", "render": {"status": "success"}})
+        ModelRecord(run_id=f"run of {name}", artifact=Artifact("file:///store", "best.pth", ())).save(
+            layout.record(name)
+        )
     return layout
 
 
 def vote(number: int, a: str, b: str, winner: str, **changes) -> dict:
-    sides = {side: {"model": name, "run_id": f"run of {name}"} for side, name in (("a", a), ("b", b))}
+    named = {name: {"model": name, "run_id": f"run of {name}", "artifact": "0123abcd"} for name in (a, b)}
+    sides = {"a": named[a], "b": named[b]}
     return {
         "id": f"{number:032x}",
         **sides,
@@ -58,18 +61,20 @@ def test_votes_of_several_files_add_up_and_the_same_vote_counts_once(layout, tmp
     import_votes(second, layout)
 
     assert layout.votes.read_bytes() == before
-    assert load_standings(layout.votes, SEQUENCE) == {
+    assert load_standings(layout.votes, SEQUENCE, {"one": "0123abcdef", "two": None}) == {
         "one": Standing(won=2, lost=0, tied=1),
         "two": Standing(won=0, lost=1, tied=1),
         "three": Standing(won=0, lost=1, tied=0),
     }
 
 
-def test_votes_on_frames_that_have_changed_since_do_not_count(layout, tmp_path):
+def test_votes_on_frames_or_weights_that_have_changed_since_do_not_count(layout, tmp_path):
     import_votes(exported(tmp_path / "a.json", vote(1, "one", "two", "a")), layout)
 
     changed = Sequence((*SEQUENCE.frames[:1], replace(SEQUENCE.frames[1], sha256="f" * 64)))
-    assert load_standings(layout.votes, changed) == {}
+    assert load_standings(layout.votes, changed, {}) == {}
+    assert load_standings(layout.votes, SEQUENCE, {"two": "4567"}) == {}
+    assert load_standings(layout.votes, SEQUENCE, {"two": "0123abcd"}) != {}
     assert len(Votes.load(layout.votes).votes) == 1
 
 
@@ -85,7 +90,11 @@ def test_votes_on_frames_that_have_changed_since_do_not_count(layout, tmp_path):
         (
             "votes.unknown_model",
             "one",
-            {"votes": [vote(1, "two", "three", "a") | {"a": {"model": "one", "run_id": "another run"}}]},
+            {
+                "votes": [
+                    vote(1, "two", "three", "a") | {"a": {"model": "one", "run_id": "another run", "artifact": ""}}
+                ]
+            },
         ),
         ("votes.same_model", "one", {"votes": [vote(1, "one", "one", "a")]}),
     ],

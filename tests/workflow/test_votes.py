@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 from dailies.core import files
 from helpers.json_files import strict_json
 from helpers.publishing import promoted, version
@@ -15,7 +16,8 @@ def exported(studio: Studio, name: str, ids: list[int], winner: str) -> Path:
     sides, digest = {}, files.sha256_of(studio.frames / "frame_000001.png")[:16]
     for side, model in (("a", "dark"), ("b", "light")):
         run_id = studio.runs[model]
-        sides[side] = {"model": studio.folder(run_id).name, "run_id": run_id}
+        artifact = studio.metadata(run_id)["artifact"]["sha256"][:16]
+        sides[side] = {"model": studio.folder(run_id).name, "run_id": run_id, "artifact": artifact}
     cast = [
         {
             "id": f"{number:032x}",
@@ -38,6 +40,7 @@ def counts(studio: Studio) -> dict[str, tuple[str, str]]:
         return {line["model"]: (line["votes_won"], line["votes_lost"]) for line in csv.DictReader(file)}
 
 
+@pytest.mark.scenarios
 def test_snakemake_votes_counts_each_vote_once_in_the_leaderboard_and_for_promote(rendered: Studio):
     dark, light = (rendered.folder(rendered.runs[name]).name for name in ("dark", "light"))
     first, second = exported(rendered, "one.json", [1, 2], "a"), exported(rendered, "two.json", [2, 3], "a")

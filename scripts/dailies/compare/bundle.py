@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dailies.compare.extras import write_extras
 from dailies.compare.layers import REFERENCE
-from dailies.compare.page import write_extras
 from dailies.core import files
 from dailies.core.errors import BundleError, DiskError
 from dailies.core.text import counted, in_bytes, listed
@@ -160,7 +160,7 @@ def _below_output(folder: str) -> str:
 
 
 def _value_of(script: Path) -> Any:
-    """Return the value in a script that ``page.javascript`` wrote."""
+    """Return the value in a script that ``extras.javascript`` wrote."""
     literal = re.search(r"JSON\.parse\((\".*\")\)", script.read_text("ascii"))
     assert literal, f"{script} is not a script of the page"
     return json.loads(json.loads(literal[1]))

@@ -58,10 +58,11 @@ def build(
     """
     frames = load_sequence(sequence)
     board = Leaderboard.load(ranking) if ranking else Leaderboard()
-    places = {each.model: each for each in board.ranking.models} if board.ranking else {}
+    places = {each.model: each for each in board.ranking.everyone} if board.ranking else {}
     models = sorted(models, key=lambda model: _rank(places, model.folder.name))
     layers = gather(frames, models, input_dir=input_dir, reference=reference)
-    sheet = _draw(frames, layers, frame_numbers(frames, chosen), places, board.verdict, threads=threads)
+    numbers = frame_numbers(frames, chosen, among=_shared(frames, layers))
+    sheet = _draw(frames, layers, numbers, places, board.verdict, threads=threads)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", compress_level=6)
     files.write_bytes(output, buffer.getvalue())
@@ -70,17 +71,20 @@ def build(
     return [f"the contact sheet lacks {few(unrendered)}: rendered are {frames.choice}"] if unrendered else []
 
 
-def frame_numbers(sequence: FrameSequence, chosen: Sequence[str] | None) -> list[int]:
+def frame_numbers(
+    sequence: FrameSequence, chosen: Sequence[str] | None, among: Sequence[int] | None = None
+) -> list[int]:
     """Return the numbers of the chosen frames, in the order chosen. The extension of a name is optional.
 
     Frames of the input that the setting ``frames`` leaves out are skipped. If none remains, or for None, the first, the
-    middle and the last frame are chosen. Raises UnknownFrame.
+    middle and the last frame are chosen, of the numbers ``among`` if these are given. Raises UnknownFrame.
     """
     count = len(sequence.frames)
     unrendered = _unrendered(sequence, chosen or ())
     chosen = [name for name in chosen or () if name not in unrendered]
     if not chosen:
-        return sorted({0, (count - 1) // 2, count - 1})
+        among = among or range(count)
+        return sorted({among[0], among[(len(among) - 1) // 2], among[-1]})
     numbers: dict[str, int] = {}
     for number, frame in enumerate(sequence.frames):
         numbers |= dict.fromkeys(map(normal_form, (frame.name, frame.output, Path(frame.name).stem)), number)
@@ -92,6 +96,14 @@ def frame_numbers(sequence: FrameSequence, chosen: Sequence[str] | None) -> list
             f"{first} to {last}; correct contact_frames, or leave it out",
         )
     return [numbers[normal_form(name)] for name in chosen]
+
+
+def _shared(sequence: FrameSequence, layers: Sequence[Layer]) -> list[int]:
+    """Return the numbers of the frames that the models which were knocked out have, too."""
+    out = [layer.originals for layer in layers if layer.is_knocked_out]
+    return [
+        number for number, frame in enumerate(sequence.frames) if all(frame.output in originals for originals in out)
+    ]
 
 
 def _unrendered(sequence: FrameSequence, names: Sequence[str]) -> list[str]:

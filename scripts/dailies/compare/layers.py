@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,12 @@ from dailies.compare import captions
 from dailies.core.errors import SequenceError
 from dailies.core.typed import load_all
 from dailies.frames.image import convert_depth, decode, has_layer, inspect, is_browser_exact
-from dailies.frames.sequence import Frame
+from dailies.frames.sequence import KNOCKOUT, Frame
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.models.signature import Signature
 from dailies.state.labels import Label
 from dailies.state.layout import SOURCE, Layout, model_of
-from dailies.state.records import SUCCESS, Metadata, Outcome, SummaryLine, merged
+from dailies.state.records import KNOCKED_OUT, SUCCESS, Metadata, Outcome, SummaryLine, merged
 
 DEFAULT_FPS = 24
 """The rate at which a sequence plays if neither the settings nor a video define one."""
@@ -43,6 +43,8 @@ class Layer:
     """How many times wider and higher than the source's its frames are."""
     exr_layers: Mapping[str, str] = field(default_factory=dict)
     """The layer to read from an EXR with several, or a glob, by output name; absent for all other frames."""
+    is_knocked_out: bool = False
+    """Whether these are the pictures of a model that was knocked out, which lacks most frames."""
 
     @property
     def is_model(self) -> bool:
@@ -63,13 +65,15 @@ class RenderedModel:
     """How many output pixels it makes of one input pixel, along each side."""
     artifact: str | None = None
     """The digest of the artifact that rendered them."""
+    is_knocked_out: bool = False
+    """Whether it was knocked out, so that only some of its frames were rendered."""
 
     @classmethod
     def from_metadata(cls, folder: Path, metadata: Metadata, label: Label | None = None) -> "RenderedModel":
         """Return the model that a ``metadata.json`` describes; by default its label is its name."""
         label = label or Label(name=metadata.run_name or folder.name)
-        is_complete = metadata.render.status == SUCCESS
-        return cls(folder, label, is_complete, scale_of(metadata.signature), metadata.artifact.sha256)
+        is_complete, is_out = metadata.render.status == SUCCESS, metadata.knocked_out is not None
+        return cls(folder, label, is_complete, scale_of(metadata.signature), metadata.artifact.sha256, is_out)
 
 
 def in_order(metadata: Sequence[Path], summary: Path) -> list[tuple[Path, Metadata]]:
@@ -94,11 +98,12 @@ def rendered_models(
     """
     models = []
     for folder, (name, params) in labels.items():
-        outcome = merged([Outcome.load(path) for path in records if model_of(path) == folder])
+        own = [path for path in records if model_of(path) == folder]
+        outcome, is_out = merged(list(map(Outcome.load, own))), KNOCKOUT in {path.stem for path in own}
         scale = scale_of(outcome.model.signature if outcome.model else None)
         label = Label(name=name, params=params)
         is_complete = outcome.status == SUCCESS
-        models.append(RenderedModel(layout.frames(folder), label, is_complete, scale, outcome.artifact.sha256))
+        models.append(RenderedModel(layout.frames(folder), label, is_complete, scale, outcome.artifact.sha256, is_out))
     return models
 
 
@@ -206,11 +211,12 @@ def _rendered(sequence: FrameSequence, model: RenderedModel) -> Layer:
     formats = [_first_readable(originals[frame.output] for frame in kind) for kind in kinds.values()]
     return Layer(
         model.folder.name,
-        model.label,
+        replace(model.label, name=f"{model.label.name} ({KNOCKED_OUT})") if model.is_knocked_out else model.label,
         originals,
         bit_depth=max((depth for depth, _ in formats), default=8),
         is_browser_exact=all(exact for _, exact in formats),
         scale=model.scale,
+        is_knocked_out=model.is_knocked_out,
     )
 
 

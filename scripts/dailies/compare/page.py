@@ -4,25 +4,33 @@
 scripts, the data of the models, 8-bit copies of the source and the reference, and thumbnails.
 """
 
-import json
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from dailies.compare import thumbnails
+from dailies.compare.extras import javascript, write_extras
 from dailies.compare.layers import DEFAULT_FPS, Layer, RenderedModel, gather, in_order, scale_of
 from dailies.core import files
 from dailies.core.typed import to_json
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.state import edition
-from dailies.state.labels import Label, labels
+from dailies.state.labels import Label, labels, shortest
 from dailies.state.layout import SOURCE, Layout
-from dailies.state.records import SUCCESS, FrameMetric, Leaderboard, Metadata, RankedModel, RankingRecord, Values
+from dailies.state.records import (
+    KNOCKED_OUT,
+    SUCCESS,
+    FrameMetric,
+    Leaderboard,
+    Metadata,
+    RankedModel,
+    RankingRecord,
+    Values,
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +74,19 @@ class PageModel:
     name: str
     status: str
     error: str | None
+    artifact: str
+    """The beginning of the digest of its weights; votes are exported with it."""
     label: Label
     """What tells it from the others."""
+    short: str
+    """The same for sentences."""
     place: RankedModel | None
     """Its place in the ranking; None if it has no rank."""
     link: str | None
     """The URL of the run on the tracking server."""
     scale: float
+    knocked_out: str | None
+    """Why the model was knocked out, if it was."""
     notes: Sequence[str]
     facts: Mapping[str, Fact]
     means: Values
@@ -155,8 +169,9 @@ def build(
     frames = load_sequence(sequence)
     models = in_order(metadata, summary)
     board = Leaderboard.load(ranking) if ranking else Leaderboard()
-    places = {each.model: each for each in board.ranking.models} if board.ranking else {}
+    places = {each.model: each for each in board.ranking.everyone} if board.ranking else {}
     named = labels({folder.name: about for folder, about in models})
+    short = shortest(named)
     rendered = [RenderedModel.from_metadata(folder, about) for folder, about in models]
     layers = gather(frames, rendered, input_dir=input_dir, reference=reference)
     pictures = thumbnails.update(frames, layers, layout=layout, threads=threads)
@@ -176,6 +191,7 @@ def build(
                 folder,
                 about,
                 label=named[folder.name],
+                short=short[folder.name],
                 place=places.get(folder.name),
                 means=board.means.get(folder.name),
                 layout=layout,
@@ -196,7 +212,7 @@ def build(
             )
             for metric in metrics
         ],
-        ranking=replace(board.ranking, models=()) if board.ranking else None,
+        ranking=replace(board.ranking, models=(), knocked_out=()) if board.ranking else None,
         advice=None if board.ranking else advice,
         source=board.means.get(SOURCE, {}),
     )
@@ -206,33 +222,11 @@ def build(
         if asset.suffix in {".js", ".css"}:
             files.write_bytes(layout.page_folder / asset.name, asset.read_bytes())
     shown = {folder.name: about.artifact.sha256 for folder, about in models if about.render.status == SUCCESS}
-    tables = [layout.leaderboard, layout.frame_table] if ranking else []
-    parts = [path for path in (summary, layout.contact_sheet, *tables) if path.is_file()]
+    parts = [path for path in (summary, layout.contact_sheet, ranking) if path and path.is_file()]
     edition.record(layout.page_edition, shown, layout=layout, parts=parts)
     write_extras(layout)
     files.write_bytes(layout.page, (WEB / "index.html").read_bytes())
     log.info("%d models, %d frames, %d sheets of thumbnails", len(models), len(frames.frames), len(pictures.sheets))
-
-
-def write_extras(layout: Layout) -> None:
-    """Write the links to the tables, contact sheet and video beside the page; a no-op if there is no page."""
-    written = None
-    while (
-        layout.page_folder.is_dir() and (extras := edition.beside_page(layout)) != written
-    ):  # another job may add one meanwhile
-        files.write_bytes(layout.page_extras, javascript("const BESIDE = {}", extras))
-        written = extras
-
-
-def javascript(statement: str, value: Any) -> bytes:
-    """Return a script of ``statement``, with ``value`` in the place of its ``{}``.
-
-    The value is an ASCII string literal that the browser parses as JSON. So nothing in it is ever code or markup,
-    whatever the name of a run is, and a key such as ``__proto__`` has no meaning.
-    """
-    text = json.dumps(files.strict(value), separators=(",", ":"), allow_nan=False)
-    literal = json.dumps(text).replace("<", "\\u003c")
-    return (statement.format(f"JSON.parse({literal})") + ";\n").encode("ascii")
 
 
 def facts(metadata: Metadata) -> dict[str, Fact]:
@@ -286,6 +280,7 @@ def _model(
     metadata: Metadata,
     *,
     label: Label,
+    short: str,
     place: RankedModel | None,
     means: Values | None,
     layout: Layout,
@@ -305,11 +300,14 @@ def _model(
         name=metadata.run_name or folder.name,
         status=render.status,
         error=render.error,
+        artifact=(metadata.artifact.sha256 or "")[:DIGITS],
         label=label,
+        short=short,
         place=place,
         link=run_link(tracking_uri, metadata.run_id),
         scale=scale_of(metadata.signature),
-        notes=metadata.network.notes or (),
+        knocked_out=metadata.knocked_out,
+        notes=(*([f"{KNOCKED_OUT}: {out}"] if (out := metadata.knocked_out) else []), *(metadata.network.notes or ())),
         facts=facts(metadata),
         means=means if means and render.status == SUCCESS else measured,
         metrics=metadata.metrics,

@@ -17,9 +17,6 @@ LONGEST, LONGEST_WORD, LONGEST_REASON = 100, 100, 300
 LAST_EPOCH = 10**9
 """The largest plausible epoch. No run trains longer."""
 
-GAP = "  "
-"""What separates the columns of a table."""
-
 WIDEST = 60
 """Characters of a table's column. The middle of a longer value is left out."""
 
@@ -86,23 +83,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def columns(
-    rows: Sequence[Sequence[str]], *, numbers: Collection[int] = (), elastic: int = 0, width: int | None = None
-) -> str:
+def columns(rows: Sequence[Sequence[str]], *, numbers: Collection[int] = ()) -> str:
     """Return rows of text as aligned columns, the first row as a heading with a rule below it.
 
-    The columns ``numbers`` are aligned at the right. If the table is wider than ``width`` characters, the values of the
-    column ``elastic`` lose their middle.
+    The columns ``numbers`` are aligned at the right.
     """
     short = [[elided(value, WIDEST) for value in row] for row in rows]
     widths = [max(len(row[i]) for row in short) for i in range(len(short[0]))]
-    if width is not None:
-        others = sum(widths) + len(GAP) * (len(widths) - 1) - widths[elastic]
-        widths[elastic] = min(widths[elastic], max(width - others, len(short[0][elastic])))
     lines = [
-        GAP.join(
-            value.rjust(room) if i in numbers else elided(value, room).ljust(room)
-            for i, (value, room) in enumerate(zip(row, widths, strict=True))
+        "  ".join(
+            value.rjust(width) if i in numbers else value.ljust(width)
+            for i, (value, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in short
     ]

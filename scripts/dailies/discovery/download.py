@@ -4,7 +4,8 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from dailies.core import files
 from dailies.core.errors import ArtifactDamaged, ArtifactGone, DailiesError
 from dailies.core.text import clean, counted, redacted
+from dailies.frames.sequence import KNOCKOUT, split
 from dailies.frames.sequence import load as load_sequence
-from dailies.frames.sequence import split
 from dailies.render import trial
-from dailies.state.attempts import artifact_in_place, is_due
+from dailies.state.attempts import artifact_in_place, basis, is_due
 from dailies.state.fetch import LONGEST_ERROR, LONGEST_PATH, receive
-from dailies.state.layout import Layout
+from dailies.state.layout import Layout, Weights
 from dailies.state.records import (
     SUCCESS,
     DiscoveryIndex,
@@ -54,12 +55,14 @@ def download(
     settings: Mapping[str, Any] | None = None,
     loading: Mapping[str, Any] | None = None,
     forced: bool = False,
+    receipt: Path | None = None,
 ) -> None:
     """Download the artifact that a model's discovery record names, and write a receipt.
 
     If that fails, the status in the receipt is ``download_failed``, and other models are not affected. If none of the
     ``shards`` is due, nothing is downloaded and the receipt repeats that of the last render. The same holds if all
-    their frames are in place, because they were rendered as parts of other shards.
+    their frames are in place, because they were rendered as parts of other shards. The files of a finalist of a
+    knockout are still on the disk after the first round, unless other models needed the room.
 
     Args:
         config: the settings of the invocation.
@@ -69,7 +72,10 @@ def download(
         settings: the settings on which every pixel depends.
         loading: the settings that decide which network an artifact becomes.
         forced: whether frames in place are rendered again.
+        receipt: where to write the receipt, if not in its usual place.
     """
+    receipt = receipt or layout.receipt(model)
+    is_candidate = receipt == layout.candidate_receipt(model)
     settings, loading = settings or {}, loading or {}
     due = [
         name
@@ -78,20 +84,36 @@ def download(
     ]
     if shards and not due:
         last = Outcome.load(layout.attempt(model, next(iter(shards))))
-        replace(last.artifact.receipt, status=last.status, error=last.error).save(layout.receipt(model))
+        replace(last.artifact.receipt, status=last.status, error=last.error).save(receipt)
         log.info("no shard is due, so nothing is downloaded")
         return
     if shards and not forced and layout.sequence.is_file():
-        parts = split(load_sequence(layout.sequence), config.shard_frames)
+        parts = split(load_sequence(layout.sequence), config.shard_frames, config.knockout_frames)
         wanted = [parts[name] for name in due if name in parts]
         artifact = artifact_in_place(layout, model, wanted, settings=settings, loading=loading)
         if artifact and len(wanted) == len(due):
-            artifact.receipt.save(layout.receipt(model))
+            artifact.receipt.save(receipt)
             log.info("all frames are in place, so nothing is downloaded")
             return
-    _wait_for_space(layout, model, config.models_on_disk)
+    if not is_candidate and (kept := _kept_receipt(layout, model, settings, loading)):
+        kept.save(receipt)
+        log.info("the files are still on the disk after the first round of the knockout")
+        return
+    _wait_for_space(layout, model, config.models_on_disk, evicts=is_candidate)
     artifacts = _Candidates(config, layout=layout, model=model, loading=loading)
-    artifacts.first_that_loads().save(layout.receipt(model))
+    artifacts.first_that_loads().save(receipt)
+
+
+def _kept_receipt(
+    layout: Layout, model: str, settings: Mapping[str, Any], loading: Mapping[str, Any]
+) -> Receipt | None:
+    """Return the receipt of the files that the first round of a knockout left on the disk; None if it left none."""
+    receipt = Receipt.load_if_there(layout.candidate_receipt(model))
+    last = Outcome.load_if_there(layout.attempt(model, KNOCKOUT))
+    if receipt is None or last is None or receipt.status != SUCCESS or not layout.weights(model).whole.is_dir():
+        return None
+    is_current = last.basis == basis(layout.record(model), last.input.digest, settings, loading)
+    return receipt if is_current and is_same_artifact(last.artifact, receipt) else None
 
 
 class _Candidates:
@@ -185,22 +207,28 @@ class _Candidates:
         shutil.rmtree(whole, ignore_errors=True)
 
 
-def _wait_for_space(layout: Layout, model: str, limit: int) -> None:
+def _wait_for_space(layout: Layout, model: str, limit: int, *, evicts: bool = False) -> None:
     """Create the download folder once fewer than ``limit`` models are on disk; block until then.
+
+    With ``evicts``, files are deleted of models that have rendered the first round of a knockout, and wait for its
+    decision: nothing else would make room before it. Finalists among them are downloaded again.
 
     A killed render leaves its model's files behind, so the wait ends if no frame was written for a while.
     """
     weights = layout.weights(model)
-    shutil.rmtree(weights.folder, ignore_errors=True)
+    _delete(weights)
     selected = DiscoveryIndex.load(layout.index).models
     quiet, last = 0.0, None
     while True:
         weights.draft.mkdir(parents=True)
         present = sorted(name for name in selected if layout.weights(name).are_on_disk)  # others are not rendered
+        if len(present) > limit and evicts:
+            others = _evict(layout, [name for name in present if name != model], len(present) - limit)
+            present = [*others, model]
         if len(present) <= limit or quiet >= PATIENCE:
             return
         # two downloads that take the last place at once both release it, and check again at different times
-        shutil.rmtree(weights.folder)
+        _delete(weights)
         if last is None:
             log.info("%d models are on the disk; waiting until one of them is rendered", len(present) - 1)
         progress = [(name, _last_written(layout.manifests(name))) for name in present]
@@ -208,6 +236,33 @@ def _wait_for_space(layout: Layout, model: str, limit: int) -> None:
         pause = INTERVAL * (1 + secrets.randbelow(1000) / 1000)
         time.sleep(pause)
         quiet += pause
+
+
+def _delete(weights: Weights) -> None:
+    """Delete all files of a model, and its folder unless that holds a receipt."""
+    weights.discard()
+    with suppress(OSError):
+        weights.folder.rmdir()
+
+
+def _evict(layout: Layout, present: Sequence[str], excess: int) -> list[str]:
+    """Delete the files of up to ``excess`` models that wait for a decision, failed ones first; return the others."""
+    waiting = {name: outcome for name in present if (outcome := _first_round(layout, name))}
+    evicted = sorted(waiting, key=lambda name: waiting[name].status == SUCCESS)[:excess]
+    for name in evicted:
+        layout.weights(name).discard()
+        log.info("the files of %s, which waits for the decision of the knockout, make room", name)
+    return [name for name in present if name not in evicted]
+
+
+def _first_round(layout: Layout, model: str) -> Outcome | None:
+    """Return the outcome of a model's first round if that ended after its last download; None if it is to come."""
+    receipt, outcome = layout.candidate_receipt(model), layout.outcome(model, KNOCKOUT)
+    try:
+        has_ended = outcome.stat().st_mtime_ns > receipt.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+    return Outcome.load_if_there(outcome) if has_ended else None
 
 
 def _last_written(manifests: Path) -> int:

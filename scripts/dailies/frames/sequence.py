@@ -12,6 +12,7 @@ from pathlib import Path
 from dailies.core import files
 from dailies.core.text import counted, few
 from dailies.core.typed import OMITTED, from_json, to_json
+from dailies.frames.choice import spread
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ NUMBER = re.compile(r"((?:(?<![^._])-)?\d+)")
 
 WHOLE_SEQUENCE = "all"
 """Name of the only shard of a sequence that is not split."""
+
+KNOCKOUT = "knockout"
+"""Name of the shard that all models render first if there is a knockout. Its frames are also part of other shards."""
 
 
 @dataclass(frozen=True)
@@ -234,26 +238,33 @@ def load(path: Path) -> Sequence:
     )
 
 
-def split(sequence: Sequence, shard_frames: int) -> dict[str, Sequence]:
+def split(sequence: Sequence, shard_frames: int, knockout_frames: int = 0) -> dict[str, Sequence]:
     """Split a sequence into contiguous shards of ``shard_frames`` frames, named by number from 1.
 
-    If ``shard_frames`` is 0, or the sequence is not longer, the only shard is the whole sequence, named ``all``.
+    If ``shard_frames`` is 0, or the sequence is not longer, the only shard is the whole sequence, named ``all``. If
+    there are more than ``knockout_frames``, which is not 0, that number of evenly spread frames is a further shard,
+    named ``knockout``.
     """
     count = len(sequence.frames)
-    if not 0 < shard_frames < count:
-        return {WHOLE_SEQUENCE: sequence}
-    return {
-        str(number): replace(sequence, frames=sequence.frames[start : start + shard_frames])
-        for number, start in enumerate(range(0, count, shard_frames), start=1)
-    }
+    if 0 < shard_frames < count:
+        parts = {
+            str(number): replace(sequence, frames=sequence.frames[start : start + shard_frames])
+            for number, start in enumerate(range(0, count, shard_frames), start=1)
+        }
+    else:
+        parts = {WHOLE_SEQUENCE: sequence}
+    if 0 < knockout_frames < count:
+        frames = tuple(sequence.frames[position] for position in spread(knockout_frames, count))
+        parts[KNOCKOUT] = replace(sequence, frames=frames, listing=sequence.names)
+    return parts
 
 
-def shards(path: Path, shard_frames: int) -> dict[str, Sequence]:
+def shards(path: Path, shard_frames: int, knockout_frames: int = 0) -> dict[str, Sequence]:
     """Load a sequence that ``save`` wrote and split it; the result is cached until the file is modified."""
-    return _shards(path, path.stat().st_mtime_ns, shard_frames)
+    return _shards(path, path.stat().st_mtime_ns, shard_frames, knockout_frames)
 
 
 @lru_cache(maxsize=4)
-def _shards(path: Path, modified: int, shard_frames: int) -> dict[str, Sequence]:
+def _shards(path: Path, modified: int, shard_frames: int, knockout_frames: int) -> dict[str, Sequence]:
     del modified  # only part of the cache's key
-    return split(load(path), shard_frames)
+    return split(load(path), shard_frames, knockout_frames)

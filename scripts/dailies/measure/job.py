@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dailies.core import files
 from dailies.core.errors import DailiesError, SequenceError
 from dailies.core.text import counted
-from dailies.frames.sequence import Frame, Sequence, split
+from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, split
 from dailies.frames.sequence import load as load_sequence
 from dailies.measure import backbone
 from dailies.measure.cache import VERSIONS
@@ -48,6 +48,8 @@ class MeasurementJob:
     attempt: int
     reference_name: str | None = None
     reference_offset: int = 0
+    knockout_frames: int = 0
+    """The number of frames of the first round of a knockout; 0 without one."""
     lpips_backbone: Path | None = None
     """The file of LPIPS's weights; None if LPIPS is not requested."""
 
@@ -62,6 +64,7 @@ class MeasurementJob:
             subject=subject,
             shard=shard,
             shard_frames=settings.shard_frames,
+            knockout_frames=settings.knockout_frames,
             input_dir=settings.input_dir,
             reference_dir=settings.reference_dir,
             reference_name=settings.reference_name,
@@ -89,10 +92,20 @@ class MeasurementJob:
         return load_sequence(self.layout.sequence)
 
     @cached_property
+    def part(self) -> Sequence:
+        """The frames of the shard."""
+        return split(self.sequence, self.shard_frames, self.knockout_frames)[self.shard]
+
+    @cached_property
+    def scope(self) -> Sequence:
+        """The frames that are rendered before this job runs, as far as they may be needed."""
+        return self.part if self.shard == KNOCKOUT else self.sequence
+
+    @cached_property
     def pairs(self) -> list[tuple[Frame | None, Frame]]:
         """Each frame of the shard, preceded by the one before it in the sequence, or None if that was not chosen."""
-        before = self.sequence.before
-        return [(before.get(frame), frame) for frame in split(self.sequence, self.shard_frames)[self.shard].frames]
+        before = self.scope.before
+        return [(before.get(frame), frame) for frame in self.part.frames]
 
     @cached_property
     def source(self) -> "Subject":

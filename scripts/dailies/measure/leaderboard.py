@@ -24,11 +24,13 @@ from dailies.measure.metrics import (
 )
 from dailies.measure.scores import Scores, means, merged, training_frames
 from dailies.state import votes
-from dailies.state.labels import Label, labels
+from dailies.state.labels import Label, labels, shortest
 from dailies.state.layout import SOURCE, model_of
 from dailies.state.records import (
+    KNOCKED_OUT,
     SUCCESS,
     FrameMetric,
+    Knockout,
     Leaderboard,
     Measures,
     MetricRecord,
@@ -84,6 +86,7 @@ def tabulate(
     tables: tuple[Path, Path],
     output: Path,
     reference: Reference | None = None,
+    knockout: Knockout | None = None,
     ballots: Path | None = None,
 ) -> None:
     """Merge the measured values of all models into two tables and ``output``.
@@ -93,7 +96,8 @@ def tabulate(
     in ``@source``. None of them is ``metadata.json``, which gets its rank from here. ``tables`` are the paths of
     ``metrics.csv``, with a line per model and frame, and of ``leaderboard.csv``, with a line per model. ``output`` is a
     ``Leaderboard`` record for the summary, the page and the end of an invocation; it also says how the frames of the
-    ``reference`` were paired. ``ballots`` is the record of imported votes, if there is one.
+    ``reference`` were paired. Of a ``knockout``, the finalists are ranked by all frames; the models that were knocked
+    out follow them in the order of the first round. ``ballots`` is the record of imported votes, if there is one.
     """
     from dailies.measure import verdict  # needs scipy, which a head node should not have to import
     from dailies.measure.ranking import rank
@@ -104,18 +108,28 @@ def tabulate(
     by_model = {path.stem: RunRecord.load(path) for path in runs}
     models = [_scores(model, run, ends[model], records[model], frames, settings) for model, run in by_model.items()]
     source = Scores(SOURCE, None, None, merged(records[SOURCE]), frozenset())
-    ranking, named = rank(models, frames, settings.ranked_by), labels(by_model)
-    record = verdict.record(ranking, models, source, sequence=frames, metrics=settings.metrics, labels=named)
-    deciding = ranking.frames or None
+    out = {each.model for each in knockout.models if not each.is_finalist} if knockout else set()
+    finalists = [scores for scores in models if scores.model not in out]
+    ranking, named = rank(finalists, frames, settings.ranked_by), labels(by_model)
+    names = shortest(named)
+    record = verdict.record(
+        ranking, finalists, source, sequence=frames, metrics=settings.metrics, names=names, knockout=knockout
+    )
     every = [*models, source]
-    means_of = {each.model: means(each.frames, settings.metrics, deciding or _unseen(each, frames)) for each in every}
+
+    def deciding(scores: Scores) -> Sequence[str]:
+        frames_of_ranking = knockout.frames if knockout and scores.model in out else ranking.frames
+        return frames_of_ranking or _unseen(scores, frames)
+
+    means_of = {each.model: means(each.frames, settings.metrics, deciding(each)) for each in every}
     frame_table, model_table = tables
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
-    standings = votes.load_standings(ballots, frames) if ballots else {}
+    artifacts = {model: outcome.artifact.sha256 for model, outcome in ends.items()}
+    standings = votes.load_standings(ballots, frames, artifacts) if ballots else {}
     _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings, standings))
     board = Leaderboard(
-        verdict=verdict.sentence(record, named) if record else None,
-        remarks=tuple(verdict.remarks(record, named)) if record else (),
+        verdict=verdict.sentence(record, names) if record else None,
+        remarks=tuple(verdict.remarks(record, names)) if record else (),
         ranking=record,
         reference=reference.messages if reference else (),
         missing=reference.missing if reference else None,
@@ -244,6 +258,8 @@ def _model_rows(
 
     If there are votes, each row has the model's own.
     """
+    from dailies.measure.ranking import Comparison
+
     yield [
         *("rank", "model", "label", "params", "run_id", "run_name", "status", "verdict", "below_source"),
         *("ranked_by", "frames", "difference", "low", "high", "block"),
@@ -253,12 +269,13 @@ def _model_rows(
         *(votes.COLUMNS if standings else ()),
         "error",
     ]
-    ranked = {each.model: each for each in record.models} if record else {}
+    ranked = {each.model: each for each in record.everyone} if record else {}
     models = [scores for scores in every if scores.model != SOURCE]
     models.sort(key=lambda scores: ranked[scores.model].rank if scores.model in ranked else len(ranked) + 1)
     for scores in [*models, *(scores for scores in every if scores.model == SOURCE)]:
         place, run, outcome = ranked.get(scores.model), scores.run, scores.outcome
-        label, comparison = named.get(scores.model), ranking.comparisons.get(scores.model)
+        label = named.get(scores.model)
+        comparison = ranking.comparisons.get(scores.model) or (place.to_first if place else None)
         trained = [frame.output for frame in sequence.frames if frame.output in scores.training_frames]
         yield [
             place.rank if place else None,
@@ -271,8 +288,9 @@ def _model_rows(
             place.verdict if place else None,
             ("yes" if place.below_source else "no") if place else None,
             ranking.metric if place else None,
-            len(ranking.frames) if place else None,
-            *((comparison.difference, comparison.low, comparison.high, comparison.block) if comparison else [None] * 4),
+            (record.knockout_frames if place.verdict == KNOCKED_OUT else record.frames) if record and place else None,
+            *((comparison.difference, comparison.low, comparison.high) if comparison else [None] * 3),
+            comparison.block if isinstance(comparison, Comparison) else None,
             *means_of[scores.model].values(),
             len(trained),
             *means(scores.frames, settings.metrics, trained).values(),

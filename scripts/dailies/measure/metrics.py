@@ -188,6 +188,9 @@ def needing(needs: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if BY_NAME[name].needs == needs)
 
 
+MIN_FRAMES = 12
+"""With fewer frames, a comparison of two models has no interval and is a tie."""
+
 NOT_NEIGHBOURS = "flicker is measured between neighbouring frames only"
 """How the note begins that says why frames have no flicker."""
 

@@ -74,7 +74,7 @@ def measure_frames(job: MeasurementJob, subject: Subject) -> Measures:
     requested = {plan.frame.output: [name for group in plan.groups for name in group.metrics] for plan in plans}
     keys = [group.key for plan in plans for group in plan.groups]
     cache.prune(keys, requested, keeps_others=not job.sequence.is_whole)
-    flicker = flicker_note(job.sequence, job.metrics)
+    flicker = flicker_note(job.scope, job.metrics)
     return Measures(
         frames={plan.frame.output: _values(cache, plan, job.metrics) for plan in plans},
         notes=(*_notes(cache, plans), *([flicker] if flicker else [])),

@@ -17,6 +17,7 @@ by their likelihood, as in Zellner and Tiao (1964).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from scipy.fft import dct
@@ -24,14 +25,11 @@ from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 from dailies.frames.sequence import Sequence as FrameSequence
-from dailies.measure.metrics import BY_NAME
+from dailies.measure.metrics import BY_NAME, MIN_FRAMES
 from dailies.measure.scores import Scores, column
 
 MIN_UNSEEN = 2
 """If fewer frames than these are unseen by all models, all frames decide."""
-
-MIN_FRAMES = 12
-"""With fewer frames there is no interval, and every comparison is a tie."""
 
 CONFIDENCE = 0.95
 
@@ -84,6 +82,8 @@ class Ranking:
     """Each of the other models compared with the first: differences are negative, as none is better than the first."""
     frames: tuple[str, ...] = ()
     """Output names of the frames that decide."""
+    spacing: int = 1
+    """The least distance between two of them in the sequence, in frames."""
 
 
 def rank(models: Sequence[Scores], sequence: FrameSequence, metric: str | None) -> Ranking:
@@ -108,23 +108,36 @@ def rank(models: Sequence[Scores], sequence: FrameSequence, metric: str | None) 
     higher = BY_NAME[metric].higher_is_better
     columns = {scores.model: column(scores.frames, metric, frames) for scores in ranked}
     order = sorted(columns, key=lambda model: sum(columns[model]) * (-1 if higher else 1))
-    first = columns[order[0]]
+    first, spacing = columns[order[0]], _spacing(sequence, frames)
     comparisons = {
-        model: compare(columns[model], first, higher_is_better=higher, comparisons=len(order) - 1)
+        model: compare(columns[model], first, higher_is_better=higher, comparisons=len(order) - 1, spacing=spacing)
         for model in order[1:]
     }
-    return Ranking(metric, tuple(order), comparisons, tuple(frames))
+    return Ranking(metric, tuple(order), comparisons, tuple(frames), spacing)
+
+
+def _spacing(sequence: FrameSequence, names: Sequence[str]) -> int:
+    """Return the least distance between two of the named frames, in frames of the input."""
+    wanted = {*names}
+    places = [place for frame, place in zip(sequence.frames, sequence.positions, strict=True) if frame.output in wanted]
+    return min((later - earlier for earlier, later in pairwise(places)), default=1)
 
 
 def compare(
-    one: Sequence[float | None], other: Sequence[float | None], *, higher_is_better: bool, comparisons: int = 1
+    one: Sequence[float | None],
+    other: Sequence[float | None],
+    *,
+    higher_is_better: bool,
+    comparisons: int = 1,
+    spacing: int = 1,
 ) -> Comparison:
     """Compare a metric of two models frame by frame.
 
     ``one`` and ``other`` hold a value for each of the same frames, in the order of the sequence. A frame on which a
     value is None or not finite is skipped, and the frames on both sides of a gap count as neighbours. The interval is
-    one of ``comparisons`` that hold together with the probability ``CONFIDENCE`` (Bonferroni). If the difference is the
-    same on every frame, the interval has no width. Raises ValueError if the lengths differ.
+    one of ``comparisons`` that hold together with the probability ``CONFIDENCE`` (Bonferroni). Frames that are
+    ``spacing`` frames apart are correlated less than neighbours. If the difference is the same on every frame, the
+    interval has no width. Raises ValueError if the lengths differ.
     """
     pairs = np.array(list(zip(one, other, strict=True)), dtype=np.float64).reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
@@ -134,20 +147,20 @@ def compare(
     if count < MIN_FRAMES:
         return Comparison(mean, None, None, count, None)
     error = (1 - CONFIDENCE) / comparisons
-    half = _half_width(differences, error)
+    half = _half_width(differences, error, spacing)
     independent = -stdtrit(count - 1, error / 2) * differences.std(ddof=1) / np.sqrt(count)
     block = min(float((half / independent) ** 2), count) if half else 1.0
     return Comparison(mean, mean - half, mean + half, count, block)
 
 
-def _half_width(differences: np.ndarray, error: float) -> float:
+def _half_width(differences: np.ndarray, error: float, spacing: int) -> float:
     """Return the distance from the mean that the true mean exceeds, in either direction, with probability ``error``."""
     count = len(differences)
     waves = min(count - 1, MAX_WAVES)
     if not np.ptp(differences):
         return 0.0
     energies = dct(differences, norm="ortho")[1 : waves + 1] ** 2
-    spectra, spreads, prior = _correlations(count, waves)
+    spectra, spreads, prior = _correlations(count, waves, spacing)
     sums = (energies / spectra).sum(axis=1)
     likelihood = np.log(prior) - np.log(spectra).sum(axis=1) / 2 - np.log(sums) * waves / 2
     weights = np.exp(likelihood - likelihood.max())
@@ -161,13 +174,13 @@ def _half_width(differences: np.ndarray, error: float) -> float:
 
 
 @lru_cache
-def _correlations(count: int, waves: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _correlations(count: int, waves: int, spacing: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what each assumed correlation implies: the variances of the waves, and ``count`` times that of the mean.
 
     The third array holds the prior weights. The first row is that of independent frames; the others are first-order
     autoregressions with noise, whose values have variance 1 (Box and Jenkins).
     """
-    decay = np.exp(-1 / np.repeat(CORRELATION_LENGTHS, len(CORRELATED_SHARES)))
+    decay = np.exp(-spacing / np.repeat(CORRELATION_LENGTHS, len(CORRELATED_SHARES)))
     share = np.tile(CORRELATED_SHARES, len(CORRELATION_LENGTHS))
     angles = np.pi * np.arange(1, waves + 1) / count
     spectra = (1 - decay**2) / (1 + decay**2 - 2 * np.cos(angles)[:, None] * decay)

@@ -5,11 +5,19 @@ from collections.abc import Mapping, Sequence
 
 from dailies.core.text import counted, few
 from dailies.frames.sequence import Sequence as FrameSequence
-from dailies.measure.metrics import BY_NAME
-from dailies.measure.ranking import MIN_FRAMES, Comparison, Ranking, compare, rank
+from dailies.measure.metrics import BY_NAME, MIN_FRAMES
+from dailies.measure.ranking import Comparison, Ranking, compare, rank
 from dailies.measure.scores import Scores, column
-from dailies.state.labels import Label
-from dailies.state.records import BEST, TIE, WORSE, Difference, RankedModel, RankingRecord
+from dailies.state.records import (
+    BEST,
+    KNOCKED_OUT,
+    TIE,
+    WORSE,
+    Difference,
+    Knockout,
+    RankedModel,
+    RankingRecord,
+)
 
 MANY_TIMES = 20
 """How many times as many frames nobody renders to settle a tie."""
@@ -24,11 +32,13 @@ def record(
     *,
     sequence: FrameSequence,
     metrics: Sequence[str],
-    labels: Mapping[str, Label],
+    names: Mapping[str, str],
+    knockout: Knockout | None = None,
 ) -> RankingRecord | None:
     """Return the verdict on each model of a ranking, compare it with the source, and say what would settle a tie.
 
-    ``metrics`` are those that were measured, and ``labels`` name the models. None if no model has a rank.
+    ``metrics`` are those that were measured, and ``names`` are those of the models in sentences. Those that a
+    ``knockout`` left out follow in its order. None if no model has a rank.
     """
     if ranking.metric is None or not ranking.order:
         return None
@@ -58,21 +68,32 @@ def record(
         on_training_frames=any(scores[model].training_frames.intersection(ranking.frames) for model in ranking.order),
         source=_mean(unchanged) if has_source else None,
         models=tuple(ranked(place, model) for place, model in enumerate(ranking.order, start=1)),
+        knocked_out=_knocked_out(knockout, after=len(ranking.order)) if knockout else (),
+        knockout_frames=len(knockout.frames) if knockout else 0,
         frames_needed=_frames_needed(ranking) if tied else None,
         settle=(
-            (_more_frames(ranking, sequence), *_another_metric(ranking.metric, tied, sequence, metrics, labels), VOTE)
+            (_more_frames(ranking, sequence), *_another_metric(ranking.metric, tied, sequence, metrics, names), VOTE)
             if tied
             else ()
         ),
     )
 
 
-def sentence(ranking: RankingRecord, labels: Mapping[str, Label]) -> str:
+def _knocked_out(knockout: Knockout, *, after: int) -> tuple[RankedModel, ...]:
+    """Return the models that were knocked out, with the ranks ``after`` those of the finalists."""
+    out = [each for each in knockout.models if not each.is_finalist and each.mean is not None]
+    return tuple(
+        RankedModel(model=each.model, rank=place, verdict=KNOCKED_OUT, mean=each.mean or 0.0, to_first=each.to_first)
+        for place, each in enumerate(out, start=after + 1)
+    )
+
+
+def sentence(ranking: RankingRecord, names: Mapping[str, str]) -> str:
     """Return the result of a ranking as a sentence."""
     metric = BY_NAME[ranking.metric]
     trained = " (models were trained on some of them)" if ranking.on_training_frames else ""
     first, *others = ranking.models
-    beginning = f"{labels[first.model]} ranks first by {metric.label} on {counted(ranking.frames, 'frame')}{trained}"
+    beginning = f"{names[first.model]} ranks first by {metric.label} on {counted(ranking.frames, 'frame')}{trained}"
     if not others:
         return f"{beginning}: it is the only model."
     second = others[0].to_first
@@ -81,15 +102,18 @@ def sentence(ranking: RankingRecord, labels: Mapping[str, Label]) -> str:
         return f"{beginning}: a tie, because there are too few frames for a comparison."
     together = f" for {len(others)} comparisons at once" if len(others) > 1 else ""
     interval = f"95 % interval {-second.high:z.3g} to {-second.low:z.3g}{together}"
-    lead = f"{-second.difference:z.3g}{_unit(ranking.metric)} ahead of {labels[others[0].model]}, {interval}"
-    ties = [str(labels[each.model]) for each in others if each.verdict == TIE]
+    lead = f"{-second.difference:z.3g}{_unit(ranking.metric)} ahead of {names[others[0].model]}, {interval}"
+    ties = [names[each.model] for each in others if each.verdict == TIE]
     return f"{beginning}: a tie with {few(ties)} ({lead})." if ties else f"{beginning}: {lead}."
 
 
-def remarks(ranking: RankingRecord, labels: Mapping[str, Label]) -> list[str]:
+def remarks(ranking: RankingRecord, names: Mapping[str, str]) -> list[str]:
     """Return what would settle a tie, and which models are worse than the source."""
     lines = [f"To settle the tie: {' '.join(ranking.settle)}"] if ranking.settle else []
-    below = [str(labels[each.model]) for each in ranking.models if each.below_source]
+    if ranking.knocked_out:
+        models, frames = counted(len(ranking.knocked_out), "model"), counted(ranking.knockout_frames, "frame")
+        lines.append(f"Knocked out on {frames}: {models}. A larger finalists renders more of them completely.")
+    below = [names[each.model] for each in ranking.models if each.below_source]
     if below:
         source = f"the source itself by {BY_NAME[ranking.metric].label} ({ranking.source:z.4g}{_unit(ranking.metric)})"
         count = len(ranking.models)
@@ -112,7 +136,15 @@ def _mean(values: Sequence[float]) -> float:
 def _to_source(values: Sequence[float], unchanged: Sequence[float], ranking: Ranking) -> Difference:
     """Compare a model with the source; the intervals hold for all models at once."""
     higher = BY_NAME[ranking.metric or ""].higher_is_better
-    return _difference(compare(values, unchanged, higher_is_better=higher, comparisons=len(ranking.order)))
+    return _difference(
+        compare(
+            values,
+            unchanged,
+            higher_is_better=higher,
+            comparisons=len(ranking.order),
+            spacing=ranking.spacing,
+        )
+    )
 
 
 def _difference(comparison: Comparison) -> Difference:
@@ -146,12 +178,12 @@ def _more_frames(ranking: Ranking, sequence: FrameSequence) -> str:
 
 
 def _another_metric(
-    metric: str, tied: Sequence[Scores], sequence: FrameSequence, metrics: Sequence[str], labels: Mapping[str, Label]
+    metric: str, tied: Sequence[Scores], sequence: FrameSequence, metrics: Sequence[str], names: Mapping[str, str]
 ) -> list[str]:
     """Return which of the other measured metrics that need a reference separates the tied models."""
     others = [name for name in metrics if name != metric and not BY_NAME[name].is_advisory]
     for name in others:
         ranking = rank(tied, sequence, name)
         if len(ranking.order) == len(tied) and all(each.verdict == "worse" for each in ranking.comparisons.values()):
-            return [f"By {BY_NAME[name].label}, {labels[ranking.order[0]]} is the best of them (rank_by: {name})."]
+            return [f"By {BY_NAME[name].label}, {names[ranking.order[0]]} is the best of them (rank_by: {name})."]
     return [f"No other metric separates them ({few(BY_NAME[name].label for name in others)})."] if others else []

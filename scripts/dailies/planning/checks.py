@@ -205,6 +205,38 @@ def _check_order(settings: Settings, environ: Mapping[str, str]) -> Iterator[Con
         )
 
 
+@_reads("knockout_frames", "finalists", "metrics", "reference_dir", "rank_by")
+def _check_knockout(settings: Settings, environ: Mapping[str, str]) -> Iterator[ConfigError]:
+    frames, finalists = settings.knockout_frames, settings.finalists
+    if bool(frames) != bool(finalists):
+        lacking = "finalists" if frames else "knockout_frames"
+        yield ConfigError(
+            "config.incomplete_knockout",
+            f"knockout_frames is {frames} and finalists is {finalists}; set {lacking} as well, or both to 0.",
+        )
+    if 0 < frames < metrics.MIN_FRAMES:
+        yield ConfigError(
+            "config.knockout_frames",
+            f"knockout_frames is {frames}, and on fewer than {metrics.MIN_FRAMES} frames all models tie; "
+            f"allowed: 0, or at least {metrics.MIN_FRAMES}.",
+        )
+    ranked_by = metrics.ranking_metric(settings)
+    if not frames or (ranked_by in metrics.BY_NAME and ranked_by not in metrics.requested(settings)):
+        return  # a wrong rank_by is reported elsewhere
+    if ranked_by is None or not metrics.is_automatic(settings):
+        yield ConfigError(
+            "config.knockout_without_metric",
+            f"knockout_frames is {frames}, but no metric ranks the models; set reference_dir or rank_by, "
+            "or set knockout_frames and finalists to 0.",
+        )
+    elif metrics.BY_NAME[ranked_by].needs == metrics.MOTION:
+        yield ConfigError(
+            "config.knockout_without_metric",
+            f"rank_by is {ranked_by}, which is measured between neighbouring frames only, so it cannot rank the spread "
+            "frames of a knockout; choose another metric, or set knockout_frames and finalists to 0.",
+        )
+
+
 @_reads("signatures")
 def _check_signatures(settings: Settings, environ: Mapping[str, str]) -> Iterator[ConfigError]:
     """Check signatures before anything is downloaded, rather than when a network is built."""

@@ -209,6 +209,15 @@ class FramesTopic(Topic):
     first to the last, or a slice of positions such as `"0:201:8"`, which excludes its end, as in Python. Quote a slice:
     YAML reads `1:30` as a number. Frames that are already rendered are kept."""
 
+    knockout_frames: Annotated[int, Field(ge=0), Whole] = 0
+    """How many evenly spread frames all models render first, at least 12. They are ranked by these frames, and only the
+    finalists render all others. It needs `finalists`, and a metric that ranks. With 0, every model renders every
+    frame."""
+
+    finalists: Annotated[int, Field(ge=0), Whole] = 0
+    """How many models render all frames after `knockout_frames`: the best ones, and all that tie with the first. A
+    larger number later renders just what is missing."""
+
     layer: Text | None = None
     """Which layer, part or view of a multi-layer EXR to render: its full name, the last component of that name, or a
     glob such as `*.Combined`. With `null`, Dailies looks for the main picture in the order that docs/frames.md

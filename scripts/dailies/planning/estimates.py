@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dailies.core.errors import DiskError
 from dailies.core.text import counted, in_bytes
-from dailies.frames.sequence import Frame, Sequence, load
+from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, load, split
 from dailies.measure.metrics import LPIPS
 from dailies.state import manifest
 from dailies.state.layout import SOURCE, Layout
@@ -167,7 +167,8 @@ def refuse_shortage(
 
     That is: the frames that ``models`` lack; their weights, unless they are downloaded already, but at most
     ``models_on_disk`` at once; copies and thumbnails for the comparison page; and, with ``motion``, that of the
-    source. A frame that is rendered again replaces the old one. Folders are listed, but no frame is opened.
+    source. A frame that is rendered again replaces the old one. With a knockout, ``finalists`` models render every
+    frame; ties are not foreseen. Folders are listed, but no frame is opened.
     """
     missing = _missing(layout, models, shot, settings)
     if not missing.frames:
@@ -200,8 +201,7 @@ class _Missing:
 def _missing(layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings") -> _Missing:
     sizes = {frame.output: frame_size(frame, settings.output_format) for frame in shot.frames}
     count, frames, weights, page = 0, 0.0, [], 0.0
-    for model in models:
-        lacking = shot.outputs - manifest.file_names(layout.frames(model))
+    for model, lacking in _lacking(layout, models, shot, settings).items():
         if lacking:
             count += len(lacking)
             frames += sum(sizes[output] for output in lacking) * scale_of(layout.attempts(model)) ** 2
@@ -214,6 +214,18 @@ def _missing(layout: Layout, models: Iterable[str], shot: Sequence, settings: "S
         uncopied = [replace(frame, output="x.png") for frame in shot.frames if not _is_copied(frame, copies)]
         parts["page"] = page + sum(frame_size(frame, "png") + THUMBNAIL_BYTES for frame in uncopied)
     return _Missing(count, len(weights), parts)
+
+
+def _lacking(layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings") -> dict[str, frozenset[str]]:
+    """Return the output names of the frames that each model lacks and may have to render.
+
+    Which models a knockout leaves out is not known yet, so those that lack the most frames are taken for finalists.
+    """
+    lacking = {model: shot.outputs - manifest.file_names(layout.frames(model)) for model in models}
+    if first_round := split(shot, 0, settings.knockout_frames).get(KNOCKOUT):
+        others = sorted(lacking, key=lambda model: len(lacking[model]), reverse=True)[settings.finalists :]
+        lacking |= {model: lacking[model] & first_round.outputs for model in others}
+    return lacking
 
 
 def _shown_size(frame: Frame, output_format: str) -> float:

@@ -10,13 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from snakemake.io import ancient
+from snakemake.exceptions import IncompleteCheckpointException
+from snakemake.io import ancient, checkpoint_target
 
 from dailies.core import files, sources
 from dailies.discovery.plan import plan
 from dailies.frames import reference, scan, sequence
+from dailies.frames.sequence import KNOCKOUT
 from dailies.frames.sequence import Sequence as Shot
-from dailies.measure import backbone, metrics
+from dailies.measure import backbone, knockout, metrics
 from dailies.measure.cache import VERSIONS
 from dailies.planning import estimates
 from dailies.planning.config import loading_settings, pixel_settings
@@ -25,7 +27,7 @@ from dailies.publish import promotion
 from dailies.render import devices
 from dailies.state import attempts, labels, votes
 from dailies.state.layout import SOURCE
-from dailies.state.records import DiscoveryIndex, RunRecord
+from dailies.state.records import DiscoveryIndex, Knockout, RunRecord
 from dailies.store import writer
 
 SCRIPTS = Path(__file__).parents[2]
@@ -99,13 +101,51 @@ class Inputs:
 
     def shards(self) -> dict[str, Shot]:
         """Return the frames of each shard by its name; empty until the sequence has been read."""
-        listing = self._layout.sequence
-        return sequence.shards(listing, self._settings.shard_frames) if listing.is_file() else {}
+        return self._shards() if self._layout.sequence.is_file() else {}
+
+    def _shards(self) -> dict[str, Shot]:
+        settings = self._settings
+        return sequence.shards(self._layout.sequence, settings.shard_frames, settings.knockout_frames)
 
     def _shard_names(self) -> list[str]:
-        """Return the names of the shards. Snakemake asks again later if the sequence has not been read yet."""
-        listing = Path(self._checkpoints.sequence.get().output.sequence)
-        return list(sequence.shards(listing, self._settings.shard_frames))
+        """Return the names of the shards that make up the sequence.
+
+        Snakemake asks again later if the sequence has not been read yet.
+        """
+        self._checkpoints.sequence.get()
+        return [name for name in self._shards() if name != KNOCKOUT]
+
+    def _has_knockout(self) -> bool:
+        """Return whether a knockout decides which models render all frames: the sequence may be too short for one."""
+        self._checkpoints.sequence.get()
+        return KNOCKOUT in self._shards()
+
+    def _shards_of(self, model: str) -> list[str]:
+        """Return the names of the shards that a model renders. Snakemake asks again after the decision on it."""
+        if not self._has_knockout():
+            return self._shard_names()
+        return self._shard_names() if self._decision().by_model[model].is_finalist else [KNOCKOUT]
+
+    def _decision(self) -> Knockout:
+        """Return the decision of the knockout. Snakemake asks again later if it is not there or out of date.
+
+        Snakemake 9.27 itself takes an old decision for a current one if it does not know yet, because of an earlier
+        checkpoint, on which files the decision depends.
+        """
+        checkpoint = self._checkpoints.knockout
+        path = Path(checkpoint.get().output.decision)
+        decision, is_current = self._loaded_decision(path, path.stat().st_mtime, self._layout.index.stat().st_mtime)
+        if not is_current:
+            raise IncompleteCheckpointException(checkpoint.rule, checkpoint_target(str(path)))
+        return decision
+
+    @cache  # noqa: B019 - one object per process
+    def _loaded_decision(self, path: Path, written: float, discovered: float) -> tuple[Knockout, bool]:
+        """Return the decision of the knockout, and whether it is that of this invocation or still true."""
+        del discovered  # part of the cache's key
+        decision = Knockout.load(path)
+        is_new = written >= self._invocation.started or not self._invocation.is_main
+        return decision, is_new or decision.basis == self.knockout_basis()
 
     def sequence_memory(self, wildcards: Any, attempt: int) -> int:
         """Return the megabytes for reading frames; more on every retry."""
@@ -190,24 +230,45 @@ class Inputs:
         self._check_reference(listing)
         self._check_backbone()
         self._check_room(listing)
-        return [self._layout.outcome(wildcards.model, shard) for shard in self.shards()]
+        return [self._layout.outcome(wildcards.model, shard) for shard in self._shards_of(wildcards.model)]
 
     def outcomes_of_all_models(self, wildcards: Any) -> list[Path]:
         """Return the outcomes of all shards of all models, which change with the frames but not with a metric."""
-        self._checkpoints.sequence.get()
-        return [self._layout.outcome(model, shard) for model in self.discovered_models() for shard in self.shards()]
+        models = self.discovered_models()
+        return [self._layout.outcome(model, shard) for model in models for shard in self._shards_of(model)]
+
+    def outcomes_of_finalists(self, wildcards: Any) -> list[Path]:
+        """Return the outcomes of all shards of the models that render all frames."""
+        models = self.labels_of_finalists(wildcards)
+        return [self._layout.outcome(model, shard) for model in models for shard in self._shard_names()]
+
+    def labels_of_finalists(self, wildcards: Any) -> dict[str, list[str]]:
+        """Return the labels of the models that render all frames, as ``labels_of_models`` does."""
+        found = self.labels_of_models(wildcards)
+        return {model: label for model, label in found.items() if KNOCKOUT not in self._shards_of(model)}
 
     def shard_states(self, wildcards: Any) -> dict[str, dict[str, Any]]:
-        """Return, for each shard of a model, the digest of its frames and the attempt that is due."""
-        digests = tuple((name, shard.digest) for name, shard in self.shards().items())
-        return self._shard_states(wildcards.model, digests)
+        """Return, for each shard that makes up the sequence, the digest of its frames and a model's due attempt."""
+        return {
+            name: self._shard_state(wildcards.model, name, shard.digest)
+            for name, shard in self.shards().items()
+            if name != KNOCKOUT
+        }
+
+    def candidate_states(self, wildcards: Any) -> dict[str, dict[str, Any]]:
+        """Return the digest of the frames of the first round of a knockout, and a model's due attempt at it."""
+        return {
+            name: self._shard_state(wildcards.model, name, shard.digest)
+            for name, shard in self.shards().items()
+            if name == KNOCKOUT
+        }
 
     @cache  # noqa: B019 - one object per process
-    def _shard_states(self, model: str, digests: tuple[tuple[str, str], ...]) -> dict[str, dict[str, Any]]:
-        return {
-            name: {"frames": digest, "attempt": self._next_attempt(model, name)}  # an attempt grows after a failure
-            for name, digest in digests
-        }
+    def _shard_state(self, model: str, shard: str, digest: str) -> dict[str, Any]:
+        return {"frames": digest, "attempt": self._next_attempt(model, shard)}  # an attempt grows after a failure
+
+    def _state_of(self, wildcards: Any) -> dict[str, Any]:
+        return self._shard_state(wildcards.model, wildcards.shard, self.shards()[wildcards.shard].digest)
 
     def _next_attempt(self, model: str, shard: str) -> int:
         return attempts.next_attempt(
@@ -216,16 +277,17 @@ class Inputs:
             self._layout.frames(model),
             shard=shard,
             shard_frames=self._settings.shard_frames,
+            knockout_frames=self._settings.knockout_frames,
             forced=self._forced_token(model, shard),
         )
 
     def shard_digest(self, wildcards: Any) -> str:
         """Return the digest of the frames of a shard."""
-        return self.shard_states(wildcards)[wildcards.shard]["frames"]
+        return self._state_of(wildcards)["frames"]
 
     def render_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at a shard that is due."""
-        return self.shard_states(wildcards)[wildcards.shard]["attempt"]
+        return self._state_of(wildcards)["attempt"]
 
     def forced_render(self, wildcards: Any, output: Any) -> str | None:
         """Return the token of an invocation that must also render the frames in place again; None otherwise."""
@@ -233,19 +295,28 @@ class Inputs:
 
     def forced_download(self, wildcards: Any, output: Any) -> bool:
         """Return whether this invocation renders shards of a model again, frames in place included."""
-        return any(self._forced_token(wildcards.model, shard) for shard in self.shards() or [sequence.WHOLE_SEQUENCE])
+        shards = [name for name in self.shards() if name != KNOCKOUT] or [sequence.WHOLE_SEQUENCE]
+        return any(self._forced_token(wildcards.model, shard) for shard in shards)
+
+    def forced_candidate(self, wildcards: Any, output: Any) -> bool:
+        """Return whether this invocation renders the first round of a knockout again, frames in place included."""
+        return bool(self._forced_token(wildcards.model, KNOCKOUT))
 
     def _forced_token(self, model: str, shard: str) -> str | None:
-        outputs = (self._layout.outcome(model, shard), self._layout.receipt(model))
-        return self._invocation.forced.token if self._invocation.is_forced(["infer", "download"], outputs) else None
+        outputs = (self._layout.outcome(model, shard), self._receipt(model, shard))
+        rules = ["infer", "download", *(["download_candidate"] if shard == KNOCKOUT else [])]
+        return self._invocation.forced.token if self._invocation.is_forced(rules, outputs) else None
+
+    def _receipt(self, model: str, shard: str) -> Path:
+        return self._layout.candidate_receipt(model) if shard == KNOCKOUT else self._layout.receipt(model)
 
     def receipt_of_weights(self, wildcards: Any) -> Any:
         """Return the receipt of a model's download; if the shard is not due, the receipt's age is ignored.
 
         Otherwise a download for one shard would make the model's other shards run again.
         """
-        receipt = self._layout.receipt(wildcards.model)
-        state = self.shard_states(wildcards)[wildcards.shard]
+        receipt = self._receipt(wildcards.model, wildcards.shard)
+        state = self._state_of(wildcards)
         settings, loading = self.render_settings["settings"], self.render_settings["loading"]
         is_due = attempts.is_due(
             self._layout, wildcards.model, wildcards.shard, **state, settings=settings, loading=loading
@@ -313,7 +384,11 @@ class Inputs:
 
     def measure_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at measuring a shard; it grows only after a failure."""
-        return attempts.attempt_after(self._layout.measuring_attempt(wildcards.model, wildcards.shard))
+        return self._measure_attempt(wildcards.model, wildcards.shard)
+
+    @cache  # noqa: B019 - one object per process
+    def _measure_attempt(self, model: str, shard: str) -> int:
+        return attempts.attempt_after(self._layout.measuring_attempt(model, shard))
 
     def baseline_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at measuring a shard of the source."""
@@ -321,12 +396,56 @@ class Inputs:
 
     def outcomes_to_measure(self, wildcards: Any) -> list[Path]:
         """Return the outcomes of a model's shard and of the one before, where the motion of the shard begins."""
+        if wildcards.shard == KNOCKOUT:
+            return [self._layout.outcome(wildcards.model, KNOCKOUT)]
         names = self._shard_names()
         place = names.index(wildcards.shard)
         return [self._layout.outcome(wildcards.model, shard) for shard in names[max(0, place - 1) : place + 1]]
 
     def _measures_of(self, subject: str) -> list[Path]:
-        return [self._layout.measures(subject, shard) for shard in self._shard_names()]
+        names = self._shard_names() if subject == SOURCE else self._shards_of(subject)
+        return [self._layout.measures(subject, shard) for shard in names]
+
+    def measures_of_candidates(self, wildcards: Any) -> list[Path]:
+        """Return the measures of all models on the frames of the first round of a knockout."""
+        return [self._layout.measures(model, KNOCKOUT) for model in self.discovered_models()]
+
+    def knockout_decision(self, wildcards: Any) -> list[Path]:
+        """Return the record of the knockout, if there is one."""
+        return [self._layout.knockout] if self._has_knockout() else []
+
+    def knockout_question(self, wildcards: Any = None) -> list[Any]:
+        """Return what the knockout depends on, except the renders of the models."""
+        settings, index = self._settings, self._layout.index
+        models = DiscoveryIndex.load(index).models if index.is_file() else ()
+        return [
+            metrics.ranking_metric(settings),
+            settings.knockout_frames,
+            settings.finalists,
+            settings.as_config()["training_frames_from"],
+            [files.sha256_of(run) for run in map(self._layout.run, models) if run.is_file()],
+            self.measuring(wildcards),
+            self.code("knockout"),
+        ]
+
+    def knockout_basis(self, wildcards: Any = None) -> str | None:
+        """Return the digest of everything that the knockout depends on; None while the models or frames are unknown.
+
+        As a parameter, it starts the knockout as soon as the first round of a model is due.
+        """
+        index, parts = self._layout.index, self.shards()
+        if not index.is_file() or KNOCKOUT not in parts:
+            return None
+        rounds = {
+            model: self._first_round(model, parts[KNOCKOUT].digest) for model in DiscoveryIndex.load(index).models
+        }
+        return knockout.basis(self.knockout_question(), rounds)
+
+    def _first_round(self, model: str, digest: str) -> list[Any]:
+        """Return the attempts at the first round of a model that are due, or were the last ones if none is due."""
+        attempt = self._shard_state(model, KNOCKOUT, digest)["attempt"]
+        basis = attempts.basis(self._layout.record(model), digest, **self.render_settings)
+        return [attempt, basis, self._measure_attempt(model, KNOCKOUT)]
 
     def measures_of_model(self, wildcards: Any) -> list[Path]:
         """Return a model's measures if an ordinary invocation measures: they are part of its metadata."""
@@ -345,6 +464,10 @@ class Inputs:
     def ranking_record(self, wildcards: Any) -> list[Path]:
         """Return the ranking if an ordinary invocation measures."""
         return [self._layout.verdict] if self._is_automatic else []
+
+    def shown_with_leaderboard(self, wildcards: Any) -> list[Path]:
+        """Return what else shows the models and their ranks, so that the target ``metrics`` makes all of it."""
+        return [*self.metadata_of_all_models(wildcards), self._layout.summary, *self.comparison_page(wildcards)]
 
     @property
     def verdict_advice(self) -> str | None:

@@ -26,10 +26,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-SHOWN_TOGETHER = ("metrics", "leaderboard", "summary", "contact_sheet", "votes")
-"""Rules whose results show the same models and the same ranking."""
-
-
 class Invocation:
     """One run of snakemake by a user. The processes of its jobs parse the workflow, too, but are not the main one."""
 
@@ -59,21 +55,6 @@ class Invocation:
         if "downloads" not in workflow.global_resources:  # else --resources gpu=1 allows any number of downloads
             workflow.register_resource("downloads", 4)
         self._handle_options()
-        self._complete_targets()
-
-    def _complete_targets(self) -> None:
-        """Add the page to targets that show the same as it does; without a page, the summary.
-
-        Otherwise the leaderboard, for example, would rank a new model that page and summary do not list.
-        """
-        asked = self._workflow.dag_settings
-        if not asked or not self.is_main:  # there are none if Snakemake only lists or checks the rules
-            return
-        files = {Path(target).absolute() for target in asked.targets}
-        names = any(target.endswith(SHOWN_TOGETHER) for target in asked.targets)
-        if names or files.intersection(map(Path.absolute, self.layout.shown_together)):
-            whole = self.layout.page if self.settings.compare else self.layout.summary
-            asked.targets = {*asked.targets, str(whole)}
 
     def _settings(self, config: dict[str, Any]) -> Settings:
         entries = self._workflow.config_settings.config_args or ()

@@ -11,7 +11,7 @@ from dailies.frames import reference
 from dailies.measure import leaderboard
 from dailies.planning.invocation import Invocation
 from dailies.planning.progress import RESULT, Progress
-from dailies.state import collect
+from dailies.state import collect, edition
 from dailies.state.records import DiscoveryIndex, Leaderboard, SummaryLine
 
 
@@ -33,18 +33,23 @@ class Outcome:
         summary = layout.summary if self._is_new(layout.summary) else None
         board = self._board(summary)
         if summary:
-            self._print(collect.table(summary, board, width=self._progress.width))
+            self._print(collect.table(summary, board, width=self._progress.width or 0))
         if board:
             self._print(*leaderboard.report(layout.verdict))
         elif self._is_new(layout.pairing):
             self._print(*reference.load(layout.pairing).report)
         failures = collect.failures(summary) if summary else []
         for line in failures:
-            logger.error(f"dailies: {line}")
+            logger.error(f"dailies: {line}" if line == failures[0] else f"  {line}")
         if summary:
             self._report_models(summary, board)
         if self._invocation.settings.compare and layout.page.is_file() and (summary or self._is_new(layout.page)):
             self._print(f"Compare the models: open {layout.page}")
+        if self._invocation.settings.compare and (newer := edition.newer_than_page(layout)):
+            self._invocation.warn(
+                f"the page does not show {', '.join(newer)} as it is now, because the target left it out; "
+                "run snakemake without a target"
+            )
         if failures:
             self._invocation.fail(failures[0])
 

@@ -11,15 +11,15 @@ from typing import Any
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from dailies.core.text import clean, counted, duration, elided, few
+from dailies.core.text import clean, counted, duration, few
 from dailies.frames import sequence
-from dailies.measure import metrics
+from dailies.measure import knockout, metrics
 from dailies.planning.invocation import Invocation
 from dailies.planning.quiet import JobFilter, terminal_handler
 from dailies.planning.status_line import StatusLine, width_of
 from dailies.state.labels import labels
 from dailies.state.manifest import Follower
-from dailies.state.records import SUCCESS, DiscoveryIndex, Metadata, Outcome, RunRecord, Values, merged
+from dailies.state.records import SUCCESS, DiscoveryIndex, Knockout, Metadata, Outcome, RunRecord, Values, merged
 
 RESULT = logging.INFO + 5
 """The level of our own lines. Snakemake colours those of its own levels; these keep the terminal's colour."""
@@ -31,12 +31,14 @@ PHASES = {
     "infer": "rendering",
     "side_by_side": "encoding the video",
     "download": "downloading",
+    "download_candidate": "downloading",
     "measure": "measuring",
     "baseline": "measuring the source",
     "sequence": "reading the frames",
     "pairing": "pairing the reference",
     "discover": "reading the experiment",
     "collect": "collecting the results",
+    "knockout": "choosing the finalists",
     "leaderboard": "ranking the models",
     "summary": "collecting the results",
     "contact_sheet": "drawing the contact sheet",
@@ -45,7 +47,7 @@ PHASES = {
 """What the jobs of a rule do. If several are running, the first in this order is shown."""
 
 WIDEST_LABEL = 40
-"""Characters of a model's label in a line. The middle of a longer one is left out."""
+"""Characters of a model's label in a line."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Progress(logging.Handler):
         self.width: int | None = None
         """How many characters a line of the terminal has; None if this is none."""
         self._ticker: threading.Thread | None = None
+        self._is_closed = threading.Event()
         if not invocation.is_main:
             return
         logger.addHandler(self)
@@ -110,7 +113,8 @@ class Progress(logging.Handler):
         self._report_rendered()
 
     def close(self) -> None:
-        """Remove the status line."""
+        """Remove the status line, and follow no more jobs."""
+        self._is_closed.set()
         self._running.clear()
         self._renders.clear()
         if self._status:
@@ -146,14 +150,19 @@ class Progress(logging.Handler):
             self._labels = None
         elif job.rule == "sequence":
             self._report_frames()
+        elif job.rule == "knockout":
+            self._report_rendered()
+            for line in knockout.summary(Knockout.load(self._layout.knockout), self._label):
+                logger.log(RESULT, line)
         elif job.rule == "infer":
-            self._note_render(job.wildcards["model"])
+            self._note_render(job.wildcards["model"], job.wildcards["shard"])
         elif job.rule == "collect" and job.wildcards["model"] in self._rendered:
             measured = Metadata.load(self._layout.metadata(job.wildcards["model"])).measured
             self._report_model(job.wildcards["model"], measured.mean_unseen if measured else None)
 
     def _shards(self) -> dict[str, sequence.Sequence]:
-        return sequence.shards(self._layout.sequence, self._invocation.settings.shard_frames)
+        settings = self._invocation.settings
+        return sequence.shards(self._layout.sequence, settings.shard_frames, settings.knockout_frames)
 
     # What is finished
 
@@ -167,11 +176,16 @@ class Progress(logging.Handler):
         for note in (*chosen, *sequence.summarise_notes(shot.frames)):
             self._invocation.warn(clean(note))
 
-    def _note_render(self, model: str) -> None:
-        """Remember how the render of a model went, once its last shard is finished; its line may wait for a metric."""
+    def _note_render(self, model: str, shard: str) -> None:
+        """Remember how the render of a model went, once its last shard is finished; its line may wait for a metric.
+
+        The first round of a knockout is a render of its own.
+        """
         renders = (self._running[number].wildcards["model"] for number in self._renders)
         if not self._waiting[model] and model not in renders:
-            self._rendered[model] = merged([Outcome.load(self._layout.outcome(model, name)) for name in self._shards()])
+            is_first_round = shard == sequence.KNOCKOUT
+            names = [name for name in self._shards() if (name == sequence.KNOCKOUT) == is_first_round]
+            self._rendered[model] = merged([Outcome.load(self._layout.outcome(model, name)) for name in names])
 
     def _report_rendered(self) -> None:
         """Print the lines of models that no metric has to be awaited for: another render is starting."""
@@ -182,17 +196,20 @@ class Progress(logging.Handler):
         """Print the line of a finished model, and each of its notes unless another model's was the same."""
         label = self._label(model)
         outcome = self._rendered.pop(model)
-        if outcome.status != SUCCESS:
-            self._invocation.warn(f"{label}: {outcome.status}: {clean(outcome.error or '')}")
-        elif self._invocation.shows_progress:
-            render = outcome.render
-            parts = [label.ljust(self._widest), f"{render.frames:4} frames"]
-            parts += [] if render.fps is None else [f"{render.fps:6.2f} fps"]
-            parts += self._metric(measured or {})
-            logger.log(RESULT, "  ".join(parts))
+        if self._invocation.shows_progress:  # otherwise the last lines say enough
+            self._report_render(label, outcome, measured or {})
         notes = outcome.model.notes if outcome.model else ()
         for note in (*self._notes_on_device(outcome), *(f"{label}: {clean(note)}" for note in notes)):
             self._note(note)
+
+    def _report_render(self, label: str, outcome: Outcome, measured: Values) -> None:
+        if outcome.status != SUCCESS:
+            self._invocation.warn(f"{label}: {outcome.status}: {clean(outcome.error or '')}")
+            return
+        render = outcome.render
+        speed = [] if render.fps is None else [f"{render.fps:6.2f} fps"]
+        parts = [label.ljust(self._widest), f"{render.frames:4} frames", *speed, *self._metric(measured)]
+        logger.log(RESULT, "  ".join(parts))
 
     def _notes_on_device(self, outcome: Outcome) -> Iterator[str]:
         if outcome.render.device == "cpu" and self._invocation.settings.device == "auto":
@@ -215,7 +232,7 @@ class Progress(logging.Handler):
             runs = {
                 name: RunRecord.load(self._layout.run(name)) for name in DiscoveryIndex.load(self._layout.index).models
             }
-            self._labels = {name: elided(str(label), WIDEST_LABEL) for name, label in labels(runs).items()}
+            self._labels = {name: label.within(WIDEST_LABEL) for name, label in labels(runs).items()}
         return self._labels[model]
 
     @property
@@ -225,13 +242,12 @@ class Progress(logging.Handler):
     # What is running
 
     def _tick(self) -> None:
-        while True:
-            time.sleep(TICK if self._is_live else PLAIN_TICK)
+        while not self._is_closed.wait(TICK if self._is_live else PLAIN_TICK):
             self.acquire()
             try:
                 if self._is_live:
                     self._show()
-                elif (text := "".join(self._text())) and text != self._printed:
+                elif (text := "".join(self.running())) and text != self._printed:
                     self._printed = text
                     logger.log(RESULT, text)
             finally:
@@ -244,12 +260,12 @@ class Progress(logging.Handler):
 
     def _show(self) -> None:
         if self._status and self._is_live and self._invocation.shows_progress:
-            self._status.show(*self._text())
+            self._status.show(*self.running())
 
-    def _text(self) -> tuple[str, str]:
+    def running(self) -> tuple[str, str]:
         """Return what is running, as the label of a model and the text after it; both are empty if nothing is."""
         if self._renders:
-            return self._text_of_renders()
+            return self._renders_in_words()
         if not self._running:
             return "", ""
         order = list(PHASES)
@@ -258,7 +274,7 @@ class Progress(logging.Handler):
         models = {wildcards["model"] for wildcards in jobs if "model" in wildcards}
         return (self._label_of(models), f": {PHASES[rule]}") if models else ("", PHASES[rule])
 
-    def _text_of_renders(self) -> tuple[str, str]:
+    def _renders_in_words(self) -> tuple[str, str]:
         for render in self._renders.values():
             render.update()
         label = self._label_of({self._running[number].wildcards["model"] for number in self._renders})

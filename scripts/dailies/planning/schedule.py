@@ -16,7 +16,7 @@ from dailies.planning.config import Settings, loading_settings, pixel_settings
 from dailies.state import attempts, manifest
 from dailies.state.labels import labels
 from dailies.state.layout import Layout
-from dailies.state.records import DiscoveryIndex, Metadata, Outcome, RunRecord
+from dailies.state.records import DiscoveryIndex, Knockout, Metadata, Outcome, RunRecord
 
 UNKNOWN, NOTHING = "unknown", "-"
 """What the table says of a value that cannot be known yet, and of a model that has nothing to render."""
@@ -186,14 +186,32 @@ class Schedule:
         shot = self.footage.shot
         if not self.footage.is_current:
             return self._not_in_place(model, shot)
-        shards = sequence.split(shot, self._settings.shard_frames) if shot.frames else {}
-        due = [shard for name, shard in shards.items() if self._is_due(model, name, shard)]
+        due = [shard for name, shard in self._shards_of(model).items() if self._is_due(model, name, shard)]
         return [frame for shard in due for frame in self._not_in_place(model, shard)]
 
+    def _shards_of(self, model: str) -> dict[str, Shot]:
+        """Return the shards that a model renders: the first round of a knockout unless it is a finalist, or all."""
+        shot, settings = self.footage.shot, self._settings
+        shards = sequence.split(shot, settings.shard_frames, settings.knockout_frames) if shot.frames else {}
+        first_round = shards.pop(sequence.KNOCKOUT, None)
+        if first_round is None or self._is_finalist(model):
+            return shards
+        return {sequence.KNOCKOUT: first_round}
+
+    def _is_finalist(self, model: str) -> bool:
+        decision = Knockout.load_if_there(self._layout.knockout)
+        known = decision.by_model.get(model) if decision else None
+        return known is not None and known.is_finalist
+
     def _is_due(self, model: str, name: str, shard: Shot) -> bool:
-        layout, length = self._layout, self._settings.shard_frames
+        layout, settings = self._layout, self._settings
         attempt = attempts.next_attempt(
-            layout.attempt(model, name), layout.sequence, layout.frames(model), shard=name, shard_frames=length
+            layout.attempt(model, name),
+            layout.sequence,
+            layout.frames(model),
+            shard=name,
+            shard_frames=settings.shard_frames,
+            knockout_frames=settings.knockout_frames,
         )
         return attempts.is_due(layout, model, name, frames=shard.digest, attempt=attempt, **self._basis)
 
@@ -241,8 +259,22 @@ class Schedule:
     def summary(self) -> list[str]:
         """Sentences with the sums, and on what is unknown or a guess."""
         due = [each for each in self.models.values() if each.frames != 0]
+        if due and self._settings.knockout_frames:
+            return [*self._sums(due), self._about_knockout]
         if not due:
             return [f"Nothing to render: every model has its {counted(self.footage.total or 0, 'frame')}."]
+        return self._sums(due)
+
+    @property
+    def _about_knockout(self) -> str:
+        settings = self._settings
+        return (
+            f"All models render {counted(settings.knockout_frames, 'frame')} first; {settings.finalists} finalists, "
+            "and all that tie with the first, then render all frames. As long as the finalists are not known, these "
+            "frames are not included."
+        )
+
+    def _sums(self, due: Sequence[Due]) -> list[str]:
         lines = [f"To render: {self._frames(due)}; {self._space(due)}; {self._time(due)}."]
         if self.footage.reason:
             lines.append(f"Not everything is known yet: {self.footage.reason}.")

@@ -18,7 +18,16 @@ from dailies.core.typed import save_all
 from dailies.frames.sequence import load as load_sequence
 from dailies.state import manifest
 from dailies.state.layout import Layout, model_of
-from dailies.state.records import SUCCESS, Evaluation, Means, Metadata, ModelRecord, RunRecord, rendered_artifact
+from dailies.state.records import (
+    KNOCKED_OUT,
+    SUCCESS,
+    Evaluation,
+    Means,
+    Metadata,
+    ModelRecord,
+    RunRecord,
+    rendered_artifact,
+)
 from dailies.store.entities import EVALUATION
 from dailies.store.writer import WritableStore, open_writable_store
 
@@ -97,9 +106,11 @@ def write_back(settings: "Settings", metadata_files: Sequence[Path], *, layout: 
         model, metadata = model_of(path), Metadata.load(path)
         record, run = ModelRecord.load(layout.record(model)), RunRecord.load_if_there(layout.run(model))
         status = metadata.render.status
-        frames = frame_tags(model, metadata, layout) if status == SUCCESS else None
+        out = metadata.knocked_out
+        frames = frame_tags(model, metadata, layout) if status == SUCCESS and not out else None
         if frames is None:
-            reason = "its frames are not all in place" if status == SUCCESS else status
+            reason = f"{KNOCKED_OUT}: {out}" if out else "its frames are not all in place"
+            reason = reason if status == SUCCESS else status
             records.append(Evaluation(model=model, run_id=record.run_id, reason=reason))
         else:
             experiment = record.experiment_id

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dailies.core.errors import DailiesError, PromotionError, StoreError, StoreUnreachable
-from dailies.core.text import clean, few
+from dailies.core.text import clean, counted, few
 from dailies.frames.sequence import load as load_sequence
 from dailies.publish import evaluation
 from dailies.state import votes
@@ -90,6 +90,12 @@ def requested(settings: "Settings", layout: Layout) -> Promotion:
     if metadata.render.status != SUCCESS:
         why = f"{metadata.render.status}: {clean(metadata.render.error or '')}"
         raise PromotionError("publish.not_rendered", f"{model} cannot be promoted because it was not rendered: {why}")
+    if metadata.knocked_out:
+        raise PromotionError(
+            "publish.knocked_out",
+            f"{model} was knocked out, so only {counted(metadata.render.frames, 'frame')} decided on it "
+            f"({metadata.knocked_out}); raise finalists, run snakemake, review the frames, and promote it then",
+        )
     record = ModelRecord.load_if_there(layout.record(model))
     if record is None or not layout.sequence.is_file():
         raise PromotionError(
@@ -106,7 +112,7 @@ def requested(settings: "Settings", layout: Layout) -> Promotion:
         sha256=metadata.artifact.sha256 or "",
         tags=evaluation.model_tags(model, metadata)
         | _frame_tags(model, metadata, layout)
-        | votes.tags(votes.load_standings(layout.votes, load_sequence(layout.sequence)).get(model)),
+        | _vote_tags(model, there, layout),
     )
 
 
@@ -154,6 +160,14 @@ def _frame_tags(model: str, metadata: Metadata, layout: Layout) -> dict[str, str
             "the frames, and promote the model then",
         )
     return tags
+
+
+def _vote_tags(model: str, there: list[str], layout: Layout) -> dict[str, str]:
+    """Return the tags of the imported votes on a model; ``there`` are the folders of all rendered models."""
+    if not layout.votes.is_file():
+        return {}
+    artifacts = {each: Metadata.load(layout.metadata(each)).artifact.sha256 for each in there}
+    return votes.tags(votes.load_standings(layout.votes, load_sequence(layout.sequence), artifacts).get(model))
 
 
 def promote(settings: "Settings", *, model: str, layout: Layout) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import dailies
 from dailies.core import files
 from dailies.core.text import few
-from dailies.frames.sequence import Frame, split
+from dailies.frames.sequence import KNOCKOUT, Frame, split
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.render.devices import claimed, find_device
@@ -65,6 +65,8 @@ class Job:
     shard: str
     shard_frames: int
     """Frames per shard; 0 if the sequence is not split."""
+    knockout_frames: int = field(default=0, kw_only=True)
+    """Frames of the first round of a knockout; 0 without one."""
     input_dir: Path
     settings: Mapping[str, Any]
     """Settings that pixels depend on: those of the engine but ``batch``, ``output_format`` and ``transfer``."""
@@ -85,8 +87,14 @@ class Job:
 
     @property
     def weights(self) -> Weights:
-        """The downloaded artifact and its receipt."""
+        """The downloaded artifact."""
         return self.layout.weights(self.model)
+
+    @property
+    def receipt(self) -> Path:
+        """The receipt of the download."""
+        is_candidate = self.shard == KNOCKOUT
+        return self.layout.candidate_receipt(self.model) if is_candidate else self.layout.receipt(self.model)
 
     @property
     def folder(self) -> Path:
@@ -129,9 +137,9 @@ def render(job: Job, *, forced: str | None = None) -> None:
     If the model cannot be downloaded, loaded or rendered, that is an outcome with a status and an error. Raises
     RenderError if the device is missing, because that concerns all models.
     """
-    receipt, record = Receipt.load(job.weights.receipt), ModelRecord.load(job.record)
+    receipt, record = Receipt.load(job.receipt), ModelRecord.load(job.record)
     whole = load_sequence(job.layout.sequence)
-    shards = split(whole, job.shard_frames)
+    shards = split(whole, job.shard_frames, job.knockout_frames)
     sequence = shards[job.shard]
     restore_names(job.folder, sequence.outputs)
     _delete_stale_outcomes(job.outcome.parent, shards)

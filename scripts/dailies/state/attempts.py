@@ -15,7 +15,14 @@ from dailies.state.records import SUCCESS, Attempt, LoadedModel, Outcome, Render
 
 
 def next_attempt(
-    state: Path, sequence: Path, folder: Path, *, shard: str, shard_frames: int, forced: str | None = None
+    state: Path,
+    sequence: Path,
+    folder: Path,
+    *,
+    shard: str,
+    shard_frames: int,
+    knockout_frames: int = 0,
+    forced: str | None = None,
 ) -> int:
     """Return the number of the next attempt at a shard of a model.
 
@@ -29,13 +36,15 @@ def next_attempt(
         folder: the folder of the model's frames.
         shard: the name of the shard.
         shard_frames: the frames of one shard; 0 for a single shard.
+        knockout_frames: the frames of the first round of a knockout; 0 without one.
         forced: the token of an invocation that renders everything again.
     """
     last = Attempt.load_if_there(state)
     due = _after(last)
     if last is None or last.status != SUCCESS:
         return due
-    missing = shards(sequence, shard_frames)[shard].outputs - file_names(folder) if sequence.is_file() else ()
+    is_known = sequence.is_file()
+    missing = shards(sequence, shard_frames, knockout_frames)[shard].outputs - file_names(folder) if is_known else ()
     lost = any(not (folder / name).exists() for name in missing)  # macOS lists a name in another Unicode form
     again = forced is not None and last.forced != forced
     return due + 1 if lost or again else due

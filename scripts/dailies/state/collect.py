@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dailies.core import files
-from dailies.core.text import clean, columns, counted, few
+from dailies.core.text import WIDEST, clean, columns, counted, few
 from dailies.core.typed import load_all, save_all, to_json
 from dailies.frames.sequence import load as load_sequence
 from dailies.frames.sequence import summarise_notes
@@ -15,7 +15,9 @@ from dailies.state import manifest
 from dailies.state.labels import Label, labels
 from dailies.state.layout import Layout, model_of
 from dailies.state.records import (
+    KNOCKED_OUT,
     SUCCESS,
+    Contestant,
     DiscoveryIndex,
     Input,
     Leaderboard,
@@ -53,6 +55,7 @@ def describe(
     folder: Path,
     output: Path,
     measured: Means | None = None,
+    contestant: Contestant | None = None,
 ) -> None:
     """Write ``metadata.json`` of a model. Once all its frames are rendered, delete the manifests of former shards.
 
@@ -64,10 +67,12 @@ def describe(
         folder: the folder of the model's frames.
         output: where to write.
         measured: the means of the model's metrics, if any were measured.
+        contestant: the decision of a knockout on the model, if there was one.
     """
     about, outcome = RunRecord.load(run), merged([Outcome.load(path) for path in outcomes])
     shot, model = load_sequence(sequence), outcome.model
-    if outcome.status == SUCCESS and shot.is_whole:  # others list frames that may be chosen again
+    is_out = contestant is not None and not contestant.is_finalist
+    if outcome.status == SUCCESS and shot.is_whole and not is_out:  # others list frames that may be chosen again
         manifest.prune(manifests, folder, [path.stem for path in outcomes])
     checkpoint = Progress(model.epoch, model.train_loss, model.val_loss) if model else Progress()
     metadata = Metadata(
@@ -101,6 +106,7 @@ def describe(
         network=_network_report(model, outcome.artifact.tried),
         signature=model.signature if model else None,
         measured=measured,
+        knocked_out=contestant.reason if contestant and is_out and not contestant.failed else None,
     )
     metadata.save(output)
 
@@ -134,7 +140,7 @@ def summarize(
     without that metric come last. ``ranking`` is the ``Leaderboard`` record; without it, no model has a rank.
     """
     board = Leaderboard.load(ranking) if ranking else Leaderboard()
-    places = {each.model: each for each in board.ranking.models} if board.ranking else {}
+    places = {each.model: each for each in board.ranking.everyone} if board.ranking else {}
     models = {model_of(path): Metadata.load(path) for path in metadata}
     named = labels(models)
     lines = []
@@ -186,6 +192,7 @@ def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> 
         rank=about.rank,
         verdict=about.verdict,
         below_source=about.below_source,
+        knocked_out=about.knocked_out,
         output_dir=str(folder) if succeeded else None,
         error=None if succeeded else render.error,
         epoch=about.epoch,
@@ -200,28 +207,39 @@ def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> 
     )
 
 
-def table(summary: Path, board: Leaderboard | None = None, *, width: int | None = None) -> str:
-    """Return a summary as a table with one line per model, at most ``width`` characters wide if that is given.
+def table(summary: Path, board: Leaderboard | None = None, *, width: int = 0) -> str:
+    """Return a summary as a table with one line per model, whose labels are shortened if it exceeds a ``width``.
 
     If the leaderboard ranks the models, they are in its order, with their verdicts and the metric that decides, and the
     source is the last line. Failed models come last, with their status.
     """
     lines = load_all(SummaryLine, summary)
+    text = _table(lines, board, WIDEST)
+    excess = max(map(len, text.splitlines())) - width
+    if not width or excess <= 0:
+        return text
+    return _table(lines, board, min(WIDEST, max(len(_name(line)) for line in lines)) - excess)
+
+
+def _table(lines: Sequence[SummaryLine], board: Leaderboard | None, most: int) -> str:
+    """Return the table with labels of at most ``most`` characters."""
     if board is None or board.ranking is None:
-        plain = [(_name(line), line.status, *_figures(line)) for line in lines]
-        return columns([("model", "status", "frames", "fps"), *plain], numbers=(2, 3), width=width)
+        plain = [
+            (_name(line, most), KNOCKED_OUT if line.knocked_out else line.status, *_figures(line)) for line in lines
+        ]
+        return columns([("model", "status", "frames", "fps"), *plain], numbers=(2, 3))
     metric = next(each for each in board.metrics if each.name == board.ranking.metric)
     rows = [
-        (str(line.rank or ""), _name(line), _verdict(line), _value(line.measured, metric), *_figures(line))
+        (str(line.rank or ""), _name(line, most), _verdict(line), _value(line.measured, metric), *_figures(line))
         for line in sorted(lines, key=lambda line: (line.status != SUCCESS, line.rank is None, line.rank or 0))
     ]
     source = ("", "(source)", "", _value({metric.name: board.ranking.source}, metric), "", "")
     heading = ("rank", "model", "verdict", f"{metric.label} {metric.unit}".rstrip(), "frames", "fps")
-    return columns([heading, *rows, source], numbers=(0, 3, 4, 5), elastic=1, width=width)
+    return columns([heading, *rows, source], numbers=(0, 3, 4, 5))
 
 
-def _name(line: SummaryLine) -> str:
-    return str(line.label or line.run_name)
+def _name(line: SummaryLine, most: int = WIDEST) -> str:
+    return (line.label or Label(name=line.run_name)).within(most)
 
 
 def _verdict(line: SummaryLine) -> str:
@@ -255,9 +273,8 @@ def failures(summary: Path) -> list[str]:
 
 def _cause(alike: Sequence[SummaryLine]) -> str:
     """Return a line on models that failed for the same reason, which is that of the first."""
-    first, names = alike[0], few(map(_name, alike))
-    title = f"{counted(len(alike), 'model')} ({names})" if len(alike) > 1 else names
-    return f"{title} {first.status}: {clean(first.error or '')}"
+    reason, names = f"{alike[0].status}: {clean(alike[0].error or '')}", few(map(_name, alike))
+    return f"{counted(len(alike), 'model')} {reason}; {names}" if len(alike) > 1 else f"{names} {reason}"
 
 
 def substituted(summary: Path) -> str | None:

@@ -1,6 +1,6 @@
 """Editions: what the page and the video were made of, so that nothing is shown together with what contradicts it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Edition(Record):
 
 def record(path: Path, models: Mapping[str, str | None], *, layout: Layout, parts: Iterable[Path] = ()) -> None:
     """Write what a product shows, and which files of the output folder it was made of."""
-    digests = {layout.relative(part): sha256_of(part) for part in parts}
+    digests = {_relative(part, layout): sha256_of(part) for part in parts}
     Edition(models=models, parts=digests).save(path)
 
 
@@ -38,10 +38,18 @@ def beside_page(layout: Layout) -> list[str]:
     Tables of an earlier configuration, which measured, and a video of other models are left out.
     """
     page, video = Edition.load_if_there(layout.page_edition) or Edition(), Edition.load_if_there(layout.video_edition)
-    found = [path for path in (layout.leaderboard, layout.frame_table) if layout.relative(path) in page.parts]
+    found = [layout.leaderboard, layout.frame_table] if _relative(layout.verdict, layout) in page.parts else []
     found += [layout.contact_sheet]
     found += [layout.side_by_side] if video is None or video.models == page.models else []
     return [path.name for path in found if path.is_file()]
+
+
+def newer_than_page(layout: Layout) -> list[str]:
+    """Return the names of the tables and pictures that have changed since the page was made, and still exist."""
+    page = Edition.load_if_there(layout.page_edition) or Edition()
+    names = {_relative(layout.verdict, layout): layout.leaderboard.name}  # both are written at once
+    changed = [part for part, digest in page.parts.items() if _digest(layout, part) not in (digest, None)]
+    return [names.get(part, Path(part).name) for part in changed]
 
 
 def refuse_mixed(layout: Layout, *, with_page: bool) -> None:
@@ -49,24 +57,24 @@ def refuse_mixed(layout: Layout, *, with_page: bool) -> None:
 
     Without a page, only the summary and the ranking are compared.
     """
-    stale = _differing(layout) if with_page else []
-    if not stale and _ranks_differ(layout):
-        stale = [layout.summary.name]
-    if stale:
+    changed = newer_than_page(layout) if with_page else []
+    if not changed and _ranks_differ(layout):
+        changed = [layout.leaderboard.name]
+    if changed:
         raise MixedResults(
             "output.mixed_report",
-            f"The report would show results of different invocations, because {few(stale)} changed after the rest was "
-            "made; run snakemake to the end, then ask for the report again",
+            f"The report would show results of different invocations: {few(changed)} changed after the rest was made; "
+            "run snakemake to the end, then ask for the report again",
         )
 
 
-def _differing(layout: Layout) -> Sequence[str]:
-    """Return the files that are not those of which the page was made."""
-    page = Edition.load_if_there(layout.page_edition)
-    if page is None:
-        return []
-    paths = {name: layout.output_dir / name for name in page.parts}
-    return [name for name, path in paths.items() if not path.is_file() or sha256_of(path) != page.parts[name]]
+def _relative(path: Path, layout: Layout) -> str:
+    return path.relative_to(layout.output_dir).as_posix()
+
+
+def _digest(layout: Layout, part: str) -> str | None:
+    path = layout.output_dir / part
+    return sha256_of(path) if path.is_file() else None
 
 
 def _ranks_differ(layout: Layout) -> bool:
@@ -79,5 +87,5 @@ def _ranks_differ(layout: Layout) -> bool:
         if line.output_dir and line.rank
     }
     ranking = Leaderboard.load(layout.verdict).ranking
-    ranked = {each.model: (each.rank, each.verdict) for each in ranking.models} if ranking else {}
+    ranked = {each.model: (each.rank, each.verdict) for each in ranking.everyone} if ranking else {}
     return bool(summary) and summary != ranked

@@ -9,13 +9,19 @@ from itertools import takewhile
 from typing import Protocol
 
 from dailies.core.files import digest
-from dailies.core.text import clean
+from dailies.core.text import clean, elided
 
 LONGEST_NAME = 32
 """Characters of a name. The middle of a longer one is left out."""
 
-LONGEST_VALUE = 16
+SHORTEST_NAME = 8
+"""Characters that are left of a name, however long the params are."""
+
+LONGEST_VALUE = 12
 """Characters of a param's value."""
+
+SHORT_NAME = 20
+"""Characters of a name that needs no shortening. In a sentence, params replace longer ones if they say the same."""
 
 MOST_PARAMS = 3
 """Params that a label lists at most."""
@@ -45,13 +51,12 @@ WEAK = re.compile(
 MEANINGLESS = re.compile(r"[/\\]|^[{\[(]|^[0-9a-f]{16,}$|^\d{4}-\d\d-\d\d|^\d{10,}$|.{25}", re.IGNORECASE)
 """Values that tell nobody anything: paths, structures, digests, times and prose."""
 
-SHORT_ID = re.compile(r"(?<![0-9a-z])[0-9a-f]{8}$")
-"""How most folders of models end: with the start of the run's id."""
-
 
 class Described(Protocol):
     """What is known of a model's run."""
 
+    @property
+    def run_id(self) -> str: ...
     @property
     def run_name(self) -> str: ...
     @property
@@ -71,14 +76,19 @@ class Label:
         """Return the label on one line."""
         return f"{self.name} ({self.params})" if self.params else self.name
 
+    def within(self, most: int) -> str:
+        """Return the label in at most ``most`` characters; first the name loses its middle, then the params do."""
+        params = f" ({self.params})" if self.params else ""
+        return elided(elided(self.name, max(most - len(params), SHORTEST_NAME)) + params, most)
+
 
 def labels(models: Mapping[str, Described]) -> dict[str, Label]:
     """Return a label for each model, by the name of its folder; all labels differ.
 
-    What all names have in common at their beginning is dropped, as are an end in common and the middle of a name that
-    is still too long. Up to ``MOST_PARAMS`` params follow in which the models differ: as few as tell them apart, the
-    most telling first. If name and params are those of another model, too, the name gets the id in the folder's name,
-    or else a digest of that name.
+    What all names have in common at their beginning is dropped; if that leaves long names, so are an end in common and
+    the middle of a name that is still too long. Up to ``MOST_PARAMS`` params follow in which the models differ: as few
+    as tell them apart, the most telling first. If name and params are those of another model, too, the start of the
+    run's id follows the name, or else a digest of the folder's name.
     """
     names = _short_names([clean(about.run_name) or folder for folder, about in models.items()])
     params = _differing_params([about.params for about in models.values()], names)
@@ -90,12 +100,23 @@ def labels(models: Mapping[str, Described]) -> dict[str, Label]:
     }
 
 
-def _marks(folders: Iterable[str]) -> dict[str, str]:
-    """Return what tells models apart that nothing else does: the ids that their folders end with, or digests."""
-    found = {folder: SHORT_ID.search(folder) for folder in folders}
-    uses = Counter(match and match[0] for match in found.values())
+def shortest(found: Mapping[str, Label]) -> dict[str, str]:
+    """Return the shortest text that tells each model from the others, for sentences: its name, its params, or both."""
+    names, params = ([getattr(label, part) for label in found.values()] for part in ("name", "params"))
+    has_unique_names, has_unique_params = (len(set(texts)) == len(found) for texts in (names, params))
+    if has_unique_names and max(map(len, names), default=0) <= SHORT_NAME:
+        return dict(zip(found, names, strict=True))
+    if has_unique_params and all(params):
+        return dict(zip(found, params, strict=True))
+    return {folder: label.name if has_unique_names else str(label) for folder, label in found.items()}
+
+
+def _marks(models: Mapping[str, Described]) -> dict[str, str]:
+    """Return what tells models apart that nothing else does: the start of the run's id, or a digest of the folder."""
+    uses = Counter(about.run_id[:8] for about in models.values())
     return {
-        folder: match[0] if match and uses[match[0]] == 1 else digest(folder)[:8] for folder, match in found.items()
+        folder: about.run_id[:8] if uses[about.run_id[:8]] == 1 else digest(folder)[:8]
+        for folder, about in models.items()
     }
 
 
@@ -107,13 +128,14 @@ def _short_names(names: Sequence[str]) -> list[str]:
     different = list(dict.fromkeys(names))
     start = _common_beginning(different)
     rest = [name[start:] for name in different]
-    end = _common_beginning([name[::-1] for name in rest])
+    is_long = max(map(len, rest), default=0) > SHORT_NAME
+    end = _common_beginning([name[::-1] for name in rest]) if is_long else 0
     cut = [f"{name[: len(name) - end].rstrip(SEPARATORS)}…" if end else name for name in rest]
-    short = [_elided(name, LONGEST_NAME) for name in cut]
+    short = [elided(name, LONGEST_NAME) for name in cut]
     uses = Counter(short)
     for place, name in enumerate(short):
         if uses[name] > 1:  # the part in which these differ is in the middle
-            short[place] = _window(cut[place], [each for each in cut if _elided(each, LONGEST_NAME) == name])
+            short[place] = _window(cut[place], [each for each in cut if elided(each, LONGEST_NAME) == name])
     by_name = dict(zip(different, short, strict=True))
     return [by_name[name] for name in names]
 
@@ -132,12 +154,6 @@ def _common_beginning(names: Sequence[str]) -> int:
 def _shared(names: Sequence[str]) -> int:
     """Return how many characters all names begin with."""
     return sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
-
-
-def _elided(text: str, most: int) -> str:
-    """Return a text of at most ``most`` characters; a longer one loses its middle."""
-    half = (most - 1) // 2
-    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
 
 
 def _window(name: str, alike: Sequence[str]) -> str:
@@ -222,9 +238,9 @@ def _last(key: str) -> str:
 
 def _texts(column: Sequence[str]) -> list[str]:
     """Return the values of a param as short text; values that differ stay different."""
-    short = [_elided(_number(value) or value, LONGEST_VALUE) for value in column]
+    short = [elided(_number(value) or value, LONGEST_VALUE) for value in column]
     is_clear = len(set(short)) >= _groups([column])
-    return short if is_clear else [_elided(value, 2 * LONGEST_VALUE) for value in column]
+    return short if is_clear else [elided(value, 2 * LONGEST_VALUE) for value in column]
 
 
 def _value(text: str) -> float | str:

@@ -133,11 +133,6 @@ class Layout:
         return self.compare / "leaderboard.csv"
 
     @property
-    def shown_together(self) -> tuple[Path, ...]:
-        """The files that show the same models and the same ranking, apart from the page."""
-        return self.summary, self.leaderboard, self.frame_table, self.contact_sheet
-
-    @property
     def logs(self) -> Path:
         """The folder of the jobs' logs."""
         return self.output_dir / "logs"
@@ -145,10 +140,6 @@ class Layout:
     def log(self, job: str) -> Path:
         """The log of a job, such as ``download_{model}``."""
         return self.logs / f"{job}.log"
-
-    def relative(self, path: Path) -> str:
-        """Return a path below the output folder relative to it."""
-        return path.relative_to(self.output_dir).as_posix()
 
     # State of the workflow
 
@@ -236,6 +227,15 @@ class Layout:
     def receipt(self, model: str) -> Path:
         """How the download of a model went; written by ``download``."""
         return self.weights(model).receipt
+
+    def candidate_receipt(self, model: str) -> Path:
+        """How the download of a model for the first round of a knockout went; written by ``download_candidate``."""
+        return self.state / "candidates" / f"{model}.json"
+
+    @property
+    def knockout(self) -> Path:
+        """Which models render all frames after the first round, and why; written by ``knockout``."""
+        return self.state / "knockout.json"
 
     def outcome(self, model: str, shard: str) -> Path:
         """How the render of a shard went; written by ``infer``. Snakemake deletes it when the job starts again."""

@@ -24,6 +24,10 @@ RECENT = 50
 """How many of the last frames say how fast a render is."""
 
 
+CLOCK_LAG = 1.0
+"""Seconds by which the times of files may be behind the clock."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A frame that was written."""
@@ -149,7 +153,7 @@ class Follower:
         try:
             with self._path.open("rb") as file:
                 stat = os.fstat(file.fileno())
-                if stat.st_mtime < self._since:
+                if stat.st_mtime < self._since - CLOCK_LAG:
                     return
                 is_new = stat.st_ino != self._file or stat.st_size < self._offset
                 if is_new:

@@ -18,8 +18,9 @@ Values = Mapping[str, float | None]
 
 SUCCESS = "success"
 
-BEST, TIE, WORSE = "best", "tie", "worse"
-"""The verdicts on a model: the first and alone; the first and all that tie with it; all others."""
+BEST, TIE, WORSE, KNOCKED_OUT = "best", "tie", "worse", "knocked out"
+"""The verdicts on a model: the first and alone; the first and all that tie with it; all others that rendered every
+frame; those that a knockout left out."""
 
 STAGES = ("download_failed", "load_failed", "error", SUCCESS)
 """How far a shard may get, worst first."""
@@ -347,10 +348,12 @@ class Metadata(Record):
     network: NetworkReport = field(default_factory=NetworkReport)
     signature: Signature | None = None
     measured: Means | None = None
+    knocked_out: str | None = field(default=None, metadata=OMITTED)
+    """Why the model was knocked out, so that only the frames of the first round are rendered."""
     rank: int | None = field(default=None, metadata=OMITTED)
     """The place of the model in the leaderboard; ``summary`` adds it, because it depends on all the others."""
     verdict: str | None = field(default=None, metadata=OMITTED)
-    """``BEST``, ``TIE`` or ``WORSE``; None for a model without a rank."""
+    """``BEST``, ``TIE``, ``WORSE`` or ``KNOCKED_OUT``; None for a model without a rank."""
     below_source: bool = field(default=False, metadata=OMITTED)
     """Whether the source itself has a better mean."""
 
@@ -378,6 +381,7 @@ class SummaryLine:
     """The place in the leaderboard, as in ``Metadata``; likewise the next two."""
     verdict: str | None = field(default=None, metadata=OMITTED)
     below_source: bool = field(default=False, metadata=OMITTED)
+    knocked_out: str | None = field(default=None, metadata=OMITTED)
     output_dir: str | None = field(default=None, metadata=OMITTED)
     """Where the frames are; None after a failure."""
     error: str | None = field(default=None, metadata=OMITTED)
@@ -449,6 +453,10 @@ class RankingRecord:
     source: float | None = None
     """The mean of the source over the same frames."""
     models: tuple[RankedModel, ...] = ()
+    knocked_out: tuple[RankedModel, ...] = field(default=(), metadata=OMITTED)
+    """The models that were knocked out, compared with the first over the frames of the first round."""
+    knockout_frames: int = field(default=0, metadata=OMITTED)
+    """The number of frames that decided the first round; 0 without a knockout."""
     frames_needed: int | None = None
     """About how many frames would separate the first two, if they tie and if that can be estimated."""
     settle: tuple[str, ...] = ()
@@ -458,6 +466,49 @@ class RankingRecord:
     def first(self) -> tuple[RankedModel, ...]:
         """The best model, or all that tie for the first place."""
         return tuple(each for each in self.models if each.verdict != WORSE)
+
+    @property
+    def everyone(self) -> tuple[RankedModel, ...]:
+        """All models with a rank, those that were knocked out last."""
+        return (*self.models, *self.knocked_out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """A model in a knockout."""
+
+    model: str
+    is_finalist: bool
+    """Whether it renders all frames."""
+    reason: str
+    """Why it is a finalist, or why it is not, in words."""
+    rank: int | None = None
+    """The place after the first round; None if it could not be ranked."""
+    mean: float | None = None
+    to_first: Difference | None = None
+    """The model compared with the first; None for the first itself, and without a rank."""
+    failed: bool = field(default=False, metadata=OMITTED)
+    """Whether its render failed: such a model is not knocked out, and the next invocation tries it again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knockout(Record):
+    """``knockout.json``: which models render all frames after a first round, and why."""
+
+    basis: str = ""
+    """Digest of everything that the decision depends on. If it has changed, the decision is out of date."""
+    metric: str
+    frames: tuple[str, ...]
+    """Output names of the frames that decided."""
+    finalists: int
+    """The setting: how many models render all frames at least, if as many can be ranked."""
+    models: tuple[Contestant, ...] = ()
+    """The best one first; those without a rank last."""
+
+    @property
+    def by_model(self) -> Mapping[str, Contestant]:
+        """Each model by its name."""
+        return {each.model: each for each in self.models}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -506,14 +557,23 @@ class FrameMetric:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VoteSide:
+    """A model that was shown in a blind test."""
+
+    model: str
+    """The name of its folder."""
+    artifact: str
+    """The beginning of the digest of its weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Vote:
     """A vote of a blind test on a pair of models."""
 
     id: str
     """Set by the page, so that a vote that is imported twice counts once."""
-    a: str
-    """The folder name of the model that was shown as A."""
-    b: str
+    a: VoteSide
+    b: VoteSide
     winner: str
     """``a``, ``b`` or ``tie``."""
     frame: str

@@ -13,8 +13,8 @@ from dailies.core.errors import VotesError
 from dailies.core.text import clean, counted, few
 from dailies.frames.sequence import Sequence
 from dailies.frames.sequence import load as load_sequence
-from dailies.state.layout import Layout, model_of
-from dailies.state.records import Metadata, Vote, Votes, is_metadata
+from dailies.state.layout import Layout
+from dailies.state.records import ModelRecord, Vote, Votes, VoteSide
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class _Side(BaseModel):
 
     model: Short
     run_id: Short
+    artifact: Annotated[str, Field(pattern="^[0-9a-f]{0,64}$")]
 
 
 class _CastVote(BaseModel):
@@ -130,8 +131,8 @@ def read_export(path: Path, layout: Layout) -> tuple[Vote, ...]:
     return tuple(
         Vote(
             id=vote.id,
-            a=vote.a.model,
-            b=vote.b.model,
+            a=VoteSide(model=vote.a.model, artifact=vote.a.artifact),
+            b=VoteSide(model=vote.b.model, artifact=vote.b.artifact),
             winner=vote.winner,
             frame=vote.frame,
             time=vote.time,
@@ -155,7 +156,8 @@ def _refuse_other_frames(export: _Export, path: Path, layout: Layout) -> None:
 
 
 def _refuse_unknown_models(export: _Export, path: Path, layout: Layout) -> None:
-    known = {model_of(each): Metadata.load(each).run_id for each in layout.all_metadata() if is_metadata(each)}
+    # not from metadata.json, which another job may be writing
+    known = {each.stem: ModelRecord.load(each).run_id for each in layout.all_records()}
     sides = {side.model: side.run_id for vote in export.votes for side in (vote.a, vote.b)}
     unknown = sorted(clean(model) for model, run_id in sides.items() if known.get(model) != run_id)
     if unknown:
@@ -183,17 +185,23 @@ def import_votes(path: Path, layout: Layout) -> str:
     return text
 
 
-def load_standings(path: Path, sequence: Sequence) -> dict[str, Standing]:
+def load_standings(path: Path, sequence: Sequence, artifacts: Mapping[str, str | None]) -> dict[str, Standing]:
     """Return the votes of each model, by folder name, from a record that may not exist.
 
-    Only votes on frames of the sequence as it is now count; the others are logged.
+    Only votes on frames and weights as they are now count; the others are logged. ``artifacts`` are the digests of the
+    weights by folder name; those of other models are not checked.
     """
     votes = (Votes.load_if_there(path) or Votes()).votes
     known = _Frames.of(sequence)
-    current = [vote for vote in votes if known.holds(vote)]
+    current = [
+        vote
+        for vote in votes
+        if known.holds(vote)
+        and all((artifacts.get(side.model) or side.artifact).startswith(side.artifact) for side in (vote.a, vote.b))
+    ]
     if len(current) < len(votes):
         log.warning(
-            "%s of %s do not count, because they are about frames that have changed or are not chosen",
+            "%s of %s do not count: they are about frames or weights that have changed, or frames that are not chosen",
             counted(len(votes) - len(current), "vote"),
             path,
         )
@@ -204,7 +212,7 @@ def standings(votes: Iterable[Vote]) -> dict[str, Standing]:
     """Return the votes of each model, by folder name."""
     results: dict[str, list[str]] = {}
     for vote in votes:
-        for side, model in (("a", vote.a), ("b", vote.b)):
+        for side, model in (("a", vote.a.model), ("b", vote.b.model)):
             kind = "tied" if vote.winner == "tie" else "won" if vote.winner == side else "lost"
             results.setdefault(model, []).append(kind)
     return {

@@ -236,6 +236,8 @@
   Transport.start();
   Stage.start();
   Hand.start();
+  Tips.start();
+  Verdict.start();
   Models.start();
   Strip.start();
   Blind.start();

@@ -129,7 +129,8 @@ const Blind = (() => {
   }
 
   function named(id) {
-    return { model: id, run_id: Catalog.models.get(id).run_id };
+    const { run_id, artifact } = Catalog.models.get(id);
+    return { model: id, run_id, artifact };
   }
 
   /* The interval of a share of votes by Wilson (1927), Journal of the American Statistical Association 22, 209–212. */
@@ -165,7 +166,7 @@ const Blind = (() => {
     return element("bdi", "", Catalog.models.has(model) ? Catalog.name(model) : model);
   }
 
-  /* The cells of a line of the tally: the counts, the share with its interval, and what would decide. */
+  /* The cells of a line of the tally: the share with its interval, what would decide, and the counts. */
   function figures({ won, lost, tied }) {
     const share = () => {
       const [low, high] = interval(won, lost).map((each) => Math.round(100 * each));
@@ -176,7 +177,7 @@ const Blind = (() => {
       if (more === 0) return "decided";
       return Number.isFinite(more) ? `about ${more} more` : "even so far";
     };
-    return [won, lost, tied, ...(won + lost ? [share(), verdict()] : ["–", "–"])];
+    return [...(won + lost ? [share(), verdict()] : ["–", "–"]), won, lost, tied];
   }
 
   function table(title, headings, lines) {
@@ -203,7 +204,7 @@ const Blind = (() => {
       const [one, other, side] = sides(vote);
       return [[JSON.stringify([one, other]), side]];
     });
-    const headings = ["Better", "Worse", "No difference", "Share of preferences", "To decide"];
+    const headings = ["Share", "To decide", "Better", "Worse", "No difference"];
     document.getElementById("tally").replaceChildren(
       table(
         "Each model against all others",

@@ -14,15 +14,46 @@ const Catalog = (() => {
 
   const trained = new Map(DATA.models.map((model) => [model.id, new Set(model.trained)]));
 
-  const GROUPS = { fact: "facts", mean: "means", metric: "metrics", param: "params" };
+  /* Groups of values, in the order in which one of two equal columns is kept. */
+  const GROUPS = { place: "places", mean: "means", metric: "metrics", param: "params", fact: "facts" };
+  const SEEN = "seen_in_training";
+  const tellsSeen = DATA.models.some((model) => model.trained.length);
+  const held = new Map(DATA.models.map((model) => [model.id, { ...model, places: placesOf(model), means: meansOf(model) }]));
   const keys = Object.entries(GROUPS).flatMap(([group, field]) =>
-    [...new Set(DATA.models.flatMap((model) => Object.keys(model[field])))].map((key) => `${group}:${key}`),
+    [...new Set([...held.values()].flatMap((model) => Object.keys(model[field])))].map((key) => `${group}:${key}`),
   );
-  const names = new Map(DATA.models.map((model) => [model.id, uniqueName(model)]));
+  const alike = new Map();
+  for (const key of keys) alike.set(spelled(key), [...(alike.get(spelled(key)) ?? []), key]);
+  const columns = keys.filter((key) => {
+    const others = alike.get(spelled(key));
+    return !others.slice(0, others.indexOf(key)).some((other) => repeats(key, other));
+  });
+  const metrics = new Map(DATA.metrics.map((metric) => [metric.key, metric]));
+
+  function placesOf({ place }) {
+    if (!place) return {};
+    const found = { rank: place.rank, verdict: place.verdict, to_first: place.to_first?.difference ?? 0 };
+    return place.to_source ? { ...found, to_source: place.to_source.difference } : found;
+  }
+
+  function meansOf(model) {
+    return tellsSeen ? { ...model.means, [SEEN]: model.trained.length } : model.means;
+  }
+
+  /* The name of a column, however it is written: train_loss and train/loss are the same. */
+  function spelled(key) {
+    return plain(key).toLowerCase().replace(/[^a-z0-9]+/g, " ");
+  }
+
+  /* Whether two columns have the same values. */
+  function repeats(key, other) {
+    const same = (one, two) => one === two || (numeric(one) !== null && numeric(one) === numeric(two));
+    return DATA.models.every((model) => same(value(model, key), value(model, other)));
+  }
 
   /* The default A and B: the source and the first model. */
   function usual() {
-    const ids = [...fixed.slice(0, 1), ...shown.map((model) => model.id)];
+    const ids = [...fixed.slice(0, 1), ...byRank(shown).map((model) => model.id)];
     return [ids[0], ids[1] ?? ids[0]];
   }
 
@@ -47,20 +78,21 @@ const Catalog = (() => {
     return layers.has(id) ? id : null;
   }
 
-  function name(id) {
-    if (id === SOURCE) return "Source";
-    if (id === REFERENCE) return "Reference";
-    if (State.values.blind) return `Model ${disguised().indexOf(id) + 1}`;
-    return names.get(id);
+  /* What tells a picture from the others: {name, params}. */
+  function label(id) {
+    if (id === SOURCE) return { name: "Source", params: "" };
+    if (id === REFERENCE) return { name: "Reference", params: "" };
+    if (State.values.blind) return { name: `Model ${disguised().indexOf(id) + 1}`, params: "" };
+    return models.get(id).label;
   }
 
-  /* A model's name. If several models have the same name, the run's id is appended; if they are of one run, the folder
-     name is used instead. */
-  function uniqueName(model) {
-    const namesakes = DATA.models.filter((other) => other.name === model.name);
-    if (namesakes.length === 1) return model.name;
-    const isOnlyOfRun = namesakes.filter((other) => other.run_id === model.run_id).length === 1;
-    return isOnlyOfRun ? `${model.name} ${model.run_id.slice(0, 8)}` : model.id;
+  /* The lines of captions in a grid: params of many characters need a second line there. */
+  const longest = Math.max(0, ...DATA.models.map((model) => model.label.params.length));
+  document.documentElement.dataset.lines = longest === 0 ? 1 : longest <= 26 ? 2 : 3;
+
+  /* The same in a few words, for menus and sentences. */
+  function name(id) {
+    return State.values.blind || !models.has(id) ? label(id).name : models.get(id).short;
   }
 
   /* Whether a model was trained on a frame; always false in a blind test. */
@@ -69,8 +101,8 @@ const Catalog = (() => {
   }
 
   function value(model, key) {
-    const held = model[GROUPS[key.slice(0, key.indexOf(":"))]];
-    return held && Object.hasOwn(held, plain(key)) ? held[plain(key)] : null;
+    const found = held.get(model.id)[GROUPS[key.slice(0, key.indexOf(":"))]];
+    return found && Object.hasOwn(found, plain(key)) ? found[plain(key)] : null;
   }
 
   /* A key without its group, as in MLflow. */
@@ -78,8 +110,61 @@ const Catalog = (() => {
     return key.slice(key.indexOf(":") + 1);
   }
 
+  const TITLES = { "place:to_first": "to the first", "place:to_source": "to the source" };
+
   function title(key) {
-    return plain(key).replaceAll("_", " ");
+    if (key.startsWith("mean:") && metrics.has(plain(key))) return metrics.get(plain(key)).name;
+    return TITLES[key] ?? (key.startsWith("param:") ? plain(key) : plain(key).replaceAll("_", " "));
+  }
+
+  const LOWER = /(^|[^a-z])(loss|error|err|mse|rmse|mae|l1|l2|lpips|flip|fid|dists|niqe|perplexity)([^a-z]|$)/i;
+  const HIGHER = /(^|[^a-z])(psnr|ssim|ms_ssim|msssim|accuracy|acc|iou|f1|score|vmaf)([^a-z]|$)/i;
+
+  /* Which values are better: 1 for high ones, -1 for low ones, 0 if that is unknown. Of MLflow's, the name decides. */
+  function direction(key) {
+    const metric = key.startsWith("mean:") ? metrics.get(plain(key)) : undefined;
+    if (metric) return metric.higher_is_better ? 1 : -1;
+    if (key.startsWith("place:")) return key.startsWith("place:to_") ? 1 : -1;
+    if (key.startsWith("param:")) return 0;
+    const [low, high] = [LOWER.test(plain(key)), HIGHER.test(plain(key))];
+    return low === high ? 0 : high ? 1 : -1;
+  }
+
+  const HELP = {
+    "place:rank": "The place in the leaderboard. Models that tie have an order, too, but it may be chance.",
+    "place:verdict": "best: the first and alone. tie: the first, or so close that the frames cannot tell. worse: all others.",
+    "place:to_first": "How far the model is behind the first, with a 95 % interval that holds for all models at once.",
+    "place:to_source": "How much better the model is than the source itself, that is, than doing nothing.",
+    [`mean:${SEEN}`]: "Frames that the model was trained on. Results on those mean little, so the means exclude them.",
+    "fact:fps": "Frames per second while rendering, on the machine that rendered.",
+    "fact:seconds": "Seconds of rendering.",
+    "fact:tiled": "Whether frames were rendered in overlapping tiles, because a whole one needs too much memory.",
+    "fact:precision": "The number format in which the network computed.",
+  };
+
+  /* A sentence or two about a column, for the tooltip of its heading. */
+  function help(key) {
+    const metric = key.startsWith("mean:") ? metrics.get(plain(key)) : undefined;
+    const better = { 1: "Higher is better", [-1]: "Lower is better" }[direction(key)];
+    const guess = better && /^(metric|fact):/.test(key) ? ", judging by its name" : "";
+    const about = metric ? metric.help : (HELP[key] ?? ORIGIN[key.slice(0, key.indexOf(":"))]);
+    const shows = better && key !== "place:rank" && key !== "place:verdict";
+    return [about, shows ? `${better}${guess}.` : ""].filter(Boolean).join(" ");
+  }
+
+  const ORIGIN = {
+    mean: "Measured by Dailies, the mean over the frames that decide.",
+    metric: "Logged by the training run in MLflow; its last value.",
+    param: "A parameter of the training run, logged in MLflow.",
+    fact: "Noted by Dailies when it rendered the model.",
+  };
+
+  /* The best value of a column among the models; null if no direction is known or if all are equal. */
+  function best(key) {
+    const sign = key.startsWith("place:") ? 0 : direction(key);
+    const values = sign ? shown.map((model) => numeric(value(model, key))).filter((each) => each !== null) : [];
+    if (new Set(values).size < 2) return null;
+    return sign > 0 ? Math.max(...values) : Math.min(...values);
   }
 
   function numeric(word) {
@@ -103,9 +188,21 @@ const Catalog = (() => {
     return sign * String(one).localeCompare(String(other), undefined, { numeric: true });
   }
 
+  /* In the order of the ranking; models without a rank come last, in MLflow's order. */
+  function byRank(list) {
+    const rank = (model) => model.place?.rank ?? Infinity;
+    return [...list].sort((one, other) => (rank(one) === rank(other) ? 0 : rank(one) - rank(other)));
+  }
+
+  const AS_LOGGED = "mlflow";
+
   function sorted(list) {
-    const { sort, descending } = State.values;
-    if (!sort || State.values.blind) return descending && !State.values.blind ? [...list].reverse() : list;
+    const { sort, descending, blind } = State.values;
+    if (blind) return list;
+    if (!sort || sort === AS_LOGGED) {
+      const ordered = sort ? list : byRank(list);
+      return descending ? [...ordered].reverse() : ordered;
+    }
     const sign = descending ? -1 : 1;
     return list
       .map((model, index) => [model, index])
@@ -118,7 +215,8 @@ const Catalog = (() => {
     if (!haystacks.has(model)) {
       const known = keys.filter((key) => value(model, key) !== null);
       const pairs = known.map((key) => `${plain(key)}=${value(model, key)}`);
-      haystacks.set(model, [model.name, model.id, model.run_id, model.status, ...pairs].join("\n").toLowerCase());
+      const named = [model.name, model.label.name, model.label.params, model.id, model.run_id, model.status];
+      haystacks.set(model, [...named, ...pairs].join("\n").toLowerCase());
     }
     return haystacks.get(model);
   }
@@ -196,14 +294,22 @@ const Catalog = (() => {
     fixed,
     scale,
     keys,
+    columns,
+    metrics,
+    AS_LOGGED,
     usual,
     disguised,
     alias,
     unalias,
+    label,
     name,
     seen,
     value,
+    plain,
     title,
+    direction,
+    help,
+    best,
     brief,
     numeric,
     sorted,

@@ -3,9 +3,9 @@
 /* Focus: each group of controls is one stop of the Tab key, and the arrow keys move inside it. */
 
 const Focus = (() => {
-  const REGIONS = ["#head", "#list", "#extras", "#options", "#look", "#ballot", "#stage", "#table", "#controls", "#jumps"];
+  const REGIONS = ["#head", "#verdict", "#list", "#options", "#look", "#ballot", "#stage", "#table", "#controls", "#jumps"];
   const ROWS = "li, tr, .panel";
-  const ITEMS = "button, select, input, a[href]";
+  const ITEMS = "button, select, input, a[href], summary";
   const regions = REGIONS.map((selector) => document.querySelector(selector));
   const held = new Map(); // region -> the control that had the focus last
 

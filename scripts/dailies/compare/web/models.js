@@ -12,22 +12,42 @@ const Models = (() => {
   const none = document.getElementById("none");
   const table = document.getElementById("table");
 
-  const extras = document.getElementById("extras");
-
-  const GROUPS = { mean: "Means over the frames", metric: "Metrics", param: "Parameters", fact: "Model and render" };
-  const EXTRAS = { "contact_sheet.png": "Contact sheet", "side_by_side.mp4": "Video" };
+  const GROUPS = {
+    place: "Ranking",
+    mean: "Measured by Dailies",
+    metric: "Metrics logged in MLflow",
+    param: "Parameters logged in MLflow",
+    fact: "Model and render",
+  };
+  const MARKS = { best: "best", tie: "tie" };
+  const BELOW = "below the source";
 
   function row(id, digit) {
     const item = element("li");
     item.dataset.id = id;
+    const { name: short, params } = Catalog.label(id);
     const name = element("button", "name");
     name.type = "button";
     name.dataset.id = id;
-    name.append(element("bdi", "", Catalog.name(id)));
     const model = Catalog.models.get(id);
+    const words = model && !State.values.blind ? marks(model) : [];
     if (model && !State.values.blind) name.title = [model.name, model.id, ...model.notes].join("\n");
+    name.append(element("bdi", params ? "" : "alone", short));
+    if (params || words.length) {
+      const more = element("small", "params");
+      more.append(...words, params);
+      name.append(more);
+    }
     item.append(element("span", "digit", digit), name, element("span", "figure"), Panel.chips(id));
     return item;
+  }
+
+  /* What the ranking says of a model, as words beside its name. */
+  function marks({ place }) {
+    const words = [];
+    if (place && MARKS[place.verdict]) words.push(element("span", "mark", MARKS[place.verdict]));
+    if (place?.below_source) words.push(element("span", "mark below", BELOW));
+    return words;
   }
 
   /* Replace the children of an element. If the focused button has a counterpart among them, it gets the focus. */
@@ -54,18 +74,34 @@ const Models = (() => {
       const { id } = item.dataset;
       item.classList.toggle("is-a", id === a);
       item.classList.toggle("is-b", id === b);
-      const model = Catalog.models.get(id);
-      item.querySelector(".figure").textContent =
-        model && key && !blind ? Catalog.brief(Catalog.value(model, key)) : "";
+      item.querySelector(".figure").textContent = blind ? "" : figure(id, key);
     }
     Panel.markChips(list);
     Panel.markChips(table);
   }
 
+  /* The value of the list's order: that of the metric that ranks, unless another column sorts it. */
+  function figure(id, key) {
+    const ranked = DATA.ranking && `mean:${DATA.ranking.metric}`;
+    const column = key && key !== Catalog.AS_LOGGED ? key : ranked;
+    const model = Catalog.models.get(id);
+    if (!column || (!model && !column.startsWith("mean:"))) return "";
+    const value = model ? Catalog.value(model, column) : fixedValue(id, column);
+    return value === null || value === "" ? "" : Catalog.brief(value);
+  }
+
+  /* The mean of the source; of the reference, the value of a frame that equals it. */
+  function fixedValue(id, key) {
+    if (!key.startsWith("mean:")) return null;
+    if (id === Catalog.SOURCE) return DATA.source[Catalog.plain(key)] ?? null;
+    return Catalog.metrics.get(Catalog.plain(key))?.ideal ?? null;
+  }
+
   function fillSort() {
-    sort.append(new Option("In MLflow's order", ""));
+    if (DATA.ranking) sort.append(new Option("By rank", ""));
+    sort.append(new Option("In MLflow's order", DATA.ranking ? Catalog.AS_LOGGED : ""));
     for (const [group, label] of Object.entries(GROUPS)) {
-      const keys = Catalog.keys.filter((key) => key.startsWith(`${group}:`));
+      const keys = Catalog.columns.filter((key) => key.startsWith(`${group}:`) && key !== "place:rank");
       if (!keys.length) continue;
       const options = document.createElement("optgroup");
       options.label = label;
@@ -74,22 +110,17 @@ const Models = (() => {
     }
   }
 
-  function fillExtras(names) {
-    extras.append(
-      ...names.map((name) => {
-        const link = element("a", "", EXTRAS[name]);
-        return Object.assign(link, { href: name, target: "_blank" });
-      }),
-    );
-  }
-
   function fillFailed() {
     failed.hidden = !Catalog.failed.length;
     failed.firstElementChild.textContent = `${Catalog.failed.length} failed`;
     failed.lastElementChild.append(
       ...Catalog.failed.map((model) => {
         const item = element("li");
-        item.append(element("bdi", "name", model.name), element("span", "reason", reason(model)));
+        const { name, params } = model.label;
+        const shown = element("span", "name");
+        shown.append(element("bdi", "", name), element("small", "params", params));
+        shown.title = `${model.name}\n${model.id}`;
+        item.append(shown, element("span", "reason", reason(model)));
         return item;
       }),
     );
@@ -102,18 +133,17 @@ const Models = (() => {
   function controls() {
     const { filter: text, sort: key, descending, blind } = State.values;
     if (filter.value !== text) filter.value = text;
-    sort.value = Catalog.keys.includes(key) ? key : "";
+    sort.value = [...sort.options].some((option) => option.value === key) ? key : "";
     direction.textContent = descending ? "↓" : "↑";
     for (const control of [filter, sort, direction]) control.disabled = Boolean(blind);
-    extras.hidden = Boolean(blind) || !extras.children.length; // they show names
     failed.hidden = Boolean(blind) || !Catalog.failed.length;
   }
 
-  /* Build the table: a row per model, failed ones last, and a column per fact, mean, metric and param. */
+  /* Build the table: source and reference, then a row per model, failed ones last; a column per value. */
   function tabulate() {
     if (State.values.view !== "table") return;
     const models = [...Catalog.sorted(Catalog.filtered(Catalog.shown)), ...Catalog.filtered(Catalog.failed)];
-    const columns = Catalog.keys.filter((key) => !State.values.differing || differs(key));
+    const columns = Catalog.columns.filter((key) => !State.values.differing || differs(key));
     const grid = element("table");
     grid.append(head(columns), body(models, columns));
     refill(table, grid);
@@ -121,7 +151,9 @@ const Models = (() => {
     Panel.markChips(table);
   }
 
+  /* Whether models differ in a column. What is measured is shown in any case, because source and reference differ. */
   function differs(key) {
+    if (/^(place|mean):/.test(key)) return true;
     const [first, ...others] = Catalog.shown.map((model) => Catalog.value(model, key));
     return first === undefined || others.length === 0 || others.some((other) => other !== first);
   }
@@ -129,10 +161,10 @@ const Models = (() => {
   function head(columns) {
     const groups = element("tr");
     groups.append(element("th", "model"));
-    for (const group of ["fact", "mean", "metric", "param"]) {
+    for (const [group, title] of Object.entries(GROUPS)) {
       const count = columns.filter((key) => key.startsWith(`${group}:`)).length;
       if (!count) continue;
-      const cell = element("th", "group", GROUPS[group]);
+      const cell = element("th", "group", group === "place" ? `${title} by ${rankedBy()}` : title);
       cell.colSpan = count;
       cell.scope = "colgroup";
       groups.append(cell);
@@ -144,35 +176,75 @@ const Models = (() => {
     return made;
   }
 
+  function rankedBy() {
+    const { name, unit } = Catalog.metrics.get(DATA.ranking.metric);
+    return unit ? `${name}, ${unit}` : name;
+  }
+
   function sorter(key, title) {
     const { sort: sorted, descending } = State.values;
     const cell = element("th", key ? "" : "model");
     cell.scope = "col";
-    cell.setAttribute("aria-sort", !key || sorted !== key ? "none" : descending ? "descending" : "ascending");
+    const isSorted = key ? sorted === key || (key === "place:rank" && !sorted && DATA.ranking) : false;
+    cell.setAttribute("aria-sort", !isSorted ? "none" : descending ? "descending" : "ascending");
     const button = element("button", "", title);
     button.type = "button";
     button.dataset.sort = key;
+    const metric = key.startsWith("mean:") ? Catalog.metrics.get(Catalog.plain(key)) : undefined;
+    if (metric?.unit) button.append(" ", element("small", "unit", metric.unit));
+    if (key && !/^place:(rank|verdict)/.test(key)) button.append(...better(key));
+    if (key) Tips.explain(button, Catalog.help(key));
     cell.append(button);
     return cell;
   }
 
+  /* The direction of better values, as an arrow and in words. */
+  function better(key) {
+    const direction = Catalog.direction(key);
+    if (!direction) return [];
+    const arrow = element("span", "better", direction > 0 ? "↑" : "↓");
+    arrow.setAttribute("aria-hidden", "true");
+    return [" ", arrow, " ", element("span", "spoken", direction > 0 ? "higher is better" : "lower is better")];
+  }
+
   function body(models, columns) {
     const made = element("tbody");
+    const best = new Map(columns.map((key) => [key, Catalog.best(key)]));
+    if (DATA.metrics.length) made.append(...Catalog.fixed.map((id) => fixedRow(id, columns)));
     made.append(
       ...models.map((model) => {
         const line = element("tr");
         const failure = !Catalog.layers.has(model.id);
-        line.append(title(model), ...(failure ? [reasonCell(model, columns)] : columns.map((key) => cell(model, key))));
+        const cells = failure ? [reasonCell(model, columns)] : columns.map((key) => cell(model, key, best.get(key)));
+        line.append(title(model), ...cells);
         return line;
       }),
     );
     return made;
   }
 
+  /* The row of the source or the reference: what was measured of it. */
+  function fixedRow(id, columns) {
+    const line = element("tr", "fixed");
+    const made = element("th", "model");
+    made.scope = "row";
+    made.append(element("span", "name", Catalog.name(id)), " ");
+    made.append(element("small", "run", id === Catalog.SOURCE ? "without a model" : "the aim"), Panel.chips(id));
+    const cells = columns.map((key) => {
+      const value = fixedValue(id, key);
+      return element("td", value === null ? "" : "number", value === null || value === "" ? "" : Catalog.brief(value));
+    });
+    line.append(made, ...cells);
+    return line;
+  }
+
   function title(model) {
     const made = element("th", "model");
     made.scope = "row";
-    const name = element("bdi", "name", Catalog.name(model.id));
+    const { name: short, params } = Catalog.label(model.id);
+    const name = element("span", "name");
+    name.append(element("bdi", params ? "" : "alone", short));
+    if (params) name.append(element("small", "params", params));
     name.title = `${model.name}\n${model.id}`;
     made.append(name);
     if (model.link) {
@@ -186,6 +258,7 @@ const Models = (() => {
       made.append(element("small", "run", model.run_id.slice(0, 8)));
     }
     if (Catalog.layers.has(model.id)) made.append(Panel.chips(model.id));
+    if (model.place?.below_source) made.append(element("span", "mark below", BELOW));
     made.append(...model.notes.map((note) => element("small", "note", note)));
     return made;
   }
@@ -196,11 +269,30 @@ const Models = (() => {
     return made;
   }
 
-  function cell(model, key) {
+  function cell(model, key, best) {
+    if (key.startsWith("place:to_")) return differenceCell(model, key);
     const value = Catalog.value(model, key);
     const made = element("td", Catalog.numeric(value) === null ? "" : "number", Catalog.brief(value));
+    if (best !== null && Catalog.numeric(value) === best) {
+      made.classList.add("best");
+      made.append(element("span", "spoken", "best"));
+    }
     if (String(value).length > 24 || made.textContent !== String(value)) made.title = String(value).slice(0, 2000);
     return made;
+  }
+
+  /* A difference to the first model or to the source, with its interval. */
+  function differenceCell({ place }, key) {
+    const found = place?.[Catalog.plain(key)];
+    if (!found) return element("td", "number", place ? "–" : "");
+    const made = element("td", "number", signed(found.difference));
+    if (found.low !== null)
+      made.append(element("small", "interval", `${signed(found.low)} to ${signed(found.high)}`));
+    return made;
+  }
+
+  function signed(number) {
+    return number > 0 ? `+${Verdict.figure(number, 3)}` : Verdict.figure(number, 3);
   }
 
   function pressed(event) {
@@ -214,12 +306,16 @@ const Models = (() => {
 
   function resort(key) {
     const same = State.values.sort === key;
-    State.set({ sort: key, descending: same && !State.values.descending });
+    State.set({ sort: key, descending: same ? !State.values.descending : bestFirst(key) });
+  }
+
+  /* Whether a column that is chosen for sorting descends: its best values come first. */
+  function bestFirst(key) {
+    return Catalog.columns.includes(key) && Catalog.direction(key) > 0;
   }
 
   function start() {
     fillSort();
-    fillExtras(BESIDE);
     fillFailed();
     State.on("filter sort descending pins blind", () => {
       fill();
@@ -229,7 +325,7 @@ const Models = (() => {
     State.on("view filter sort descending differing blind", tabulate);
     State.on("pins", mark);
     filter.addEventListener("input", () => State.set({ filter: filter.value }));
-    sort.addEventListener("change", () => State.set({ sort: sort.value }));
+    sort.addEventListener("change", () => State.set({ sort: sort.value, descending: bestFirst(sort.value) }));
     direction.addEventListener("click", () => State.set({ descending: !State.values.descending }));
     list.addEventListener("click", pressed);
     table.addEventListener("click", pressed);

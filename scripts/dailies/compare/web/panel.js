@@ -16,14 +16,13 @@ const Panel = (() => {
     for (const [act, text, title] of [
       ["a", "A", "Show as A"],
       ["b", "B", "Show as B"],
-      ["pin", "", "Pin"],
+      ["pin", "", "Pin: pinned models lead the list, and Side by side shows them"],
     ]) {
       const button = element("button", `chip ${act}`, text);
       button.type = "button";
       button.dataset.act = act;
       button.dataset.id = id;
-      button.title = title;
-      group.append(button);
+      group.append(Tips.explain(button, title));
     }
     return group;
   }
@@ -37,6 +36,11 @@ const Panel = (() => {
       button.setAttribute("aria-pressed", on);
       button.setAttribute("aria-label", act === "pin" ? `Pin ${name}` : `Show ${name} as ${act.toUpperCase()}`);
     }
+  }
+
+  function fullName(id) {
+    const model = Catalog.models.get(id);
+    return model ? `${model.name}\n${model.id}` : "";
   }
 
   const DESCRIPTIONS = {
@@ -126,7 +130,7 @@ const Panel = (() => {
         slot,
         root,
         digit: element("span", "digit"),
-        name: element("bdi", "name"),
+        name: element("span", "name"),
         badges: element("span", "badges"),
         figure: element("span", "figure"),
         readout: element("canvas", "readout blank"),
@@ -145,8 +149,9 @@ const Panel = (() => {
       for (const label of this.labels) {
         Readout.size(label.readout);
         if (!label.id) continue;
-        label.name.textContent = Catalog.name(label.id);
-        label.name.title = blind ? "" : (Catalog.models.get(label.id)?.id ?? "");
+        const { name, params } = Catalog.label(label.id);
+        label.name.replaceChildren(element("bdi", params ? "" : "alone", name), ...(params ? [element("small", "params", params)] : []));
+        label.name.title = blind ? "" : fullName(label.id);
         label.digit.textContent = this.pair ? "" : (digits.get(label.id) ?? "");
         label.root.classList.toggle("active", label.slot === slot);
       }
@@ -228,7 +233,7 @@ const Panel = (() => {
         const words = [
           thumbnail && ["thumbnail", "A reduced picture is shown"],
           depth > 8 && [`8 of ${depth} bits`, "An 8-bit proxy of a deeper frame is shown"],
-          Catalog.seen(id, this.frame) && ["trained", "The model was trained on this frame"],
+          Catalog.seen(id, this.frame) && ["trained", "The model was trained on this frame: seen in training"],
           times !== 1 && [`×${times}`, "Enlarged to the size of the largest picture"],
         ].filter(Boolean);
         if (String(words) === badges.shown) continue;

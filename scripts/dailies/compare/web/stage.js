@@ -5,8 +5,7 @@
 const Stage = (() => {
   const PAIRS = ["wipe", "flicker", "difference", "onion"];
   const MIN_CELL = 12; // rem of the width of a grid's cell
-  const GAP = 0.375,
-    CAPTION = 1.75; // rem, as in the stylesheet
+  const GAP = 0.375; // rem, as in the stylesheet
   const AHEAD = 4; // frames loaded ahead of playback
   const MOVING = 1.5e6; // pixels up to which a grid shows full frames during playback
   const STILL = 16e6; // the same while paused, if thumbnails would be as sharp
@@ -82,6 +81,12 @@ const Stage = (() => {
     return panel;
   }
 
+  /* The height of a caption in rem, which the stylesheet decides. */
+  function captionHeight() {
+    const name = State.values.view === "grid" ? "--grid-caption" : "--caption";
+    return parseFloat(getComputedStyle(stage).getPropertyValue(name));
+  }
+
   /* Choose the number of columns that shows the pictures largest. A grid scrolls if they would be too small. */
   function layOut() {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
@@ -96,7 +101,7 @@ const Stage = (() => {
     }
     const [w, h] = extent(0);
     const rows = Math.ceil(order.length / best.columns);
-    const row = grid ? (best.cell * h) / w + CAPTION * rem : (height - GAP * rem * (rows - 1)) / rows;
+    const row = grid ? (best.cell * h) / w + captionHeight() * rem : (height - GAP * rem * (rows - 1)) / rows;
     stage.style.setProperty("--columns", best.columns);
     stage.style.setProperty("--row", `${Math.floor(row)}px`);
     stage.classList.toggle("scrolls", scrolls);
@@ -108,7 +113,7 @@ const Stage = (() => {
     for (let columns = order.length; columns >= 1; columns--) {
       const rows = Math.ceil(order.length / columns);
       const across = (width - GAP * rem * (columns - 1)) / columns;
-      const down = (height - GAP * rem * (rows - 1)) / rows - CAPTION * rem;
+      const down = (height - GAP * rem * (rows - 1)) / rows - captionHeight() * rem;
       const cell = Math.min(across, (down * w) / h);
       const scale = whole((cell * devicePixelRatio) / w);
       const empty = rows * columns - order.length;

@@ -1,0 +1,181 @@
+"use strict";
+
+/* Verdict: the line at the top of the page, which says which model is the best and how sure that is, and its links. */
+
+const Verdict = (() => {
+  const { element } = Panel;
+  const box = document.getElementById("verdict");
+  const said = document.getElementById("said");
+  const extras = document.getElementById("extras");
+  const copy = document.getElementById("copy");
+  const copied = document.getElementById("copied");
+  const EXTRAS = {
+    "leaderboard.csv": ["Leaderboard", "leaderboard.csv: a line per model with rank, intervals and means"],
+    "metrics.csv": ["All values", "metrics.csv: a line per model and frame"],
+    "contact_sheet.png": ["Contact sheet", "contact_sheet.png: a few frames of every model in one picture"],
+    "side_by_side.mp4": ["Video", "side_by_side.mp4: all models side by side"],
+  };
+  const FEW = 4; // tied models that are named at once
+  const ranking = DATA.ranking;
+  const metric = ranking && Catalog.metrics.get(ranking.metric);
+  const placed = DATA.models.filter((model) => model.place).sort((one, other) => one.place.rank - other.place.rank);
+
+  function figure(number, digits = 4) {
+    return String(+number.toPrecision(digits)).replace("-", "−");
+  }
+
+  function withUnit(text) {
+    return metric.unit ? `${text} ${metric.unit}` : text;
+  }
+
+  /* A difference, and its interval if there is one, such as "0.5 dB (95 % interval 0.4 to 0.6)". */
+  function difference({ difference: mean, low, high }, sign) {
+    const text = withUnit(figure(sign * mean, 3));
+    if (low === null) return [text, element("span", "interval", " (too few frames for an interval)")];
+    const [from, to] = [sign * low, sign * high].sort((one, other) => one - other);
+    return [text, element("span", "interval", ` (95 % interval ${figure(from, 3)} to ${figure(to, 3)})`)];
+  }
+
+  /* A model's label; pressed, it shows the model as the active one of A and B. */
+  function pick(model) {
+    const button = element("button", "pick");
+    button.type = "button";
+    button.dataset.id = model.id;
+    button.append(element("bdi", "", model.short));
+    return Tips.explain(button, `${model.name}. Press to see it beside the other of A and B.`);
+  }
+
+  /* The name of the metric; pressed, it shows the table. */
+  function term() {
+    const button = element("button", "term", metric.name);
+    button.type = "button";
+    return Tips.explain(button, `${Catalog.help(`mean:${metric.key}`)} Press to see the table.`);
+  }
+
+  function phrase(...parts) {
+    const made = element("span", "phrase");
+    made.append(...parts);
+    return made;
+  }
+
+  function result() {
+    const [first, second] = placed;
+    const ties = placed.filter((model) => model.place.verdict === "tie");
+    const many = ties.length > FEW ? [`and ${ties.length - FEW} more`] : [];
+    const named = ties.slice(0, FEW).flatMap((model, index) => (index ? [" ", pick(model)] : [pick(model)]));
+    const lead = ties.length
+      ? [element("strong", "", `Tie of ${ties.length} models`), " ", ...named, " ", ...many]
+      : [element("strong", "", "Best"), " ", pick(first)];
+    const frames = `${ranking.frames === ranking.of ? "all" : `${ranking.frames} of`} ${ranking.of} frames`;
+    const trained = ranking.on_training_frames ? ", some seen in training" : "";
+    const parts = [
+      phrase(...lead),
+      phrase(
+        term(),
+        ` ${withUnit(figure(first.place.mean))} on ${frames}${trained}`,
+      ),
+    ];
+    if (second) parts.push(phrase(...difference(second.place.to_first, -1), " ahead of ", nextOf(ties, second)));
+    else parts.push(phrase("the only model"));
+    if (ranking.source !== null) parts.push(toSource(first));
+    return parts;
+  }
+
+  function nextOf(ties, second) {
+    return ties.length ? "the second" : pick(second);
+  }
+
+  /* Whether the first model is better than doing nothing, and how many are not. */
+  function toSource(first) {
+    const below = placed.filter((model) => model.place.below_source).length;
+    const made = element("span", first.place.below_source ? "phrase source warning" : "phrase source");
+    const gap = first.place.to_source;
+    if (gap.difference === 0) made.append("equal to the source");
+    else if (gap.difference < 0) made.append(...difference(gap, -1), " below the source");
+    else made.append(...difference(gap, 1), " above the source");
+    if (below) made.append(" ", element("span", "mark below", `${below} of ${placed.length} below the source`));
+    return made;
+  }
+
+  function fill() {
+    if (BESIDE.newer.length) {
+      const since = `This page is older than ${BESIDE.newer.join(", ")}. Run snakemake to update it.`;
+      said.append(element("span", "phrase warning", since));
+    }
+    if (!ranking) {
+      said.append(phrase(element("strong", "", "No verdict"), ` ${DATA.advice ?? "Nothing was measured."}`));
+      return;
+    }
+    said.append(...result().flatMap((part) => [part, " "]));
+    fillMore();
+  }
+
+  /* What would settle a tie, and how the model is promoted, behind a button. */
+  function fillMore() {
+    const more = document.getElementById("more");
+    const [first] = placed;
+    const ties = ranking.settle.length > 0;
+    more.hidden = false;
+    more.querySelector("summary").textContent = ties ? "What would settle it?" : "Next";
+    const list = element("ul");
+    list.append(...ranking.settle.map((sentence) => element("li", "", sentence)));
+    const command = `snakemake promote --config model=${first.id} registered_model=NAME`;
+    const promote = element("p", "", "To register the first in MLflow: ");
+    promote.append(element("code", "", command));
+    more.querySelector("div").append(...(ties ? [list] : []), promote);
+  }
+
+  function fillExtras(names) {
+    extras.append(
+      ...names.map((name) => {
+        const [text, help] = EXTRAS[name];
+        const link = element("a", "", text);
+        Object.assign(link, { href: name, target: "_blank" });
+        return Tips.explain(link, help);
+      }),
+    );
+  }
+
+  /* Copy the address of what is shown. A browser that forbids it gets the address selected in a field. */
+  async function copyLink() {
+    State.write();
+    try {
+      await navigator.clipboard.writeText(location.href);
+      tell("Copied");
+    } catch {
+      const field = element("textarea", "address");
+      field.value = location.href;
+      field.readOnly = true;
+      field.setAttribute("aria-label", "Address of this view");
+      copy.after(field);
+      field.select();
+      const done = document.execCommand("copy");
+      if (done) field.remove();
+      else field.addEventListener("blur", () => field.remove());
+      tell(done ? "Copied" : "Press Ctrl+C");
+    }
+  }
+
+  let timer = 0;
+  function tell(text) {
+    copied.textContent = text;
+    clearTimeout(timer);
+    timer = setTimeout(() => (copied.textContent = ""), 3000);
+  }
+
+  function pressed({ target }) {
+    const id = target.closest(".pick")?.dataset.id;
+    if (id) State.set({ [State.values.slot]: id });
+    if (target.closest(".term")) State.set({ view: "table" });
+  }
+
+  function start() {
+    fill();
+    fillExtras(BESIDE.files);
+    box.addEventListener("click", pressed);
+    copy.addEventListener("click", copyLink);
+    State.on("blind", () => (box.hidden = Boolean(State.values.blind))); // it shows names
+  }
+
+  return { start, figure };
+})();

@@ -1,9 +1,15 @@
 """Input functions of the rules; most of what they do is shown by the workflow's own tests."""
 
+import re
+import shutil
 import subprocess
 import sys
 
+import pytest
 from helpers import REPOSITORY
+from helpers.images import write_frame
+from helpers.plans import planned
+from helpers.studio import JOB, LEVELS, Studio, jobs, only
 
 
 def test_a_head_node_plans_without_the_libraries_of_the_nodes():
@@ -18,3 +24,30 @@ def test_a_head_node_plans_without_the_libraries_of_the_nodes():
     )
 
     assert answer.stdout.strip() == ""
+
+
+def test_what_is_due_is_planned_and_nothing_else(rendered: Studio, monkeypatch: pytest.MonkeyPatch):
+    assert "Nothing to be done" in planned(rendered, monkeypatch)
+
+    write_frame(rendered.frames / "frame_000004.png", seed=4, size=(40, 36))
+    plan = planned(rendered, monkeypatch)
+    assert jobs(plan, "sequence") == [""]
+    assert jobs(plan, "discover") == []
+
+
+def test_what_is_forced_and_what_is_asked_for_is_planned_for_every_model(
+    rendered: Studio, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(rendered.frames, rendered.root / "clean")
+    measured = {"reference_dir": str(rendered.root / "clean"), "compare": True}
+
+    plan = planned(rendered, monkeypatch, "-R", "infer", "-q", "host", "--", "all", "videos", **measured)
+
+    everyone = only(rendered, *LEVELS)
+    for rule in ("download", "infer", "measure", "collect"):
+        assert jobs(plan, rule) == everyone
+    for rule in ("pairing", "baseline", "leaderboard", "summary", "contact_sheet", "compare", "side_by_side"):
+        assert jobs(plan, rule) == [""]
+    assert jobs(plan, "discover") == jobs(plan, "sequence") == []
+    needs = [block for rule, block in JOB.findall(plan) if rule in {"infer", "measure", "side_by_side"}]
+    assert all(re.search(r"mem_mb=\d+", block) and re.search(r"runtime=\d+", block) for block in needs)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import REPOSITORY
+from helpers.plans import planned
 from helpers.studio import JOB, Studio
 
 PROFILES = sorted(path.parent for path in REPOSITORY.glob("profiles/*/config.yaml"))
@@ -33,14 +34,14 @@ def test_profiles_of_clusters_try_again_and_those_of_one_machine_do_not(profile)
     assert settings(profile).get("retries", 0) == (2 if remote else 0)
 
 
-def test_a_workstation_renders_on_as_many_gpus_as_its_profile_sets(rendered: Studio):
+def test_a_workstation_renders_on_as_many_gpus_as_its_profile_sets(rendered: Studio, monkeypatch):
     profile = REPOSITORY / "profiles" / "gpu-workstation"
     rendered.machine = ("--workflow-profile", str(profile), "--cores", "4")
 
-    planned = rendered.snakemake("-n", "-R", "infer", device="auto")
+    plan = planned(rendered, monkeypatch, "-R", "infer", device="auto")
 
     assert settings(profile)["resources"]["gpu"] == 2
-    renders = [block for rule, block in JOB.findall(planned) if rule == "infer"]
+    renders = [block for rule, block in JOB.findall(plan) if rule == "infer"]
     assert [re.findall(r"\bgpu=\d+", block) for block in renders] == [["gpu=1"]] * 3
 
 

@@ -5,7 +5,7 @@
 const Focus = (() => {
   const REGIONS = ["#head", "#verdict", "#list", "#options", "#look", "#ballot", "#stage", "#table", "#controls", "#jumps"];
   const ROWS = "li, tr, .panel";
-  const ITEMS = "button, select, input, a[href]";
+  const ITEMS = "button, select, input, a[href], summary";
   const regions = REGIONS.map((selector) => document.querySelector(selector));
   const held = new Map(); // region -> the control that had the focus last
 

@@ -94,7 +94,7 @@ const Look = (() => {
     find("exposure-value").textContent = `${signed(exposure)} ${Math.abs(exposure) === 1 ? "stop" : "stops"}`;
     find("gamma-value").textContent = String(+gamma.toFixed(2));
     find("plain").disabled = !changed;
-    for (const id of ["exposure", "gamma"]) find(id).disabled = view === "error";
+    for (const id of ["exposure", "gamma"]) find(id).parentElement.hidden = view === "error";
     row.hidden = view === "table" || !(changed || opened);
     find("open-look").setAttribute("aria-expanded", !row.hidden);
     find("open-look").classList.toggle("on", changed);

@@ -20,7 +20,6 @@ def ranked(compared: Studio) -> Studio:
     for number in range(4):
         Image.fromarray(np.full((36, 40, 3), 100, np.uint8)).save(folder / f"frame_{number:06d}.png")
     compared.config["reference_dir"] = str(folder)
-    compared.machine = (*compared.machine, "--printshellcmds")
     return compared
 
 

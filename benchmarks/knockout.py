@@ -157,6 +157,7 @@ def simulate(sweeps: int) -> None:
     frames = tuple(Frame(f"{n:03d}.png", f"{n:03d}.png", 1, 1, "RGB", 8, 1, "") for n in range(FRAMES))
     first_round = split(Sequence(frames), 0, FIRST)[KNOCKOUT]
     names = [f"model {number}" for number in range(MODELS)]
+    labels = dict(zip(names, names, strict=True))
     print("| quality, peculiar | best is a finalist | finalists | rendered frames |\n|---|---|---|---|")
     for (quality, own), kind in KINDS.items():
         rng = np.random.default_rng(SEED)
@@ -174,11 +175,7 @@ def simulate(sweeps: int) -> None:
                 for name, row in zip(names, values, strict=True)
             ]
             ranking = rank(scores, first_round, "psnr")
-            finalists = [
-                each.model
-                for each in contestants(ranking, scores, FINALISTS, dict(zip(names, names, strict=True)))
-                if each.is_finalist
-            ]
+            finalists = [each.model for each in contestants(ranking, scores, FINALISTS, labels) if each.is_finalist]
             found += names[int(values.mean(axis=1).argmax())] in finalists
             sizes.append(len(finalists))
         rendered = (MODELS * FIRST + np.mean(sizes) * (FRAMES - FIRST)) / (MODELS * FRAMES)

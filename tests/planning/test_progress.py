@@ -37,7 +37,7 @@ class Invocation:
 
     def __init__(self, root: Path) -> None:
         self.layout = Layout(root)
-        self.settings = SimpleNamespace(device="cpu", shard_frames=2, rank_by="psnr", frames="all")
+        self.settings = SimpleNamespace(device="cpu", shard_frames=2, rank_by="psnr", frames="all", knockout_frames=0)
         self.is_main = self.is_executed = self.is_local = self.is_concise = self.shows_progress = True
         self.waiting_renders: list[dict[str, str]] = []
         save(Sequence(FRAMES), self.layout.sequence)
@@ -124,6 +124,19 @@ def test_the_line_of_a_model_that_is_measured_has_the_metric(invocation, termina
 
     (line,) = terminal.lines()
     assert line.endswith("PSNR 30.31 dB")
+
+
+def test_a_finalist_of_a_knockout_has_a_line_for_each_round(invocation, terminal):
+    invocation.settings.knockout_frames = 2
+    invocation.render(1, "dark", "knockout")
+    terminal.progress.finish()
+    for number, shard in enumerate("12", start=2):
+        invocation.render(number, "dark", shard)
+    terminal.progress.finish()
+
+    first, second = (line.split() for line in terminal.lines())
+    assert first == ["dark", "2", "frames", "2.00", "fps"]
+    assert second == ["dark", "4", "frames", "2.00", "fps"]
 
 
 def test_a_failed_model_has_its_reason(invocation, terminal):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from dailies.planning.outcome import Outcome
+from dailies.planning.progress import Progress
 from helpers.images import write_video
 from helpers.in_process import render_all
 from helpers.studio import Studio
@@ -32,7 +33,8 @@ def test_the_next_file_is_rendered_where_the_first_holds_no_network(studio: Stud
 
     told: list[str] = []
     settings = SimpleNamespace(compare=False)
-    outcome = Outcome(SimpleNamespace(layout=studio.layout, settings=settings, warn=told.append))
+    invocation = SimpleNamespace(layout=studio.layout, settings=settings, warn=told.append, is_main=False)
+    outcome = Outcome(invocation, Progress(invocation))
 
     render_all(studio)
     outcome.report()
@@ -43,9 +45,7 @@ def test_the_next_file_is_rendered_where_the_first_holds_no_network(studio: Stud
     assert [each["path"] for each in about["artifact"]["tried"]] == ["best.pth"]
     assert about["not_chosen"] == ["best.pth"]
     (warning,) = told
-    assert warning.startswith(
-        f"1 model rendered from another file than the preferred one: gan ({run_id[:8]}): best.pth "
-    )
+    assert warning.startswith("1 model rendered from another file than the preferred one: gan: best.pth ")
     before = studio.written(run_id)
 
     studio.log_checkpoint(run_id, grey_checkpoint(0.1), path="optimizer.pth")

@@ -48,7 +48,10 @@ def test_silence_ends_with_the_sentence_of_what_failed(studio):
     studio.add_frames(2)
     studio.add_run("junk", b"junk")
 
-    assert "dailies: 1 of 1 models failed: junk (" in studio.snakemake("--quiet", "all", expect=1)
+    output = studio.snakemake("--quiet", "all", expect=1)
+    assert re.search(
+        r"^dailies: 1 of 1 models failed;.*\n  junk load_failed: best_model_unet\.pth is ", output, re.MULTILINE
+    )
     (studio.frames / "frame_000001.png").write_bytes(b"no image")
     output = studio.snakemake("--quiet", "all", expect=1)
     assert "dailies: sequence failed: 1 of 2 frames cannot be used: frame frame_000001.png cannot be read" in output

@@ -55,4 +55,3 @@ def test_an_invocation_prints_a_line_per_model_and_ends_with_the_result(sweep):
     check_end(sweep, quiet)
 
     assert len(jobs(sweep.snakemake("-n"), "infer")) == 1
-    assert len(jobs(sweep.snakemake("--printshellcmds", expect=1), "infer")) == 1

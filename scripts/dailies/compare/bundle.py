@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dailies.compare.extras import write_extras
+from dailies.compare.layers import REFERENCE
 from dailies.core import files
 from dailies.core.errors import BundleError, DiskError
 from dailies.core.text import counted, in_bytes, listed
@@ -59,6 +60,7 @@ class Bundle:
     """How many of the files are full pictures: frames, and copies of frames that no browser shows."""
     models: int
     """How many models have pictures."""
+    has_reference: bool
 
     @property
     def size(self) -> int:
@@ -82,7 +84,8 @@ def build(layout: Layout, *, report: Callable[[str], None] = log.info) -> None:
     bundle = contents(layout)
     files.delete_drafts(output.parent, [output.name])
     size, free = bundle.size, shutil.disk_usage(output.parent).free
-    what = f"{counted(bundle.pictures, 'picture')} of {counted(bundle.models, 'model')} and of the source"
+    beside = "of the source and the reference" if bundle.has_reference else "of the source"
+    what = f"{counted(bundle.pictures, 'picture')} of {counted(bundle.models, 'model')} and {beside}"
     if size > free:
         raise DiskError(
             "disk.no_room_for_bundle",
@@ -125,8 +128,9 @@ def contents(layout: Layout) -> Bundle:
             "control character; rename these frames",
         )
     found["index.html"] = START
-    models = [each["id"] for each in data["pictures"] if not each["id"].startswith("@")]
-    return Bundle(found, pictures=len(pictures), models=len(models))
+    layers = [each["id"] for each in data["pictures"]]
+    models = [layer for layer in layers if not layer.startswith("@")]
+    return Bundle(found, pictures=len(pictures), models=len(models), has_reference=REFERENCE in layers)
 
 
 def _pictures(data: Mapping[str, Any]) -> list[str]:

@@ -61,14 +61,14 @@ class MeasuredOrder:
 def described(
     order: MeasuredOrder, *, taken: Sequence[str], left: Sequence[str], values: Mapping[str, float]
 ) -> str | None:
-    """Return a sentence on how the runs ``taken`` were chosen, and on those that were ``left`` out; None if none was.
+    """Return a sentence on what is a guess in the choice of the runs ``taken`` instead of ``left``; None if nothing is.
 
-    It says what is a guess: a run that was never measured has no place in the order.
+    A run that was never measured has no place in the order.
     """
-    if not left:
-        return None
     unmeasured = [run for run in taken if run not in values]
     unknown = [run for run in left if run not in values]
+    if not left or not (unmeasured or unknown):
+        return None
     most = f"max_runs: {order.most}"
     if len(unmeasured) == len(taken):
         how = f"no run has a measured {order.metric} yet, so {most} takes the newest runs"

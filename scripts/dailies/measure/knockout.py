@@ -133,8 +133,8 @@ def contestants(
     """Return the models of a ranking, the best one first, with the decision on each.
 
     Finalists are the best ``finalists`` models, and all that tie with the first: the best model is one of these with
-    the confidence of the ranking. ``scores`` are those of the ranked models, and ``names`` are those of the models in
-    sentences.
+    the confidence of the ranking. ``scores`` are those of the ranked models, and ``names`` those that sentences call
+    them by.
     """
     values = {each.model: [each.value(ranking.metric or "", frame) for frame in ranking.frames] for each in scores}
     found = []

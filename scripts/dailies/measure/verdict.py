@@ -95,7 +95,7 @@ def sentence(ranking: RankingRecord, names: Mapping[str, str]) -> str:
     first, *others = ranking.models
     beginning = f"{names[first.model]} ranks first by {metric.label} on {counted(ranking.frames, 'frame')}{trained}"
     if not others:
-        return f"{beginning}: it is the only model."
+        return f"{beginning}: it is the only {'finalist' if ranking.knocked_out else 'model'}."
     second = others[0].to_first
     assert second is not None, "only the first has none"
     if second.low is None or second.high is None:

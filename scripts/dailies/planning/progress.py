@@ -172,7 +172,13 @@ class Progress(logging.Handler):
         if shot.skipped:
             reasons = few((each["reason"] for each in shot.skipped), separator="; ")
             self._invocation.warn(f"{counted(len(shot.skipped), 'frame')} skipped: {clean(reasons)}")
-        chosen = [f"frames is {self._invocation.settings.frames}: {shot.choice}"] if shot.choice else []
+        settings = self._invocation.settings
+        if settings.knockout_frames and sequence.KNOCKOUT not in self._shards():
+            self._invocation.warn(
+                f"knockout_frames is {settings.knockout_frames}, and the sequence has "
+                f"{counted(len(shot.frames), 'frame')}, so every model renders all of them"
+            )
+        chosen = [f"frames is {settings.frames}: {shot.choice}"] if shot.choice else []
         for note in (*chosen, *sequence.summarise_notes(shot.frames)):
             self._invocation.warn(clean(note))
 

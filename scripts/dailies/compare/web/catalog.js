@@ -132,7 +132,9 @@ const Catalog = (() => {
 
   const HELP = {
     "place:rank": "The place in the leaderboard. Models that tie have an order, too, but it may be chance.",
-    "place:verdict": "best: the first and alone. tie: the first, or so close that the frames cannot tell. worse: all others.",
+    "place:verdict":
+      "best: the first and alone. tie: the first, or so close that the frames cannot tell. worse: all others. " +
+      "knocked out: worse in the first round, so that only its frames are rendered.",
     "place:to_first": "How far the model is behind the first, with a 95 % interval that holds for all models at once.",
     "place:to_source": "How much better the model is than the source itself, that is, than doing nothing.",
     [`mean:${SEEN}`]: "Frames that the model was trained on. Results on those mean little, so the means exclude them.",

@@ -19,7 +19,7 @@ const Models = (() => {
     param: "Parameters logged in MLflow",
     fact: "Model and render",
   };
-  const MARKS = { best: "best", tie: "tie" };
+  const MARKS = { best: "best", tie: "tie", "knocked out": "knocked out" };
   const BELOW = "below the source";
 
   function row(id, digit) {

@@ -18,7 +18,8 @@ const Verdict = (() => {
   const FEW = 4; // tied models that are named at once
   const ranking = DATA.ranking;
   const metric = ranking && Catalog.metrics.get(ranking.metric);
-  const placed = DATA.models.filter((model) => model.place).sort((one, other) => one.place.rank - other.place.rank);
+  const ranked = DATA.models.filter((model) => model.place).sort((one, other) => one.place.rank - other.place.rank);
+  const placed = ranked.filter((model) => model.place.verdict !== "knocked out");
 
   function figure(number, digits = 4) {
     return String(+number.toPrecision(digits)).replace("-", "−");
@@ -76,7 +77,9 @@ const Verdict = (() => {
       ),
     ];
     if (second) parts.push(phrase(...difference(second.place.to_first, -1), " ahead of ", nextOf(ties, second)));
-    else parts.push(phrase("the only model"));
+    else parts.push(phrase(ranked.length > placed.length ? "the only finalist" : "the only model"));
+    const out = ranked.length - placed.length;
+    if (out) parts.push(phrase(`${out} knocked out on ${ranking.knockout_frames} frames`));
     if (ranking.source !== null) parts.push(toSource(first));
     return parts;
   }

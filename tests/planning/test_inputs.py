@@ -49,5 +49,7 @@ def test_what_is_forced_and_what_is_asked_for_is_planned_for_every_model(
     for rule in ("pairing", "baseline", "leaderboard", "summary", "contact_sheet", "compare", "side_by_side"):
         assert jobs(plan, rule) == [""]
     assert jobs(plan, "discover") == jobs(plan, "sequence") == []
+    downloads = [block for rule, block in JOB.findall(plan) if rule == "download"]
+    assert all(re.search(r"threads: 0\n(.+\n)*.*\bdownloads=1\b", block) for block in downloads)
     needs = [block for rule, block in JOB.findall(plan) if rule in {"infer", "measure", "side_by_side"}]
     assert all(re.search(r"mem_mb=\d+", block) and re.search(r"runtime=\d+", block) for block in needs)

@@ -195,5 +195,5 @@ def test_a_disk_that_is_too_small_is_one_sentence_before_anything_is_rendered(sm
     assert told in output
     assert "Traceback" not in output
     assert not jobs(output, "download")
-    assert ", flow 270.0 kB)" in small_disk.snakemake("-n", "metrics", expect=1)
+    assert ", motion 540.0 kB)" in small_disk.snakemake("-n", "metrics", expect=1)
     assert "Nothing to be done" not in small_disk.snakemake("-n", "--config", "check_disk=false")

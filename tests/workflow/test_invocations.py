@@ -91,6 +91,7 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
             "run_id": rendered.runs[name],
             "run_name": name,
             "architecture": "unet",
+            "label": {"name": name, "params": f"kind {name}"},
             "status": "success",
             "output_dir": str(rendered.folder(rendered.runs[name])),
             "epoch": 20,

@@ -136,6 +136,11 @@ class Inputs:
         path = Path(checkpoint.get().output.decision)
         decision, is_current = self._loaded_decision(path, path.stat().st_mtime, self._layout.index.stat().st_mtime)
         if not is_current:
+            if not self._invocation.runs("knockout"):
+                self._invocation.end(
+                    f"{path} is out of date, but Snakemake does not know, because its records in .snakemake are "
+                    "missing; run snakemake -R knockout"
+                )
             raise IncompleteCheckpointException(checkpoint.rule, checkpoint_target(str(path)))
         return decision
 
@@ -411,8 +416,11 @@ class Inputs:
         return [self._layout.measures(model, KNOCKOUT) for model in self.discovered_models()]
 
     def knockout_decision(self, wildcards: Any) -> list[Path]:
-        """Return the record of the knockout, if there is one."""
-        return [self._layout.knockout] if self._has_knockout() else []
+        """Return the record of the knockout, if there is one. Snakemake asks again after the decision."""
+        if not self._has_knockout():
+            return []
+        self._decision()  # a path alone would hide from Snakemake that the job's other inputs wait for this file
+        return [self._layout.knockout]
 
     def knockout_question(self, wildcards: Any = None) -> list[Any]:
         """Return what the knockout depends on, except the renders of the models."""

@@ -126,6 +126,11 @@ class Invocation:
             return self.is_main and not command_line.is_dry(sys.argv)
         return self.is_executed and not self._workflow.touch
 
+    def runs(self, rule: str) -> bool:
+        """Return whether Snakemake is about to run a job of a rule."""
+        name = self.rule(rule)
+        return any(job.rule.name == name for job in self._workflow.dag.needrun_jobs())
+
     def waiting(self, rule: str) -> list[Mapping[str, str]]:
         """Return the wildcards of all jobs of a rule that will run but have not started."""
         name, scheduler = self.rule(rule), self._workflow.scheduler

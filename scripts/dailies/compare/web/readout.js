@@ -121,9 +121,13 @@ const Readout = (() => {
     canvas.classList.add("blank");
   }
 
+  /* Pixels of a rem. Asking for it between two changes of the page makes a browser compute all styles again. */
+  let rem = 0;
+  addEventListener("resize", () => (rem = 0));
+
   /* Size a canvas to whole screen pixels. */
   function size(canvas) {
-    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    rem ||= parseFloat(getComputedStyle(document.documentElement).fontSize);
     const height = Math.round(TALL * rem * devicePixelRatio);
     const width = height + 3 * Math.round(height * CELL);
     if (canvas.width === width && canvas.height === height) return;

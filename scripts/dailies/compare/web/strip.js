@@ -152,7 +152,8 @@ const Strip = (() => {
     const high = all.reduce((most, each) => Math.max(most, each), -Infinity);
     document.getElementById("strip-high").textContent = all.length ? Catalog.brief(high) : "";
     document.getElementById("strip-low").textContent = all.length ? Catalog.brief(low) : "";
-    level = (each) => strip.clientHeight - 4 - ((each - low) / (high - low || 1)) * (strip.clientHeight - 8);
+    const tall = strip.clientHeight;
+    level = (each) => tall - 4 - ((each - low) / (high - low || 1)) * (tall - 8);
     for (const [ink, values] of drawn) trace(context, values, COLOURS[ink], ink.length === 1 ? 1.5 : 1, level);
     label();
     move();
@@ -206,6 +207,7 @@ const Strip = (() => {
   }
 
   function trace(context, values, ink, thick, y) {
+    const width = strip.clientWidth;
     context.beginPath();
     let on = false;
     values.forEach((each, frame) => {
@@ -213,9 +215,9 @@ const Strip = (() => {
         on = false;
         return;
       }
-      if (on) context.lineTo(x(frame), y(each));
-      else context.moveTo(x(frame) - 0.5, y(each));
-      if (!on) context.lineTo(x(frame) + 0.5, y(each));
+      if (on) context.lineTo(x(frame, width), y(each));
+      else context.moveTo(x(frame, width) - 0.5, y(each));
+      if (!on) context.lineTo(x(frame, width) + 0.5, y(each));
       on = true;
     });
     context.strokeStyle = ink;

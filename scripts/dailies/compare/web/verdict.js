@@ -68,7 +68,7 @@ const Verdict = (() => {
       ? [element("strong", "", `Tie of ${ties.length} models`), " ", ...named, " ", ...many]
       : [element("strong", "", "Best"), " ", pick(first)];
     const frames = `${ranking.frames === ranking.of ? "all" : `${ranking.frames} of`} ${ranking.of} frames`;
-    const trained = ranking.on_training_frames ? ", some seen in training" : "";
+    const trained = ranking.on_training_frames ? ", some seen in training" : excluded();
     const parts = [
       phrase(...lead),
       phrase(
@@ -76,7 +76,7 @@ const Verdict = (() => {
         ` ${withUnit(figure(first.place.mean))} on ${frames}${trained}`,
       ),
     ];
-    if (second) parts.push(phrase(...difference(second.place.to_first, -1), " ahead of ", nextOf(ties, second)));
+    if (second) parts.push(ahead(ties, second));
     else parts.push(phrase(ranked.length > placed.length ? "the only finalist" : "the only model"));
     const out = ranked.length - placed.length;
     if (out) parts.push(phrase(`${out} knocked out on ${ranking.knockout_frames} frames`));
@@ -84,8 +84,17 @@ const Verdict = (() => {
     return parts;
   }
 
-  function nextOf(ties, second) {
-    return ties.length ? "the second" : pick(second);
+  function ahead(ties, second) {
+    const lead = difference(second.place.to_first, -1);
+    if (ties.length) return phrase("lead over the second ", ...lead, ": not significant");
+    return phrase(...lead, " ahead of ", pick(second));
+  }
+
+  /* Why not all frames decide, if that is because models were trained on the others. */
+  function excluded() {
+    const trained = new Set(placed.flatMap((model) => model.trained));
+    const left = ranking.of - ranking.frames;
+    return left && left === trained.size ? ` (${left} seen in training do not count)` : "";
   }
 
   /* Whether the first model is better than doing nothing, and how many are not. */
@@ -119,11 +128,11 @@ const Verdict = (() => {
     const [first] = placed;
     const ties = ranking.settle.length > 0;
     more.hidden = false;
-    more.querySelector("summary").textContent = ties ? "What would settle it?" : "Next";
+    more.querySelector("summary").textContent = ties ? "Settle or promote" : "Promote";
     const list = element("ul");
     list.append(...ranking.settle.map((sentence) => element("li", "", sentence)));
     const command = `snakemake promote --config model=${first.id} registered_model=NAME`;
-    const promote = element("p", "", "To register the first in MLflow: ");
+    const promote = element("p", "", `To register ${first.short} (${first.id}) in MLflow: `);
     promote.append(element("code", "", command));
     more.querySelector("div").append(...(ties ? [list] : []), promote);
   }
@@ -172,8 +181,20 @@ const Verdict = (() => {
     if (target.closest(".term")) State.set({ view: "table" });
   }
 
+  /* The list behind the button closes as menus do. A click outside does nothing else. */
+  function closeMore(event) {
+    const more = document.getElementById("more");
+    const isOutside = event.type === "click" && !more.contains(event.target);
+    if (!more.open || !(isOutside || event.key === "Escape")) return;
+    more.open = false;
+    event.stopPropagation();
+    event.preventDefault();
+    if (event.key === "Escape") more.querySelector("summary").focus();
+  }
+
   function start() {
     fill();
+    for (const type of ["click", "keydown"]) addEventListener(type, closeMore, true);
     fillExtras(BESIDE.files);
     box.addEventListener("click", pressed);
     copy.addEventListener("click", copyLink);

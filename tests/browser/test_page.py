@@ -752,9 +752,9 @@ def test_a_click_on_the_strip_goes_to_the_frame_below(browser):
     browser.settle()
     left, top, right, bottom = browser.place("#strip")
     strip = browser.screen(box=(left, top, right, bottom)).astype(int)
-    amber = (np.abs(strip - [0xF2, 0xA5, 0x41]).max(2) < 40).any(0)
+    amber = (np.abs(strip - [0xF2, 0xA5, 0x41]).max(2) < 70).any(0)  # a line may lie between two rows of pixels
     assert amber.mean() > 0.8
-    assert np.abs(strip[:, amber] - [0x5C, 0xB8, 0xE6]).max(2).min() < 40
+    assert np.abs(strip[:, amber] - [0x5C, 0xB8, 0xE6]).max(2).min() < 70
 
     x = left + 6 + (right - left - 12) * 7 / (FRAMES - 1)
     browser.drag((x, (top + bottom) / 2), (x, (top + bottom) / 2))

@@ -1,10 +1,11 @@
 """Which positions of a sequence the setting ``frames`` chooses."""
 
+import re
 from itertools import pairwise
 
 import pytest
 from dailies.core.errors import SequenceError
-from dailies.frames.choice import chosen, spread
+from dailies.frames.choice import SLICE, chosen, spread
 from helpers.raising import refused
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,3 +40,8 @@ def test_a_slice_has_the_meaning_that_it_has_in_python(frames, expected):
 def test_an_empty_slice_is_an_error_that_names_the_positions():
     with refused(SequenceError, "sequence.empty_slice", "300:400", "201 frames", "0 to 200"):
         chosen("300:400", 201)
+
+
+@pytest.mark.parametrize("text", ["0:-", "-:5", "--1:", "1:2:0", "1:2:-1", "5"])
+def test_a_slice_that_python_would_not_read_is_not_called_one(text):
+    assert not re.fullmatch(SLICE, text)

@@ -62,3 +62,12 @@ def test_a_newer_record_is_kept(persistence):
     provenance.respell(provenance.RECORDS, "./out", Path("out"))
 
     assert files.read_json(record_of(persistence, "out/a"))["rule"] == "new"
+
+
+def test_files_of_other_programs_are_left_alone(persistence):
+    stray = provenance.RECORDS / "tmpabcd1234"
+    write(stray)
+
+    provenance.respell(provenance.RECORDS, ".", Path())
+
+    assert stray.is_file()

@@ -221,7 +221,8 @@ def build(
     for asset in sorted(WEB.iterdir()):
         if asset.suffix in {".js", ".css"}:
             files.write_bytes(layout.page_folder / asset.name, asset.read_bytes())
-    shown = {folder.name: about.artifact.sha256 for folder, about in models if about.render.status == SUCCESS}
+    whole = [each for each in models if each[1].render.status == SUCCESS and not each[1].knocked_out]
+    shown = {folder.name: about.artifact.sha256 for folder, about in whole}
     parts = [path for path in (summary, layout.contact_sheet, ranking) if path and path.is_file()]
     edition.record(layout.page_edition, shown, layout=layout, parts=parts)
     write_extras(layout)

@@ -8,7 +8,7 @@ from dailies.core.text import counted
 ALL = "all"
 """The choice of every frame."""
 
-SLICE = r"^-?[0-9]*:-?[0-9]*(:[1-9][0-9]*)?$"
+SLICE = r"^(-?[0-9]+)?:(-?[0-9]+)?(:[1-9][0-9]*)?$"
 """How a slice is written: ``start:stop`` or ``start:stop:step``, with the meaning that it has in Python."""
 
 

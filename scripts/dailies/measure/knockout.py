@@ -10,7 +10,7 @@ from dailies.core.text import clean, counted, few
 from dailies.frames.sequence import KNOCKOUT, split
 from dailies.frames.sequence import load as load_sequence
 from dailies.measure.job import NOT_RENDERED
-from dailies.measure.metrics import BY_NAME, ranking_metric
+from dailies.measure.metrics import BY_NAME, MIN_FRAMES, ranking_metric
 from dailies.measure.scores import Scores, merged, training_frames
 from dailies.state.labels import labels, shortest
 from dailies.state.layout import Layout, model_of
@@ -112,8 +112,16 @@ def summary(record: Knockout, named: Callable[[str], str]) -> list[str]:
     line = f"knockout {basis}: {counted(len(finalists), 'finalist')}, {', '.join(others)}; {few(finalists)}"
     if not record.frames:
         return [f"knockout: no model could be measured by {BY_NAME[record.metric].label}, so nobody is knocked out"]
+    notes = []
+    if len(record.frames) < MIN_FRAMES:
+        notes.append(
+            f"of the knockout, {counted(len(record.frames), 'frame')} can be compared: models were trained on the "
+            f"others, or they have no reference. With fewer than {MIN_FRAMES} all models tie; raise knockout_frames"
+        )
     ties = sum(each.is_finalist for each in record.models) - record.finalists
-    return [line, *([f"{counted(ties, 'finalist')} more than asked: they tie with the first"] if ties > 0 else [])]
+    if ties > 0:
+        notes.append(f"{counted(ties, 'finalist')} more than asked: they tie with the first")
+    return [line, *notes]
 
 
 def _failure(record: Measures) -> str | None:

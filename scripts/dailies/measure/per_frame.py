@@ -15,7 +15,7 @@ from dailies.core.errors import SequenceError
 from dailies.core.text import counted
 from dailies.frames import reference
 from dailies.frames.image import Picture, has_layer, read_frame, reassociate
-from dailies.frames.sequence import Frame
+from dailies.frames.sequence import KNOCKOUT, Frame
 from dailies.measure.cache import VERSIONS, MeasurementCache, rounded
 from dailies.measure.job import NOT_RENDERED, MeasurementJob, Subject, rendered_frames, run
 from dailies.measure.metrics import LPIPS, MOTION, REFERENCE, STILL, flicker_note, needing
@@ -327,8 +327,8 @@ def _describe_source(job: MeasurementJob) -> None:
                 files.write_bytes(path, _described(job, *places[path], read, associated=False).to_bytes())
 
     _in_parallel(describe, missing, threads=job.threads)
-    if not job.sequence.is_whole:
-        return  # the others are needed again once all frames are chosen
+    if not job.sequence.is_whole or job.shard == KNOCKOUT:
+        return  # the others are needed once all frames are measured
     needed = {job.source_frame(job.sequence.before.get(frame), frame) for frame in job.sequence.frames}
     for path in job.layout.source_frames.glob("*.npz"):
         if path not in needed:

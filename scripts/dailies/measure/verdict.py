@@ -96,13 +96,14 @@ def sentence(ranking: RankingRecord, names: Mapping[str, str]) -> str:
     beginning = f"{names[first.model]} ranks first by {metric.label} on {counted(ranking.frames, 'frame')}{trained}"
     if not others:
         return f"{beginning}: it is the only {'finalist' if ranking.knocked_out else 'model'}."
-    second = others[0].to_first
+    next_best = next((each for each in others if each.verdict == TIE), others[0])  # the one that ties may not be second
+    second = next_best.to_first
     assert second is not None, "only the first has none"
     if second.low is None or second.high is None:
         return f"{beginning}: a tie, because there are too few frames for a comparison."
     together = f" for {len(others)} comparisons at once" if len(others) > 1 else ""
     interval = f"95 % interval {-second.high:z.3g} to {-second.low:z.3g}{together}"
-    lead = f"{-second.difference:z.3g}{_unit(ranking.metric)} ahead of {names[others[0].model]}, {interval}"
+    lead = f"{-second.difference:z.3g}{_unit(ranking.metric)} ahead of {names[next_best.model]}, {interval}"
     ties = [names[each.model] for each in others if each.verdict == TIE]
     return f"{beginning}: a tie with {few(ties)} ({lead})." if ties else f"{beginning}: {lead}."
 
@@ -152,11 +153,12 @@ def _difference(comparison: Comparison) -> Difference:
 
 
 def _frames_needed(ranking: Ranking) -> int | None:
-    """Return about how many frames would separate the first two, in two digits; None if that cannot be estimated.
+    """Return about how many frames would separate the first from the next that ties, in two digits, or None.
 
     The width of an interval falls with the square root of the number of frames.
     """
-    second = ranking.comparisons[ranking.order[1]]
+    comparisons = [ranking.comparisons[model] for model in ranking.order[1:]]
+    second = next((each for each in comparisons if each.verdict == TIE), comparisons[0])
     if second.low is None or second.high is None or not second.difference:
         return None
     times = ((second.high - second.low) / 2 / second.difference) ** 2
@@ -172,9 +174,9 @@ def _more_frames(ranking: Ranking, sequence: FrameSequence) -> str:
         return f"Compare more frames: fewer than {MIN_FRAMES} decide nothing."
     needed, whole = _frames_needed(ranking), len(sequence.frames)
     if needed is None:
-        return f"More frames will hardly decide: {MANY_TIMES} times as many would not separate the first two."
+        return f"More frames will hardly decide: {MANY_TIMES} times as many would not be enough."
     place = f"; the sequence has {whole}" if needed > whole else ""
-    return f"About {needed} frames like these would separate the first two{place}."
+    return f"About {needed} frames like these would separate the first from the next that ties{place}."
 
 
 def _another_metric(

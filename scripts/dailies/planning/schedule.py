@@ -164,6 +164,8 @@ class Schedule:
     def _due(self, model: str) -> Due:
         layout, footage, lacking = self._layout, self.footage, self._lacking(model)
         count = None if footage.unread is None else len(lacking) + footage.unread
+        if count is not None and self._settings.knockout_frames and not self._is_finalist(model):
+            count = min(count, self._settings.knockout_frames)
         if count == 0:
             return Due(0)
         there, scale = manifest.file_names(layout.frames(model)), estimates.scale_of(layout.attempts(model))
@@ -199,9 +201,14 @@ class Schedule:
         return {sequence.KNOCKOUT: first_round}
 
     def _is_finalist(self, model: str) -> bool:
-        decision = Knockout.load_if_there(self._layout.knockout)
-        known = decision.by_model.get(model) if decision else None
+        known = self._decision.by_model.get(model) if self._decision else None
         return known is not None and known.is_finalist
+
+    @cached_property
+    def _decision(self) -> Knockout | None:
+        """The decision of a knockout with these settings; None if it has yet to be taken."""
+        found = Knockout.load_if_there(self._layout.knockout)
+        return found if found and found.finalists == self._settings.finalists else None
 
     def _is_due(self, model: str, name: str, shard: Shot) -> bool:
         layout, settings = self._layout, self._settings
@@ -259,8 +266,10 @@ class Schedule:
     def summary(self) -> list[str]:
         """Sentences with the sums, and on what is unknown or a guess."""
         due = [each for each in self.models.values() if each.frames != 0]
-        if due and self._settings.knockout_frames:
+        if self._settings.knockout_frames and (due or not self._decision):
             return [*self._sums(due), self._about_knockout]
+        if not due and self._settings.knockout_frames:
+            return ["Nothing to render: all finalists have every frame, and the others those of the first round."]
         if not due:
             return [f"Nothing to render: every model has its {counted(self.footage.total or 0, 'frame')}."]
         return self._sums(due)

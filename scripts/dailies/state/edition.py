@@ -21,7 +21,7 @@ class Edition(Record):
     """``shown/{product}.json``: what a product shows."""
 
     models: Mapping[str, str | None] = field(default_factory=dict)
-    """The digests of the artifacts of the models that it shows, by folder."""
+    """The digests of the artifacts of the models of which it shows all frames, by folder."""
     parts: Mapping[str, str] = field(default_factory=dict)
     """The digests of the files that it was made of, by path relative to the output folder."""
 

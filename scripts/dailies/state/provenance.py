@@ -23,7 +23,10 @@ def respell(records: Path, written: str, output_dir: Path) -> None:
         return
     for record in [path for path in records.rglob("*") if path.is_file()]:
         parts = record.relative_to(records).parts
-        old = urlsafe_b64decode("".join(part.removeprefix("@") for part in parts)).decode()
+        try:
+            old = urlsafe_b64decode("".join(part.removeprefix("@") for part in parts)).decode()
+        except ValueError:  # a file of another program, such as .DS_Store
+            continue
         new = _spelled(old)
         if new == old or not Path(new).is_relative_to(output_dir):
             continue

@@ -85,8 +85,9 @@ const Verdict = (() => {
   }
 
   function ahead(ties, second) {
+    if (ties.length > 1)
+      return phrase("lead over ", pick(ties[1]), " ", ...difference(ties[1].place.to_first, -1), ": not significant");
     const lead = difference(second.place.to_first, -1);
-    if (ties.length) return phrase("lead over the second ", ...lead, ": not significant");
     return phrase(...lead, " ahead of ", pick(second));
   }
 

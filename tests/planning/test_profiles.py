@@ -13,7 +13,7 @@ from helpers.plans import planned
 from helpers.studio import JOB, Studio
 
 PROFILES = sorted(path.parent for path in REPOSITORY.glob("profiles/*/config.yaml"))
-COMMON = ("keep-going", "rerun-incomplete", "show-failed-logs", "max-checksum-file-size")
+COMMON = ("keep-going", "rerun-incomplete", "rerun-triggers", "show-failed-logs", "max-checksum-file-size")
 
 
 def settings(profile: Path) -> dict:

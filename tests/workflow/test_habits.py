@@ -73,7 +73,7 @@ def test_newer_code_makes_page_and_tables_again_and_renders_nothing(compared):
     snakefile = upgraded(compared.root / "project")
     package = snakefile.parent / "scripts" / "dailies"
     before = all_written(compared)
-    for name in ("compare/web/app.js", "state/collect.py", "render/engine.py"):
+    for name in ("compare/web/app.js", "state/collect.py", "render/engine.py", "../download.py", "../infer.py"):
         stat = (package / name).stat()
         newer = "// newer\n" if name.endswith("js") else "# newer\n"
         (package / name).write_text((package / name).read_text() + newer)

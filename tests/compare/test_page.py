@@ -12,6 +12,7 @@ from dailies.compare.page import run_link
 from dailies.core import files
 from dailies.core.typed import from_json
 from dailies.frames import image, scan, sequence
+from dailies.state import edition
 from dailies.state.layout import Layout
 from dailies.state.records import FrameMetric, Metadata
 from helpers.frame_files import written
@@ -578,3 +579,15 @@ def test_differing_values_of_the_checkpoint_and_files_that_were_passed_over_are_
     substituted = facts(artifact=artifact | {"tried": tried}, checkpoint=None)
     assert (substituted["file"], substituted["passed_over"]) == ("last.pth", "best.pth: it is empty")
     assert "checkpoint_epoch" not in substituted
+
+
+def test_a_video_of_the_finalists_belongs_to_a_page_that_also_shows_models_that_were_knocked_out(show):
+    path = show.models[1] / "metadata.json"
+    files.write_json(path, files.read_json(path) | {"knocked_out": "rank 2 of 2"})
+    edition.record(show.layout.video_edition, {"model_1": "ab"}, layout=show.layout)
+    show.layout.compare.mkdir(exist_ok=True)
+    show.layout.side_by_side.write_bytes(b"a video")
+
+    show.build()
+
+    assert show.layout.side_by_side.name in edition.beside_page(show.layout)

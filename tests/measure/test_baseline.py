@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from dailies.frames.sequence import KNOCKOUT
 from dailies.measure import quality
 from dailies.measure.metrics import ADVISORY
 from dailies.state.layout import SOURCE
@@ -63,3 +64,14 @@ def test_without_a_baseline_models_are_compared_with_the_source_itself(shot):
     shutil.rmtree(shot.layout.source_frames)
 
     assert shot.measure("blurred")["frames"] == expected
+
+
+def test_the_first_round_of_a_knockout_keeps_what_it_stored_and_what_all_frames_need(shot):
+    shot.measure(SOURCE)
+    stored = {path.name for path in shot.layout.source_frames.iterdir()}
+
+    shot.measure(SOURCE, shard=KNOCKOUT, knockout_frames=2)
+
+    now = {path.name for path in shot.layout.source_frames.iterdir()}
+    assert stored < now
+    assert len(now - stored) == 1  # the last frame, without the one before it; the first never has one

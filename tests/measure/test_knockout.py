@@ -147,3 +147,23 @@ def test_a_decision_is_out_of_date_if_a_model_was_rendered_or_measured_again(con
     assert first != basis(["another"], facts)
     Attempt(status="success", attempt=2, basis="ab").save(contest.layout.attempt("a", KNOCKOUT))
     assert first != basis(["question"], {"a": rounds(contest.layout, "a")})
+
+
+def test_a_first_round_with_too_few_frames_to_compare_is_reported(contest):
+    contest.add("a", 34.0)
+    contest.add("b", 30.0)
+    for model in ("a", "b"):
+        record = Measures.load(contest.layout.measures(model, KNOCKOUT))
+        left = {name: record.frames[name] for name in NAMES[1:]}
+        Measures(frames=left).save(contest.layout.measures(model, KNOCKOUT))
+
+    assert contest.finalists(finalists=1) == ["a", "b"]
+    assert any("11 frames" in line and "knockout_frames" in line for line in contest.lines)
+
+
+def test_enough_frames_to_compare_need_no_report(contest):
+    contest.add("a", 34.0)
+    contest.add("b", 30.0)
+
+    assert contest.finalists(finalists=1) == ["a"]
+    assert not any("knockout_frames" in line for line in contest.lines)

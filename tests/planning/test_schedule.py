@@ -15,9 +15,11 @@ from dailies.state.attempts import basis, frame_keys
 from dailies.state.layout import Layout
 from dailies.state.manifest import Manifest
 from dailies.state.records import (
+    Contestant,
     DiscoveryIndex,
     Figures,
     Input,
+    Knockout,
     LoadedModel,
     Metadata,
     ModelRecord,
@@ -303,3 +305,21 @@ def test_the_plan_imports_neither_codecs_nor_torch():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY / "scripts"
     )
     assert found.stdout == "set()\n"
+
+
+def test_a_decision_for_another_number_of_finalists_is_not_taken_for_the_answer(site):
+    contestants = (
+        Contestant(model="a", is_finalist=True, reason=""),
+        Contestant(model="b", is_finalist=False, reason=""),
+    )
+    Knockout(metric="psnr", frames=("0.png",), finalists=1, models=contestants).save(site.layout.knockout)
+
+    assert site.due(knockout_frames=3, finalists=1) == {"a": 10, "b": 3}
+    assert site.due(knockout_frames=3, finalists=2) == {"a": 3, "b": 3}
+
+
+def test_before_frames_are_read_a_model_of_a_knockout_needs_those_of_the_first_round(site):
+    site.layout.sequence.unlink()
+
+    assert site.due() == {"a": 10, "b": 10}
+    assert site.due(knockout_frames=3, finalists=1) == {"a": 3, "b": 3}

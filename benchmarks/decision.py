@@ -164,14 +164,14 @@ def measure_steps(root: Path) -> None:
     from PIL import Image
 
     path = root / "shot" / "frame_000000.png"
-    data = path.read_bytes()
+    data, clean_data = path.read_bytes(), (root / "clean" / path.name).read_bytes()
     noisy, clean = (convert_depth(photograph(grain), "float32") for grain in (5, 0))
     source = SourceFrame.of(noisy, noisy, associated=False)
     assert source.motion
     motion = source.motion
     steps: dict[str, Callable[[], object]] = {
         "decode the frame": lambda: convert_depth(decode(data, path.name).pixels, "float32"),
-        "decode the reference": lambda: convert_depth(decode(data, path.name).pixels, "float32"),
+        "decode the reference": lambda: convert_depth(decode(clean_data, path.name).pixels, "float32"),
         "PSNR": lambda: quality.psnr(noisy, clean),
         "SSIM and MS-SSIM": lambda: quality.compute(noisy, clean, ("ssim", "ms_ssim")),
         "flicker": lambda: flicker.flicker(noisy, noisy, motion),

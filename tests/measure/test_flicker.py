@@ -87,3 +87,16 @@ def test_a_cut_after_which_no_pixel_is_left_has_no_error():
     motion = flicker.Motion.along(away, frame, before)
     assert motion.source_error is None
     assert flicker.flicker(frame, before, motion) is None
+
+
+@pytest.mark.parametrize("grain", [0.0, 0.02, 0.06])
+def test_the_pixels_of_the_grid_have_the_change_of_all_pixels(monkeypatch, grain):
+    def error() -> float:
+        clean = moving((480, 640))
+        frame, before = (noisy(each, grain, seed) for seed, each in enumerate(clean))
+        return flicker.Motion.along(flicker.flow(frame, before), frame, before).source_error
+
+    on_the_grid = error()
+    monkeypatch.setattr(flicker, "GRID", 1)
+
+    assert on_the_grid == pytest.approx(error(), rel=0.02)

@@ -149,11 +149,7 @@ def contestants(
     for place, model in enumerate(ranking.order, start=1):
         comparison = ranking.comparisons.get(model)
         is_tied = comparison is not None and comparison.verdict == "tie"
-        to_first = (
-            Difference(difference=comparison.difference, low=comparison.low, high=comparison.high)
-            if comparison
-            else None
-        )
+        to_first = comparison.record if comparison else None
         numbers = [value for value in values[model] if value is not None]
         found.append(
             Contestant(
@@ -173,13 +169,12 @@ def _reason(
 ) -> str:
     """Return the reason of a decision, such as "rank 7 of 20 by PSNR on 12 frames, 1.2 dB behind a (0.7 to 1.7)"."""
     metric = BY_NAME[ranking.metric or ""]
-    unit = f" {metric.unit}" if metric.unit else ""
     text = f"rank {place} of {len(ranking.order)} by {metric.label} on {counted(len(ranking.frames), 'frame')}"
     if to_first is None:
         return text
     if to_first.low is None or to_first.high is None:
         return f"{text}: a tie with {first}, because there are too few frames for a comparison"
-    interval = f"{-to_first.difference:z.3g}{unit} behind {first}, 95 % interval {-to_first.high:z.3g} to "
+    interval = f"{-to_first.difference:z.3g}{metric.suffix} behind {first}, 95 % interval {-to_first.high:z.3g} to "
     interval += f"{-to_first.low:z.3g}"
     if place > finalists and is_tied:
         return f"{text}: it ties with the first ({interval})"

@@ -40,6 +40,11 @@ class Metric:
     """The optional package it needs: the module, and the arguments of ``pip install``."""
 
     @property
+    def suffix(self) -> str:
+        """The unit as it follows a number, with a space; empty if the metric has none."""
+        return f" {self.unit}" if self.unit else ""
+
+    @property
     def is_advisory(self) -> bool:
         """Whether it needs no reference; an advisory metric ranks nothing unless ``rank_by`` names it."""
         return self.needs != REFERENCE

@@ -27,6 +27,7 @@ from scipy.special import stdtr, stdtrit
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.measure.metrics import BY_NAME, MIN_FRAMES
 from dailies.measure.scores import Scores, column
+from dailies.state.records import Difference
 
 MIN_UNSEEN = 2
 """If fewer frames than these are unseen by all models, all frames decide."""
@@ -61,6 +62,11 @@ class Comparison:
     block: float | None
     """How many frames carry as much information as one independent frame, from the widths of the intervals; at most
     ``frames``. None as ``low`` is."""
+
+    @property
+    def record(self) -> Difference:
+        """The difference as records hold it."""
+        return Difference(difference=self.difference, low=self.low, high=self.high)
 
     @property
     def verdict(self) -> str:

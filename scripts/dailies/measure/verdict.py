@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dailies.core.text import counted, few
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.measure.metrics import BY_NAME, MIN_FRAMES
-from dailies.measure.ranking import Comparison, Ranking, compare, rank
+from dailies.measure.ranking import Ranking, compare, rank
 from dailies.measure.scores import Scores, column
 from dailies.state.records import (
     BEST,
@@ -56,7 +56,7 @@ def record(
             rank=place,
             verdict=TIE if scores[model] in tied else BEST if place == 1 else WORSE,
             mean=_mean(values),
-            to_first=_difference(ranking.comparisons[model]) if place > 1 else None,
+            to_first=ranking.comparisons[model].record if place > 1 else None,
             to_source=to_source,
             below_source=to_source is not None and to_source.difference < 0,
         )
@@ -103,7 +103,7 @@ def sentence(ranking: RankingRecord, names: Mapping[str, str]) -> str:
         return f"{beginning}: a tie, because there are too few frames for a comparison."
     together = f" for {len(others)} comparisons at once" if len(others) > 1 else ""
     interval = f"95 % interval {-second.high:z.3g} to {-second.low:z.3g}{together}"
-    lead = f"{-second.difference:z.3g}{_unit(ranking.metric)} ahead of {names[next_best.model]}, {interval}"
+    lead = f"{-second.difference:z.3g}{metric.suffix} ahead of {names[next_best.model]}, {interval}"
     ties = [names[each.model] for each in others if each.verdict == TIE]
     return f"{beginning}: a tie with {few(ties)} ({lead})." if ties else f"{beginning}: {lead}."
 
@@ -116,7 +116,8 @@ def remarks(ranking: RankingRecord, names: Mapping[str, str]) -> list[str]:
         lines.append(f"Knocked out on {frames}: {models}. A larger finalists renders more of them completely.")
     below = [names[each.model] for each in ranking.models if each.below_source]
     if below:
-        source = f"the source itself by {BY_NAME[ranking.metric].label} ({ranking.source:z.4g}{_unit(ranking.metric)})"
+        metric = BY_NAME[ranking.metric]
+        source = f"the source itself by {metric.label} ({ranking.source:z.4g}{metric.suffix})"
         count = len(ranking.models)
         lines.append(
             f"No model is better than {source}."
@@ -126,10 +127,6 @@ def remarks(ranking: RankingRecord, names: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def _unit(metric: str) -> str:
-    return f" {BY_NAME[metric].unit}" if BY_NAME[metric].unit else ""
-
-
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
@@ -137,19 +134,8 @@ def _mean(values: Sequence[float]) -> float:
 def _to_source(values: Sequence[float], unchanged: Sequence[float], ranking: Ranking) -> Difference:
     """Compare a model with the source; the intervals hold for all models at once."""
     higher = BY_NAME[ranking.metric or ""].higher_is_better
-    return _difference(
-        compare(
-            values,
-            unchanged,
-            higher_is_better=higher,
-            comparisons=len(ranking.order),
-            spacing=ranking.spacing,
-        )
-    )
-
-
-def _difference(comparison: Comparison) -> Difference:
-    return Difference(difference=comparison.difference, low=comparison.low, high=comparison.high)
+    found = compare(values, unchanged, higher_is_better=higher, comparisons=len(ranking.order), spacing=ranking.spacing)
+    return found.record
 
 
 def _frames_needed(ranking: Ranking) -> int | None:

@@ -94,6 +94,13 @@ def test_another_host_is_refused_and_named(location, host):
     assert "another host" in on_disk().refusal(location)
 
 
+def test_a_host_as_long_as_a_page_leaves_the_refusal_readable():
+    text = of_server().refusal(f"http://{'host' * 200}/x")
+
+    assert "another host" in text
+    assert len(text) < 500
+
+
 @pytest.mark.parametrize(
     "location",
     [

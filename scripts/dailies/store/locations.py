@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from dailies.core.text import clean, redacted
+from dailies.core.text import clean, elided, redacted
 
 WEB = re.compile(
     r"(https?|mlflow-artifacts):(?://([^/?#\\@\s]*)(?:/[^\x00-\x1f\\]*)?|(?!//)[^\x00-\x1f\\]*)", re.IGNORECASE
@@ -26,8 +26,8 @@ LOCAL = frozenset({"", "file"})
 FIXED = LOCAL | {"http", "https", "mlflow-artifacts", "runs", "models"}
 """Schemes that ``allowed_artifact_schemes`` cannot contain: local paths, web servers, references to a run or model."""
 
-LONGEST = 200
-"""Characters of a location that a message shows."""
+LONGEST, LONGEST_HOST = 200, 64
+"""Characters that a message shows of a location, and of its host where it is repeated in an example."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Locations:
                 "if your files are there, set artifact_remap, for example {/mnt/mlruns: /mnt/mlruns}"
             )
         if WEB.fullmatch(location) or (scheme == "abfss" and scheme in self.schemes):
-            host = "/".join(shown.split("/")[:3])
+            host = elided("/".join(shown.split("/")[:3]), LONGEST_HOST)
             return (
                 f"{shown}, another host than the store's own, which would receive your credentials; "
                 f"if you trust it, set artifact_remap, for example {{{host}: {host}}}"

@@ -39,6 +39,7 @@ PATHS = {
     "pairing": "out/.dailies/reference.json",
     "index": "out/.dailies/discovery.json",
     "snapshot": "out/.dailies/snapshot.json",
+    "store_state": "out/.dailies/store.json",
     "skipped": "out/.dailies/skipped.json",
     "upgraded": "out/.dailies/upgraded",
     "record": "out/.dailies/models/{model}.json",

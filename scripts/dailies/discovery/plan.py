@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,10 @@ from dailies.core.typed import save_all
 from dailies.discovery.measured import MeasuredOrder, described
 from dailies.discovery.queries import Queries
 from dailies.discovery.selection import Selection, first_reason, survey
-from dailies.discovery.snapshot import SavedSnapshot, Skipped, Snapshot
+from dailies.discovery.snapshot import SavedSnapshot, Skipped, Snapshot, StoreState
 from dailies.state.layout import Layout
 from dailies.state.records import DiscoveryIndex
-from dailies.store.tracking import open_store, uri_of
+from dailies.store.tracking import TrackingStore, open_store, uri_of
 
 if TYPE_CHECKING:
     from dailies.planning.config import Settings
@@ -79,14 +80,24 @@ def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh:
     earlier = saved.snapshot if saved and not afresh else None
     try:
         store = open_store(settings, layout.upgraded)
-        queries = Queries(store, selection, recheck=settings.recheck_artifacts, earlier=earlier)
+        code = [sources.digest(path) for path in CODE]
+        state = _state(store, settings, code)  # before MLflow is asked: a change meanwhile is found the next time
+        is_unchanged = saved is not None and state is not None and state == _known_state(layout, saved)
+        queries = Queries(
+            store, selection, recheck=settings.recheck_artifacts, earlier=earlier, is_unchanged=is_unchanged
+        )
         snapshot = queries.snapshot()
         note = None
         if (order := MeasuredOrder.from_settings(settings)) and selection.max_runs is None:
             snapshot, note = _preferring(snapshot, selection, order, layout)
-        code = [sources.digest(path) for path in CODE]
-        fingerprint = files.digest([_selection_digest(settings), code, snapshot.digest])
+        if saved and is_unchanged and snapshot == saved.snapshot:
+            fingerprint = saved.fingerprint
+        else:
+            fingerprint = files.digest([_selection_digest(settings), code, snapshot.digest])
+        answer = None if dry_run or state is None or store.leaves_out_runs else StoreState(state, fingerprint)
         if saved and not afresh and saved.fingerprint == fingerprint:
+            if answer:
+                answer.save_if_changed(layout.store_state)
             return Plan(fingerprint, note=note)
         unseen = queries.unseen(snapshot)
     except StoreUnreachable as error:
@@ -108,7 +119,21 @@ def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh:
             snapshot=snapshot,
             unseen=unseen,
         ).save(layout.snapshot)
+        if answer:
+            answer.save_if_changed(layout.store_state)
     return Plan(fingerprint, note=note)
+
+
+def _state(store: TrackingStore, settings: "Settings", code: Sequence[str]) -> str | None:
+    """Return a digest of everything on which MLflow's answers depend; None if the store does not show its changes."""
+    state = store.state
+    return None if state is None else files.digest([state, _selection_digest(settings), code, version("mlflow")])
+
+
+def _known_state(layout: Layout, saved: SavedSnapshot) -> str | None:
+    """Return the state of the store in which MLflow gave the answers of a snapshot; None if it is not known."""
+    known = StoreState.load_if_there(layout.store_state)
+    return known.state if known and known.fingerprint == saved.fingerprint else None
 
 
 def _preferring(

@@ -46,12 +46,22 @@ class Queries:
     """Queries a store for what a selection needs, without repetition, and reuses listings of an earlier snapshot."""
 
     def __init__(
-        self, store: TrackingStore, selection: Selection, *, recheck: bool | str, earlier: Snapshot | None
+        self,
+        store: TrackingStore,
+        selection: Selection,
+        *,
+        recheck: bool | str,
+        earlier: Snapshot | None,
+        is_unchanged: bool = False,
     ) -> None:
-        """Prepare queries; ``recheck`` is the setting ``recheck_artifacts``."""
+        """Prepare queries; ``recheck`` is the setting ``recheck_artifacts``.
+
+        If the store ``is_unchanged`` since the ``earlier`` snapshot of the same selection, only artifacts are listed.
+        """
         self._store = store
         self._selection = selection
         self._recheck = recheck
+        self._answered = earlier if is_unchanged else None
         self._earlier = {each.place: each for each in (earlier.listings if earlier else {}).values()}
         self._listings: dict[str, Listing] = {"": Listing("", like_models=())}
 
@@ -60,10 +70,10 @@ class Queries:
 
         Raise StoreError if something that the user names does not exist, StoreUnreachable or AccessRefused.
         """
-        registered = tuple(registry.registered(self._store, self._selection.models))
-        runs = tuple(self._runs())
+        if self._answered and self._is_listed_as(self._answered):
+            return self._answered
+        registered, runs, logged = self._answers()
         passing = [run for run in runs if has_status(run, self._selection)]
-        logged = self._logged(passing)
         known = self._list_registered(registered)
         missing = self._selection.max_runs or len(passing)
         for start in range(0, len(passing), STEP):
@@ -78,6 +88,30 @@ class Queries:
                     break
                 missing -= self._is_new(run, logged.get(run.run_id, ()), known)
         return Snapshot(registered, runs, logged, dict(sorted(self._listings.items())))
+
+    def _is_listed_as(self, snapshot: Snapshot) -> bool:
+        """List the artifacts of a snapshot again; return whether they are unchanged.
+
+        If some are far and have to be listed, nothing is: they would be listed once more after a change.
+        """
+        known = snapshot.listings
+        if any(
+            self._store.local_folder(uri) is None and not self._is_valid(uri, known[uri].stamp) for uri in known if uri
+        ):
+            return False
+        self._list({uri: listing.stamp for uri, listing in known.items()})
+        found, self._listings = self._listings, {"": self._listings[""]}
+        return found == known
+
+    def _answers(
+        self,
+    ) -> tuple[tuple[Registered, ...], tuple[Run, ...], Mapping[str, tuple[LoggedModel, ...]]]:
+        """Return what only MLflow can answer: registered models, runs, and the logged models of the passing runs."""
+        if answered := self._answered:
+            return answered.registered, answered.runs, answered.logged
+        registered = tuple(registry.registered(self._store, self._selection.models))
+        runs = tuple(self._runs())
+        return registered, runs, self._logged([run for run in runs if has_status(run, self._selection)])
 
     def unseen(self, snapshot: Snapshot) -> tuple[Skipped, ...]:
         """Query the runs of the experiments that are not in the snapshot: deleted, or excluded by the filter."""

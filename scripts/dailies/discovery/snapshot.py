@@ -123,3 +123,13 @@ class SavedSnapshot(Record):
                 "again while MLflow answers.",
             )
         return saved
+
+
+@dataclass(frozen=True)
+class StoreState(Record):
+    """``store.json``: the state of a local store in which MLflow gave the answers of a snapshot."""
+
+    state: str
+    """The digest of the store's files, the selection and the code that asks."""
+    fingerprint: str
+    """That of the snapshot."""

@@ -1,6 +1,7 @@
 """Invocation: one run of snakemake, what its command line requests, and how a user's mistake ends it."""
 
 import atexit
+import gc
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -47,6 +48,9 @@ class Invocation:
         self.reasons: list[str] = []
         """Why this workflow ended the invocation."""
         environment.tune()
+        if self.is_main:
+            gc.freeze()
+            gc.set_threshold(100_000)
         if self.is_silent:  # otherwise an error would leave only an exit code
             logger.addHandler(logs.Errors())
         self.settings = self._settings(config)

@@ -5,6 +5,7 @@ Every method that takes a model or a shard also accepts Snakemake's wildcards: `
 
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from dailies.frames.sequence import ScanCache
@@ -143,7 +144,7 @@ class Layout:
 
     # State of the workflow
 
-    @property
+    @cached_property
     def state(self) -> Path:
         """The folder of the workflow's own state, which holds everything below."""
         return self.output_dir / ".dailies"
@@ -195,6 +196,11 @@ class Layout:
     def snapshot(self) -> Path:
         """What MLflow answered while the invocation was planned; ``discover`` finds the models in it."""
         return self.state / "snapshot.json"
+
+    @property
+    def store_state(self) -> Path:
+        """The state of a local store for which the snapshot is known to be current."""
+        return self.state / "store.json"
 
     @property
     def skipped(self) -> Path:

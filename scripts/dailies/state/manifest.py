@@ -247,7 +247,8 @@ def file_names(folder: Path) -> frozenset[str]:
 @lru_cache(maxsize=4)
 def _file_names(folder: Path, modified: int) -> frozenset[str]:
     del modified  # part of the cache's key
-    return frozenset(entry.name for entry in folder.iterdir())
+    with os.scandir(folder) as entries:
+        return frozenset(entry.name for entry in entries)
 
 
 def restore_names(folder: Path, outputs: Collection[str]) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from dailies.core.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable, TransferBroken
 from dailies.core.text import clean, few, redacted
-from dailies.store import connection, local
+from dailies.store import changes, connection, local
 from dailies.store.entities import LONGEST_NAME, Experiment, LoggedModel, Run, StoredFile, read_run
 from dailies.store.locations import Locations, path_of
 
@@ -80,6 +80,8 @@ class TrackingStore:
         self._uri = uri
         self._private = private
         self._experiments: dict[str, Experiment] = {}
+        self.leaves_out_runs = False
+        """Whether MLflow could not list some of the runs, of which there was a warning."""
         connection.set_environment_defaults()
         try:
             self._remote = urlsplit(uri).scheme in {"http", "https"}
@@ -153,6 +155,7 @@ class TrackingStore:
         # one run without a start time makes MLflow 3.17 fail the whole search, on a server with status 500
         started = " and ".join(filter(None, (STARTED, filter_string)))
         found = self._search(experiments, started, order_by, deleted=deleted)
+        self.leaves_out_runs = True
         log.warning("MLflow cannot list the runs of %s that have no start time; they are skipped", self.name)
         return found
 
@@ -205,6 +208,16 @@ class TrackingStore:
     def has_registry(self) -> bool:
         """Whether the store can have registered models. Asking a folder store that has none would create a folder."""
         return self._folder is None or (self._folder / local.REGISTRY).is_dir()
+
+    @property
+    def state(self) -> str | None:
+        """A digest that changes with whatever is written to a local store, artifacts aside; MLflow is not imported.
+
+        None for a server, and while the digest might miss a change that follows at once.
+        """
+        if file := self._file:
+            return changes.sqlite_state(file)
+        return changes.folder_state(self._folder) if self._folder else None
 
     @property
     def _file(self) -> Path | None:

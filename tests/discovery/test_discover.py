@@ -1,12 +1,27 @@
+import subprocess
+import sys
+
 import pytest
 from dailies.core.errors import StoreError, StoreUnreachable
 from dailies.discovery.discover import discover
 from dailies.discovery.plan import plan
 from dailies.discovery.snapshot import SavedSnapshot
 from dailies.state.layout import Layout
+from dailies.store import changes
+from helpers import REPOSITORY
 from helpers.raising import refused
 from helpers.scenes import LISTING, Scene, scene_of
-from helpers.stores import BEST, configured, multiply, proxied, server_folder, server_shelf, snapshot
+from helpers.stores import (
+    BEST,
+    configured,
+    folder_shelf,
+    multiply,
+    proxied,
+    server_folder,
+    server_shelf,
+    snapshot,
+    sqlite_shelf,
+)
 
 
 def test_without_a_model_the_error_counts_runs_by_reason(shelf, scene):
@@ -32,37 +47,79 @@ def test_discovery_changes_nothing_but_its_state(shelf, scene, tmp_path, monkeyp
     assert {path.name for path in tmp_path.iterdir()} == {"store", ".dailies"}
 
 
-def test_the_fingerprint_changes_with_whatever_discovery_would_see(shelf, scene):
+@pytest.mark.parametrize("settled", [changes.SETTLED, -(10**12)])
+@pytest.mark.parametrize("made", [sqlite_shelf, folder_shelf])
+def test_the_fingerprint_changes_with_whatever_discovery_would_see(made, settled, tmp_path, monkeypatch):
+    """Once without the state of the store's files, which has just changed, and once with it."""
+    monkeypatch.setattr(changes, "SETTLED", settled)
+    shelf = made(tmp_path / "store")
+    scene = scene_of(shelf, tmp_path)
     run_id = shelf.run("a", BEST, metrics={"loss": float("nan")})
     seen = [scene.plan()]
 
-    def changes() -> bool:
+    def is_seen() -> bool:
         seen.append(scene.plan())
         return seen[-1] != seen[-2]
 
-    assert not changes()
+    assert not is_seen()
     shelf.run("b", BEST)
-    assert changes()
+    assert is_seen()
     shelf.log(run_id, BEST, b"better")
-    assert changes()
+    assert is_seen()
     shelf.log(run_id, "checkpoints/last.pth")
-    assert changes()
+    assert is_seen()
     shelf.client.log_metric(run_id, "loss", 0.5)
-    assert changes()
+    assert is_seen()
     shelf.client.set_tag(run_id, "mine", "x")
-    assert changes()
+    assert is_seen()
     shelf.logged_model(run_id, "MLmodel")
-    assert changes()
+    assert is_seen()
     shelf.client.delete_run(run_id)
-    assert changes()
+    assert is_seen()
     scene.change(checkpoint_pattern="*best*")
-    assert changes()
+    assert is_seen()
     scene.change(artifact_remap={"/old": "/new"})
-    assert changes()
+    assert is_seen()
     scene.look()
-    assert not changes()
+    assert not is_seen()
     assert len({one.fingerprint for one in seen}) == 10
     assert not any(one.warning for one in seen)
+
+
+@pytest.mark.parametrize("made", [sqlite_shelf, folder_shelf])
+def test_an_unchanged_local_store_is_planned_without_mlflow(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(changes, "SETTLED", -(10**12))
+    shelf = made(tmp_path / "store")
+    run_id = shelf.run("a", BEST, metrics={"loss": float("nan")})
+    shelf.logged_model(run_id, "MLmodel")
+    scene = scene_of(shelf, tmp_path)
+    first = scene.plan()
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from dailies.discovery.plan import plan\n"
+        "from dailies.planning.validation import validated\n"
+        "from dailies.state.layout import Layout\n"
+        "from dailies.store import changes\n"
+        "changes.SETTLED = -(10**12)\n"
+        f"settings = validated({scene.settings.as_config()!r}, {{}})\n"
+        "found = plan(settings, Layout(Path(sys.argv[1])))\n"
+        "print(found.fingerprint, 'mlflow' in sys.modules)"
+    )
+
+    def planned() -> list[str]:
+        command = [sys.executable, "-c", code, str(scene.layout.output_dir)]
+        answer = subprocess.run(command, cwd=REPOSITORY / "scripts", capture_output=True, text=True, check=True)
+        return answer.stdout.split()
+
+    assert planned() == [first.fingerprint, "False"]
+    shelf.run("b", BEST)
+    second, is_imported = planned()
+    assert second != first.fingerprint
+    assert is_imported == "True"
+    assert planned() == [second, "False"]
+    shelf.log(run_id, BEST, b"better")
+    assert planned()[0] not in {first.fingerprint, second}
 
 
 def test_hundreds_of_known_runs_cost_a_handful_of_requests(tmp_path):

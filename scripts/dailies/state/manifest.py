@@ -247,8 +247,7 @@ def file_names(folder: Path) -> frozenset[str]:
 @lru_cache(maxsize=4)
 def _file_names(folder: Path, modified: int) -> frozenset[str]:
     del modified  # part of the cache's key
-    with os.scandir(folder) as entries:
-        return frozenset(entry.name for entry in entries)
+    return frozenset(os.listdir(folder))  # noqa: PTH208 - iterdir takes ten times as long: every model's folder is listed
 
 
 def restore_names(folder: Path, outputs: Collection[str]) -> None:

@@ -50,6 +50,8 @@ NUMBER = st.floats() | st.just(1.8e308)
 class Hostile(TrackingStore):
     """A server that answers with whatever it is given."""
 
+    state = None
+
     def __init__(self, found: list[MlflowRun], experiment: str, paths: list[str]) -> None:
         self.name = "http://tracker:5000"
         self.locations = Locations(self.name, (), {})

@@ -30,7 +30,7 @@ from dailies.store.tracking import TrackingStore
 log = logging.getLogger(__name__)
 
 STEP = 64
-"""Runs whose artifacts are listed together while looking for the first ``max_runs`` models."""
+"""Runs whose artifacts are listed together while looking for the first ``max_runs`` models; otherwise it is all."""
 
 ALIASES, BEST = "aliases.txt", re.compile(r"\bbest\b")
 """The file that PyTorch Lightning's MLFlowLogger writes beside a checkpoint, and the alias of the best one."""
@@ -76,8 +76,9 @@ class Queries:
         passing = [run for run in runs if has_status(run, self._selection)]
         known = self._list_registered(registered)
         missing = self._selection.max_runs or len(passing)
-        for start in range(0, len(passing), STEP):
-            group = passing[start : start + STEP]
+        step = STEP if self._selection.max_runs else max(1, len(passing))
+        for start in range(0, len(passing), step):
+            group = passing[start : start + step]
             if missing <= 0:
                 break
             self._list({run.artifact_uri: _stamp(run) for run in group})

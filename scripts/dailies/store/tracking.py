@@ -61,6 +61,9 @@ class TrackingStore:
     answer, AccessRefused that it rejects the login.
     """
 
+    leaves_out_runs = False
+    """Whether MLflow could not list some of the runs, of which there was a warning."""
+
     def __init__(
         self,
         uri: str,
@@ -80,8 +83,6 @@ class TrackingStore:
         self._uri = uri
         self._private = private
         self._experiments: dict[str, Experiment] = {}
-        self.leaves_out_runs = False
-        """Whether MLflow could not list some of the runs, of which there was a warning."""
         connection.set_environment_defaults()
         try:
             self._remote = urlsplit(uri).scheme in {"http", "https"}
@@ -272,7 +273,7 @@ class TrackingStore:
 
         near = {uri: listed(uri) for uri in artifact_uris if self.local_folder(uri) is not None}
         far = [uri for uri in artifact_uris if uri not in near]
-        with ThreadPoolExecutor(max_workers=LISTERS) as pool:
+        with connection.absent_known(), ThreadPoolExecutor(max_workers=LISTERS) as pool:
             return near | dict(zip(far, pool.map(listed, far), strict=True))
 
     def files(self, artifact_uri: str) -> tuple[StoredFile, ...]:

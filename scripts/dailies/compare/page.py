@@ -194,6 +194,7 @@ def build(
                 short=short[folder.name],
                 place=places.get(folder.name),
                 means=board.means.get(folder.name),
+                uncounted=board.uncounted_of.get(folder.name),
                 layout=layout,
                 tracking_uri=tracking_uri,
                 trained=_numbers(frames, trained.get(folder.name, ())),
@@ -284,13 +285,15 @@ def _model(
     short: str,
     place: RankedModel | None,
     means: Values | None,
+    uncounted: str | None,
     layout: Layout,
     tracking_uri: str | None,
     trained: Sequence[int],
 ) -> PageModel:
     """Return a model as the page shows it.
 
-    ``means`` are those of the leaderboard; without it, those in the model's metadata count.
+    ``means`` are those of the leaderboard; without it, those in the model's metadata count. ``uncounted`` says which
+    votes on the model do not count.
     """
     render = metadata.render
     measured = metadata.measured.mean_unseen if metadata.measured else {}
@@ -308,7 +311,11 @@ def _model(
         link=run_link(tracking_uri, metadata.run_id),
         scale=scale_of(metadata.signature),
         knocked_out=metadata.knocked_out,
-        notes=(*([f"{KNOCKED_OUT}: {out}"] if (out := metadata.knocked_out) else []), *(metadata.network.notes or ())),
+        notes=(
+            *([f"{KNOCKED_OUT}: {out}"] if (out := metadata.knocked_out) else []),
+            *([uncounted] if uncounted else []),
+            *(metadata.network.notes or ()),
+        ),
         facts=facts(metadata),
         means=means if means and render.status == SUCCESS else measured,
         metrics=metadata.metrics,

@@ -3,8 +3,10 @@
 
 rule metrics:
     input:
-        INPUTS.leaderboard,
-        INPUTS.shown_with_leaderboard,
+        INPUTS.leaderboard,  # what else shows the models follows, so that nothing shows other ranks
+        INPUTS.metadata_of_all_models,
+        LAYOUT.summary,
+        INPUTS.comparison_page,
     localrule: True
 
 

@@ -473,10 +473,6 @@ class Inputs:
         """Return the ranking if an ordinary invocation measures."""
         return [self._layout.verdict] if self._is_automatic else []
 
-    def shown_with_leaderboard(self, wildcards: Any) -> list[Path]:
-        """Return what else shows the models and their ranks, so that the target ``metrics`` makes all of it."""
-        return [*self.metadata_of_all_models(wildcards), self._layout.summary, *self.comparison_page(wildcards)]
-
     @property
     def verdict_advice(self) -> str | None:
         """What to set so that the page has a verdict; None if the settings ask for one."""

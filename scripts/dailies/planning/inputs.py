@@ -380,6 +380,10 @@ class Inputs:
         """Return the record of the pairing if an ordinary invocation measures: it is part of a model's metadata."""
         return self.pairing_record(wildcards) if self._is_automatic else []
 
+    def fingerprint_of_measures(self, wildcards: Any) -> str | None:
+        """Return the digest of the reference if an ordinary invocation measures."""
+        return self.reference_fingerprint() if self._is_automatic else None
+
     def measuring(self, wildcards: Any) -> list[Any]:
         """Return everything that the measured values depend on, except the frames themselves."""
         weights = []

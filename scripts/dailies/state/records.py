@@ -314,6 +314,10 @@ class Means:
     mean_training: Values | None = None
     reference: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
     """How the frames of the reference were paired."""
+    reference_fingerprint: str | None = field(default=None, metadata=OMITTED)
+    """Identifies the reference; None without one, and in records of earlier versions."""
+    shards: tuple[str, ...] = field(default=(), metadata=OMITTED)
+    """The shards whose measures these are the means of; empty in records of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)

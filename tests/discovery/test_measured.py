@@ -179,6 +179,20 @@ def test_values_of_another_reference_come_last_and_are_counted(scene, runs):
     assert "3 runs, 1 of them never measured, 2 of them measured against another reference" in note
 
 
+def test_after_a_change_of_the_reference_the_former_one_decides_until_models_are_measured_anew(scene, runs):
+    measure(scene, runs, against="former", a=31, b=32, c=10)
+    measure(scene, runs, against="even earlier", d=99)
+
+    assert scene.look() == ["b", "a"]
+    note = scene.plan().note
+    assert "by a former reference" in note
+    assert "1 of them measured against another reference" in note
+
+    measure(scene, runs, a=20, b=21)
+    assert scene.look() == ["b", "a"]
+    assert "former" not in scene.plan().note
+
+
 def test_a_metric_without_a_reference_is_compared_whatever_the_reference_was(scene, runs):
     measure(scene, runs, a=31, b=32)
     measure(scene, runs, against="another", c=40)
@@ -197,5 +211,5 @@ def test_what_earlier_versions_measured_counts_if_it_is_what_the_last_render_has
     measure(scene, runs, against=None, a=31, b=33, c=32)
     assert scene.look() == ["c", "b"]
 
-    measure(scene, runs, against=None, shard="1", b=[40, None, None])
+    measure(scene, runs, against=None, shard="knockout", b=[30, None, None])
     assert scene.look() == ["c", "a"]

@@ -140,7 +140,8 @@ class MeasuredOrder:
 def described(order: MeasuredOrder, *, taken: Sequence[str], left: Sequence[str], measured: MeasuredRuns) -> str | None:
     """Return a sentence on what is a guess in the choice of the runs ``taken`` instead of ``left``; None if nothing is.
 
-    A run without a mean has no place in the order. Means over a part of the frames or of a former reference are guesses.
+    A run without a mean has no place in the order. Means over a part of the frames, or by a former reference, are less
+    than certain.
     """
     unmeasured = [run for run in taken if run not in measured.means]
     unknown = [run for run in left if run not in measured.means]

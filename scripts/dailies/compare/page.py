@@ -7,7 +7,7 @@ scripts, the data of the models, 8-bit copies of the source and the reference, a
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -110,6 +110,12 @@ class PageMetric:
     ideal: str
     """The value of the reference itself, as text; empty if the metric needs no reference."""
 
+    @classmethod
+    def of(cls, metric: FrameMetric) -> "PageMetric":
+        """Return a metric without its values."""
+        shared = {each.name: getattr(metric, each.name) for each in fields(cls)}
+        return cls(**shared | {"key": metric.key or metric.name})
+
 
 @dataclass(frozen=True, kw_only=True)
 class PageData:
@@ -201,18 +207,7 @@ def build(
             )
             for folder, about in models
         ],
-        metrics=[
-            PageMetric(
-                key=metric.key or metric.name,
-                name=metric.name,
-                unit=metric.unit,
-                higher_is_better=metric.higher_is_better,
-                note=metric.note,
-                help=metric.help,
-                ideal=metric.ideal,
-            )
-            for metric in metrics
-        ],
+        metrics=list(map(PageMetric.of, metrics)),
         ranking=replace(board.ranking, models=(), knocked_out=()) if board.ranking else None,
         advice=None if board.ranking else advice,
         source=board.means.get(SOURCE, {}),

@@ -179,7 +179,7 @@ def play_knockout(stage: Stage, cluster: Cluster) -> Scene:
     for number in range(ROUND + 1):
         write_frame(stage.frames / f"frame_{number:06d}.png", number, (40, 36))
         Image.new("RGB", (40, 36), (40 + number % 3,) * 3).save(clean / f"frame_{number:06d}.png")
-    config = {"knockout_frames": ROUND, "finalists": 1, "shard_frames": ROUND, "metrics": "psnr"}
+    config = {"knockout_frames": ROUND, "finalists": 1, "metrics": "psnr", "model_factory": None}
     scene.invocations.append(stage.run(reference_dir=str(clean), **config))
     scene.seen.jobs = of(stage, cluster, "infer")
     scene.seen.decisions = [job for job in cluster.jobs().values() if job["comment"] == "rule_knockout"]
@@ -415,7 +415,7 @@ def test_a_knockout_is_decided_on_a_node_and_only_finalists_render_the_rest(knoc
     assert f"knockout by PSNR on {ROUND} frames: 1 finalist, 1 model knocked out; best" in output
     assert {name: len(stage.written(run)) for name, run in stage.runs.items()} == {"best": ROUND + 1, "other": ROUND}
     assert [job["state"] for job in knockout.seen.decisions] == ["COMPLETED"]
-    assert len(knockout.seen.jobs) == 4  # a first round of each model, and two shards of the finalist
+    assert [job["state"] for job in knockout.seen.jobs.values()] == ["COMPLETED"] * 3  # two first rounds, and the rest
     assert "Nothing to be done" in planned
 
 

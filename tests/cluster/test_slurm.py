@@ -286,7 +286,7 @@ def remote(scenes) -> Scene:
 
 
 @pytest.fixture(scope="module")
-def orphans(scenes, farm, accidents, generic, remote, others_are_done) -> Scene:
+def orphans(scenes, farm, accidents, generic, knockout, remote, others_are_done) -> Scene:
     others_are_done.set()
     return scenes["orphans"].result()
 

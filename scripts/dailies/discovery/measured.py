@@ -61,7 +61,7 @@ class MeasuredOrder:
 def described(
     order: MeasuredOrder, *, taken: Sequence[str], left: Sequence[str], values: Mapping[str, float]
 ) -> str | None:
-    """Return a sentence on what is a guess in the choice of the runs ``taken`` instead of ``left``; None if nothing is.
+    """Return a sentence that says what is a guess in taking ``taken`` and not ``left``; None if nothing is.
 
     A run that was never measured has no place in the order.
     """

@@ -140,21 +140,22 @@ def scale_of(signature: Signature | None) -> float:
     return (signature and signature.scale) or 1
 
 
-def to_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> Image.Image:
+def to_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> np.ndarray:
     """Decode a frame to 8-bit RGB without alpha or colour profile: the values that a network takes, from 0 to 1.
 
-    ``exr_layer`` is the layer to read from an EXR. Raises SequenceError if the frame cannot be decoded.
+    Returns ``(height, width, 3)`` uint8. ``exr_layer`` is the layer to read from an EXR. Raises SequenceError if the
+    frame cannot be decoded.
     """
     picture = decode(data, name, layer=exr_layer)
-    return Image.fromarray(np.ascontiguousarray(convert_depth(picture.pixels, "uint8")))
+    return np.ascontiguousarray(convert_depth(picture.pixels, "uint8"))
 
 
 def read_picture(layer: Layer, name: str) -> Image.Image | None:
-    """Return a layer's picture of a frame as ``to_8_bit`` does; None if the file is missing or unreadable."""
+    """Return a layer's picture of a frame in 8-bit RGB; None if the file is missing or unreadable."""
     if name not in layer.originals:
         return None
     with suppress(SequenceError, OSError):
-        return to_8_bit(layer.originals[name].read_bytes(), name, layer.exr_layers.get(name))
+        return Image.fromarray(to_8_bit(layer.originals[name].read_bytes(), name, layer.exr_layers.get(name)))
     return None
 
 

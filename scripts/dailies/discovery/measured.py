@@ -138,7 +138,7 @@ class MeasuredOrder:
 
 
 def described(order: MeasuredOrder, *, taken: Sequence[str], left: Sequence[str], measured: MeasuredRuns) -> str | None:
-    """Return a sentence on what is a guess in the choice of the runs ``taken`` instead of ``left``; None if nothing is.
+    """Return a sentence that says what is a guess in taking ``taken`` and not ``left``; None if nothing is.
 
     A run without a mean has no place in the order. Means over a part of the frames, or by a former reference, are less
     than certain.

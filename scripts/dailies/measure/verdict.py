@@ -20,7 +20,7 @@ from dailies.state.records import (
 )
 
 MANY_TIMES = 20
-"""How many times as many frames nobody renders to settle a tie."""
+"""The factor above which nobody would render that many more frames to settle a tie."""
 
 VOTE = "Vote blind on the page: people may see a difference that the metric does not."
 
@@ -35,7 +35,7 @@ def record(
     names: Mapping[str, str],
     knockout: Knockout | None = None,
 ) -> RankingRecord | None:
-    """Return the verdict on each model of a ranking, compare it with the source, and say what would settle a tie.
+    """Return the verdict on each model of a ranking, its comparison with the source, and what would settle a tie.
 
     ``metrics`` are those that were measured, and ``names`` are those of the models in sentences. Those that a
     ``knockout`` left out follow in its order. None if no model has a rank.
@@ -144,7 +144,7 @@ def _to_source(values: Sequence[float], unchanged: Sequence[float], ranking: Ran
 
 
 def _frames_needed(ranking: Ranking) -> int | None:
-    """Return about how many frames would separate the first from the next that ties, in two digits, or None.
+    """Return the number of frames, to two digits, that would separate the first from the next that ties, or None.
 
     The width of an interval falls with the square root of the number of frames.
     """

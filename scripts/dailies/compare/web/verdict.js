@@ -37,7 +37,7 @@ const Verdict = (() => {
     return [text, element("span", "interval", ` (95 % interval ${figure(from, 3)} to ${figure(to, 3)})`)];
   }
 
-  /* A model's label; pressed, it shows the model as the active one of A and B. */
+  /* A button with a model's label, which shows the model as the active one of A and B. */
   function pick(model) {
     const button = element("button", "pick");
     button.type = "button";
@@ -46,7 +46,7 @@ const Verdict = (() => {
     return Tips.explain(button, `${model.name}. Press to see it beside the other of A and B.`);
   }
 
-  /* The name of the metric; pressed, it shows the table. */
+  /* A button with the name of the metric, which shows the table. */
   function term() {
     const button = element("button", "term", metric.name);
     button.type = "button";
@@ -149,7 +149,7 @@ const Verdict = (() => {
     );
   }
 
-  /* Copy the address of what is shown. A browser that forbids it gets the address selected in a field. */
+  /* Copy the address of the current view. If the browser forbids that, select the address in a field instead. */
   async function copyLink() {
     State.write();
     try {

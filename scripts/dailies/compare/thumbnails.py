@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dailies.compare.layers import Layer, to_8_bit
+from dailies.compare.layers import Layer, with_alpha_8_bit
 from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.core.typed import OMITTED, Record
@@ -126,13 +126,21 @@ class _Group:
             return None
         return layout.page_copies(self.layer.key) / f"{Path(name).stem}.png"
 
+    def alpha(self, name: str, layout: Layout) -> Path | None:
+        """Return the file of a frame's alpha channel, a grey picture; None if no frame of the layer has one.
+
+        It is apart from the copy, because a browser multiplies colours by alpha when it draws them.
+        """
+        return layout.page_alpha(self.layer.key) / f"{Path(name).stem}.png" if self.layer.has_alpha else None
+
     def sheet(self, layout: Layout) -> Path | None:
         """Return the file of the thumbnails; None if there are none."""
         return layout.page_thumbnails(self.layer.key) / f"{self.number}.jpg" if self.size else None
 
     def files(self, layout: Layout) -> set[Path]:
         """Return all files that are made of these frames."""
-        copies = (self.copy(name, layout) for name in self.names if name in self.layer.originals)
+        names = [name for name in self.names if name in self.layer.originals]
+        copies = (make(name, layout) for make in (self.copy, self.alpha) for name in names)
         return {path for path in (*copies, self.sheet(layout)) if path}
 
 
@@ -176,17 +184,20 @@ def _update_group(group: _Group, layout: Layout, known: PagePictures) -> tuple[d
     )
     thumbnails: dict[str, Image.Image] = {}
     for name, path in originals.items():
-        copy = group.copy(name, layout)
-        is_copy_due = copy is not None and not (states[name].sha256 == before[name].sha256 and copy.is_file())
+        copy, alpha = group.copy(name, layout), group.alpha(name, layout)
+        is_changed = states[name].sha256 != before[name].sha256
+        is_copy_due = any(path is not None and (is_changed or not path.is_file()) for path in (copy, alpha))
         if states[name].error is not None or not (is_copy_due or is_sheet_due):
             continue
         try:
-            image = to_8_bit(path.read_bytes(), name, layer.exr_layers.get(name))
+            image, opacity = with_alpha_8_bit(path.read_bytes(), name, layer.exr_layers.get(name))
         except (SequenceError, OSError) as error:
             states[name] = _unreadable(error)
             continue
         if copy is not None and is_copy_due:
             files.write_bytes(copy, _png(image))
+        if alpha is not None and is_copy_due:
+            files.write_bytes(alpha, _png(opacity))
         if group.size is not None and is_sheet_due:
             thumbnails[name] = image.resize(group.size, Image.Resampling.BOX)
     if sheet is not None and group.size is not None and is_sheet_due:

@@ -41,6 +41,7 @@ const Transport = (() => {
     rate.textContent = "";
     State.write();
     announce();
+    Stage.showValues();
     Stage.hurry(false);
   }
 

@@ -156,12 +156,10 @@ def _rules(metadata: Path) -> dict[str, float]:
 
 def measure_steps(root: Path) -> None:
     """Print what a frame costs of a core, step by step, and in all for one frame of one model."""
-    from dailies.compare import thumbnails
-    from dailies.compare.layers import to_8_bit
+    from dailies.frames import sheet
     from dailies.frames.image import convert_depth, decode
     from dailies.measure import flicker, quality
     from dailies.measure.source import SourceFrame
-    from PIL import Image
 
     path = root / "shot" / "frame_000000.png"
     data, clean_data = path.read_bytes(), (root / "clean" / path.name).read_bytes()
@@ -179,11 +177,11 @@ def measure_steps(root: Path) -> None:
         "clipping": lambda: quality.clipping(noisy, source.still),
         "sha256 of the reference": lambda: files.sha256_of(path),
     }
-    picture, size = to_8_bit(data, path.name), (thumbnails.THUMBNAIL, thumbnails.THUMBNAIL * 9 // 16)
+    pixels, size = decode(data, path.name).pixels, (sheet.THUMBNAIL, sheet.THUMBNAIL * 9 // 16)
+    thumbnails = [sheet.thumbnail(pixels, size)] * sheet.FRAMES
     page: dict[str, Callable[[], object]] = {
-        "sha256": lambda: files.sha256_of(path),
-        "decode": lambda: to_8_bit(data, path.name),
-        "thumbnail": lambda: picture.resize(size, Image.Resampling.BOX),
+        "thumbnail, while rendering": lambda: sheet.thumbnail(pixels, size),
+        f"a sheet of {sheet.FRAMES}, while rendering": lambda: sheet.encode(thumbnails, size, ""),
     }
     for title, group in (("measuring", steps), ("page", page)):
         total = 0.0

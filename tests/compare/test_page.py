@@ -11,7 +11,7 @@ from dailies.compare.layers import gather, read_picture
 from dailies.compare.page import run_link
 from dailies.core import files
 from dailies.core.typed import from_json
-from dailies.frames import image, png, scan, sequence
+from dailies.frames import image, png, scan, sequence, sheet
 from dailies.state import edition
 from dailies.state.layout import Layout
 from dailies.state.records import FrameMetric, Metadata
@@ -119,6 +119,13 @@ def test_the_page_shows_rendered_frames_themselves_and_a_lossless_copy_of_the_so
         np.testing.assert_array_equal(show.copy(f"@source/{path.name}"), read_frame(path))
 
 
+def test_the_copy_of_a_frame_that_browsers_show_exactly_is_the_file_itself(show):
+    show.build()
+
+    for path in show.input.iterdir():
+        assert (show.layout.page_copies("@source") / path.name).read_bytes() == path.read_bytes()
+
+
 def test_a_copy_has_the_values_that_networks_take_and_no_colour_profile(show):
     from PIL import ImageCms
 
@@ -162,8 +169,8 @@ def test_small_frames_have_no_thumbnails(show):
 
 def thumbnail(show: Show, picture: str, number: int, *, of: int) -> np.ndarray:
     """Return the thumbnail of a frame, by its number, from its sheet of ``of`` thumbnails."""
-    sheet = read_frame(show.page.parent / "page" / "thumbnails" / picture / f"{number // thumbnails.SHEET}.jpg")
-    return np.split(sheet, of)[number % thumbnails.SHEET]
+    found = read_frame(show.page.parent / "page" / "thumbnails" / picture / f"{number // sheet.FRAMES}.jpg")
+    return np.split(found, of)[number % sheet.FRAMES]
 
 
 def add_large(show: Show, count: int) -> None:
@@ -222,6 +229,22 @@ def test_a_deleted_sheet_is_made_again_and_an_unused_one_is_deleted(tmp_path):
     (show.input / "08.png").unlink()
     show.build()
     assert list(show.made("thumbnails")) == ["@source/0.jpg", "model_1/0.jpg"]
+
+
+def test_a_sheet_that_the_render_made_is_taken_if_it_is_of_the_same_frames(tmp_path):
+    show = Show(tmp_path)
+    add_large(show, 9)
+    white, size = Image.new("RGB", (256, 144), "white"), (256, 144)
+    for number, names in enumerate(([f"0{n}.png" for n in range(8)], ["07.png"])):
+        digests = [files.sha256_of(show.models[0] / name) for name in names]
+        data = sheet.encode([white] * len(names), size, sheet.digest_of(size, digests))
+        files.write_bytes(show.layout.sheets("model_1") / f"{number}.jpg", data)
+
+    show.build()
+
+    assert thumbnail(show, "model_1", 3, of=8).min() >= 252
+    np.testing.assert_allclose(thumbnail(show, "model_1", 8, of=1)[9, 9], [160, 20, 30], atol=3)
+    assert not show.layout.sheets("model_1").exists()
 
 
 def test_the_place_of_an_unreadable_frame_on_its_sheet_is_black(tmp_path):

@@ -1,9 +1,11 @@
 """Frames as a network takes them, and back: padding, channels, value ranges, depths."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
-from dailies.render.tensors import pad
+from dailies.render.tensors import is_finite, pad
 from helpers.networks import Do, Recorder, constant, engine, pixels, probed
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -240,3 +242,17 @@ def test_an_output_range_that_is_set_holds_for_integers_too():
     renderer = probed(Do(lambda x: torch.full_like(x, 50).to(torch.uint8)), said={"output_range": "[0, 100]"})
 
     assert renderer.render(frame).max() == 128
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_one_value_that_is_not_finite_is_found(odd, dtype, memory_format):
+    output = torch.randn(1, 3, 40, 50).to(dtype).to(memory_format=memory_format)
+    assert is_finite(output)
+
+    output[0, 1, 20, 30] = odd
+
+    assert not is_finite(output)
+    assert is_finite(output[:, :, :20])
+    assert not is_finite(output[:, :, :21, :31])

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import os
 import threading
 from dataclasses import asdict, replace
 
 import pytest
 from dailies.core import files
 from dailies.frames.sequence import Frame, Sequence
-from dailies.state.manifest import Follower, Manifest, forget, frame_key, in_place, keys_of, prune
+from dailies.state.manifest import Follower, Manifest, digests, forget, frame_key, in_place, keys_of, prune
 
 SETTINGS = {"precision": "fp32", "tiled": "auto", "tile_size": 512, "overlap": 64}
 FRAMES = tuple(
@@ -283,6 +284,16 @@ def test_frames_in_place_are_recognised_by_size_and_if_manifests_disagree_by_byt
 
     assert {name: entry.sha256 for name, entry in found.items()} == {"a.png": "told", "d.png": read}
     assert in_place(tmp_path / "manifests", folder, ["b.png"]) == in_place(tmp_path / "none", folder, ["a.png"]) == {}
+
+
+def test_the_digest_of_a_frame_that_may_have_been_edited_is_not_known(manifest, folder):
+    later = manifest.path.stat().st_mtime_ns + 1
+    os.utime(folder / "b.png", ns=(later, later))
+    (folder / "c.png").write_bytes(b"another size")
+
+    found = digests(manifest.path.parent, folder, KEYS)
+
+    assert found == {"a.png": hashlib.sha256(b"pixels").hexdigest()}
 
 
 def forced(folder, *names):

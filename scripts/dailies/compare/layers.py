@@ -143,29 +143,30 @@ def scale_of(signature: Signature | None) -> float:
     return (signature and signature.scale) or 1
 
 
-def to_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> Image.Image:
+def to_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> np.ndarray:
     """Decode a frame to 8-bit RGB without alpha or colour profile: the values that a network takes, from 0 to 1.
 
-    ``exr_layer`` is the layer to read from an EXR. Raises SequenceError if the frame cannot be decoded.
+    Returns ``(height, width, 3)`` uint8. ``exr_layer`` is the layer to read from an EXR. Raises SequenceError if the
+    frame cannot be decoded.
     """
     return with_alpha_8_bit(data, name, exr_layer)[0]
 
 
-def with_alpha_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> tuple[Image.Image, Image.Image]:
-    """Return what ``to_8_bit`` does, and the alpha channel as an 8-bit grey image, which is white if there is none."""
+def with_alpha_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return what ``to_8_bit`` does, and the alpha channel as ``(height, width)`` uint8, 255 if there is none."""
     picture = decode(data, name, layer=exr_layer)
-    colour = Image.fromarray(np.ascontiguousarray(convert_depth(picture.pixels, "uint8")))
+    colour = np.ascontiguousarray(convert_depth(picture.pixels, "uint8"))
     if picture.alpha is None:
-        return colour, Image.new("L", colour.size, 255)
-    return colour, Image.fromarray(np.ascontiguousarray(convert_depth(picture.alpha, "uint8")))
+        return colour, np.full(colour.shape[:2], 255, np.uint8)
+    return colour, np.ascontiguousarray(convert_depth(picture.alpha, "uint8"))
 
 
 def read_picture(layer: Layer, name: str) -> Image.Image | None:
-    """Return a layer's picture of a frame as ``to_8_bit`` does; None if the file is missing or unreadable."""
+    """Return a layer's picture of a frame in 8-bit RGB; None if the file is missing or unreadable."""
     if name not in layer.originals:
         return None
     with suppress(SequenceError, OSError):
-        return to_8_bit(layer.originals[name].read_bytes(), name, layer.exr_layers.get(name))
+        return Image.fromarray(to_8_bit(layer.originals[name].read_bytes(), name, layer.exr_layers.get(name)))
     return None
 
 

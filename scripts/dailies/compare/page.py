@@ -16,6 +16,7 @@ from dailies.compare.extras import javascript, write_extras
 from dailies.compare.layers import DEFAULT_FPS, Layer, RenderedModel, gather, in_order, scale_of
 from dailies.core import files
 from dailies.core.typed import to_json
+from dailies.frames import sheet
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.state import edition
@@ -184,8 +185,8 @@ def build(
         sequence=input_dir.resolve().name,
         choice=frames.choice,
         fps=fps or frames.fps or DEFAULT_FPS,
-        thumbnail=thumbnails.THUMBNAIL,
-        sheet=thumbnails.SHEET,
+        thumbnail=sheet.THUMBNAIL,
+        sheet=sheet.FRAMES,
         frames=[(frame.output, frame.width, frame.height, frame.sha256[:DIGITS]) for frame in frames.frames],
         pictures=[_picture(layer, frames, pictures) for layer in layers],
         models=[
@@ -229,7 +230,7 @@ def build(
     edition.record(layout.page_edition, shown, layout=layout, parts=parts)
     write_extras(layout)
     files.write_bytes(layout.page, (WEB / "index.html").read_bytes())
-    log.info("%d models, %d frames, %d sheets of thumbnails", len(models), len(frames.frames), len(pictures.sheets))
+    log.info("%d models, %d frames", len(models), len(frames.frames))
 
 
 def facts(metadata: Metadata) -> dict[str, Fact]:

@@ -1,13 +1,15 @@
 """The pictures made for the page: 8-bit copies of frames that no browser shows, and sheets of thumbnails.
 
-Each is made once, and again if its frame changes. ``page.json`` records what each was made from.
+Each is made once, and again if its frame changes. ``page.json`` records what each copy was made from; a sheet says so
+itself. Most sheets come from the jobs that rendered the frames.
 """
 
 import hashlib
-import io
 import logging
+import shutil
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,25 +20,16 @@ from dailies.compare.layers import Layer, with_alpha_8_bit
 from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.core.typed import OMITTED, Record
+from dailies.frames import png, sheet
+from dailies.frames.image import is_browser_exact
 from dailies.frames.sequence import Sequence as FrameSequence
+from dailies.state import manifest
 from dailies.state.layout import Layout
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
-"""Version of the code that makes copies and thumbnails. Increment it if the same frames would look different."""
-
-THUMBNAIL = 256
-"""Pixels of the longer side of a thumbnail: sharp in a grid of fifty on a 1080p screen, about 10 kB."""
-
-SHEET = 8
-"""Thumbnails per file, one below the other. Loading a file takes a browser longer than decoding one thumbnail."""
-
-LARGE = 400
-"""Frames with a side longer than this have thumbnails. Smaller frames decode about as fast as a thumbnail."""
-
-COMPRESSION, QUALITY = 1, 80
-"""zlib level of the copies, JPEG quality of the thumbnails."""
+VERSION = 4
+"""Version of the code that makes copies. Increment it if the same frames would look different."""
 
 SAVE_SECONDS = 10
 """Interval at which ``page.json`` is written, so that a build that was killed can be resumed."""
@@ -54,14 +47,12 @@ class FrameState:
 
 @dataclass(frozen=True, kw_only=True)
 class PagePictures(Record):
-    """``page.json``: what each copy and each sheet was made from."""
+    """``page.json``: the frames from which the copies and sheets were made."""
 
     maker: int = 0
     """The ``VERSION`` of the code that made them."""
     frames: Mapping[str, FrameState] = field(default_factory=dict)
     """By layer key and output name of the frame, separated by a slash."""
-    sheets: Mapping[str, str] = field(default_factory=dict)
-    """By layer key and number, the digest of what each sheet was made from."""
 
     def frame(self, layer: Layer, name: str) -> FrameState:
         """Return the state of a layer's frame."""
@@ -70,7 +61,7 @@ class PagePictures(Record):
 
 def has_thumbnails(sequence: FrameSequence, layer: Layer) -> bool:
     """Return whether a layer's frames are large enough for thumbnails."""
-    return max(max(frame.width, frame.height) for frame in sequence.frames) * layer.scale > LARGE
+    return max(max(frame.width, frame.height) for frame in sequence.frames) * layer.scale > sheet.LARGE
 
 
 def update(sequence: FrameSequence, layers: Iterable[Layer], *, layout: Layout, threads: int) -> PagePictures:
@@ -82,25 +73,46 @@ def update(sequence: FrameSequence, layers: Iterable[Layer], *, layout: Layout, 
     known = PagePictures.load_if_there(layout.page_memory)
     if known is None or known.maker != VERSION:
         known = PagePictures()
+    layers = list(layers)
     groups = [group for layer in layers for group in _groups(sequence, layer)]
     frames: dict[str, FrameState] = {}
-    sheets: dict[str, str] = {}
     saved = time.monotonic()
+    written = {layer.key: _Written(layer, layout) for layer in layers}
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        for new_frames, new_sheets in pool.map(lambda group: _update_group(group, layout, known), groups):
-            frames |= new_frames
-            sheets |= new_sheets
-            for key, state in new_frames.items():
+        for found in pool.map(lambda group: _update_group(group, layout, known, written[group.layer.key]), groups):
+            frames |= found
+            for key, state in found.items():
                 if state.error is not None:
                     log.warning("%s cannot be shown: %s", key, state.error)
             if time.monotonic() - saved > SAVE_SECONDS:
-                made = PagePictures(maker=VERSION, frames={**known.frames, **frames}, sheets={**known.sheets, **sheets})
-                made.save_if_changed(layout.page_memory)
+                PagePictures(maker=VERSION, frames={**known.frames, **frames}).save_if_changed(layout.page_memory)
                 saved = time.monotonic()
     _delete_all_but({path for group in groups for path in group.files(layout)}, layout)
-    made = PagePictures(maker=VERSION, frames=frames, sheets=sheets)
+    for layer in layers:
+        shutil.rmtree(layout.sheets(layer.key), ignore_errors=True)  # those that are left no longer fit
+    made = PagePictures(maker=VERSION, frames=frames)
     made.save_if_changed(layout.page_memory)
     return made
+
+
+class _Written:
+    """The digests of a model's frames, as far as they are known from its manifests. These are read on first use."""
+
+    def __init__(self, layer: Layer, layout: Layout) -> None:
+        self._layer, self._layout = layer, layout
+        self._lock = threading.Lock()
+        self._digests: Mapping[str, str] | None = None
+
+    def digest(self, name: str) -> str | None:
+        """Return the sha256 of a frame; None if it is not known, so that the file has to be read."""
+        with self._lock:
+            if self._digests is None:
+                self._digests = self._read() if self._layer.is_model else {}
+        return self._digests.get(name)
+
+    def _read(self) -> Mapping[str, str]:
+        key = self._layer.key
+        return manifest.digests(self._layout.manifests(key), self._layout.frames(key), self._layer.originals.keys())
 
 
 def _key(layer: Layer, name: str) -> str:
@@ -109,7 +121,7 @@ def _key(layer: Layer, name: str) -> str:
 
 @dataclass(frozen=True)
 class _Group:
-    """Up to ``SHEET`` consecutive frames of a layer: the unit of work of a thread."""
+    """The frames of a layer that share a sheet: the unit of work of a thread."""
 
     layer: Layer
     number: int
@@ -150,38 +162,20 @@ def _groups(sequence: FrameSequence, layer: Layer) -> list[_Group]:
     if layer.is_browser_exact and not large:
         return []
     return [
-        _Group(
-            layer,
-            number,
-            tuple(frame.output for frame in sequence.frames[start : start + SHEET]),
-            _thumbnail_size(sequence.frames[start].width, sequence.frames[start].height) if large else None,
-        )
-        for number, start in enumerate(range(0, len(sequence.frames), SHEET))
+        _Group(layer, number, tuple(frame.output for frame in frames), sheet.size_of(frames) if large else None)
+        for number, frames in enumerate(sheet.groups(sequence))
     ]
 
 
-def _thumbnail_size(width: int, height: int) -> tuple[int, int]:
-    """Return the width and height of a frame's thumbnail, which the page stretches to the shape of the frame.
-
-    The height is a multiple of 16, so that no block of the JPEG contains parts of two thumbnails.
-    """
-    longer = max(width, height)
-    return max(1, round(width * THUMBNAIL / longer)), 16 * max(1, round(height * THUMBNAIL / longer / 16))
-
-
-def _update_group(group: _Group, layout: Layout, known: PagePictures) -> tuple[dict[str, FrameState], dict[str, str]]:
-    """Make the copies and the sheet of a group that are missing or outdated.
-
-    Returns the states of its frames and the digest of its sheet, as ``PagePictures`` stores them.
-    """
+def _update_group(group: _Group, layout: Layout, known: PagePictures, written: _Written) -> dict[str, FrameState]:
+    """Make the copies and the sheet of a group that are missing or outdated; return the states of its frames."""
     layer = group.layer
     originals = {name: layer.originals[name] for name in group.names if name in layer.originals}
     before = {name: known.frame(layer, name) for name in originals}
-    states = {name: _state(path, before[name], layer.exr_layers.get(name)) for name, path in originals.items()}
-    sheet, sheet_key = group.sheet(layout), group.key(str(group.number))
-    is_sheet_due = sheet is not None and not (
-        known.sheets.get(sheet_key) == _sheet_digest(group, states) and sheet.is_file()
-    )
+    states = {
+        name: _state(path, before[name], layer.exr_layers.get(name), written.digest) for name, path in originals.items()
+    }
+    is_sheet_due = group.size is not None and not _has_sheet(group, states, layout)
     thumbnails: dict[str, Image.Image] = {}
     for name, path in originals.items():
         copy, alpha = group.copy(name, layout), group.alpha(name, layout)
@@ -190,38 +184,58 @@ def _update_group(group: _Group, layout: Layout, known: PagePictures) -> tuple[d
         if states[name].error is not None or not (is_copy_due or is_sheet_due):
             continue
         try:
-            image, opacity = with_alpha_8_bit(path.read_bytes(), name, layer.exr_layers.get(name))
+            data, exr_layer = path.read_bytes(), layer.exr_layers.get(name)
+            pixels, opacity = with_alpha_8_bit(data, name, exr_layer)
         except (SequenceError, OSError) as error:
             states[name] = _unreadable(error)
             continue
         if copy is not None and is_copy_due:
-            files.write_bytes(copy, _png(image))
+            files.write_bytes(copy, data if is_browser_exact(data) else png.encode(pixels))
         if alpha is not None and is_copy_due:
-            files.write_bytes(alpha, _png(opacity))
+            files.write_bytes(alpha, png.encode(opacity[:, :, None]))
         if group.size is not None and is_sheet_due:
-            thumbnails[name] = image.resize(group.size, Image.Resampling.BOX)
-    if sheet is not None and group.size is not None and is_sheet_due:
-        files.write_bytes(sheet, _jpeg([thumbnails.get(name) for name in group.names], group.size))
-    return (
-        {group.key(name): state for name, state in states.items()},
-        {sheet_key: _sheet_digest(group, states)} if sheet else {},
-    )
+            thumbnails[name] = sheet.thumbnail(pixels, group.size)
+    path_of_sheet = group.sheet(layout)
+    if path_of_sheet is not None and group.size is not None and is_sheet_due:
+        pictures = [thumbnails.get(name) for name in group.names]
+        files.write_bytes(path_of_sheet, sheet.encode(pictures, group.size, _sheet_digest(group, group.size, states)))
+    return {group.key(name): state for name, state in states.items()}
 
 
-def _sheet_digest(group: _Group, states: Mapping[str, FrameState]) -> str:
-    """Return the digest of everything that a sheet is made from."""
-    return files.digest([group.size, [states.get(name, FrameState()).sha256 for name in group.names]])
+def _has_sheet(group: _Group, states: Mapping[str, FrameState], layout: Layout) -> bool:
+    """Return whether the sheet is in place, after taking it from the jobs that rendered its frames if they made it."""
+    place = group.sheet(layout)
+    if place is None or group.size is None:
+        return True
+    digest = _sheet_digest(group, group.size, states)
+    if sheet.digest_in(place) == digest:
+        return True
+    made = layout.sheets(group.layer.key) / place.name
+    if sheet.digest_in(made) != digest:
+        return False
+    place.parent.mkdir(parents=True, exist_ok=True)
+    made.replace(place)
+    return True
 
 
-def _state(original: Path, before: FrameState, exr_layer: str | None) -> FrameState:
-    """Return a frame's digest, or its error. If size and time are unchanged, the digest is not computed again."""
+def _sheet_digest(group: _Group, size: tuple[int, int], states: Mapping[str, FrameState]) -> str:
+    return sheet.digest_of(size, [states.get(name, FrameState()).sha256 for name in group.names])
+
+
+def _state(
+    original: Path, before: FrameState, exr_layer: str | None, written: Callable[[str], str | None]
+) -> FrameState:
+    """Return a frame's digest, or its error. The file is read only if its digest is not known.
+
+    It is known if size and time are unchanged, or if it is ``written`` in a manifest.
+    """
     suffix = [exr_layer] if exr_layer else []
     try:
         stat = original.stat()
         stamp: tuple[int | str, ...] = (stat.st_size, stat.st_mtime_ns, *suffix)
         if before.stamp == stamp:
             return before
-        digest = hashlib.sha256(original.read_bytes()).hexdigest()
+        digest = written(original.name) or hashlib.sha256(original.read_bytes()).hexdigest()
         return FrameState(stamp=stamp, sha256=files.digest([digest, *suffix]) if suffix else digest)
     except OSError as error:
         return _unreadable(error)
@@ -229,24 +243,6 @@ def _state(original: Path, before: FrameState, exr_layer: str | None) -> FrameSt
 
 def _unreadable(error: Exception) -> FrameState:
     return FrameState(error=(error.strerror if isinstance(error, OSError) else None) or str(error))
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=COMPRESSION, icc_profile=None)
-    return buffer.getvalue()
-
-
-def _jpeg(thumbnails: Sequence[Image.Image | None], size: tuple[int, int]) -> bytes:
-    """Return a sheet of thumbnails, one below the other; the place of a missing one is black."""
-    width, height = size
-    sheet = Image.new("RGB", (width, height * len(thumbnails)))
-    for number, thumbnail in enumerate(thumbnails):
-        if thumbnail:
-            sheet.paste(thumbnail, (0, height * number))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()
 
 
 def _delete_all_but(wanted: set[Path], layout: Layout) -> None:

@@ -23,6 +23,7 @@ from dailies.render.results import SeveralImages
 from dailies.render.tensors import (
     Download,
     Transfers,
+    is_finite,
     pad,
     padded_length,
     padded_size,
@@ -389,7 +390,7 @@ class Engine:
     def _network_input(self, frame: np.ndarray) -> Tensor:
         signature = self.signature
         pixels = self._transfers.upload(frame, self._plan.frame_device)
-        unit = pixels.permute(2, 0, 1)[None].float() / white_level(frame.dtype)
+        unit = pixels.permute(2, 0, 1)[None].float().div_(white_level(frame.dtype))
         return pad(to_network_input(unit, signature), signature.multiple, signature.tile or signature.least)
 
     def _render_tiled(self, padded: Tensor) -> Tensor:
@@ -407,4 +408,4 @@ class Engine:
     def _download(self, output: Tensor, frame: np.ndarray, dtype: np.dtype) -> Download:
         height, width = (side * (self.signature.scale or 1) for side in frame.shape[:2])
         cropped = output[:, :, :height, :width]
-        return self._transfers.download(to_code_values(cropped, self.signature, dtype), torch.isfinite(cropped).all())
+        return self._transfers.download(to_code_values(cropped, self.signature, dtype), is_finite(cropped))

@@ -18,6 +18,7 @@ from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.render.devices import claimed, find_device
 from dailies.render.pipeline import Route, naming, prefetch, read, render_frames
+from dailies.render.sheets import Sheets
 from dailies.state.attempts import basis, frame_keys
 from dailies.state.layout import Layout, Weights
 from dailies.state.manifest import Entry, Manifest, forget, restore_names
@@ -155,7 +156,7 @@ def render(job: Job, *, forced: str | None = None) -> None:
         if ending is None:
             with claimed(job.device) as device:
                 claiming = replace(job, device=device)
-                ending = _attempt(claiming, receipt, sequence, record, open_manifest, first=whole.frames[0])
+                ending = _attempt(claiming, receipt, sequence, record, open_manifest, whole=whole)
     else:
         ending = Ending(receipt.status, receipt.error)
     ending = replace(ending, error=ending.error and ending.error + _list_tried(ending.status, receipt))
@@ -231,15 +232,15 @@ def _attempt(
     record: ModelRecord,
     open_manifest: OpenManifest,
     *,
-    first: Frame,
+    whole: FrameSequence,
 ) -> Ending:
     """Load the model and render the frames that are missing from the manifest.
 
-    ``first`` is the first frame of the whole sequence, not of the shard: it decides on the precision, so that every
-    attempt and every job decides alike.
+    The first frame of the ``whole`` sequence, not of the shard, decides on the precision, so that every attempt and
+    every job decides alike.
     """
     assert receipt.path is not None  # the download succeeded
-    path = job.weights.whole / receipt.path
+    path, first = job.weights.whole / receipt.path, whole.frames[0]
     route = _route(job, sequence)
     # both run while torch is imported, which takes longer
     files.prefetch(path)
@@ -283,7 +284,7 @@ def _attempt(
     files.delete_drafts(job.folder, sequence.outputs)
     status, reason = SUCCESS, None
     try:
-        render_frames(todo, route, engine, manifest, prefetched)
+        render_frames(todo, route, engine, manifest, prefetched, Sheets(whole, job.layout.sheets(job.model)))
     except Exception as error:  # the network is foreign code
         status, reason = "error", failure_reason(error, RENDERING, job.folder)
     return Ending(status, reason, _with_observations(loaded, model, engine), manifest.done())

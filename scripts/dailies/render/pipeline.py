@@ -17,6 +17,7 @@ from dailies.core.errors import RenderError
 from dailies.frames import image
 from dailies.frames.image import Picture
 from dailies.frames.sequence import Frame
+from dailies.render.sheets import Sheets
 from dailies.state.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -87,13 +88,14 @@ def render_frames(
     engine: "Engine",
     manifest: Manifest,
     prefetched: dict[Frame, "Future[Picture]"],
+    sheets: Sheets | None = None,
 ) -> None:
     """Render frames, write them and add them to the manifest; return once all of them are on the disk.
 
     Frames of one size are submitted to the engine in batches of the size that it wants. The first frame of each
-    output format is read back to verify its values. Frames are removed from ``prefetched`` as they are used. After
-    the first error of any thread no further frame is started, and it is raised once those already rendered have been
-    written.
+    output format is read back to verify its values. Frames are removed from ``prefetched`` as they are used, and added
+    to ``sheets`` once they are written. After the first error of any thread no further frame is started, and it is
+    raised once those already rendered have been written.
     """
 
     def picture_of(frame: Frame) -> Picture:
@@ -107,7 +109,9 @@ def render_frames(
             data = image.encode(pixels, picture, route.output_format, whole=frame in verified)
         files.write_bytes(route.folder / frame.output, data, durable=False)
         syncs.append(syncing.submit(files.persist, route.folder / frame.output))
-        manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=rendering.tiled)
+        digest = manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=rendering.tiled)
+        if sheets and picture.alpha is None:  # with alpha, the file's colours may be others
+            sheets.add(frame, pixels, digest)
 
     manifest.restart()
     verified = {*{Path(frame.output).suffix: frame for frame in reversed(todo)}.values()}

@@ -274,6 +274,10 @@ class Layout:
         """Return the names of all models with rendered frames, including those that are no longer selected."""
         return sorted(path.name for path in (self.state / "frames").glob("*") if path.is_dir())
 
+    def sheets(self, model: str) -> Path:
+        """The folder of a model's sheets of thumbnails until the page takes them; written by ``infer``."""
+        return self.state / "sheets" / model
+
     # Measurements and the page
 
     def measures(self, subject: str, shard: str) -> Path:
@@ -309,7 +313,7 @@ class Layout:
 
     @property
     def page_memory(self) -> Path:
-        """What each copy and thumbnail of the page was made from; written by ``compare``."""
+        """What each copy of the page was made from; written by ``compare``."""
         return self.state / "page.json"
 
     @property

@@ -106,12 +106,13 @@ class Manifest:
         pending = [replace(PENDING, output=name) for name in self._keys if name in elsewhere and name not in done]
         _write(self.path, [*kept.values(), *done.values(), *pending])
 
-    def add(self, output: str, data: bytes, *, seconds: float, device: str, tiled: bool) -> None:
-        """Record that a frame was written with these bytes. Safe to call from several threads."""
+    def add(self, output: str, data: bytes, *, seconds: float, device: str, tiled: bool) -> str:
+        """Record that a frame was written with these bytes, and return their sha256. Thread-safe."""
         digest = hashlib.sha256(data).hexdigest()
         entry = Entry(output, self._keys[output], len(data), digest, round(seconds, 4), device, tiled)
         with self._lock, self.path.open("a") as file:
             file.write(_line(entry))
+        return digest
 
     def _files(self) -> list[Path]:
         return _all(self.path.parent)
@@ -195,6 +196,19 @@ def forget(path: Path, mark: Path, names: Collection[str], token: str) -> None:
 def in_place(manifests: Path, folder: Path, names: Collection[str]) -> dict[str, Entry]:
     """Return the entries of those of the frames ``names`` that are in a model's ``folder`` as they were written."""
     return {name: entries[-1] for name, entries in _fitting(_all(manifests), folder, names).items() if entries}
+
+
+def digests(manifests: Path, folder: Path, names: Collection[str]) -> dict[str, str]:
+    """Return the sha256 of those of the frames ``names`` that have certainly not changed since they were written.
+
+    That is known without reading a frame if its size is right and its manifest is not older.
+    """
+    latest = max((path.stat().st_mtime_ns for path in _all(manifests)), default=0)
+    return {
+        name: entry.sha256
+        for name, entry in in_place(manifests, folder, names).items()
+        if (folder / name).stat().st_mtime_ns <= latest
+    }
 
 
 def rendered(manifests: Path) -> list[Entry]:

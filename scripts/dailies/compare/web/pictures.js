@@ -8,7 +8,7 @@
 const Pictures = (() => {
   const ROOM = 512e6; // bytes of decoded pixels
   const AT_ONCE = 16;
-  const SPELL = 24; // ms of decoding between screen refreshes
+  const SPELL = 60; // ms of decoding between screen refreshes; waiting for each refresh costs a third of the time
   const cache = new Map(); // address -> {address, status: "loading", "ready" or "broken", image, bytes}
   let queue = [];
   let wanted = new Set();

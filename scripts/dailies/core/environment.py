@@ -11,6 +11,8 @@ MALLOC_THRESHOLD = 2**32
 TUNING = {
     "GLIBC_TUNABLES": (
         f"glibc.malloc.mmap_threshold={MALLOC_THRESHOLD}:glibc.malloc.trim_threshold={MALLOC_THRESHOLD}"
+        # without it, a thread returns each array to the system and clears new memory for the next
+        ":glibc.malloc.arena_max=1"
     ),
     # by default torch's threads spin while they wait: one render was 50 times slower beside another program
     "OMP_WAIT_POLICY": "PASSIVE",

@@ -82,6 +82,8 @@ class Picture:
     attributes: Attributes = field(default_factory=Attributes)
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
     """EXR only: further channels by name, ``(height, width)``, float16 or float32."""
+    is_finite: bool = True
+    """False if ``read_frame`` found pixels that are infinite or NaN, which ``transfer: none`` lets through."""
 
 
 def inspect(data: bytes, name: str, *, layer: str | None = None) -> Header:
@@ -369,4 +371,5 @@ def read_frame(path: Path, layer: str | None = None, *, transfer: str | None) ->
     the errors raised are those of ``decode``, in addition to OSError.
     """
     picture = decode(path.read_bytes(), path.name, transfer=transfer, layer=layer)
-    return replace(picture, pixels=convert_depth(picture.pixels, "float32"), extra={})
+    is_finite = picture.pixels.dtype.kind != "f" or bool(np.isfinite(picture.pixels).all())
+    return replace(picture, pixels=convert_depth(picture.pixels, "float32"), extra={}, is_finite=is_finite)

@@ -69,7 +69,8 @@ class Motion:
             return None
         change = cv2.absdiff(np.ascontiguousarray(image[::GRID, ::GRID]), _sampled(before, *self._origins))
         mean = cv2.transform(change, np.full((1, 3), 1 / 3, np.float32))
-        return 255 * float(np.vdot(self._weight, mean) / total)
+        # a product of vectors would start BLAS's threads, which compete with those of the job
+        return 255 * float(np.einsum("ij,ij->", self._weight, mean) / total)
 
     @cached_property
     def _weight(self) -> np.ndarray:

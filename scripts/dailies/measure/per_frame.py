@@ -234,7 +234,7 @@ def _against_reference(
     image, truth = comparable(picture, truth_picture)
     if truth.shape != image.shape:
         raise _Incomparable(f"the frame is {_size(image)} pixels and its reference {_size(truth)}")
-    _check_finite(frame=image, reference=truth)
+    _check_finite(frame=picture, reference=truth_picture)
     if LPIPS in metrics:
         return {LPIPS: inputs.job.lpips(image, truth)}, notes
     return quality.compute(image, truth, metrics), notes
@@ -246,9 +246,9 @@ def _against_source(inputs: _Inputs, plan: _Plan, metrics: Sequence[str], read: 
     from dailies.measure.flicker import flicker
 
     def pixels(frame: Frame) -> "np.ndarray | None":
-        rendered = _associated_as(read(*inputs.subject.location(frame.output)), source.associated)
+        rendered = read(*inputs.subject.location(frame.output))
         _check_finite(frame=rendered)
-        return quality.reduced(rendered, (source.height, source.width))
+        return quality.reduced(_associated_as(rendered, source.associated), (source.height, source.width))
 
     picture = read(*inputs.subject.location(plan.frame.output))
     source = _source_frame(inputs.job, plan, picture, read)
@@ -293,21 +293,18 @@ def _described(
 
     def colours(of: Frame) -> "np.ndarray":
         picture = read(*job.source.location(of.output))
-        pixels = _associated_as(picture, associated)
-        _check_finite(source=pixels)
-        return pixels
+        _check_finite(source=picture)
+        return _associated_as(picture, associated)
 
     is_associated = associated or read(*job.source.location(frame.output)).attributes.associated
     earlier = colours(before) if before and needing(MOTION, job.metrics) else None
     return SourceFrame.of(colours(frame), earlier, associated=is_associated)
 
 
-def _check_finite(**images: "np.ndarray") -> None:
-    """Raise _Incomparable if an image has values that are not finite, which ``transfer: none`` lets through."""
-    import numpy as np
-
-    for what, image in images.items():
-        if not np.isfinite(image).all():
+def _check_finite(**pictures: Picture) -> None:
+    """Raise _Incomparable if a picture has values that are not finite."""
+    for what, picture in pictures.items():
+        if not picture.is_finite:
             raise _Incomparable(f"the {what} has values that are not finite")
 
 

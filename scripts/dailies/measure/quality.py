@@ -87,12 +87,15 @@ def similarities(image: np.ndarray, reference: np.ndarray, *, multi_scale: bool)
     if shortest < WINDOW:
         return {"ssim": None, "ms_ssim": None}
     scales = len(SCALE_WEIGHTS) if multi_scale and shortest > MS_SSIM_SIDE else 1
-    channels = [
-        _channel(cv2.extractChannel(image, channel), cv2.extractChannel(reference, channel), scales)
-        for channel in range(3)
-    ]
-    single, multi = (float(np.mean(values)) for values in zip(*channels, strict=True))
-    return {"ssim": single, "ms_ssim": multi if scales > 1 else None}
+    finest, products = 0.0, np.ones(3)
+    for scale in range(scales):
+        if scale:
+            image, reference = _halved(image), _halved(reference)
+        similarity, contrast = _similarity(image, reference)
+        if scale == 0:
+            finest = float(similarity.mean())
+        products *= np.maximum(similarity if scale == scales - 1 else contrast, 0) ** SCALE_WEIGHTS[scale]
+    return {"ssim": finest, "ms_ssim": float(products.mean()) if scales > 1 else None}
 
 
 def flip(image: np.ndarray, reference: np.ndarray) -> float:
@@ -156,78 +159,76 @@ def reduced(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
     return image if factor == 1 else cv2.resize(image, shape[1::-1], interpolation=cv2.INTER_AREA)
 
 
-def _channel(image: np.ndarray, reference: np.ndarray, scales: int) -> tuple[float, float]:
-    """Return SSIM and MS-SSIM of one channel."""
-    total, difference = cv2.add(image, reference), cv2.subtract(image, reference)
-    finest, product = 0.0, 1.0
-    for scale in range(scales):
-        if scale:
-            total, difference = _halved(total), _halved(difference)
-        similarity, contrast = _similarity(total, difference)
-        if scale == 0:
-            finest = similarity
-        value = similarity if scale == scales - 1 else contrast
-        product *= max(value, 0.0) ** SCALE_WEIGHTS[scale]
-    return finest, product
+def _similarity(image: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean similarity of each channel, and its factor for contrast and structure, where the window fits.
 
-
-def _similarity(total: np.ndarray, difference: np.ndarray) -> tuple[float, float]:
-    """Return the mean similarity of two planes, and its factor for contrast and structure, where the window fits.
-
-    With the sum s and the difference d of both planes, the factor for luminance is 1 - 2 l, where
+    With the sum s and the difference d of both frames, the factor for luminance is 1 - 2 l, where
     l = E(d)² / (E(s)² + E(d)² + 2 c1), and that for contrast and structure 1 - 2 q, where
     q = Var(d) / (Var(s) + Var(d) + 2 c2). Unlike the usual form, this is precise in float32: both are near 1.
     """
     edge = WINDOW // 2
-    height, width = total.shape[0] - 2 * edge, total.shape[1] - 2 * edge
-    strip = _Strip(min(STRIP, height) + 2 * edge, total.shape[1])
-    sums = np.zeros(3)
+    height, width = image.shape[0] - 2 * edge, image.shape[1] - 2 * edge
+    strip = _Strip(min(STRIP, height) + 2 * edge, image.shape[1])
+    # of some rows only: variances are precise enough if values are anywhere near 0
+    means = [cv2.mean(each[::4])[:3] for each in (image, reference)]
+    sums = np.zeros((3, 3))
     for top in range(0, height, STRIP):
         rows = slice(top, min(top + STRIP, height) + 2 * edge)
-        sums += strip.sums(total[rows], difference[rows])
-    luminance, contrast, both = sums / (height * width)
-    return float(1 - 2 * (luminance + contrast) + 4 * both), float(1 - 2 * contrast)
+        sums += strip.sums(image[rows], reference[rows], means)
+    luminance, contrast, both = sums.T / (height * width)
+    return 1 - 2 * (luminance + contrast) + 4 * both, 1 - 2 * contrast
 
 
 class _Strip:
-    """The memory in which the strips of a plane are processed: new memory for each step takes longer than the step."""
+    """The memory in which the strips of a frame are processed: new memory for each step takes longer than the step."""
 
     def __init__(self, rows: int, width: int) -> None:
-        self._planes = [np.empty((rows, width), np.float32) for _ in range(6)]
+        self._images, self._references, self._planes = (
+            [np.empty((rows, width), np.float32) for _ in range(count)] for count in (3, 3, 4)
+        )
         self._window = cv2.getGaussianKernel(WINDOW, SIGMA)
 
-    def sums(self, total: np.ndarray, difference: np.ndarray) -> tuple[float, float, float]:
-        """Return the sums of l, of q and of their product over the pixels of a strip; see ``_similarity``."""
-        s, mean_s, variance_s, d, mean_d, variance_d = (plane[: len(total)] for plane in self._planes)
-        middle_s = self._moments(total, s, mean_s, variance_s)
-        middle_d = self._moments(difference, d, mean_d, variance_d)
+    def sums(self, image: np.ndarray, reference: np.ndarray, means: Sequence[Sequence[float]]) -> np.ndarray:
+        """Return the sums of l, of q and of their product over the pixels of a strip; see ``_similarity``.
+
+        They are ``(channels, 3)``. ``means`` are about those of both frames, by channel; they are subtracted first.
+        """
+        images, references = ([plane[: len(image)] for plane in planes] for planes in (self._images, self._references))
+        cv2.split(image, images)
+        cv2.split(reference, references)
+        return np.array([self._sums(*planes) for planes in zip(images, references, *means, strict=True)])
+
+    def _sums(self, image: np.ndarray, reference: np.ndarray, *means: float) -> tuple[float, float, float]:
+        """Return the three sums of one channel; both planes are overwritten."""
+        mean_s, variance_s, mean_d, variance_d = (plane[: len(image)] for plane in self._planes)
+        middle_s, middle_d = means[0] + means[1], means[0] - means[1]
+        s = cv2.addWeighted(image, 1, reference, 1, -middle_s, dst=variance_s)
+        d = cv2.addWeighted(image, 1, reference, -1, -middle_d, dst=image)
+        self._moments(s, mean_s, variance_s, squares=reference)
+        self._moments(d, mean_d, variance_d, squares=reference)
         inner = slice(WINDOW // 2, -(WINDOW // 2))
         for mean, middle in ((mean_s, middle_s), (mean_d, middle_d)):
             np.add(mean, middle, out=mean)
             np.multiply(mean, mean, out=mean)
         for part, rest, constant in ((mean_d, mean_s, 2 * K1**2), (variance_d, variance_s, 2 * K2**2)):
-            np.add(rest, part, out=rest)
-            np.add(rest, constant, out=rest)
+            cv2.addWeighted(part, 1, rest, 1, constant, dst=rest)
             np.divide(part, rest, out=part)
-        luminance, contrast, both = (plane[inner, inner] for plane in (mean_d, variance_d, s))
-        np.multiply(luminance, contrast, out=both)
-        return float(luminance.sum()), float(contrast.sum()), float(both.sum())
+        both = np.multiply(mean_d, variance_d, out=image)
+        luminance, contrast, product = (cv2.sumElems(plane[inner, inner])[0] for plane in (mean_d, variance_d, both))
+        return luminance, contrast, product
 
-    def _moments(self, plane: np.ndarray, centred: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> float:
-        """Compute the windowed mean, less the returned middle of the plane, and the windowed variance."""
-        middle = cv2.mean(plane)[0]
-        np.subtract(plane, middle, out=centred)
-        cv2.sepFilter2D(centred, -1, self._window, self._window, dst=mean)
-        np.multiply(centred, centred, out=centred)
-        cv2.sepFilter2D(centred, -1, self._window, self._window, dst=variance)
-        np.multiply(mean, mean, out=centred)
-        np.subtract(variance, centred, out=variance)
-        return middle
+    def _moments(self, plane: np.ndarray, mean: np.ndarray, variance: np.ndarray, *, squares: np.ndarray) -> None:
+        """Compute windowed mean and variance of a ``plane``, which may be ``variance``; ``squares`` is overwritten."""
+        cv2.sepFilter2D(plane, -1, self._window, self._window, dst=mean)
+        np.multiply(plane, plane, out=squares)
+        cv2.sepFilter2D(squares, -1, self._window, self._window, dst=variance)
+        np.multiply(mean, mean, out=squares)
+        np.subtract(variance, squares, out=variance)
 
 
-def _halved(plane: np.ndarray) -> np.ndarray:
+def _halved(image: np.ndarray) -> np.ndarray:
     """Return the means of 2×2 pixels. An odd side is padded with zeros before its first line, as in pytorch_msssim."""
-    height, width = plane.shape
+    height, width = image.shape[:2]
     if height % 2 or width % 2:
-        plane = cv2.copyMakeBorder(plane, height % 2, 0, width % 2, 0, cv2.BORDER_CONSTANT, value=0)
-    return cv2.resize(plane, (plane.shape[1] // 2, plane.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        image = cv2.copyMakeBorder(image, height % 2, 0, width % 2, 0, cv2.BORDER_CONSTANT, value=0)
+    return cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)

@@ -1038,6 +1038,32 @@ def test_a_box_marks_the_part_of_the_frame_with_the_largest_mean_error(browser, 
     np.testing.assert_array_equal(page.picture(f"{SOURCE} {REFERENCE}"), before)  # without errors there is no box
 
 
+def test_the_box_of_a_thumbnail_is_where_it_is_in_the_frame(browser, driver, tmp_path):
+    show = Show(tmp_path)
+    true = flat(90, 90, 90, size=(1600, 900))
+    made = true.copy()
+    made[600:700, 400:500] = 200
+    show.reference.mkdir()
+    show.add_frame("a.png", true)
+    Image.fromarray(true).save(show.reference / "a.png")
+    for number in range(24):
+        show.add_model(f"model {number}", lambda _: made)
+    show.build(reference=show.paired())
+    page = Browser(driver, show.page)
+    ids = f"model_1 {REFERENCE}"
+
+    page.open("view=error&errors=all")
+    assert "Thumbnails" in page.find("#notes").text
+    boxed = page.picture(ids).astype(int)
+    page.run(f"document.querySelector('.panel[data-ids=\"{ids}\"] .region').style.visibility = 'hidden'")
+    rows, columns = np.nonzero((page.picture(ids) != boxed).any(2))
+    scale = float(page.find("#percent").text.rstrip(" %")) / 100
+    x, y = ((columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2) - np.array(boxed.shape[1::-1]) / 2
+
+    assert 400 < x / scale + 800 < 500
+    assert 600 < y / scale + 450 < 700
+
+
 def test_alpha_is_shown_as_a_channel_and_colours_remain_exact_where_it_is_0(browser, driver, tmp_path):
     show = Show(tmp_path)
     colours, alpha = noise(1), np.arange(SIZE[0] * SIZE[1], dtype=np.uint8).reshape(SIZE[1], SIZE[0])

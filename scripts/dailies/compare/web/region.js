@@ -61,9 +61,11 @@ const Region = (() => {
     }
   }
 
-  /* Find the blocks with the largest mean error: a mask with a pixel per block and a black border, and the side of a block
-     in pixels of the frame. If the pictures are equal, the mask and its border are white, so that there is no box to draw. */
-  function find(entries, [width, height], channel) {
+  /* Find the blocks with the largest mean error: a mask with a pixel per block and a black border, and the sides of a
+     block as shares of the frame. If the pictures are equal, mask and border are white, so there is no box to draw. */
+  function find(entries, extent, channel) {
+    const [first] = entries;
+    const [width, height] = first.thumbnail ? [first.width, Math.round(first.height)] : extent;
     const halvings = Math.max(0, Math.ceil(Math.log2(Math.max(width, height) / BLOCKS)));
     const block = 2 ** halvings;
     const [columns, rows] = [Math.ceil(width / block), Math.ceil(height / block)];
@@ -73,8 +75,8 @@ const Region = (() => {
     );
     if (PURE[channel]) fill(whole, "multiply", PURE[channel]);
     const excess = Math.ceil(Math.log2((columns * rows * block ** 2) / LARGE) / 2);
-    const first = State.clamp(excess, 0, halvings);
-    const errors = halved(whole, first);
+    const early = State.clamp(excess, 0, halvings);
+    const errors = halved(whole, early);
     const [mask, means, peak] = [context(SIDE, SIDE), context(SIDE, SIDE), context(SIDE, SIDE)];
     mask.fillStyle = "#fff";
     mask.fillRect(1, 1, columns, rows);
@@ -82,7 +84,7 @@ const Region = (() => {
     for (let round = 0; round < ROUNDS; round++) {
       if (round) amplify(errors, 3);
       fill(means, "source-over", "#000");
-      means.drawImage(halved(errors, halvings - first).canvas, 1, 1);
+      means.drawImage(halved(errors, halvings - early).canvas, 1, 1);
       fill(means, "color", "#808080"); // the luma of each block
       blend(means, "multiply", () => means.drawImage(mask.canvas, 0, 0));
       peak.drawImage(means.canvas, 0, 0);
@@ -92,7 +94,7 @@ const Region = (() => {
       amplify(mask, 8);
       fill(mask, "difference", "#fff");
     }
-    return { mask: mask.canvas, block, columns, rows };
+    return { mask: mask.canvas, columns, rows, across: block / width, down: block / height };
   }
 
   /* Draw the box of a panel of the error map. During playback there is none. */
@@ -104,13 +106,13 @@ const Region = (() => {
     const { channel } = State.values;
     const key = [...found.map(({ address, top }) => `${address} ${top}`), channel].join("\n");
     if (panel.worst?.key !== key) panel.worst = { key, ...find(found, extent, channel) };
-    const { mask, block, columns, rows } = panel.worst;
-    const side = block * place.scale;
+    const { mask, columns, rows, across, down } = panel.worst;
+    const [side, tall] = [across * place.width, down * place.height]; // of a block on the screen
     const [wide, high] = [columns + 2, rows + 2];
-    const [left, top] = [place.left - side, place.top - side];
+    const [left, top] = [place.left - side, place.top - tall];
     const put = (context, x, y) => {
       context.imageSmoothingEnabled = false;
-      context.drawImage(mask, 0, 0, wide, high, left + x, top + y, wide * side, high * side);
+      context.drawImage(mask, 0, 0, wide, high, left + x, top + y, wide * side, high * tall);
     };
     target.beginPath();
     target.rect(place.left, place.top, Math.floor(place.width), Math.floor(place.height));

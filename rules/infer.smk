@@ -14,7 +14,7 @@ rule infer:
         LAYOUT.benchmark("infer_{model}_{shard}")
     conda:
         "../envs/dailies.yaml"
-    threads: 8
+    threads: INPUTS.threads(8)
     resources:
         gpu=0 if config["device"] == "cpu" else 1,
         mem_mb=INPUTS.render_memory,

@@ -18,7 +18,7 @@ rule pairing:
     localrule: INPUTS.has_codecs  # a head node without codecs submits it
     conda:
         "../envs/dailies.yaml"
-    threads: 4
+    threads: INPUTS.threads(4)
     resources:
         mem_mb=INPUTS.sequence_memory,
         runtime=INPUTS.sequence_minutes,
@@ -39,7 +39,7 @@ rule baseline:
     priority: INPUTS.priority_of_results
     conda:
         "../envs/dailies.yaml"
-    threads: 2
+    threads: INPUTS.measure_threads
     resources:
         mem_mb=INPUTS.measure_memory,
         runtime=INPUTS.measure_minutes,
@@ -64,7 +64,7 @@ rule measure:
     priority: INPUTS.priority_of_results
     conda:
         "../envs/dailies.yaml"
-    threads: 2
+    threads: INPUTS.measure_threads
     resources:
         mem_mb=INPUTS.measure_memory,
         runtime=INPUTS.measure_minutes,

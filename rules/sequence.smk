@@ -9,7 +9,7 @@ checkpoint sequence:
     localrule: INPUTS.has_codecs  # a head node without codecs submits it
     conda:
         "../envs/dailies.yaml"
-    threads: 4
+    threads: INPUTS.threads(4)
     resources:
         mem_mb=INPUTS.sequence_memory,
         runtime=INPUTS.sequence_minutes,

@@ -4,8 +4,10 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+from dailies.planning.inputs import Inputs
 from helpers import REPOSITORY
 from helpers.images import write_frame
 from helpers.plans import planned
@@ -53,3 +55,26 @@ def test_what_is_forced_and_what_is_asked_for_is_planned_for_every_model(
     assert all(re.search(r"threads: 0\n(.+\n)*.*\bdownloads=1\b", block) for block in downloads)
     needs = [block for rule, block in JOB.findall(plan) if rule in {"infer", "measure", "side_by_side"}]
     assert all(re.search(r"mem_mb=\d+", block) and re.search(r"runtime=\d+", block) for block in needs)
+
+
+def inputs_with(*, cores: int | None, is_main: bool = True) -> Inputs:
+    """Return the answers of an invocation as far as they depend on its cores."""
+    answers = object.__new__(Inputs)
+    answers._invocation = SimpleNamespace(cores=cores, is_main=is_main)
+    return answers
+
+
+@pytest.mark.parametrize(
+    ("cores", "render", "measure", "first"),
+    [(1, 1, 1, 1), (2, 1, 1, 0), (4, 3, 1, 0), (9, 8, 1, 0), (10, 8, 2, 0), (64, 8, 2, 0)],
+)
+def test_a_model_is_measured_beside_the_next_render_if_there_are_two_cores(cores, render, measure, first):
+    answers = inputs_with(cores=cores)
+
+    assert (answers.threads(8), answers.measure_threads, answers.priority_of_results) == (render, measure, first)
+    assert cores == 1 or render + measure <= cores
+
+
+@pytest.mark.parametrize("answers", [inputs_with(cores=None), inputs_with(cores=8, is_main=False)])
+def test_jobs_on_other_machines_use_as_many_threads_as_they_can(answers):
+    assert (answers.threads(8), answers.measure_threads, answers.priority_of_results) == (8, 2, 0)

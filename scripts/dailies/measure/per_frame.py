@@ -19,6 +19,7 @@ from dailies.frames.sequence import KNOCKOUT, Frame
 from dailies.measure.cache import VERSIONS, MeasurementCache, rounded
 from dailies.measure.job import NOT_RENDERED, MeasurementJob, Subject, rendered_frames, run
 from dailies.measure.metrics import LPIPS, MOTION, REFERENCE, STILL, flicker_note, needing
+from dailies.state.layout import SOURCE
 from dailies.state.records import SUCCESS, Measures, Outcome, Values
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ def baseline(job: MeasurementJob) -> None:
     """Measure the source as if a model had rendered it, find its motion from frame to frame, and write the record."""
 
     def work() -> Measures:
-        if needing(STILL, job.metrics) or needing(MOTION, job.metrics):
-            _describe_source(job)
+        _delete_old_descriptions(job)
         return measure_frames(job, job.source)
 
     run(job, work)
@@ -68,7 +68,11 @@ def measure_frames(job: MeasurementJob, subject: Subject) -> Measures:
     cache = MeasurementCache(job.cache)
     references = _reference(job)
     plans = [_plan(job, subject, references, before, frame) for before, frame in job.pairs]
-    due = [plan for plan in plans if any(cache.missing(group.key, group.metrics) for group in plan.groups)]
+    due = [
+        plan
+        for plan in plans
+        if plan.description or any(cache.missing(group.key, group.metrics) for group in plan.groups)
+    ]
     log.info("%d of %d frames to measure", len(due), len(plans))
     _in_parallel(partial(_measure_stretch, _Inputs(job, subject, references), cache), due, threads=job.threads)
     requested = {plan.frame.output: [name for group in plan.groups for name in group.metrics] for plan in plans}
@@ -131,6 +135,8 @@ class _Plan:
     before: Frame | None
     frame: Frame
     groups: tuple[_Group, ...]
+    description: Path | None
+    """The file that is to describe this frame of the source; None if it exists, or if another job writes it."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +165,8 @@ def _plan(
         _Group(files.digest([VERSIONS[kind], kind, job.transfer, digests]), _metrics_of(kind, job.metrics))
         for kind, digests in dependencies.items()
     )
-    return _Plan(before, frame, tuple(group for group in groups if group.metrics))
+    measured = tuple(group for group in groups if group.metrics)
+    return _Plan(before, frame, measured, _missing_description(job, before, frame))
 
 
 def _metrics_of(kind: str, metrics: Sequence[str]) -> tuple[str, ...]:
@@ -190,6 +197,10 @@ def _measure_stretch(inputs: _Inputs, cache: MeasurementCache, plans: Sequence[_
     # the last two frames of the model and of the source: each is read once, though flicker needs pairs
     read = lru_cache(maxsize=4)(partial(read_frame, transfer=inputs.job.transfer))
     for plan in plans:
+        if plan.description:
+            with suppress(_Incomparable):  # the record of every model then says why
+                described = _described(inputs.job, plan.before, plan.frame, read, associated=False)
+                files.write_bytes(plan.description, described.to_bytes())
         for group in plan.groups:
             if missing := cache.missing(group.key, group.metrics):
                 values, notes = _measure_group(inputs, plan, missing, read)
@@ -312,18 +323,16 @@ def _size(image: "np.ndarray") -> str:
     return f"{image.shape[1]}×{image.shape[0]}"
 
 
-def _describe_source(job: MeasurementJob) -> None:
-    """Store what models are compared with on each frame of the shard, and delete what no shard needs."""
-    places = {job.source_frame(before, frame): (before, frame) for before, frame in job.pairs}
-    missing = [path for path in places if not path.is_file()]
+def _missing_description(job: MeasurementJob, before: Frame | None, frame: Frame) -> Path | None:
+    """Return the file in which the job has to describe a frame of the source, if it is missing."""
+    if job.subject != SOURCE or not (needing(STILL, job.metrics) or needing(MOTION, job.metrics)):
+        return None
+    path = job.source_frame(before, frame)
+    return None if path.is_file() else path
 
-    def describe(paths: Sequence[Path]) -> None:
-        read = lru_cache(maxsize=2)(partial(read_frame, transfer=job.transfer))
-        for path in paths:
-            with suppress(_Incomparable):  # each model's record then says why
-                files.write_bytes(path, _described(job, *places[path], read, associated=False).to_bytes())
 
-    _in_parallel(describe, missing, threads=job.threads)
+def _delete_old_descriptions(job: MeasurementJob) -> None:
+    """Delete the descriptions of frames of the source that no shard needs."""
     if not job.sequence.is_whole or job.shard == KNOCKOUT:
         return  # the others are needed once all frames are measured
     needed = {job.source_frame(job.sequence.before.get(frame), frame) for frame in job.sequence.frames}

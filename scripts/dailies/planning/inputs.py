@@ -33,8 +33,8 @@ from dailies.store import writer
 SCRIPTS = Path(__file__).parents[2]
 """The folder of the adapters."""
 
-FEW_CORES = 2
-"""As many threads as a job that measures uses."""
+MANY_CORES = 10
+"""Enough threads for a render and for another job with two threads."""
 
 
 class Inputs:
@@ -57,15 +57,29 @@ class Inputs:
         self.has_codecs = find_spec("OpenImageIO") is not None
         """Whether this machine can read frames. A head node without codecs submits such jobs."""
 
+    def threads(self, most: int) -> int:
+        """Return how many threads the jobs of a rule use, at most ``most``.
+
+        On this machine they leave one core to other jobs, so that models are measured while the next one is rendered.
+        """
+        cores = self._invocation.cores
+        if cores is None or not self._invocation.is_main:  # others run the jobs, or have chosen the threads of this one
+            return most
+        return max(1, min(most, cores - 1))
+
+    @property
+    def measure_threads(self) -> int:
+        """How many threads a job that measures uses. With few cores it is one, which fits beside a render."""
+        return 2 if self.threads(MANY_CORES) >= MANY_CORES - 1 else 1
+
     @property
     def priority_of_results(self) -> int:
         """The priority of jobs that measure and collect what is rendered.
 
-        If so few cores are allowed that nothing can run beside a render, each model is measured before the next one is
-        rendered: that takes no longer, and its line on the terminal has a metric. Otherwise renders come first.
+        If nothing can run beside a render, each model is measured before the next one is rendered: that takes no
+        longer, and its line on the terminal has a metric. Otherwise renders come first.
         """
-        cores = self._invocation.cores
-        return int(cores is not None and cores <= FEW_CORES)
+        return int(self._invocation.cores == 1)
 
     def code(self, script: str) -> str:
         """Return a digest of the code behind a script; as a parameter, it makes a rule run again after an update."""

@@ -17,19 +17,14 @@ from dailies.state.layout import Layout
 from dailies.state.records import FrameMetric, Metadata
 from helpers.frame_files import written
 from helpers.images import flat, read_frame, write_frame, write_video
-from helpers.shows import HOSTILE, RENDER, RUN, Show, add_means, received
+from helpers.shows import HOSTILE, RENDER, RUN, Show, add_means, received, small_show
 from PIL import Image, ImageCms
 
 
 @pytest.fixture
 def show(tmp_path):
     """Return three frames and two models."""
-    show = Show(tmp_path)
-    for number in range(3):
-        write_frame(show.input / f"frame_{number:03d}.png", number)
-    show.add_model("dark", lambda number: flat(number, 0, 0))
-    show.add_model("light", lambda number: flat(number, 255, 255))
-    return show
+    return small_show(tmp_path, "dark", "light")
 
 
 def picture(data, key):

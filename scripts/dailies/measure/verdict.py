@@ -47,6 +47,7 @@ def record(
     has_source = len(unchanged) == len(ranking.frames)
     ties = [model for model, comparison in ranking.comparisons.items() if comparison.verdict == "tie"]
     tied = [scores[model] for model in (ranking.order[0], *ties)] if ties else []
+    needed = _frames_needed(ranking) if tied else None
 
     def ranked(place: int, model: str) -> RankedModel:
         values = column(scores[model].frames, ranking.metric or "", ranking.frames)
@@ -70,9 +71,13 @@ def record(
         models=tuple(ranked(place, model) for place, model in enumerate(ranking.order, start=1)),
         knocked_out=_knocked_out(knockout, after=len(ranking.order)) if knockout else (),
         knockout_frames=len(knockout.frames) if knockout else 0,
-        frames_needed=_frames_needed(ranking) if tied else None,
+        frames_needed=needed,
         settle=(
-            (_more_frames(ranking, sequence), *_another_metric(ranking.metric, tied, sequence, metrics, names), VOTE)
+            (
+                _more_frames(needed, ranking, sequence),
+                *_another_metric(ranking.metric, tied, sequence, metrics, names),
+                VOTE,
+            )
             if tied
             else ()
         ),
@@ -155,12 +160,12 @@ def _frames_needed(ranking: Ranking) -> int | None:
     return math.ceil(needed / step) * step
 
 
-def _more_frames(ranking: Ranking, sequence: FrameSequence) -> str:
+def _more_frames(needed: int | None, ranking: Ranking, sequence: FrameSequence) -> str:
     if len(ranking.frames) < MIN_FRAMES:
         return f"Compare more frames: fewer than {MIN_FRAMES} decide nothing."
-    needed, whole = _frames_needed(ranking), len(sequence.frames)
     if needed is None:
         return f"More frames will hardly decide: {MANY_TIMES} times as many would not be enough."
+    whole = len(sequence.frames)
     place = f"; the sequence has {whole}" if needed > whole else ""
     return f"About {needed} frames like these would separate the first from the next that ties{place}."
 

@@ -59,6 +59,8 @@ class PagePicture:
     """Whether the page shows copies instead of the frames themselves."""
     thumbnails: bool
     """Whether there are sheets of thumbnails."""
+    alpha: bool
+    """Whether there are pictures of the alpha channel."""
     bit_depth: int
     missing: Sequence[int]
     """The numbers of the frames that cannot be shown."""
@@ -268,6 +270,7 @@ def _picture(layer: Layer, sequence: FrameSequence, pictures: thumbnails.PagePic
         id=layer.key,
         copied=not layer.is_browser_exact,
         thumbnails=thumbnails.has_thumbnails(sequence, layer),
+        alpha=layer.has_alpha,
         bit_depth=layer.bit_depth,
         missing=[number for number, frame in enumerate(sequence.frames) if not is_shown(frame.output)],
     )

@@ -43,14 +43,14 @@ const Verdict = (() => {
     button.type = "button";
     button.dataset.id = model.id;
     button.append(element("bdi", "", model.short));
-    return Tips.explain(button, `${model.name}. Press to see it beside the other of A and B.`);
+    return Tips.explain(button, `${model.name}. Select it to see it beside the other of A and B.`);
   }
 
   /* A button with the name of the metric, which shows the table. */
   function term() {
     const button = element("button", "term", metric.name);
     button.type = "button";
-    return Tips.explain(button, `${Catalog.help(`mean:${metric.key}`)} Press to see the table.`);
+    return Tips.explain(button, `${Catalog.help(`mean:${metric.key}`)} Select it to see the table.`);
   }
 
   function phrase(...parts) {
@@ -165,7 +165,7 @@ const Verdict = (() => {
       const done = document.execCommand("copy");
       if (done) field.remove();
       else field.addEventListener("blur", () => field.remove());
-      tell(done ? "Copied" : "Press Ctrl+C");
+      tell(done ? "Copied" : "Copy the selected address");
     }
   }
 

@@ -89,7 +89,7 @@ def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh:
         snapshot = queries.snapshot()
         note = None
         if (order := MeasuredOrder.from_settings(settings)) and selection.max_runs is None:
-            snapshot, note = _preferring(snapshot, selection, order, layout)
+            snapshot, note = _preferring(snapshot, selection, order, settings, layout)
         if saved and is_unchanged and snapshot == saved.snapshot:
             fingerprint = saved.fingerprint
         else:
@@ -137,16 +137,16 @@ def _known_state(layout: Layout, saved: SavedSnapshot) -> str | None:
 
 
 def _preferring(
-    snapshot: Snapshot, selection: Selection, order: MeasuredOrder, layout: Layout
+    snapshot: Snapshot, selection: Selection, order: MeasuredOrder, settings: "Settings", layout: Layout
 ) -> tuple[Snapshot, str | None]:
     """Return a snapshot with the runs that the order prefers, and a sentence on those that it leaves out.
 
     The measured values themselves are no part of it: it changes only if they let another run in.
     """
     runs = [model.run.run_id for model in survey(snapshot, selection).found if model.version is None]
-    values = order.values(layout)
-    taken = order.best(runs, values)
-    note = described(order, taken=taken, left=[run for run in runs if run not in taken], values=values)
+    measured = order.measured(runs, settings, layout)
+    taken = order.best(runs, measured.means)
+    note = described(order, taken=taken, left=[run for run in runs if run not in taken], measured=measured)
     return replace(snapshot, preferred=taken), note
 
 

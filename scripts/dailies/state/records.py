@@ -314,6 +314,10 @@ class Means:
     mean_training: Values | None = None
     reference: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
     """How the frames of the reference were paired."""
+    reference_fingerprint: str | None = field(default=None, metadata=OMITTED)
+    """Identifies the reference; None without one, and in records of earlier versions."""
+    shards: tuple[str, ...] = field(default=(), metadata=OMITTED)
+    """The shards whose measures these are the means of; empty in records of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -519,6 +523,10 @@ class Leaderboard(Record):
     """The result as a sentence; None if there is nothing to rank."""
     remarks: tuple[str, ...] = field(default=(), metadata=OMITTED)
     """What would settle a tie, and which models are worse than the source, in sentences."""
+    uncounted: str | None = field(default=None, metadata=OMITTED)
+    """How many imported votes do not count, and why, as a sentence; None if all do."""
+    uncounted_of: Mapping[str, str] = field(default_factory=dict, metadata=OMITTED)
+    """The same of the votes on each model that has such votes, by its folder name."""
     ranking: RankingRecord | None = field(default=None, metadata=OMITTED)
     reference: tuple[str, ...] = ()
     """How the frames of the reference were paired."""
@@ -564,6 +572,8 @@ class VoteSide:
     """The name of its folder."""
     artifact: str
     """The beginning of the digest of its weights."""
+    run_id: str = field(default="", metadata=OMITTED)
+    """Empty in records of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,6 +94,7 @@ const Verdict = (() => {
   /* Why not all frames decide, if that is because models were trained on the others. */
   function excluded() {
     const trained = new Set(placed.flatMap((model) => model.trained));
+    if (ranking.measured) return ` (${ranking.measured} measured)`;
     const left = ranking.of - ranking.frames;
     return left && left === trained.size ? ` (${left} seen in training do not count)` : "";
   }

@@ -180,14 +180,14 @@ def page_metrics(path: Path) -> list[FrameMetric]:
     all notes say so.
     """
     board = Leaderboard.load(path)
-    part = [f"{board.measured} The worst frames are the worst of these."] if board.measured else []
+    part = f"{board.measured} The worst frames are the worst of these." if board.measured else ""
     return [
         FrameMetric(
             metric.label,
             board.values[metric.name],
             higher_is_better=metric.higher_is_better,
             unit=metric.unit,
-            note="; ".join([*(_pairing(board) if metric.group == REFERENCE else [metric.note]), *part]),
+            note=f"{part} {'; '.join(_pairing(board)) if metric.group == REFERENCE else metric.note}".strip(),
             key=metric.name,
             help=metric.note,
             ideal=metric.ideal,

@@ -191,9 +191,8 @@ def measured_in_part(sweeps: int) -> None:
             for count, chosen in parts.items():
                 shown = tuple(frames[place] for place in chosen)
                 ranking = rank(scores_of(values[:, chosen], shown), Sequence(frames), "psnr")
-                first = {ranking.order[0]} | {
-                    name for name, each in ranking.comparisons.items() if each.verdict == "tie"
-                }
+                ties = [name for name, each in ranking.comparisons.items() if each.verdict == "tie"]
+                first = {ranking.order[0], *ties}
                 found[count].append(best in first)
                 sizes[count].append(len(first))
         cells = [f"{np.mean(found[count]):.3f} | {np.mean(sizes[count]):.1f}" for count in parts]

@@ -26,6 +26,8 @@ from dailies.models.architectures.catalog import ARCHITECTURES  # noqa: E402
 from dailies.planning.config import loading_settings, pixel_settings  # noqa: E402
 from dailies.planning.validation import validated  # noqa: E402
 from dailies.state.layout import Layout  # noqa: E402
+from dailies.state.records import ModelRecord  # noqa: E402
+from dailies.store.entities import Artifact  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "base"}}
 PLACES = {"read": "image.decode", "in the network": "pipeline.submitted"}
@@ -71,8 +73,8 @@ def site(root: Path, name: str) -> dict[str, str]:
     torch.save({"model_state_dict": state, "model_config": NETWORKS[name], "architecture": name}, weights)
     receipt = {"status": "success", "error": None, "uri": "", "path": "best.pth", "sha256": files.sha256_of(weights)}
     files.write_json(layout.receipt("model"), receipt)
-    record = {"run_id": "a", "experiment_id": "0", "architecture": name, "hints": {}}
-    files.write_json(layout.record("model"), record)
+    record = ModelRecord(run_id="a", experiment_id="0", architecture=name, artifact=Artifact("", "best.pth", ()))
+    record.save(layout.record("model"))
     given = {
         "input_dir": str(root / "shot"),
         "output_dir": str(layout.output_dir),
@@ -89,8 +91,14 @@ def site(root: Path, name: str) -> dict[str, str]:
             "sequence": str(layout.sequence),
         },
         "output": {"outcome": str(layout.outcome("model", "all"))},
-        "params": {"settings": pixel_settings(settings), "loading": loading_settings(settings), "attempt": 1},
-        "settings": settings,
+        "params": {
+            "settings": pixel_settings(settings),
+            "loading": loading_settings(settings),
+            "attempt": 1,
+            "forced": None,
+        },
+        "config": settings.as_config(),
+        "scriptdir": str(SCRIPTS),
         "threads": 2,
     }
     about_text, script = json.dumps(about), str(SCRIPTS / "infer.py")

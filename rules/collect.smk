@@ -19,6 +19,7 @@ rule collect:
         "../envs/dailies.yaml"
     params:
         training_frames_from=config["training_frames_from"],
+        reference=INPUTS.fingerprint_of_measures,
         code=INPUTS.code("collect"),
     script:
         "../scripts/collect.py"

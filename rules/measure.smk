@@ -4,7 +4,11 @@
 rule metrics:
     input:
         INPUTS.leaderboard,
-        INPUTS.shown_with_leaderboard,
+        # everything else that shows ranks. Not in one function that waits for a checkpoint: Snakemake 9.27 would find
+        # the contact sheet too late to complete its inputs once it knows the finalists of a knockout
+        INPUTS.metadata_of_all_models,
+        LAYOUT.summary,
+        INPUTS.comparison_page,
     localrule: True
 
 

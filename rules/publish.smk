@@ -21,7 +21,9 @@ rule write_back:
 rule votes:
     input:
         INPUTS.counted_votes,
-        INPUTS.shown_with_leaderboard,
+        INPUTS.metadata_of_all_models,
+        LAYOUT.summary,
+        INPUTS.comparison_page,
     localrule: True
 
 

@@ -22,6 +22,7 @@ if __name__ == "__main__":
             names=this.params.training_frames_from,
             input_dir=this.input_dir,
             reference=load_if_any(this.input.reference),
+            reference_fingerprint=this.params.reference,
         )
         describe(
             this.input.run,

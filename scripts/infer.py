@@ -34,3 +34,4 @@ if __name__ == "__main__":
             ),
             forced=this.params.forced,
         )
+    environment.leave()

@@ -11,9 +11,11 @@ from dailies.measure.leaderboard import LeaderboardSettings, tabulate
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
 from dailies.state.records import Knockout
+from dailies.state.votes import Ballots
 
 if __name__ == "__main__":
     with job(snakemake) as this:
+        layout = Layout(this.output_dir)
         tabulate(
             LeaderboardSettings.from_settings(Settings.from_job(this.config)),
             sequence=this.input.sequence,
@@ -24,6 +26,6 @@ if __name__ == "__main__":
             output=this.output.told,
             reference=load_if_any(this.input.reference),
             knockout=next(map(Knockout.load, this.input.decision), None),
-            ballots=next(iter(this.input.votes), None),
+            ballots=Ballots.imported(layout) if this.input.votes else None,
         )
-        write_extras(Layout(this.output_dir))
+        write_extras(layout)

@@ -764,8 +764,13 @@ def test_a_click_on_the_strip_goes_to_the_frame_below(browser):
 
 
 def test_the_worst_frame_and_the_largest_disagreement_are_one_key_away(browser):
-    browser.open(f"a={RED}&b={GREEN}&slot=a")
+    browser.open(f"a={RED}&b={GREEN}&slot=b")
     browser.until(lambda: browser.find("#worst").is_displayed())
+    assert browser.find("#worst").text == "Worst of B"
+    assert "green" in browser.find("#worst").get_attribute("title")
+    browser.keys("a")
+    assert browser.find("#worst").text == "Worst of A"
+    assert "red" in browser.find("#worst").get_attribute("title")
 
     browser.keys("n")
     browser.wait_for(4)
@@ -924,7 +929,7 @@ def test_a_blind_test_hides_names_and_exports_votes(browser, show, tmp_path):
     browser.click("#reveal")
     result = browser.find("#result").text
     assert "red" in result
-    assert "100 % (21 to 100 %)" in result  # of one vote
+    assert "100 % (21 to 100 %)" in result or "0 % (0 to 79 %)" in result  # of one vote, which was drawn
     assert "about 3 more" in result  # four votes of one mind are the fewest that decide
     assert browser.run("return document.activeElement.closest('dialog')?.id") == "result"
     browser.click("#discard")
@@ -974,6 +979,10 @@ def pixels_of(browser: Browser, ids: str) -> np.ndarray:
     return seen[top + scale // 2 :: scale, left + scale // 2 :: scale][: SIZE[1], : SIZE[0]]
 
 
+def shows(browser: Browser, ids: str, pixels: np.ndarray) -> bool:
+    return bool((pixels_of(browser, ids) == pixels).all())
+
+
 def test_the_error_map_shows_the_largest_difference_of_a_pixel_in_the_colour_of_its_scale(browser):
     difference = np.abs(noise(2).astype(int) - reference(2))
     ids = f"{NOISE} {REFERENCE}"
@@ -995,6 +1004,97 @@ def test_the_error_map_shows_the_largest_difference_of_a_pixel_in_the_colour_of_
     browser.keys("c", "c", "c")
     level = np.abs(reference(2).astype(int) - red(2)).max()
     assert near(browser.colour(f"{RED} {REFERENCE}"), inferno()[min(255, 2 * level)], 0)
+
+
+def test_a_box_marks_the_part_of_the_frame_with_the_largest_mean_error(browser, driver, tmp_path):
+    """The worst block of 4 by 4 pixels is half a code value worse than others, and the largest error is elsewhere."""
+    show = Show(tmp_path)
+    true = np.random.default_rng(0).integers(60, 190, (54, 96, 3), dtype=np.uint8)
+    made = true + np.uint8(5)
+    made[20:24, 40:44][np.indices((4, 4)).sum(0) % 2 == 0] += 1
+    made[50, 90] = true[50, 90] + 12
+    made[48:52, 88:92][:2] = true[48:52, 88:92][:2]
+    show.reference.mkdir()
+    show.add_frame("a.png", true)
+    Image.fromarray(true).save(show.reference / "a.png")
+    show.add_model("model", lambda _: made)
+    show.build(reference=show.paired())
+    page = Browser(driver, show.page)
+
+    for address in ("", "&channel=green", "&zoom=6&x=0.5&y=0.5"):
+        page.open(f"view=error&a=model_1&b=model_1&gain=16{address}")
+        ids = f"model_1 {REFERENCE}"
+        scale = int(page.find("#percent").text.rstrip(" %")) / 100
+        boxed = page.picture(ids).astype(int)
+        page.run("document.querySelector('.region').style.visibility = 'hidden'")
+        rows, columns = np.nonzero((page.picture(ids) != boxed).any(2))
+        middle = np.array(boxed.shape[1::-1]) // 2
+        corners = np.array([(columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)])
+        np.testing.assert_allclose((corners - middle) / scale + (48, 27), [(40, 20), (44, 24)], atol=0.25)
+
+    page.open(f"view=error&a={SOURCE}&b={SOURCE}")
+    before = page.picture(f"{SOURCE} {REFERENCE}")
+    page.run("document.querySelector('.region').style.visibility = 'hidden'")
+    np.testing.assert_array_equal(page.picture(f"{SOURCE} {REFERENCE}"), before)  # without errors there is no box
+
+
+def test_the_box_of_a_thumbnail_is_where_it_is_in_the_frame(browser, driver, tmp_path):
+    show = Show(tmp_path)
+    true = flat(90, 90, 90, size=(1600, 900))
+    made = true.copy()
+    made[600:700, 400:500] = 200
+    show.reference.mkdir()
+    show.add_frame("a.png", true)
+    Image.fromarray(true).save(show.reference / "a.png")
+    for number in range(24):
+        show.add_model(f"model {number}", lambda _: made)
+    show.build(reference=show.paired())
+    page = Browser(driver, show.page)
+    ids = f"model_1 {REFERENCE}"
+
+    page.open("view=error&errors=all")
+    assert "Thumbnails" in page.find("#notes").text
+    boxed = page.picture(ids).astype(int)
+    page.run(f"document.querySelector('.panel[data-ids=\"{ids}\"] .region').style.visibility = 'hidden'")
+    rows, columns = np.nonzero((page.picture(ids) != boxed).any(2))
+    scale = float(page.find("#percent").text.rstrip(" %")) / 100
+    x, y = ((columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2) - np.array(boxed.shape[1::-1]) / 2
+
+    assert 400 < x / scale + 800 < 500
+    assert 600 < y / scale + 450 < 700
+
+
+def test_alpha_is_shown_as_a_channel_and_colours_remain_exact_where_it_is_0(browser, driver, tmp_path):
+    show = Show(tmp_path)
+    colours, alpha = noise(1), np.arange(SIZE[0] * SIZE[1], dtype=np.uint8).reshape(SIZE[1], SIZE[0])
+    show.add_frame("a.png", np.dstack([noise(2), 255 - alpha]))
+    show.reference.mkdir()
+    Image.fromarray(noise(3)).save(show.reference / "a.png")
+    show.add_model("model", lambda _: np.dstack([colours, alpha]))
+    show.build(reference=show.paired())
+    page = Browser(driver, show.page)
+
+    page.open(f"view=side&a=model_1&b={REFERENCE}")
+    np.testing.assert_array_equal(pixels_of(page, "model_1"), colours)
+    page.click("#open-look")
+    page.choose("#channel", "alpha")
+    page.until(lambda: shows(page, "model_1", alpha[..., None]))
+    assert page.find("#altered").text == "Not shown as rendered: alpha only."
+    assert page.find(f'.panel[data-ids="{REFERENCE}"] .message').text == "Reference: no alpha channel"
+    page.choose("#choose-b", SOURCE)
+    page.until(lambda: shows(page, SOURCE, 255 - alpha[..., None]))
+    page.keys("q")
+    np.testing.assert_array_equal(pixels_of(page, "model_1"), colours)
+
+    browser.open("channel=alpha")  # frames without alpha have no such channel
+    assert browser.run("return [...document.querySelectorAll('#channel option')].map((each) => each.value)") == [
+        "all",
+        "red",
+        "green",
+        "blue",
+        "luma",
+    ]
+    assert browser.colour(RED) == one(red(0))
 
 
 def test_exposure_gamma_and_channels_change_all_pictures_and_the_page_says_so(browser):
@@ -1299,6 +1399,26 @@ def test_a_frame_that_is_not_there_is_said_to_be_missing(browser, driver, tmp_pa
     assert any("ERR_FILE_NOT_FOUND" in message for message in page.log())
 
 
+def test_a_model_that_was_knocked_out_says_why_it_lacks_frames(browser, driver, tmp_path):
+    show = Show(tmp_path)
+    add_frames(show, 2)
+    for name, pixels in (("first", red), ("second", green)):
+        show.add_model(name, pixels)
+    about = show.models[1] / "metadata.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"knocked_out": "rank 2 of 2"}))
+    (show.models[1] / "frame_001.png").unlink()
+    show.build()
+    page = Browser(driver, show.page)
+
+    page.open()
+    assert [badge.text for badge in page.all(f'.panel[data-ids="{GREEN}"] .badge')] == ["knocked out"]
+    assert page.find(f'.panel[data-ids="{GREEN}"] .message').text == ""
+    page.keys(Keys.ARROW_RIGHT)
+    page.wait_for(1)
+    assert "knocked out, so this frame was not rendered" in page.find(f'.panel[data-ids="{GREEN}"] .message').text
+    assert page.find(f'.panel[data-ids="{RED}"] .message').text == ""
+
+
 def test_a_page_without_metrics_and_reference_shows_no_place_for_them(browser, driver, tmp_path):
     show = Show(tmp_path)
     add_frames(show, 1)
@@ -1426,6 +1546,21 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(browser, driver, show
     phone.until(lambda: phone.find("#filter").is_displayed())
 
 
+def test_the_help_is_about_the_keys_or_about_the_gestures_of_the_device(browser, driver, show):
+    browser.open()
+    browser.click("#open-help")
+    text = browser.find("#help").text
+    assert "Wheel" in text
+    assert "tap twice" not in text
+
+    phone = Browser(driver, show.page, size=(390, 844), mobile=True)
+    phone.open()
+    phone.click("#open-help")
+    text = phone.find("#help").text
+    assert "tap twice" in text
+    assert not any(word in text for word in ("Wheel", "Ctrl", "Tab", "Shift", "pointer"))
+
+
 def test_a_phone_on_its_side_still_shows_the_pictures(browser, driver, show):
     phone = Browser(driver, show.page, size=(844, 390), mobile=True)
     for view in ("grid", "side", "wipe", "difference"):
@@ -1521,6 +1656,7 @@ def test_a_page_that_is_still_loading_does_not_say_that_it_is_broken(browser, dr
     try:
         browser.open()
         assert browser.run("return brokenWhileLoading") == [False]
+        assert browser.all("#broken") == []  # its style would slow down each change of a text
     finally:
         driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 

@@ -42,6 +42,14 @@ return [...document.querySelectorAll(arguments[0])].map((node) => {
   return seen.trim();
 }).filter(Boolean);"""
 
+INSIDE = """
+const [cells, headings] = [...arguments].map((selector) => [...document.querySelectorAll(selector)]);
+return cells.flatMap((cell, at) => {
+  const { left, right } = cell.getBoundingClientRect();
+  const covered = at > 0 && left < cells[0].getBoundingClientRect().right;
+  return right <= innerWidth && !covered ? [[cell.textContent, headings[at].textContent]] : [];
+});"""
+
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator["webdriver.Chrome"]:
@@ -154,7 +162,8 @@ def test_ties_are_a_group_with_what_would_settle_them(opened, sweep):
     page = opened(sweep)
 
     assert find(page, "#said strong").text == "Tie of 2 models"
-    assert texts(page, "#said .pick") == ["lr 1e-3 · wd 0 · loss l1", "lr 1e-3 · wd 0 · loss charbonnier"]
+    first, second = "lr 1e-3 · wd 0 · loss l1", "lr 1e-3 · wd 0 · loss charbonnier"
+    assert texts(page, "#said .pick") == [first, second, second]  # the lead over the second is named, too
     find(page, "#more summary").click()
     advice = " ".join(texts(page, "#more li"))
     assert "frames" in advice
@@ -197,6 +206,8 @@ def test_the_table_has_source_and_reference_directions_intervals_and_no_column_t
     assert rows[0].startswith("Source without a model")
     assert "24.886" in rows[0]
     assert rows[1].startswith("Reference")
+    assert "ideal" in rows[1]
+    assert "100" not in rows[1]
     assert rows[2].startswith("best lr 1e-4")
     assert " to " in rows[3]
     assert "below the source" in rows[4]
@@ -204,6 +215,27 @@ def test_the_table_has_source_and_reference_directions_intervals_and_no_column_t
 
     Select(find(page, "#sort")).select_by_value("metric:val/psnr")
     assert texts(page, "#table tbody tr:not(.fixed) bdi") == ["poor", "best", "first"]
+
+
+def test_a_phone_shows_name_rank_metric_and_verdict_of_the_table_without_scrolling(opened, three):
+    page = opened(three, "view=table", size=PHONE)
+
+    seen = page.execute_script(INSIDE, "#table tbody tr:nth-child(3) > *", "#table thead tr:last-child > *")
+    assert seen[0][0].startswith("best")
+    assert [heading.split()[0] for _, heading in seen] == ["Model", "rank", "PSNR", "verdict"]
+    assert [value for value, _ in seen[1:3]] == ["1", "30.886best"]
+    assert page.execute_script("return document.querySelector('#table').scrollLeft") == 0
+
+
+def test_values_are_those_of_the_frame_where_playback_stops(opened, three):
+    page = opened(three, "fps=60")
+    frame = "return State.values.frame"
+    page.execute_script("Transport.toggle()")
+    wait(lambda: page.execute_script(frame) > 2)
+    page.execute_script("Transport.toggle()")
+
+    shown = page.execute_script("return document.querySelector('.panel[data-ids=model_2] .figure').textContent")
+    assert shown == page.execute_script("return Metrics.text('model_2', State.values.frame)") != ""
 
 
 def test_every_heading_explains_itself_to_the_mouse_and_to_the_keyboard(opened, three):
@@ -215,7 +247,7 @@ def test_every_heading_explains_itself_to_the_mouse_and_to_the_keyboard(opened, 
     webdriver.ActionChains(page).move_by_offset(0, 300).perform()
     assert not find(page, "#tip").is_displayed()
 
-    find(page, '#table [data-sort="place:to_source"]').send_keys(Keys.ARROW_RIGHT)
+    find(page, '#table [data-sort="place:rank"]').send_keys(Keys.ARROW_RIGHT)
     assert page.switch_to.active_element == heading
     assert heading.get_attribute("aria-describedby") == "tip"
     assert "Peak signal-to-noise ratio" in find(page, "#tip").text

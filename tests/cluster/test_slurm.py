@@ -19,14 +19,20 @@ from types import SimpleNamespace
 import pytest
 from helpers import REPOSITORY, slurm_cluster
 from helpers.guarded import ADMIN, BARE, BUCKET, READER, guarded, logged_in, login
+from helpers.images import write_frame
 from helpers.requires import lacking
 from helpers.slurm_cluster import Cluster
 from helpers.stages import FRAMES, PATIENCE, Stage, until
 from helpers.studio import jobs, kill_group
+from helpers.weights import grey_checkpoint
+from PIL import Image
 
 pytestmark = pytest.mark.slurm
 
 SECRET = "hush-5f2c"
+
+ROUND = 12
+"""Frames of the first round of a knockout: the least that separates models."""
 
 # a test's cluster answers at once and its frames are small; all else is as the profiles have it
 SITE = ("--set-threads", "infer=1", "compare=1", "--latency-wait", "5", "--retries", "0")
@@ -165,6 +171,22 @@ def play_generic(stage: Stage, cluster: Cluster) -> Scene:
     return scene
 
 
+def play_knockout(stage: Stage, cluster: Cluster) -> Scene:
+    """Two models render a first round on nodes, a node chooses one of them, and that one renders all frames there."""
+    scene = Scene(stage)
+    clean = stage.root / "clean"
+    clean.mkdir()
+    for number in range(ROUND + 1):
+        write_frame(stage.frames / f"frame_{number:06d}.png", number, (40, 36))
+        Image.new("RGB", (40, 36), (40 + number % 3,) * 3).save(clean / f"frame_{number:06d}.png")
+    config = {"knockout_frames": ROUND, "finalists": 1, "metrics": "psnr", "model_factory": None}
+    scene.invocations.append(stage.run(reference_dir=str(clean), **config))
+    scene.seen.jobs = of(stage, cluster, "infer")
+    scene.seen.decisions = [job for job in cluster.jobs().values() if job["comment"] == "rule_knockout"]
+    scene.invocations.append(stage.run("-n", reference_dir=str(clean), **config))
+    return scene
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     if reason := slurm_cluster.obstacle():
@@ -206,12 +228,16 @@ def scenes(
     orphans = Stage(root / "orphans", blank_store, SLURM, "one", **known)
     generic = Stage(root / "generic", blank_store, GENERIC, "one", **known)
     generic.config["device"] = "auto"
+    knockout = Stage(root / "knockout", blank_store, SLURM, **known)
+    for name, level in {"best": -0.3, "other": 0.3}.items():
+        knockout.add_run(name, grey_checkpoint(level))
     remote = guarded_stage(root / "remote", blank_store, cluster)
-    stages = [farm, reference, accidents, orphans, generic, remote]
+    stages = [farm, reference, accidents, orphans, generic, knockout, remote]
     plays = {
         "farm": lambda: play_farm(farm, cluster),
         "accidents": lambda: play_accidents(accidents, cluster),
         "generic": lambda: play_generic(generic, cluster),
+        "knockout": lambda: play_knockout(knockout, cluster),
         "reference": lambda: Scene(reference, [reference.run()]),
         "remote": lambda: Scene(remote, [remote.run(shard_frames=3)]),
         "orphans": lambda: play_orphans(orphans, cluster, others_are_done),
@@ -250,12 +276,17 @@ def generic(scenes) -> Scene:
 
 
 @pytest.fixture(scope="module")
+def knockout(scenes) -> Scene:
+    return scenes["knockout"].result()
+
+
+@pytest.fixture(scope="module")
 def remote(scenes) -> Scene:
     return scenes["remote"].result()
 
 
 @pytest.fixture(scope="module")
-def orphans(scenes, farm, accidents, generic, remote, others_are_done) -> Scene:
+def orphans(scenes, farm, accidents, generic, knockout, remote, others_are_done) -> Scene:
     others_are_done.set()
     return scenes["orphans"].result()
 
@@ -374,6 +405,18 @@ def test_commands_of_ones_own_submit_watch_and_cancel_and_forced_jobs_know_it_on
     assert Counter(event.frame for event in generic.stage.events()) == {0: 2, 1: 2, 2: 2, 3: 2, 4: 3, 5: 1}
     assert "Nothing to be done" in planned
     assert generic.stage.pictures("one") == reference.pictures("one")
+
+
+def test_a_knockout_is_decided_on_a_node_and_only_finalists_render_the_rest(knockout):
+    (code, output), (_, planned) = knockout.invocations
+    stage = knockout.stage
+
+    assert code == 0, output
+    assert f"knockout by PSNR on {ROUND} frames: 1 finalist, 1 model knocked out; best" in output
+    assert {name: len(stage.written(run)) for name, run in stage.runs.items()} == {"best": ROUND + 1, "other": ROUND}
+    assert [job["state"] for job in knockout.seen.decisions] == ["COMPLETED"]
+    assert [job["state"] for job in knockout.seen.jobs.values()] == ["COMPLETED"] * 3  # two first rounds, and the rest
+    assert "Nothing to be done" in planned
 
 
 def test_a_killed_head_is_unlocked_and_a_lost_node_replaced_with_the_same_bytes(orphans, reference):

@@ -11,7 +11,7 @@ from dailies.compare import bundle
 from dailies.core.errors import BundleError, DiskError
 from helpers.images import flat, write_frame
 from helpers.raising import refused
-from helpers.shows import HOSTILE, Show, received
+from helpers.shows import HOSTILE, Show, received, small_show
 
 Usage = namedtuple("Usage", "free")
 
@@ -19,11 +19,7 @@ Usage = namedtuple("Usage", "free")
 @pytest.fixture
 def show(tmp_path):
     """Return the page of three frames and two models, with a contact sheet."""
-    show = Show(tmp_path)
-    for number in range(3):
-        write_frame(show.input / f"frame_{number:03d}.png", number)
-    show.add_model("dark", lambda number: flat(number, 0, 0))
-    show.add_model(HOSTILE, lambda number: flat(number, 255, 255))
+    show = small_show(tmp_path, "dark", HOSTILE)
     show.layout.compare.mkdir()
     show.layout.contact_sheet.write_bytes(b"a sheet")
     show.build()

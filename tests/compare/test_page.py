@@ -11,25 +11,20 @@ from dailies.compare.layers import gather, read_picture
 from dailies.compare.page import run_link
 from dailies.core import files
 from dailies.core.typed import from_json
-from dailies.frames import image, scan, sequence, sheet
+from dailies.frames import image, png, scan, sequence, sheet
 from dailies.state import edition
 from dailies.state.layout import Layout
 from dailies.state.records import FrameMetric, Metadata
 from helpers.frame_files import written
 from helpers.images import flat, read_frame, write_frame, write_video
-from helpers.shows import HOSTILE, RENDER, RUN, Show, add_means, received
+from helpers.shows import HOSTILE, RENDER, RUN, Show, add_means, received, small_show
 from PIL import Image, ImageCms
 
 
 @pytest.fixture
 def show(tmp_path):
     """Return three frames and two models."""
-    show = Show(tmp_path)
-    for number in range(3):
-        write_frame(show.input / f"frame_{number:03d}.png", number)
-    show.add_model("dark", lambda number: flat(number, 0, 0))
-    show.add_model("light", lambda number: flat(number, 255, 255))
-    return show
+    return small_show(tmp_path, "dark", "light")
 
 
 def picture(data, key):
@@ -111,6 +106,7 @@ def test_the_page_shows_rendered_frames_themselves_and_a_lossless_copy_of_the_so
         "id": "@source",
         "copied": True,
         "thumbnails": False,
+        "alpha": False,
         "bit_depth": 8,
         "missing": [],
     }
@@ -462,6 +458,46 @@ def test_rendered_frames_with_alpha_are_copied_without_it(show):
 
     assert [picture(data, f"model_{number}")["copied"] for number in (1, 2)] == [True, False]
     np.testing.assert_array_equal(show.copy("model_1/frame_002.png"), see_through[2, ..., :3])
+
+
+def test_alpha_is_a_picture_of_its_own_beside_copies_whose_colours_do_not_depend_on_it(show):
+    rng = np.random.default_rng(1)
+    transparent = rng.integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    Image.fromarray(transparent).save(show.input / "frame_001.png")
+    Image.fromarray(transparent).save(show.output / "model_1" / "frame_001.png")
+    for name in ("frame_000.png", "frame_002.png"):  # a model writes the alpha of its input
+        Image.fromarray(np.dstack([flat(1, 2, 3), np.full((5, 7), 9, np.uint8)])).save(show.output / "model_1" / name)
+    deep = np.dstack([np.zeros((5, 7, 3)), np.linspace(0, 65535, 35).reshape(5, 7)]).astype(np.uint16)
+    show.reference.mkdir()
+    for number in range(3):
+        (show.reference / f"frame_{number:03d}.png").write_bytes(png.encode(deep))
+
+    data = show.build(reference=show.paired())
+
+    assert [picture(data, key)["alpha"] for key in ("@source", "@reference", "model_1", "model_2")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    np.testing.assert_array_equal(show.copy("@source/frame_001.png"), transparent[..., :3])
+    for layer in ("@source", "model_1"):
+        np.testing.assert_array_equal(show.copy(f"../alpha/{layer}/frame_001.png"), transparent[..., 3])
+    assert (show.copy("../alpha/@source/frame_000.png") == 255).all()  # without alpha, all is opaque
+    np.testing.assert_array_equal(show.copy("../alpha/@reference/frame_000.png"), np.rint(deep[..., 3] / 257))
+    assert sorted({path.split("/")[0] for path in show.made("alpha")}) == ["@reference", "@source", "model_1"]
+
+
+def test_a_page_that_was_built_without_alpha_gets_it_and_keeps_its_other_pictures(show):
+    Image.fromarray(np.full((5, 7, 4), 7, np.uint8)).save(show.input / "frame_001.png")
+    show.build()
+    shutil.rmtree(show.page.parent / "page" / "alpha")
+    before = show.made("copies")
+
+    show.build()
+
+    assert list(show.made("alpha")) == [f"@source/frame_{number:03d}.png" for number in range(3)]
+    assert list(show.made("copies")) == list(before)
 
 
 def test_a_model_whose_run_has_no_name_has_that_of_its_folder(show):

@@ -88,3 +88,22 @@ def test_what_a_tuned_process_starts_needs_no_restart(run, monkeypatch):
 
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"  # the user's own
     assert run(**{name: os.environ[name] for name in TUNING})[0] == 1
+
+
+def test_a_process_that_leaves_has_written_everything_and_succeeded(tmp_path):
+    code = (
+        "import atexit, logging, sys\n"
+        "from dailies.core import environment\n"
+        "atexit.register(print, 'taken apart')\n"
+        f"logging.basicConfig(filename={str(tmp_path / 'log')!r}, level=logging.INFO)\n"
+        "logging.info('logged')\n"
+        "print('printed', end='')\n"
+        "environment.leave()\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "scripts", capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "printed"
+    assert (tmp_path / "log").read_text() == "INFO:root:logged\n"

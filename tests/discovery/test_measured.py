@@ -3,23 +3,50 @@
 import pytest
 from dailies.discovery.discover import discover
 from dailies.discovery.report import counts
-from dailies.state.records import Means, Metadata, RenderReport
+from dailies.frames import reference
+from dailies.frames.sequence import Frame, Sequence, save
+from dailies.state.records import Means, Measures, Metadata, RenderReport
 from helpers.scenes import Scene
 from helpers.stores import BEST, Shelf
 
+FRAMES = [f"f_{number}.png" for number in range(3)]
+
 
 @pytest.fixture
-def runs(shelf: Shelf, scene: Scene) -> dict[str, str]:
+def runs(shelf: Shelf, scene: Scene, tmp_path) -> dict[str, str]:
     """Five runs by name, the oldest first, of which max_runs takes the best two by PSNR; their ids."""
-    scene.change(order_by="measured.psnr DESC", max_runs=2, reference_dir="clean")
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    (clean / FRAMES[0]).touch()
+    scene.change(order_by="measured.psnr DESC", max_runs=2, reference_dir=str(clean))
+    save(Sequence(tuple(Frame(name, name, 7, 5, "RGB", 8, 1, sha256=name) for name in FRAMES)), scene.layout.sequence)
     return {name: shelf.run(name, BEST) for name in "abcde"}
 
 
-def measure(scene: Scene, runs: dict[str, str], folder: str = "", **psnr: float | None) -> None:
-    """Measure models as an invocation does."""
+def measure(
+    scene: Scene,
+    runs: dict[str, str],
+    folder: str = "",
+    shard: str = "all",
+    against: str | None = "",
+    trained: str = "",
+    **psnr: float | list | None,
+) -> None:
+    """Measure models as an invocation does: one value for all frames, or a list of them; ``against`` a reference."""
     for name, value in psnr.items():
-        measured = Means(frames=3, mean_unseen={"psnr": value, "ssim": 0.5})
-        about = Metadata(run_id=runs[name], render=RenderReport(status="success"), measured=measured)
+        values = dict(zip(FRAMES, value if isinstance(value, list) else [value] * len(FRAMES), strict=True))
+        frames = {frame: {"psnr": each, "detail": each} for frame, each in values.items() if each is not None}
+        Measures(frames=frames).save(scene.layout.measures(folder or name, shard))
+        asked = reference.ReferenceSettings.from_settings(scene.settings)
+        present = reference.fingerprint(asked, scene.layout.reference_scan)
+        shards, fingerprint = ((shard,), against or present) if against is not None else ((), None)
+        measured = Means(frames=len(frames), reference_fingerprint=fingerprint, shards=shards)
+        about = Metadata(
+            run_id=runs[name],
+            render=RenderReport(status="success"),
+            measured=measured,
+            params={"train_frames": trained} if trained else {},
+        )
         about.save(scene.layout.metadata(folder or name))
 
 
@@ -116,3 +143,73 @@ def test_another_order_keeps_its_snapshots_as_they_were(scene, runs):
     assert scene.look(order_by="start_time ASC") == ["a", "b"]
     assert scene.plan().note is None
     assert "preferred" not in scene.read("snapshot")["snapshot"]
+
+
+def test_means_are_compared_over_the_frames_that_all_models_have(scene, runs):
+    measure(scene, runs, a=[30, 40, 50], b=[20, 60, 60], d=[29, 10, 10], e=[28, 10, 10])
+    measure(scene, runs, shard="knockout", c=[31, None, None])
+
+    assert scene.look() == ["c", "a"]
+    note = scene.plan().note
+    assert "the best measured psnr, compared on the 1 frame that all of them have" in note
+    assert "3 runs" in note
+
+
+def test_records_that_are_not_those_of_the_last_render_do_not_count(scene, runs):
+    measure(scene, runs, a=[50, 50, 50], b=[31, 30, 30], c=[29, 30, 30])
+    measure(scene, runs, shard="knockout", a=[20, None, None])
+
+    assert scene.look() == ["c", "b"]
+
+
+def test_frames_that_a_model_was_trained_on_do_not_count_for_any_model(scene, runs):
+    scene.change(training_frames_from=["train_frames"])
+    measure(scene, runs, a=[99, 20, 20], trained=FRAMES[0])
+    measure(scene, runs, b=[30, 30, 30], c=[90, 25, 25])
+
+    assert scene.look() == ["c", "b"]
+
+
+def test_values_of_another_reference_come_last_and_are_counted(scene, runs):
+    measure(scene, runs, a=31, b=32)
+    measure(scene, runs, against="another", c=40, d=41)
+
+    assert scene.look() == ["b", "a"]
+    note = scene.plan().note
+    assert "3 runs, 1 of them never measured, 2 of them measured against another reference" in note
+
+
+def test_after_a_change_of_the_reference_the_former_one_decides_until_models_are_measured_anew(scene, runs):
+    measure(scene, runs, against="former", a=31, b=32, c=10)
+    measure(scene, runs, against="even earlier", d=99)
+
+    assert scene.look() == ["b", "a"]
+    note = scene.plan().note
+    assert "by a former reference" in note
+    assert "1 of them measured against another reference" in note
+
+    measure(scene, runs, a=20, b=21)
+    assert scene.look() == ["b", "a"]
+    assert "former" not in scene.plan().note
+
+
+def test_a_metric_without_a_reference_is_compared_whatever_the_reference_was(scene, runs):
+    measure(scene, runs, a=31, b=32)
+    measure(scene, runs, against="another", c=40)
+
+    assert scene.look(order_by="measured.detail DESC") == ["c", "b"]
+
+
+def test_a_model_without_a_frame_in_common_comes_last(scene, runs):
+    measure(scene, runs, a=[31, 31, None], b=[32, 32, None], c=[None, None, 50])
+
+    assert scene.look() == ["b", "a"]
+    assert "1 of them measured on other frames" in scene.plan().note
+
+
+def test_what_earlier_versions_measured_counts_if_it_is_what_the_last_render_has(scene, runs):
+    measure(scene, runs, against=None, a=31, b=33, c=32)
+    assert scene.look() == ["c", "b"]
+
+    measure(scene, runs, against=None, shard="knockout", b=[30, None, None])
+    assert scene.look() == ["c", "a"]

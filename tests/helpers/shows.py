@@ -18,7 +18,7 @@ from dailies.state.records import Metadata, ModelRecord
 from dailies.store.entities import Artifact
 from PIL import Image
 
-from helpers.images import read_frame
+from helpers.images import flat, read_frame, write_frame
 
 RUN = {
     "experiment": "exp",
@@ -180,6 +180,16 @@ class Show:
 
     def copy(self, name: str) -> np.ndarray:
         return read_frame(self.page.parent / "page" / "copies" / name)
+
+
+def small_show(root: Path, dark: str, light: str) -> Show:
+    """Return three frames and two models with these names."""
+    show = Show(root)
+    for number in range(3):
+        write_frame(show.input / f"frame_{number:03d}.png", number)
+    show.add_model(dark, lambda number: flat(number, 0, 0))
+    show.add_model(light, lambda number: flat(number, 255, 255))
+    return show
 
 
 def add_means(folder: Path, means: Mapping[str, float | None]) -> None:

@@ -103,7 +103,7 @@ def test_all_that_tie_with_the_first_are_finalists(contest):
         contest.add(model, mean, spread=0.5)
 
     assert contest.finalists(finalists=1) == ["a", "b", "c"]
-    assert any("2 finalists more than asked" in line for line in contest.lines)
+    assert any("2 finalists more" in line for line in contest.lines)
 
 
 def test_a_model_that_failed_is_neither_a_finalist_nor_knocked_out(contest):
@@ -124,7 +124,7 @@ def test_nobody_is_knocked_out_if_nothing_could_be_measured(contest):
     contest.add("broken", notes=(f"{NOT_RENDERED}: error: out of memory",))
 
     assert contest.finalists() == ["a"]
-    assert "nobody is knocked out" in contest.lines[0]
+    assert "none is knocked out" in contest.lines[0]
 
 
 def test_frames_that_models_were_trained_on_do_not_decide(contest):

@@ -48,6 +48,7 @@ def test_means_are_over_all_unseen_and_training_frames(means_of):
         mean={"psnr": 35, "flicker": 0},
         mean_unseen={"psnr": 30, "flicker": 0},
         mean_training={"psnr": 50, "flicker": 0},
+        shards=("0", "1"),
     )
 
 

@@ -313,6 +313,41 @@ def test_a_forced_render_that_failed_resumes(site, network, forced):
     site.check_inverted()
 
 
+@pytest.fixture
+def first_round(site) -> dict:
+    """The job of the first round of a knockout, on frames 0, 3 and 5, after it and the others were rendered."""
+    receipt = site.layout.candidate_receipt("model")
+    receipt.parent.mkdir(parents=True)
+    receipt.write_bytes(site.weights.receipt.read_bytes())
+    first_round = {"shard": "knockout", "knockout_frames": 3}
+    site.render_well(**first_round)
+    site.render_well(knockout_frames=3)
+    return first_round
+
+
+def test_a_forced_invocation_renders_the_frames_of_a_first_round_once(site, network, first_round):
+    damage(site.folder / NAMES[0])
+    damage(site.folder / NAMES[2])
+
+    with site.writes(NAMES[0], NAMES[3], NAMES[5]):
+        site.render_well(**first_round, attempt=2, forced="f")
+    with site.writes(NAMES[1], NAMES[2], NAMES[4]):
+        outcome = site.render_well(knockout_frames=3, attempt=2, forced="f")
+
+    assert outcome["render"]["frames"] == 6
+    site.check_inverted()
+    with site.writes(*NAMES):  # the first round of another invocation renders nothing for this one
+        site.render_well(knockout_frames=3, attempt=3, forced="another")
+
+
+def test_a_forced_render_relies_on_no_frame_that_an_interrupted_first_round_did_not_render(site, network, first_round):
+    network.before = {network.calls + 2: fail(RuntimeError("no power"))}
+    site.fail_to_render("error", "no power", **first_round, attempt=2, forced="f")
+
+    with site.writes(*NAMES[1:]):
+        site.render_well(knockout_frames=3, attempt=2, forced="f")
+
+
 # shards
 
 

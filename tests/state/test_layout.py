@@ -21,6 +21,7 @@ PATHS = {
     "page_folder": "out/compare/page",
     "page_extras": "out/compare/page/extras.js",
     "page_copies": "out/compare/page/copies/@source",
+    "page_alpha": "out/compare/page/alpha/@source",
     "page_thumbnails": "out/compare/page/thumbnails/@source",
     "contact_sheet": "out/compare/contact_sheet.png",
     "side_by_side": "out/compare/side_by_side.mp4",

@@ -10,7 +10,7 @@ from dailies.frames.sequence import Frame, Sequence, save
 from dailies.state import votes
 from dailies.state.layout import Layout
 from dailies.state.records import ModelRecord, Votes
-from dailies.state.votes import Standing, import_votes, load_standings, read_export
+from dailies.state.votes import Ballots, Standing, Tally, import_votes, read_export
 from dailies.store.entities import Artifact
 from helpers.raising import refused
 from scipy.stats import binomtest
@@ -51,6 +51,10 @@ def exported(path: Path, *cast: dict, **changes) -> Path:
     return path
 
 
+def tally(layout: Layout, sequence: Sequence = SEQUENCE, **artifacts: str | None) -> Tally:
+    return Ballots.imported(layout).count(sequence, artifacts)
+
+
 def test_votes_of_several_files_add_up_and_the_same_vote_counts_once(layout, tmp_path):
     first = exported(tmp_path / "a.json", vote(1, "one", "two", "a"), vote(2, "two", "one", "tie"))
     second = exported(tmp_path / "b.json", vote(1, "one", "two", "a"), vote(3, "three", "one", "b"))
@@ -61,7 +65,8 @@ def test_votes_of_several_files_add_up_and_the_same_vote_counts_once(layout, tmp
     import_votes(second, layout)
 
     assert layout.votes.read_bytes() == before
-    assert load_standings(layout.votes, SEQUENCE, {"one": "0123abcdef", "two": None}) == {
+    assert tally(layout, one="0123abcdef", two=None).note() is None
+    assert tally(layout, one="0123abcdef", two=None).standings == {
         "one": Standing(won=2, lost=0, tied=1),
         "two": Standing(won=0, lost=1, tied=1),
         "three": Standing(won=0, lost=1, tied=0),
@@ -72,10 +77,58 @@ def test_votes_on_frames_or_weights_that_have_changed_since_do_not_count(layout,
     import_votes(exported(tmp_path / "a.json", vote(1, "one", "two", "a")), layout)
 
     changed = Sequence((*SEQUENCE.frames[:1], replace(SEQUENCE.frames[1], sha256="f" * 64)))
-    assert load_standings(layout.votes, changed, {}) == {}
-    assert load_standings(layout.votes, SEQUENCE, {"two": "4567"}) == {}
-    assert load_standings(layout.votes, SEQUENCE, {"two": "0123abcd"}) != {}
+    assert tally(layout, changed).standings == {}
+    assert tally(layout, two="4567").standings == {}
+    assert "weights that have changed (two)" in tally(layout, two="4567").note()
+    assert tally(layout, two="0123abcd").standings != {}
     assert len(Votes.load(layout.votes).votes) == 1
+
+
+def test_votes_that_do_not_count_are_reported_and_the_others_of_the_file_count(layout, tmp_path):
+    chosen = replace(SEQUENCE, frames=SEQUENCE.frames[1:], listing=SEQUENCE.names)
+    save(chosen, layout.sequence)
+    other = {"frame": "f_0.png", "frame_digest": f"{0:064x}"}
+    path = exported(
+        tmp_path / "a.json",
+        vote(1, "one", "two", "a"),
+        vote(2, "one", "three", "a", **other),
+        vote(3, "one", "gone", "a"),
+        vote(4, "two", "three", "a", frame_digest="0123456789abcdef"),
+    )
+
+    text = import_votes(path, layout)
+
+    assert "4 new votes" in text
+    for part in (
+        "3 of 4",
+        "not chosen (f_0.png)",
+        "does not hold (gone)",
+        "not of this sequence (f_1.png)",
+    ):
+        assert part in text
+    found = tally(layout, chosen)
+    assert found.standings == {"one": Standing(won=1), "two": Standing(lost=1)}
+    assert found.notes.keys() == {"one", "two", "three", "gone"}
+    assert found.notes["three"].startswith("2 of 2 ")
+    assert found.notes["two"].startswith("1 of 2 imported votes does not count")
+    assert tally(layout).standings["three"] == Standing(lost=1)  # once all frames are chosen again
+
+
+def test_a_vote_on_another_run_with_the_folder_of_a_model_does_not_count_either(layout, tmp_path):
+    other = vote(2, "one", "two", "a") | {"a": {"model": "one", "run_id": "another run", "artifact": ""}}
+    import_votes(exported(tmp_path / "a.json", vote(1, "one", "two", "a"), other), layout)
+
+    assert tally(layout).standings["one"] == Standing(won=1)
+
+
+def test_votes_that_an_earlier_version_recorded_without_runs_still_count(layout, tmp_path):
+    import_votes(exported(tmp_path / "a.json", vote(1, "one", "two", "a")), layout)
+    record = json.loads(layout.votes.read_text())
+    for side in ("a", "b"):
+        del record["votes"][0][side]["run_id"]
+    layout.votes.write_text(json.dumps(record))
+
+    assert tally(layout).standings["one"] == Standing(won=1)
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,7 @@ def test_a_killed_shard_resumes_and_all_bytes_are_those_of_a_whole_render(studio
     killed = studio.add_run("killed", textured_checkpoint(1))
 
     process = studio.start(shard_frames=60)
-    while len(list(studio.output.glob("*/frame_*.png"))) < 90:
+    while len(list(studio.output.glob("*/frame_*.png"))) < 65:
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.01)
     kill_group(process)
@@ -284,9 +284,8 @@ def test_a_killed_shard_resumes_and_all_bytes_are_those_of_a_whole_render(studio
     lines = [line for path in manifests for line in path.read_text().splitlines()[:-1]]
     done = {json.loads(line)["output"] for line in lines}
     before = studio.written(killed)
-    assert 80 < len(done) < 120
-    lost = "frame_000119.png"
-    assert lost not in before
+    assert 60 < len(done) < 120
+    lost = next(path.name for path in sorted(studio.frames.iterdir()) if path.name not in before)
     (studio.folder(killed) / f".{lost}.0123abcd.tmp").write_bytes(b"half a fra")
 
     studio.snakemake("--unlock")

@@ -83,3 +83,5 @@ def test_only_finalists_render_all_frames_and_more_of_them_just_the_rest(studio:
     # the new model renders its first round, and then all frames, as does the model that is now a finalist
     assert jobs(output, "infer") == sorted([second, studio.folder(new).name, f"{studio.folder(new).name}/knockout"])
     assert "Nothing to be done" in studio.snakemake("-n", compare=True, **more)
+    measured = studio.snakemake("-n", "metrics", "-R", "leaderboard", "collect", compare=True, **more)
+    assert "<TBD>" not in measured  # a job with such an input runs without its files

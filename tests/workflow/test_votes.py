@@ -7,6 +7,7 @@ from pathlib import Path
 from dailies.core import files
 from helpers.json_files import strict_json
 from helpers.publishing import promoted, version
+from helpers.shows import received
 from helpers.studio import Studio, check_one_sentence, jobs
 
 
@@ -54,11 +55,23 @@ def test_snakemake_votes_counts_each_vote_once_in_the_leaderboard_and_for_promot
     promoted(rendered)
     assert version(rendered).tags["dailies.votes.won"] == "3"
 
-    foreign = exported(rendered, "three.json", [4], "a")
+    mixed, foreign = exported(rendered, "three.json", [4, 5], "a"), exported(rendered, "four.json", [6], "a")
+    content = json.loads(mixed.read_text())
+    content["votes"][1]["frame"] = "frame_000009.png"
+    mixed.write_text(json.dumps(content))
+    output = rendered.snakemake(*votes, "compare=true", f"file={mixed}")
+    assert counts(rendered)[dark] == ("4", "0")
+    assert "1 of 2 imported votes does not count: 1 on frames" in output  # of the file
+    note = "1 of 5 imported votes does not count"
+    assert note in output
+    assert note in strict_json(rendered.layout.verdict)["uncounted"]
+    page = received((rendered.layout.page_folder / "data.js").read_bytes())
+    assert note in str(next(model["notes"] for model in page["models"] if model["id"] == dark))
+
     foreign.write_text(foreign.read_text().replace(dark, "another"))
     refused = rendered.snakemake(*votes, f"file={foreign}", expect=1)
     assert "another" in refused
-    assert len(strict_json(rendered.layout.votes)["votes"]) == 3
+    assert len(strict_json(rendered.layout.votes)["votes"]) == 5
     check_one_sentence(
         rendered.snakemake("votes", expect=1),
         "votes needs the file that the page exported: snakemake votes --config file=votes.json",

@@ -21,7 +21,7 @@ from dailies.state.layout import Layout
 log = logging.getLogger(__name__)
 
 TOP = "dailies"
-"""The folder that the zip unpacks to. Inside it, everything lies as in the output folder, so that links stay valid."""
+"""The folder that the zip unpacks to. Paths inside it are those of the output folder, so that links stay valid."""
 
 ENTRY = 250
 """Bytes that a zip needs for a file besides its content and twice its name: both headers, with zip64."""
@@ -73,7 +73,8 @@ def build(layout: Layout, *, report: Callable[[str], None] = log.info) -> None:
     """Write the page of ``layout`` and everything that it shows into ``layout.bundle``.
 
     Only the summary and files that the page shows or links to are included. Pictures are stored, because they are
-    compressed already. The same content gives the same bytes. Before it writes, it tells ``report`` the size.
+    compressed already. The same content gives the same bytes. Before anything is written, ``report`` is called with a
+    sentence that states the size.
 
     Raises:
         BundleError: if a picture that the page shows is missing, or its name would not survive unpacking.
@@ -102,7 +103,7 @@ def build(layout: Layout, *, report: Callable[[str], None] = log.info) -> None:
 
 
 def contents(layout: Layout) -> Bundle:
-    """Return what belongs into the bundle of a page that was built, according to the page's own data.
+    """Return the content of the bundle of a page that was built, according to the page's own data.
 
     Raise BundleError if a file that the page shows is missing.
     """

@@ -1,4 +1,4 @@
-"""What the page says of the files beside it; other jobs than the page's own may change them."""
+"""The page's script about the files beside it, which jobs other than the page's own may change."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ def write_extras(layout: Layout) -> None:
     A no-op if there is no page.
     """
     written = None
-    # another job may add one meanwhile
+    # another job may add a file meanwhile
     while layout.page_folder.is_dir() and (extras := _extras(layout)) != written:
         files.write_bytes(layout.page_extras, extras)
         written = extras

@@ -39,6 +39,8 @@ class Layer:
     """Bits per channel of the originals. If there are more than 8, 8-bit pictures are proxies."""
     is_browser_exact: bool
     """Whether a browser can load the originals themselves and shows their exact values."""
+    has_alpha: bool = False
+    """Whether any of the originals has an alpha channel."""
     scale: float = 1
     """How many times wider and higher than the source's its frames are."""
     exr_layers: Mapping[str, str] = field(default_factory=dict)
@@ -120,7 +122,7 @@ def gather(
     """
     layers = [_source(sequence, sequence.folder or input_dir)]
     if reference is not None:
-        depth, _ = _first_readable(reference.values())
+        depth, _, has_alpha = _first_readable(reference.values())
         exr_layers = _exr_layers(sequence, reference)
         layers.append(
             Layer(
@@ -129,6 +131,7 @@ def gather(
                 reference,
                 bit_depth=depth,
                 is_browser_exact=False,
+                has_alpha=has_alpha,
                 exr_layers=exr_layers,
             )
         )
@@ -146,8 +149,16 @@ def to_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> np.ndarray
     Returns ``(height, width, 3)`` uint8. ``exr_layer`` is the layer to read from an EXR. Raises SequenceError if the
     frame cannot be decoded.
     """
+    return with_alpha_8_bit(data, name, exr_layer)[0]
+
+
+def with_alpha_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return what ``to_8_bit`` does, and the alpha channel as ``(height, width)`` uint8, 255 if there is none."""
     picture = decode(data, name, layer=exr_layer)
-    return np.ascontiguousarray(convert_depth(picture.pixels, "uint8"))
+    colour = np.ascontiguousarray(convert_depth(picture.pixels, "uint8"))
+    if picture.alpha is None:
+        return colour, np.full(colour.shape[:2], 255, np.uint8)
+    return colour, np.ascontiguousarray(convert_depth(picture.alpha, "uint8"))
 
 
 def read_picture(layer: Layer, name: str) -> Image.Image | None:
@@ -185,6 +196,7 @@ def _source(sequence: FrameSequence, folder: Path) -> Layer:
         originals={frame.output: folder / frame.name for frame in sequence.frames},
         bit_depth=max(frame.bit_depth for frame in sequence.frames),
         is_browser_exact=False,
+        has_alpha=any(frame.mode.endswith("A") for frame in sequence.frames),
         exr_layers={frame.output: frame.layer for frame in sequence.frames if frame.layer},
     )
 
@@ -214,20 +226,23 @@ def _rendered(sequence: FrameSequence, model: RenderedModel) -> Layer:
         model.folder.name,
         replace(model.label, name=f"{model.label.name} ({KNOCKED_OUT})") if model.is_knocked_out else model.label,
         originals,
-        bit_depth=max((depth for depth, _ in formats), default=8),
-        is_browser_exact=all(exact for _, exact in formats),
+        bit_depth=max((depth for depth, _, _ in formats), default=8),
+        is_browser_exact=all(exact for _, exact, _ in formats),
+        has_alpha=any(has_alpha for _, _, has_alpha in formats),
         scale=model.scale,
         is_knocked_out=model.is_knocked_out,
     )
 
 
-def _first_readable(originals: Iterable[Path]) -> tuple[int, bool]:
-    """Return the bits per channel of the first readable frame, and whether a browser shows its exact values.
+def _first_readable(originals: Iterable[Path]) -> tuple[int, bool, bool]:
+    """Return the bits per channel of the first readable frame, whether a browser shows its exact values, and whether it
+    has an alpha channel.
 
     If none is readable, an ordinary 8-bit frame is assumed; the frames are reported when they are shown.
     """
     for path in originals:
         with suppress(SequenceError, OSError):
             data = path.read_bytes()
-            return inspect(data, path.name).bit_depth, is_browser_exact(data)
-    return 8, True
+            header = inspect(data, path.name)
+            return header.bit_depth, is_browser_exact(data), header.mode.endswith("A")
+    return 8, True, False

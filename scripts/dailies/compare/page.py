@@ -7,7 +7,7 @@ scripts, the data of the models, 8-bit copies of the source and the reference, a
 import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -59,6 +59,8 @@ class PagePicture:
     """Whether the page shows copies instead of the frames themselves."""
     thumbnails: bool
     """Whether there are sheets of thumbnails."""
+    alpha: bool
+    """Whether there are pictures of the alpha channel."""
     bit_depth: int
     missing: Sequence[int]
     """The numbers of the frames that cannot be shown."""
@@ -110,6 +112,12 @@ class PageMetric:
     help: str
     ideal: str
     """The value of the reference itself, as text; empty if the metric needs no reference."""
+
+    @classmethod
+    def of(cls, metric: FrameMetric) -> "PageMetric":
+        """Return a metric without its values."""
+        shared = {each.name: getattr(metric, each.name) for each in fields(cls)}
+        return cls(**shared | {"key": metric.key or metric.name})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,24 +203,14 @@ def build(
                 short=short[folder.name],
                 place=places.get(folder.name),
                 means=board.means.get(folder.name),
+                uncounted=board.uncounted_of.get(folder.name),
                 layout=layout,
                 tracking_uri=tracking_uri,
                 trained=_numbers(frames, trained.get(folder.name, ())),
             )
             for folder, about in models
         ],
-        metrics=[
-            PageMetric(
-                key=metric.key or metric.name,
-                name=metric.name,
-                unit=metric.unit,
-                higher_is_better=metric.higher_is_better,
-                note=metric.note,
-                help=metric.help,
-                ideal=metric.ideal,
-            )
-            for metric in metrics
-        ],
+        metrics=list(map(PageMetric.of, metrics)),
         ranking=replace(board.ranking, models=(), knocked_out=()) if board.ranking else None,
         advice=None if board.ranking else advice,
         source=board.means.get(SOURCE, {}),
@@ -272,6 +270,7 @@ def _picture(layer: Layer, sequence: FrameSequence, pictures: thumbnails.PagePic
         id=layer.key,
         copied=not layer.is_browser_exact,
         thumbnails=thumbnails.has_thumbnails(sequence, layer),
+        alpha=layer.has_alpha,
         bit_depth=layer.bit_depth,
         missing=[number for number, frame in enumerate(sequence.frames) if not is_shown(frame.output)],
     )
@@ -285,13 +284,15 @@ def _model(
     short: str,
     place: RankedModel | None,
     means: Values | None,
+    uncounted: str | None,
     layout: Layout,
     tracking_uri: str | None,
     trained: Sequence[int],
 ) -> PageModel:
     """Return a model as the page shows it.
 
-    ``means`` are those of the leaderboard; without it, those in the model's metadata count.
+    ``means`` are those of the leaderboard; without it, those in the model's metadata count. ``uncounted`` says which
+    votes on the model do not count.
     """
     render = metadata.render
     measured = metadata.measured.mean_unseen if metadata.measured else {}
@@ -309,7 +310,11 @@ def _model(
         link=run_link(tracking_uri, metadata.run_id),
         scale=scale_of(metadata.signature),
         knocked_out=metadata.knocked_out,
-        notes=(*([f"{KNOCKED_OUT}: {out}"] if (out := metadata.knocked_out) else []), *(metadata.network.notes or ())),
+        notes=(
+            *([f"{KNOCKED_OUT}: {out}"] if (out := metadata.knocked_out) else []),
+            *([uncounted] if uncounted else []),
+            *(metadata.network.notes or ()),
+        ),
         facts=facts(metadata),
         means=means if means and render.status == SUCCESS else measured,
         metrics=metadata.metrics,

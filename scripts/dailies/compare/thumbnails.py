@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dailies.compare.layers import Layer, to_8_bit
+from dailies.compare.layers import Layer, with_alpha_8_bit
 from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.core.typed import OMITTED, Record
@@ -138,13 +138,21 @@ class _Group:
             return None
         return layout.page_copies(self.layer.key) / f"{Path(name).stem}.png"
 
+    def alpha(self, name: str, layout: Layout) -> Path | None:
+        """Return the file of a frame's alpha channel, a grey picture; None if no frame of the layer has one.
+
+        It is apart from the copy, because a browser multiplies colours by alpha when it draws them.
+        """
+        return layout.page_alpha(self.layer.key) / f"{Path(name).stem}.png" if self.layer.has_alpha else None
+
     def sheet(self, layout: Layout) -> Path | None:
         """Return the file of the thumbnails; None if there are none."""
         return layout.page_thumbnails(self.layer.key) / f"{self.number}.jpg" if self.size else None
 
     def files(self, layout: Layout) -> set[Path]:
         """Return all files that are made of these frames."""
-        copies = (self.copy(name, layout) for name in self.names if name in self.layer.originals)
+        names = [name for name in self.names if name in self.layer.originals]
+        copies = (make(name, layout) for make in (self.copy, self.alpha) for name in names)
         return {path for path in (*copies, self.sheet(layout)) if path}
 
 
@@ -170,18 +178,21 @@ def _update_group(group: _Group, layout: Layout, known: PagePictures, written: _
     is_sheet_due = group.size is not None and not _has_sheet(group, states, layout)
     thumbnails: dict[str, Image.Image] = {}
     for name, path in originals.items():
-        copy = group.copy(name, layout)
-        is_copy_due = copy is not None and not (states[name].sha256 == before[name].sha256 and copy.is_file())
+        copy, alpha = group.copy(name, layout), group.alpha(name, layout)
+        is_changed = states[name].sha256 != before[name].sha256
+        is_copy_due = any(path is not None and (is_changed or not path.is_file()) for path in (copy, alpha))
         if states[name].error is not None or not (is_copy_due or is_sheet_due):
             continue
         try:
             data, exr_layer = path.read_bytes(), layer.exr_layers.get(name)
-            pixels = to_8_bit(data, name, exr_layer)
+            pixels, opacity = with_alpha_8_bit(data, name, exr_layer)
         except (SequenceError, OSError) as error:
             states[name] = _unreadable(error)
             continue
         if copy is not None and is_copy_due:
             files.write_bytes(copy, data if is_browser_exact(data) else png.encode(pixels))
+        if alpha is not None and is_copy_due:
+            files.write_bytes(alpha, png.encode(opacity[:, :, None]))
         if group.size is not None and is_sheet_due:
             thumbnails[name] = sheet.thumbnail(pixels, group.size)
     path_of_sheet = group.sheet(layout)

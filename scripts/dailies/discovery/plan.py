@@ -83,7 +83,7 @@ def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh:
         snapshot = queries.snapshot()
         note = None
         if (order := MeasuredOrder.from_settings(settings)) and selection.max_runs is None:
-            snapshot, note = _preferring(snapshot, selection, order, layout)
+            snapshot, note = _preferring(snapshot, selection, order, settings, layout)
         code = [sources.digest(path) for path in CODE]
         fingerprint = files.digest([_selection_digest(settings), code, snapshot.digest])
         if saved and not afresh and saved.fingerprint == fingerprint:
@@ -112,16 +112,16 @@ def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh:
 
 
 def _preferring(
-    snapshot: Snapshot, selection: Selection, order: MeasuredOrder, layout: Layout
+    snapshot: Snapshot, selection: Selection, order: MeasuredOrder, settings: "Settings", layout: Layout
 ) -> tuple[Snapshot, str | None]:
     """Return a snapshot with the runs that the order prefers, and a sentence on those that it leaves out.
 
     The measured values themselves are no part of it: it changes only if they let another run in.
     """
     runs = [model.run.run_id for model in survey(snapshot, selection).found if model.version is None]
-    values = order.values(layout)
-    taken = order.best(runs, values)
-    note = described(order, taken=taken, left=[run for run in runs if run not in taken], values=values)
+    measured = order.measured(runs, settings, layout)
+    taken = order.best(runs, measured.means)
+    note = described(order, taken=taken, left=[run for run in runs if run not in taken], measured=measured)
     return replace(snapshot, preferred=taken), note
 
 

@@ -15,11 +15,11 @@ ENOUGH = 64
 """The number of evenly spread frames whose differences tell models apart about as well as all frames of a shot."""
 
 SLICE = r"^(-?[0-9]+)?:(-?[0-9]+)?(:[1-9][0-9]*)?$"
-"""How a slice is written: ``start:stop`` or ``start:stop:step``, with the meaning that it has in Python."""
+"""The syntax of a slice: ``start:stop`` or ``start:stop:step``, with Python's meaning."""
 
 
 def spread(number: int, total: int) -> list[int]:
-    """Return ``number`` positions of ``total``, evenly spread and with both ends; all if there are no more."""
+    """Return ``number`` evenly spread positions out of ``total``, both ends included; all if there are not more."""
     if number >= total:
         return list(range(total))
     gaps = max(1, number - 1)

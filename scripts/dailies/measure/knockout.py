@@ -35,10 +35,10 @@ def decide(
 ) -> None:
     """Rank the models by the frames of the first round, and write the ``Knockout`` record with the finalists.
 
-    Finalists are the best ``finalists`` models, and all that tie with the first. A model whose render failed is none.
-    If no model can be ranked, all that were rendered are finalists. ``runs`` are the records of the models' runs, and
-    ``measures`` those of the shard ``knockout``, one per model. ``question`` is everything else that the decision
-    depends on.
+    Finalists are the best ``finalists`` models, and all that tie with the first. A model whose render failed is never
+    a finalist. If no model can be ranked, all that were rendered are finalists. ``runs`` are the records of the models'
+    runs, and ``measures`` those of the shard ``knockout``, one per model. ``question`` is everything else that the
+    decision depends on.
     """
     from dailies.measure.ranking import rank  # needs scipy, which a head node should not have to import
 
@@ -111,16 +111,16 @@ def summary(record: Knockout, named: Callable[[str], str]) -> list[str]:
     others = [f"{counted(out, 'model')} knocked out"] + ([f"{failed} failed"] if failed else [])
     line = f"knockout {basis}: {counted(len(finalists), 'finalist')}, {', '.join(others)}; {few(finalists)}"
     if not record.frames:
-        return [f"knockout: no model could be measured by {BY_NAME[record.metric].label}, so nobody is knocked out"]
+        return [f"knockout: no model could be measured by {BY_NAME[record.metric].label}, so none is knocked out"]
     notes = []
     if len(record.frames) < MIN_FRAMES:
         notes.append(
-            f"of the knockout, {counted(len(record.frames), 'frame')} can be compared: models were trained on the "
-            f"others, or they have no reference. With fewer than {MIN_FRAMES} all models tie; raise knockout_frames"
+            f"only {counted(len(record.frames), 'frame')} of the knockout can be compared: models were trained on the "
+            f"others, or these have no reference. With fewer than {MIN_FRAMES} all models tie; raise knockout_frames"
         )
     ties = sum(each.is_finalist for each in record.models) - record.finalists
     if ties > 0:
-        notes.append(f"{counted(ties, 'finalist')} more than asked: they tie with the first")
+        notes.append(f"{counted(ties, 'finalist')} more than requested: they tie with the first")
     return [line, *notes]
 
 
@@ -140,9 +140,8 @@ def contestants(
 ) -> list[Contestant]:
     """Return the models of a ranking, the best one first, with the decision on each.
 
-    Finalists are the best ``finalists`` models, and all that tie with the first: the best model is one of these with
-    the confidence of the ranking. ``scores`` are those of the ranked models, and ``names`` those that sentences call
-    them by.
+    Finalists are the best ``finalists`` models, and all that tie with the first: with the confidence of the ranking,
+    the best model is among these. ``scores`` are those of the ranked models, and ``names`` their labels in sentences.
     """
     values = {each.model: [each.value(ranking.metric or "", frame) for frame in ranking.frames] for each in scores}
     found = []

@@ -87,7 +87,7 @@ def tabulate(
     output: Path,
     reference: Reference | None = None,
     knockout: Knockout | None = None,
-    ballots: Path | None = None,
+    ballots: votes.Ballots | None = None,
 ) -> None:
     """Merge the measured values of all models into two tables and ``output``.
 
@@ -97,7 +97,8 @@ def tabulate(
     ``metrics.csv``, with a line per model and frame, and of ``leaderboard.csv``, with a line per model. ``output`` is a
     ``Leaderboard`` record for the summary, the page and the end of an invocation; it also says how the frames of the
     ``reference`` were paired. Of a ``knockout``, the finalists are ranked by all frames; the models that were knocked
-    out follow them in the order of the first round. ``ballots`` is the record of imported votes, if there is one.
+    out follow them in the order of the first round. ``ballots`` are the imported votes, if there are any; ``output``
+    says which of them do not count.
     """
     from dailies.measure import verdict  # needs scipy, which a head node should not have to import
     from dailies.measure.ranking import rank
@@ -134,12 +135,14 @@ def tabulate(
     frame_table, model_table = tables
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
     artifacts = {model: outcome.artifact.sha256 for model, outcome in ends.items()}
-    standings = votes.load_standings(ballots, frames, artifacts) if ballots else {}
-    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings, standings))
+    tally = ballots.count(frames, artifacts) if ballots else votes.Tally((), {})
+    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings, tally.standings))
     board = Leaderboard(
         verdict=verdict.sentence(record, names) if record else None,
         remarks=tuple(verdict.remarks(record, names)) if record else (),
         measured=_measured(measured, frames) if measured is not None else None,
+        uncounted=tally.note(),
+        uncounted_of=tally.notes,
         ranking=record,
         reference=reference.messages if reference else (),
         missing=reference.missing if reference else None,
@@ -170,7 +173,8 @@ def _by_model(paths: Iterable[Path]) -> dict[str, list[Path]]:
 def report(path: Path) -> list[str]:
     """Return the sentences of a ``Leaderboard`` record: the verdict, what it is based on, and problems."""
     board = Leaderboard.load(path)
-    return [line for line in (board.verdict, *board.remarks, board.measured, *_pairing(board), *board.problems) if line]
+    lines = (board.verdict, *board.remarks, board.measured, board.uncounted, *_pairing(board), *board.problems)
+    return [line for line in lines if line]
 
 
 def page_metrics(path: Path) -> list[FrameMetric]:

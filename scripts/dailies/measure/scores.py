@@ -89,11 +89,13 @@ def summarized(
     names: Iterable[str],
     input_dir: Path,
     reference: Reference | None = None,
+    reference_fingerprint: str | None = None,
 ) -> Means | None:
     """Return the means of a model for its ``metadata.json``: over all measured frames, unseen ones and training frames.
 
     ``measures`` are the records of its shards; without any, the result is None. ``run`` is the record of its run, and
-    ``names`` are those of ``training_frames``. If there is a ``reference``, the result says how its frames were paired.
+    ``names`` are those of ``training_frames``. If there is a ``reference``, the result says how its frames were paired,
+    and which one it is.
     """
     if not measures:
         return None
@@ -114,4 +116,6 @@ def summarized(
         mean_unseen=means(frames, metrics, [name for name in outputs if name not in seen]),
         mean_training=means(frames, metrics, trained) if trained else None,
         reference=tuple(reference.report) if reference else None,
+        reference_fingerprint=reference_fingerprint,
+        shards=tuple(path.stem for path in measures),
     )

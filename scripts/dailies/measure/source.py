@@ -1,4 +1,4 @@
-"""What models are compared with on a frame of the source: found once, so that no model has to read the source again."""
+"""What metrics without a reference need of a source frame, computed once so that no model reads the source again."""
 
 import io
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dailies.measure.quality import Still
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """A frame of the source, as far as the metrics without a reference need it."""
+    """What the metrics without a reference need of a frame of the source."""
 
     height: int
     width: int
@@ -20,11 +20,11 @@ class SourceFrame:
     """Whether its colours are premultiplied by alpha."""
     still: Still
     motion: Motion | None
-    """Its motion from the frame before; None if that is not known or not needed."""
+    """Its motion since the previous frame; None if that is unknown or not needed."""
 
     @classmethod
     def of(cls, pixels: np.ndarray, before: np.ndarray | None, *, associated: bool) -> "SourceFrame":
-        """Describe a frame, ``(height, width, 3)`` float32 from 0 to 1; ``before`` is the one before it, if needed."""
+        """Describe a frame, ``(height, width, 3)`` float32 from 0 to 1; the motion is the one since ``before``."""
         found = None if before is None else flicker.flow(pixels, before)
         motion = None if found is None or before is None else Motion.along(found, pixels, before)
         return cls(pixels.shape[0], pixels.shape[1], associated, Still.of(pixels), motion)

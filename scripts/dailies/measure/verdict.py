@@ -20,7 +20,7 @@ from dailies.state.records import (
 )
 
 MANY_TIMES = 20
-"""How many times as many frames nobody renders to settle a tie."""
+"""The factor above which nobody would render that many more frames to settle a tie."""
 
 VOTE = "Vote blind on the page: people may see a difference that the metric does not."
 
@@ -36,7 +36,7 @@ def record(
     knockout: Knockout | None = None,
     measured: int | None = None,
 ) -> RankingRecord | None:
-    """Return the verdict on each model of a ranking, compare it with the source, and say what would settle a tie.
+    """Return the verdict on each model of a ranking, its comparison with the source, and what would settle a tie.
 
     ``metrics`` are those that were measured, and ``names`` are those of the models in sentences. Those that a
     ``knockout`` left out follow in its order. ``measured`` is the number of measured frames, if not all were.
@@ -49,6 +49,7 @@ def record(
     has_source = len(unchanged) == len(ranking.frames)
     ties = [model for model, comparison in ranking.comparisons.items() if comparison.verdict == "tie"]
     tied = [scores[model] for model in (ranking.order[0], *ties)] if ties else []
+    needed = _frames_needed(ranking) if tied else None
 
     def ranked(place: int, model: str) -> RankedModel:
         values = column(scores[model].frames, ranking.metric or "", ranking.frames)
@@ -73,11 +74,11 @@ def record(
         models=tuple(ranked(place, model) for place, model in enumerate(ranking.order, start=1)),
         knocked_out=_knocked_out(knockout, after=len(ranking.order)) if knockout else (),
         knockout_frames=len(knockout.frames) if knockout else 0,
-        frames_needed=_frames_needed(ranking) if tied else None,
+        frames_needed=needed,
         settle=(
             (
                 *_all_frames(measured, sequence),
-                _more_frames(ranking, sequence),
+                _more_frames(needed, ranking, sequence),
                 *_another_metric(ranking.metric, tied, sequence, metrics, names),
                 VOTE,
             )
@@ -154,7 +155,7 @@ def _to_source(values: Sequence[float], unchanged: Sequence[float], ranking: Ran
 
 
 def _frames_needed(ranking: Ranking) -> int | None:
-    """Return about how many frames would separate the first from the next that ties, in two digits, or None.
+    """Return the number of frames, to two digits, that would separate the first from the next that ties, or None.
 
     The width of an interval falls with the square root of the number of frames.
     """
@@ -178,12 +179,12 @@ def _all_frames(measured: int | None, sequence: FrameSequence) -> list[str]:
     return [f"First set measure_frames to all: {counted(others, 'more frame')} can be measured without rendering any."]
 
 
-def _more_frames(ranking: Ranking, sequence: FrameSequence) -> str:
+def _more_frames(needed: int | None, ranking: Ranking, sequence: FrameSequence) -> str:
     if len(ranking.frames) < MIN_FRAMES:
         return f"Compare more frames: fewer than {MIN_FRAMES} decide nothing."
-    needed, whole = _frames_needed(ranking), len(sequence.frames)
     if needed is None:
         return f"More frames will hardly decide: {MANY_TIMES} times as many would not be enough."
+    whole = len(sequence.frames)
     place = f"; the sequence has {whole}" if needed > whole else ""
     return f"About {needed} frames like these would separate the first from the next that ties{place}."
 

@@ -401,6 +401,10 @@ class Inputs:
         """Return the record of the pairing if an ordinary invocation measures: it is part of a model's metadata."""
         return self.pairing_record(wildcards) if self._is_automatic else []
 
+    def fingerprint_of_measures(self, wildcards: Any) -> str | None:
+        """Return the digest of the reference if an ordinary invocation measures."""
+        return self.reference_fingerprint() if self._is_automatic else None
+
     def measuring(self, wildcards: Any) -> list[Any]:
         """Return everything that the measures of a shard depend on, except the frames themselves.
 
@@ -502,10 +506,6 @@ class Inputs:
     def ranking_record(self, wildcards: Any) -> list[Path]:
         """Return the ranking if an ordinary invocation measures."""
         return [self._layout.verdict] if self._is_automatic else []
-
-    def shown_with_leaderboard(self, wildcards: Any) -> list[Path]:
-        """Return what else shows the models and their ranks, so that the target ``metrics`` makes all of it."""
-        return [*self.metadata_of_all_models(wildcards), self._layout.summary, *self.comparison_page(wildcards)]
 
     @property
     def verdict_advice(self) -> str | None:

@@ -22,10 +22,10 @@ from dailies.state.manifest import Follower
 from dailies.state.records import SUCCESS, DiscoveryIndex, Knockout, Metadata, Outcome, RunRecord, Values, merged
 
 RESULT = logging.INFO + 5
-"""The level of our own lines. Snakemake colours those of its own levels; these keep the terminal's colour."""
+"""The level of our own lines. Snakemake colours the lines of its own levels; ours keep the terminal's colour."""
 
 TICK, PLAIN_TICK = 0.5, 30
-"""Seconds between two looks at what is running: for the status line of a terminal, and for a line in a log or pipe."""
+"""Seconds between updates of what is running: in the status line of a terminal, and as lines of a log or pipe."""
 
 PHASES = {
     "infer": "rendering",
@@ -76,7 +76,7 @@ class Progress(logging.Handler):
         self._printed = ""
         self._status: StatusLine | None = None
         self.width: int | None = None
-        """How many characters a line of the terminal has; None if this is none."""
+        """The width of the terminal in characters; None if the output is not a terminal."""
         self._ticker: threading.Thread | None = None
         self._is_closed = threading.Event()
         if not invocation.is_main:
@@ -90,7 +90,7 @@ class Progress(logging.Handler):
                 handler.setStream(self._status)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take note of a job that starts or ends."""
+        """Record the start or end of a job."""
         if not (event := getattr(record, "event", None)) or not self._invocation.is_executed:
             return
         try:
@@ -107,8 +107,8 @@ class Progress(logging.Handler):
             self.handleError(record)
 
     def finish(self) -> None:
-        """Print what is still to be printed after all jobs have succeeded."""
-        for number in list(self._running):  # with --quiet, Snakemake does not tell that they are finished
+        """Print the remaining lines after all jobs have succeeded."""
+        for number in list(self._running):  # with --quiet, Snakemake does not report that they are finished
             self._finish(self._take(number))
         self._report_rendered()
 
@@ -194,7 +194,7 @@ class Progress(logging.Handler):
             self._rendered[model] = merged([Outcome.load(self._layout.outcome(model, name)) for name in names])
 
     def _report_rendered(self) -> None:
-        """Print the lines of models that no metric has to be awaited for: another render is starting."""
+        """Print the lines that wait for a metric without it, because another render is starting."""
         for model in list(self._rendered):
             self._report_model(model, None)
 
@@ -202,7 +202,7 @@ class Progress(logging.Handler):
         """Print the line of a finished model, and each of its notes unless another model's was the same."""
         label = self._label(model)
         outcome = self._rendered.pop(model)
-        if self._invocation.shows_progress:  # otherwise the last lines say enough
+        if self._invocation.shows_progress:  # otherwise the result at the end says it
             self._report_render(label, outcome, measured or {})
         notes = outcome.model.notes if outcome.model else ()
         for note in (*self._notes_on_device(outcome), *(f"{label}: {clean(note)}" for note in notes)):
@@ -261,7 +261,7 @@ class Progress(logging.Handler):
 
     @property
     def _is_live(self) -> bool:
-        """Whether there is a status line. If a scheduler runs the jobs, for hours, a line now and then is enough."""
+        """Whether a status line is updated. If a scheduler runs the jobs for hours, an occasional line is enough."""
         return self._status is not None and self._invocation.is_local
 
     def _show(self) -> None:

@@ -1,4 +1,4 @@
-"""Quiet: which of Snakemake's own messages are left out of the terminal, where most concern single jobs.
+"""Quiet: which of Snakemake's messages are not printed to the terminal, because they concern single jobs.
 
 This is a filter on the handler that prints to the terminal (Snakemake 9.27). Other ways have drawbacks. A logger plugin
 has to be an installed distribution and to be named on the command line. ``quiet`` in a profile is lost with any other
@@ -33,10 +33,10 @@ PLAIN_CHATTER = re.compile(
     # executors of clusters: their names of each job are in Snakemake's log file
     r"SLURM run ID: |Job \d+ has been submitted |Submitted (group |array )?job |Cleaning up SLURM log files "
 )
-"""How messages begin that are left out and that have no event. All others are printed, whatever they are."""
+"""The beginnings of messages that have no event and are left out. All others are printed."""
 
 LOG_FILE = "Complete log(s): "
-"""How the message begins that names Snakemake's log file. It is printed if a job failed."""
+"""The beginning of the message that names Snakemake's log file. It is printed only if a job failed."""
 
 
 class JobFilter(logging.Filter):

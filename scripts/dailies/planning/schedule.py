@@ -19,13 +19,13 @@ from dailies.state.layout import Layout
 from dailies.state.records import DiscoveryIndex, Knockout, Metadata, Outcome, RunRecord
 
 UNKNOWN, NOTHING = "unknown", "-"
-"""What the table says of a value that cannot be known yet, and of a model that has nothing to render."""
+"""What the table shows for a value that is not known yet, and for a model that has nothing to render."""
 
 
 def plan(layout: Layout, settings: Settings) -> str:
     """Return a table of the selected models with what each still needs, the sums, and how many runs are skipped.
 
-    Nothing is asked or downloaded, and no frame is opened, so it works on a head node.
+    It sends no request, downloads nothing and opens no frame, so it works on a head node.
     """
     schedule = Schedule(layout, settings)
     table = report.table(layout, settings, schedule.columns)
@@ -93,7 +93,7 @@ class Speeds:
     """How long models take for a megapixel of the source, according to all renders in the output folder."""
 
     def __init__(self, layout: Layout, settings: Settings, frames: Iterable[Frame]) -> None:
-        """Take only renders on the kind of device that is set, unless it is ``auto``; ``frames`` have the sizes."""
+        """Count only renders on the configured kind of device, unless that is ``auto``; ``frames`` have the sizes."""
         self._layout = layout
         self._settings = settings
         self._megapixels = {frame.output: _megapixels(frame) for frame in frames}
@@ -264,7 +264,7 @@ class Schedule:
 
     @property
     def summary(self) -> list[str]:
-        """Sentences with the sums, and on what is unknown or a guess."""
+        """Sentences with the sums, and with what is unknown or an estimate."""
         due = [each for each in self.models.values() if each.frames != 0]
         if self._settings.knockout_frames and (due or not self._decision):
             return [*self._sums(due), self._about_knockout]
@@ -279,7 +279,7 @@ class Schedule:
         settings = self._settings
         return (
             f"All models render {counted(settings.knockout_frames, 'frame')} first; {settings.finalists} finalists, "
-            "and all that tie with the first, then render all frames. As long as the finalists are not known, these "
+            "and all that tie with the first, then render all frames. Until the finalists are known, their other "
             "frames are not included."
         )
 
@@ -288,10 +288,8 @@ class Schedule:
         if self.footage.reason:
             lines.append(f"Not everything is known yet: {self.footage.reason}.")
         if any(each.seconds is not None for each in due):
-            lines.append(
-                "Times are those of earlier renders in this output folder"
-                + ("; ~: of other models of the same architecture." if not all(e.is_own_speed for e in due) else ".")
-            )
+            others = "" if all(each.is_own_speed for each in due) else "; ~: of other models with the same architecture"
+            lines.append(f"Times are those of earlier renders in this output folder{others}.")
         return lines
 
     def _frames(self, due: Sequence[Due]) -> str:

@@ -68,6 +68,8 @@ class Promotion:
     """Digest of the artifact that was rendered."""
     tags: Mapping[str, str]
     """What the version states about the rendered model: frames, metrics and digests."""
+    uncounted: str | None
+    """Which imported votes on the model do not count, as a sentence; None if all do."""
 
 
 def requested(settings: "Settings", layout: Layout) -> Promotion:
@@ -102,6 +104,7 @@ def requested(settings: "Settings", layout: Layout) -> Promotion:
             "publish.unknown_origin",
             f"the records of {model} in {layout.state} are missing; run snakemake, then promote it",
         )
+    tally = _votes(there, layout)
     return Promotion(
         model=model,
         registered_model=name,
@@ -112,7 +115,8 @@ def requested(settings: "Settings", layout: Layout) -> Promotion:
         sha256=metadata.artifact.sha256 or "",
         tags=evaluation.model_tags(model, metadata)
         | _frame_tags(model, metadata, layout)
-        | _vote_tags(model, there, layout),
+        | votes.tags(tally.standings.get(model)),
+        uncounted=tally.note(model),
     )
 
 
@@ -162,12 +166,10 @@ def _frame_tags(model: str, metadata: Metadata, layout: Layout) -> dict[str, str
     return tags
 
 
-def _vote_tags(model: str, there: list[str], layout: Layout) -> dict[str, str]:
-    """Return the tags of the imported votes on a model; ``there`` are the folders of all rendered models."""
-    if not layout.votes.is_file():
-        return {}
+def _votes(there: list[str], layout: Layout) -> votes.Tally:
+    """Return the imported votes; ``there`` are the folders of all rendered models."""
     artifacts = {each: Metadata.load(layout.metadata(each)).artifact.sha256 for each in there}
-    return votes.tags(votes.load_standings(layout.votes, load_sequence(layout.sequence), artifacts).get(model))
+    return votes.Ballots.imported(layout).count(load_sequence(layout.sequence), artifacts)
 
 
 def promote(settings: "Settings", *, model: str, layout: Layout) -> str:
@@ -199,6 +201,8 @@ def promote(settings: "Settings", *, model: str, layout: Layout) -> str:
         name, alias = promotion.registered_model, promotion.alias
         store.ask(lambda client: client.set_registered_model_alias(name, alias, number))
     text = _sentence(promotion, number, is_new=is_new, previous=previous, is_retagged=is_retagged)
+    if promotion.uncounted:
+        text = f"{text} {promotion.uncounted}"
     log.info("%s", text)
     return text
 

@@ -21,7 +21,7 @@ from dailies.render.pipeline import Route, naming, prefetch, read, render_frames
 from dailies.render.sheets import Sheets
 from dailies.state.attempts import basis, frame_keys
 from dailies.state.layout import Layout, Weights
-from dailies.state.manifest import Entry, Manifest, forget, restore_names
+from dailies.state.manifest import Entry, Manifest, forget, renewed, restore_names
 from dailies.state.records import (
     SUCCESS,
     Figures,
@@ -147,7 +147,8 @@ def render(job: Job, *, forced: str | None = None) -> None:
     loading = loading_digest(record, job.loading)
     if receipt.status == SUCCESS:
         if forced:
-            forget(job.manifest, job.layout.forced_mark(job.model, job.shard), sequence.outputs, forced)
+            mark = job.layout.forced_mark(job.model, job.shard)
+            forget(job.manifest, mark, sequence.outputs, forced, renewed=_first_round(job, shards, forced))
         open_manifest = partial(_open_manifest, job, receipt, sequence, forced=bool(forced))
         ending = _already_done(job, receipt, sequence, loading, open_manifest)
         if ending is None and not job.weights.whole.is_dir():
@@ -186,6 +187,17 @@ def _open_manifest(
     assert receipt.sha256 is not None  # the download succeeded
     keys = frame_keys(sequence, receipt.sha256, job.settings, model)
     return Manifest(job.manifest, folder=job.folder, keys=keys, forced=forced)
+
+
+def _first_round(job: Job, shards: Mapping[str, FrameSequence], forced: str) -> list[Entry]:
+    """Return the entries of the frames that the same forced invocation has rendered in the first round of a knockout.
+
+    The frames of the first round are also part of other shards, which need not render them once more.
+    """
+    if job.shard == KNOCKOUT or KNOCKOUT not in shards:
+        return []
+    manifest = job.layout.manifest(job.model, KNOCKOUT)
+    return renewed(manifest, job.layout.forced_mark(job.model, KNOCKOUT), shards[KNOCKOUT].outputs, forced)
 
 
 def _list_tried(status: str, receipt: Receipt) -> str:

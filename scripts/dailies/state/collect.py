@@ -137,7 +137,8 @@ def summarize(
     """Merge the models' ``metadata.json`` files into ``batch_summary.json``, and add their ranks to both.
 
     The models keep the given order, unless ``order`` names a metric and whether its highest mean comes first. Models
-    without that metric come last. ``ranking`` is the ``Leaderboard`` record; without it, no model has a rank.
+    that were knocked out follow the others, because their means are over other frames, and those without the metric
+    come last. ``ranking`` is the ``Leaderboard`` record; without it, no model has a rank.
     """
     board = Leaderboard.load(ranking) if ranking else Leaderboard()
     places = {each.model: each for each in board.ranking.everyone} if board.ranking else {}
@@ -149,7 +150,7 @@ def summarize(
         _amend(path, about, ranked)
         lines.append(_line(path.parent, ranked, named[model], board.means.get(model)))
     if order:
-        lines.sort(key=lambda line: _position((line.measured or {}).get(order[0]), descending=order[1]))
+        lines.sort(key=lambda line: _position(line, *order))
     save_all(lines, output)
 
 
@@ -172,8 +173,9 @@ def _amend(path: Path, before: Metadata, after: Metadata) -> None:
         files.write_bytes(path, files.dump_json(to_json(after)), keep_time=True)
 
 
-def _position(value: float | None, *, descending: bool) -> tuple[bool, float]:
-    return value is None, (-value if descending else value) if value is not None else 0.0
+def _position(line: SummaryLine, metric: str, descending: bool) -> tuple[bool, bool, float]:
+    value = (line.measured or {}).get(metric)
+    return value is None, bool(line.knocked_out), (-value if descending else value) if value is not None else 0.0
 
 
 def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> SummaryLine:

@@ -1,4 +1,4 @@
-"""Editions: what the page and the video were made of, so that nothing is shown together with what contradicts it."""
+"""Editions: from which files the page and the video were made, so that contradictory results never appear together."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,11 +23,11 @@ class Edition(Record):
     models: Mapping[str, str | None] = field(default_factory=dict)
     """The digests of the artifacts of the models of which it shows all frames, by folder."""
     parts: Mapping[str, str] = field(default_factory=dict)
-    """The digests of the files that it was made of, by path relative to the output folder."""
+    """The digests of the files that it was made from, by path relative to the output folder."""
 
 
 def record(path: Path, models: Mapping[str, str | None], *, layout: Layout, parts: Iterable[Path] = ()) -> None:
-    """Write what a product shows, and which files of the output folder it was made of."""
+    """Write what a product shows, and from which files of the output folder it was made."""
     digests = {_relative(part, layout): sha256_of(part) for part in parts}
     Edition(models=models, parts=digests).save(path)
 
@@ -35,7 +35,8 @@ def record(path: Path, models: Mapping[str, str | None], *, layout: Layout, part
 def beside_page(layout: Layout) -> list[str]:
     """Return the names of the tables and pictures that belong to the page, from its own folder.
 
-    Tables of an earlier configuration, which measured, and a video of other models are left out.
+    Tables are left out if they are those of an earlier configuration that measured, and a video if it shows other
+    models.
     """
     page, video = Edition.load_if_there(layout.page_edition) or Edition(), Edition.load_if_there(layout.video_edition)
     found = [layout.leaderboard, layout.frame_table] if _relative(layout.verdict, layout) in page.parts else []
@@ -47,7 +48,7 @@ def beside_page(layout: Layout) -> list[str]:
 def newer_than_page(layout: Layout) -> list[str]:
     """Return the names of the tables and pictures that have changed since the page was made, and still exist."""
     page = Edition.load_if_there(layout.page_edition) or Edition()
-    names = {_relative(layout.verdict, layout): layout.leaderboard.name}  # both are written at once
+    names = {_relative(layout.verdict, layout): layout.leaderboard.name}  # both are written together
     changed = [part for part, digest in page.parts.items() if _digest(layout, part) not in (digest, None)]
     return [names.get(part, Path(part).name) for part in changed]
 
@@ -78,7 +79,7 @@ def _digest(layout: Layout, part: str) -> str | None:
 
 
 def _ranks_differ(layout: Layout) -> bool:
-    """Return whether the summary holds other ranks than the ranking; no if it holds none, as without a reference."""
+    """Return whether the ranks in the summary differ from the ranking; False if it has none, as without a reference."""
     if not (layout.summary.is_file() and layout.verdict.is_file()):
         return False
     summary = {

@@ -15,7 +15,7 @@ LONGEST_NAME = 32
 """Characters of a name. The middle of a longer one is left out."""
 
 SHORTEST_NAME = 8
-"""Characters that are left of a name, however long the params are."""
+"""Characters that a name keeps, however long the params are."""
 
 LONGEST_VALUE = 12
 """Characters of a param's value."""
@@ -40,7 +40,7 @@ TELLING = {
     "batch": ("batch", "bs", "batch_size", "train_batch_size"),
     "epochs": ("epochs", "max_epochs", "num_epochs"),
 }
-"""Short names of the params that people know by heart, the most telling first, and how trainers spell them."""
+"""Short names of well-known params, the most informative first, and the spellings that trainers use."""
 
 WEAK = re.compile(
     r"(?i)(^|[._/-])(seed|random_state|id|uuid|hash|sha|commit|path|dir|folder|file|uri|url|root|host(name)?|user|port|"
@@ -49,7 +49,7 @@ WEAK = re.compile(
 """Keys of params that identify a run without saying how its training differed."""
 
 MEANINGLESS = re.compile(r"[/\\]|^[{\[(]|^[0-9a-f]{16,}$|^\d{4}-\d\d-\d\d|^\d{10,}$|.{25}", re.IGNORECASE)
-"""Values that tell nobody anything: paths, structures, digests, times and prose."""
+"""Values that mean nothing to a reader: paths, structures, digests, times and prose."""
 
 
 class Described(Protocol):
@@ -65,7 +65,7 @@ class Described(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """What tells a model from the others it is shown with."""
+    """What distinguishes a model from the others that are shown with it."""
 
     name: str
     """The part of its name that differs, at most ``LONGEST_NAME`` characters and perhaps the start of an id."""
@@ -85,9 +85,9 @@ class Label:
 def labels(models: Mapping[str, Described]) -> dict[str, Label]:
     """Return a label for each model, by the name of its folder; all labels differ.
 
-    What all names have in common at their beginning is dropped; if that leaves long names, so are an end in common and
-    the middle of a name that is still too long. Up to ``MOST_PARAMS`` params follow in which the models differ: as few
-    as tell them apart, the most telling first. If name and params are those of another model, too, the start of the
+    The beginning that all names share is dropped. If that leaves long names, the end that they share is dropped, too,
+    and the middle of a name that is still too long. Up to ``MOST_PARAMS`` params follow in which the models differ: as
+    few as tell them apart, the most telling first. If another model has the same name and params, the start of the
     run's id follows the name, or else a digest of the folder's name.
     """
     names = _short_names([clean(about.run_name) or folder for folder, about in models.items()])
@@ -112,7 +112,7 @@ def shortest(found: Mapping[str, Label]) -> dict[str, str]:
 
 
 def _marks(models: Mapping[str, Described]) -> dict[str, str]:
-    """Return what tells models apart that nothing else does: the start of the run's id, or a digest of the folder."""
+    """Return a mark for each model that name and params do not distinguish: the start of the run's id, or a digest."""
     uses = Counter(about.run_id[:8] for about in models.values())
     return {
         folder: about.run_id[:8] if uses[about.run_id[:8]] == 1 else digest(folder)[:8]
@@ -124,7 +124,7 @@ def _marks(models: Mapping[str, Described]) -> dict[str, str]:
 
 
 def _short_names(names: Sequence[str]) -> list[str]:
-    """Return names without what all have in common, none empty; names that differ stay different."""
+    """Return names without the parts that all share, none empty; names that differ stay different."""
     different = list(dict.fromkeys(names))
     start = _common_beginning(different)
     rest = [name[start:] for name in different]
@@ -199,7 +199,7 @@ def _columns(all_params: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
 
 
 def _worth(key: str, column: Sequence[str]) -> tuple[bool, int, int, str]:
-    """Return where a param stands among others: known ones first, then those with the shortest text."""
+    """Return the sort key of a param: known params come first, then those with the shortest text."""
     known = list(TELLING)
     short = _known(key)
     place = known.index(short) if short else len(known)
@@ -207,7 +207,7 @@ def _worth(key: str, column: Sequence[str]) -> tuple[bool, int, int, str]:
 
 
 def _most_telling(candidates: Sequence[str], chosen: Sequence[str], values: Mapping[str, list[str]]) -> str | None:
-    """Return the param that tells the most models apart that ``chosen`` do not; the first among equals; else None."""
+    """Return the param that adds most to what ``chosen`` tell apart, the first among equals; None if none adds."""
     columns = [values[key] for key in chosen]
     now = _groups(columns)
     gains = {key: _groups([*columns, values[key]]) - now for key in candidates if key not in chosen}
@@ -221,7 +221,7 @@ def _groups(columns: Sequence[Sequence[str]]) -> int:
 
 
 def _titles(keys: Iterable[str]) -> dict[str, str]:
-    """Return the short name of each param, or its last part; all of the key if that would be another's, too."""
+    """Return the short name of each param, or its last part; the whole key if two params would share that."""
     short = {key: _known(key) or _last(key) for key in keys}
     uses = Counter(short.values())
     return {key: title if uses[title] == 1 else key for key, title in short.items()}

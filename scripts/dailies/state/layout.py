@@ -99,13 +99,18 @@ class Layout:
         """The folder of the copies of frames of a model, or of ``@source``, that a browser cannot show directly."""
         return self.page_folder / "copies" / subject
 
+    def page_alpha(self, subject: str) -> Path:
+        """The folder of the alpha channels of a model's frames, or of those of ``@source``, as pictures."""
+        return self.page_folder / "alpha" / subject
+
     def page_thumbnails(self, subject: str) -> Path:
         """The folder of the sheets of thumbnails of a model, or of ``@source``."""
         return self.page_folder / "thumbnails" / subject
 
     def all_page_pictures(self) -> list[Path]:
-        """List all copies and sheets of thumbnails, including those of models that the page no longer shows."""
-        return [path for kind in ("copies", "thumbnails") for path in (self.page_folder / kind).glob("*/*")]
+        """List all copies, alpha channels and sheets of thumbnails, also of models that the page no longer shows."""
+        kinds = ("copies", "alpha", "thumbnails")
+        return [path for kind in kinds for path in (self.page_folder / kind).glob("*/*")]
 
     @property
     def contact_sheet(self) -> Path:

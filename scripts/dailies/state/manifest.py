@@ -180,17 +180,31 @@ class Follower:
                     self._seconds.append(entry.seconds)
 
 
-def forget(path: Path, mark: Path, names: Collection[str], token: str) -> None:
+def forget(path: Path, mark: Path, names: Collection[str], token: str, *, renewed: Collection[Entry] = ()) -> None:
     """Forget the frames ``names`` of the manifest at ``path``, once per ``token``, so that all are rendered again.
 
     They become ``PENDING``: if other manifests list them too and this render is interrupted, the next one compares the
-    bytes of each frame before it accepts it. ``mark`` is the file that holds the last token.
+    bytes of each frame before it accepts it. ``mark`` is the file that holds the last token. Frames that another shard
+    has rendered again for the same token keep their ``renewed`` entries.
     """
-    if mark.is_file() and mark.read_text() == token:
+    if _has_token(mark, token):
         return
     kept = [entry for name, entry in _read(path).items() if name not in names]
-    _write(path, [*kept, *(replace(PENDING, output=name) for name in sorted(names))])
+    done = [entry for entry in renewed if entry.output in names]
+    due = {*names} - {entry.output for entry in done}
+    _write(path, [*kept, *done, *(replace(PENDING, output=name) for name in sorted(due))])
     files.write_bytes(mark, token.encode())
+
+
+def renewed(path: Path, mark: Path, names: Collection[str], token: str) -> list[Entry]:
+    """Return the entries of the frames ``names`` of a shard that were rendered since it forgot them for ``token``."""
+    if not _has_token(mark, token):
+        return []
+    return [entry for name, entry in _read(path).items() if name in names and entry.size >= 0]
+
+
+def _has_token(mark: Path, token: str) -> bool:
+    return mark.is_file() and mark.read_text() == token
 
 
 def in_place(manifests: Path, folder: Path, names: Collection[str]) -> dict[str, Entry]:

@@ -1,4 +1,4 @@
-"""Snakemake's records of the jobs that wrote files, by the spelling of the files' paths."""
+"""Snakemake's records of the jobs that wrote files, which it finds by the exact spelling of the files' paths."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path

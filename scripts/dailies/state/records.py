@@ -319,6 +319,10 @@ class Means:
     mean_training: Values | None = None
     reference: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
     """How the frames of the reference were paired."""
+    reference_fingerprint: str | None = field(default=None, metadata=OMITTED)
+    """Identifies the reference; None without one, and in records of earlier versions."""
+    shards: tuple[str, ...] = field(default=(), metadata=OMITTED)
+    """The shards whose measures these are the means of; empty in records of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -528,6 +532,10 @@ class Leaderboard(Record):
     """What would settle a tie, and which models are worse than the source, in sentences."""
     measured: str | None = field(default=None, metadata=OMITTED)
     """A sentence about the number of measured frames, if not all were measured."""
+    uncounted: str | None = field(default=None, metadata=OMITTED)
+    """How many imported votes do not count, and why, as a sentence; None if all do."""
+    uncounted_of: Mapping[str, str] = field(default_factory=dict, metadata=OMITTED)
+    """The same of the votes on each model that has such votes, by its folder name."""
     ranking: RankingRecord | None = field(default=None, metadata=OMITTED)
     reference: tuple[str, ...] = ()
     """How the frames of the reference were paired."""
@@ -573,6 +581,8 @@ class VoteSide:
     """The name of its folder."""
     artifact: str
     """The beginning of the digest of its weights."""
+    run_id: str = field(default="", metadata=OMITTED)
+    """Empty in records of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,20 +58,13 @@ class _Export(BaseModel):
     votes: tuple[_CastVote, ...]
 
 
-@dataclass(frozen=True)
-class _Frames:
-    """The frames that votes may be about."""
+class Doubt(StrEnum):
+    """Why a vote does not count: what it was cast on, as part of a sentence."""
 
-    digests: Mapping[str, str]
-    """By output name."""
-
-    @classmethod
-    def of(cls, sequence: Sequence) -> "_Frames":
-        return cls({frame.output: frame.sha256 for frame in sequence.frames})
-
-    def holds(self, vote: _CastVote | Vote) -> bool:
-        """Return whether a vote was cast on one of the frames."""
-        return self.digests.get(vote.frame, "").startswith(vote.frame_digest)
+    UNKNOWN_MODEL = "models that the output folder does not hold"
+    NOT_CHOSEN = "frames that are not chosen"
+    OTHER_FRAME = "frames that have changed or are not of this sequence"
+    OTHER_WEIGHTS = "weights that have changed"
 
 
 @dataclass(frozen=True)
@@ -107,11 +101,85 @@ class Standing:
         return self.won, self.lost, self.tied, self.share, *(self.interval or (None, None))
 
 
-def read_export(path: Path, layout: Layout) -> tuple[Vote, ...]:
-    """Return the votes of a file that the page exported.
+@dataclass(frozen=True)
+class Tally:
+    """Votes: which of them count, and why the others do not."""
 
-    Raises VotesError if the file is missing or is something else, or if its votes are about other frames or about
-    models that are not in the output folder.
+    votes: tuple[Vote, ...]
+    doubts: Mapping[str, tuple[Doubt, str]]
+    """By the id of a vote that does not count: why, and the name of the frame or model."""
+
+    @property
+    def standings(self) -> dict[str, Standing]:
+        """The votes of each model that count, by folder name."""
+        return standings(vote for vote in self.votes if vote.id not in self.doubts)
+
+    def note(self, model: str | None = None) -> str | None:
+        """Return a sentence on the votes, or those on one model, that do not count; None if all do."""
+        votes = [vote for vote in self.votes if model in (None, vote.a.model, vote.b.model)]
+        named: dict[Doubt, list[str]] = {}
+        for vote in votes:
+            if doubt := self.doubts.get(vote.id):
+                named.setdefault(doubt[0], []).append(clean(doubt[1]))
+        count = sum(map(len, named.values()))
+        if not count:
+            return None
+        groups = (f"{len(names)} on {doubt} ({few(sorted({*names}))})" for doubt, names in named.items())
+        verb = "does" if count == 1 else "do"
+        return f"{count} of {counted(len(votes), 'imported vote')} {verb} not count: {'; '.join(groups)}."
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """The ``note`` on each model that has one, by folder name."""
+        models = sorted({side.model for vote in self.votes for side in (vote.a, vote.b)})
+        return {model: note for model in models if (note := self.note(model))}
+
+
+@dataclass(frozen=True)
+class Ballots:
+    """Votes, and the models of an output folder that they may be about."""
+
+    votes: tuple[Vote, ...]
+    run_ids: Mapping[str, str]
+    """The run of each model in the output folder, selected or not, by folder name."""
+
+    @classmethod
+    def imported(cls, layout: Layout) -> "Ballots":
+        """Return the votes that were imported; none if there is no record."""
+        return cls((Votes.load_if_there(layout.votes) or Votes()).votes, _run_ids(layout))
+
+    def count(self, sequence: Sequence, artifacts: Mapping[str, str | None]) -> Tally:
+        """Return which votes count: those on frames, models and weights as they are now.
+
+        ``artifacts`` are the digests of the weights by folder name; those of other models are not checked.
+        """
+        digests = {frame.output: frame.sha256 for frame in sequence.frames}
+        listed = {Path(name).stem for name in sequence.names}
+
+        def doubt(vote: Vote) -> tuple[Doubt, str] | None:
+            for side in (vote.a, vote.b):
+                if not self._holds(side):
+                    return Doubt.UNKNOWN_MODEL, side.model
+            if not digests.get(vote.frame, "").startswith(vote.frame_digest):
+                is_left_out = vote.frame not in digests and Path(vote.frame).stem in listed
+                return Doubt.NOT_CHOSEN if is_left_out else Doubt.OTHER_FRAME, vote.frame
+            for side in (vote.a, vote.b):
+                if not (artifacts.get(side.model) or side.artifact).startswith(side.artifact):
+                    return Doubt.OTHER_WEIGHTS, side.model
+            return None
+
+        return Tally(self.votes, {vote.id: found for vote in self.votes if (found := doubt(vote))})
+
+    def _holds(self, side: VoteSide) -> bool:
+        run_id = self.run_ids.get(side.model)
+        return run_id is not None and side.run_id in ("", run_id)
+
+
+def read_export(path: Path, layout: Layout) -> Tally:
+    """Return the votes of a file that the page exported, and which of them do not count as things are now.
+
+    Weights are not compared yet. Raises VotesError if the file is missing or is something else, or if none of its votes
+    counts.
     """
     try:
         export = _Export.model_validate_json(path.read_bytes())
@@ -126,13 +194,22 @@ def read_export(path: Path, layout: Layout) -> tuple[Vote, ...]:
             "votes.invalid",
             f"{path} holds no votes that the comparison page exported: {place}: {clean(first['msg'])}",
         ) from error
-    _refuse_other_frames(export, path, layout)
-    _refuse_unknown_models(export, path, layout)
-    return tuple(
-        Vote(
+    if any(vote.a.model == vote.b.model for vote in export.votes):
+        raise VotesError("votes.same_model", f"{path} has votes that compare a model with itself")
+    if not layout.sequence.is_file():
+        raise VotesError("votes.nothing_rendered", f"{layout.output_dir} has no sequence yet; render the models first")
+    tally = Ballots(_votes(export), _run_ids(layout)).count(load_sequence(layout.sequence), {})
+    _refuse_others(tally, path, layout)
+    return tally
+
+
+def _votes(export: _Export) -> tuple[Vote, ...]:
+    """Return the votes of a file, each once."""
+    found = {
+        vote.id: Vote(
             id=vote.id,
-            a=VoteSide(model=vote.a.model, artifact=vote.a.artifact),
-            b=VoteSide(model=vote.b.model, artifact=vote.b.artifact),
+            a=VoteSide(model=vote.a.model, artifact=vote.a.artifact, run_id=vote.a.run_id),
+            b=VoteSide(model=vote.b.model, artifact=vote.b.artifact, run_id=vote.b.run_id),
             winner=vote.winner,
             frame=vote.frame,
             time=vote.time,
@@ -140,72 +217,52 @@ def read_export(path: Path, layout: Layout) -> tuple[Vote, ...]:
             frame_digest=vote.frame_digest,
         )
         for vote in export.votes
+    }
+    return tuple(found.values())
+
+
+def _run_ids(layout: Layout) -> dict[str, str]:
+    # not from metadata.json, which another job may be writing
+    return {each.stem: ModelRecord.load(each).run_id for each in layout.all_records()}
+
+
+def _refuse_others(tally: Tally, path: Path, layout: Layout) -> None:
+    """Raise VotesError if there are votes, and none of them counts: they were cast on the page of something else."""
+    if len(tally.doubts) < len(tally.votes) or not tally.votes:
+        return
+    names = {name for doubt, name in tally.doubts.values() if doubt == Doubt.UNKNOWN_MODEL}
+    if names:
+        raise VotesError(
+            "votes.unknown_model",
+            f"no vote in {path} counts, because {layout.output_dir} does not hold {few(sorted(map(clean, names)))}; "
+            f"it holds {few(sorted(_run_ids(layout)))}",
+        )
+    frames = sorted({clean(name) for _, name in tally.doubts.values()})
+    raise VotesError(
+        "votes.other_frames",
+        f"no vote in {path} counts, because {few(frames)} are not frames of {layout.page}; the votes were cast on the "
+        "page of another sequence, or before these frames changed",
     )
 
 
-def _refuse_other_frames(export: _Export, path: Path, layout: Layout) -> None:
-    if not layout.sequence.is_file():
-        raise VotesError("votes.nothing_rendered", f"{layout.output_dir} has no sequence yet; render the models first")
-    known = _Frames.of(load_sequence(layout.sequence))
-    if unknown := sorted({clean(vote.frame) for vote in export.votes if not known.holds(vote)}):
-        raise VotesError(
-            "votes.other_frames",
-            f"{path} has votes on frames that are not those of {layout.page}: {few(unknown)}; they were cast on the "
-            "page of another sequence, or before these frames changed",
-        )
-
-
-def _refuse_unknown_models(export: _Export, path: Path, layout: Layout) -> None:
-    # not from metadata.json, which another job may be writing
-    known = {each.stem: ModelRecord.load(each).run_id for each in layout.all_records()}
-    sides = {side.model: side.run_id for vote in export.votes for side in (vote.a, vote.b)}
-    unknown = sorted(clean(model) for model, run_id in sides.items() if known.get(model) != run_id)
-    if unknown:
-        raise VotesError(
-            "votes.unknown_model",
-            f"{path} has votes on models that {layout.output_dir} does not hold: {few(unknown)}; it holds "
-            f"{few(sorted(known))}",
-        )
-    if any(vote.a.model == vote.b.model for vote in export.votes):
-        raise VotesError("votes.same_model", f"{path} has votes that compare a model with itself")
-
-
 def import_votes(path: Path, layout: Layout) -> str:
-    """Add the votes of an exported file to the record, and return a sentence that says what was added.
+    """Add the votes of an exported file to the record, and return what was added, and what does not count, in words.
 
-    A vote that is in the record already counts once. Raises VotesError as ``read_export`` does.
+    A vote that is in the record already counts once. Votes that do not count are recorded as well, because they count
+    once their frames are chosen again. Raises VotesError as ``read_export`` does.
     """
-    votes = {vote.id: vote for vote in read_export(path, layout)}
+    tally = read_export(path, layout)
     before = Votes.load_if_there(layout.votes) or Votes()
-    new = votes.keys() - {vote.id for vote in before.votes}
-    Votes(votes=(*before.votes, *(vote for vote in votes.values() if vote.id in new))).save(layout.votes)
-    repeated = f", {counted(len(votes) - len(new), 'vote')} of it known before" if len(new) < len(votes) else ""
+    known = {vote.id for vote in before.votes}
+    new = tuple(vote for vote in tally.votes if vote.id not in known)
+    Votes(votes=(*before.votes, *new)).save(layout.votes)
+    old = len(tally.votes) - len(new)
+    repeated = f", {counted(old, 'vote')} of it known before" if old else ""
     text = f"{counted(len(new), 'new vote')} imported from {path}{repeated}; {len(before.votes) + len(new)} in all."
+    if note := tally.note():
+        text = f"{text} In this file, {note}"
     log.info("%s", text)
     return text
-
-
-def load_standings(path: Path, sequence: Sequence, artifacts: Mapping[str, str | None]) -> dict[str, Standing]:
-    """Return the votes of each model, by folder name, from a record that may not exist.
-
-    Only votes on frames and weights as they are now count; the others are logged. ``artifacts`` are the digests of the
-    weights by folder name; those of other models are not checked.
-    """
-    votes = (Votes.load_if_there(path) or Votes()).votes
-    known = _Frames.of(sequence)
-    current = [
-        vote
-        for vote in votes
-        if known.holds(vote)
-        and all((artifacts.get(side.model) or side.artifact).startswith(side.artifact) for side in (vote.a, vote.b))
-    ]
-    if len(current) < len(votes):
-        log.warning(
-            "%s of %s do not count: they are about frames or weights that have changed, or frames that are not chosen",
-            counted(len(votes) - len(current), "vote"),
-            path,
-        )
-    return standings(current)
 
 
 def standings(votes: Iterable[Vote]) -> dict[str, Standing]:

@@ -26,7 +26,7 @@ LOCAL = frozenset({"", "file"})
 FIXED = LOCAL | {"http", "https", "mlflow-artifacts", "runs", "models"}
 """Schemes that ``allowed_artifact_schemes`` cannot contain: local paths, web servers, references to a run or model."""
 
-LONGEST, LONGEST_HOST = 200, 64
+LONGEST, LONGEST_HOST = 150, 50
 """Characters that a message shows of a location, and of its host where it is repeated in an example."""
 
 

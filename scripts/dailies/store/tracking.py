@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from dailies.core.errors import AccessRefused, LocationRefused, StoreError, StoreUnreachable, TransferBroken
 from dailies.core.text import clean, few, redacted
-from dailies.store import connection, local
+from dailies.store import connection, failures, local
 from dailies.store.entities import LONGEST_NAME, Experiment, LoggedModel, Run, StoredFile, read_run
 from dailies.store.locations import Locations, path_of
 
@@ -113,7 +113,7 @@ class TrackingStore:
             experiment = self.ask(methodcaller("get_experiment_by_name", name), what=what)
             if experiment is not None and not experiment.experiment_id:
                 said = f"the MLflow server {self.name} answered a request for an experiment with something else"
-                raise connection.not_mlflow(said, self._uri)
+                raise failures.not_mlflow(said, self._uri)
             if experiment is None or experiment.lifecycle_stage != "active":
                 deleted = " (it was deleted)" if experiment is not None else ""
                 raise StoreError(
@@ -397,7 +397,7 @@ class TrackingStore:
         place: str | None = None,
         pauses: Sequence[float] = PAUSES,
     ) -> T:
-        """Make a request, and retry if the response was cut short. See ``connection.store_error`` for the arguments."""
+        """Make a request, and retry if the response was cut short. See ``failures.store_error`` for the arguments."""
         for pause in pauses:
             try:
                 return self._ask_once(request, what, place)
@@ -412,7 +412,7 @@ class TrackingStore:
         except StoreError:
             raise
         except Exception as error:  # MLflow passes on whatever its drivers, stores and parsers raise
-            raise connection.store_error(error, self._uri, what=what, place=place) from error
+            raise failures.store_error(error, self._uri, what=what, place=place) from error
 
 
 def open_store(settings: "Settings", private: Path) -> TrackingStore:

@@ -245,5 +245,5 @@
   Focus.start();
   listen();
   State.read();
-  find("broken").hidden = true;
+  find("broken").remove(); // while it is there, each change of a text makes a browser style the whole page
 })();

@@ -24,11 +24,24 @@ const Catalog = (() => {
   );
   const alike = new Map();
   for (const key of keys) alike.set(spelled(key), [...(alike.get(spelled(key)) ?? []), key]);
-  const columns = keys.filter((key) => {
-    const others = alike.get(spelled(key));
-    return !others.slice(0, others.indexOf(key)).some((other) => repeats(key, other));
-  });
+  const ranking = DATA.ranking && `mean:${DATA.ranking.metric}`; // the column of the metric that ranks
+  const columns = keys
+    .filter((key) => {
+      const others = alike.get(spelled(key));
+      return !others.slice(0, others.indexOf(key)).some((other) => repeats(key, other));
+    })
+    .sort((one, other) => priority(one) - priority(other));
   const metrics = new Map(DATA.metrics.map((metric) => [metric.key, metric]));
+
+  /* The first columns are those that a phone shows beside the name. */
+  function priority(key) {
+    return key === "place:rank" ? 0 : key === ranking ? 1 : group(key) === "place" ? 2 : 3;
+  }
+
+  /* The group of a column in the table. The metric that ranks is in that of the ranking. */
+  function group(key) {
+    return key === ranking ? "place" : key.slice(0, key.indexOf(":"));
+  }
 
   function placesOf({ place }) {
     if (!place) return {};
@@ -98,6 +111,11 @@ const Catalog = (() => {
   /* Whether a model was trained on a frame; always false in a blind test. */
   function seen(id, frame) {
     return !State.values.blind && Boolean(trained.get(id)?.has(frame));
+  }
+
+  /* Whether a model was knocked out, so that only some of its frames are rendered; always false in a blind test. */
+  function isOut(id) {
+    return !State.values.blind && Boolean(models.get(id)?.knocked_out);
   }
 
   function value(model, key) {
@@ -297,6 +315,8 @@ const Catalog = (() => {
     scale,
     keys,
     columns,
+    ranking,
+    group,
     metrics,
     AS_LOGGED,
     usual,
@@ -306,6 +326,7 @@ const Catalog = (() => {
     label,
     name,
     seen,
+    isOut,
     value,
     plain,
     title,

@@ -24,7 +24,7 @@ const Focus = (() => {
     }
   }
 
-  /* The control that an arrow key leads to: left and right in the order of the page, up and down to another row. */
+  /* Return the control that an arrow key moves to: left and right in page order, up and down to another row. */
   function neighbour(all, from, key) {
     const index = all.indexOf(from);
     if (key === "ArrowLeft") return all[Math.max(0, index - 1)];

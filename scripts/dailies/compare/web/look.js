@@ -10,7 +10,8 @@ const Look = (() => {
   const VALUES = 256;
   const LUMA = "0.2126 0.7152 0.0722"; // Rec. 709
   const ROWS = { red: "1 0 0", green: "0 1 0", blue: "0 0 1", luma: LUMA };
-  const NAMES = { all: "RGB", red: "Red", green: "Green", blue: "Blue", luma: "Luma" };
+  const NAMES = { all: "RGB", red: "Red", green: "Green", blue: "Blue", luma: "Luma", alpha: "Alpha" };
+  const COLOURS = ["red", "green", "blue"];
   const STEPS = { exposure: 0.5, gamma: 0.1 };
 
   /* Inferno by Nathaniel Smith and Stéfan van der Walt (CC0): 256 colours whose lightness rises evenly. */
@@ -65,10 +66,10 @@ const Look = (() => {
     });
   }
 
-  /* The matrix that shows one channel as grey, or all channels as they are. */
+  /* The matrix that shows one channel as grey, or all channels as they are. The pictures of alpha are grey already. */
   function matrix(channel) {
-    const rows = channel === "all" ? ["1 0 0", "0 1 0", "0 0 1"] : Array(3).fill(ROWS[channel]);
-    return `${rows.map((each) => `${each} 0 0`).join(" ")} 0 0 0 1 0`;
+    const names = Object.hasOwn(ROWS, channel) ? Array(3).fill(channel) : COLOURS;
+    return `${names.map((name) => `${ROWS[name]} 0 0`).join(" ")} 0 0 0 1 0`;
   }
 
   /* Exposure is a factor in linear light, for pictures in sRGB; gamma is applied to the result. */
@@ -129,7 +130,7 @@ const Look = (() => {
     if (!on) return;
     const { gain, channel } = State.values;
     const root = find("error-map");
-    const matrices = channel === "all" ? ["red", "green", "blue"] : Array(3).fill(channel);
+    const matrices = channel === "all" ? COLOURS : Array(3).fill(channel);
     root.querySelectorAll("feColorMatrix").forEach((each, index) => {
       each.setAttribute("values", matrix(matrices[index]));
     });
@@ -138,7 +139,7 @@ const Look = (() => {
       [0, 1, 2].map((offset) => (value) => INFERNO[3 * Math.min(255, value * gain) + offset]),
     );
     const kind = { all: "largest of R, G, B", luma: "weighted as luma" }[channel] ?? `${channel} only`;
-    find("legend-kind").textContent = `|picture − reference|, ${kind}; code values of 255, gain ×${gain}`;
+    find("legend-kind").textContent = `|picture − reference|, ${kind}; code values of 255, gain ×${gain}. Box: the largest mean error`;
     const step = 64 / gain;
     const ticks = [0, 1, 2, 3].map((number) => tick(number * step, String(number * step), gain));
     find("legend-ticks").replaceChildren(...ticks, tick(255 / gain, `≥ ${+(255 / gain).toPrecision(3)}`, gain));

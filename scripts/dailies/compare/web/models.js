@@ -21,6 +21,7 @@ const Models = (() => {
   };
   const MARKS = { best: "best", tie: "tie", "knocked out": "knocked out" };
   const BELOW = "below the source";
+  const IDEAL = "ideal";
 
   function row(id, digit) {
     const item = element("li");
@@ -35,7 +36,7 @@ const Models = (() => {
     name.append(element("bdi", params ? "" : "alone", short));
     if (params || words.length) {
       const more = element("small", "params");
-      more.append(...words, params);
+      more.append(...words, element("span", "", params));
       name.append(more);
     }
     item.append(element("span", "digit", digit), name, element("span", "figure"), Panel.chips(id));
@@ -82,19 +83,19 @@ const Models = (() => {
 
   /* The value of the list's order: that of the metric that ranks, unless another column sorts it. */
   function figure(id, key) {
-    const ranked = DATA.ranking && `mean:${DATA.ranking.metric}`;
-    const column = key && key !== Catalog.AS_LOGGED ? key : ranked;
+    const column = key && key !== Catalog.AS_LOGGED ? key : Catalog.ranking;
     const model = Catalog.models.get(id);
     if (!column || (!model && !column.startsWith("mean:"))) return "";
     const value = model ? Catalog.value(model, column) : fixedValue(id, column);
-    return value === null || value === "" ? "" : Catalog.brief(value);
+    return value === null ? "" : Catalog.brief(value);
   }
 
-  /* The mean of the source; of the reference, the value of a frame that equals it. */
+  /* The mean of the source; for the reference, a word, because some values of a perfect frame are limits by convention,
+     such as a PSNR of 100 dB. */
   function fixedValue(id, key) {
     if (!key.startsWith("mean:")) return null;
     if (id === Catalog.SOURCE) return DATA.source[Catalog.plain(key)] ?? null;
-    return Catalog.metrics.get(Catalog.plain(key))?.ideal ?? null;
+    return Catalog.metrics.get(Catalog.plain(key))?.ideal ? IDEAL : null;
   }
 
   function fillSort() {
@@ -162,7 +163,7 @@ const Models = (() => {
     const groups = element("tr");
     groups.append(element("th", "model"));
     for (const [group, title] of Object.entries(GROUPS)) {
-      const count = columns.filter((key) => key.startsWith(`${group}:`)).length;
+      const count = columns.filter((key) => Catalog.group(key) === group).length;
       if (!count) continue;
       const cell = element("th", "group", group === "place" ? `${title} by ${rankedBy()}` : title);
       cell.colSpan = count;
@@ -232,7 +233,7 @@ const Models = (() => {
     made.append(element("small", "run", id === Catalog.SOURCE ? "without a model" : "the aim"), Panel.chips(id));
     const cells = columns.map((key) => {
       const value = fixedValue(id, key);
-      return element("td", value === null ? "" : "number", value === null || value === "" ? "" : Catalog.brief(value));
+      return element("td", value === null ? "" : "number", value === null ? "" : Catalog.brief(value));
     });
     line.append(made, ...cells);
     return line;

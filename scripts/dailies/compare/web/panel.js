@@ -110,6 +110,11 @@ const Panel = (() => {
       this.message = element("p", "message");
       this.box.append(this.canvas, this.marker, this.message);
       if (mode === "wipe") this.box.append(element("i", "line"));
+      if (mode === "error") {
+        this.region = element("canvas", "region");
+        this.region.setAttribute("aria-hidden", "true");
+        this.canvas.after(this.region);
+      }
       const named = this.pair ? ids : ids.slice(0, 1);
       this.labels = named.map((id, index) => this.label(id, this.pair ? "ab"[index] : ""));
       if (mode === "difference") this.labels.splice(1, 0, this.label(null, "apart"));
@@ -170,14 +175,17 @@ const Panel = (() => {
 
     /* Draw the pictures of a frame, unless they are on the canvas already. */
     draw(entries, { place, extent, looks, frame }) {
-      const { blind } = State.values;
+      const { blind, channel } = State.values;
       const kinds = entries.map((entry) => entry.address ?? entry.status);
-      const signature = JSON.stringify([frame, place, looks, this.canvas.width, this.canvas.height, kinds, blind]);
+      const boxed = this.region ? [Stage.moving(), channel] : [];
+      const { width, height } = this.canvas;
+      const signature = JSON.stringify([frame, place, looks, width, height, kinds, blind, boxed]);
       if (signature === this.drawn) return;
       Object.assign(this, { drawn: signature, found: entries, place, extent, looks, frame });
-      this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+      this.context.clearRect(0, 0, width, height);
       this.tint();
       if (entries.every(({ status }) => status === "ready")) PAINT[this.mode](this, entries);
+      if (this.region) Region.show(this);
       this.showMissing();
       this.badge();
     }
@@ -219,8 +227,16 @@ const Panel = (() => {
     }
 
     showMissing() {
-      const absent = this.ids.filter((_, index) => this.found[index].status !== "ready").map(Catalog.name);
-      this.message.textContent = absent.length ? `${absent.join(" and ")}: this frame is missing` : "";
+      const absent = this.ids.filter((_, index) => this.found[index].status !== "ready");
+      this.message.textContent = absent.map((id) => `${Catalog.name(id)}: ${this.reason(id)}`).join("; ");
+    }
+
+    /* Why there is no picture. */
+    reason(id) {
+      const { missing, alpha } = Catalog.layers.get(id);
+      if (State.values.channel === "alpha" && !alpha) return "no alpha channel";
+      const out = Catalog.isOut(id) && missing.has(this.frame);
+      return out ? "knocked out, so this frame was not rendered" : "this frame is missing";
     }
 
     /* Add a badge for each way in which a picture is not exactly the frame. */
@@ -232,6 +248,7 @@ const Panel = (() => {
         const times = width && !thumbnail ? +(this.extent[0] / width).toFixed(2) : 1;
         const words = [
           thumbnail && ["thumbnail", "A reduced picture is shown"],
+          Catalog.isOut(id) && ["knocked out", `Only the frames of the first round were rendered: ${Catalog.models.get(id).knocked_out}`],
           depth > 8 && [`8 of ${depth} bits`, "An 8-bit proxy of a deeper frame is shown"],
           Catalog.seen(id, this.frame) && ["trained", "The model was trained on this frame: seen in training"],
           times !== 1 && [`×${times}`, "Enlarged to the size of the largest picture"],
@@ -278,5 +295,5 @@ const Panel = (() => {
     }
   }
 
-  return Object.assign(Panel, { element, chips, markChips });
+  return Object.assign(Panel, { element, chips, markChips, subtract });
 })();

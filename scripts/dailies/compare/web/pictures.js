@@ -8,7 +8,7 @@
 const Pictures = (() => {
   const ROOM = 512e6; // bytes of decoded pixels
   const AT_ONCE = 16;
-  const SPELL = 24; // ms of decoding between screen refreshes
+  const SPELL = 60; // ms of decoding between screen refreshes; waiting for each refresh costs a third of the time
   const cache = new Map(); // address -> {address, status: "loading", "ready" or "broken", image, bytes}
   let queue = [];
   let wanted = new Set();
@@ -18,13 +18,29 @@ const Pictures = (() => {
   let bytes = 0;
   let arrived = () => {};
 
+  /* Whether the pictures are those of the alpha channel, which are files of their own. */
+  function ofAlpha() {
+    return State.values.channel === "alpha";
+  }
+
+  /* Whether pictures have thumbnails. */
+  function small(id) {
+    return Catalog.layers.get(id).thumbnails && !ofAlpha();
+  }
+
+  /* Whether the page was built without a picture. */
+  function lacks(id, frame) {
+    const { missing, alpha } = Catalog.layers.get(id);
+    return missing.has(frame) || (ofAlpha() && !alpha);
+  }
+
   function address(id, frame, thumbnail) {
     const layer = Catalog.layers.get(id);
     const name = DATA.frames[frame][0];
     const parts = thumbnail
       ? ["page", "thumbnails", id, `${Math.floor(frame / DATA.sheet)}.jpg`]
       : layer.copied
-        ? ["page", "copies", id, name.replace(/\.[^.]*$/, ".png")]
+        ? ["page", ofAlpha() ? "alpha" : "copies", id, name.replace(/\.[^.]*$/, ".png")]
         : [...Catalog.models.get(id).folder.split("/"), name];
     return parts.map((part) => (part === ".." ? part : encodeURIComponent(part))).join("/");
   }
@@ -37,7 +53,7 @@ const Pictures = (() => {
 
   /* The cache entry of a picture. Its status is "missing" if the page was built without it. */
   function peek(id, frame, thumbnail) {
-    if (Catalog.layers.get(id).missing.has(frame)) return { status: "missing" };
+    if (lacks(id, frame)) return { status: "missing" };
     const entry = cache.get(address(id, frame, thumbnail));
     if (!entry) return { status: "waiting" };
     touch(entry);
@@ -56,8 +72,8 @@ const Pictures = (() => {
   function best(id, frame, acceptThumbnail) {
     const full = peek(id, frame, false);
     if (full.status !== "waiting" && full.status !== "loading") return full;
-    const small = acceptThumbnail && Catalog.layers.get(id).thumbnails ? peek(id, frame, true) : full;
-    return small.status === "ready" ? small : full;
+    const substitute = acceptThumbnail && small(id) ? peek(id, frame, true) : full;
+    return substitute.status === "ready" ? substitute : full;
   }
 
   /* Load pictures, given as [id, frame, thumbnail]: all that are required, then others while there is room. Earlier
@@ -67,7 +83,7 @@ const Pictures = (() => {
     let room = ROOM;
     for (const picture of [...required, ...optional]) {
       const place = address(...picture);
-      if (wanted.has(place) || Catalog.layers.get(picture[0]).missing.has(picture[1])) continue;
+      if (wanted.has(place) || lacks(picture[0], picture[1])) continue;
       room -= 4 * pixels(...picture);
       if (room < 0 && wanted.size >= required.length) break;
       wanted.add(place);
@@ -144,5 +160,5 @@ const Pictures = (() => {
     arrived = listener;
   }
 
-  return { address, pixels, best, peek, request, onArrival };
+  return { address, pixels, small, best, peek, request, onArrival };
 })();

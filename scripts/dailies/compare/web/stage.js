@@ -7,6 +7,7 @@ const Stage = (() => {
   const MIN_CELL = 12; // rem of the width of a grid's cell
   const GAP = 0.375; // rem, as in the stylesheet
   const AHEAD = 4; // frames loaded ahead of playback
+  const READABLE = 250; // ms between updates of the values during playback
   const MOVING = 1.5e6; // pixels up to which a grid shows full frames during playback
   const STILL = 16e6; // the same while paused, if thumbnails would be as sharp
   const HEAVY = 64e6; // the same if thumbnails would be nearly as sharp; also the limit for reading all pixels
@@ -26,6 +27,7 @@ const Stage = (() => {
   let scheduled = false;
   let hurried = false;
   let scrolled = 0; // the scroll position of the grid, to restore it
+  let valued = 0; // time at which the values were updated
   let stretched = 0; // the last result of stretch()
 
   /* The panels of the current state, as [mode, ids]. */
@@ -193,7 +195,7 @@ const Stage = (() => {
   function thumbnailServes(panel, frame) {
     const { width, height } = placement(panel, frame);
     const small = Math.max(width, height) <= stretched * DATA.thumbnail;
-    const found = (id) => Catalog.layers.get(id).thumbnails && Pictures.peek(id, frame, true).status !== "broken";
+    const found = (id) => Pictures.small(id) && Pictures.peek(id, frame, true).status !== "broken";
     return small && panel.ids.every(found);
   }
 
@@ -248,7 +250,7 @@ const Stage = (() => {
     for (const panel of near) {
       for (const id of panel.ids) {
         const serves = thumbnailServes(panel, frame);
-        const first = serves || (panel.mode === "single" && !Transport.playing() && Catalog.layers.get(id).thumbnails);
+        const first = serves || (panel.mode === "single" && !Transport.playing() && Pictures.small(id));
         required.push([id, frame, first]);
         if (first && !serves) optional.push([id, frame, false]);
         next.forEach((each, step) => (later[step] ??= []).push([id, each, serves]));
@@ -286,10 +288,17 @@ const Stage = (() => {
 
   /* Update the value of the metric on every panel. */
   function showValues() {
+    valued = performance.now();
     for (const panel of order) {
       for (const { id, figure } of panel.labels) if (id) figure.textContent = Metrics.text(id, State.values.frame);
       if (panel.root.dataset.phase !== phase) panel.root.dataset.phase = phase;
     }
+  }
+
+  /* Update the values at a new frame. During playback nobody can read more than a few a second, and each update makes a
+     browser lay out all captions. */
+  function refreshValues() {
+    if (!Transport.playing() || performance.now() - valued > READABLE) showValues();
   }
 
   /* Show the zoom, and a note if pictures are not the frames themselves. */
@@ -382,10 +391,10 @@ const Stage = (() => {
     State.on("slot", caption);
     State.on("view slot rate", pace);
     State.on("frame metric", () => {
-      showValues();
+      refreshValues();
       refresh();
     });
-    State.on("zoom x y onion gain", refresh);
+    State.on("zoom x y onion gain channel", refresh);
     State.on("zoom", () => stage.classList.toggle("zoomed", State.values.zoom !== "fit"));
     State.on("wipe", () => {
       stage.style.setProperty("--wipe", State.values.wipe);

@@ -10,7 +10,7 @@ const State = (() => {
   const ZOOM = [1 / 64, 128];
   const EXPOSURE = [-8, 8]; // stops
   const GAMMA = [0.2, 4];
-  const CHANNELS = ["all", "red", "green", "blue", "luma"];
+  const CHANNELS = ["all", "red", "green", "blue", "luma", ...(DATA.pictures.some(({ alpha }) => alpha) ? ["alpha"] : [])];
 
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const listeners = [];

@@ -81,13 +81,15 @@ const Strip = (() => {
   const metric = document.getElementById("metric");
   const note = document.getElementById("metric-note");
   const marks = document.getElementById("marks");
+  const worstButton = document.getElementById("worst");
   let walk = { key: "", at: -1 };
   let hovered = null; // the frame below the pointer
   let named = null; // the model whose line is named besides A and B
   let lines = []; // the models with a line
   let level = () => 0; // the height of a value, in CSS pixels from the top
+  let wide = 0; // the width of the strip; asking for it at each frame makes a browser lay out the page twice
 
-  function x(frame, width = strip.clientWidth) {
+  function x(frame, width = wide) {
     const last = Math.max(1, DATA.frames.length - 1);
     return EDGE + (frame / last) * (width - 2 * EDGE);
   }
@@ -139,6 +141,7 @@ const Strip = (() => {
   /* Draw the line of every model, with A, B and pinned ones on top. */
   function draw() {
     if (strip.hidden) return;
+    wide = strip.clientWidth;
     const { a, b, pins } = State.values;
     const kind = (id) =>
       id === a ? "a" : id === b ? "b" : id === named ? "hovered" : pins.includes(id) ? "pinned" : "other";
@@ -207,7 +210,6 @@ const Strip = (() => {
   }
 
   function trace(context, values, ink, thick, y) {
-    const width = strip.clientWidth;
     context.beginPath();
     let on = false;
     values.forEach((each, frame) => {
@@ -216,9 +218,9 @@ const Strip = (() => {
         return;
       }
       const half = on || (values[frame + 1] ?? null) !== null ? 0.5 : 1.5; // a frame without neighbours is a dot
-      if (on) context.lineTo(x(frame, width), y(each));
-      else context.moveTo(x(frame, width) - half, y(each));
-      if (!on) context.lineTo(x(frame, width) + half, y(each));
+      if (on) context.lineTo(x(frame), y(each));
+      else context.moveTo(x(frame) - half, y(each));
+      if (!on) context.lineTo(x(frame) + half, y(each));
       on = true;
     });
     context.strokeStyle = ink;
@@ -254,10 +256,25 @@ const Strip = (() => {
     State.set({ frame: frames[walk.at] });
   }
 
+  /* Which of A and B the button for the worst frames is about: the active one if it has values. */
+  function worstSlot() {
+    const { slot } = State.values;
+    return [slot, "a", "b"].find((each) => Metrics.of(State.values[each]));
+  }
+
   function worst() {
-    const { a, b, slot, metric: name } = State.values;
-    const id = [State.values[slot], a, b].find(Metrics.of);
-    if (id) jump(`worst ${id} ${name}`, Metrics.worst(id));
+    const slot = worstSlot();
+    if (!slot) return;
+    const id = State.values[slot];
+    jump(`worst ${id} ${State.values.metric}`, Metrics.worst(id));
+  }
+
+  /* Name the model whose worst frames the button shows. */
+  function showWorst() {
+    const slot = worstSlot();
+    worstButton.disabled = !slot;
+    worstButton.textContent = slot ? `Worst of ${slot.toUpperCase()}` : "Worst";
+    worstButton.title = slot ? `Next of the worst frames of ${Catalog.name(State.values[slot])} (N)` : "";
   }
 
   function apart() {
@@ -267,7 +284,7 @@ const Strip = (() => {
   function start() {
     metric.append(...[...Metrics.known.keys()].map((name) => new Option(name, name)));
     metric.addEventListener("change", () => State.set({ metric: metric.value }));
-    document.getElementById("worst").addEventListener("click", worst);
+    worstButton.addEventListener("click", worst);
     document.getElementById("apart").addEventListener("click", apart);
     const go = (event) => State.set({ frame: frameAt(event) });
     strip.addEventListener("pointerdown", (event) => {
@@ -290,12 +307,14 @@ const Strip = (() => {
     });
     State.on("metric blind", show);
     State.on("a b pins filter", draw);
+    State.on("a b slot metric blind", showWorst);
     State.on("a b blind", mark);
     State.on("frame", move);
     new ResizeObserver(draw).observe(strip);
     new ResizeObserver(mark).observe(document.getElementById("track"));
     Metrics.load(() => {
       show();
+      showWorst();
       Stage.showValues();
     });
   }

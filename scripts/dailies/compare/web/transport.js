@@ -41,6 +41,7 @@ const Transport = (() => {
     rate.textContent = "";
     State.write();
     announce();
+    Stage.showValues();
     Stage.hurry(false);
   }
 
@@ -90,7 +91,7 @@ const Transport = (() => {
   function pace(now, passed) {
     late = waited > 1 ? late + 1 : 0;
     waited = 0;
-    if (late > 1) stride = Math.min(MAX_STRIDE, passed, 2 * stride);
+    if (late > 1) [stride, late, changed] = [Math.min(MAX_STRIDE, passed, 2 * stride), 0, now];
     else if (!late && stride > 1 && now - changed > PATIENCE) [stride, changed] = [Math.floor(stride / 2), now];
     if (late) changed = now;
   }

@@ -37,20 +37,20 @@ const Verdict = (() => {
     return [text, element("span", "interval", ` (95 % interval ${figure(from, 3)} to ${figure(to, 3)})`)];
   }
 
-  /* A model's label; pressed, it shows the model as the active one of A and B. */
+  /* A button with a model's label, which shows the model as the active one of A and B. */
   function pick(model) {
     const button = element("button", "pick");
     button.type = "button";
     button.dataset.id = model.id;
     button.append(element("bdi", "", model.short));
-    return Tips.explain(button, `${model.name}. Press to see it beside the other of A and B.`);
+    return Tips.explain(button, `${model.name}. Select it to see it beside the other of A and B.`);
   }
 
-  /* The name of the metric; pressed, it shows the table. */
+  /* A button with the name of the metric, which shows the table. */
   function term() {
     const button = element("button", "term", metric.name);
     button.type = "button";
-    return Tips.explain(button, `${Catalog.help(`mean:${metric.key}`)} Press to see the table.`);
+    return Tips.explain(button, `${Catalog.help(`mean:${metric.key}`)} Select it to see the table.`);
   }
 
   function phrase(...parts) {
@@ -150,7 +150,7 @@ const Verdict = (() => {
     );
   }
 
-  /* Copy the address of what is shown. A browser that forbids it gets the address selected in a field. */
+  /* Copy the address of the current view. If the browser forbids that, select the address in a field instead. */
   async function copyLink() {
     State.write();
     try {
@@ -166,7 +166,7 @@ const Verdict = (() => {
       const done = document.execCommand("copy");
       if (done) field.remove();
       else field.addEventListener("blur", () => field.remove());
-      tell(done ? "Copied" : "Press Ctrl+C");
+      tell(done ? "Copied" : "Copy the selected address");
     }
   }
 

@@ -77,7 +77,7 @@ def record(
         frames_needed=needed,
         settle=(
             (
-                *_all_frames(measured, sequence),
+                *_all_frames(needed, measured, sequence),
                 _more_frames(needed, ranking, sequence),
                 *_another_metric(ranking.metric, tied, sequence, metrics, names),
                 VOTE,
@@ -171,12 +171,14 @@ def _frames_needed(ranking: Ranking) -> int | None:
     return math.ceil(needed / step) * step
 
 
-def _all_frames(measured: int | None, sequence: FrameSequence) -> list[str]:
+def _all_frames(needed: int | None, measured: int | None, sequence: FrameSequence) -> list[str]:
     """Return the advice to measure all frames, if only some were ``measured``."""
     if measured is None:
         return []
-    others = len(sequence.frames) - measured
-    return [f"First set measure_frames to all: {counted(others, 'more frame')} can be measured without rendering any."]
+    whole = len(sequence.frames)
+    doubt = ", though they may not be enough" if needed is None or needed > whole else ""
+    others = counted(whole - measured, "more frame")
+    return [f"First set measure_frames to all: {others} can be measured without rendering any{doubt}."]
 
 
 def _more_frames(needed: int | None, ranking: Ranking, sequence: FrameSequence) -> str:

@@ -4,7 +4,8 @@ from contextlib import closing
 
 import pytest
 from dailies.core.errors import StoreError
-from dailies.discovery import queries
+from dailies.discovery import queries, selection
+from dailies.discovery.snapshot import Skipped
 from dailies.state.layout import Layout
 from dailies.store import tracking
 from dailies.store.entities import StoredFile
@@ -510,3 +511,13 @@ def test_a_logged_model_that_is_refused_does_not_hide_the_runs_own_files(tmp_pat
     assert scene.look() == ["a"]
     assert scene.chosen() == [BEST]
     assert "alternatives" not in scene.run("a")
+
+
+def test_the_terminal_shows_both_ends_of_a_long_reason():
+    skipped = Skipped("a1", "run", "FINISHED", f"the server says: {'x' * 900}; set artifact_remap", selection.UNREAD)
+
+    shown = selection.first_reason([skipped])
+
+    assert len(shown) <= 450
+    assert shown.startswith("the server says: ")
+    assert shown.endswith("; set artifact_remap")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from dailies.core.text import clean, counted
+from dailies.core.text import clean, counted, elided
 from dailies.discovery import artifacts
 from dailies.discovery.artifacts import Choice
 from dailies.discovery.facts import FactNames, Facts, facts
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 LONGEST_LABEL, MOST_LABELS = 200, 1000
 """Characters of an artifact's path in a message, and how many artifacts that were not chosen are recorded."""
+
+LONGEST_SHOWN = 450
+"""Characters of a reason on the terminal; skipped.json has all of it."""
 
 LOST, FOREIGN = "with missing artifacts", "with artifacts at a location that must not be read"
 OTHER_STATUS = "with another status"
@@ -128,8 +131,8 @@ def survey(snapshot: Snapshot, selection: Selection) -> Survey:
 
 
 def first_reason(skipped: Iterable[Skipped]) -> str | None:
-    """Return the reason of the first run that another setting or permission would bring back."""
-    return next((run.reason for run in skipped if run.kind in AMENDABLE), None)
+    """Return the reason of the first run that another setting or permission would bring back, for the terminal."""
+    return next((elided(run.reason, LONGEST_SHOWN) for run in skipped if run.kind in AMENDABLE), None)
 
 
 def has_status(run: Run, selection: Selection) -> bool:

@@ -118,10 +118,10 @@ class Site:
         log = place / "device.log"
         environ = os.environ | {"SIMULATED_DEVICE": str(log), "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, "-m", "snakemake", "-s", str(project / "Snakefile"), "--cores", "2"]
+        # there is one device, although it is simulated on the CPU
+        command += ["--resources", "gpu=1", "--set-resources", "infer:gpu=1"]
         start = time.perf_counter()
-        done = subprocess.run(
-            [*command, "--resources", "gpu=1"], cwd=place, env=environ, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=place, env=environ, capture_output=True, text=True, check=False)
         whole = time.perf_counter() - start
         if done.returncode:
             sys.exit(done.stdout + done.stderr)

@@ -5,7 +5,8 @@ python benchmarks/knockout.py [SWEEPS]
 First, 20 models are rendered over 200 tiny frames, with a knockout (12 frames, 5 finalists) and without one, and the
 rendered frames are counted. Second, sweeps of such models are simulated. The metric of a model on a frame is the sum of
 what the frame does to all models, of the model's quality, and of what is peculiar to both. The latter is half noise and
-half an autoregression that neighbouring frames share. The best model is the first one over all frames.
+half an autoregression that neighbouring frames share. The best model is the first one over all frames. Third, sweeps
+without a knockout are ranked by the frames that ``measure_frames: auto`` chooses, and by all.
 """
 
 import sys
@@ -19,7 +20,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
-from dailies.frames import scan  # noqa: E402
+from dailies.frames import choice, scan  # noqa: E402
 from dailies.frames import sequence as sequences  # noqa: E402
 from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, split  # noqa: E402
 from dailies.measure.job import MeasurementJob  # noqa: E402
@@ -33,6 +34,9 @@ from dailies.state.layout import Layout  # noqa: E402
 from dailies.state.records import Knockout, ModelRecord, Receipt, RunRecord  # noqa: E402
 from dailies.store.entities import Artifact  # noqa: E402
 from helpers.weights import grey_checkpoint  # noqa: E402
+
+LONG = 500
+"""The length of the sequences of which some frames are measured."""
 
 MODELS, FRAMES, FIRST, FINALISTS, SWEEPS, SEED = 20, 200, 12, 5, 200, 0
 KEPT = 0.9
@@ -138,25 +142,67 @@ def count() -> None:
     print(f"{len(finalists)} finalists of {MODELS}: {few} rendered frames instead of {every}, {few / every:.0%}")
 
 
-def wandering(rng: np.random.Generator, rows: int) -> np.ndarray:
+def wandering(rng: np.random.Generator, rows: int, frames: int) -> np.ndarray:
     """Simulate autoregressions of variance 1, one a row."""
-    values = rng.normal(size=(rows, FRAMES))
-    for place in range(1, FRAMES):
+    values = rng.normal(size=(rows, frames))
+    for place in range(1, frames):
         values[:, place] = KEPT * values[:, place - 1] + np.sqrt(1 - KEPT**2) * values[:, place]
     return values
 
 
-def sweep(rng: np.random.Generator, quality: float, own: float) -> np.ndarray:
+def sweep(rng: np.random.Generator, quality: float, own: float, frames: int = FRAMES) -> np.ndarray:
     """Simulate the PSNR of all models on all frames."""
-    peculiar = np.sqrt(0.5) * (wandering(rng, MODELS) + rng.normal(size=(MODELS, FRAMES)))
-    return 32 + CONTENT * wandering(rng, 1) + quality * rng.normal(size=(MODELS, 1)) + own * peculiar
+    peculiar = np.sqrt(0.5) * (wandering(rng, MODELS, frames) + rng.normal(size=(MODELS, frames)))
+    return 32 + CONTENT * wandering(rng, 1, frames) + quality * rng.normal(size=(MODELS, 1)) + own * peculiar
+
+
+def made_up(count: int) -> tuple[Frame, ...]:
+    """Return so many frames."""
+    return tuple(Frame(f"{n:03d}.png", f"{n:03d}.png", 1, 1, "RGB", 8, 1, "") for n in range(count))
+
+
+def names_of_models() -> list[str]:
+    """Return the names of the models of a sweep."""
+    return [f"model {number}" for number in range(MODELS)]
+
+
+def scores_of(values: np.ndarray, frames: tuple[Frame, ...]) -> list[Scores]:
+    """Return the scores of the models, whose values are the rows."""
+    return [
+        Scores(name, None, None, {f.output: {"psnr": float(v)} for f, v in zip(frames, row, strict=True)}, frozenset())
+        for name, row in zip(names_of_models(), values, strict=True)
+    ]
+
+
+def measured_in_part(sweeps: int) -> None:
+    """Print how often the best model is the first or ties with it, and how many are the first or tie with it."""
+    frames, names = made_up(LONG), names_of_models()
+    places = list(choice.measured(choice.AUTO, LONG))
+    parts = {len(places): places, LONG: list(range(LONG))}
+    columns = [f"{heading}, {count} frames" for count in parts for heading in ("best is first or ties", "in the tie")]
+    print(f"\n| quality, peculiar | {' | '.join(columns)} |\n|---|---|---|---|---|")
+    for (quality, own), kind in KINDS.items():
+        rng = np.random.default_rng(SEED)
+        found: dict[int, list[bool]] = {count: [] for count in parts}
+        sizes: dict[int, list[int]] = {count: [] for count in parts}
+        for _ in range(sweeps):
+            values = sweep(rng, quality, own, LONG)
+            best = names[int(values.mean(axis=1).argmax())]
+            for count, chosen in parts.items():
+                shown = tuple(frames[place] for place in chosen)
+                ranking = rank(scores_of(values[:, chosen], shown), Sequence(frames), "psnr")
+                ties = [name for name, each in ranking.comparisons.items() if each.verdict == "tie"]
+                first = {ranking.order[0], *ties}
+                found[count].append(best in first)
+                sizes[count].append(len(first))
+        cells = [f"{np.mean(found[count]):.3f} | {np.mean(sizes[count]):.1f}" for count in parts]
+        print(f"| {kind} | {' | '.join(cells)} |", flush=True)
 
 
 def simulate(sweeps: int) -> None:
     """Print how often the best model is a finalist, and how many frames are rendered."""
-    frames = tuple(Frame(f"{n:03d}.png", f"{n:03d}.png", 1, 1, "RGB", 8, 1, "") for n in range(FRAMES))
+    frames, names = made_up(FRAMES), names_of_models()
     first_round = split(Sequence(frames), 0, FIRST)[KNOCKOUT]
-    names = [f"model {number}" for number in range(MODELS)]
     labels = dict(zip(names, names, strict=True))
     print("| quality, peculiar | best is a finalist | finalists | rendered frames |\n|---|---|---|---|")
     for (quality, own), kind in KINDS.items():
@@ -164,16 +210,7 @@ def simulate(sweeps: int) -> None:
         found, sizes = 0, []
         for _ in range(sweeps):
             values = sweep(rng, quality, own)
-            scores = [
-                Scores(
-                    name,
-                    None,
-                    None,
-                    {f.output: {"psnr": float(v)} for f, v in zip(frames, row, strict=True)},
-                    frozenset(),
-                )
-                for name, row in zip(names, values, strict=True)
-            ]
+            scores = scores_of(values, frames)
             ranking = rank(scores, first_round, "psnr")
             finalists = [each.model for each in contestants(ranking, scores, FINALISTS, labels) if each.is_finalist]
             found += names[int(values.mean(axis=1).argmax())] in finalists
@@ -183,5 +220,7 @@ def simulate(sweeps: int) -> None:
 
 
 if __name__ == "__main__":
-    simulate(int(sys.argv[1]) if len(sys.argv) > 1 else SWEEPS)
+    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else SWEEPS
+    simulate(wanted)
+    measured_in_part(wanted)
     count()

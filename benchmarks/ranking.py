@@ -4,12 +4,14 @@ python benchmarks/ranking.py [SEQUENCES]
 
 Sequences of differences are simulated, whose true mean and whose variance of the mean are known. Each cell has the
 share of intervals that hold the truth, nominally 0.95, and their mean width over that of an interval that is told the
-variance. A method that gives fewer than every tenth sequence an interval has none there.
+variance. A method that gives fewer than every tenth sequence an interval has none there. The last table is about
+sequences of which only some frames are measured, as ``measure_frames`` chooses them.
 """
 
 import math
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,13 @@ from scipy.special import stdtrit
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
+from dailies.frames import choice  # noqa: E402
 from dailies.measure import ranking  # noqa: E402
 
 COUNTS, SEQUENCES, RESAMPLES, SEED = (12, 24, 50, 100, 200, 500), 1000, 1000, 0
+LONG = 500
+"""The length of the sequences of which some frames are measured."""
+
 DRIFT = 0.95
 """What a drift keeps from one value to the next."""
 
@@ -74,9 +80,9 @@ PROCESSES: dict[str, tuple[Draw, Callable[[int], float]]] = {
 """By name: how to simulate it, and the variance of its mean. Its true mean is 0."""
 
 
-def as_ranked(values: np.ndarray) -> Interval:
+def as_ranked(values: np.ndarray, spacing: int = 1) -> Interval:
     """Give the interval of ``dailies.measure.ranking``."""
-    found = ranking.compare(values, np.zeros(len(values)), higher_is_better=True)
+    found = ranking.compare(values, np.zeros(len(values)), higher_is_better=True, spacing=spacing)
     return None if found.low is None else (found.low, found.high)
 
 
@@ -152,6 +158,31 @@ METHODS: dict[str, Callable[[np.ndarray], Interval]] = {
 }
 
 
+def measured_in_part(sequences: int) -> None:
+    """Print how often the interval over the frames of ``measure_frames: auto`` holds the truth, and how wide it is.
+
+    The truth is the true mean, or the mean over all frames. The width is that over the interval from all frames.
+    """
+    places = list(choice.measured(choice.AUTO, LONG))
+    spacing = min(later - earlier for earlier, later in pairwise(places))
+    head = f"{len(places)} of {LONG} frames | true mean | mean of all | width | all {LONG}: true mean"
+    print(f"\n| {head} |\n|---|---|---|---|---|")
+    for process, (simulated, _) in PROCESSES.items():
+        rng = np.random.default_rng(SEED)
+        drawn = np.array([simulated(rng, LONG) for _ in range(sequences)])
+        part = np.array([as_ranked(values[places], spacing) for values in drawn])
+        whole = np.array([as_ranked(values) for values in drawn])
+        shares = [holds(part, 0).mean(), holds(part, drawn.mean(axis=1)).mean()]
+        width = np.ptp(part, axis=1).mean() / np.ptp(whole, axis=1).mean()
+        cells = [*(f"{share:.2f}" for share in shares), f"{width:.2f} ×", f"{holds(whole, 0).mean():.2f}"]
+        print(f"| {process} | {' | '.join(cells)} |", flush=True)
+
+
+def holds(intervals: np.ndarray, truth: float | np.ndarray) -> np.ndarray:
+    """Return which of the intervals, ``(n, 2)``, contain the truth."""
+    return (intervals[:, 0] <= truth) & (intervals[:, 1] >= truth)
+
+
 def main() -> None:
     """Print a table for each method, lines of processes, columns of lengths."""
     sequences = int(sys.argv[1]) if len(sys.argv) > 1 else SEQUENCES
@@ -163,10 +194,12 @@ def main() -> None:
             truth = 2 * 1.959964 * math.sqrt(variance(count))
             for method, interval in METHODS.items():
                 found = np.array([each for values in drawn if (each := interval(values))]).reshape(-1, 2)
-                holds = (found[:, 0] <= 0) & (found[:, 1] >= 0)
                 enough = len(found) >= sequences / 10
-                cell = f"{holds.mean():.2f}, {np.ptp(found, axis=1).mean() / truth:.2f} ×" if enough else "none"
+                cell = (
+                    f"{holds(found, 0).mean():.2f}, {np.ptp(found, axis=1).mean() / truth:.2f} ×" if enough else "none"
+                )
                 told.setdefault((method, process), []).append(cell)
+    measured_in_part(sequences)
     for method in METHODS:
         print(f"\n| {method} | {' | '.join(map(str, COUNTS))} |\n|{'---|' * (len(COUNTS) + 1)}")
         for process in PROCESSES:

@@ -289,3 +289,24 @@ def test_the_same_values_give_the_same_bytes_of_strict_json(board):
 
     assert strict_json(board.root / "metrics.json")["verdict"].startswith("a ranks first by PSNR")
     assert {path: path.read_bytes() for path in board.root.glob("*.[cj]s*")} == before
+
+
+def test_a_ranking_on_some_frames_says_so_in_the_terminal_the_table_and_on_the_page(board):
+    for name, level in {"a": 31.0, "b": 30.0}.items():
+        board.add(name, [level + NOISE[n] if n % 2 else None for n in range(COUNT)])
+    for path in board.measures:
+        record = files.read_json(path)
+        frames = {name: values for name, values in record["frames"].items() if int(name[2:6]) % 2}
+        files.write_json(path, record | {"frames": frames, "of": COUNT})
+
+    board.tabulate(metrics=("psnr",))
+
+    first, second = board.report()
+    assert "a ranks first by PSNR on 20 of 40 frames" in first
+    assert "measure_frames" in second
+    assert board.lines()[0]["frames"] == "20"
+    assert len(board.lines("metrics")) == 3 * 20
+    (psnr,) = page_metrics(board.root / "metrics.json")
+    assert psnr.note.startswith("20 of 40 frames")
+    assert sum(value is not None for value in psnr.values["a"]) == 20
+    assert strict_json(board.root / "metrics.json")["ranking"]["measured"] == 20

@@ -82,3 +82,14 @@ def test_training_frames_are_found_for_each_model_by_its_folder(tmp_path, sequen
     found = training_frames_by_model(paths, sequence=sequence, names=["seen", "also"], input_dir=tmp_path)
 
     assert found == {"one": {"f_2.png"}, "two": {"f_0.png", "f_1.png"}}
+
+
+def test_means_of_some_frames_say_of_how_many(means_of, tmp_path):
+    shards = [tmp_path / "first.json", tmp_path / "second.json"]
+    Measures(frames={"f_0.png": {"psnr": 40.0}, "f_3.png": {"psnr": 30.0}}).save(shards[0])
+    Measures(frames={}, of=6).save(shards[1])
+
+    found = means_of("seen", measures=shards)
+
+    assert (found.frames, found.of) == (2, 8)
+    assert (found.mean, found.mean_unseen, found.mean_training) == ({"psnr": 35}, {"psnr": 30}, {"psnr": 40})

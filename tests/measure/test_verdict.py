@@ -1,6 +1,14 @@
 """The verdict in words."""
 
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from dailies.frames.sequence import Frame, Sequence
 from dailies.measure import verdict
+from dailies.measure.ranking import rank
+from dailies.measure.scores import Scores
+from dailies.state.layout import SOURCE
 from dailies.state.records import BEST, TIE, WORSE, Difference, RankedModel, RankingRecord
 
 
@@ -35,3 +43,41 @@ def test_a_lead_that_is_no_tie_is_that_over_the_second():
     )
 
     assert "0.4 dB ahead of second, 95 % interval 0.2 to 0.6" in verdict.sentence(record, named(record))
+
+
+@pytest.mark.parametrize("measured", [64, None])
+def test_a_tie_on_some_frames_is_first_settled_by_measuring_all(measured):
+    frames = [Frame(f"{n}.png", f"{n}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(500)]
+    rng = np.random.default_rng(0)
+
+    def scores(name: str) -> Scores:
+        values = rng.normal(30, 1, 500)
+        known = frames if measured is None else frames[:measured]
+        named = {frame.output: {"psnr": float(value)} for frame, value in zip(known, values, strict=False)}
+        return Scores(name, None, None, named, frozenset())
+
+    models, sequence = [scores("one"), scores("two")], Sequence(tuple(frames))
+    found = verdict.record(
+        rank(models, sequence, "psnr"),
+        models,
+        scores(SOURCE),
+        sequence=sequence,
+        metrics=("psnr",),
+        names={"one": "one", "two": "two"},
+        measured=measured,
+    )
+
+    assert found is not None
+    assert found.models[0].verdict == TIE
+    assert ("measure_frames" in found.settle[0]) == (measured is not None)
+    text = verdict.sentence(found, named(found))
+    assert ("on 64 of 500 frames" if measured else "on 500 frames") in text
+
+
+def test_frames_that_were_seen_in_training_are_no_verdict_if_others_could_be_measured():
+    record = replace(ranking(placed("first", 1, BEST)), measured=24, of=100, on_training_frames=True)
+
+    (line,) = verdict.remarks(record, named(record))
+
+    assert "measure_frames" in line
+    assert verdict.remarks(replace(record, measured=None), named(record)) == []

@@ -8,8 +8,8 @@ from dailies.core import files
 from dailies.core.errors import StoreError
 from dailies.discovery.selection import Selection
 from dailies.planning.validation import validated
-from dailies.publish.evaluation import mean_values
-from dailies.state.records import Means
+from dailies.publish.evaluation import mean_values, model_tags
+from dailies.state.records import Means, Metadata, RenderReport
 from dailies.store.tracking import TrackingStore
 from helpers.in_process import render_all
 from helpers.json_files import strict_json
@@ -143,6 +143,15 @@ def test_means_over_unseen_frames_have_names_of_their_own():
     assert mean_values(None) == {}
     assert mean_values(means) == {"psnr": 30.0}
     assert mean_values(replace(means, training_frames=3)) == {"psnr": 30.0, "psnr_unseen": 29.0}
+
+
+def test_means_over_some_frames_are_tagged_with_their_number():
+    about = Metadata(
+        run_id="a", render=RenderReport(status="success"), measured=Means(frames=64, of=500, mean={"psnr": 30.0})
+    )
+    whole = replace(about, measured=Means(frames=64, mean={"psnr": 30.0}))
+
+    assert model_tags("a", about) == model_tags("a", whole) | {"dailies.measured_frames": "64"}
 
 
 def test_evaluations_are_not_reported_as_runs_that_the_filter_excluded(tmp_path: Path):

@@ -76,6 +76,27 @@ def test_a_reference_measures_every_model_and_later_what_is_new(compared: Studio
     assert [line["run_name"] for line in compared.summary()] == ["new", best_first[0]]
 
 
+def test_some_frames_are_measured_first_and_the_others_later_without_a_render(compared: Studio):
+    measured = {"reference_dir": str(add_reference(compared)), "metrics": "psnr"}
+    models = sorted(compared.folder(compared.runs[name]).name for name in LEVELS)
+
+    output = compared.snakemake(**measured, measure_frames=2)
+
+    assert " ranks first by PSNR on 2 of 4 frames: a tie" in output
+    assert len(lines(compared.output / "compare" / "metrics.csv")) == (len(models) + 1) * 2
+    about = compared.metadata(compared.runs["dark"])["measured"]
+    assert (about["frames"], about["of"]) == (2, 4)
+    assert "2 of 4 frames" in (compared.output / "compare" / "page" / "data.js").read_text()
+
+    output = compared.snakemake(**measured, measure_frames="all")
+
+    assert sorted(jobs(output, "measure")) == models
+    assert not jobs(output, "infer")
+    assert len(lines(compared.output / "compare" / "metrics.csv")) == (len(models) + 1) * 4
+    assert "of" not in compared.metadata(compared.runs["dark"])["measured"]
+    assert "Nothing to be done" in compared.snakemake("-n", **measured)  # auto takes all of so few
+
+
 def test_the_target_metrics_measures_without_a_reference_and_changes_nothing_else(compared: Studio):
     output = compared.snakemake("metrics")
 

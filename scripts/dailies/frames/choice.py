@@ -1,4 +1,4 @@
-"""The choice of frames: which positions of a sequence are rendered."""
+"""The choice of frames: which positions of a sequence are rendered, and which of those are measured."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,12 @@ from dailies.core.text import counted
 
 ALL = "all"
 """The choice of every frame."""
+
+AUTO = "auto"
+"""The choice of at most ``ENOUGH`` frames to measure."""
+
+ENOUGH = 64
+"""The number of evenly spread frames whose differences tell models apart about as well as all frames of a shot."""
 
 SLICE = r"^(-?[0-9]+)?:(-?[0-9]+)?(:[1-9][0-9]*)?$"
 """The syntax of a slice: ``start:stop`` or ``start:stop:step``, with Python's meaning."""
@@ -18,6 +24,11 @@ def spread(number: int, total: int) -> list[int]:
         return list(range(total))
     gaps = max(1, number - 1)
     return [(2 * place * (total - 1) + gaps) // (2 * gaps) for place in range(number)]
+
+
+def measured(measure_frames: int | str, total: int) -> Sequence[int]:
+    """Return the positions, out of ``total``, that ``measure_frames`` chooses: ``auto``, ``all`` or a number."""
+    return chosen(ENOUGH if measure_frames == AUTO else measure_frames, total)
 
 
 def chosen(frames: int | str, total: int) -> Sequence[int]:

@@ -3,7 +3,7 @@
 import logging
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -12,6 +12,7 @@ from pathlib import Path
 from dailies.core import files
 from dailies.core.text import counted, few
 from dailies.core.typed import OMITTED, from_json, to_json
+from dailies.frames import choice
 from dailies.frames.choice import spread
 
 log = logging.getLogger(__name__)
@@ -259,9 +260,37 @@ def split(sequence: Sequence, shard_frames: int, knockout_frames: int = 0) -> di
     return parts
 
 
+def measured(parts: Mapping[str, Sequence], measure_frames: int | str) -> dict[str, Sequence]:
+    """Return the frames of each shard that are measured: evenly spread over the sequence, and all of ``knockout``.
+
+    ``parts`` are all shards, as ``split`` returns them. A shard may have no measured frame.
+    """
+    outputs = [frame.output for name, part in parts.items() if name != KNOCKOUT for frame in part.frames]
+    wanted = {outputs[place] for place in choice.measured(measure_frames, len(outputs))}
+
+    def chosen(part: Sequence) -> Sequence:
+        return replace(part, frames=tuple(frame for frame in part.frames if frame.output in wanted))
+
+    return {name: part if name == KNOCKOUT else chosen(part) for name, part in parts.items()}
+
+
 def shards(path: Path, shard_frames: int, knockout_frames: int = 0) -> dict[str, Sequence]:
     """Load a sequence that ``save`` wrote and split it; the result is cached until the file is modified."""
     return _shards(path, path.stat().st_mtime_ns, shard_frames, knockout_frames)
+
+
+def measured_shards(
+    path: Path, shard_frames: int, knockout_frames: int, measure_frames: int | str
+) -> dict[str, Sequence]:
+    """Return the frames of each shard that are measured; the result is cached as that of ``shards``."""
+    return _measured_shards(path, path.stat().st_mtime_ns, shard_frames, knockout_frames, measure_frames)
+
+
+@lru_cache(maxsize=4)
+def _measured_shards(
+    path: Path, modified: int, shard_frames: int, knockout_frames: int, measure_frames: int | str
+) -> dict[str, Sequence]:
+    return measured(_shards(path, modified, shard_frames, knockout_frames), measure_frames)
 
 
 @lru_cache(maxsize=4)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from dailies.core import files
 from dailies.core.errors import DailiesError, SequenceError
 from dailies.core.text import counted
-from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, split
+from dailies.frames.choice import ALL
+from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, measured, split
 from dailies.frames.sequence import load as load_sequence
 from dailies.measure import backbone
 from dailies.measure.cache import VERSIONS
@@ -50,6 +51,8 @@ class MeasurementJob:
     reference_offset: int = 0
     knockout_frames: int = 0
     """The number of frames of the first round of a knockout; 0 without one."""
+    measure_frames: int | str = ALL
+    """Which frames of the sequence are measured: a number of them, ``auto`` or ``all``."""
     lpips_backbone: Path | None = None
     """The file of LPIPS's weights; None if LPIPS is not requested."""
 
@@ -65,6 +68,7 @@ class MeasurementJob:
             shard=shard,
             shard_frames=settings.shard_frames,
             knockout_frames=settings.knockout_frames,
+            measure_frames=settings.measure_frames,
             input_dir=settings.input_dir,
             reference_dir=settings.reference_dir,
             reference_name=settings.reference_name,
@@ -92,9 +96,14 @@ class MeasurementJob:
         return load_sequence(self.layout.sequence)
 
     @cached_property
+    def parts(self) -> dict[str, Sequence]:
+        """The frames of all shards."""
+        return split(self.sequence, self.shard_frames, self.knockout_frames)
+
+    @property
     def part(self) -> Sequence:
         """The frames of the shard."""
-        return split(self.sequence, self.shard_frames, self.knockout_frames)[self.shard]
+        return self.parts[self.shard]
 
     @cached_property
     def scope(self) -> Sequence:
@@ -102,10 +111,20 @@ class MeasurementJob:
         return self.part if self.shard == KNOCKOUT else self.sequence
 
     @cached_property
+    def measured(self) -> tuple[Frame, ...]:
+        """The frames of the shard that are measured."""
+        return measured(self.parts, self.measure_frames)[self.shard].frames
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some frames of the shard are not measured."""
+        return len(self.measured) < len(self.part.frames)
+
+    @cached_property
     def pairs(self) -> list[tuple[Frame | None, Frame]]:
-        """Each frame of the shard, preceded by the one before it in the sequence, or None if that was not chosen."""
+        """Each measured frame, preceded by the one before it in the sequence, or None if that was not chosen."""
         before = self.scope.before
-        return [(before.get(frame), frame) for frame in self.part.frames]
+        return [(before.get(frame), frame) for frame in self.measured]
 
     @cached_property
     def source(self) -> "Subject":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dailies.core import files
-from dailies.core.text import clean
+from dailies.core.text import clean, counted
 from dailies.frames.reference import Reference
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
@@ -22,7 +22,7 @@ from dailies.measure.metrics import (
     ranking_metric,
     requested,
 )
-from dailies.measure.scores import Scores, means, merged, training_frames
+from dailies.measure.scores import Scores, means, measured_part, merged, training_frames
 from dailies.state import votes
 from dailies.state.labels import Label, labels, shortest
 from dailies.state.layout import SOURCE, model_of
@@ -113,8 +113,17 @@ def tabulate(
     finalists = [scores for scores in models if scores.model not in out]
     ranking, named = rank(finalists, frames, settings.ranked_by), labels(by_model)
     names = shortest(named)
+    parts = [part for shards in records.values() if (part := measured_part(shards))]
+    measured = max(parts)[0] if parts else None  # that of a shard that failed is lower
     record = verdict.record(
-        ranking, finalists, source, sequence=frames, metrics=settings.metrics, names=names, knockout=knockout
+        ranking,
+        finalists,
+        source,
+        sequence=frames,
+        metrics=settings.metrics,
+        names=names,
+        knockout=knockout,
+        measured=measured,
     )
     every = [*models, source]
 
@@ -131,6 +140,7 @@ def tabulate(
     board = Leaderboard(
         verdict=verdict.sentence(record, names) if record else None,
         remarks=tuple(verdict.remarks(record, names)) if record else (),
+        measured=_measured(measured, frames) if measured is not None else None,
         uncounted=tally.note(),
         uncounted_of=tally.notes,
         ranking=record,
@@ -161,25 +171,27 @@ def _by_model(paths: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def report(path: Path) -> list[str]:
-    """Return the sentences of a ``Leaderboard`` record: the verdict, votes, the pairing of the reference, problems."""
+    """Return the sentences of a ``Leaderboard`` record: the verdict, what it is based on, and problems."""
     board = Leaderboard.load(path)
-    lines = (board.verdict, *board.remarks, board.uncounted, *_pairing(board), *board.problems)
+    lines = (board.verdict, *board.remarks, board.measured, board.uncounted, *_pairing(board), *board.problems)
     return [line for line in lines if line]
 
 
 def page_metrics(path: Path) -> list[FrameMetric]:
     """Return the metrics of a ``Leaderboard`` record as the comparison page shows them.
 
-    The note on a metric that needs the reference says how the reference was paired.
+    The note on a metric that needs the reference says how the reference was paired. If only some frames were measured,
+    all notes say so.
     """
     board = Leaderboard.load(path)
+    part = f"{board.measured} The worst frames are the worst of these." if board.measured else ""
     return [
         FrameMetric(
             metric.label,
             board.values[metric.name],
             higher_is_better=metric.higher_is_better,
             unit=metric.unit,
-            note="; ".join(_pairing(board)) if metric.group == REFERENCE else metric.note,
+            note=f"{part} {'; '.join(_pairing(board)) if metric.group == REFERENCE else metric.note}".strip(),
             key=metric.name,
             help=metric.note,
             ideal=metric.ideal,
@@ -199,6 +211,11 @@ def _metric_record(name: str, sequence: FrameSequence) -> MetricRecord:
         note=". ".join(filter(None, [metric.note.rstrip("."), lacking])) + "." if lacking else metric.note,
         ideal=metric.ideal,
     )
+
+
+def _measured(count: int, sequence: FrameSequence) -> str:
+    total = counted(len(sequence.frames), "frame")
+    return f"{count} of {total} are measured, evenly spread; to measure all of them, set measure_frames to all."
 
 
 def _pairing(board: Leaderboard) -> list[str]:

@@ -61,7 +61,7 @@ def baseline(job: MeasurementJob) -> None:
 
 
 def measure_frames(job: MeasurementJob, subject: Subject) -> Measures:
-    """Return the values of all frames of the shard; those that the cache lacks are measured in ``job.threads`` threads.
+    """Return the values of the shard's measured frames; the missing ones are computed in ``job.threads`` threads.
 
     Each thread takes consecutive frames, because neighbours share files to read.
     """
@@ -77,10 +77,11 @@ def measure_frames(job: MeasurementJob, subject: Subject) -> Measures:
     _in_parallel(partial(_measure_stretch, _Inputs(job, subject, references), cache), due, threads=job.threads)
     requested = {plan.frame.output: [name for group in plan.groups for name in group.metrics] for plan in plans}
     keys = [group.key for plan in plans for group in plan.groups]
-    cache.prune(keys, requested, keeps_others=not job.sequence.is_whole)
+    cache.prune(keys, requested, keeps_others=job.is_partial or not job.sequence.is_whole)
     flicker = flicker_note(job.scope, job.metrics)
     return Measures(
         frames={plan.frame.output: _values(cache, plan, job.metrics) for plan in plans},
+        of=len(job.part.frames) if job.is_partial else None,
         notes=(*_notes(cache, plans), *([flicker] if flicker else [])),
     )
 

@@ -59,6 +59,15 @@ def merged(records: Iterable[Measures]) -> dict[str, Values]:
     return {frame: values for record in records for frame, values in (record.frames or {}).items()}
 
 
+def measured_part(records: Iterable[Measures]) -> tuple[int, int] | None:
+    """Return how many frames were measured, and of how many, from the records of a model's shards; None if all were."""
+    records = list(records)
+    if not any(record.of for record in records):
+        return None
+    counts = [len(record.frames or ()) for record in records]
+    return sum(counts), sum(record.of or count for record, count in zip(records, counts, strict=True))
+
+
 def column(frames: FrameValues, metric: str, names: Iterable[str]) -> list[float]:
     """Return the values of a metric on the named frames, without the frames that have none."""
     values = (frames.get(name, {}).get(metric) for name in names)
@@ -82,7 +91,7 @@ def summarized(
     reference: Reference | None = None,
     reference_fingerprint: str | None = None,
 ) -> Means | None:
-    """Return the means of a model for its ``metadata.json``: over all, over unseen and over training frames.
+    """Return the means of a model for its ``metadata.json``: over all measured frames, unseen ones and training frames.
 
     ``measures`` are the records of its shards; without any, the result is None. ``run`` is the record of its run, and
     ``names`` are those of ``training_frames``. If there is a ``reference``, the result says how its frames were paired,
@@ -96,8 +105,10 @@ def summarized(
     seen = training_frames(RunRecord.load(run), frame_sequence, names, input_dir)
     outputs = [frame.output for frame in frame_sequence.frames]
     trained = [name for name in outputs if name in seen]
+    part = measured_part(records)
     return Means(
         frames=len(frames),
+        of=part[1] if part else None,
         training_frames=len(trained),
         error=next((record.error for record in records if record.error), None),
         notes=tuple(sorted({note for record in records for note in record.notes or ()})),

@@ -34,11 +34,13 @@ def record(
     metrics: Sequence[str],
     names: Mapping[str, str],
     knockout: Knockout | None = None,
+    measured: int | None = None,
 ) -> RankingRecord | None:
     """Return the verdict on each model of a ranking, its comparison with the source, and what would settle a tie.
 
     ``metrics`` are those that were measured, and ``names`` are those of the models in sentences. Those that a
-    ``knockout`` left out follow in its order. None if no model has a rank.
+    ``knockout`` left out follow in its order. ``measured`` is the number of measured frames, if not all were.
+    The result is None if no model has a rank.
     """
     if ranking.metric is None or not ranking.order:
         return None
@@ -66,6 +68,7 @@ def record(
         metric=ranking.metric,
         frames=len(ranking.frames),
         of=len(sequence.frames),
+        measured=measured,
         on_training_frames=any(scores[model].training_frames.intersection(ranking.frames) for model in ranking.order),
         source=_mean(unchanged) if has_source else None,
         models=tuple(ranked(place, model) for place, model in enumerate(ranking.order, start=1)),
@@ -74,6 +77,7 @@ def record(
         frames_needed=needed,
         settle=(
             (
+                *_all_frames(needed, measured, sequence),
                 _more_frames(needed, ranking, sequence),
                 *_another_metric(ranking.metric, tied, sequence, metrics, names),
                 VOTE,
@@ -98,7 +102,10 @@ def sentence(ranking: RankingRecord, names: Mapping[str, str]) -> str:
     metric = BY_NAME[ranking.metric]
     trained = " (models were trained on some of them)" if ranking.on_training_frames else ""
     first, *others = ranking.models
-    beginning = f"{names[first.model]} ranks first by {metric.label} on {counted(ranking.frames, 'frame')}{trained}"
+    frames = (
+        f"{ranking.frames} of {counted(ranking.of, 'frame')}" if ranking.measured else counted(ranking.frames, "frame")
+    )
+    beginning = f"{names[first.model]} ranks first by {metric.label} on {frames}{trained}"
     if not others:
         return f"{beginning}: it is the only {'finalist' if ranking.knocked_out else 'model'}."
     next_best = next((each for each in others if each.verdict == TIE), others[0])  # the one that ties may not be second
@@ -114,8 +121,12 @@ def sentence(ranking: RankingRecord, names: Mapping[str, str]) -> str:
 
 
 def remarks(ranking: RankingRecord, names: Mapping[str, str]) -> list[str]:
-    """Return what would settle a tie, and which models are worse than the source."""
+    """Return what would settle a tie, which frames decide if they should not, and which models are below the source."""
     lines = [f"To settle the tie: {' '.join(ranking.settle)}"] if ranking.settle else []
+    if ranking.measured and ranking.on_training_frames:
+        lines.append(
+            "Nearly all measured frames were seen in training. Set measure_frames to all to measure the others."
+        )
     if ranking.knocked_out:
         models, frames = counted(len(ranking.knocked_out), "model"), counted(ranking.knockout_frames, "frame")
         lines.append(f"Knocked out on {frames}: {models}. A larger finalists renders more of them completely.")
@@ -158,6 +169,16 @@ def _frames_needed(ranking: Ranking) -> int | None:
     needed = len(ranking.frames) * times
     step = 10 ** max(0, math.floor(math.log10(needed)) - 1)
     return math.ceil(needed / step) * step
+
+
+def _all_frames(needed: int | None, measured: int | None, sequence: FrameSequence) -> list[str]:
+    """Return the advice to measure all frames, if only some were ``measured``."""
+    if measured is None:
+        return []
+    whole = len(sequence.frames)
+    doubt = ", though they may not be enough" if needed is None or needed > whole else ""
+    others = counted(whole - measured, "more frame")
+    return [f"First set measure_frames to all: {others} can be measured without rendering any{doubt}."]
 
 
 def _more_frames(needed: int | None, ranking: Ranking, sequence: FrameSequence) -> str:

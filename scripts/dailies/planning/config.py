@@ -178,6 +178,7 @@ Frames = (
     | Annotated[int, Field(ge=1), Whole]
     | Annotated[str, Field(pattern=choice.SLICE, description='a slice such as "0:201:8"')]
 )
+MeasureFrames = Annotated[Literal["auto", "all"], Word] | Annotated[int, Field(ge=1), Whole]
 FrameName = Annotated[Text, Field(description="frame name")]
 FieldName = Annotated[Text, Field(description="name")]
 Folder = Annotated[Address, Field(description="folder")]
@@ -457,6 +458,11 @@ class MeasuringTopic(Topic):
     """The metrics to compute for every frame. With a reference, `auto` means psnr, ssim, ms_ssim and the advisory
     flicker, detail and clipping; without one, it means the advisory metrics, and only for the target `metrics`. `none`
     measures nothing."""
+
+    measure_frames: MeasureFrames = "auto"
+    """How many of the rendered frames to measure. `auto` measures at most 64, evenly spread from the first to the last;
+    `all` measures all, and a number that many. Values are kept, so that a larger choice measures only the rest. All
+    frames of the first round of a knockout are measured."""
 
     rank_by: Annotated[MetricName, Word] = "auto"
     """The metric that ranks the models in `compare/leaderboard.csv`. `auto` takes the first one that needs a

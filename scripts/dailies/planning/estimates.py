@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dailies.core.errors import DiskError
 from dailies.core.text import counted, in_bytes
-from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, load, split
+from dailies.frames.sequence import KNOCKOUT, WHOLE_SEQUENCE, Frame, Sequence, load, measured, split
 from dailies.measure.metrics import LPIPS
 from dailies.state import manifest
 from dailies.state.layout import SOURCE, Layout
@@ -132,7 +132,7 @@ def measure_memory(shard: Sequence, metrics: Collection[str]) -> int:
 
 
 def measure_minutes(shard: Sequence, metrics: Collection[str]) -> int:
-    """Return the minutes of measuring a shard, with its start."""
+    """Return the minutes of measuring a shard, of which ``shard`` holds the measured frames, with its start."""
     seconds = MEASURE_SECONDS * (2 if LPIPS in metrics else 1)
     return math.ceil(START + shard.pixels / 1e6 * seconds / 60)
 
@@ -173,7 +173,10 @@ def refuse_shortage(
     missing = _missing(layout, models, shot, settings)
     if not missing.frames:
         return
-    parts = missing.parts | ({"motion": _motion_size(shot, layout.source_frames)} if motion else {})
+    parts = missing.parts
+    if motion:
+        part = measured({WHOLE_SEQUENCE: shot}, settings.measure_frames)[WHOLE_SEQUENCE]
+        parts |= {"motion": _motion_size(part, layout.source_frames)}
     output_dir = layout.output_dir
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free
     if sum(parts.values()) > free:

@@ -141,6 +141,13 @@ class Inputs:
     def _shards(self) -> dict[str, Shot]:
         return sequence.shards(self._listing, self._settings.shard_frames, self._settings.knockout_frames)
 
+    def _measured_shards(self) -> dict[str, Shot]:
+        """Return the measured frames of each shard by its name; empty until the sequence has been read."""
+        settings, path = self._settings, self._layout.sequence
+        if not path.is_file():
+            return {}
+        return sequence.measured_shards(path, settings.shard_frames, settings.knockout_frames, settings.measure_frames)
+
     def _shard_names(self) -> list[str]:
         """Return the names of the shards that make up the sequence.
 
@@ -425,7 +432,16 @@ class Inputs:
         return self.reference_fingerprint() if self._is_automatic else None
 
     def measuring(self, wildcards: Any) -> list[Any]:
-        """Return everything that the measured values depend on, except the frames themselves."""
+        """Return everything that the measures of a shard depend on, except the frames themselves.
+
+        That includes which frames are measured, unless all are.
+        """
+        shard, part = (shards.get(wildcards.shard) for shards in (self.shards(), self._measured_shards()))
+        is_partial = shard and part and len(part.frames) < len(shard.frames)
+        return [*self._measuring, *([part.digest] if part and is_partial else [])]
+
+    @cached_property
+    def _measuring(self) -> list[Any]:
         weights = []
         if metrics.LPIPS in self._metrics:
             weights.append(backbone.stamp(backbone.path_of(self._settings.lpips_backbone)))
@@ -476,7 +492,7 @@ class Inputs:
             settings.finalists,
             settings.as_config()["training_frames_from"],
             [files.sha256_of(run) for run in map(self._layout.run, models) if run.is_file()],
-            self.measuring(wildcards),
+            self._measuring,
             self.code("knockout"),
         ]
 
@@ -539,7 +555,7 @@ class Inputs:
 
     def measure_minutes(self, wildcards: Any, input: Any, attempt: int) -> int:
         """Return the minutes for measuring a shard; more on every retry."""
-        return attempt * estimates.measure_minutes(self.shards()[wildcards.shard], self._metrics)
+        return attempt * estimates.measure_minutes(self._measured_shards()[wildcards.shard], self._metrics)
 
     # Comparing and publishing
 

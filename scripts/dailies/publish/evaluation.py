@@ -64,11 +64,13 @@ def mean_values(means: Means | None) -> dict[str, float]:
 
 def model_tags(model: str, metadata: Metadata) -> dict[str, str]:
     """Return the tags that identify a rendered model and state its metrics."""
+    measured = metadata.measured
     return {
         "dailies.version": dailies.__version__,
         "dailies.model": model,
         "dailies.artifact_sha256": metadata.artifact.sha256 or "",
-        **{f"dailies.metrics.{name}": repr(value) for name, value in mean_values(metadata.measured).items()},
+        **({"dailies.measured_frames": str(measured.frames)} if measured and measured.of else {}),
+        **{f"dailies.metrics.{name}": repr(value) for name, value in mean_values(measured).items()},
     }
 
 

@@ -270,11 +270,13 @@ class Outcome(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Measures(Record):
-    """``measures/{subject}/{shard}.json``: the measurements of every frame, by its name."""
+    """``measures/{subject}/{shard}.json``: the measurements of every measured frame, by its name."""
 
     status: str = SUCCESS
     error: str | None = None
     frames: Mapping[str, Values] | None = field(default=None, metadata=OMITTED)
+    of: int | None = field(default=None, metadata=OMITTED)
+    """The number of frames of the shard, if only some of them were measured."""
     notes: tuple[str, ...] | None = field(default=None, metadata=OMITTED)
 
 
@@ -304,6 +306,9 @@ class Means:
     """The means of a model's measurements."""
 
     frames: int = 0
+    """The number of frames that were measured."""
+    of: int | None = field(default=None, metadata=OMITTED)
+    """The number of frames of the sequence, if only some of them were measured."""
     training_frames: int = 0
     """Number of frames of the sequence on which the model was trained."""
     error: str | None = None
@@ -452,6 +457,8 @@ class RankingRecord:
     """The number of frames that decide."""
     of: int
     """The number of frames of the sequence."""
+    measured: int | None = field(default=None, metadata=OMITTED)
+    """The number of frames that were measured, if not all."""
     on_training_frames: bool = False
     """Whether models were trained on some of the frames that decide."""
     source: float | None = None
@@ -523,6 +530,8 @@ class Leaderboard(Record):
     """The result as a sentence; None if there is nothing to rank."""
     remarks: tuple[str, ...] = field(default=(), metadata=OMITTED)
     """What would settle a tie, and which models are worse than the source, in sentences."""
+    measured: str | None = field(default=None, metadata=OMITTED)
+    """A sentence about the number of measured frames, if not all were measured."""
     uncounted: str | None = field(default=None, metadata=OMITTED)
     """How many imported votes do not count, and why, as a sentence; None if all do."""
     uncounted_of: Mapping[str, str] = field(default_factory=dict, metadata=OMITTED)

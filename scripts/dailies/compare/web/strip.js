@@ -217,9 +217,10 @@ const Strip = (() => {
         on = false;
         return;
       }
+      const half = on || (values[frame + 1] ?? null) !== null ? 0.5 : 1.5; // a frame without neighbours is a dot
       if (on) context.lineTo(x(frame), y(each));
-      else context.moveTo(x(frame) - 0.5, y(each));
-      if (!on) context.lineTo(x(frame) + 0.5, y(each));
+      else context.moveTo(x(frame) - half, y(each));
+      if (!on) context.lineTo(x(frame) + half, y(each));
       on = true;
     });
     context.strokeStyle = ink;

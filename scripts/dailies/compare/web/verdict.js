@@ -91,8 +91,9 @@ const Verdict = (() => {
     return phrase(...lead, " ahead of ", pick(second));
   }
 
-  /* Why not all frames decide, if that is because models were trained on the others. */
+  /* Why not all frames decide, if that is because not all were measured, or models were trained on the others. */
   function excluded() {
+    if (ranking.measured) return ranking.measured === ranking.frames ? ", evenly spread" : ` (${ranking.measured} measured)`;
     const trained = new Set(placed.flatMap((model) => model.trained));
     const left = ranking.of - ranking.frames;
     return left && left === trained.size ? ` (${left} seen in training do not count)` : "";

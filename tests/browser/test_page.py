@@ -915,7 +915,7 @@ def test_a_blind_test_hides_names_and_exports_votes(browser, show, tmp_path):
     browser.until((tmp_path / "votes.json").is_file)
     exported = json.loads((tmp_path / "votes.json").read_text())
     assert [(vote["a"]["model"], vote["b"]["model"], vote["winner"]) for vote in exported["votes"]] == cast
-    imported = read_export(tmp_path / "votes.json", show.layout)
+    imported = read_export(tmp_path / "votes.json", show.layout).votes
     assert [(vote.a.model, vote.b.model, vote.winner) for vote in imported] == cast
     assert {vote.frame for vote in imported} == {"frame_003.png"}
     assert len({vote.id for vote in imported}) == 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from dailies.core.errors import AccessRefused, DownloadError, StoreError, StoreUnreachable
+from dailies.core.errors import AccessRefused, DownloadError, StoreError, StoreUnreachable, TransferBroken
 from dailies.state import fetch
 from dailies.state.fetch import receive
 from dailies.state.layout import Layout, Weights
@@ -284,7 +284,7 @@ def test_a_request_whose_response_was_cut_short_is_retried(shelves, as_user, ope
 
         if lasting:
             question = lambda: tracking.experiments([shelves.names["proxied"]])  # noqa: E731
-            refusal(question, connection.TransferBroken, "store.cut_short")
+            refusal(question, TransferBroken, "store.cut_short")
         else:
             assert tracking.experiments([shelves.names["proxied"]])[0].name == shelves.names["proxied"]
 

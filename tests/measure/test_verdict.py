@@ -81,3 +81,9 @@ def test_frames_that_were_seen_in_training_are_no_verdict_if_others_could_be_mea
 
     assert "measure_frames" in line
     assert verdict.remarks(replace(record, measured=None), named(record)) == []
+
+
+def test_a_verdict_says_how_many_of_the_measured_frames_decide():
+    record = replace(ranking(placed("first", 1, BEST)), frames=53, measured=64, of=70)
+
+    assert "on 53 of 64 measured frames" in verdict.sentence(record, named(record))

@@ -294,6 +294,20 @@ def test_reading_changes_nothing_in_a_sqlite_store(tmp_path, open_store, monkeyp
     assert snapshot(tmp_path) == before
 
 
+def test_runs_in_the_write_ahead_log_of_a_store_behind_a_link_are_found(tmp_path, open_store):
+    shelf = new_shelf(tmp_path / "store", "mlflow.db")
+    file, link = tmp_path / "store" / "mlflow.db", tmp_path / "link.db"
+    link.symlink_to(file)
+
+    with closing(sqlite3.connect(file)) as writer:  # as long as it is open, the log is not merged
+        writer.execute("PRAGMA journal_mode = WAL").fetchall()
+        writer.execute("SELECT * FROM runs").fetchall()
+        shelf.run("a", BEST)
+        assert file.with_name("mlflow.db-wal").stat().st_size > 0
+
+        assert [run.run_name for run in runs_of(open_store(f"sqlite:///{link}"))] == ["a"]
+
+
 def test_reading_changes_nothing_in_a_folder_store(tmp_path, open_store, monkeypatch):
     shelf = folder_shelf(tmp_path / "store")
     shelf.logged_model(shelf.run("a", BEST), "MLmodel")

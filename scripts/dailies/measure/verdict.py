@@ -97,15 +97,21 @@ def _knocked_out(knockout: Knockout, *, after: int) -> tuple[RankedModel, ...]:
     )
 
 
+def _frames(ranking: RankingRecord) -> str:
+    """Return how many frames decide, and of how many if not all were measured."""
+    if not ranking.measured:
+        return counted(ranking.frames, "frame")
+    if ranking.frames < ranking.measured:  # the others were seen in training
+        return f"{ranking.frames} of {counted(ranking.measured, 'measured frame')}"
+    return f"{ranking.frames} of {counted(ranking.of, 'frame')}"
+
+
 def sentence(ranking: RankingRecord, names: Mapping[str, str]) -> str:
     """Return the result of a ranking as a sentence."""
     metric = BY_NAME[ranking.metric]
     trained = " (models were trained on some of them)" if ranking.on_training_frames else ""
     first, *others = ranking.models
-    frames = (
-        f"{ranking.frames} of {counted(ranking.of, 'frame')}" if ranking.measured else counted(ranking.frames, "frame")
-    )
-    beginning = f"{names[first.model]} ranks first by {metric.label} on {frames}{trained}"
+    beginning = f"{names[first.model]} ranks first by {metric.label} on {_frames(ranking)}{trained}"
     if not others:
         return f"{beginning}: it is the only {'finalist' if ranking.knocked_out else 'model'}."
     next_best = next((each for each in others if each.verdict == TIE), others[0])  # the one that ties may not be second

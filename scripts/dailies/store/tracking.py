@@ -460,7 +460,7 @@ def _with_token(
 
 def _sqlite_file(uri: str) -> Path | None:
     match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
-    return Path(match[1]).absolute() if match else None
+    return Path(match[1]).resolve() if match else None  # sqlite keeps its other files beside the target of a link
 
 
 def _store_folder(uri: str) -> Path | None:

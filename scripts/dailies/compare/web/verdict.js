@@ -93,9 +93,12 @@ const Verdict = (() => {
 
   /* Why not all frames decide, if that is because not all were measured, or models were trained on the others. */
   function excluded() {
-    if (ranking.measured) return ranking.measured === ranking.frames ? ", evenly spread" : ` (${ranking.measured} measured)`;
     const trained = new Set(placed.flatMap((model) => model.trained));
-    const left = ranking.of - ranking.frames;
+    const left = (ranking.measured ?? ranking.of) - ranking.frames;
+    if (ranking.measured) {
+      const seen = left && left <= trained.size ? `, ${left} of them seen in training` : "";
+      return left ? ` (${ranking.measured} measured${seen})` : ", evenly spread";
+    }
     return left && left === trained.size ? ` (${left} seen in training do not count)` : "";
   }
 
@@ -133,7 +136,7 @@ const Verdict = (() => {
     more.querySelector("summary").textContent = ties ? "Settle or promote" : "Promote";
     const list = element("ul");
     list.append(...ranking.settle.map((sentence) => element("li", "", sentence)));
-    const command = `snakemake promote --config model=${first.id} registered_model=NAME`;
+    const command = `snakemake promote --config model=${first.id} registered_model=NAME alias=champion`;
     const promote = element("p", "", `To register ${first.short} (${first.id}) in MLflow: `);
     promote.append(element("code", "", command));
     more.querySelector("div").append(...(ties ? [list] : []), promote);

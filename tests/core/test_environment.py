@@ -102,7 +102,12 @@ def test_a_process_that_leaves_has_written_everything_and_succeeded(tmp_path):
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY / "scripts", capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY / "scripts",
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
     assert done.stdout == "printed"

@@ -175,7 +175,7 @@ def _update_group(group: _Group, layout: Layout, known: PagePictures, written: _
     states = {
         name: _state(path, before[name], layer.exr_layers.get(name), written.digest) for name, path in originals.items()
     }
-    is_sheet_due = group.size is not None and not _has_sheet(group, states, layout)
+    is_sheet_due = not _has_sheet(group, states, layout)
     thumbnails: dict[str, Image.Image] = {}
     for name, path in originals.items():
         copy, alpha = group.copy(name, layout), group.alpha(name, layout)
@@ -203,7 +203,7 @@ def _update_group(group: _Group, layout: Layout, known: PagePictures, written: _
 
 
 def _has_sheet(group: _Group, states: Mapping[str, FrameState], layout: Layout) -> bool:
-    """Return whether the sheet is in place, after taking it from the jobs that rendered its frames if they made it."""
+    """Return whether the sheet is in place, or not needed; it is taken from the jobs that rendered its frames."""
     place = group.sheet(layout)
     if place is None or group.size is None:
         return True

@@ -116,6 +116,21 @@ def test_without_file_locks_a_running_process_keeps_the_lock(layout, monkeypatch
         lock.take(layout)
 
 
+def test_locks_that_snakemake_left_are_removed_if_they_name_files_of_the_output_folder(layout, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    (locks / "0.input.lock").write_text(f"frames/a.png\n{layout.state}/sequence.json\n")
+    (locks / "0.output.lock").write_text("out/model/metadata.json\n")
+    (locks / "1.input.lock").write_text(f"frames/a.png\nout2/sequence.json\n{tmp_path}\n")
+
+    assert lock.remove_stale(locks, layout)
+    assert not lock.remove_stale(locks, layout)
+    assert not lock.remove_stale(tmp_path / "missing", layout)
+
+    assert [path.name for path in locks.iterdir()] == ["1.input.lock"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_is_not_ours_is_named(tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)

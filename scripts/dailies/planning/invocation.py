@@ -199,6 +199,8 @@ class Invocation:
             return
         self._has_taken_output = True
         self.call(lock.take, self.layout)
+        if lock.remove_stale(lock.OF_SNAKEMAKE, self.layout):
+            self.warn("an earlier invocation was killed and left this folder locked; it is unlocked now")
         provenance.respell(provenance.RECORDS, self._written_output, self.layout.output_dir)
         if RerunTrigger.PARAMS not in self._workflow.dag_settings.rerun_triggers:
             self.warn(

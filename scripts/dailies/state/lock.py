@@ -6,6 +6,7 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from dailies.core import files
 from dailies.core.errors import ConfigError, FolderInUse
@@ -16,6 +17,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+OF_SNAKEMAKE = Path(".snakemake/locks")
+"""Snakemake's folder of locks, in the working directory: text files that list the paths that an invocation uses."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,22 @@ def take(layout: Layout) -> None:
     os.ftruncate(lock, 0)
     os.pwrite(lock, files.dump_json(to_json(own)), 0)
     atexit.register(_release, layout, lock)
+
+
+def remove_stale(locks: Path, layout: Layout) -> bool:
+    """Remove Snakemake's locks of files below an output folder whose own lock this process holds; return if any existed.
+
+    An invocation that was killed leaves them behind, and Snakemake cannot tell that it has ended.
+    """
+    stale = [path for path in locks.glob("*.lock") if _concerns(path, layout)]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return bool(stale)
+
+
+def _concerns(locked: Path, layout: Layout) -> bool:
+    folder = layout.output_dir.absolute()
+    return any(Path(line).absolute().is_relative_to(folder) for line in locked.read_text().splitlines())
 
 
 def clear(layout: Layout) -> str | None:

@@ -50,6 +50,23 @@ def test_the_common_beginning_is_dropped_in_whole_words():
     assert named("unet_x8", "unet_x16") == ["x8", "x16"]
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("sweep_lr0.004_a", "sweep_lr0.01_a"), ["lr0.004_a", "lr0.01_a"]),
+        (("sweep_lr1e-3_a", "sweep_lr1e-4_a"), ["lr1e-3_a", "lr1e-4_a"]),
+        (("unet.v1.2", "unet.v1.3"), ["v1.2", "v1.3"]),
+        (("long-common-name-one-0.25", "long-common-name-two-0.125"), ["one-0.25", "two-0.125"]),
+        (
+            ("a_rather_different_name_1.5e-3", "some_rather_different_name_2.5e-3"),
+            ["a_rather_different_name_1.5e-3", "some_rather_different_name_2.5e-3"],
+        ),
+    ],
+)
+def test_numbers_are_not_cut(names, expected):
+    assert named(*names) == expected
+
+
 def test_a_common_end_and_the_middle_of_long_names_are_left_out_and_what_differs_stays():
     assert named("sigma1_cosine_ema0.999", "sigma2_cosine_ema0.999") == ["sigma1…", "sigma2…"]
     long = [f"{first}{'x' * 40}{middle}{'y' * 40}z" for first in "ab" for middle in "cd"]

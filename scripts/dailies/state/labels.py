@@ -31,6 +31,9 @@ SHORTEST_BEGINNING = 4
 
 SEPARATORS = "_-/. :"
 
+SEPARATOR = re.compile(r"[_/ :]|(?<!\d)\.|\.(?!\d)|(?<!\de)-(?!e\d)")
+"""A separator, but not a character of a number such as 0.001 or 1e-3, read in either direction."""
+
 TELLING = {
     "lr": ("lr", "learning_rate", "base_lr", "max_lr"),
     "wd": ("wd", "weight_decay"),
@@ -144,10 +147,10 @@ def _common_beginning(names: Sequence[str]) -> int:
     """Return how many characters all names begin with, in whole words; 0 if they are too few, or all of a name."""
     if len(names) < 2:
         return 0
-    common = names[0][: _shared(names)]
-    length = max(common.rfind(separator) + 1 for separator in SEPARATORS)
-    while length and any(not name[length:].strip(SEPARATORS) for name in names):
-        length = max(common.rfind(separator, 0, length - 1) + 1 for separator in SEPARATORS)
+    shared = _shared(names)
+    lengths = [found.end() for found in SEPARATOR.finditer(names[0]) if found.end() <= shared]
+    whole = [length for length in lengths if all(name[length:].strip(SEPARATORS) for name in names)]
+    length = max(whole, default=0)
     return length if length >= SHORTEST_BEGINNING else 0
 
 

@@ -10,8 +10,6 @@ rule infer:
         outcome=LAYOUT.outcome("{model}", "{shard}"),
     log:
         LAYOUT.log("infer_{model}_{shard}"),
-    benchmark:
-        LAYOUT.benchmark("infer_{model}_{shard}")
     conda:
         "../envs/dailies.yaml"
     threads: INPUTS.threads(8)

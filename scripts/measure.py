@@ -4,12 +4,15 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
-from dailies.core.job import job
-from dailies.measure.job import MeasurementJob
-from dailies.measure.per_frame import measure
-from dailies.planning.config import Settings
+from dailies.core import environment
 
 if __name__ == "__main__":
+    environment.prepare()
+    from dailies.core.job import job
+    from dailies.measure.job import MeasurementJob
+    from dailies.measure.per_frame import measure
+    from dailies.planning.config import Settings
+
     with job(snakemake) as this:
         measurement = MeasurementJob.from_settings(
             Settings.from_job(this.config),
@@ -21,3 +24,4 @@ if __name__ == "__main__":
         if this.params.afresh:
             measurement.cache.unlink(missing_ok=True)
         measure(measurement, outcomes=this.input.outcomes)
+    environment.leave()

@@ -28,7 +28,7 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "config/README.md",
 GUIDE = "docs/guia_de_uso.md"
 KEYS = yaml.safe_load((REPOSITORY / "config" / "config.schema.yaml").read_text())["properties"]
 
-LONGEST = {"README.md": 1500, "docs/benchmarks.md": 2550, "docs/guia_de_uso.md": 1800, "docs/architecture.md": 1750}
+LONGEST = {"README.md": 1500, "docs/benchmarks.md": 2550, "docs/guia_de_uso.md": 1800, "docs/architecture.md": 1780}
 """Words that a page may have."""
 LONGEST_PAGE = 1600
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dailies.core import fork_server
 from dailies.state.layout import Layout
 
 from helpers import REPOSITORY
@@ -77,6 +78,8 @@ class Studio:
         """Run ids by run name, in the order of logging."""
         self.environment: dict[str, str] = {}
         """What the user has set besides, such as a login."""
+        self.has_fork_server = False
+        """Whether invocations start one. Else the jobs are forked from the server of the tests, which exists anyway."""
         self.frames.mkdir(parents=True)
         if blank:
             shutil.copyfile(blank, root / "mlflow.db")
@@ -165,7 +168,8 @@ class Studio:
         (self.root / "config").mkdir(exist_ok=True)
         (self.root / "config" / "config.yaml").write_text(yaml.safe_dump(self.config | config))
         command = ["-s", str(REPOSITORY / "Snakefile"), *self.machine, *self.verbosity, *arguments]
-        return Invocation(command, self.root, environment() | self.environment, log)
+        switch = {} if self.has_fork_server else {fork_server.ADDRESS: ""}
+        return Invocation(command, self.root, environment() | switch | self.environment, log)
 
     def folder(self, run_id: str) -> Path:
         """The output folder of a run's model."""

@@ -39,7 +39,7 @@ class Invocation:
         self.layout = Layout(root)
         self.settings = SimpleNamespace(device="cpu", shard_frames=2, rank_by="psnr", frames="all", knockout_frames=0)
         self.is_main = self.is_executed = self.is_local = self.is_concise = self.shows_progress = True
-        self.waiting_renders: list[dict[str, str]] = []
+        self.waiting_jobs: dict[str, list[dict[str, str]]] = {}
         save(Sequence(FRAMES), self.layout.sequence)
         DiscoveryIndex(models=("dark", "light")).save(self.layout.index)
         for model in ("dark", "light"):
@@ -49,7 +49,7 @@ class Invocation:
         return name
 
     def waiting(self, rule: str) -> list[dict[str, str]]:
-        return self.waiting_renders
+        return self.waiting_jobs.get(rule, [])
 
     def warn(self, text: str) -> None:
         logger.warning(f"dailies: {text}")
@@ -100,27 +100,29 @@ def terminal(invocation: Invocation) -> Iterator[SimpleNamespace]:
 
 
 def test_a_model_has_one_line_once_all_its_shards_are_rendered(invocation, terminal):
-    invocation.waiting_renders = [{"model": "dark", "shard": "2"}]
+    invocation.waiting_jobs = {"infer": [{"model": "dark", "shard": "2"}]}
     invocation.render(1, "dark", "1")
-    invocation.waiting_renders = []
-    invocation.render(2, "dark", "2")
     assert terminal.lines() == []
 
-    invocation.start(3, "infer", model="light", shard="1")
+    invocation.waiting_jobs = {}
+    invocation.render(2, "dark", "2")
 
     (line,) = terminal.lines()
     assert line.split() == ["dark", "4", "frames", "2.00", "fps"]
 
 
-def test_the_line_of_a_model_that_is_measured_has_the_metric(invocation, terminal):
+def test_the_line_of_a_model_that_is_measured_waits_for_the_metric(invocation, terminal):
+    invocation.waiting_jobs = {"measure": [{"model": "dark", "shard": "1"}]}
     for number, shard in enumerate("12"):
         invocation.render(number, "dark", shard)
     means = Means(frames=4, mean_unseen={"psnr": 30.306, "ssim": 0.9})
     metadata = Metadata(run_id="dark", render=RenderReport(status="success"), measured=means)
     metadata.save(invocation.layout.metadata("dark"))
+    invocation.start(3, "infer", model="light", shard="1")
+    assert terminal.lines() == []
 
-    invocation.start(3, "collect", model="dark")
-    invocation.finish(3)
+    invocation.start(4, "collect", model="dark")
+    invocation.finish(4)
 
     (line,) = terminal.lines()
     assert line.endswith("PSNR 30.31 dB")
@@ -128,8 +130,12 @@ def test_the_line_of_a_model_that_is_measured_has_the_metric(invocation, termina
 
 def test_a_finalist_of_a_knockout_has_a_line_for_each_round(invocation, terminal):
     invocation.settings.knockout_frames = 2
+    invocation.waiting_jobs = {"measure": [{"model": "dark", "shard": "knockout"}]}
     invocation.render(1, "dark", "knockout")
-    terminal.progress.finish()
+    assert terminal.lines() == []
+    invocation.start(9, "measure", model="dark", shard="knockout")
+    invocation.finish(9)
+    assert len(terminal.lines()) == 1
     for number, shard in enumerate("12", start=2):
         invocation.render(number, "dark", shard)
     terminal.progress.finish()
@@ -207,7 +213,7 @@ def running(terminal: SimpleNamespace) -> str:
 
 def test_a_render_is_followed_from_frame_to_frame(invocation, terminal):
     layout = invocation.layout
-    invocation.waiting_renders = [{"model": "light", "shard": "1"}, {"model": "light", "shard": "2"}]
+    invocation.waiting_jobs = {"infer": [{"model": "light", "shard": "1"}, {"model": "light", "shard": "2"}]}
     invocation.start(1, "infer", model="dark", shard="1")
     assert running(terminal) == "dark: loading; 2 more to render"
 

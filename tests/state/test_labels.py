@@ -58,8 +58,8 @@ def test_the_common_beginning_is_dropped_in_whole_words():
         (("unet.v1.2", "unet.v1.3"), ["v1.2", "v1.3"]),
         (("long-common-name-one-0.25", "long-common-name-two-0.125"), ["one-0.25", "two-0.125"]),
         (
-            ("a_rather_different_name_1.5e-3", "some_rather_different_name_2.5e-3"),
-            ["a_rather_different_name_1.5e-3", "some_rather_different_name_2.5e-3"],
+            ("one_different_name_1.5e-3", "two_other_name_2.5e-3"),
+            ["one_different_name_1.5e-3", "two_other_name_2.5e-3"],
         ),
     ],
 )

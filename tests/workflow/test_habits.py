@@ -7,6 +7,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import pytest
 from helpers import REPOSITORY
 from helpers.invocations import Invocation
 from helpers.json_files import strict_json
@@ -94,12 +95,14 @@ from dailies.models.architectures.catalog import ARCHITECTURES
 
 def make(config):
     with open({seen!r}, "a") as file:
-        print(sorted(os.environ), file=file)
+        print(sorted(os.environ), open("/proc/self/cmdline").read(), file=file)
     return ARCHITECTURES["unet"](**config)
 """
 
 
-def test_code_of_the_studio_sees_no_credentials_and_its_package_of_the_same_name_does_no_harm(studio):
+@pytest.mark.parametrize("has_fork_server", [False, True])
+def test_code_of_the_studio_sees_no_credentials_and_its_package_of_the_same_name_does_no_harm(studio, has_fork_server):
+    studio.has_fork_server = has_fork_server
     other = studio.root / "site" / "dailies"
     other.mkdir(parents=True)
     (other / "__init__.py").write_text("raise SystemExit('the studio has a package of this name')\n")
@@ -115,6 +118,7 @@ def test_code_of_the_studio_sees_no_credentials_and_its_package_of_the_same_name
     seen = (studio.root / "seen").read_text()
     assert "PATH" in seen
     assert "AWS_SECRET_ACCESS_KEY" not in seen
+    assert ("fork_server.main()" in seen) == has_fork_server
 
 
 def test_a_second_invocation_in_one_output_folder_ends_at_once_from_wherever(studio, tmp_path):

@@ -5,6 +5,7 @@ import os
 import sys
 from typing import NoReturn
 
+from dailies.core import fork_server
 from dailies.core.credentials import without_credentials
 
 MALLOC_THRESHOLD = 2**32
@@ -25,6 +26,11 @@ PREPARED = "DAILIES_PREPARED"
 """The variable that holds the id of the prepared process; a process keeps its id when it restarts itself."""
 
 
+def of_jobs() -> dict[str, str]:
+    """Return the variables that a job that computes on frames sees: tuned, and without credentials."""
+    return TUNING | without_credentials(os.environ)
+
+
 def tune() -> None:
     """Set the variables of ``TUNING`` for the programs that this process starts, unless the user has set them."""
     os.environ.update(TUNING | os.environ)
@@ -33,12 +39,14 @@ def tune() -> None:
 def prepare() -> None:
     """Restart the running script once, if its environment is not fit to load and run foreign models.
 
-    A restart is necessary because the C library and OpenMP read their variables at start-up, and because the system
-    shows other programs the environment that a process started with.
+    If there is a fork server, it runs the script instead. Otherwise, a restart is necessary because the C library and
+    OpenMP read their variables at start-up, and because the system shows other programs the environment that a process
+    started with.
     """
     if os.environ.get(PREPARED) == str(os.getpid()):
         return
-    wanted = TUNING | without_credentials(os.environ)
+    wanted = of_jobs()
+    fork_server.hand_over(wanted, process_variable=PREPARED)
     if wanted != dict(os.environ):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted | {PREPARED: str(os.getpid())})
 

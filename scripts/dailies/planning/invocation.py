@@ -107,6 +107,11 @@ class Invocation:
         return bool(self._workflow.local_exec)
 
     @property
+    def runs_jobs_itself(self) -> bool:
+        """Whether jobs run on this machine, and with this Python: not in environments that Snakemake creates."""
+        return self.is_local and not self._workflow.deployment_settings.deployment_method
+
+    @property
     def is_silent(self) -> bool:
         """Whether Snakemake prints nothing at all, not even errors."""
         return Quietness.ALL in (self._workflow.output_settings.quiet or ()) and not self._workflow.dryrun

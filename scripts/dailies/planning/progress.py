@@ -130,7 +130,6 @@ class Progress(logging.Handler):
         job = Running(rule, dict(record.wildcards))
         self._running[record.jobid] = job
         if rule == "infer":
-            self._report_rendered()
             model, shard = job.wildcards["model"], job.wildcards["shard"]
             names = self._shards()[shard].outputs
             manifest = self._layout.manifest(model, shard)
@@ -156,7 +155,11 @@ class Progress(logging.Handler):
                 logger.log(RESULT, line)
         elif job.rule == "infer":
             self._note_render(job.wildcards["model"], job.wildcards["shard"])
-        elif job.rule == "collect" and job.wildcards["model"] in self._rendered:
+        elif job.wildcards.get("model") not in self._rendered:
+            return
+        elif job.rule == "measure" and job.wildcards["shard"] == sequence.KNOCKOUT:
+            self._report_model(job.wildcards["model"], None)  # the summary of the knockout has the metric
+        elif job.rule == "collect":
             measured = Metadata.load(self._layout.metadata(job.wildcards["model"])).measured
             self._report_model(job.wildcards["model"], measured.mean_unseen if measured else None)
 
@@ -183,7 +186,7 @@ class Progress(logging.Handler):
             self._invocation.warn(clean(note))
 
     def _note_render(self, model: str, shard: str) -> None:
-        """Remember how the render of a model went, once its last shard is finished; its line may wait for a metric.
+        """Once the last shard of a model is finished, remember how its render went; if it is measured, its line waits.
 
         The first round of a knockout is a render of its own.
         """
@@ -191,10 +194,14 @@ class Progress(logging.Handler):
         if not self._waiting[model] and model not in renders:
             is_first_round = shard == sequence.KNOCKOUT
             names = [name for name in self._shards() if (name == sequence.KNOCKOUT) == is_first_round]
-            self._rendered[model] = merged([Outcome.load(self._layout.outcome(model, name)) for name in names])
+            outcome = merged([Outcome.load(self._layout.outcome(model, name)) for name in names])
+            self._rendered[model] = outcome
+            is_measured = any(wildcards["model"] == model for wildcards in self._invocation.waiting("measure"))
+            if outcome.status != SUCCESS or not is_measured:
+                self._report_model(model, None)
 
     def _report_rendered(self) -> None:
-        """Print the lines that wait for a metric without it, because another render is starting."""
+        """Print the lines that wait for a metric without it, because nothing will provide one."""
         for model in list(self._rendered):
             self._report_model(model, None)
 

@@ -78,8 +78,9 @@ def take(layout: Layout) -> None:
 
 
 def remove_stale(locks: Path, layout: Layout) -> bool:
-    """Remove Snakemake's locks of files below an output folder whose own lock this process holds; return if any existed.
+    """Remove Snakemake's locks of files below an output folder; return whether it had any.
 
+    This process must hold the folder's own lock.
     An invocation that was killed leaves them behind, and Snakemake cannot tell that it has ended.
     """
     stale = [path for path in locks.glob("*.lock") if _concerns(path, layout)]

@@ -1,0 +1,158 @@
+"""The fork server: a process that has imported what jobs need, and forks a copy of itself for each of them.
+
+Importing torch takes longer than a GPU needs for dozens of frames. Snakemake starts a Python for each job; that process
+hands its job over to the server, waits, and ends as the job did.
+"""
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+ADDRESS = "DAILIES_FORK_SERVER"
+"""The variable with the path of the server's socket. Jobs inherit it from the invocation that started the server.
+
+If the user sets it, to nothing for instance, no server is started.
+"""
+
+PROGRAM = """
+import sys
+sys.path[:] = [sys.argv[1], *filter(None, sys.path)]
+from dailies.core import fork_server
+fork_server.main()
+"""
+
+WAITING_JOBS = 64
+"""How many jobs may wait to be accepted, for instance while the server is still importing."""
+
+
+def is_wanted() -> bool:
+    """Return whether this system supports it, and the user did not set ``ADDRESS``.
+
+    On macOS, libraries may not work after a fork.
+    """
+    return sys.platform == "linux" and hasattr(os, "pidfd_open") and ADDRESS not in os.environ
+
+
+def start(modules: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
+    """Start a server for the jobs that this process starts from now on; it ends when this process does.
+
+    Return the process of the server.
+
+    Args:
+        modules: what the server imports. A module must not start threads or use a device when it is imported.
+        environment: the variables that the system shows other programs as those of the jobs.
+    """
+    address = Path(tempfile.mkdtemp(prefix="dailies-")) / "socket"  # mkdtemp lets no other user in
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen(WAITING_JOBS)
+        os.set_inheritable(listener.fileno(), True)
+        scripts = Path(__file__).parents[2]
+        server = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(scripts), str(listener.fileno()), *modules],
+            stdin=subprocess.PIPE,  # closed by the system when this process ends, however it ends
+            pass_fds=[listener.fileno()],
+            env=dict(environment),
+        )
+    os.environ[ADDRESS] = str(address)
+    return server
+
+
+def hand_over(environment: Mapping[str, str], *, process_variable: str) -> None:
+    """Let the server run the script of this process, and end as it does. Return if there is no server.
+
+    Args:
+        environment: the variables that the script is to see.
+        process_variable: a further variable, which will hold the id of the process that runs the script.
+    """
+    if not os.environ.get(ADDRESS):
+        return
+    request = {"script": sys.argv[0], "environment": dict(environment), "process_variable": process_variable}
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(os.environ[ADDRESS])
+            socket.send_fds(connection, [b"\n"], [0, 1, 2])
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            answers = connection.makefile()
+            has_started = bool(answers.readline())
+        except OSError:  # the server has ended
+            return
+        if has_started:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the job as well, which decides
+            _end_with(int(answers.readline() or 1))
+
+
+def _end_with(code: int) -> None:
+    """End this process with an exit code, or by the signal that a negative one stands for."""
+    if code < 0:
+        with suppress(OSError):  # SIGKILL has no other effect
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def main() -> None:
+    """Run the server: import the modules, then fork for each job until the process that started it has ended."""
+    _, _, descriptor, *modules = sys.argv
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(fileno=int(descriptor)) as listener:
+        for module in modules:
+            importlib.import_module(module)
+        gc.freeze()  # else the first collection in a job copies all memory
+        while listener in select.select([listener, sys.stdin], [], [])[0]:
+            connection, _ = listener.accept()
+            if not os.fork():
+                listener.close()
+                _attend(connection)
+                return
+            connection.close()
+        shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
+        os._exit(0)  # to take torch apart piece by piece would take a third of a second
+
+
+def _attend(connection: socket.socket) -> None:
+    """Fork a job, and report how it ended. If the process that handed it over ends first, so does the job."""
+    _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile() as lines:
+        request = json.loads(lines.readline())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    job = os.fork()
+    if not job:
+        connection.close()
+        _run(descriptors, **request)
+        return
+    connection.sendall(b"started\n")
+    ended = os.pidfd_open(job)
+    if ended not in select.select([connection.fileno(), ended], [], [])[0]:
+        os.kill(job, signal.SIGTERM)
+    _, status = os.waitpid(job, 0)
+    with suppress(OSError):
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _run(descriptors: Sequence[int], *, script: str, environment: Mapping[str, str], process_variable: str) -> None:
+    """Become what a new Python that runs the script would be."""
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.environ[process_variable] = str(os.getpid())
+    sys.argv[:] = [script]
+    sys.path[0] = str(Path(script).parent)
+    runpy.run_path(script, run_name="__main__")

@@ -803,6 +803,8 @@ def test_the_table_tells_all_and_links_to_the_run(browser):
 def test_frames_that_training_has_seen_are_marked(browser):
     for frame, a, b, marked in ((2, True, False, RED), (6, True, True, GREEN), (9, False, False, None)):
         browser.open(f"view=side&a={RED}&b={GREEN}&frame=frame_{frame:03d}.png", frame=frame)
+        browser.until(lambda: browser.find("#strip").is_displayed())
+        browser.settle()
         left, top, right, bottom = browser.place("#marks")
         x = round(left + 6 + (right - left - 12) * frame / (FRAMES - 1))
         marks = browser.screen(box=(x - 2, top, x + 3, bottom)).astype(int)
@@ -1188,25 +1190,100 @@ def test_playback_repeats_the_frames_between_two_marks(browser):
     assert browser.find("#loop").text == "No loop"
 
 
-def test_lines_of_the_strip_are_named_and_it_grows_with_the_window(browser, driver, show):
+def test_names_and_scale_of_the_strip_stand_beside_it_and_it_grows_with_the_window(browser, driver, show):
     heights = {}
     for size in ((1440, 900), (3840, 2160)):
         page = Browser(driver, show.page, size=size)
         page.open(f"a={RED}&b={SOURCE}")
         page.until(lambda page=page: page.find("#strip").is_displayed())
         page.settle()
-        left, top, _, bottom = page.place("#strip")
+        left, top, right, bottom = page.place("#strip")
         heights[size[1]] = bottom - top
         name = page.place(".line-name.a")
-        assert page.find(".line-name.a").text == "red"
-        assert left < name[0]
+        assert right <= name[0] < name[2] <= size[0]
         assert top <= name[1] < name[3] <= bottom
+        assert page.place("#strip-scale")[2] <= left
         assert not page.find(".line-name.b").is_displayed()
-        page.point(*page.at(GREEN))
-        assert page.find(".line-name.other").text == "green"
     assert heights[900] < 80
     assert heights[2160] > 150
     Browser(driver, show.page)
+
+
+@pytest.fixture(scope="module")
+def two_metrics(tmp_path_factory: pytest.TempPathFactory) -> Show:
+    """Models that PSNR and SSIM order differently; the last one is far worse than the others by PSNR."""
+    show = Show(tmp_path_factory.mktemp("two_metrics"))
+    add_frames(show)
+    values = {"sharp": (30.0, 0.9), "smooth": (32.0, 0.8), "flat": (10.0, 0.7)}
+    tables: dict[str, dict[str, list[float | None]]] = {"PSNR": {}, "SSIM": {}}
+    for name, (psnr, ssim) in values.items():
+        folder = show.add_model(name, red)
+        add_means(folder, {"psnr": psnr, "ssim": ssim, "clipping": -2.5})
+        for table, mean in zip(tables.values(), (psnr, ssim), strict=True):
+            table[folder.name] = [mean + 0.001 * number for number in range(FRAMES)]
+    show.build(
+        metrics=[
+            FrameMetric("PSNR", tables["PSNR"], higher_is_better=True, unit="dB", key="psnr"),
+            FrameMetric("SSIM", tables["SSIM"], higher_is_better=True, key="ssim"),
+        ]
+    )
+    return show
+
+
+def test_list_values_and_curve_are_about_one_chosen_metric(browser, driver, two_metrics):
+    page = Browser(driver, two_metrics.page)
+    page.open("sort=mean:psnr&descending=1")
+    page.until(lambda: page.find("#strip").is_displayed())
+
+    page.choose("#metric", "SSIM")
+    assert [each.text for each in page.all("#list bdi")][1:] == ["sharp", "smooth", "flat"]
+    assert page.find('#list [data-id="model_1"] .figure').text == "0.9"
+    assert page.find('.panel[data-ids="model_1"] .figure').text == "0.9"
+    page.choose("#sort", "mean:psnr")
+    assert page.run("return document.getElementById('metric').value") == "PSNR"
+    assert [each.text for each in page.all("#list bdi")][1:] == ["smooth", "sharp", "flat"]
+    assert page.find('.panel[data-ids="model_1"] .figure').text == "30 dB"
+
+    page.open("metric=SSIM&sort=mean:psnr")  # as in links of earlier pages
+    assert page.run("return document.getElementById('metric').value") == "PSNR"
+
+
+def test_the_scale_of_the_strip_fits_what_stands_out_and_counts_what_leaves_it(browser, driver, two_metrics):
+    page = Browser(driver, two_metrics.page)
+    page.open("a=model_1&b=model_2&metric=PSNR")
+    page.until(lambda: page.find("#strip").is_displayed())
+    page.settle()
+
+    assert page.find("#strip-low").text == "30"
+    assert page.find("#strip-below").text == "1 lower"
+    page.choose("#choose-a", "model_3")
+    assert page.find("#strip-low").text == "10"
+    assert page.find("#strip-below").text == ""
+
+
+def test_values_beside_the_name_of_a_frame_are_those_of_that_frame(browser, driver, two_metrics):
+    page = Browser(driver, two_metrics.page)
+    page.open("a=model_1&b=model_2&metric=PSNR")
+    page.until(lambda: page.find("#strip").is_displayed())
+    page.settle()
+
+    left, top, right, _ = page.place("#strip")
+    page.point(left + 6 + (right - left - 12) * 7 / (FRAMES - 1), top + 6)
+    assert page.find("#frame-name").text == "frame_000.png"
+    assert "30 dB" in page.find("#strip-values").text
+    assert page.find("#tip").text.split() == ["frame_007.png", "A", "30.007", "dB", "B", "32.007", "dB"]
+    page.point(left + 6, top - 300)
+    assert not page.find("#tip").is_displayed()
+
+
+def test_columns_whose_printed_values_are_all_equal_can_be_left_out(browser, driver, two_metrics):
+    page = Browser(driver, two_metrics.page)
+    page.open("view=table")
+    assert page.all('#table [data-sort="mean:clipping"]') == []
+    assert page.all('#table [data-sort="mean:ssim"]') != []
+
+    page.click("#differing")
+    assert page.all('#table [data-sort="mean:clipping"]') != []
 
 
 def test_each_group_of_controls_is_one_stop_of_the_tab_key(browser):
@@ -1549,6 +1626,7 @@ def test_a_phone_shows_the_page_without_scrolling_sideways(browser, driver, show
 def test_the_help_is_about_the_keys_or_about_the_gestures_of_the_device(browser, driver, show):
     browser.open()
     browser.click("#open-help")
+    assert browser.run("return document.getElementById('help').scrollTop") == 0
     text = browser.find("#help").text
     assert "Wheel" in text
     assert "tap twice" not in text

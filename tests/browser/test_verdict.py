@@ -163,12 +163,91 @@ def test_ties_are_a_group_with_what_would_settle_them(opened, sweep):
 
     assert find(page, "#said strong").text == "Tie of 2 models"
     first, second = "lr 1e-3 · wd 0 · loss l1", "lr 1e-3 · wd 0 · loss charbonnier"
-    assert texts(page, "#said .pick") == [first, second, second]  # the lead over the second is named, too
+    assert texts(page, "#said .pick") == [first, second]
     find(page, "#more summary").click()
     advice = " ".join(texts(page, "#more li"))
     assert "frames" in advice
     assert "ote blind" in advice
     assert texts(page, "#list .mark") == ["tie", "tie"]
+
+
+def test_the_promote_command_can_be_run_and_copied_as_it_is(opened, sweep):
+    page = opened(sweep)
+    find(page, "#more summary").click()
+
+    command = find(page, "#more code").text
+    assert command.endswith("model=model_1 registered_model=exp alias=champion")
+    find(page, "#more button").click()
+    wait(lambda: find(page, "#copied").text == "Copied")
+
+
+def test_blind_votes_are_on_the_models_that_tie_and_in_a_view_that_shows_both(opened, sweep):
+    page = opened(sweep, "view=onion&sort=param:loss")
+    state = "const { view, sort, a, b } = State.values; return { view, sort, a, b }"
+    before = page.execute_script(state)
+    find(page, "#blind").click()
+
+    assert page.execute_script("return State.values.view") == "side"
+    choice = Select(find(page, "#draw"))
+    assert [each.text for each in choice.options] == ["the 2 that tie", "all 24"]
+    assert choice.first_selected_option.text == "the 2 that tie"
+    for _ in range(4):
+        shown = page.execute_script("return [State.values.a, State.values.b].sort()")
+        assert shown == ["model_1", "model_2"]
+        find(page, '#ballot [data-vote="a"]').click()
+
+    choice.select_by_visible_text("all 24")
+    assert "of 276" in find(page, "#round").text
+    find(page, "#reveal").click()
+    assert page.execute_script(state) == before
+    page.execute_script("document.getElementById('discard').click()")
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_all_figures_of_the_votes_are_on_the_screen(opened, sweep, size):
+    page = opened(sweep, size=size)
+    find(page, "#blind").click()
+    find(page, '#ballot [data-vote="a"]').click()
+    find(page, "#reveal").click()
+
+    assert page.execute_script(
+        "const { right } = document.getElementById('tally').getBoundingClientRect();"
+        "return [...document.querySelectorAll('#tally :is(th, td)')].every("
+        "  (cell) => cell.getBoundingClientRect().right <= right + 1 && cell.scrollWidth <= cell.clientWidth + 1)"
+    )
+    page.execute_script("document.getElementById('discard').click()")
+
+
+def test_marks_name_the_metric_and_the_rank_where_the_list_is_sorted_by_something_else(opened, three):
+    page = opened(three, "sort=metric:val/psnr&descending=1")
+
+    assert texts(page, "#list li .params .mark") == [
+        "rank 3 by PSNR",
+        "below the source by PSNR",
+        "rank 1, best by PSNR",
+        "rank 2 by PSNR",
+    ]
+    Select(find(page, "#sort")).select_by_value("")
+    assert texts(page, "#list .mark") == ["best", "below the source"]
+
+
+def test_only_a_significant_difference_to_the_source_is_marked(opened, tmp_path):
+    show = Show(tmp_path)
+    add_models(show, {"first": {}, "unsure": {}, "worse": {}})
+    values = {"@source": 25 + NOISE, "model_1": 25.2 + 3 * np.roll(NOISE, 5)}
+    values |= {"model_2": 24.9 + 3 * np.roll(NOISE, 9), "model_3": 20 + NOISE}
+    show.build(psnr=values, reference=show.paired())
+
+    for size in (DESKTOP, PHONE):
+        page = opened(show, size=size)
+        said = find(page, "#said .source").text
+        assert "95 % interval" in said
+        assert "not significant" in said
+        assert "1 of 3 below the source" in said
+    marked = page.execute_script(
+        "return [...document.querySelectorAll('#list li:has(.below)')].map((li) => li.dataset.id)"
+    )
+    assert marked == ["model_3"]
 
 
 def test_without_a_ranking_the_page_says_what_to_set(opened, tmp_path):

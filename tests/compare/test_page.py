@@ -12,6 +12,7 @@ from dailies.compare.page import run_link
 from dailies.core import files
 from dailies.core.typed import from_json
 from dailies.frames import image, png, scan, sequence, sheet
+from dailies.publish.promotion import MODEL_NAME
 from dailies.state import edition
 from dailies.state.layout import Layout
 from dailies.state.records import FrameMetric, Metadata
@@ -650,3 +651,20 @@ def test_a_video_of_the_finalists_belongs_to_a_page_that_also_shows_models_that_
     show.build()
 
     assert show.layout.side_by_side.name in edition.beside_page(show.layout)
+
+
+@pytest.mark.parametrize(
+    ("experiments", "name"),
+    [
+        ({"copyair_experiments"}, "copyair_experiments"),
+        ({"Grain / denoise: 2026, $HOME"}, "Grain-denoise-2026-HOME"),
+        ({"2026-11"}, "model-2026-11"),
+        ({"null"}, "model-null"),
+        ({"\u5b9f\u9a13"}, "best-model"),
+        ({"one", "other"}, "best-model"),
+        (set(), "best-model"),
+    ],
+)
+def test_the_proposed_name_is_one_that_shell_command_line_and_registry_take_as_it_is(experiments, name):
+    assert page.proposed_name(experiments) == name
+    assert MODEL_NAME.fullmatch(name)

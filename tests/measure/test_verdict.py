@@ -33,8 +33,45 @@ def test_a_tie_names_the_lead_over_a_model_that_ties_even_if_it_is_not_the_secon
 
     text = verdict.sentence(record, named(record))
 
-    assert "a tie with erratic (0.5 dB ahead of erratic" in text
+    assert "a tie with erratic (0.5 dB ahead," in text
     assert "steady" not in text
+
+
+def test_a_tie_with_several_names_the_one_that_the_lead_is_about():
+    close = [
+        placed(name, place, TIE, Difference(difference=-0.5, low=-1.2, high=0.2))
+        for place, name in ((2, "b"), (3, "c"))
+    ]
+    record = ranking(placed("a", 1, TIE), *close)
+
+    assert "a tie with b, c (0.5 dB ahead of b," in verdict.sentence(record, named(record))
+
+
+def test_only_models_that_are_significantly_worse_than_the_source_are_below_it():
+    frames = [Frame(f"{n}.png", f"{n}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(24)]
+    noise = np.random.default_rng(0).normal(size=24)
+
+    def scores(name: str, values: np.ndarray) -> Scores:
+        named = {frame.output: {"psnr": float(value)} for frame, value in zip(frames, values, strict=True)}
+        return Scores(name, None, None, named, frozenset())
+
+    models = [scores("unsure", 24.9 + 3 * np.roll(noise, 9)), scores("worse", 20 + noise)]
+    sequence = Sequence(tuple(frames))
+    found = verdict.record(
+        rank(models, sequence, "psnr"),
+        models,
+        scores(SOURCE, 25 + noise),
+        sequence=sequence,
+        metrics=("psnr",),
+        names={"unsure": "unsure", "worse": "worse"},
+    )
+
+    assert found is not None
+    assert {each.model: each.below_source for each in found.models} == {"unsure": False, "worse": True}
+    none_better, some_worse = verdict.remarks(found, named(found))[-2:]
+    assert "No model is significantly better" in none_better
+    assert "1 of 2" in some_worse
+    assert "unsure" not in some_worse
 
 
 def test_a_lead_that_is_no_tie_is_that_over_the_second():

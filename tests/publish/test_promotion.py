@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 from dailies.core import files
 from dailies.core.errors import DailiesError, PromotionError, StoreError
+from dailies.state.records import BEST, TIE, WORSE, Leaderboard, MetricRecord, RankedModel, RankingRecord
 from helpers.in_process import render_all
 from helpers.json_files import strict_json
 from helpers.publishing import measure, promoted, version
@@ -111,6 +112,33 @@ def test_tags_of_metrics_are_replaced(rendered: Studio):
     metrics = {key: value for key, value in version(rendered).tags.items() if ".metrics." in key}
     assert metrics == {"dailies.metrics.psnr": "32.5", "dailies.metrics.psnr_unseen": "30.5"}
     assert numbers(rendered) == [1]
+
+
+def test_promoting_a_model_that_is_not_clearly_the_best_says_so(rendered: Studio):
+    dark, light = (rendered.folder(rendered.runs[name]).name for name in ("dark", "light"))
+    path = rendered.folder(rendered.runs["dark"]) / "metadata.json"
+    about = strict_json(path)
+
+    def ranked(rank: int, verdict: str) -> str:
+        files.write_json(path, about | {"rank": rank, "verdict": verdict})
+        places = [RankedModel(model=light, rank=3 - rank, verdict=TIE, mean=30.0)]
+        places.insert(rank - 1, RankedModel(model=dark, rank=rank, verdict=verdict, mean=30.0))
+        record = RankingRecord(
+            metric="psnr", frames=4, of=4, on_training_frames=False, source=None, models=tuple(places)
+        )
+        metric = MetricRecord(name="psnr", label="PSNR", group="reference", higher_is_better=True)
+        Leaderboard(ranking=record, metrics=(metric,)).save(rendered.layout.verdict)
+        return promoted(rendered)
+
+    assert f"ties for the first place by PSNR with {light}" in ranked(1, TIE)
+    assert f"ranks 2 of 2 by PSNR; the first is {light}" in ranked(2, WORSE)
+    tags = version(rendered).tags
+    assert (tags["dailies.rank"], tags["dailies.verdict"]) == ("2", WORSE)
+    assert "Note" not in ranked(1, BEST)
+    rendered.layout.verdict.unlink()
+    files.write_json(path, about)
+    promoted(rendered)
+    assert "dailies.rank" not in version(rendered).tags
 
 
 def test_other_weights_under_the_same_name_are_another_version(rendered: Studio):

@@ -6,6 +6,7 @@ scripts, the data of the models, 8-bit copies of the source and the reference, a
 
 import logging
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -46,6 +47,15 @@ RENDER = ("frames", "fps", "seconds", "device", "precision", "tiled", "tile_size
 
 DIGITS = 16
 """How many digits of a digest the page holds."""
+
+REGISTERED_MODEL = "best-model"
+"""The proposed name of a registered model if no experiment gives one."""
+
+NO_NAME = frozenset({"true", "false", "null", "none", "nan", "inf", "infinity"})
+"""Words that a command line reads as something else than a name."""
+
+LONGEST_PROPOSAL = 60
+"""Characters of a proposed name."""
 
 Fact = str | int | float | bool | Sequence[int] | None
 
@@ -142,6 +152,8 @@ class PageData:
     metrics: Sequence[PageMetric]
     ranking: RankingRecord | None
     """The verdict, without the models, each of which has its own place; None if there is none."""
+    registered_model: str
+    """A name that ``promote`` can be given as it is."""
     advice: str | None
     """What to set to get a verdict, if there is none."""
     source: Values
@@ -212,6 +224,7 @@ def build(
         ],
         metrics=list(map(PageMetric.of, metrics)),
         ranking=replace(board.ranking, models=(), knocked_out=()) if board.ranking else None,
+        registered_model=proposed_name({about.experiment for _, about in models}),
         advice=None if board.ranking else advice,
         source=board.means.get(SOURCE, {}),
     )
@@ -245,6 +258,17 @@ def facts(metadata: Metadata) -> dict[str, Fact]:
         found["file"] = metadata.artifact.path
         found["passed_over"] = "; ".join(f"{each.path}: {each.reason}" for each in tried)
     return found
+
+
+def proposed_name(experiments: Collection[str]) -> str:
+    """Return a name for the registered model of the winner, after its experiment if there is only one.
+
+    A registry, a shell and ``--config`` all take it literally: ASCII letters, digits and ``. _ -``, a letter first.
+    """
+    experiment = next(iter(experiments)) if len(experiments) == 1 else ""
+    name = re.sub(r"[^a-z0-9._-]+", "-", experiment, flags=re.IGNORECASE)[:LONGEST_PROPOSAL].strip("._-")
+    is_name = name[:1].isalpha() and name.lower() not in NO_NAME
+    return name if is_name else f"model-{name}" if name else REGISTERED_MODEL
 
 
 def run_link(tracking_uri: str | None, run_id: str) -> str | None:

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dailies.core.text import counted, few
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.measure.metrics import BY_NAME, MIN_FRAMES
-from dailies.measure.ranking import Ranking, compare, rank
+from dailies.measure.ranking import Comparison, Ranking, compare, rank
 from dailies.measure.scores import Scores, column
 from dailies.state.records import (
     BEST,
     KNOCKED_OUT,
     TIE,
     WORSE,
-    Difference,
     Knockout,
     RankedModel,
     RankingRecord,
@@ -60,8 +59,8 @@ def record(
             verdict=TIE if scores[model] in tied else BEST if place == 1 else WORSE,
             mean=_mean(values),
             to_first=ranking.comparisons[model].record if place > 1 else None,
-            to_source=to_source,
-            below_source=to_source is not None and to_source.difference < 0,
+            to_source=to_source.record if to_source else None,
+            below_source=to_source is not None and to_source.verdict == "worse",
         )
 
     return RankingRecord(
@@ -121,13 +120,16 @@ def sentence(ranking: RankingRecord, names: Mapping[str, str]) -> str:
         return f"{beginning}: a tie, because there are too few frames for a comparison."
     together = f" for {len(others)} comparisons at once" if len(others) > 1 else ""
     interval = f"95 % interval {-second.high:z.3g} to {-second.low:z.3g}{together}"
-    lead = f"{-second.difference:z.3g}{metric.suffix} ahead of {names[next_best.model]}, {interval}"
+    ahead = f"{-second.difference:z.3g}{metric.suffix} ahead"
+    lead = f"{ahead} of {names[next_best.model]}, {interval}"
     ties = [names[each.model] for each in others if each.verdict == TIE]
+    if len(ties) == 1:  # no need to name it twice
+        return f"{beginning}: a tie with {ties[0]} ({ahead}, {interval})."
     return f"{beginning}: a tie with {few(ties)} ({lead})." if ties else f"{beginning}: {lead}."
 
 
 def remarks(ranking: RankingRecord, names: Mapping[str, str]) -> list[str]:
-    """Return what would settle a tie, which frames decide if they should not, and which models are below the source."""
+    """Return what would settle a tie, which frames decide but should not, and how models compare with the source."""
     lines = [f"To settle the tie: {' '.join(ranking.settle)}"] if ranking.settle else []
     if ranking.measured and ranking.on_training_frames:
         lines.append(
@@ -136,28 +138,34 @@ def remarks(ranking: RankingRecord, names: Mapping[str, str]) -> list[str]:
     if ranking.knocked_out:
         models, frames = counted(len(ranking.knocked_out), "model"), counted(ranking.knockout_frames, "frame")
         lines.append(f"Knocked out on {frames}: {models}. A larger finalists renders more of them completely.")
+    return [*lines, *_compared_with_source(ranking, names)]
+
+
+def _compared_with_source(ranking: RankingRecord, names: Mapping[str, str]) -> list[str]:
+    """Return which models are worse than the source, and whether any is better, as far as that is significant."""
+    differences = [each.to_source for each in ranking.models if each.to_source]
+    if not any(each.low is not None for each in differences):
+        return []
+    metric, count = BY_NAME[ranking.metric], len(ranking.models)
+    source = f"the source itself by {metric.label} ({ranking.source:z.4g}{metric.suffix})"
     below = [names[each.model] for each in ranking.models if each.below_source]
+    if len(below) == count:
+        return [f"Every model is worse than {source}."]
+    is_any_better = any(each.low is not None and each.low > 0 for each in differences)
+    sentences = [] if is_any_better else [f"No model is significantly better than {source}."]
     if below:
-        metric = BY_NAME[ranking.metric]
-        source = f"the source itself by {metric.label} ({ranking.source:z.4g}{metric.suffix})"
-        count = len(ranking.models)
-        lines.append(
-            f"No model is better than {source}."
-            if len(below) == count
-            else f"{len(below)} of {count} models are worse than {source}: {few(below)}."
-        )
-    return lines
+        sentences.append(f"{len(below)} of {count} models are significantly worse than {source}: {few(below)}.")
+    return sentences
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _to_source(values: Sequence[float], unchanged: Sequence[float], ranking: Ranking) -> Difference:
+def _to_source(values: Sequence[float], unchanged: Sequence[float], ranking: Ranking) -> Comparison:
     """Compare a model with the source; the intervals hold for all models at once."""
     higher = BY_NAME[ranking.metric or ""].higher_is_better
-    found = compare(values, unchanged, higher_is_better=higher, comparisons=len(ranking.order), spacing=ranking.spacing)
-    return found.record
+    return compare(values, unchanged, higher_is_better=higher, comparisons=len(ranking.order), spacing=ranking.spacing)
 
 
 def _frames_needed(ranking: Ranking) -> int | None:

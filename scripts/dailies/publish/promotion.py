@@ -18,7 +18,17 @@ from dailies.publish import evaluation
 from dailies.state import votes
 from dailies.state.fetch import receive
 from dailies.state.layout import Layout, Weights, model_of
-from dailies.state.records import SUCCESS, Metadata, ModelRecord, RunRecord, is_metadata, rendered_artifact
+from dailies.state.records import (
+    BEST,
+    SUCCESS,
+    TIE,
+    Leaderboard,
+    Metadata,
+    ModelRecord,
+    RunRecord,
+    is_metadata,
+    rendered_artifact,
+)
 from dailies.store import registry
 from dailies.store.entities import Artifact
 from dailies.store.registry import MISSING
@@ -48,7 +58,12 @@ LONGEST_NAME = 250
 TAG_PREFIX = "dailies."
 """Prefix of the tags of a version."""
 
-REPLACED_TAG_PREFIXES = (f"{TAG_PREFIX}metrics.", f"{TAG_PREFIX}votes.")
+REPLACED_TAG_PREFIXES = (
+    f"{TAG_PREFIX}metrics.",
+    f"{TAG_PREFIX}votes.",
+    f"{TAG_PREFIX}rank",
+    f"{TAG_PREFIX}verdict",
+)
 """Prefixes of tags that are deleted once they no longer hold."""
 
 
@@ -68,6 +83,8 @@ class Promotion:
     """Digest of the artifact that was rendered."""
     tags: Mapping[str, str]
     """What the version states about the rendered model: frames, metrics and digests."""
+    caution: str | None
+    """Why another model may be the better choice, as a sentence; None for the best, and without a ranking."""
     uncounted: str | None
     """Which imported votes on the model do not count, as a sentence; None if all do."""
 
@@ -114,8 +131,10 @@ def requested(settings: "Settings", layout: Layout) -> Promotion:
         artifact=rendered_artifact(record, RunRecord.load_if_there(layout.run(model)), metadata.artifact),
         sha256=metadata.artifact.sha256 or "",
         tags=evaluation.model_tags(model, metadata)
+        | _rank_tags(metadata)
         | _frame_tags(model, metadata, layout)
         | votes.tags(tally.standings.get(model)),
+        caution=_caution(model, metadata, layout),
         uncounted=tally.note(model),
     )
 
@@ -152,6 +171,28 @@ def _chosen(asked: str, there: list[str], output_dir: Path) -> str:
         f"model is {clean(asked)[:200]}, but {output_dir} contains no rendered model of that name; "
         f"rendered models: {few(there, MOST_LISTED)}",
     )
+
+
+def _rank_tags(metadata: Metadata) -> dict[str, str]:
+    """Return the tags of a model's place among the others; none without a ranking."""
+    if metadata.rank is None or metadata.verdict is None:
+        return {}
+    return {f"{TAG_PREFIX}rank": str(metadata.rank), f"{TAG_PREFIX}verdict": metadata.verdict}
+
+
+def _caution(model: str, metadata: Metadata, layout: Layout) -> str | None:
+    """Return why another model may be the better choice: this one ties for the first place, or is not the first."""
+    if metadata.rank is None or metadata.verdict == BEST or not layout.verdict.is_file():
+        return None
+    board = Leaderboard.load(layout.verdict)
+    if board.ranking is None:
+        return None
+    metric = next((each.label for each in board.metrics if each.name == board.ranking.metric), board.ranking.metric)
+    others = [each.model for each in board.ranking.models if each.verdict == TIE and each.model != model]
+    if metadata.verdict == TIE:
+        return f"Note that it ties for the first place by {metric} with {few(others)}."
+    first = board.ranking.models[0].model
+    return f"Note that it ranks {metadata.rank} of {len(board.ranking.models)} by {metric}; the first is {first}."
 
 
 def _frame_tags(model: str, metadata: Metadata, layout: Layout) -> dict[str, str]:
@@ -201,8 +242,7 @@ def promote(settings: "Settings", *, model: str, layout: Layout) -> str:
         name, alias = promotion.registered_model, promotion.alias
         store.ask(lambda client: client.set_registered_model_alias(name, alias, number))
     text = _sentence(promotion, number, is_new=is_new, previous=previous, is_retagged=is_retagged)
-    if promotion.uncounted:
-        text = f"{text} {promotion.uncounted}"
+    text = " ".join(filter(None, [text, promotion.caution, promotion.uncounted]))
     log.info("%s", text)
     return text
 

@@ -11,6 +11,11 @@ const Blind = (() => {
   const toggle = document.getElementById("blind");
   const result = document.getElementById("result");
   const shuffle = document.getElementById("shuffle");
+  const draw = document.getElementById("draw");
+  const tied = Catalog.shown.filter((model) => model.place?.verdict === "tie").map((model) => model.id);
+  const FAIR = ["side", "wipe", "flicker"]; // views that show two pictures as they are
+  let chosen = []; // the models that were pinned or filtered when the test began
+  let before = {}; // what the page showed then
   let votes = storedVotes();
 
   /* Votes survive a reload if the browser allows the page to store data. */
@@ -40,7 +45,7 @@ const Blind = (() => {
     return items[random(items.length)];
   }
 
-  /* The models of the test: those that were pinned or filtered when it began, or else all. */
+  /* The models that pairs are drawn from. */
   function cast() {
     const { among } = State.values;
     return among.length > 1 ? among : Catalog.shown.map((model) => model.id);
@@ -83,21 +88,57 @@ const Blind = (() => {
 
   function enter() {
     Transport.stop();
-    const { view, pins } = State.values;
-    const chosen = Catalog.shown.filter((model) => pins.includes(model.id));
-    const listed = chosen.length > 1 ? chosen : Catalog.filtered(Catalog.shown);
-    const among = listed.length > 1 && listed.length < Catalog.shown.length ? listed.map((model) => model.id) : [];
+    const { view, a, b, slot, pins, filter, sort, descending, metric } = State.values;
+    before = { view, a, b, slot, pins, filter, sort, descending, metric };
+    const pinned = Catalog.shown.filter((model) => pins.includes(model.id));
+    const listed = pinned.length > 1 ? pinned : Catalog.filtered(Catalog.shown);
+    chosen = isPart(listed) ? listed.map((model) => model.id) : [];
+    const among = chosen.length ? chosen : isPart(tied) ? tied : [];
     State.set({ among, round: 0, pins: [], filter: "", sort: "", descending: false });
-    State.set({ view: view === "grid" || view === "table" ? "side" : view, ...next() });
+    State.set({ view: FAIR.includes(view) ? view : "side", ...next() });
     State.write(); // removes the models' names from the address
   }
 
+  function isPart(models) {
+    return models.length > 1 && models.length < Catalog.shown.length;
+  }
+
   function leave() {
-    State.set({ blind: 0, round: 0, among: [] });
+    State.set({ blind: 0, round: 0, among: [], ...before });
+    before = {};
     if (votes.length) {
       tally();
       result.showModal();
     }
+  }
+
+  /* Which models pairs can be drawn from, as [name, description, models]; all are an empty list. */
+  function casts() {
+    const { among } = State.values;
+    if (among.length && !same(among, tied)) chosen = among; // of a link
+    return [
+      ["chosen", `the ${chosen.length} chosen`, chosen],
+      ["tied", `the ${tied.length} that tie`, isPart(tied) ? tied : []],
+      ["all", `all ${Catalog.shown.length}`, []],
+    ].filter(([name, , models]) => name === "all" || models.length);
+  }
+
+  function same(some, others) {
+    return some.length === others.length && some.every((id) => others.includes(id));
+  }
+
+  function redraw() {
+    const [, , among] = casts().find(([name]) => name === draw.value);
+    State.set({ among, round: 0 });
+    State.set(next());
+  }
+
+  function showCasts() {
+    const { among } = State.values;
+    const all = casts();
+    draw.replaceChildren(...all.map(([name, description]) => new Option(description, name)));
+    draw.value = all.find(([, , models]) => same(models, among))[0];
+    draw.parentElement.hidden = all.length < 2;
   }
 
   function discard() {
@@ -162,8 +203,17 @@ const Blind = (() => {
     return [...table].sort(([, one], [, other]) => other.won - other.lost - (one.won - one.lost));
   }
 
-  function shown(model) {
-    return element("bdi", "", Catalog.models.has(model) ? Catalog.name(model) : model);
+  /* A cell with the labels of a model, or of a pair of them. */
+  function names(...models) {
+    const cell = element("th");
+    cell.scope = "row";
+    models.forEach((model, index) => {
+      const { name, params } = Catalog.models.has(model) ? Catalog.label(model) : { name: model, params: "" };
+      const line = element("span", "voted", index ? "against " : "");
+      line.append(element("bdi", "", name), ...(params ? [" ", element("small", "params", params)] : []));
+      cell.append(line);
+    });
+    return cell;
   }
 
   /* The cells of a line of the tally: the share with its interval, what would decide, and the counts. */
@@ -186,9 +236,9 @@ const Blind = (() => {
     const head = made.createTHead().insertRow();
     for (const heading of headings) head.append(Object.assign(element("th", "", heading), { scope: "col" }));
     const body = made.createTBody();
-    for (const [names, counts] of lines) {
+    for (const [heading, counts] of lines) {
       const line = body.insertRow();
-      line.insertCell().append(...names);
+      line.append(heading);
       for (const figure of figures(counts)) line.insertCell().textContent = figure;
     }
     return made;
@@ -209,15 +259,12 @@ const Blind = (() => {
       table(
         "Each model against all others",
         ["Model", ...headings],
-        models.map(([model, counts]) => [[shown(model)], counts]),
+        models.map(([model, counts]) => [names(model), counts]),
       ),
       table(
         "Each pair: the first model against the second",
         ["Pair", ...headings],
-        both.map(([pair, counts]) => {
-          const [one, other] = JSON.parse(pair).map(shown);
-          return [[one, " : ", other], counts];
-        }),
+        both.map(([pair, counts]) => [names(...JSON.parse(pair)), counts]),
       ),
     );
   }
@@ -241,6 +288,7 @@ const Blind = (() => {
     document.querySelector('[data-view="table"]').disabled = Boolean(blind);
     shuffle.checked = State.values.shuffle;
     if (!blind) return;
+    showCasts();
     const count = pairs().length;
     const counted = votes.length === 1 ? "1 vote" : `${votes.length} votes`;
     const again = number < count ? "" : "Every pair was shown. ";
@@ -257,6 +305,7 @@ const Blind = (() => {
     for (const button of ballot.querySelectorAll("[data-vote]")) {
       button.addEventListener("click", () => vote(button.dataset.vote));
     }
+    draw.addEventListener("change", redraw);
     shuffle.addEventListener("change", () => State.set({ shuffle: shuffle.checked }));
     State.on("blind round shuffle among", show);
   }

@@ -32,6 +32,8 @@ const Catalog = (() => {
     })
     .sort((one, other) => priority(one) - priority(other));
   const metrics = new Map(DATA.metrics.map((metric) => [metric.key, metric]));
+  const ranked = DATA.ranking && metrics.get(DATA.ranking.metric); // the metric that ranks
+  const standard = (ranked ?? DATA.metrics[0])?.name; // the metric that is shown unless another one is chosen
 
   /* The first columns are those that a phone shows beside the name. */
   function priority(key) {
@@ -216,6 +218,28 @@ const Catalog = (() => {
 
   const AS_LOGGED = "mlflow";
 
+  /* The name of the metric that an order of the models is about; undefined if it is about none. */
+  function metricOf(sort) {
+    if (sort.startsWith("mean:")) return metrics.get(plain(sort))?.name;
+    return ranked && (!sort || sort.startsWith("place:")) ? ranked.name : undefined;
+  }
+
+  /* What changes if models are sorted by a column, by default the best first. There is one chosen metric: the list is
+     sorted by it, and captions and curve show it. */
+  function sortedBy(sort, descending = columns.includes(sort) && direction(sort) > 0) {
+    const metric = metricOf(sort);
+    return { sort, descending, ...(metric ? { metric: metric === standard ? "" : metric } : {}) };
+  }
+
+  /* What changes if a metric is chosen by its name. An order that is about no metric, such as MLflow's, remains. */
+  function measuredBy(name, sort = State.values.sort) {
+    const metric = name === standard ? "" : name;
+    const key = DATA.metrics.find((each) => each.name === name)?.key;
+    const current = metricOf(sort);
+    if (current === undefined || current === name || !columns.includes(`mean:${key}`)) return { metric };
+    return name === ranked?.name ? { metric, sort: "", descending: false } : sortedBy(`mean:${key}`);
+  }
+
   function sorted(list) {
     const { sort, descending, blind } = State.values;
     if (blind) return list;
@@ -316,9 +340,14 @@ const Catalog = (() => {
     keys,
     columns,
     ranking,
+    ranked,
+    standard,
     group,
     metrics,
     AS_LOGGED,
+    metricOf,
+    sortedBy,
+    measuredBy,
     usual,
     disguised,
     alias,

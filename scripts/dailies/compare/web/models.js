@@ -20,10 +20,11 @@ const Models = (() => {
     fact: "Model and render",
   };
   const MARKS = { best: "best", tie: "tie", "knocked out": "knocked out" };
-  const BELOW = "below the source";
+  const KEYLESS = matchMedia("(pointer: coarse)").matches;
   const IDEAL = "ideal";
 
-  function row(id, digit) {
+  /* A row of the list; the digit is the key that chooses it, and ``order`` is what to say about the ranking. */
+  function row(id, digit, order) {
     const item = element("li");
     item.dataset.id = id;
     const { name: short, params } = Catalog.label(id);
@@ -31,7 +32,7 @@ const Models = (() => {
     name.type = "button";
     name.dataset.id = id;
     const model = Catalog.models.get(id);
-    const words = model && !State.values.blind ? marks(model) : [];
+    const words = model && !State.values.blind ? marks(model, order) : [];
     if (model && !State.values.blind) name.title = [model.name, model.id, ...model.notes].join("\n");
     name.append(element("bdi", params ? "" : "alone", short));
     if (params || words.length) {
@@ -39,16 +40,34 @@ const Models = (() => {
       more.append(...words, element("span", "", params));
       name.append(more);
     }
-    item.append(element("span", "digit", digit), name, element("span", "figure"), Panel.chips(id));
+    const key = element("span", "digit", digit);
+    if (digit) Tips.explain(key, `The key ${digit} shows this model as the active one of A and B.`);
+    item.append(key, name, element("span", "figure"), Panel.chips(id));
     return item;
   }
 
   /* What the ranking says of a model, as words beside its name. */
-  function marks({ place }) {
-    const words = [];
-    if (place && MARKS[place.verdict]) words.push(element("span", "mark", MARKS[place.verdict]));
-    if (place?.below_source) words.push(element("span", "mark below", BELOW));
-    return words;
+  function marks({ place }, { isRanking }) {
+    if (!place) return [];
+    const words = [isRanking ? "" : `rank ${place.rank}`, MARKS[place.verdict] ?? ""].filter(Boolean);
+    const made = words.length ? [element("span", "mark", `${words.join(", ")}${aboutMetric()}`)] : [];
+    return place.below_source ? [...made, below(aboutMetric())] : made;
+  }
+
+  function below(about = "") {
+    return element("span", "mark below", `below the source${about}`);
+  }
+
+  /* The metric that ranks, in words that follow a mark, if the models are sorted by something else. */
+  function aboutMetric() {
+    return Catalog.metricOf(State.values.sort) === Catalog.ranked.name ? "" : ` by ${Catalog.ranked.name}`;
+  }
+
+  /* Whether the listed models stand in the order of the ranking from its first on, so that their ranks need no words.
+     Where there are no keys, rows have no digits that could stand for ranks. */
+  function isRanking(ids) {
+    const places = ids.map((id) => Catalog.models.get(id).place).filter(Boolean);
+    return !KEYLESS && aboutMetric() === "" && places.every(({ rank }, index) => rank === index + 1);
   }
 
   /* Replace the children of an element. If the focused button has a counterpart among them, it gets the focus. */
@@ -61,8 +80,9 @@ const Models = (() => {
 
   function fill() {
     const listed = Catalog.listed();
-    const numbered = listed.map((id, index) => row(id, index < 9 ? index + 1 : ""));
-    refill(list, ...Catalog.fixed.map((id) => row(id, "")), ...numbered);
+    const order = { isRanking: !Catalog.ranked || isRanking(listed) };
+    const numbered = listed.map((id, index) => row(id, index < 9 ? index + 1 : "", order));
+    refill(list, ...Catalog.fixed.map((id) => row(id, "", order)), ...numbered);
     none.hidden = listed.length > 0;
     none.textContent = Catalog.shown.length ? "No model passes the filter." : "No model was rendered.";
     mark();
@@ -152,10 +172,10 @@ const Models = (() => {
     Panel.markChips(table);
   }
 
-  /* Whether models differ in a column. What is measured is shown in any case, because source and reference differ. */
+  /* Whether models differ in a column as it is printed. The ranking is shown in any case. */
   function differs(key) {
-    if (/^(place|mean):/.test(key)) return true;
-    const [first, ...others] = Catalog.shown.map((model) => Catalog.value(model, key));
+    if (Catalog.group(key) === "place") return true;
+    const [first, ...others] = Catalog.shown.map((model) => Catalog.brief(Catalog.value(model, key)));
     return first === undefined || others.length === 0 || others.some((other) => other !== first);
   }
 
@@ -259,7 +279,6 @@ const Models = (() => {
       made.append(element("small", "run", model.run_id.slice(0, 8)));
     }
     if (Catalog.layers.has(model.id)) made.append(Panel.chips(model.id));
-    if (model.place?.below_source) made.append(element("span", "mark below", BELOW));
     made.append(...model.notes.map((note) => element("small", "note", note)));
     return made;
   }
@@ -279,6 +298,7 @@ const Models = (() => {
       made.append(element("span", "spoken", "best"));
     }
     if (String(value).length > 24 || made.textContent !== String(value)) made.title = String(value).slice(0, 2000);
+    if (key === "place:verdict" && model.place?.below_source) made.append(" ", below());
     return made;
   }
 
@@ -306,13 +326,8 @@ const Models = (() => {
   }
 
   function resort(key) {
-    const same = State.values.sort === key;
-    State.set({ sort: key, descending: same ? !State.values.descending : bestFirst(key) });
-  }
-
-  /* Whether a column that is chosen for sorting descends: its best values come first. */
-  function bestFirst(key) {
-    return Catalog.columns.includes(key) && Catalog.direction(key) > 0;
+    const { sort: current, descending } = State.values;
+    State.set(current === key ? { descending: !descending } : Catalog.sortedBy(key));
   }
 
   function start() {
@@ -326,7 +341,7 @@ const Models = (() => {
     State.on("view filter sort descending differing blind", tabulate);
     State.on("pins", mark);
     filter.addEventListener("input", () => State.set({ filter: filter.value }));
-    sort.addEventListener("change", () => State.set({ sort: sort.value, descending: bestFirst(sort.value) }));
+    sort.addEventListener("change", () => State.set(Catalog.sortedBy(sort.value)));
     direction.addEventListener("click", () => State.set({ descending: !State.values.descending }));
     list.addEventListener("click", pressed);
     table.addEventListener("click", pressed);

@@ -160,6 +160,12 @@ const State = (() => {
     patch.b ??= b;
     if (patch.last !== null && patch.first > patch.last) [patch.first, patch.last] = [patch.last, patch.first];
     if (patch.view === "error" && !Catalog.layers.has(Catalog.REFERENCE)) patch.view = "grid";
+    const isSorted = parts.has("sort") || !parts.has("metric");
+    if (!patch.blind)
+      Object.assign(
+        patch,
+        isSorted ? Catalog.sortedBy(patch.sort, patch.descending) : Catalog.measuredBy(patch.metric, patch.sort),
+      );
     Object.assign(values, patch);
     lastView = values.view;
     notify(new Set(Object.keys(FIELDS)));

@@ -22,7 +22,7 @@ const Metrics = (() => {
   /* The selected metric; undefined if there is none, or in a blind test. */
   function current() {
     if (State.values.blind) return undefined;
-    return known.get(State.values.metric) ?? known.values().next().value;
+    return known.get(State.values.metric) ?? known.get(Catalog.standard);
   }
 
   function of(id) {
@@ -72,11 +72,21 @@ const Metrics = (() => {
 const Strip = (() => {
   const EDGE = 6; // half the width of the scrubber's handle, in CSS pixels
   const NEAR = 14; // CSS pixels from the pointer within which a line is named
-  const COLOURS = { a: "#f2a541", b: "#5cb8e6", hovered: "#ffffff", pinned: "#b8b8b8", other: "#5a5a5a" };
+  /* The kinds of lines, those on top first. */
+  const COLOURS = {
+    a: "#f2a541",
+    b: "#5cb8e6",
+    hovered: "#ffffff",
+    pinned: "#b8b8b8",
+    best: "#b8b8b8",
+    source: "#b8b8b8",
+    other: "#5a5a5a",
+  };
+  const DASHES = { source: [5, 4] };
   const strip = document.getElementById("strip");
   const canvas = strip.querySelector("canvas");
   const needle = document.getElementById("needle");
-  const tip = document.getElementById("strip-frame");
+  const scale = document.getElementById("strip-scale");
   const legend = document.getElementById("strip-values");
   const metric = document.getElementById("metric");
   const note = document.getElementById("metric-note");
@@ -98,6 +108,9 @@ const Strip = (() => {
   function mark() {
     const slots = ["a", "b"].filter((slot) => DATA.frames.some((_, frame) => Catalog.seen(State.values[slot], frame)));
     marks.hidden = !slots.length;
+    const rows = slots.map((slot) => `${slot === "a" ? "Upper" : "Lower"} marks: frames that ${slot.toUpperCase()} was trained on.`);
+    marks.ariaLabel = rows.join(" ");
+    Tips.explain(marks, `${rows.join(" ")} Results on those mean little.`);
     const width = marks.clientWidth;
     const context = fine(marks);
     for (const slot of slots) {
@@ -138,39 +151,77 @@ const Strip = (() => {
     draw();
   }
 
-  /* Draw the line of every model, with A, B and pinned ones on top. */
+  /* What the line of a picture is. */
+  function kind(id) {
+    const { a, b, pins } = State.values;
+    if (id === a) return "a";
+    if (id === b) return "b";
+    if (id === named) return "hovered";
+    if (pins.includes(id)) return "pinned";
+    return id === Catalog.SOURCE ? "source" : id === best() ? "best" : "other";
+  }
+
+  /* The model with the best mean of the metric; undefined if there is none. */
+  function best() {
+    const key = `mean:${Metrics.current().key}`;
+    const value = Catalog.columns.includes(key) ? Catalog.best(key) : null;
+    return value === null ? undefined : Catalog.shown.find((model) => Catalog.value(model, key) === value).id;
+  }
+
+  /* Draw the line of every model and of the source, with A and B on top. */
   function draw() {
     if (strip.hidden) return;
     wide = strip.clientWidth;
-    const { a, b, pins } = State.values;
-    const kind = (id) =>
-      id === a ? "a" : id === b ? "b" : id === named ? "hovered" : pins.includes(id) ? "pinned" : "other";
-    lines = [...new Set([...Catalog.listed(), a, b])].filter((id) => Metrics.of(id));
+    const { a, b } = State.values;
+    lines = [...new Set([...Catalog.listed(), Catalog.SOURCE, a, b])].filter((id) => Metrics.of(id));
     const drawn = lines
       .map((id) => [kind(id), Metrics.of(id)])
       .sort(([one], [other]) => Object.keys(COLOURS).indexOf(other) - Object.keys(COLOURS).indexOf(one));
     const context = fine(canvas);
-    const all = drawn.flatMap(([, values]) => values).filter((each) => each !== null);
-    const low = all.reduce((least, each) => Math.min(least, each), Infinity);
-    const high = all.reduce((most, each) => Math.max(most, each), -Infinity);
-    document.getElementById("strip-high").textContent = all.length ? Catalog.brief(high) : "";
-    document.getElementById("strip-low").textContent = all.length ? Catalog.brief(low) : "";
-    const tall = strip.clientHeight;
-    level = (each) => tall - 4 - ((each - low) / (high - low || 1)) * (tall - 8);
-    for (const [ink, values] of drawn) trace(context, values, COLOURS[ink], ink.length === 1 ? 1.5 : 1, level);
+    fit(drawn);
+    for (const [ink, values] of drawn) {
+      context.setLineDash(DASHES[ink] ?? []);
+      trace(context, values, COLOURS[ink], ink.length === 1 ? 1.5 : 1, level);
+    }
     label();
     move();
   }
 
-  /* Write the names of A, B and the line below the pointer beside their right ends, without overlaps. */
+  /* Fit the scale to the lines that stand out, so that a few bad models do not flatten them. Count the lines that leave
+     it. The line below the pointer changes nothing. */
+  function fit(drawn) {
+    const numbers = (some) => some.flatMap(([, values]) => values).filter((each) => each !== null);
+    const plain = ([ink]) => ink === "other" || ink === "hovered";
+    const chosen = numbers(drawn.filter((line) => !plain(line)));
+    const all = chosen.length ? chosen : numbers(drawn);
+    const low = all.reduce((least, each) => Math.min(least, each), Infinity);
+    const high = all.reduce((most, each) => Math.max(most, each), -Infinity);
+    const tall = strip.clientHeight;
+    level = (each) => tall - 4 - ((each - low) / (high - low || 1)) * (tall - 8);
+    const leaving = (test) => drawn.filter(([, values]) => values.some((each) => each !== null && test(each))).length;
+    const [above, below] = [leaving((each) => each > high), leaving((each) => each < low)];
+    const texts = {
+      "strip-high": all.length ? Catalog.brief(high) : "",
+      "strip-above": above ? `${above} higher` : "",
+      "strip-below": below ? `${below} lower` : "",
+      "strip-low": all.length ? Catalog.brief(low) : "",
+    };
+    for (const [id, text] of Object.entries(texts)) document.getElementById(id).textContent = text;
+    strip.classList.toggle("leaves-above", above > 0);
+    strip.classList.toggle("leaves-below", below > 0);
+    const models = above && below ? `${above} and ${below} lines leave it` : `${above || below} of the lines leave it`;
+    const why = "The scale fits A, B, the source (dashed), the best model and pinned ones.";
+    Tips.explain(scale, above || below ? `${why} ${models}.` : why);
+  }
+
+  /* Write A and B beside the right ends of their lines, without overlaps. */
   function label() {
     const { a, b } = State.values;
-    const ids = { a, b: b === a ? null : b, other: named === a || named === b ? null : named };
     const placed = [];
-    for (const [slot, id] of Object.entries(ids)) {
+    for (const [slot, id] of Object.entries({ a, b: b === a ? null : b })) {
       const tag = strip.querySelector(`.line-name.${slot}`);
       const end = lines.includes(id) ? Metrics.of(id).findLast((value) => value !== null) : undefined;
-      tag.textContent = end === undefined ? "" : Catalog.name(id);
+      tag.hidden = end === undefined;
       if (end !== undefined) placed.push({ tag, top: level(end) - tag.offsetHeight / 2 });
     }
     placed.sort((one, other) => one.top - other.top);
@@ -186,7 +237,25 @@ const Strip = (() => {
     }
   }
 
-  /* Name the line of a model; null names none but A and B. */
+  /* Show the values of the frame below the pointer beside it: those of A, B and the nearest line. */
+  function tell(event) {
+    const { a, b } = State.values;
+    const value = (id) => Panel.element("span", "figure", Metrics.text(id, hovered) || "–");
+    const rows = ["a", "b"]
+      .filter((slot) => Metrics.of(State.values[slot]))
+      .map((slot) => [Panel.element("b", `tag ${slot}`, slot.toUpperCase()), value(State.values[slot])]);
+    if (named && named !== a && named !== b) rows.push([Panel.element("bdi", "", Catalog.name(named)), value(named)]);
+    const lines = rows.map((parts) => {
+      const line = Panel.element("div", "row");
+      line.append(...parts);
+      return line;
+    });
+    const { top, bottom } = strip.getBoundingClientRect();
+    const title = Panel.element("div", "", DATA.frames[hovered][0]);
+    Tips.showAt({ left: event.clientX + NEAR, top, bottom }, title, ...lines);
+  }
+
+  /* Highlight the line of a model; null highlights none but A and B. */
   function name(id) {
     if (named === id) return;
     named = id;
@@ -231,8 +300,6 @@ const Strip = (() => {
   function move() {
     if (strip.hidden) return;
     needle.style.transform = `translateX(${x(State.values.frame)}px)`;
-    const frame = hovered ?? State.values.frame;
-    tip.textContent = hovered === null ? "" : DATA.frames[frame][0];
     legend.replaceChildren(
       ...["a", "b"]
         .filter((slot) => Metrics.of(State.values[slot]))
@@ -242,7 +309,7 @@ const Strip = (() => {
           line.append(
             Panel.element("b", `tag ${slot}`, slot.toUpperCase()),
             Panel.element("bdi", "name", Catalog.name(id)),
-            Panel.element("span", "figure", Metrics.text(id, frame) || "–"),
+            Panel.element("span", "figure", Metrics.text(id, State.values.frame) || "–"),
           );
           return line;
         }),
@@ -283,7 +350,7 @@ const Strip = (() => {
 
   function start() {
     metric.append(...[...Metrics.known.keys()].map((name) => new Option(name, name)));
-    metric.addEventListener("change", () => State.set({ metric: metric.value }));
+    metric.addEventListener("change", () => State.set(Catalog.measuredBy(metric.value)));
     worstButton.addEventListener("click", worst);
     document.getElementById("apart").addEventListener("click", apart);
     const go = (event) => State.set({ frame: frameAt(event) });
@@ -295,12 +362,12 @@ const Strip = (() => {
       hovered = frameAt(event);
       name(lineAt(event));
       if (event.buttons & 1) go(event);
-      move();
+      tell(event);
     });
     strip.addEventListener("pointerleave", () => {
       hovered = null;
       name(null);
-      move();
+      Tips.hide();
     });
     document.addEventListener("pointerover", (event) => {
       if (!strip.hidden && !strip.contains(event.target)) name(modelAt(event));

@@ -22,12 +22,18 @@ const Tips = (() => {
     tip.textContent = owner.dataset.help;
     tip.hidden = false;
     owner.setAttribute("aria-describedby", tip.id);
-    place();
+    place(owner.getBoundingClientRect());
   }
 
-  /* Below the element if there is room, else above it. */
-  function place() {
-    const box = owner.getBoundingClientRect();
+  /* Show elements beside a box of the window until ``hide`` is called. */
+  function showAt(box, ...children) {
+    tip.replaceChildren(...children);
+    tip.hidden = false;
+    place(box);
+  }
+
+  /* Below the box if there is room, else above it. */
+  function place(box) {
     const { offsetWidth: width, offsetHeight: height } = tip;
     const left = Math.min(box.left, innerWidth - width - MARGIN);
     const below = box.bottom + 4 + height < innerHeight - MARGIN;
@@ -49,11 +55,11 @@ const Tips = (() => {
       if (target.matches(":focus-visible")) show(target);
     });
     document.addEventListener("focusout", hide);
-    document.addEventListener("scroll", () => owner && place(), true); // as when the focus moves to a hidden column
+    document.addEventListener("scroll", () => owner && place(owner.getBoundingClientRect()), true); // as when the focus moves to a hidden column
     document.addEventListener("keydown", ({ key }) => {
       if (key === "Escape") hide();
     });
   }
 
-  return { start, explain };
+  return { start, explain, showAt, hide };
 })();

@@ -85,8 +85,10 @@ const Verdict = (() => {
   }
 
   function ahead(ties, second) {
-    if (ties.length > 1)
-      return phrase("lead over ", pick(ties[1]), " ", ...difference(ties[1].place.to_first, -1), ": not significant");
+    if (ties.length > 1) {
+      const lead = difference(ties[1].place.to_first, -1);
+      return phrase("the first leads the second of them by ", ...lead, ": not significant");
+    }
     const lead = difference(second.place.to_first, -1);
     return phrase(...lead, " ahead of ", pick(second));
   }
@@ -110,8 +112,14 @@ const Verdict = (() => {
     if (gap.difference === 0) made.append("equal to the source");
     else if (gap.difference < 0) made.append(...difference(gap, -1), " below the source");
     else made.append(...difference(gap, 1), " above the source");
-    if (below) made.append(" ", element("span", "mark below", `${below} of ${placed.length} below the source`));
+    if (gap.low < 0 && gap.high > 0) made.append(": not significant");
+    if (below) made.append(" ", belowMark(below));
     return made;
+  }
+
+  function belowMark(count) {
+    const made = element("span", "mark below", `${count} of ${placed.length} below the source`);
+    return Tips.explain(made, "Models that are significantly worse than the source: their interval excludes 0.");
   }
 
   function fill() {
@@ -136,10 +144,16 @@ const Verdict = (() => {
     more.querySelector("summary").textContent = ties ? "Settle or promote" : "Promote";
     const list = element("ul");
     list.append(...ranking.settle.map((sentence) => element("li", "", sentence)));
-    const command = `snakemake promote --config model=${first.id} registered_model=NAME alias=champion`;
-    const promote = element("p", "", `To register ${first.short} (${first.id}) in MLflow: `);
-    promote.append(element("code", "", command));
-    more.querySelector("div").append(...(ties ? [list] : []), promote);
+    const name = DATA.registered_model;
+    const command = `snakemake promote --config model=${first.id} registered_model=${name} alias=champion`;
+    const which = ties ? `To register the first of them, ${first.short}, in MLflow:` : `To register ${first.short} in MLflow:`;
+    const line = element("p", "command");
+    const button = element("button", "", "Copy command");
+    button.type = "button";
+    button.addEventListener("click", () => copyText(command, button));
+    line.append(element("code", "", command), " ", button);
+    const names = `${name} and champion are proposals: use the names of your registered model and alias.`;
+    more.querySelector("div").append(...(ties ? [list] : []), element("p", "", which), line, element("p", "", names));
   }
 
   function fillExtras(names) {
@@ -153,28 +167,34 @@ const Verdict = (() => {
     );
   }
 
-  /* Copy the address of the current view. If the browser forbids that, select the address in a field instead. */
-  async function copyLink() {
+  /* Copy the address of the current view. */
+  function copyLink() {
     State.write();
+    copyText(location.href, copy);
+  }
+
+  /* Copy a text. If the browser forbids that, select it in a field behind the button instead. */
+  async function copyText(text, button) {
     try {
-      await navigator.clipboard.writeText(location.href);
-      tell("Copied");
+      await navigator.clipboard.writeText(text);
+      tell("Copied", button);
     } catch {
       const field = element("textarea", "address");
-      field.value = location.href;
+      field.value = text;
       field.readOnly = true;
-      field.setAttribute("aria-label", "Address of this view");
-      copy.after(field);
+      field.setAttribute("aria-label", "Text to copy");
+      button.after(field);
       field.select();
       const done = document.execCommand("copy");
       if (done) field.remove();
       else field.addEventListener("blur", () => field.remove());
-      tell(done ? "Copied" : "Copy the selected address");
+      tell(done ? "Copied" : "Copy the selected text", button);
     }
   }
 
   let timer = 0;
-  function tell(text) {
+  function tell(text, button) {
+    if (button.nextElementSibling !== copied) button.after(copied);
     copied.textContent = text;
     clearTimeout(timer);
     timer = setTimeout(() => (copied.textContent = ""), 3000);

@@ -3,6 +3,8 @@
 python benchmarks/decision.py                       # 5 models × 48 frames of 1920×1080, two cores
 python benchmarks/decision.py --models 3 --frames 24
 python benchmarks/decision.py --against REV         # the same on another revision, in turn
+python benchmarks/decision.py --computes --models 3 --frames 24     # with small networks that compute on the CPU
+python benchmarks/decision.py --fixed               # what one more model costs, even with two tiny frames
 
 The device is a network that waits for 33 ms per frame without using a core and returns its input. Frames have light
 grain and a reference; the metrics are the default ones, and the page is made. What metrics, thumbnails and codecs take
@@ -13,6 +15,7 @@ running.
 import argparse
 import json
 import os
+import runpy
 import statistics
 import subprocess
 import sys
@@ -23,9 +26,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
-from torch import nn
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / folder) for folder in ("scripts", "benchmarks")]
@@ -35,6 +38,12 @@ from dailies.frames import image  # noqa: E402
 from estimates import photograph  # noqa: E402
 
 DEVICE_SECONDS = 0.033
+
+WIDTH = 16
+"""Channels of the network that computes: it takes about 0.22 s for a frame in two threads."""
+
+FEW, MANY = 8, 16
+"""Models of the two invocations whose difference is the cost of a model."""
 
 NETWORK = f"""
 import os, time
@@ -50,13 +59,31 @@ class Device(nn.Module):
 
     def forward(self, x):
         start = time.time()
-        time.sleep({DEVICE_SECONDS})
+        self.work(x)
         with Path(os.environ["SIMULATED_DEVICE"]).open("a") as log:
             log.write(f"{{start}} {{time.time()}} {{x.shape[-2]}}\\n")
         return x
 
+    def work(self, x):
+        time.sleep({DEVICE_SECONDS})
+
+class Computer(Device):
+    '''Takes its time to compute something.'''
+
+    def __init__(self):
+        super().__init__()
+        channels = 3, {WIDTH}, {WIDTH}, 3
+        self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in zip(channels, channels[1:]))
+
+    def work(self, x):
+        for layer in self.layers:
+            x = layer(x).relu()
+
 def device(config):
     return Device()
+
+def computer(config):
+    return Computer()
 """
 
 
@@ -76,9 +103,14 @@ class Times:
 class Site:
     """A store, a shot with a reference, and the simulated device."""
 
-    def __init__(self, root: Path, *, models: int, frames: int) -> None:
-        self.root, self.models, self.frames = root, models, frames
-        noisy, clean = (image.encode(each, image.Picture(each)) for each in (photograph(5), photograph(0)))
+    def __init__(
+        self, root: Path, *, models: int, frames: int, factory: str = "device", size: tuple[int, int] = (1080, 1920)
+    ) -> None:
+        """Make the site in ``root``, with frames of a ``size`` (height, width)."""
+        root.mkdir(exist_ok=True)
+        self.root, self.models, self.frames, self.factory, self.height = root, models, frames, factory, size[0]
+        pictures = (np.ascontiguousarray(photograph(grain)[: size[0], : size[1]]) for grain in (5, 0))
+        noisy, clean = (image.encode(each, image.Picture(each)) for each in pictures)
         for folder, data in (("shot", noisy), ("clean", clean)):
             (root / folder).mkdir()
             for number in range(frames):
@@ -93,10 +125,10 @@ class Site:
 
         mlflow.set_tracking_uri(f"sqlite:///{self.root}/mlflow.db")
         experiment = mlflow.create_experiment("exp", artifact_location=(self.root / "artifacts").as_uri())
+        networks = runpy.run_path(str(self.root / "nets.py"))
         for number in range(self.models):
             path = self.root / "weights" / "best.pth"
-            scale = nn.Conv2d(3, 3, 1)
-            torch.save({f"scale.{name}": value for name, value in scale.state_dict().items()}, path)
+            torch.save(networks[self.factory]({}).state_dict(), path)
             with mlflow.start_run(experiment_id=experiment, run_name=f"model_{number}"):
                 mlflow.log_artifact(str(path))
 
@@ -111,7 +143,7 @@ class Site:
             "reference_dir": str(self.root / "clean"),
             "output_dir": str(place / "out"),
             "device": "cpu",
-            "model_factory": "nets:device",
+            "model_factory": f"nets:{self.factory}",
             "python_path": [str(self.root)],
         }
         (place / "config" / "config.yaml").write_text(yaml.safe_dump(given))
@@ -126,8 +158,11 @@ class Site:
         if done.returncode:
             sys.exit(done.stdout + done.stderr)
         calls = [tuple(map(float, line.split())) for line in log.read_text().splitlines()]
-        frames = sorted((begun, ended) for begun, ended, height in calls if height >= 1080)
-        device = DEVICE_SECONDS * self.models * self.frames
+        frames = sorted((begun, ended) for begun, ended, height in calls if height >= self.height)
+        if self.factory == "device":
+            device = DEVICE_SECONDS * self.models * self.frames
+        else:
+            device = sum(ended - begun for begun, ended in frames)
         span = frames[-1][1] - frames[0][0]
         return Times(whole, device, device / span, _rules(place / ".snakemake" / "metadata"))
 
@@ -196,6 +231,22 @@ def measure_steps(root: Path) -> None:
         print(f"{title}: {total:.0f} ms of a core per frame and model", flush=True)
 
 
+def fixed_cost(root: Path, repeats: int) -> None:
+    """Print what one more model costs, with two tiny frames and metrics, over importing torch."""
+    sites = [Site(root / str(count), models=count, frames=2, size=(48, 64)) for count in (FEW, MANY)]
+    costs, imports = [], []
+    for repeat in range(repeats):
+        few, many = (site.invoke(REPOSITORY, repeat).whole for site in sites)
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import os, torch; os._exit(0)"], check=True)
+        imports.append(time.perf_counter() - start)
+        costs.append((many - few) / (MANY - FEW))
+        print(f"{FEW} models {few:.1f} s, {MANY} models {many:.1f} s, import torch {imports[-1]:.2f} s", flush=True)
+    cost = statistics.median(costs)
+    ratio = statistics.median(cost / base for cost, base in zip(costs, imports, strict=True))
+    print(f"one more model: {cost:.2f} s, {ratio:.2f} times import torch")
+
+
 def describe(name: str, runs: list[Times]) -> None:
     """Print the medians of the invocations of a revision."""
 
@@ -221,11 +272,17 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--against", metavar="REV", help="another revision, measured in turn with this one")
+    parser.add_argument("--computes", action="store_true", help="the networks compute on the CPU")
+    parser.add_argument("--fixed", action="store_true", help="only measure what one more model costs")
     asked = parser.parse_args()
     environment.prepare()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        site = Site(root, models=asked.models, frames=asked.frames)
+        if asked.fixed:
+            fixed_cost(root, asked.repeats)
+            return
+        factory = "computer" if asked.computes else "device"
+        site = Site(root, models=asked.models, frames=asked.frames, factory=factory)
         measure_steps(root)
         projects = [REPOSITORY]
         if asked.against:

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from dailies.render.tensors import is_finite, pad
+from dailies.models.signature import Signature
+from dailies.render.tensors import is_finite, network_input, pad, to_network_input
 from helpers.networks import Do, Recorder, constant, engine, pixels, probed
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,6 +111,26 @@ def test_padding_is_that_of_numpy_symmetric(height, width, multiple):
 
     sides = [(0, 0), (0, 0), (0, -height % multiple), (0, -width % multiple)]
     np.testing.assert_array_equal(padded, np.pad(values, sides, "symmetric"))
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        Signature(),
+        Signature(value_range=(0.0, 1.0), multiple=1),
+        Signature(value_range=(-0.3, 254.7)),
+        Signature(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), least=(48, 1)),
+        Signature(channel_order="bgr"),
+        Signature(channels=5, extra_channels=(0.1, 0.2)),
+    ],
+)
+def test_frames_of_8_bits_become_the_same_input_by_a_table_as_by_arithmetic(signature):
+    frame = torch.from_numpy(pixels(37, 90, 1))
+    unit = frame.permute(2, 0, 1)[None].float() / 255
+
+    found = network_input(frame, signature)
+
+    assert torch.equal(found, pad(to_network_input(unit, signature), signature.multiple, signature.least))
 
 
 def test_a_small_frame_is_padded_to_the_least_that_a_network_takes():

@@ -91,10 +91,11 @@ def similarities(image: np.ndarray, reference: np.ndarray, *, multi_scale: bool)
     for scale in range(scales):
         if scale:
             image, reference = _halved(image), _halved(reference)
-        similarity, contrast = _similarity(image, reference)
-        if scale == 0:
+        is_first, is_last = scale == 0, scale == scales - 1
+        similarity, contrast = _similarity(image, reference, with_luminance=is_first or is_last)
+        if is_first:
             finest = float(similarity.mean())
-        products *= np.maximum(similarity if scale == scales - 1 else contrast, 0) ** SCALE_WEIGHTS[scale]
+        products *= np.maximum(similarity if is_last else contrast, 0) ** SCALE_WEIGHTS[scale]
     return {"ssim": finest, "ms_ssim": float(products.mean()) if scales > 1 else None}
 
 
@@ -159,8 +160,10 @@ def reduced(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
     return image if factor == 1 else cv2.resize(image, shape[1::-1], interpolation=cv2.INTER_AREA)
 
 
-def _similarity(image: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _similarity(image: np.ndarray, reference: np.ndarray, *, with_luminance: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean similarity of each channel, and its factor for contrast and structure, where the window fits.
+
+    Without luminance, the similarity is not computed, and equals that factor.
 
     With the sum s and the difference d of both frames, the factor for luminance is 1 - 2 l, where
     l = E(d)² / (E(s)² + E(d)² + 2 c1), and that for contrast and structure 1 - 2 q, where
@@ -174,7 +177,7 @@ def _similarity(image: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, n
     sums = np.zeros((3, 3))
     for top in range(0, height, STRIP):
         rows = slice(top, min(top + STRIP, height) + 2 * edge)
-        sums += strip.sums(image[rows], reference[rows], means)
+        sums += strip.sums(image[rows], reference[rows], means, with_luminance=with_luminance)
     luminance, contrast, both = sums.T / (height * width)
     return 1 - 2 * (luminance + contrast) + 4 * both, 1 - 2 * contrast
 
@@ -188,7 +191,9 @@ class _Strip:
         )
         self._window = cv2.getGaussianKernel(WINDOW, SIGMA)
 
-    def sums(self, image: np.ndarray, reference: np.ndarray, means: Sequence[Sequence[float]]) -> np.ndarray:
+    def sums(
+        self, image: np.ndarray, reference: np.ndarray, means: Sequence[Sequence[float]], *, with_luminance: bool
+    ) -> np.ndarray:
         """Return the sums of l, of q and of their product over the pixels of a strip; see ``_similarity``.
 
         They are ``(channels, 3)``. ``means`` are about those of both frames, by channel; they are subtracted first.
@@ -196,9 +201,12 @@ class _Strip:
         images, references = ([plane[: len(image)] for plane in planes] for planes in (self._images, self._references))
         cv2.split(image, images)
         cv2.split(reference, references)
-        return np.array([self._sums(*planes) for planes in zip(images, references, *means, strict=True)])
+        channels = zip(images, references, *means, strict=True)
+        return np.array([self._sums(*channel, with_luminance=with_luminance) for channel in channels])
 
-    def _sums(self, image: np.ndarray, reference: np.ndarray, *means: float) -> tuple[float, float, float]:
+    def _sums(
+        self, image: np.ndarray, reference: np.ndarray, *means: float, with_luminance: bool
+    ) -> tuple[float, float, float]:
         """Return the three sums of one channel; both planes are overwritten."""
         mean_s, variance_s, mean_d, variance_d = (plane[: len(image)] for plane in self._planes)
         middle_s, middle_d = means[0] + means[1], means[0] - means[1]
@@ -207,23 +215,30 @@ class _Strip:
         self._moments(s, mean_s, variance_s, squares=reference)
         self._moments(d, mean_d, variance_d, squares=reference)
         inner = slice(WINDOW // 2, -(WINDOW // 2))
+        q = _ratio(variance_d, variance_s, 2 * K2**2)
+        contrast = cv2.sumElems(q[inner, inner])[0]
+        if not with_luminance:
+            return 0.0, contrast, 0.0
         for mean, middle in ((mean_s, middle_s), (mean_d, middle_d)):
             np.add(mean, middle, out=mean)
-            np.multiply(mean, mean, out=mean)
-        for part, rest, constant in ((mean_d, mean_s, 2 * K1**2), (variance_d, variance_s, 2 * K2**2)):
-            cv2.addWeighted(part, 1, rest, 1, constant, dst=rest)
-            np.divide(part, rest, out=part)
-        both = np.multiply(mean_d, variance_d, out=image)
-        luminance, contrast, product = (cv2.sumElems(plane[inner, inner])[0] for plane in (mean_d, variance_d, both))
-        return luminance, contrast, product
+            cv2.multiply(mean, mean, dst=mean)
+        luminance = _ratio(mean_d, mean_s, 2 * K1**2)
+        both = cv2.multiply(luminance, q, dst=image)
+        return cv2.sumElems(luminance[inner, inner])[0], contrast, cv2.sumElems(both[inner, inner])[0]
 
     def _moments(self, plane: np.ndarray, mean: np.ndarray, variance: np.ndarray, *, squares: np.ndarray) -> None:
         """Compute windowed mean and variance of a ``plane``, which may be ``variance``; ``squares`` is overwritten."""
         cv2.sepFilter2D(plane, -1, self._window, self._window, dst=mean)
-        np.multiply(plane, plane, out=squares)
+        cv2.multiply(plane, plane, dst=squares)
         cv2.sepFilter2D(squares, -1, self._window, self._window, dst=variance)
-        np.multiply(mean, mean, out=squares)
-        np.subtract(variance, squares, out=variance)
+        cv2.multiply(mean, mean, dst=squares)
+        cv2.subtract(variance, squares, dst=variance)
+
+
+def _ratio(part: np.ndarray, rest: np.ndarray, constant: float) -> np.ndarray:
+    """Return part / (part + rest + constant) in the memory of ``part``; ``rest`` is overwritten."""
+    cv2.addWeighted(part, 1, rest, 1, constant, dst=rest)
+    return cv2.divide(part, rest, dst=part)
 
 
 def _halved(image: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What metrics without a reference need of a source frame, computed once so that no model reads the source again."""
 
 import io
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,10 @@ import numpy as np
 from dailies.measure import flicker
 from dailies.measure.flicker import Motion
 from dailies.measure.quality import Still
+
+PARSING = threading.Lock()
+"""Held while numpy parses headers: in two threads at once, Python 3.11 may raise "AST constructor recursion depth
+mismatch"."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class SourceFrame:
     @classmethod
     def from_bytes(cls, data: bytes) -> "SourceFrame":
         """Return the description that ``to_bytes`` wrote."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as known:
+        with PARSING, np.load(io.BytesIO(data), allow_pickle=False) as known:
             height, width = map(int, known["size"])
             motion = None
             if "flow" in known:

@@ -24,12 +24,10 @@ from dailies.render.tensors import (
     Download,
     Transfers,
     is_finite,
-    pad,
+    network_input,
     padded_length,
     padded_size,
     to_code_values,
-    to_network_input,
-    white_level,
 )
 from dailies.render.tiling import Tiling, render_tiles
 
@@ -388,10 +386,7 @@ class Engine:
         ]
 
     def _network_input(self, frame: np.ndarray) -> Tensor:
-        signature = self.signature
-        pixels = self._transfers.upload(frame, self._plan.frame_device)
-        unit = pixels.permute(2, 0, 1)[None].float().div_(white_level(frame.dtype))
-        return pad(to_network_input(unit, signature), signature.multiple, signature.tile or signature.least)
+        return network_input(self._transfers.upload(frame, self._plan.frame_device), self.signature)
 
     def _render_tiled(self, padded: Tensor) -> Tensor:
         rows, channels, height, width = padded.shape

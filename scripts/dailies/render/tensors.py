@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -78,6 +79,26 @@ def white_level(dtype: np.dtype) -> int:
     return np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
 
 
+def network_input(pixels: Tensor, signature: Signature) -> Tensor:
+    """Convert a frame of code values, ``(height, width, 3)``, to the network's input, and pad it."""
+    white = white_level(np.dtype(str(pixels.dtype).removeprefix("torch.")))
+    indexable = pixels.float() if pixels.dtype == torch.uint16 else pixels
+    padded = pad(indexable, signature.multiple, signature.tile or signature.least, axes=(0, 1))
+    is_table_enough = signature.colours == 3 and signature.channel_order == "rgb" and not signature.extra_channels
+    if padded.dtype == torch.uint8 and padded.device.type == "cpu" and is_table_enough:
+        # a fifth of the time of the arithmetic, and the same values
+        values = cv2.LUT(padded.numpy(), _byte_table(signature))
+        return torch.from_numpy(values).permute(2, 0, 1)[None]
+    return to_network_input(padded.permute(2, 0, 1)[None].float().div_(white), signature)
+
+
+@lru_cache(maxsize=4)
+def _byte_table(signature: Signature) -> np.ndarray:
+    """Return the network's input for each code value of 8 bits, ``(256, 1, 3)``."""
+    unit = torch.arange(256).float().div_(255)
+    return to_network_input(unit.expand(1, 3, 1, 256), signature)[0].permute(2, 1, 0).contiguous().numpy()
+
+
 def to_network_input(unit: Tensor, signature: Signature) -> Tensor:
     """Convert ``(1, 3, height, width)``, from black 0 to white 1, to the network's channels and value range.
 
@@ -127,15 +148,15 @@ def is_finite(output: Tensor) -> Tensor:
     return torch.isfinite(torch.stack(torch.aminmax(in_memory_order))).all()
 
 
-def pad(pixels: Tensor, multiple: int, least: tuple[int, int] = (1, 1)) -> Tensor:
+def pad(pixels: Tensor, multiple: int, least: tuple[int, int] = (1, 1), *, axes: tuple[int, int] = (2, 3)) -> Tensor:
     """Pad ``(batch, channels, height, width)`` on the right and below by reflection, repeating the edge pixel.
 
-    Both sides become multiples of ``multiple`` and at least ``least``, (height, width). If the padding is larger than
-    the frame, the reflection is repeated.
+    ``axes`` are those of height and width, if they are others. Both sides become multiples of ``multiple`` and at least
+    ``least``, (height, width). If the padding is larger than the frame, the reflection is repeated.
     """
-    for axis in (2, 3):
+    for axis, shortest in zip(axes, least, strict=True):
         length = pixels.shape[axis]
-        size = padded_length(length, multiple, least[axis - 2])
+        size = padded_length(length, multiple, shortest)
         if size > length:
             index = torch.arange(size, device=pixels.device) % (2 * length)
             pixels = pixels.index_select(axis, torch.where(index < length, index, 2 * length - 1 - index))

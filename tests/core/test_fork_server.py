@@ -143,8 +143,8 @@ def test_a_job_ends_with_the_process_that_snakemake_knows(job, number):
 @pytest.mark.usefixtures("invocation")
 def test_a_job_decides_what_ctrl_c_does(job):
     process = job(
-        "import time\nprint(os.getpid(), flush=True)\n"
-        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(7)\n"
+        "import time\n"
+        "try:\n    print(os.getpid(), flush=True)\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    sys.exit(7)\n"
     )
     forked = int(process.stdout.readline())
 

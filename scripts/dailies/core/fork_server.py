@@ -80,18 +80,19 @@ def hand_over(environment: Mapping[str, str], *, process_variable: str) -> None:
     if not os.environ.get(ADDRESS):
         return
     request = {"script": sys.argv[0], "environment": dict(environment), "process_variable": process_variable}
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(os.environ[ADDRESS])
-            socket.send_fds(connection, [b"\n"], [0, 1, 2])
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            answers = connection.makefile()
-            has_started = bool(answers.readline())
-        except OSError:  # the server has ended
-            return
-        if has_started:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the job as well, which decides
-            _end_with(int(answers.readline() or 1))
+    on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the job as well, which decides
+    with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):  # if the server has ended
+        connection.connect(os.environ[ADDRESS])
+        socket.send_fds(connection, [b"\n"], [0, 1, 2])
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        answers = connection.makefile()
+        if answers.readline():  # the job has started
+            try:
+                code = int(answers.readline() or 1)
+            except OSError:
+                code = 1
+            _end_with(code)
+    signal.signal(signal.SIGINT, on_interrupt)
 
 
 def _end_with(code: int) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
@@ -50,7 +50,7 @@ def imported_by(path: Path) -> frozenset[Path]:
     text = TYPES.sub("", path.read_text(encoding="utf-8"))
     modules = {module for match in IMPORTS.finditer(text) for module in _named(match)}
     parts = (module.split(".")[1:] for module in modules)
-    return frozenset(file for names in parts for end in range(len(names) + 1) for file in _files(names[:end]))
+    return frozenset(file for names in parts for end in range(len(names) + 1) for file in _files(PACKAGE, *names[:end]))
 
 
 def _named(match: re.Match[str]) -> Iterator[str]:
@@ -61,8 +61,7 @@ def _named(match: re.Match[str]) -> Iterator[str]:
         yield f"{origin}.{name}"
 
 
-def _files(names: list[str]) -> Iterator[Path]:
-    place = PACKAGE.joinpath(*names)
-    for file in (place.with_suffix(".py"), place / "__init__.py"):
-        if file.is_file():
-            yield file
+@cache
+def _files(package: Path, *names: str) -> tuple[Path, ...]:
+    place = package.joinpath(*names)
+    return tuple(file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file())

@@ -224,7 +224,7 @@ def _lacking(layout: Layout, models: Iterable[str], shot: Sequence, settings: "S
 
     Which models a knockout leaves out is not known yet, so those that lack the most frames are taken for finalists.
     """
-    lacking = {model: shot.outputs - manifest.file_names(layout.frames(model)) for model in models}
+    lacking = {model: manifest.missing(shot.outputs, layout.frames(model)) for model in models}
     if first_round := split(shot, 0, settings.knockout_frames).get(KNOCKOUT):
         others = sorted(lacking, key=lambda model: len(lacking[model]), reverse=True)[settings.finalists :]
         lacking |= {model: lacking[model] & first_round.outputs for model in others}

@@ -10,7 +10,7 @@ from dailies.core import files
 from dailies.core.typed import to_json
 from dailies.frames.sequence import WHOLE_SEQUENCE, Sequence, shards
 from dailies.state.layout import Layout
-from dailies.state.manifest import Manifest, file_names, in_place, keys_of
+from dailies.state.manifest import Manifest, in_place, keys_of, missing
 from dailies.state.records import SUCCESS, Attempt, LoadedModel, Outcome, RenderedArtifact
 
 
@@ -44,8 +44,10 @@ def next_attempt(
     if last is None or last.status != SUCCESS:
         return due
     is_known = sequence.is_file()
-    missing = shards(sequence, shard_frames, knockout_frames)[shard].outputs - file_names(folder) if is_known else ()
-    lost = any(not (folder / name).exists() for name in missing)  # macOS lists a name in another Unicode form
+    outputs = shards(sequence, shard_frames, knockout_frames)[shard].outputs if is_known else frozenset()
+    lost = any(
+        not (folder / name).exists() for name in missing(outputs, folder)
+    )  # macOS lists a name in another Unicode form
     again = forced is not None and last.forced != forced
     return due + 1 if lost or again else due
 

@@ -264,6 +264,20 @@ def _file_names(folder: Path, modified: int) -> frozenset[str]:
     return frozenset(os.listdir(folder))  # noqa: PTH208 - iterdir takes ten times as long: every model's folder is listed
 
 
+def missing(outputs: frozenset[str], folder: Path) -> frozenset[str]:
+    """Return those of the frames ``outputs`` that a folder does not list. It is not listed again until it changes."""
+    try:
+        modified = folder.stat().st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return outputs
+    return frozenset() if _is_complete(outputs, folder, modified) else outputs - _file_names(folder, modified)
+
+
+@lru_cache(maxsize=10_000)  # unlike the names, the answers for thousands of models need no memory worth mentioning
+def _is_complete(outputs: frozenset[str], folder: Path, modified: int) -> bool:
+    return outputs <= _file_names(folder, modified)
+
+
 def restore_names(folder: Path, outputs: Collection[str]) -> None:
     """Rename those of the frames ``outputs`` whose names changed to another Unicode form when a folder was copied."""
     there = file_names(folder)

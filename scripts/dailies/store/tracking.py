@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -348,6 +348,7 @@ class TrackingStore:
             raise
         return Path(fetched)
 
+    @cache  # noqa: B019 - one object per process
     def local_folder(self, artifact_uri: str) -> Path | None:
         """Return the local folder of an artifact location, remapped; None if the location is not local."""
         return self.locations.folder(artifact_uri)
@@ -490,7 +491,7 @@ def _steps(folder: Path, path: str) -> Iterator[Path]:
 
 
 def _local_files(folder: Path) -> Iterator[StoredFile]:
-    seen = 0
+    seen, prefix = 0, os.path.join(folder, "")  # noqa: PTH118 - a Path has no separator at its end
     folders = [(folder, 1)] if folder.is_dir() else []
     while folders:
         parent, depth = folders.pop()
@@ -504,7 +505,8 @@ def _local_files(folder: Path) -> Iterator[StoredFile]:
                     folders.append((Path(entry.path), depth + 1))
             elif entry.is_file(follow_symlinks=False):
                 stat = entry.stat()
-                yield StoredFile(Path(entry.path).relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
+                path = entry.path.removeprefix(prefix).replace(os.sep, "/")
+                yield StoredFile(path, stat.st_size, stat.st_mtime_ns)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -47,26 +47,41 @@ def test_a_tie_with_several_names_the_one_that_the_lead_is_about():
     assert "a tie with b, c (0.5 dB ahead of b," in verdict.sentence(record, named(record))
 
 
-def test_only_models_that_are_significantly_worse_than_the_source_are_below_it():
-    frames = [Frame(f"{n}.png", f"{n}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(24)]
-    noise = np.random.default_rng(0).normal(size=24)
+def compared_with_source(source: np.ndarray, **models: np.ndarray) -> RankingRecord:
+    """Return the record of models with a PSNR per frame."""
+    frames = [Frame(f"{n}.png", f"{n}.png", 7, 5, "RGB", 8, 1, sha256=str(n)) for n in range(len(source))]
 
     def scores(name: str, values: np.ndarray) -> Scores:
-        named = {frame.output: {"psnr": float(value)} for frame, value in zip(frames, values, strict=True)}
-        return Scores(name, None, None, named, frozenset())
+        measured = {frame.output: {"psnr": float(value)} for frame, value in zip(frames, values, strict=True)}
+        return Scores(name, None, None, measured, frozenset())
 
-    models = [scores("unsure", 24.9 + 3 * np.roll(noise, 9)), scores("worse", 20 + noise)]
-    sequence = Sequence(tuple(frames))
+    every, sequence = [scores(*item) for item in models.items()], Sequence(tuple(frames))
     found = verdict.record(
-        rank(models, sequence, "psnr"),
-        models,
-        scores(SOURCE, 25 + noise),
+        rank(every, sequence, "psnr"),
+        every,
+        scores(SOURCE, source),
         sequence=sequence,
         metrics=("psnr",),
-        names={"unsure": "unsure", "worse": "worse"},
+        names={name: name for name in models},
     )
+    assert found
+    return found
 
-    assert found is not None
+
+def test_with_too_few_frames_for_an_interval_the_mean_tells_which_models_are_below_the_source():
+    source = np.full(3, 30.0)
+
+    found = compared_with_source(source, up=source + 0.1, down=source - 0.1)
+
+    assert {each.model: each.below_source for each in found.models} == {"up": False, "down": True}
+    assert any("1 of 2 models" in line and "down" in line for line in verdict.remarks(found, named(found)))
+
+
+def test_only_models_that_are_significantly_worse_than_the_source_are_below_it():
+    noise = np.random.default_rng(0).normal(size=24)
+
+    found = compared_with_source(25 + noise, unsure=24.9 + 3 * np.roll(noise, 9), worse=20 + noise)
+
     assert {each.model: each.below_source for each in found.models} == {"unsure": False, "worse": True}
     none_better, some_worse = verdict.remarks(found, named(found))[-2:]
     assert "No model is significantly better" in none_better

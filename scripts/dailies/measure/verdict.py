@@ -60,7 +60,7 @@ def record(
             mean=_mean(values),
             to_first=ranking.comparisons[model].record if place > 1 else None,
             to_source=to_source.record if to_source else None,
-            below_source=to_source is not None and to_source.verdict == "worse",
+            below_source=to_source is not None and _is_worse(to_source),
         )
 
     return RankingRecord(
@@ -144,18 +144,26 @@ def remarks(ranking: RankingRecord, names: Mapping[str, str]) -> list[str]:
 def _compared_with_source(ranking: RankingRecord, names: Mapping[str, str]) -> list[str]:
     """Return which models are worse than the source, and whether any is better, as far as that is significant."""
     differences = [each.to_source for each in ranking.models if each.to_source]
-    if not any(each.low is not None for each in differences):
+    if not differences:
         return []
+    has_intervals = any(each.low is not None for each in differences)
     metric, count = BY_NAME[ranking.metric], len(ranking.models)
     source = f"the source itself by {metric.label} ({ranking.source:z.4g}{metric.suffix})"
     below = [names[each.model] for each in ranking.models if each.below_source]
     if len(below) == count:
         return [f"Every model is worse than {source}."]
     is_any_better = any(each.low is not None and each.low > 0 for each in differences)
-    sentences = [] if is_any_better else [f"No model is significantly better than {source}."]
+    sentences = [f"No model is significantly better than {source}."] if has_intervals and not is_any_better else []
     if below:
-        sentences.append(f"{len(below)} of {count} models are significantly worse than {source}: {few(below)}.")
+        worse = "significantly worse than" if has_intervals else "worse than"
+        sentences.append(f"{len(below)} of {count} models are {worse} {source}: {few(below)}.")
     return sentences
+
+
+def _is_worse(than_source: Comparison) -> bool:
+    """Return whether a model is worse than the source: significantly, or by its mean if there are too few frames."""
+    record = than_source.record
+    return record.difference < 0 if record.low is None else than_source.verdict == "worse"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -119,7 +119,7 @@ const Verdict = (() => {
 
   function belowMark(count) {
     const made = element("span", "mark below", `${count} of ${placed.length} below the source`);
-    return Tips.explain(made, "Models that are significantly worse than the source: their interval excludes 0.");
+    return Tips.explain(made, "Models that are significantly worse than the source. With too few frames for an interval, the mean decides.");
   }
 
   function fill() {

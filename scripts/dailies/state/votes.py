@@ -240,7 +240,7 @@ def _refuse_others(tally: Tally, path: Path, layout: Layout) -> None:
     frames = sorted({clean(name) for _, name in tally.doubts.values()})
     raise VotesError(
         "votes.other_frames",
-        f"no vote in {path} counts, because {few(frames)} are not frames of {layout.page}; the votes were cast on the "
+        f"no vote in {path} counts, because {layout.page} does not show {few(frames)}; the votes were cast on the "
         "page of another sequence, or before these frames changed",
     )
 

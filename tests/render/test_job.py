@@ -161,6 +161,7 @@ def test_the_record_says_what_was_rendered_with_what(site):
         "signature": json.loads(json.dumps(to_json(Signature(output_channels=3, scale=1)))),
     }
     figures = outcome["render"]
+    assert 0 < figures.pop("startup_seconds") < 60
     assert figures | {"seconds": None, "fps": None, "versions": None} == {
         "frames": 6,
         "seconds": None,

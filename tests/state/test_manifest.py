@@ -63,6 +63,7 @@ def test_a_written_frame_is_done(manifest):
         "seconds": 0.25,
         "device": "cpu",
         "tiled": False,
+        "startup": None,
     }
 
 

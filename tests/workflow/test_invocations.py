@@ -37,7 +37,7 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
     run = rendered.client.get_run(run_id)
     about = rendered.metadata(run_id)
     render, versions = about["render"], about["render"].pop("versions")
-    seconds, fps = render.pop("seconds"), render.pop("fps")
+    seconds, fps, startup = render.pop("seconds"), render.pop("fps"), render.pop("startup_seconds")
     weights = next((rendered.root / "artifacts" / run_id).rglob("*.pth"))
 
     assert about == {
@@ -85,6 +85,7 @@ def test_metadata_and_summary_are_strict_json_with_their_fields(rendered):
     }
     assert seconds >= 0
     assert fps > 0
+    assert startup > 0
     assert set(versions) == {"dailies", "torch", "python"}
     assert rendered.summary() == [
         {

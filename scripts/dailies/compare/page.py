@@ -42,7 +42,7 @@ WEB = Path(__file__).parent / "web"
 HEADLINE = ("architecture", "epoch", "train_loss", "val_loss")
 """Fields of ``metadata.json`` that describe the model."""
 
-RENDER = ("frames", "fps", "seconds", "device", "precision", "tiled", "tile_size", "overlap")
+RENDER = ("frames", "fps", "seconds", "startup_seconds", "device", "precision", "tiled", "tile_size", "overlap")
 """Fields of its ``render`` that the page shows."""
 
 DIGITS = 16

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -251,6 +252,7 @@ def _attempt(
     The first frame of the ``whole`` sequence, not of the shard, decides on the precision, so that every attempt and
     every job decides alike.
     """
+    began = time.monotonic()
     assert receipt.path is not None  # the download succeeded
     path, first = job.weights.whole / receipt.path, whole.frames[0]
     route = _route(job, sequence)
@@ -295,8 +297,9 @@ def _attempt(
     log.info("%d frames, %d of them to render", len(sequence.frames), len(todo))
     files.delete_drafts(job.folder, sequence.outputs)
     status, reason = SUCCESS, None
+    sheets, startup = Sheets(whole, job.layout.sheets(job.model)), time.monotonic() - began
     try:
-        render_frames(todo, route, engine, manifest, prefetched, Sheets(whole, job.layout.sheets(job.model)))
+        render_frames(todo, route, engine, manifest, prefetched, sheets, startup=startup)
     except Exception as error:  # the network is foreign code
         status, reason = "error", failure_reason(error, RENDERING, job.folder)
     return Ending(status, reason, _with_observations(loaded, model, engine), manifest.done())
@@ -371,11 +374,13 @@ def _figures(ending: Ending, job: Job) -> Figures:
     """Summarise a render from its manifest, so that the figures do not depend on how often it was interrupted."""
     entries, model = list(ending.done.values()), ending.model
     seconds = sum(entry.seconds for entry in entries)
+    startups = [entry.startup for entry in entries if entry.startup is not None]
     tiled = any(entry.tiled for entry in entries)
     return Figures(
         frames=len(entries),
         seconds=round(seconds, 2),
         fps=round(len(entries) / seconds, 3) if seconds else None,
+        startup_seconds=round(sum(startups), 2) if startups else None,
         device=entries[-1].device if entries else None,
         precision=model.precision if model else job.settings["precision"],
         parity=model.parity if model else None,

@@ -89,13 +89,15 @@ def render_frames(
     manifest: Manifest,
     prefetched: dict[Frame, "Future[Picture]"],
     sheets: Sheets | None = None,
+    *,
+    startup: float | None = None,
 ) -> None:
     """Render frames, write them and add them to the manifest; return once all of them are on the disk.
 
     Frames of one size are submitted to the engine in batches of the size that it wants. The first frame of each
     output format is read back to verify its values. Frames are removed from ``prefetched`` as they are used, and added
-    to ``sheets`` once they are written. After the first error of any thread no further frame is started, and it is
-    raised once those already rendered have been written.
+    to ``sheets`` once they are written. ``startup`` is what the job took until now, in seconds. After the first error
+    of any thread no further frame is started, and it is raised once those already rendered have been written.
     """
 
     def picture_of(frame: Frame) -> Picture:
@@ -104,12 +106,19 @@ def render_frames(
     def write(frame: Frame, picture: Picture, rendering: "Rendering") -> None:
         with naming(frame):
             pixels = rendering.result()
-        seconds = progress.advance()
+        seconds, is_first = progress.advance()
         with naming(frame):
             data = image.encode(pixels, picture, route.output_format, whole=frame in verified)
         files.write_bytes(route.folder / frame.output, data, durable=False)
         syncs.append(syncing.submit(files.persist, route.folder / frame.output))
-        digest = manifest.add(frame.output, data, seconds=seconds, device=engine.device.type, tiled=rendering.tiled)
+        digest = manifest.add(
+            frame.output,
+            data,
+            seconds=seconds,
+            device=engine.device.type,
+            tiled=rendering.tiled,
+            startup=startup if is_first else None,
+        )
         if sheets and picture.alpha is None:  # with alpha, the file's colours may be others
             sheets.add(frame, pixels, digest)
 
@@ -225,8 +234,8 @@ class _Progress:
         self._started = self._last = self._reported = time.monotonic()
         self._lock = threading.Lock()
 
-    def advance(self) -> float:
-        """Count one more frame and return the seconds since the previous one."""
+    def advance(self) -> tuple[float, bool]:
+        """Count one more frame; return the seconds since the previous one, and whether this is the first."""
         with self._lock:
             now = time.monotonic()
             seconds, self._last = now - self._last, now
@@ -234,7 +243,7 @@ class _Progress:
             if now - self._reported > PROGRESS_SECONDS:
                 self._reported = now
                 self._report(now - self._started)
-            return seconds
+            return seconds, self._count == 1
 
     def _report(self, seconds: float) -> None:
         count, total, rate = self._count, self._total, self._count / seconds

@@ -7,13 +7,13 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from dailies.core import files
-from dailies.core.typed import from_json
+from dailies.core.typed import OMITTED, from_json, to_json
 from dailies.frames.sequence import Frame, Sequence, normal_form
 
 PIXELS = 2
@@ -44,6 +44,8 @@ class Entry:
     """Wall time from the previous frame to this one."""
     device: str
     tiled: bool
+    startup: float | None = field(default=None, metadata=OMITTED)
+    """Only for the first frame of a job: what the job took before it, in seconds."""
 
 
 PENDING = Entry(output="", key="", size=-1, sha256="", seconds=0.0, device="", tiled=False)
@@ -106,10 +108,13 @@ class Manifest:
         pending = [replace(PENDING, output=name) for name in self._keys if name in elsewhere and name not in done]
         _write(self.path, [*kept.values(), *done.values(), *pending])
 
-    def add(self, output: str, data: bytes, *, seconds: float, device: str, tiled: bool) -> str:
+    def add(
+        self, output: str, data: bytes, *, seconds: float, device: str, tiled: bool, startup: float | None = None
+    ) -> str:
         """Record that a frame was written with these bytes, and return their sha256. Thread-safe."""
         digest = hashlib.sha256(data).hexdigest()
-        entry = Entry(output, self._keys[output], len(data), digest, round(seconds, 4), device, tiled)
+        startup = None if startup is None else round(startup, 2)
+        entry = Entry(output, self._keys[output], len(data), digest, round(seconds, 4), device, tiled, startup)
         with self._lock, self.path.open("a") as file:
             file.write(_line(entry))
         return digest
@@ -323,7 +328,7 @@ def _write(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def _line(entry: Entry) -> str:
-    return json.dumps(asdict(entry)) + "\n"
+    return json.dumps(to_json(entry)) + "\n"
 
 
 def _all(manifests: Path) -> list[Path]:

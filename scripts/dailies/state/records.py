@@ -172,6 +172,9 @@ class Figures:
     frames: int = 0
     seconds: float = 0
     fps: float | None = None
+    startup_seconds: float | None = field(default=None, metadata=OMITTED)
+    """What the jobs took before their first frames: to import torch, to load and to probe the network. None if the
+    frames were rendered by an earlier version."""
     device: str | None = None
     precision: str | None = None
     parity: ParityFigures | None = None
@@ -644,11 +647,18 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
     render = next((each for each in renders if each.tiled), next((each for each in renders if each.frames), renders[0]))
     frames, seconds = sum(each.frames for each in renders), sum(each.seconds for each in renders)
     fps = round(frames / seconds, 3) if seconds else None
+    startups = [each.startup_seconds for each in renders if each.startup_seconds is not None]
     return replace(
         worst,
         attempt=max(outcome.attempt for outcome in outcomes),
         model=next((outcome.model for outcome in outcomes if outcome.model), None),
-        render=replace(render, frames=frames, seconds=round(seconds, 2), fps=fps),
+        render=replace(
+            render,
+            frames=frames,
+            seconds=round(seconds, 2),
+            fps=fps,
+            startup_seconds=round(sum(startups), 2) if startups else None,
+        ),
     )
 
 

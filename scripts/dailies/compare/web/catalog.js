@@ -160,6 +160,7 @@ const Catalog = (() => {
     [`mean:${SEEN}`]: "Frames that the model was trained on. Results on those mean little, so the means exclude them.",
     "fact:fps": "Frames per second while rendering, on the machine that rendered.",
     "fact:seconds": "Seconds of rendering.",
+    "fact:startup_seconds": "Seconds before the first frame: to import torch, to load and to probe the network.",
     "fact:tiled": "Whether frames were rendered in overlapping tiles, because a whole one needs too much memory.",
     "fact:precision": "The number format in which the network computed.",
   };

@@ -2,11 +2,11 @@
 
 import sys
 
-sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
+if __name__ == "__main__":  # a network's code may start Python processes that import this script
+    sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
-from dailies.core import environment
+    from dailies.core import environment
 
-if __name__ == "__main__":
     environment.prepare()
     # only now: the environment is prepared by starting Python again
     from dailies.core.job import job

@@ -156,12 +156,11 @@ def test_a_job_decides_what_ctrl_c_does(job):
 
 
 def test_the_server_ends_with_its_invocation_and_then_jobs_run_by_themselves(invocation, folder, job):
-    socket = Path(os.environ[fork_server.ADDRESS])
     is_preloaded, *_ = json.loads(job(REPORT).communicate()[0])
     assert is_preloaded
 
     invocation.kill()
-    wait_until(lambda: not socket.parent.exists())
+    wait_until(lambda: os.environ[fork_server.ADDRESS] not in Path("/proc/net/unix").read_text())
 
     is_preloaded, _, _, variables, *_ = json.loads(job(REPORT).communicate()[0])
     assert not is_preloaded

@@ -116,19 +116,20 @@ def test_without_file_locks_a_running_process_keeps_the_lock(layout, monkeypatch
         lock.take(layout)
 
 
-def test_locks_that_snakemake_left_are_removed_if_they_name_files_of_the_output_folder(layout, tmp_path, monkeypatch):
+def test_snakemakes_locks_of_a_killed_invocation_are_removed_and_no_other(layout, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     locks = tmp_path / "locks"
     locks.mkdir()
     (locks / "0.input.lock").write_text(f"frames/a.png\n{layout.state}/sequence.json\n")
     (locks / "0.output.lock").write_text("out/model/metadata.json\n")
-    (locks / "1.input.lock").write_text(f"frames/a.png\nout2/sequence.json\n{tmp_path}\n")
+    (locks / "1.input.lock").write_text("out/batch_summary.json\n")  # of a workflow that reads results
+    (locks / "1.output.lock").write_text(f"out2/plot.png\n{tmp_path}\n")
 
     assert lock.remove_stale(locks, layout)
     assert not lock.remove_stale(locks, layout)
     assert not lock.remove_stale(tmp_path / "missing", layout)
 
-    assert [path.name for path in locks.iterdir()] == ["1.input.lock"]
+    assert sorted(path.name for path in locks.iterdir()) == ["1.input.lock", "1.output.lock"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -90,12 +90,16 @@ def test_newer_code_makes_page_and_tables_again_and_renders_nothing(compared):
 
 
 FACTORY = """
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from dailies.models.architectures.catalog import ARCHITECTURES
 
 def make(config):
     with open({seen!r}, "a") as file:
         print(sorted(os.environ), open("/proc/self/cmdline").read(), file=file)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(abs, -1).result() == 1
     return ARCHITECTURES["unet"](**config)
 """
 

@@ -4,24 +4,25 @@ Importing torch takes longer than a GPU needs for dozens of frames. Snakemake st
 hands its job over to the server, waits, and ends as the job did.
 """
 
+import atexit
 import gc
 import importlib
 import json
 import os
 import runpy
+import secrets
 import select
-import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 ADDRESS = "DAILIES_FORK_SERVER"
-"""The variable with the path of the server's socket. Jobs inherit it from the invocation that started the server.
+"""The variable with the name of the server's socket. Jobs inherit it from the invocation that started the server.
 
 If the user sets it, to nothing for instance, no server is started.
 """
@@ -54,9 +55,9 @@ def start(modules: Sequence[str], environment: Mapping[str, str]) -> subprocess.
         modules: what the server imports. A module must not start threads or use a device when it is imported.
         environment: the variables that the system shows other programs as those of the jobs.
     """
-    address = Path(tempfile.mkdtemp(prefix="dailies-")) / "socket"  # mkdtemp lets no other user in
+    name = f"dailies-{secrets.token_hex(16)}"
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(address))
+        listener.bind(_address(name))
         listener.listen(WAITING_JOBS)
         os.set_inheritable(listener.fileno(), True)
         scripts = Path(__file__).parents[2]
@@ -66,8 +67,13 @@ def start(modules: Sequence[str], environment: Mapping[str, str]) -> subprocess.
             pass_fds=[listener.fileno()],
             env=dict(environment),
         )
-    os.environ[ADDRESS] = str(address)
+    os.environ[ADDRESS] = name
     return server
+
+
+def _address(name: str) -> str:
+    """Return an address that no file stands for, so that nothing is left behind, whatever kills the server."""
+    return f"\0{name}"
 
 
 def hand_over(environment: Mapping[str, str], *, process_variable: str) -> None:
@@ -82,7 +88,7 @@ def hand_over(environment: Mapping[str, str], *, process_variable: str) -> None:
     request = {"script": sys.argv[0], "environment": dict(environment), "process_variable": process_variable}
     on_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the job as well, which decides
     with socket.socket(socket.AF_UNIX) as connection, suppress(OSError):  # if the server has ended
-        connection.connect(os.environ[ADDRESS])
+        connection.connect(_address(os.environ[ADDRESS]))
         socket.send_fds(connection, [b"\n"], [0, 1, 2])
         connection.sendall(json.dumps(request).encode() + b"\n")
         answers = connection.makefile()
@@ -115,13 +121,19 @@ def main() -> None:
         gc.freeze()  # else the first collection in a job copies all memory
         while listener in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
-            if not os.fork():
+            if _user_of(connection) == os.getuid() and not os.fork():
                 listener.close()
                 _attend(connection)
                 return
             connection.close()
-        shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
         os._exit(0)  # to take torch apart piece by piece would take a third of a second
+
+
+def _user_of(connection: socket.socket) -> int:
+    """Return the id of the user whose process is at the other end."""
+    credentials = struct.Struct("3i")
+    _, user, _ = credentials.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size))
+    return user
 
 
 def _attend(connection: socket.socket) -> None:
@@ -151,6 +163,7 @@ def _run(descriptors: Sequence[int], *, script: str, environment: Mapping[str, s
         os.dup2(descriptor, number)
         os.close(descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    atexit.register(gc.unfreeze)  # else OpenImageIO complains that its objects still exist
     os.environ.clear()
     os.environ.update(environment)
     os.environ[process_variable] = str(os.getpid())

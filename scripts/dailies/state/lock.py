@@ -78,20 +78,21 @@ def take(layout: Layout) -> None:
 
 
 def remove_stale(locks: Path, layout: Layout) -> bool:
-    """Remove Snakemake's locks of files below an output folder; return whether it had any.
+    """Remove the locks of an invocation that was writing to an output folder; return whether there were any.
 
-    This process must hold the folder's own lock.
-    An invocation that was killed leaves them behind, and Snakemake cannot tell that it has ended.
+    This process must hold the folder's own lock, so that invocation was killed, which Snakemake cannot tell. Another
+    workflow that reads files of the folder keeps its locks.
     """
-    stale = [path for path in locks.glob("*.lock") if _concerns(path, layout)]
+    folder = layout.output_dir.absolute()
+    stale = [
+        path
+        for path in locks.glob("*.output.lock")
+        if any(Path(line).absolute().is_relative_to(folder) for line in path.read_text().splitlines())
+    ]
     for path in stale:
         path.unlink(missing_ok=True)
+        path.with_name(path.name.replace("output", "input")).unlink(missing_ok=True)
     return bool(stale)
-
-
-def _concerns(locked: Path, layout: Layout) -> bool:
-    folder = layout.output_dir.absolute()
-    return any(Path(line).absolute().is_relative_to(folder) for line in locked.read_text().splitlines())
 
 
 def clear(layout: Layout) -> str | None:

@@ -261,7 +261,7 @@ def test_the_table_and_the_sums_are_printed_with_the_skipped_runs(site):
     assert rest[-1] == "2 models; skipped: 1 FAILED"
 
 
-def test_params_that_differ_and_ranks_are_shown_if_there_are_any(site):
+def test_labels_and_ranks_are_shown_if_models_differ_in_params_and_have_ranks(site):
     for model, rate in (("a", "0.001"), ("b", "0.01")):
         about = RunRecord.load(site.layout.run(model))
         replace(about, params={"optim.lr": rate, "epochs": "5"}).save(site.layout.run(model))
@@ -269,9 +269,9 @@ def test_params_that_differ_and_ranks_are_shown_if_there_are_any(site):
 
     heading, _, first, second, *_ = plan(site.layout, site.settings).splitlines()
 
-    assert heading.split()[:4] == ["model", "differs", "in", "rank"]
-    assert first.split()[:4] == ["a", "lr", "1e-3", "-"]
-    assert second.split()[:4] == ["b", "lr", "0.01", "1"]
+    assert heading.split()[:3] == ["model", "label", "rank"]
+    assert first.split()[:5] == ["a", "a", "(lr", "1e-3)", "-"]
+    assert second.split()[:5] == ["b", "b", "(lr", "0.01)", "1"]
 
 
 def test_frames_that_the_setting_leaves_out_are_not_due(site):

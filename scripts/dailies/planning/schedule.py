@@ -6,7 +6,7 @@ from functools import cache, cached_property
 from statistics import mean, median
 
 from dailies.core.errors import SequenceError
-from dailies.core.text import counted, duration, in_bytes
+from dailies.core.text import WIDEST, counted, duration, in_bytes
 from dailies.discovery import report
 from dailies.frames import scan, sequence
 from dailies.frames.sequence import Frame
@@ -232,9 +232,9 @@ class Schedule:
     def columns(self) -> list[tuple[str, ...]]:
         """The columns of a table: a heading, and a row for each model.
 
-        Params in which the models differ, and their ranks so far, have columns if there are any.
+        Labels and ranks have columns if models differ in params, and if there are any ranks so far.
         """
-        columns = [("differs in", self._differences), ("rank", self._ranks)]
+        columns = [("label", self._labels), ("rank", self._ranks)]
         shown = [(title, found) for title, found in columns if any(found.values())]
         titles = tuple(title for title, _ in shown)
         return [
@@ -246,9 +246,9 @@ class Schedule:
         ]
 
     @property
-    def _differences(self) -> dict[str, str]:
+    def _labels(self) -> dict[str, str]:
         runs = {model: RunRecord.load(self._layout.run(model)) for model in self.models}
-        return {model: label.params for model, label in labels(runs).items()}
+        return {model: label.within(WIDEST) if label.params else "" for model, label in labels(runs).items()}
 
     @property
     def _ranks(self) -> dict[str, str]:

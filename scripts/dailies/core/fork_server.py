@@ -147,7 +147,8 @@ def _attend(connection: socket.socket) -> None:
         connection.close()
         _run(descriptors, **request)
         return
-    connection.sendall(b"started\n")
+    with suppress(OSError):  # it has ended already
+        connection.sendall(b"started\n")
     ended = os.pidfd_open(job)
     if ended not in select.select([connection.fileno(), ended], [], [])[0]:
         os.kill(job, signal.SIGTERM)

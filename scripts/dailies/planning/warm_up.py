@@ -1,6 +1,7 @@
 """Warm-up: the fork server of an invocation, started when the first job begins that leads to a render."""
 
 import logging
+from contextlib import suppress
 
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -42,4 +43,5 @@ class WarmUp(logging.Handler):
         if record.rule_name in map(self._invocation.rule, LEADING_TO_RENDERS):  # type: ignore[attr-defined]
             logger.removeHandler(self)
             if self._invocation.runs_jobs_itself:
-                self._server = fork_server.start(MODULES, environment.of_jobs())
+                with suppress(OSError):  # jobs then start by themselves, which takes longer
+                    self._server = fork_server.start(MODULES, environment.of_jobs())

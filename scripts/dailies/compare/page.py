@@ -52,7 +52,7 @@ REGISTERED_MODEL = "best-model"
 """The proposed name of a registered model if no experiment gives one."""
 
 NO_NAME = frozenset({"true", "false", "null", "none", "nan", "inf", "infinity"})
-"""Words that a command line reads as something else than a name."""
+"""Words that a command line does not read as a name."""
 
 LONGEST_PROPOSAL = 60
 """Characters of a proposed name."""

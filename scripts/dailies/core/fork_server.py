@@ -24,7 +24,7 @@ from pathlib import Path
 ADDRESS = "DAILIES_FORK_SERVER"
 """The variable with the name of the server's socket. Jobs inherit it from the invocation that started the server.
 
-If the user sets it, to nothing for instance, no server is started.
+If the user sets it, for instance to an empty string, no server is started.
 """
 
 PROGRAM = """
@@ -53,7 +53,8 @@ def start(modules: Sequence[str], environment: Mapping[str, str]) -> subprocess.
 
     Args:
         modules: what the server imports. A module must not start threads or use a device when it is imported.
-        environment: the variables that the system shows other programs as those of the jobs.
+        environment: the server's initial environment. /proc shows it for every forked job, so it must hold no
+            credentials.
     """
     name = f"dailies-{secrets.token_hex(16)}"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -72,7 +73,7 @@ def start(modules: Sequence[str], environment: Mapping[str, str]) -> subprocess.
 
 
 def _address(name: str) -> str:
-    """Return an address that no file stands for, so that nothing is left behind, whatever kills the server."""
+    """Return an abstract socket address: it has no file that a killed server could leave behind."""
     return f"\0{name}"
 
 
@@ -126,7 +127,7 @@ def main() -> None:
                 _attend(connection)
                 return
             connection.close()
-        os._exit(0)  # to take torch apart piece by piece would take a third of a second
+        os._exit(0)  # a normal shutdown with torch loaded takes a third of a second
 
 
 def _user_of(connection: socket.socket) -> int:

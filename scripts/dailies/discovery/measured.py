@@ -138,7 +138,7 @@ class MeasuredOrder:
 
 
 def described(order: MeasuredOrder, *, taken: Sequence[str], left: Sequence[str], measured: MeasuredRuns) -> str | None:
-    """Return a sentence that says what is a guess in taking ``taken`` and not ``left``; None if nothing is.
+    """Return a warning if the choice of ``taken`` over ``left`` is uncertain; None if it is not.
 
     A run without a mean has no place in the order. Means over a part of the frames, or by a former reference, are less
     than certain.

@@ -30,7 +30,7 @@ from dailies.store.tracking import TrackingStore
 log = logging.getLogger(__name__)
 
 STEP = 64
-"""Runs whose artifacts are listed together while looking for the first ``max_runs`` models; otherwise it is all."""
+"""Number of runs whose artifacts are listed at a time if ``max_runs`` is set; otherwise all are listed at once."""
 
 ALIASES, BEST = "aliases.txt", re.compile(r"\bbest\b")
 """The file that PyTorch Lightning's MLFlowLogger writes beside a checkpoint, and the alias of the best one."""
@@ -93,7 +93,7 @@ class Queries:
     def _is_listed_as(self, snapshot: Snapshot) -> bool:
         """List the artifacts of a snapshot again; return whether they are unchanged.
 
-        If some are far and have to be listed, nothing is: they would be listed once more after a change.
+        If a remote listing is out of date, return False and list nothing: the full query lists it anyway.
         """
         known = snapshot.listings
         if any(

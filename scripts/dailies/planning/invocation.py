@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from snakemake.workflow import Workflow
 
 GARBAGE = 100_000
-"""Objects that are created before Python looks for unused ones. With the default of 700, a fifth of the time in which
-1000 models are planned went into looking, in vain: what is planned stays."""
+"""Threshold of the garbage collector. At the default of 700, it took a fifth of the time of planning 1000 models, and
+freed nothing."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -35,8 +35,7 @@ def record(path: Path, models: Mapping[str, str | None], *, layout: Layout, part
 def beside_page(layout: Layout) -> list[str]:
     """Return the names of the tables and pictures that belong to the page, from its own folder.
 
-    Tables are left out if they are those of an earlier configuration that measured, and a video if it shows other
-    models.
+    Tables are omitted if the page was built without a ranking; a video is omitted if it shows other models.
     """
     page, video = Edition.load_if_there(layout.page_edition) or Edition(), Edition.load_if_there(layout.video_edition)
     found = [layout.leaderboard, layout.frame_table] if _relative(layout.verdict, layout) in page.parts else []

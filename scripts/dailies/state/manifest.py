@@ -202,7 +202,7 @@ def forget(path: Path, mark: Path, names: Collection[str], token: str, *, renewe
 
 
 def renewed(path: Path, mark: Path, names: Collection[str], token: str) -> list[Entry]:
-    """Return the entries of the frames ``names`` of a shard that were rendered since it forgot them for ``token``."""
+    """Return the entries of those of ``names`` that were rendered again after ``forget`` reset them for ``token``."""
     if not _has_token(mark, token):
         return []
     return [entry for name, entry in _read(path).items() if name in names and entry.size >= 0]

@@ -367,7 +367,7 @@ class Metadata(Record):
     verdict: str | None = field(default=None, metadata=OMITTED)
     """``BEST``, ``TIE``, ``WORSE`` or ``KNOCKED_OUT``; None for a model without a rank."""
     below_source: bool = field(default=False, metadata=OMITTED)
-    """Whether the model is significantly worse than the source itself."""
+    """Whether the model is significantly worse than the source; without an interval, whether its mean is worse."""
 
 
 def is_metadata(path: Path) -> bool:
@@ -449,7 +449,7 @@ class RankedModel:
     to_source: Difference | None = None
     """The model compared with the source; None if the source was not measured on all these frames."""
     below_source: bool = field(default=False, metadata=OMITTED)
-    """Whether it is worse than the source, and the interval excludes 0."""
+    """Whether it is significantly worse than the source; without an interval, whether its mean is worse."""
 
 
 @dataclass(frozen=True, kw_only=True)

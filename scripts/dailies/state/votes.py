@@ -257,7 +257,7 @@ def import_votes(path: Path, layout: Layout) -> str:
     new = tuple(vote for vote in tally.votes if vote.id not in known)
     Votes(votes=(*before.votes, *new)).save(layout.votes)
     old = len(tally.votes) - len(new)
-    repeated = f", {counted(old, 'vote')} of it known before" if old else ""
+    repeated = f", {counted(old, 'vote')} already imported" if old else ""
     text = f"{counted(len(new), 'new vote')} imported from {path}{repeated}; {len(before.votes) + len(new)} in all."
     if note := tally.note():
         text = f"{text} In this file, {note}"

@@ -14,14 +14,14 @@ MOST_ENTRIES = 200_000
 """Files and folders of a store that are looked at. For more, MLflow is likely to be faster."""
 
 SQLITE_HEADER = 100
-"""Bytes of a sqlite file's header. Each transaction counts up one of its numbers, unless there is a write-ahead log."""
+"""Bytes of a sqlite file's header. Without a write-ahead log, every transaction increments a counter in it."""
 
 ARTIFACTS = "artifacts"
 """The folder of artifacts of a run or a logged model. They are listed apart from the store."""
 
 
 def sqlite_state(path: Path) -> str | None:
-    """Return a digest that changes with whatever is written to a sqlite file; None if one may not have settled yet."""
+    """Return a digest of a sqlite file's state; None if a recent change could hide a later one or it is unreadable."""
     try:
         with path.open("rb") as file:  # opened first: on a network, that is when the times of a file become current
             header = file.read(SQLITE_HEADER)

@@ -112,8 +112,8 @@ const Blind = (() => {
     }
   }
 
-  /* Which models pairs can be drawn from, as [name, description, models]; all are an empty list. */
-  function casts() {
+  /* The pools to draw pairs from, as [name, description, models]; an empty list means all models. */
+  function pools() {
     const { among } = State.values;
     if (among.length && !same(among, tied)) chosen = among; // of a link
     return [
@@ -128,14 +128,14 @@ const Blind = (() => {
   }
 
   function redraw() {
-    const [, , among] = casts().find(([name]) => name === draw.value);
+    const [, , among] = pools().find(([name]) => name === draw.value);
     State.set({ among, round: 0 });
     State.set(next());
   }
 
   function showCasts() {
     const { among } = State.values;
-    const all = casts();
+    const all = pools();
     draw.replaceChildren(...all.map(([name, description]) => new Option(description, name)));
     draw.value = all.find(([, , models]) => same(models, among))[0];
     draw.parentElement.hidden = all.length < 2;

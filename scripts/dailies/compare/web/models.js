@@ -63,8 +63,8 @@ const Models = (() => {
     return Catalog.metricOf(State.values.sort) === Catalog.ranked.name ? "" : ` by ${Catalog.ranked.name}`;
   }
 
-  /* Whether the listed models stand in the order of the ranking from its first on, so that their ranks need no words.
-     Where there are no keys, rows have no digits that could stand for ranks. */
+  /* Whether row numbers equal ranks, so that no row has to state its rank. Always false on touch screens: rows have no
+     numbers there. */
   function isRanking(ids) {
     const places = ids.map((id) => Catalog.models.get(id).place).filter(Boolean);
     return !KEYLESS && aboutMetric() === "" && places.every(({ rank }, index) => rank === index + 1);

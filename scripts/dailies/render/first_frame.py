@@ -13,7 +13,7 @@ from dailies.core.text import clean, few
 from dailies.models.signature import Signature, format_range
 from dailies.render.network import Network
 from dailies.render.results import Part
-from dailies.render.tensors import pad, padded_size, to_code_values, to_network_input, white_level
+from dailies.render.tensors import network_input, padded_size, to_code_values, white_level
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ def describe_nearest(network: Network, images: Sequence[Part], read: ReadFrame |
         crop = _middle(read(), network.signature) if read else None
         if crop is None:
             return ""
-        found = {part.path: part.tensor.float() for part in network.images(_network_input(crop, network.signature))}
+        pixels = network_input(torch.tensor(crop), network.signature)
+        found = {part.path: part.tensor.float() for part in network.images(pixels)}
         differences = {clean(part.name)[:60]: _difference(found[part.path], crop, network.signature) for part in images}
     except Exception as error:  # the network is foreign code, and reading a frame may fail
         log.info("the images cannot be compared with the first frame", exc_info=error)
@@ -87,7 +88,7 @@ def check_assumed_range(network: Network, read: ReadFrame | None) -> None:
 
 def _difference_in(value_range: tuple[float, float], network: Network, crop: np.ndarray) -> float:
     network.signature = replace(network.signature, value_range=value_range)
-    return _difference(network(_network_input(crop, network.signature)), crop, network.signature)
+    return _difference(network(network_input(torch.tensor(crop), network.signature)), crop, network.signature)
 
 
 def _middle(frame: np.ndarray, signature: Signature) -> np.ndarray:
@@ -98,10 +99,6 @@ def _middle(frame: np.ndarray, signature: Signature) -> np.ndarray:
         for side, limit in zip(frame.shape[:2], limits, strict=True)
     )
     return np.ascontiguousarray(frame[rows, columns])
-
-
-def _network_input(crop: np.ndarray, signature: Signature) -> Tensor:
-    return pad(to_network_input(_unit(crop), signature), signature.multiple, signature.tile or signature.least)
 
 
 def _difference(output: Tensor, crop: np.ndarray, signature: Signature) -> float:

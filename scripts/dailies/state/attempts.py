@@ -45,9 +45,8 @@ def next_attempt(
         return due
     is_known = sequence.is_file()
     outputs = shards(sequence, shard_frames, knockout_frames)[shard].outputs if is_known else frozenset()
-    lost = any(
-        not (folder / name).exists() for name in missing(outputs, folder)
-    )  # macOS lists a name in another Unicode form
+    # asked once more, because macOS lists a name in another Unicode form
+    lost = any(not (folder / name).exists() for name in missing(outputs, folder))
     again = forced is not None and last.forced != forced
     return due + 1 if lost or again else due
 

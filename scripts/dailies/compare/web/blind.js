@@ -133,7 +133,7 @@ const Blind = (() => {
     State.set(next());
   }
 
-  function showCasts() {
+  function showPools() {
     const { among } = State.values;
     const all = pools();
     draw.replaceChildren(...all.map(([name, description]) => new Option(description, name)));
@@ -288,7 +288,7 @@ const Blind = (() => {
     document.querySelector('[data-view="table"]').disabled = Boolean(blind);
     shuffle.checked = State.values.shuffle;
     if (!blind) return;
-    showCasts();
+    showPools();
     const count = pairs().length;
     const counted = votes.length === 1 ? "1 vote" : `${votes.length} votes`;
     const again = number < count ? "" : "Every pair was shown. ";

@@ -28,7 +28,7 @@ from dailies.core import files  # noqa: E402
 from dailies.frames import sequence  # noqa: E402
 from dailies.planning.config import loading_settings, pixel_settings  # noqa: E402
 from dailies.planning.validation import validated  # noqa: E402
-from dailies.state import attempts, collect  # noqa: E402
+from dailies.state import collect, due_shards  # noqa: E402
 from dailies.state.layout import Layout  # noqa: E402
 from helpers.images import write_frame  # noqa: E402
 from helpers.stores import BEST, multiply, sqlite_shelf  # noqa: E402
@@ -104,7 +104,7 @@ class Site:
             outcome = files.read_json(layout.outcome(like, name))
             outcome["artifact"]["uri"] = artifact["uri"]
             settings = pixel_settings(self.settings), loading_settings(self.settings)
-            outcome["basis"] = attempts.basis(record, shard.digest, *settings)
+            outcome["basis"] = due_shards.basis(record, shard.digest, *settings)
             outcomes.append(layout.outcome(model, name))
             for path in (outcomes[-1], layout.attempt(model, name)):
                 files.write_json(path, outcome)

@@ -16,7 +16,7 @@ from dailies.core.errors import DownloadError, StoreError
 from dailies.discovery import download as stage
 from dailies.discovery.download import download
 from dailies.state import fetch
-from dailies.state.attempts import basis
+from dailies.state.due_shards import basis
 from dailies.state.fetch import receive
 from dailies.state.layout import Layout, Weights
 from dailies.state.records import ModelRecord

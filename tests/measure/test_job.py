@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from dailies.frames.image import read_frame
 from dailies.measure.per_frame import comparable
-from dailies.state.attempts import attempt_after
+from dailies.state.due_shards import attempt_after
 from dailies.state.manifest import Manifest
 from helpers.frame_files import saved, written
 from helpers.pictures import picture

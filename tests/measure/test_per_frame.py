@@ -13,7 +13,7 @@ from dailies.frames import image
 from dailies.measure import backbone, quality
 from dailies.measure.job import NOT_RENDERED
 from dailies.measure.lpips import Lpips
-from dailies.state.attempts import attempt_after
+from dailies.state.due_shards import attempt_after
 from dailies.state.layout import SOURCE
 from helpers import REPOSITORY
 from helpers.frame_files import written

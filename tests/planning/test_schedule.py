@@ -11,7 +11,7 @@ from dailies.core import files
 from dailies.frames import scan, sequence
 from dailies.planning.config import Settings, loading_settings, pixel_settings
 from dailies.planning.schedule import Schedule, plan
-from dailies.state.attempts import basis, frame_keys
+from dailies.state.due_shards import basis, frame_keys
 from dailies.state.layout import Layout
 from dailies.state.manifest import Manifest
 from dailies.state.records import (

@@ -10,7 +10,7 @@ import pytest
 from dailies.core import files
 from dailies.core.typed import from_json
 from dailies.frames import image, sequence
-from dailies.state.attempts import frame_keys
+from dailies.state.due_shards import frame_keys
 from dailies.state.records import LoadedModel
 from helpers.frame_files import written
 from helpers.images import read_frame, write_frame

@@ -16,7 +16,7 @@ from dailies.core.text import clean, counted, redacted
 from dailies.frames.sequence import KNOCKOUT, split
 from dailies.frames.sequence import load as load_sequence
 from dailies.render import trial
-from dailies.state.attempts import artifact_in_place, basis, is_due
+from dailies.state.due_shards import artifact_in_place, basis, is_due
 from dailies.state.fetch import LONGEST_ERROR, LONGEST_PATH, receive
 from dailies.state.layout import Layout, Weights
 from dailies.state.records import (

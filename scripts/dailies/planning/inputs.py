@@ -28,7 +28,7 @@ from dailies.planning.config import loading_settings, pixel_settings
 from dailies.planning.invocation import Invocation
 from dailies.publish import promotion
 from dailies.render import devices
-from dailies.state import attempts, labels, votes
+from dailies.state import due_shards, labels, votes
 from dailies.state.layout import SOURCE
 from dailies.state.records import DiscoveryIndex, Knockout, RunRecord
 from dailies.store import writer
@@ -319,7 +319,7 @@ class Inputs:
         return self._shard_state(wildcards.model, wildcards.shard, self.shards()[wildcards.shard].digest)
 
     def _next_attempt(self, model: str, shard: str) -> int:
-        return attempts.next_attempt(
+        return due_shards.next_attempt(
             self._layout.attempt(model, shard),
             self._layout.sequence,
             self._layout.frames(model),
@@ -370,7 +370,7 @@ class Inputs:
         receipt = self._receipt(wildcards.model, wildcards.shard)
         state = self._state_of(wildcards)
         settings, loading = self.render_settings["settings"], self.render_settings["loading"]
-        is_due = attempts.is_due(
+        is_due = due_shards.is_due(
             self._layout, wildcards.model, wildcards.shard, **state, settings=settings, loading=loading
         )
         return receipt if is_due else ancient(receipt)
@@ -453,11 +453,11 @@ class Inputs:
 
     @cache  # noqa: B019 - one object per process
     def _measure_attempt(self, model: str, shard: str) -> int:
-        return attempts.attempt_after(self._layout.measuring_attempt(model, shard))
+        return due_shards.attempt_after(self._layout.measuring_attempt(model, shard))
 
     def baseline_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at measuring a shard of the source."""
-        return attempts.attempt_after(self._layout.measuring_attempt(SOURCE, wildcards.shard))
+        return due_shards.attempt_after(self._layout.measuring_attempt(SOURCE, wildcards.shard))
 
     def outcomes_to_measure(self, wildcards: Any) -> list[Path]:
         """Return the outcomes of a model's shard and of the one before, where the motion of the shard begins."""
@@ -512,7 +512,7 @@ class Inputs:
     def _first_round(self, model: str, digest: str) -> list[Any]:
         """Return the attempts at the first round of a model that are due, or were the last ones if none is due."""
         attempt = self._shard_state(model, KNOCKOUT, digest)["attempt"]
-        basis = attempts.basis(self._layout.record(model), digest, **self.render_settings)
+        basis = due_shards.basis(self._layout.record(model), digest, **self.render_settings)
         return [attempt, basis, self._measure_attempt(model, KNOCKOUT)]
 
     def measures_of_model(self, wildcards: Any) -> list[Path]:

@@ -13,7 +13,7 @@ from dailies.frames.sequence import Frame
 from dailies.frames.sequence import Sequence as Shot
 from dailies.planning import estimates
 from dailies.planning.config import Settings, loading_settings, pixel_settings
-from dailies.state import attempts, manifest
+from dailies.state import due_shards, manifest
 from dailies.state.labels import labels
 from dailies.state.layout import Layout
 from dailies.state.records import DiscoveryIndex, Knockout, Metadata, Outcome, RunRecord
@@ -212,7 +212,7 @@ class Schedule:
 
     def _is_due(self, model: str, name: str, shard: Shot) -> bool:
         layout, settings = self._layout, self._settings
-        attempt = attempts.next_attempt(
+        attempt = due_shards.next_attempt(
             layout.attempt(model, name),
             layout.sequence,
             layout.frames(model),
@@ -220,10 +220,10 @@ class Schedule:
             shard_frames=settings.shard_frames,
             knockout_frames=settings.knockout_frames,
         )
-        return attempts.is_due(layout, model, name, frames=shard.digest, attempt=attempt, **self._basis)
+        return due_shards.is_due(layout, model, name, frames=shard.digest, attempt=attempt, **self._basis)
 
     def _not_in_place(self, model: str, shot: Shot) -> list[Frame]:
-        kept = attempts.frames_in_place(self._layout, model, shot, **self._basis)
+        kept = due_shards.frames_in_place(self._layout, model, shot, **self._basis)
         return [frame for frame in shot.frames if frame.output not in kept]
 
     # As text

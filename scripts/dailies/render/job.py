@@ -20,7 +20,7 @@ from dailies.frames.sequence import load as load_sequence
 from dailies.render.devices import claimed, find_device
 from dailies.render.pipeline import Route, naming, prefetch, read, render_frames
 from dailies.render.sheets import Sheets
-from dailies.state.attempts import basis, frame_keys
+from dailies.state.due_shards import basis, frame_keys
 from dailies.state.layout import Layout, Weights
 from dailies.state.manifest import Entry, Manifest, forget, renewed, restore_names
 from dailies.state.records import (

@@ -1,4 +1,4 @@
-"""Whether a shard is due, the number of the next attempt at it, and whether its frames are in place."""
+"""Whether a shard must be rendered: the number of the next attempt at it, and whether its frames are in place."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from dailies.core import files
 from dailies.frames.sequence import Frame, Sequence, save
-from dailies.state.attempts import artifact_in_place, attempt_after, basis, frame_keys, is_due, next_attempt
+from dailies.state.due_shards import artifact_in_place, attempt_after, basis, frame_keys, is_due, next_attempt
 from dailies.state.layout import Layout
 from dailies.state.manifest import Manifest, restore_names
 from dailies.state.records import Attempt, Input, LoadedModel, Outcome, RenderedArtifact

@@ -13,9 +13,9 @@ from dailies.core.errors import ArtifactDamaged
 from dailies.discovery.artifacts import candidates
 from dailies.discovery.download import download
 from dailies.render import trial
-from dailies.state.fetch import Received, receive
 from dailies.state.layout import Layout
 from dailies.state.records import ModelRecord, RunRecord, loading_digest
+from dailies.state.weights_folder import DownloadedArtifact, fill
 from dailies.store.entities import Run
 from dailies.store.tracking import TrackingStore
 from helpers.program_files import onnx_model, proto
@@ -62,10 +62,10 @@ class Place:
         listing = self.opened().files(str(self.artifacts))
         return sorted(candidates(self.run(), listing), key=lambda artifact: artifact.path)
 
-    def received(self) -> Received:
+    def downloaded(self) -> DownloadedArtifact:
         """Fetch the one candidate there is."""
         (only,) = self.found()
-        return receive(self.opened(), only, self.weights)
+        return fill(self.opened(), only, self.weights)
 
     def download(self, **config: Any) -> dict[str, Any]:
         first, *others = self.found()
@@ -209,12 +209,12 @@ def test_the_parts_of_a_model_come_with_its_index_whatever_they_are_called(place
     place.put(**parts, **{"m/model.safetensors.index.json": index_of(*names), "m/config.json": b"{}"})
 
     first = next(artifact for artifact in place.found() if artifact.path.endswith("index.json"))
-    received = receive(place.opened(), first, place.weights)
+    downloaded = fill(place.opened(), first, place.weights)
 
     weights = ["m/model.safetensors.index.json", *parts]
-    assert sorted(received.files) == sorted([*weights, "m/config.json"])
-    assert received.sha256 == files.sha256_of_files(place.folder / "artifact", weights)
-    assert received.config_sha256 == files.sha256_of(place.artifacts / "m/config.json")
+    assert sorted(downloaded.files) == sorted([*weights, "m/config.json"])
+    assert downloaded.sha256 == files.sha256_of_files(place.folder / "artifact", weights)
+    assert downloaded.config_sha256 == files.sha256_of(place.artifacts / "m/config.json")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_an_index_without_its_parts_is_damaged(place, index, code, names):
     place.put(**{"model.safetensors.index.json": index})
 
     with refused(ArtifactDamaged, code, names):
-        place.received()
+        place.downloaded()
     assert place.there() == []
 
 
@@ -247,19 +247,19 @@ def test_files_that_an_onnx_file_names_come_with_it(place, name):
     place.put(**{"m/net.onnx": proto((1, 8), (7, graph)), f"m/{name}": b"1234", "m/other": b"5"})
 
     first = next(artifact for artifact in place.found() if artifact.path == "m/net.onnx")
-    received = receive(place.opened(), first, place.weights)
+    downloaded = fill(place.opened(), first, place.weights)
 
-    assert received.files == ("m/net.onnx", f"m/{name}")
+    assert downloaded.files == ("m/net.onnx", f"m/{name}")
     assert (place.folder / "artifact" / "m" / name).read_bytes() == b"1234"
 
 
 def test_the_digest_of_weights_is_the_same_with_a_config_beside_them(place):
     place.put(**{"best.pth": NETWORK, "config.json": b'{"base_channels": 1}'})
 
-    received = place.received()
+    downloaded = place.downloaded()
 
-    assert received.sha256 == files.sha256_of(place.artifacts / "best.pth")
-    assert received.config_sha256 == files.sha256_of(place.artifacts / "config.json")
+    assert downloaded.sha256 == files.sha256_of(place.artifacts / "best.pth")
+    assert downloaded.config_sha256 == files.sha256_of(place.artifacts / "config.json")
     assert (place.folder / "artifact" / "config.json").is_file()
 
 
@@ -268,13 +268,13 @@ def test_a_damaged_zip_is_noticed_whatever_it_is_called(place, name):
     place.put(**{name: NETWORK[:100] + bytes([NETWORK[100] ^ 1]) + NETWORK[101 : len(NETWORK) // 2]})
 
     with refused(ArtifactDamaged, "artifact.damaged", name):
-        place.received()
+        place.downloaded()
 
 
 def test_an_archive_beside_a_model_is_left_alone(place):
     place.put(**{"m/MLmodel": b"flavors: {}", "m/code.zip": CUT, "m/data.npz": CUT})
 
-    assert place.received().files == ("m/MLmodel", "m/code.zip", "m/data.npz")
+    assert place.downloaded().files == ("m/MLmodel", "m/code.zip", "m/data.npz")
 
 
 def test_real_onnx_files_with_external_data_arrive_whole(place, tmp_path):
@@ -289,4 +289,4 @@ def test_real_onnx_files_with_external_data_arrive_whole(place, tmp_path):
 
     first = next(artifact for artifact in place.found() if artifact.path == "net.onnx")
 
-    assert receive(place.opened(), first, place.weights).files == ("net.onnx", "all the weights")
+    assert fill(place.opened(), first, place.weights).files == ("net.onnx", "all the weights")

@@ -15,11 +15,11 @@ from dailies.core import files
 from dailies.core.errors import DownloadError, StoreError
 from dailies.discovery import download as stage
 from dailies.discovery.download import download
-from dailies.state import fetch
+from dailies.state import weights_folder
 from dailies.state.due_shards import basis
-from dailies.state.fetch import receive
 from dailies.state.layout import Layout, Weights
 from dailies.state.records import ModelRecord
+from dailies.store import transfer
 from dailies.store.entities import Artifact, StoredFile
 from dailies.store.tracking import TrackingStore
 from helpers.raising import refused
@@ -199,7 +199,7 @@ def test_a_flipped_bit_that_torch_does_not_notice_is_damage(tmp_path, position, 
     path.write_bytes(data)
 
     try:
-        fetch._verify(path, "best.pth")
+        transfer.verify(path, "best.pth")
     except DownloadError as error:
         assert error.code == "artifact.damaged"  # noqa: PT017
         return
@@ -299,9 +299,9 @@ def test_an_interrupted_download_leaves_nothing(shelf, tmp_path, monkeypatch):
     def interrupted(*arguments, **named):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetch, "_verify", interrupted)
+    monkeypatch.setattr(transfer, "verify", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        receive(store, artifact, Weights(tmp_path / "weights"))
+        weights_folder.fill(store, artifact, Weights(tmp_path / "weights"))
 
     assert list((tmp_path / "weights").iterdir()) == []
 
@@ -313,7 +313,7 @@ def test_a_failure_is_reported_even_if_another_invocation_took_the_folder(shelf,
         stage.shutil.rmtree(Layout(tmp_path).weights("model").folder)
         raise DownloadError("artifact.damaged", f"{name} is damaged")
 
-    monkeypatch.setattr(fetch, "_verify", damaged)
+    monkeypatch.setattr(transfer, "verify", damaged)
 
     assert fetched(shelf.uri, uri, tmp_path)["error"] == f"{BEST} is damaged"
 
@@ -353,7 +353,7 @@ def test_a_transfer_that_keeps_failing_is_given_up(remote, tmp_path, pauses):
         receipt = fetched(proxy.uri, remote, tmp_path)
 
     assert receipt["status"] == "download_failed"
-    assert [pause for pause in pauses if pause] == list(fetch.PAUSES)
+    assert [pause for pause in pauses if pause] == list(transfer.PAUSES)
 
 
 def test_a_transfer_shorter_than_its_listing_is_noticed(remote, tmp_path, pauses):
@@ -363,7 +363,7 @@ def test_a_transfer_shorter_than_its_listing_is_noticed(remote, tmp_path, pauses
         receipt = fetched(proxy.uri, remote, tmp_path)
 
     assert receipt["error"].endswith(f"arrived with {len(WEIGHTS)} bytes instead of {len(WEIGHTS) + 1}")
-    assert pauses == list(fetch.PAUSES)
+    assert pauses == list(transfer.PAUSES)
 
 
 @pytest.mark.parametrize("path", ["../../../escape.pth", "/etc/escape.pth", "a/../../../escape.pth", "nul\0.pth"])

@@ -7,10 +7,9 @@ from pathlib import Path
 import boto3
 import pytest
 from dailies.core.errors import AccessRefused, DownloadError, StoreError, StoreUnreachable, TransferBroken
-from dailies.state import fetch
-from dailies.state.fetch import receive
 from dailies.state.layout import Layout, Weights
-from dailies.store import connection
+from dailies.state.weights_folder import fill
+from dailies.store import connection, transfer
 from dailies.store.connection import PACKAGES
 from dailies.store.entities import Artifact, StoredFile
 from dailies.store.tracking import TrackingStore
@@ -184,7 +183,7 @@ def test_a_token_opens_a_server_behind_tls_with_an_authority_of_its_own(
         assert [run.run_id for run in tracking.runs(tracking.experiments([shelves.names["proxied"]]))] == [
             shelves.runs["proxied"]
         ]
-        receive(tracking, artifact_at(shelves.uris["proxied"]), Weights(tmp_path / "weights"))
+        fill(tracking, artifact_at(shelves.uris["proxied"]), Weights(tmp_path / "weights"))
         assert (tmp_path / "weights" / "artifact" / BEST).read_bytes() == CONTENT
 
         proxy.token = "the-next-token"
@@ -433,7 +432,7 @@ def test_a_download_cut_in_the_middle_is_fetched_again_or_leaves_nothing(
     shelves, as_user, open_store, monkeypatch, tmp_path, place, lasting
 ):
     as_user(READER, **guarded().keys)
-    monkeypatch.setattr(fetch, "PAUSES", (0, 0))
+    monkeypatch.setattr(transfer, "PAUSES", (0, 0))
     target = guarded().s3 if place == "direct" else guarded().uri
     cuts = []
 
@@ -452,10 +451,10 @@ def test_a_download_cut_in_the_middle_is_fetched_again_or_leaves_nothing(
         folder = tmp_path / "weights"
         if lasting:
             with pytest.raises((StoreError, DownloadError)):
-                receive(tracking, artifact_at(shelves.uris[place]), Weights(folder))
+                fill(tracking, artifact_at(shelves.uris[place]), Weights(folder))
             assert list(folder.iterdir()) == []
         else:
-            receive(tracking, artifact_at(shelves.uris[place]), Weights(folder))
+            fill(tracking, artifact_at(shelves.uris[place]), Weights(folder))
             assert (folder / "artifact" / BEST).read_bytes() == CONTENT
 
     assert len(cuts) >= (3 if lasting else 1)
@@ -493,12 +492,10 @@ def test_a_download_is_not_retried_with_a_rejected_login(shelves, as_user, open_
     as_user(READER)
     tracking = open_store()
     waited = []
-    monkeypatch.setattr(fetch.time, "sleep", waited.append)
+    monkeypatch.setattr(transfer.time, "sleep", waited.append)
     monkeypatch.setattr(tracking, "files", lambda uri: (StoredFile(BEST, len(CONTENT)),))
     as_user(WRONG)
 
-    refusal(
-        lambda: receive(tracking, artifact_at(shelves.uris["proxied"]), Weights(tmp_path / "weights")), AccessRefused
-    )
+    refusal(lambda: fill(tracking, artifact_at(shelves.uris["proxied"]), Weights(tmp_path / "weights")), AccessRefused)
 
     assert waited == []

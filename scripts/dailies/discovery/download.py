@@ -16,8 +16,8 @@ from dailies.core.text import clean, counted, redacted
 from dailies.frames.sequence import KNOCKOUT, split
 from dailies.frames.sequence import load as load_sequence
 from dailies.render import trial
+from dailies.state import weights_folder
 from dailies.state.due_shards import artifact_in_place, basis, is_due
-from dailies.state.fetch import LONGEST_ERROR, LONGEST_PATH, receive
 from dailies.state.layout import Layout, Weights
 from dailies.state.records import (
     SUCCESS,
@@ -35,6 +35,7 @@ from dailies.state.records import (
 )
 from dailies.store.entities import Artifact
 from dailies.store.tracking import open_store
+from dailies.store.transfer import LONGEST_PATH
 
 if TYPE_CHECKING:
     from dailies.planning.config import Settings
@@ -44,6 +45,9 @@ log = logging.getLogger(__name__)
 
 PATIENCE, INTERVAL = 300, 1
 """Seconds without a new frame from any render until a download stops waiting, and between two checks."""
+
+LONGEST_ERROR = 1000
+"""Characters of the reason for a failure."""
 
 
 def download(
@@ -158,7 +162,7 @@ class _Candidates:
         """Download an artifact; return its receipt, and why the next one should be tried, if so."""
         uri, path = redacted(artifact.uri), artifact.path
         try:
-            received = receive(open_store(self._config, self._layout.upgraded), artifact, self._weights)
+            downloaded = weights_folder.fill(open_store(self._config, self._layout.upgraded), artifact, self._weights)
         except (DailiesError, OSError) as error:
             reason = files.reason(error, self._weights.folder) if isinstance(error, OSError) else str(error)
             reason = redacted(clean(reason))[:LONGEST_ERROR]
@@ -170,8 +174,8 @@ class _Candidates:
             )
             failed = Receipt(status="download_failed", error=reason, uri=uri, path=path)
             return failed, reason if is_own and len(self._artifacts) > 1 else None
-        log.info("%s: %d bytes", clean(artifact.label)[:LONGEST_PATH], received.size)
-        receipt = Receipt(status=SUCCESS, uri=uri, path=path, **vars(received))
+        log.info("%s: %d bytes", clean(artifact.label)[:LONGEST_PATH], downloaded.size)
+        receipt = Receipt(status=SUCCESS, uri=uri, path=path, **vars(downloaded))
         if len(self._artifacts) == 1 or self._is_known(receipt):
             return receipt, None
         verdict = trial.try_candidate(

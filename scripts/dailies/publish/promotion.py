@@ -15,8 +15,7 @@ from dailies.core.errors import DailiesError, PromotionError, StoreError, StoreU
 from dailies.core.text import clean, counted, few
 from dailies.frames.sequence import load as load_sequence
 from dailies.publish import evaluation
-from dailies.state import votes
-from dailies.state.fetch import receive
+from dailies.state import votes, weights_folder
 from dailies.state.layout import Layout, Weights, model_of
 from dailies.state.records import (
     BEST,
@@ -260,7 +259,7 @@ def _refuse_changed(store: WritableStore, promotion: Promotion, layout: Layout) 
     """Download the artifact again, and raise PromotionError unless it is the one that was rendered."""
     with tempfile.TemporaryDirectory(dir=layout.state, prefix="promoting-") as folder:
         try:
-            sha256 = receive(store, promotion.artifact, Weights(Path(folder))).sha256
+            sha256 = weights_folder.fill(store, promotion.artifact, Weights(Path(folder))).sha256
         except StoreUnreachable:
             raise
         except (DailiesError, OSError) as error:

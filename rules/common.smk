@@ -17,7 +17,7 @@ from dailies.planning.inputs import Inputs
 from dailies.planning.invocation import Invocation
 from dailies.planning.outcome import Outcome
 from dailies.planning.progress import Progress
-from dailies.planning.warm_up import WarmUp
+from dailies.planning.fork_server_starter import ForkServerStarter
 
 sys.path.remove(SCRIPTS)  # last: the scripts must not shadow the modules of a workflow that imports this one
 sys.path.append(SCRIPTS)
@@ -26,5 +26,5 @@ INVOCATION = Invocation(workflow, rules, config)
 LAYOUT = INVOCATION.layout
 INPUTS = Inputs(INVOCATION, checkpoints)
 PROGRESS = Progress(INVOCATION)
-WARM_UP = WarmUp(INVOCATION)
+FORK_SERVER_STARTER = ForkServerStarter(INVOCATION)
 OUTCOME = Outcome(INVOCATION, PROGRESS)

@@ -6,7 +6,7 @@ sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may 
 
 from dailies.core.job import job
 from dailies.planning.config import Settings
-from dailies.planning.schedule import plan
+from dailies.planning.workload import plan
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":

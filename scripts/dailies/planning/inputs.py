@@ -20,7 +20,7 @@ from dailies.core import files, sources
 from dailies.discovery.plan import plan
 from dailies.frames import reference, scan, sequence
 from dailies.frames.sequence import KNOCKOUT
-from dailies.frames.sequence import Sequence as Shot
+from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.measure import backbone, knockout, metrics
 from dailies.measure.cache import VERSIONS
 from dailies.planning import estimates
@@ -42,7 +42,7 @@ MANY_CORES = 10
 """Enough threads for a render and for another job with two threads."""
 
 
-def told_by_signature(cls: type[T]) -> type[T]:
+def with_known_parameters(cls: type[T]) -> type[T]:
     """Precompute the parameters of a class's methods, which Snakemake would otherwise inspect on every call.
 
     With 1000 models, that is an eighth of the time of planning.
@@ -53,7 +53,7 @@ def told_by_signature(cls: type[T]) -> type[T]:
     return cls
 
 
-@told_by_signature
+@with_known_parameters
 class Inputs:
     """Answers the rules while jobs are planned. MLflow and the frames are read only if a rule needs them."""
 
@@ -131,17 +131,17 @@ class Inputs:
         invocation.take_output()
         return fingerprint
 
-    def shards(self) -> dict[str, Shot]:
+    def shards(self) -> dict[str, FrameSequence]:
         """Return the frames of each shard by its name; empty until the sequence has been read."""
         try:
             return self._shards()
         except FileNotFoundError:
             return {}
 
-    def _shards(self) -> dict[str, Shot]:
+    def _shards(self) -> dict[str, FrameSequence]:
         return sequence.shards(self._listing, self._settings.shard_frames, self._settings.knockout_frames)
 
-    def _measured_shards(self) -> dict[str, Shot]:
+    def _measured_shards(self) -> dict[str, FrameSequence]:
         """Return the measured frames of each shard by its name; empty until the sequence has been read."""
         settings, path = self._settings, self._layout.sequence
         if not path.is_file():
@@ -381,8 +381,8 @@ class Inputs:
         if self._settings.check_disk and self._invocation.is_main:
             models = DiscoveryIndex.load(self._layout.index).models
             motion = "flicker" in self._metrics and self._is_measured()
-            shot = sequence.load(listing)
-            self._invocation.call(estimates.refuse_shortage, self._layout, models, shot, self._settings, motion=motion)
+            whole = sequence.load(listing)
+            self._invocation.call(estimates.refuse_shortage, self._layout, models, whole, self._settings, motion=motion)
 
     # Measuring
 

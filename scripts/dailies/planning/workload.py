@@ -1,4 +1,4 @@
-"""The schedule: which frames the selected models still lack, and the time and space that rendering them takes."""
+"""Which frames the selected models still lack, and the time and space that rendering them takes: the plan."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from dailies.core.text import WIDEST, counted, duration, in_bytes
 from dailies.discovery import report
 from dailies.frames import scan, sequence
 from dailies.frames.sequence import Frame
-from dailies.frames.sequence import Sequence as Shot
+from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.planning import estimates
 from dailies.planning.config import Settings, loading_settings, pixel_settings
 from dailies.state import due_shards, manifest
@@ -27,16 +27,16 @@ def plan(layout: Layout, settings: Settings) -> str:
 
     It sends no request, downloads nothing and opens no frame, so it works on a head node.
     """
-    schedule = Schedule(layout, settings)
-    table = report.table(layout, settings, schedule.columns)
-    return "\n".join([table, *schedule.summary, report.counts(layout)])
+    workload = Workload(layout, settings)
+    table = report.table(layout, settings, workload.columns)
+    return "\n".join([table, *workload.summary, report.counts(layout)])
 
 
 @dataclass(frozen=True)
 class Footage:
     """The frames to render, as far as they are known without opening any."""
 
-    shot: Shot
+    sequence: FrameSequence
     """The frames that were read before and have not changed since."""
     unread: int | None = 0
     """How many others there are; None if that is unknown."""
@@ -48,24 +48,24 @@ class Footage:
     @classmethod
     def of(cls, layout: Layout, settings: Settings) -> "Footage":
         """Compare the sequence that was read last with a listing of the input, which may be missing."""
-        known = sequence.load(layout.sequence) if layout.sequence.is_file() else Shot(())
+        known = sequence.load(layout.sequence) if layout.sequence.is_file() else FrameSequence(())
         try:
             listing = scan.listing(settings.input_dir, layout.scan, settings.layer, settings.frames)
         except SequenceError as error:
-            return cls(Shot(()), None, reason=str(error))
+            return cls(FrameSequence(()), None, reason=str(error))
         if listing is None:
-            return cls(Shot(()), None, reason=f"the video {settings.input_dir} is not decoded yet")
-        shot = replace(known, frames=tuple(_named(frame, settings) for frame in listing.values() if frame))
+            return cls(FrameSequence(()), None, reason=f"the video {settings.input_dir} is not decoded yet")
+        current = replace(known, frames=tuple(_named(frame, settings) for frame in listing.values() if frame))
         skipped = {each["name"] for each in known.skipped}
         unread = sum(frame is None and name not in skipped for name, frame in listing.items())
-        is_current = not unread and shot.digest == known.digest
+        is_current = not unread and current.digest == known.digest
         reason = f"{counted(unread, 'frame')} of {settings.input_dir} will be read first" if unread else None
-        return cls(shot, unread, is_current, reason)
+        return cls(current, unread, is_current, reason)
 
     @property
     def total(self) -> int | None:
         """The number of all frames; None if it is unknown."""
-        return None if self.unread is None else len(self.shot.frames) + self.unread
+        return None if self.unread is None else len(self.sequence.frames) + self.unread
 
     def sum(self, known: Iterable[Frame], value: Callable[[Frame], float]) -> float | None:
         """Return the sum of a value over ``known`` frames and all unread ones, which are assumed to be average.
@@ -74,9 +74,9 @@ class Footage:
         """
         if not self.unread:
             return None if self.unread is None else sum(map(value, known))
-        if not self.shot.frames:
+        if not self.sequence.frames:
             return None
-        return sum(map(value, known)) + self.unread * mean(map(value, self.shot.frames))
+        return sum(map(value, known)) + self.unread * mean(map(value, self.sequence.frames))
 
 
 def _named(frame: Frame, settings: Settings) -> Frame:
@@ -149,7 +149,7 @@ class Due:
         return None if self.frame_bytes is None else self.frame_bytes + self.weight_bytes
 
 
-class Schedule:
+class Workload:
     """What each of the selected models needs."""
 
     def __init__(self, layout: Layout, settings: Settings) -> None:
@@ -158,7 +158,7 @@ class Schedule:
         self._settings = settings
         self._basis = {"settings": pixel_settings(settings), "loading": loading_settings(settings)}
         self.footage = Footage.of(layout, settings)
-        self._speeds = Speeds(layout, settings, self.footage.shot.frames)
+        self._speeds = Speeds(layout, settings, self.footage.sequence.frames)
         self.models = {model: self._due(model) for model in DiscoveryIndex.load(layout.index).models}
 
     def _due(self, model: str) -> Due:
@@ -185,16 +185,15 @@ class Schedule:
 
     def _lacking(self, model: str) -> list[Frame]:
         """Return the frames that the model must render, of those that were read before."""
-        shot = self.footage.shot
         if not self.footage.is_current:
-            return self._not_in_place(model, shot)
+            return self._not_in_place(model, self.footage.sequence)
         due = [shard for name, shard in self._shards_of(model).items() if self._is_due(model, name, shard)]
         return [frame for shard in due for frame in self._not_in_place(model, shard)]
 
-    def _shards_of(self, model: str) -> dict[str, Shot]:
+    def _shards_of(self, model: str) -> dict[str, FrameSequence]:
         """Return the shards that a model renders: the first round of a knockout unless it is a finalist, or all."""
-        shot, settings = self.footage.shot, self._settings
-        shards = sequence.split(shot, settings.shard_frames, settings.knockout_frames) if shot.frames else {}
+        whole, settings = self.footage.sequence, self._settings
+        shards = sequence.split(whole, settings.shard_frames, settings.knockout_frames) if whole.frames else {}
         first_round = shards.pop(sequence.KNOCKOUT, None)
         if first_round is None or self._is_finalist(model):
             return shards
@@ -210,7 +209,7 @@ class Schedule:
         found = Knockout.load_if_there(self._layout.knockout)
         return found if found and found.finalists == self._settings.finalists else None
 
-    def _is_due(self, model: str, name: str, shard: Shot) -> bool:
+    def _is_due(self, model: str, name: str, shard: FrameSequence) -> bool:
         layout, settings = self._layout, self._settings
         attempt = due_shards.next_attempt(
             layout.attempt(model, name),
@@ -222,9 +221,9 @@ class Schedule:
         )
         return due_shards.is_due(layout, model, name, frames=shard.digest, attempt=attempt, **self._basis)
 
-    def _not_in_place(self, model: str, shot: Shot) -> list[Frame]:
-        kept = due_shards.frames_in_place(self._layout, model, shot, **self._basis)
-        return [frame for frame in shot.frames if frame.output not in kept]
+    def _not_in_place(self, model: str, frames: FrameSequence) -> list[Frame]:
+        kept = due_shards.frames_in_place(self._layout, model, frames, **self._basis)
+        return [frame for frame in frames.frames if frame.output not in kept]
 
     # As text
 

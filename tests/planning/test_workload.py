@@ -10,7 +10,7 @@ import pytest
 from dailies.core import files
 from dailies.frames import scan, sequence
 from dailies.planning.config import Settings, loading_settings, pixel_settings
-from dailies.planning.schedule import Schedule, plan
+from dailies.planning.workload import Workload, plan
 from dailies.state.due_shards import basis, frame_keys
 from dailies.state.layout import Layout
 from dailies.state.manifest import Manifest
@@ -93,10 +93,10 @@ class Site:
         outcome.save(layout.outcome(model, "all"))
 
     def due(self, **changes) -> dict[str, int | None]:
-        return {model: due.frames for model, due in self.schedule(**changes).models.items()}
+        return {model: due.frames for model, due in self.workload(**changes).models.items()}
 
-    def schedule(self, **changes) -> Schedule:
-        return Schedule(self.layout, self.settings.model_copy(update=changes))
+    def workload(self, **changes) -> Workload:
+        return Workload(self.layout, self.settings.model_copy(update=changes))
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_frames_that_were_not_read_yet_are_counted_and_their_size_is_unknown(sit
     for path in (site.layout.sequence, site.layout.scan.frames):
         path.unlink()
 
-    found = site.schedule()
+    found = site.workload()
 
     assert found.models["a"].frames == 10
     assert found.models["a"].frame_bytes is found.models["a"].seconds is None
@@ -185,7 +185,7 @@ def test_frames_that_were_not_read_yet_are_counted_and_their_size_is_unknown(sit
 def test_where_frames_cannot_be_counted_they_are_unknown_for_a_reason(site, tmp_path, name):
     (tmp_path / "clip.mov").write_bytes(b"not decoded")
 
-    found = site.schedule(input_dir=tmp_path / name)
+    found = site.workload(input_dir=tmp_path / name)
 
     assert found.models["a"].frames is None
     assert name in found.summary[1]
@@ -207,7 +207,7 @@ def test_the_time_is_that_of_the_model_itself_else_of_its_architecture_else_unkn
     site.render("c", seconds=5.0)
     (site.layout.frames("c") / "3.png").unlink()
 
-    found = site.schedule()
+    found = site.workload()
 
     assert [due.seconds for due in found.models.values()] == pytest.approx([20.0, 5.0, None])
     assert [row[1] for row in found.columns] == ["time", "~20 s", "5 s", "unknown"]
@@ -223,14 +223,14 @@ def test_the_first_frame_of_a_job_does_not_slow_the_others_down_and_pixels_count
         write_frame(site.input / f"{number}.png", number, (200, 100))
     site.read_frames()
 
-    assert site.schedule().models["a"].seconds == pytest.approx(2 * 4 * 2.0)
+    assert site.workload().models["a"].seconds == pytest.approx(2 * 4 * 2.0)
 
 
 def test_times_of_another_device_do_not_count(site):
     site.render("a", device="cuda")
 
-    assert site.schedule(device="cpu").models["b"].seconds is None
-    assert site.schedule(device="cuda:1").models["b"].seconds == pytest.approx(20.0)
+    assert site.workload(device="cpu").models["b"].seconds is None
+    assert site.workload(device="cuda:1").models["b"].seconds == pytest.approx(20.0)
 
 
 def test_frames_and_weights_that_are_there_take_no_room(site):
@@ -238,13 +238,13 @@ def test_frames_and_weights_that_are_there_take_no_room(site):
     site.layout.weights("b").whole.mkdir(parents=True)
     one = 0.7 * 3 * SIZE[0] * SIZE[1]
 
-    found = site.schedule(precision="bf16").models
+    found = site.workload(precision="bf16").models
 
     assert (found["a"].frame_bytes, found["a"].weight_bytes) == (0.0, 1_000_000)
     assert found["b"].frame_bytes == pytest.approx(10 * one)
     assert found["b"].weight_bytes == 0
     (site.layout.frames("a") / "3.png").unlink()
-    assert site.schedule().models["a"].frame_bytes == pytest.approx(one)
+    assert site.workload().models["a"].frame_bytes == pytest.approx(one)
 
 
 def test_the_table_and_the_sums_are_printed_with_the_skipped_runs(site):
@@ -280,7 +280,7 @@ def test_frames_that_the_setting_leaves_out_are_not_due(site):
 
     assert site.due(frames=3) == {"a": 0, "b": 3}
     assert site.due(frames="2:5") == {"a": 1, "b": 3}
-    assert site.schedule(frames=3).columns[2][0] == "3 of 3"
+    assert site.workload(frames=3).columns[2][0] == "3 of 3"
 
 
 def test_frames_that_are_chosen_after_a_quick_look_are_due_except_those_in_place(site):
@@ -296,11 +296,11 @@ def test_where_nothing_is_due_that_is_one_sentence(site):
     site.render("a")
     site.render("b")
 
-    assert site.schedule().summary == ["Nothing to render: every model has its 10 frames."]
+    assert site.workload().summary == ["Nothing to render: every model has its 10 frames."]
 
 
 def test_the_plan_imports_neither_codecs_nor_torch():
-    program = "import sys, dailies.planning.schedule; print({'torch', 'OpenImageIO', 'numpy', 'PIL'} & {*sys.modules})"
+    program = "import sys, dailies.planning.workload; print({'torch', 'OpenImageIO', 'numpy', 'PIL'} & {*sys.modules})"
     found = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY / "scripts"
     )

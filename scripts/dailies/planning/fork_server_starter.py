@@ -1,4 +1,4 @@
-"""Warm-up: the fork server of an invocation, started when the first job begins that leads to a render."""
+"""Start the fork server of an invocation as soon as the first job begins that leads to a render."""
 
 import logging
 from contextlib import suppress
@@ -26,7 +26,7 @@ MODULES = (
 """What the jobs import that render and measure."""
 
 
-class WarmUp(logging.Handler):
+class ForkServerStarter(logging.Handler):
     """Follows Snakemake's events, and starts the fork server once, if jobs run on this machine."""
 
     def __init__(self, invocation: Invocation) -> None:

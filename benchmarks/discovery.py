@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "tests")]
 
 from dailies.discovery.discover import discover  # noqa: E402
-from dailies.discovery.plan import plan  # noqa: E402
+from dailies.discovery.take_snapshot import take_snapshot  # noqa: E402
 from dailies.planning.config import Settings  # noqa: E402
 from dailies.state.layout import Layout  # noqa: E402
 from helpers.stores import BEST, Shelf, configured, multiply, server_folder, server_shelf  # noqa: E402
@@ -55,7 +55,7 @@ def loop(shelf: Shelf) -> int:
 
 def discovered(settings: Settings, layout: Layout) -> None:
     """Do what an invocation does: ask when jobs are planned, and discover in a job."""
-    fingerprint = plan(settings, layout).fingerprint
+    fingerprint = take_snapshot(settings, layout).fingerprint
     discover(settings, fingerprint=fingerprint, layout=layout)
 
 
@@ -70,7 +70,7 @@ def measure(runs: int, root: Path) -> None:
         ways: dict[str, Callable[[], Any]] = {
             "a plain loop": lambda: loop(shelf),
             "the first discovery": lambda layout=layout: discovered(settings, layout),
-            "nothing new, planning": lambda layout=layout: plan(settings, layout),
+            "nothing new, planning": lambda layout=layout: take_snapshot(settings, layout),
             "nothing new, the job too": lambda layout=layout: discovered(settings, layout),
         }
         for name, way in ways.items():

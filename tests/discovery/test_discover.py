@@ -4,8 +4,8 @@ import sys
 import pytest
 from dailies.core.errors import StoreError, StoreUnreachable
 from dailies.discovery.discover import discover
-from dailies.discovery.plan import plan
 from dailies.discovery.snapshot import SavedSnapshot
+from dailies.discovery.take_snapshot import take_snapshot
 from dailies.state.layout import Layout
 from dailies.store import changes
 from helpers import REPOSITORY
@@ -55,10 +55,10 @@ def test_the_fingerprint_changes_with_whatever_discovery_would_see(made, settled
     shelf = made(tmp_path / "store")
     scene = scene_of(shelf, tmp_path)
     run_id = shelf.run("a", BEST, metrics={"loss": float("nan")})
-    seen = [scene.plan()]
+    seen = [scene.take_snapshot()]
 
     def is_seen() -> bool:
-        seen.append(scene.plan())
+        seen.append(scene.take_snapshot())
         return seen[-1] != seen[-2]
 
     assert not is_seen()
@@ -93,17 +93,17 @@ def test_an_unchanged_local_store_is_planned_without_mlflow(made, tmp_path, monk
     run_id = shelf.run("a", BEST, metrics={"loss": float("nan")})
     shelf.logged_model(run_id, "MLmodel")
     scene = scene_of(shelf, tmp_path)
-    first = scene.plan()
+    first = scene.take_snapshot()
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from dailies.discovery.plan import plan\n"
+        "from dailies.discovery.take_snapshot import take_snapshot\n"
         "from dailies.planning.validation import validated\n"
         "from dailies.state.layout import Layout\n"
         "from dailies.store import changes\n"
         "changes.SETTLED = -(10**12)\n"
         f"settings = validated({scene.settings.as_config()!r}, {{}})\n"
-        "found = plan(settings, Layout(Path(sys.argv[1])))\n"
+        "found = take_snapshot(settings, Layout(Path(sys.argv[1])))\n"
         "print(found.fingerprint, 'mlflow' in sys.modules)"
     )
 
@@ -128,9 +128,9 @@ def test_hundreds_of_known_runs_cost_a_handful_of_requests(tmp_path):
     multiply(server_folder() / "mlflow.db", shelf.run("seed", BEST), 99)
     with proxied() as proxy:
         scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
-        scene.plan()
+        scene.take_snapshot()
         proxy.requests.clear()
-        scene.plan()
+        scene.take_snapshot()
 
         assert len(proxy.requests) <= 4
 
@@ -147,17 +147,17 @@ def test_mlflow_is_asked_once_while_an_invocation_is_planned(tmp_path):
             question()
             return [request.partition("?")[0] for request in proxy.requests]
 
-        first = asked(scene.plan)
+        first = asked(scene.take_snapshot)
         assert (
             len([request for request in first if request.startswith(LISTING)]) == 2
         )  # the run's folder, the one in it
         assert [first.count(request) for request in deleted] == [2, 1]
-        planned = asked(scene.plan)
+        planned = asked(scene.take_snapshot)
         assert len(planned) == 4
         assert asked(scene.look) == planned
 
         shelf.run("b", BEST)
-        changed = scene.plan().fingerprint
+        changed = scene.take_snapshot().fingerprint
         proxy.trouble = lambda method, path: "drop"
         assert asked(lambda: discover(scene.settings, fingerprint=changed, layout=scene.layout)) == []
         assert scene.read("discovery")["models"] == ["a", "b"]
@@ -169,13 +169,13 @@ def test_a_dry_run_saves_nothing_and_a_first_one_stops_at_one_model(tmp_path):
         shelf.run(f"run {number}", BEST)
     with proxied() as proxy:
         scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
-        scene.plan(dry_run=True)
+        scene.take_snapshot(dry_run=True)
         assert not scene.state.exists()
 
         scene.look()
         before = snapshot(scene.state)
         shelf.run("new", BEST)
-        assert scene.plan(dry_run=True).fingerprint != scene.read("discovery")["fingerprint"]
+        assert scene.take_snapshot(dry_run=True).fingerprint != scene.read("discovery")["fingerprint"]
         assert snapshot(scene.state) == before
 
 
@@ -187,7 +187,7 @@ def test_afresh_ignores_known_listings(tmp_path):
         scene.look()
         proxy.requests.clear()
 
-        assert scene.plan(afresh=True).fingerprint == scene.read("discovery")["fingerprint"]
+        assert scene.take_snapshot(afresh=True).fingerprint == scene.read("discovery")["fingerprint"]
         assert proxy.count(LISTING) == 2
 
 
@@ -204,7 +204,7 @@ def test_a_snapshot_reads_as_it_was_written(shelf, scene):
     assert [*saved.snapshot.logged] == [run_id]
     saved.save(scene.layout.snapshot)
     assert SavedSnapshot.load_if_there(scene.layout.snapshot) == saved
-    assert scene.plan().fingerprint == saved.fingerprint
+    assert scene.take_snapshot().fingerprint == saved.fingerprint
 
 
 def test_the_index_of_an_earlier_version_counts_as_known(tmp_path):
@@ -215,7 +215,7 @@ def test_the_index_of_an_earlier_version_counts_as_known(tmp_path):
         scene.look()
         scene.layout.snapshot.unlink()
 
-    gone = scene.plan()
+    gone = scene.take_snapshot()
 
     assert gone.fingerprint == scene.read("discovery")["fingerprint"]
     assert gone.warning.endswith("Continuing with the models already known: 1")
@@ -229,19 +229,19 @@ def test_known_models_stay_usable_while_the_server_is_down(tmp_path):
     with proxied() as proxy:
         scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
         with pytest.raises(StoreError):
-            plan(scene.settings.model_copy(update={"experiment_name": ("missing",)}), scene.layout)
-        known = scene.plan()
+            take_snapshot(scene.settings.model_copy(update={"experiment_name": ("missing",)}), scene.layout)
+        known = scene.take_snapshot()
         assert scene.look() == ["a"]
         index = scene.layout.index.read_bytes()
 
-    gone = scene.plan()
+    gone = scene.take_snapshot()
     assert gone.fingerprint == known.fingerprint
     assert gone.warning.endswith("Continuing with the models already known: 1")
     scene.layout.index.unlink()
     assert scene.look() == ["a"]
     assert scene.layout.index.read_bytes() == index
     with refused(StoreUnreachable, "store.unreachable"):
-        plan(scene.settings.model_copy(update={"filter_status": "KILLED"}), scene.layout)
+        take_snapshot(scene.settings.model_copy(update={"filter_status": "KILLED"}), scene.layout)
 
 
 def test_a_server_that_fails_during_the_queries_leaves_the_known_models(tmp_path):
@@ -250,16 +250,16 @@ def test_a_server_that_fails_during_the_queries_leaves_the_known_models(tmp_path
     with proxied() as proxy:
         scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri)
         scene.look()
-        known = scene.plan()
+        known = scene.take_snapshot()
         shelf.run("b", BEST)
 
         proxy.trouble = lambda method, path: (503, "sorry") if "runs/search" in path else None
-        gone = scene.plan()
+        gone = scene.take_snapshot()
         assert (gone.fingerprint, scene.look()) == (known.fingerprint, ["a"])
         assert gone.warning.endswith("Continuing with the models already known: 1")
 
         proxy.trouble = lambda method, path: None
-        assert scene.plan().fingerprint != known.fingerprint
+        assert scene.take_snapshot().fingerprint != known.fingerprint
         assert scene.look() == ["a", "b"]
 
 
@@ -267,7 +267,7 @@ def test_an_unreachable_server_without_known_models_is_an_error(tmp_path):
     with proxied() as proxy:
         scene = Scene(Layout(tmp_path), configured(proxy.uri))
     with refused(StoreUnreachable, "store.unreachable"):
-        scene.plan()
+        scene.take_snapshot()
     assert not scene.state.exists()
 
 
@@ -284,7 +284,7 @@ def test_a_password_in_the_environment_is_written_nowhere(tmp_path, monkeypatch,
         scene.look(filter_status="KILLED")
         assert "http://***@127.0.0.1" in scene.reason
         scene.look(filter_status="FINISHED")
-    warning = scene.plan().warning
+    warning = scene.take_snapshot().warning
 
     assert "http://***@127.0.0.1" in warning
     written = b"".join(data for data in snapshot(scene.state).values() if data)
@@ -298,12 +298,12 @@ def test_an_alias_that_moves_names_another_model(shelf, scene):
     shelf.register("net", f"runs:/{second}/{BEST}", run_id=second)
     scene.change(models=["net@champion"], experiment_name=None)
     assert scene.look() == ["a"]
-    known = scene.plan()
-    assert scene.plan() == known
+    known = scene.take_snapshot()
+    assert scene.take_snapshot() == known
 
     shelf.client.set_registered_model_alias("net", "champion", "2")
 
-    assert scene.plan() != known
+    assert scene.take_snapshot() != known
     assert scene.look() == ["b"]
     assert {path.stem for path in (scene.state / "models").iterdir()} == {"a", "b"}
     shelf.client.set_registered_model_alias("net", "champion", "1")
@@ -314,17 +314,17 @@ def test_a_new_file_of_a_registered_model_is_seen(shelf, scene):
     run_id = shelf.run("a", BEST)
     shelf.register("net", f"runs:/{run_id}/{BEST}", run_id=run_id)
     scene.look(models=["net/1"], experiment_name=None)
-    known = scene.plan()
+    known = scene.take_snapshot()
 
     shelf.log(run_id, BEST, b"better")
 
-    assert scene.plan() != known
+    assert scene.take_snapshot() != known
 
 
 def test_a_registered_model_that_cannot_be_found_ends_the_invocation(shelf, scene):
     shelf.run("a", BEST)
     scene.change(models=["net@champion"])
-    for question in (scene.plan, scene.look):
+    for question in (scene.take_snapshot, scene.look):
         with refused(StoreError, "registry.no_model", "net", "sqlite:///"):
             question()
 
@@ -348,7 +348,7 @@ def test_known_registered_models_cost_few_requests(tmp_path):
         scene = scene_of(shelf, tmp_path, mlflow_uri=proxy.uri, models=[f"{name}@champion"], experiment_name=None)
         assert scene.look() == ["a"]
         proxy.requests.clear()
-        scene.plan()
+        scene.take_snapshot()
 
         assert len(proxy.requests) <= 4
         assert proxy.count(LISTING) == 0

@@ -68,7 +68,7 @@ def test_a_model_is_recorded_in_two_files(shelf, scene):
 
 def test_records_are_on_the_disk_before_their_list(shelf, scene, monkeypatch):
     shelf.run("a", BEST)
-    fingerprint = scene.plan().fingerprint
+    fingerprint = scene.take_snapshot().fingerprint
     synced = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
 

@@ -53,7 +53,7 @@ def measure(
 def test_while_nothing_was_measured_the_newest_are_taken_and_that_is_reported(scene, runs):
     assert scene.look() == ["e", "d"]
 
-    note = scene.plan().note
+    note = scene.take_snapshot().note
     assert "no run has a measured psnr yet" in note
     assert "3 runs, 3 of them never measured" in note
     assert counts(scene.layout) == "2 models; skipped: 3 beyond max_runs"
@@ -63,7 +63,7 @@ def test_the_best_of_the_measured_are_taken_in_the_stores_order(scene, runs):
     measure(scene, runs, a=31, b=33, c=32, d=29, e=30)
 
     assert scene.look() == ["c", "b"]
-    assert scene.plan().note is None
+    assert scene.take_snapshot().note is None
     assert scene.look(order_by="measured.psnr ASC") == ["e", "d"]
 
 
@@ -71,30 +71,30 @@ def test_what_was_never_measured_comes_last_and_is_counted(scene, runs):
     measure(scene, runs, a=20, b=None)
 
     assert scene.look() == ["e", "a"]
-    note = scene.plan().note
+    note = scene.take_snapshot().note
     assert "takes 1 run with a measured psnr, and the newest 1 of those that were never measured" in note
     assert "3 runs, 3 of them never measured" in note
 
 
 def test_measuring_the_models_that_were_taken_makes_nothing_due(scene, runs):
     scene.look()
-    first = scene.plan().fingerprint
+    first = scene.take_snapshot().fingerprint
 
     measure(scene, runs, d=30, e=20)
-    assert scene.plan().fingerprint == first
+    assert scene.take_snapshot().fingerprint == first
     measure(scene, runs, d=20, e=30)
-    assert scene.plan().fingerprint == first
+    assert scene.take_snapshot().fingerprint == first
     assert scene.look() == ["e", "d"]
 
 
 def test_a_value_matters_as_soon_as_it_lets_another_run_in(scene, runs):
     measure(scene, runs, a=31, b=33, c=32)
     assert scene.look() == ["c", "b"]
-    before = scene.plan().fingerprint
+    before = scene.take_snapshot().fingerprint
 
     measure(scene, runs, a=32.5)
 
-    assert scene.plan().fingerprint != before
+    assert scene.take_snapshot().fingerprint != before
     assert scene.look() == ["b", "a"]
 
 
@@ -102,10 +102,10 @@ def test_a_new_run_comes_in_when_it_is_measured_and_good(scene, shelf, runs):
     measure(scene, runs, a=31, b=33, c=32, d=29, e=30)
     runs["new"] = shelf.run("new", BEST)
     assert scene.look() == ["c", "b"]
-    assert "4 runs, 1 of them never measured" in scene.plan().note
+    assert "4 runs, 1 of them never measured" in scene.take_snapshot().note
 
     assert scene.look(max_runs=None) == ["new", *"edcba"]
-    assert scene.plan().note is None
+    assert scene.take_snapshot().note is None
     measure(scene, runs, new=40)
 
     assert scene.look(max_runs=2) == ["new", "b"]
@@ -129,7 +129,7 @@ def test_the_best_model_of_a_run_counts_and_foreign_files_do_not(scene, runs):
 
 
 def test_what_was_planned_is_discovered_whatever_is_measured_meanwhile(scene, runs):
-    fingerprint = scene.plan().fingerprint
+    fingerprint = scene.take_snapshot().fingerprint
     measure(scene, runs, a=50, b=50)
 
     discover(scene.settings, fingerprint=fingerprint, layout=scene.layout)
@@ -141,7 +141,7 @@ def test_another_order_keeps_its_snapshots_as_they_were(scene, runs):
     measure(scene, runs, a=50)
 
     assert scene.look(order_by="start_time ASC") == ["a", "b"]
-    assert scene.plan().note is None
+    assert scene.take_snapshot().note is None
     assert "preferred" not in scene.read("snapshot")["snapshot"]
 
 
@@ -150,7 +150,7 @@ def test_means_are_compared_over_the_frames_that_all_models_have(scene, runs):
     measure(scene, runs, shard="knockout", c=[31, None, None])
 
     assert scene.look() == ["c", "a"]
-    note = scene.plan().note
+    note = scene.take_snapshot().note
     assert "the best measured psnr, compared on the 1 frame that all of them have" in note
     assert "3 runs" in note
 
@@ -175,7 +175,7 @@ def test_values_of_another_reference_come_last_and_are_counted(scene, runs):
     measure(scene, runs, against="another", c=40, d=41)
 
     assert scene.look() == ["b", "a"]
-    note = scene.plan().note
+    note = scene.take_snapshot().note
     assert "3 runs, 1 of them never measured, 2 of them measured against another reference" in note
 
 
@@ -184,13 +184,13 @@ def test_after_a_change_of_the_reference_the_former_one_decides_until_models_are
     measure(scene, runs, against="even earlier", d=99)
 
     assert scene.look() == ["b", "a"]
-    note = scene.plan().note
+    note = scene.take_snapshot().note
     assert "by a former reference" in note
     assert "1 of them measured against another reference" in note
 
     measure(scene, runs, a=20, b=21)
     assert scene.look() == ["b", "a"]
-    assert "former" not in scene.plan().note
+    assert "former" not in scene.take_snapshot().note
 
 
 def test_a_metric_without_a_reference_is_compared_whatever_the_reference_was(scene, runs):
@@ -204,7 +204,7 @@ def test_a_model_without_a_frame_in_common_comes_last(scene, runs):
     measure(scene, runs, a=[31, 31, None], b=[32, 32, None], c=[None, None, 50])
 
     assert scene.look() == ["b", "a"]
-    assert "1 of them measured on other frames" in scene.plan().note
+    assert "1 of them measured on other frames" in scene.take_snapshot().note
 
 
 def test_what_earlier_versions_measured_counts_if_it_is_what_the_last_render_has(scene, runs):

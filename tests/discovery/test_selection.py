@@ -162,12 +162,12 @@ def test_known_finished_runs_are_not_listed_again_over_http(tmp_path):
 
         running_alone = 2  # the run's folder and the one in it
         assert scene.look() == ["finished", "running", "logged"]
-        assert listed_by(scene.plan) == running_alone
+        assert listed_by(scene.take_snapshot) == running_alone
         assert listed_by(scene.look) == running_alone
 
-        known = scene.plan()
+        known = scene.take_snapshot()
         shelf.log(running, "checkpoints/last.pth")
-        assert scene.plan() != known
+        assert scene.take_snapshot() != known
         shelf.client.update_run(finished, status="RUNNING")
         shelf.log(finished, "checkpoints/best_of_all.pth")
         shelf.client.set_terminated(finished)
@@ -175,7 +175,7 @@ def test_known_finished_runs_are_not_listed_again_over_http(tmp_path):
         assert "checkpoints/best_of_all.pth" in [*scene.chosen(), *scene.run("finished")["not_chosen"]]
 
         scene.change(recheck_artifacts=True)
-        assert listed_by(scene.plan) > running_alone + 2
+        assert listed_by(scene.take_snapshot) > running_alone + 2
 
 
 def test_a_listing_that_is_remembered_leads_to_the_same_choice(shelf, scene):
@@ -197,12 +197,12 @@ def test_a_listing_that_failed_over_http_is_tried_by_every_invocation(tmp_path):
         assert scene.look() == ["good"]
         assert "answers 403: " in scene.reasons()["bad"]
         assert "You may not read a run's artifacts" in scene.reasons()["bad"]
-        known = scene.plan()
+        known = scene.take_snapshot()
         assert scene.look() == ["good"]
-        assert scene.plan() == known
+        assert scene.take_snapshot() == known
 
         proxy.trouble = lambda method, path: None
-        assert scene.plan() != known
+        assert scene.take_snapshot() != known
         assert scene.look() == ["bad", "good"]
         proxy.requests.clear()
         assert scene.look() == ["bad", "good"]
@@ -438,13 +438,13 @@ def test_aliases_are_read_once_from_a_server(tmp_path):
         scene.look()
         assert scene.chosen() == ["epoch=0/epoch=0.ckpt", "epoch=3/epoch=3.ckpt"]
         assert proxy.count("aliases.txt") == 2 * 2  # MLflow asks first whether it is a folder
-        known, before = scene.plan(), snapshot(scene.state / "models")
+        known, before = scene.take_snapshot(), snapshot(scene.state / "models")
         proxy.requests.clear()
         scene.look()
 
         assert proxy.count("aliases.txt") == 0
         assert snapshot(scene.state / "models") == before
-        assert scene.plan() == known
+        assert scene.take_snapshot() == known
 
 
 def test_files_without_an_ending_are_models_if_their_content_shows_it(shelf, scene):

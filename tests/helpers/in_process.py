@@ -11,7 +11,7 @@ from typing import Any
 
 from dailies.discovery.discover import discover
 from dailies.discovery.download import download
-from dailies.discovery.plan import plan
+from dailies.discovery.take_snapshot import take_snapshot
 from dailies.frames import scan, sequence
 from dailies.planning.config import Settings, loading_settings, pixel_settings
 from dailies.planning.validation import validated
@@ -28,7 +28,7 @@ def render_all(studio: Studio, **config: Any) -> None:
     settings = validated(studio.config | config)
     layout = Layout(settings.output_dir)
     read_frames(settings, layout)
-    discover(settings, fingerprint=plan(settings, layout).fingerprint, layout=layout)
+    discover(settings, fingerprint=take_snapshot(settings, layout).fingerprint, layout=layout)
     models = DiscoveryIndex.load(layout.index).models
     with _no_imports_left():
         for model in models:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from dailies.core.errors import StoreError
 from dailies.discovery.discover import discover
-from dailies.discovery.plan import Plan, plan
+from dailies.discovery.take_snapshot import CurrentSnapshot, take_snapshot
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
 
@@ -35,7 +35,7 @@ class Scene:
         """Do what an invocation does; return the names of the models, none where planning ends it with the reason."""
         self.change(**changes)
         try:
-            fingerprint = self.plan().fingerprint
+            fingerprint = self.take_snapshot().fingerprint
         except StoreError as error:
             if error.code != "store.no_model":
                 raise
@@ -44,8 +44,8 @@ class Scene:
         discover(self.settings, fingerprint=fingerprint, layout=self.layout)
         return self.read("discovery")["models"]
 
-    def plan(self, **how: bool) -> Plan:
-        return plan(self.settings, self.layout, **how)
+    def take_snapshot(self, **how: bool) -> CurrentSnapshot:
+        return take_snapshot(self.settings, self.layout, **how)
 
     def change(self, **changes: Any) -> None:
         """Change settings as if the user had edited the configuration."""

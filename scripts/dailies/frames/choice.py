@@ -12,7 +12,7 @@ AUTO = "auto"
 """The choice of at most ``ENOUGH`` frames to measure."""
 
 ENOUGH = 64
-"""The number of evenly spread frames whose differences tell models apart about as well as all frames of a shot."""
+"""The number of evenly spread frames whose differences tell models apart about as well as all frames of a sequence."""
 
 SLICE = r"^(-?[0-9]+)?:(-?[0-9]+)?(:[1-9][0-9]*)?$"
 """The syntax of a slice: ``start:stop`` or ``start:stop:step``, with Python's meaning."""

@@ -13,9 +13,11 @@ from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.core.text import counted, few
 from dailies.core.typed import Record
-from dailies.frames import pairing, scan, sequence
+from dailies.frames import pairing, scan
 from dailies.frames.pairing import Pairs
 from dailies.frames.sequence import EXTENSIONS, VIDEOS, ScanCache, natural_order
+from dailies.frames.sequence import Sequence as FrameSequence
+from dailies.frames.sequence import load as load_sequence
 
 if TYPE_CHECKING:
     from dailies.planning.config import Settings
@@ -100,10 +102,10 @@ def fingerprint(settings: ReferenceSettings, cache: ScanCache) -> str:
     return digest if is_default else files.digest([digest, settings.template, settings.offset])
 
 
-def check(settings: ReferenceSettings, shot: sequence.Sequence) -> None:
+def check(settings: ReferenceSettings, sequence: FrameSequence) -> None:
     """Raise SequenceError if no file of the reference can be paired; a video is not checked before it is decoded."""
     if not settings.is_video:
-        _paired(settings, shot, _list_files(settings))
+        _paired(settings, sequence, _list_files(settings))
 
 
 def write(
@@ -121,7 +123,7 @@ def write(
     If the reference is a folder, everything in ``cache`` is deleted, including decoded frames of an earlier video.
     Raises SequenceError if no file of the reference can be paired.
     """
-    shot = sequence.load(sequence_file)
+    sequence = load_sequence(sequence_file)
     if settings.is_video:
         _refuse_template_for_video(settings)
         clip = scan.scan(settings.place, on_bad_frame="error", cache=cache, threads=threads)
@@ -129,10 +131,10 @@ def write(
     else:
         shutil.rmtree(cache.folder, ignore_errors=True)
         folder, names = settings.place, _list_files(settings)
-    pairs = _paired(settings, shot, names)
-    by = _detected_shift(shot, pairs, shot.folder or input_dir, folder, transfer=transfer, threads=threads)
-    missing = [frame.name for frame in shot.frames if frame.name not in pairs.files]
-    messages = _pairing_messages(settings, pairs, shot, names)
+    pairs = _paired(settings, sequence, names)
+    by = _detected_shift(sequence, pairs, sequence.folder or input_dir, folder, transfer=transfer, threads=threads)
+    missing = [frame.name for frame in sequence.frames if frame.name not in pairs.files]
+    messages = _pairing_messages(settings, pairs, sequence, names)
     messages += [shift_message(by, settings.offset)] if by else []
     for line in (*messages, missing_message(missing)):
         if line:
@@ -140,23 +142,23 @@ def write(
     record = _Pairing(
         folder=folder.relative_to(output.parent).as_posix() if settings.is_video else str(folder),
         decoded=settings.is_video,
-        files={frame.output: pairs.files[frame.name] for frame in shot.frames if frame.name in pairs.files},
+        files={frame.output: pairs.files[frame.name] for frame in sequence.frames if frame.name in pairs.files},
         told=tuple(messages),
         missing=missing_message(missing),
     )
     record.save(output)
 
 
-def paths_by_output(settings: ReferenceSettings, shot: sequence.Sequence, record: Path) -> Mapping[str, Path]:
+def paths_by_output(settings: ReferenceSettings, sequence: FrameSequence, record: Path) -> Mapping[str, Path]:
     """Return name of a rendered frame -> path of its reference.
 
     Files of a folder are paired again; those of a video are read from the ``record`` that ``write`` wrote.
     """
     if settings.is_video:
         return load(record).paths
-    pairs = _paired(settings, shot, _list_files(settings))
+    pairs = _paired(settings, sequence, _list_files(settings))
     return {
-        frame.output: settings.place / pairs.files[frame.name] for frame in shot.frames if frame.name in pairs.files
+        frame.output: settings.place / pairs.files[frame.name] for frame in sequence.frames if frame.name in pairs.files
     }
 
 
@@ -195,14 +197,14 @@ def shift_message(by: int, offset: int) -> str:
 
 
 def _pairing_messages(
-    settings: ReferenceSettings, pairs: Pairs, shot: sequence.Sequence, names: Sequence[str]
+    settings: ReferenceSettings, pairs: Pairs, sequence: FrameSequence, names: Sequence[str]
 ) -> list[str]:
     """Return messages on how all frames of the input were paired, which are ambiguous, and which files are unused."""
     methods = list(pairs.methods)
     if len(methods) > 1:
         methods = [f"{count} {method}" for method, count in pairs.methods.items()]
     offset = f", with reference_offset {settings.offset}" if settings.offset else ""
-    count = len(shot.names)
+    count = len(sequence.names)
     of = f"{len(pairs.files)} of {counted(count, 'frame')}" if len(pairs.files) < count else counted(count, "frame")
     messages = [f"reference: {of} paired{',' if len(methods) > 1 else ''} {' and '.join(methods)}{offset}"]
     if pairs.ambiguous:
@@ -221,10 +223,12 @@ def _ambiguous_list(pairs: Pairs) -> str:
     return few(texts, MAX_LISTED, "; ")
 
 
-def _paired(settings: ReferenceSettings, shot: sequence.Sequence, names: Sequence[str]) -> Pairs:
+def _paired(settings: ReferenceSettings, sequence: FrameSequence, names: Sequence[str]) -> Pairs:
     """Pair files of the reference with all frames of the input; raise SequenceError if there is no pair."""
-    frames = shot.names
-    by_name = shot.folder is None and not settings.is_video  # names of a video's frames differ only in their numbers
+    frames = sequence.names
+    by_name = (
+        sequence.folder is None and not settings.is_video
+    )  # names of a video's frames differ only in their numbers
     pairs = pairing.pair(frames, names, template=settings.template, offset=settings.offset, by_name=by_name)
     if pairs.files:
         return pairs
@@ -262,7 +266,7 @@ def _advice(settings: ReferenceSettings, frames: Sequence[str], names: Sequence[
 
 
 def _detected_shift(
-    shot: sequence.Sequence, pairs: Pairs, source: Path, folder: Path, *, transfer: str | None, threads: int
+    sequence: FrameSequence, pairs: Pairs, source: Path, folder: Path, *, transfer: str | None, threads: int
 ) -> int:
     """Return by how many frames the pairs seem to be shifted, 0 if they are not or if the check fails.
 
@@ -271,11 +275,11 @@ def _detected_shift(
     """
     from dailies.frames.shift import choose_samples, estimate_shift
 
-    numbers, by_name = pairing.frame_numbers(shot.names), {frame.name: frame for frame in shot.frames}
+    numbers, by_name = pairing.frame_numbers(sequence.names), {frame.name: frame for frame in sequence.frames}
     counts = Counter(numbers.values())
     once = {number: name for name, number in numbers.items() if counts[number] == 1}
     references = {number: folder / pairs.files[name] for number, name in once.items() if name in pairs.files}
-    described = {name: by_name.get(name, shot.frames[0]) for name in once.values()}
+    described = {name: by_name.get(name, sequence.frames[0]) for name in once.values()}
     ours = {number: (source / name, (described[name].width, described[name].height)) for number, name in once.items()}
     try:
         layers = {source / name: frame.layer for name, frame in described.items() if frame.layer}

@@ -139,14 +139,14 @@ def measure_minutes(shard: Sequence, metrics: Collection[str]) -> int:
 
 def page_memory(sequence: str | Path) -> int:
     """Return the MB of the job that makes the page. Each of its threads holds one frame, as read and as 8 bits."""
-    shot = load(Path(sequence))
-    return max(LEAST, math.ceil(SNAKEMAKE + 150 + 4 * shot.largest * (_bytes_per_pixel(shot) + AS_8_BITS) / 1e6))
+    whole = load(Path(sequence))
+    return max(LEAST, math.ceil(SNAKEMAKE + 150 + 4 * whole.largest * (_bytes_per_pixel(whole) + AS_8_BITS) / 1e6))
 
 
 def video_memory(sequence: str | Path, *, models: int, threads: int) -> int:
     """Return the MB of the job that makes the video: the encoder, and a picture and a frame for each thread."""
-    shot = load(Path(sequence))
-    held = (threads + 1) * shot.largest * (3 * (models + 2) + _bytes_per_pixel(shot) + AS_8_BITS)
+    whole = load(Path(sequence))
+    held = (threads + 1) * whole.largest * (3 * (models + 2) + _bytes_per_pixel(whole) + AS_8_BITS)
     return math.ceil(SNAKEMAKE + ENCODER + held / 1e6)
 
 
@@ -155,13 +155,15 @@ def page_minutes(sequence: str | Path, *, models: int) -> int:
     return math.ceil(START + (models + 1) * load(Path(sequence)).pixels / 1e6 * PAGE_SECONDS / 60)
 
 
-def _bytes_per_pixel(shot: Sequence) -> int:
+def _bytes_per_pixel(sequence: Sequence) -> int:
     """Return the bytes of the largest pixel in memory: integers as read, floating-point numbers as float32."""
-    return max(len(frame.mode) * (4 if frame.floating else (1 if frame.bit_depth <= 8 else 2)) for frame in shot.frames)
+    return max(
+        len(frame.mode) * (4 if frame.floating else (1 if frame.bit_depth <= 8 else 2)) for frame in sequence.frames
+    )
 
 
 def refuse_shortage(
-    layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings", *, motion: bool
+    layout: Layout, models: Iterable[str], sequence: Sequence, settings: "Settings", *, motion: bool
 ) -> None:
     """Raise DiskError if the disk of ``output_dir`` has no room for everything that is still missing.
 
@@ -170,12 +172,12 @@ def refuse_shortage(
     source. A frame that is rendered again replaces the old one. With a knockout, ``finalists`` models render every
     frame; ties are not foreseen. Folders are listed, but no frame is opened.
     """
-    missing = _missing(layout, models, shot, settings)
+    missing = _missing(layout, models, sequence, settings)
     if not missing.frames:
         return
     parts = missing.parts
     if motion:
-        part = measured({WHOLE_SEQUENCE: shot}, settings.measure_frames)[WHOLE_SEQUENCE]
+        part = measured({WHOLE_SEQUENCE: sequence}, settings.measure_frames)[WHOLE_SEQUENCE]
         parts |= {"motion": _motion_size(part, layout.source_frames)}
     output_dir = layout.output_dir
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free
@@ -201,31 +203,35 @@ class _Missing:
     """Bytes by kind of file."""
 
 
-def _missing(layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings") -> _Missing:
-    sizes = {frame.output: frame_size(frame, settings.output_format) for frame in shot.frames}
+def _missing(layout: Layout, models: Iterable[str], sequence: Sequence, settings: "Settings") -> _Missing:
+    sizes = {frame.output: frame_size(frame, settings.output_format) for frame in sequence.frames}
     count, frames, weights, page = 0, 0.0, [], 0.0
-    for model, lacking in _lacking(layout, models, shot, settings).items():
+    for model, lacking in _lacking(layout, models, sequence, settings).items():
         if lacking:
             count += len(lacking)
             frames += sum(sizes[output] for output in lacking) * scale_of(layout.attempts(model)) ** 2
             is_downloaded = layout.weights(model).whole.is_dir()
             weights.append(0.0 if is_downloaded else artifact_size(layout.record(model)))
-            page += sum(_shown_size(frame, settings.output_format) for frame in shot.frames if frame.output in lacking)
+            page += sum(
+                _shown_size(frame, settings.output_format) for frame in sequence.frames if frame.output in lacking
+            )
     parts = {"frames": frames, "weights": sum(sorted(weights)[-settings.models_on_disk :])}
     if settings.compare:
         copies = layout.page_copies(SOURCE)
-        uncopied = [replace(frame, output="x.png") for frame in shot.frames if not _is_copied(frame, copies)]
+        uncopied = [replace(frame, output="x.png") for frame in sequence.frames if not _is_copied(frame, copies)]
         parts["page"] = page + sum(frame_size(frame, "png") + THUMBNAIL_BYTES for frame in uncopied)
     return _Missing(count, len(weights), parts)
 
 
-def _lacking(layout: Layout, models: Iterable[str], shot: Sequence, settings: "Settings") -> dict[str, frozenset[str]]:
+def _lacking(
+    layout: Layout, models: Iterable[str], sequence: Sequence, settings: "Settings"
+) -> dict[str, frozenset[str]]:
     """Return the output names of the frames that each model lacks and may have to render.
 
     Which models a knockout leaves out is not known yet, so those that lack the most frames are taken for finalists.
     """
-    lacking = {model: manifest.missing(shot.outputs, layout.frames(model)) for model in models}
-    if first_round := split(shot, 0, settings.knockout_frames).get(KNOCKOUT):
+    lacking = {model: manifest.missing(sequence.outputs, layout.frames(model)) for model in models}
+    if first_round := split(sequence, 0, settings.knockout_frames).get(KNOCKOUT):
         others = sorted(lacking, key=lambda model: len(lacking[model]), reverse=True)[settings.finalists :]
         lacking |= {model: lacking[model] & first_round.outputs for model in others}
     return lacking
@@ -241,10 +247,10 @@ def _is_copied(frame: Frame, folder: Path) -> bool:
     return f"{Path(frame.output).stem}.png" in manifest.file_names(folder)
 
 
-def _motion_size(shot: Sequence, folder: Path) -> float:
+def _motion_size(sequence: Sequence, folder: Path) -> float:
     """Return the bytes of the motion of the source that is missing in ``folder``, which has a file for every frame."""
     there = len(manifest.file_names(folder))
-    return sum(MOTION_BYTES * frame.width * frame.height for frame in shot.frames[max(there, 1) :])
+    return sum(MOTION_BYTES * frame.width * frame.height for frame in sequence.frames[max(there, 1) :])
 
 
 def frame_size(frame: Frame, output_format: str) -> float:

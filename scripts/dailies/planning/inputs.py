@@ -17,7 +17,7 @@ from snakemake.exceptions import IncompleteCheckpointException
 from snakemake.io import ancient, checkpoint_target
 
 from dailies.core import files, sources
-from dailies.discovery.plan import plan
+from dailies.discovery.take_snapshot import take_snapshot
 from dailies.frames import reference, scan, sequence
 from dailies.frames.sequence import KNOCKOUT
 from dailies.frames.sequence import Sequence as FrameSequence
@@ -218,16 +218,16 @@ class Inputs:
         if invocation.targets != {invocation.rule("list_models")}:
             self.input_fingerprint()
         invocation.take_output()
-        planned = invocation.call(
-            plan,
+        snapshot = invocation.call(
+            take_snapshot,
             self._settings,
             self._layout,
             dry_run=not invocation.is_executed,
             afresh=invocation.is_forced(["discover"], [self._layout.index]),
         )
-        for line in filter(None, (planned.warning, planned.note)):
+        for line in filter(None, (snapshot.warning, snapshot.note)):
             invocation.warn(line)
-        return planned.fingerprint
+        return snapshot.fingerprint
 
     def discovery_index(self, wildcards: Any = None) -> str:
         """Return the path of the list of selected models. Snakemake asks again later if it does not exist yet."""

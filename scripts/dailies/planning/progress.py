@@ -171,18 +171,18 @@ class Progress(logging.Handler):
 
     def _report_frames(self) -> None:
         """Warn of frames that are skipped, and of what is ignored in others."""
-        shot = sequence.load(self._layout.sequence)
-        if shot.skipped:
-            reasons = few((each["reason"] for each in shot.skipped), separator="; ")
-            self._invocation.warn(f"{counted(len(shot.skipped), 'frame')} skipped: {clean(reasons)}")
+        read = sequence.load(self._layout.sequence)
+        if read.skipped:
+            reasons = few((each["reason"] for each in read.skipped), separator="; ")
+            self._invocation.warn(f"{counted(len(read.skipped), 'frame')} skipped: {clean(reasons)}")
         settings = self._invocation.settings
         if settings.knockout_frames and sequence.KNOCKOUT not in self._shards():
             self._invocation.warn(
                 f"knockout_frames is {settings.knockout_frames}, and the sequence has "
-                f"{counted(len(shot.frames), 'frame')}, so every model renders all of them"
+                f"{counted(len(read.frames), 'frame')}, so every model renders all of them"
             )
-        chosen = [f"frames is {settings.frames}: {shot.choice}"] if shot.choice else []
-        for note in (*chosen, *sequence.summarise_notes(shot.frames)):
+        chosen = [f"frames is {settings.frames}: {read.choice}"] if read.choice else []
+        for note in (*chosen, *sequence.summarise_notes(read.frames)):
             self._invocation.warn(clean(note))
 
     def _note_render(self, model: str, shard: str) -> None:

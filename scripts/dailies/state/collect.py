@@ -70,9 +70,9 @@ def describe(
         contestant: the decision of a knockout on the model, if there was one.
     """
     about, outcome = RunRecord.load(run), merged([Outcome.load(path) for path in outcomes])
-    shot, model = load_sequence(sequence), outcome.model
+    rendered, model = load_sequence(sequence), outcome.model
     is_out = contestant is not None and not contestant.is_finalist
-    if outcome.status == SUCCESS and shot.is_whole and not is_out:  # others list frames that may be chosen again
+    if outcome.status == SUCCESS and rendered.is_whole and not is_out:  # others list frames that may be chosen again
         manifest.prune(manifests, folder, [path.stem for path in outcomes])
     checkpoint = Progress(model.epoch, model.train_loss, model.val_loss) if model else Progress()
     metadata = Metadata(
@@ -97,11 +97,11 @@ def describe(
         ),
         artifact=outcome.artifact,
         input=Input(
-            digest=shot.digest,
-            frames=len(shot.frames),
-            skipped=len(shot.skipped),
-            notes=tuple(summarise_notes(shot.frames)),
-            chosen_from=None if shot.is_whole else len(shot.names),
+            digest=rendered.digest,
+            frames=len(rendered.frames),
+            skipped=len(rendered.skipped),
+            notes=tuple(summarise_notes(rendered.frames)),
+            chosen_from=None if rendered.is_whole else len(rendered.names),
         ),
         network=_network_report(model, outcome.artifact.tried),
         signature=model.signature if model else None,

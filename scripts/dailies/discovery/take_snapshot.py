@@ -1,4 +1,4 @@
-"""Planning of discovery: ask MLflow once, and save its answers as the snapshot that ``discover`` reads."""
+"""Ask MLflow what it holds, once per invocation, and save its answers as the snapshot that ``discover`` reads."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -47,21 +47,23 @@ CODE = tuple(Path(__file__).with_name(name) for name in ("discover.py", "queries
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The parameters of the checkpoint ``discover``."""
+class CurrentSnapshot:
+    """The snapshot that ``discover`` reads."""
 
     fingerprint: str
-    """Changes when discovery must run again."""
+    """Changes when discovery must run again, of which it is a parameter."""
     warning: str | None = None
     """Set if the store does not answer and the models already known are used instead."""
     note: str | None = None
     """How ``max_runs`` chose by what was measured, and which runs have no place in that order, if it left any out."""
 
 
-def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh: bool = False) -> Plan:
+def take_snapshot(
+    settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh: bool = False
+) -> CurrentSnapshot:
     """Ask the store once, save the answers as a snapshot, and return its fingerprint.
 
-    If the store does not answer, the last snapshot of the same selection stays in use and the plan has a warning.
+    If the store does not answer, the last snapshot of the same selection stays in use and the result has a warning.
 
     Args:
         settings: the settings of the invocation.
@@ -98,12 +100,12 @@ def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh:
         if saved and not afresh and saved.fingerprint == fingerprint:
             if answer:
                 answer.save_if_changed(layout.store_state)
-            return Plan(fingerprint, note=note)
+            return CurrentSnapshot(fingerprint, note=note)
         unseen = queries.unseen(snapshot)
     except StoreUnreachable as error:
         if known is None:
             raise
-        return Plan(
+        return CurrentSnapshot(
             known.fingerprint, f"{str(error).rstrip('.')}. Continuing with the models already known: {known.models}"
         )
     surveyed = survey(snapshot, selection)
@@ -121,7 +123,7 @@ def plan(settings: "Settings", layout: Layout, *, dry_run: bool = False, afresh:
         ).save(layout.snapshot)
         if answer:
             answer.save_if_changed(layout.store_state)
-    return Plan(fingerprint, note=note)
+    return CurrentSnapshot(fingerprint, note=note)
 
 
 def _state(store: TrackingStore, settings: "Settings", code: Sequence[str]) -> str | None:

@@ -177,7 +177,7 @@ def scores_of(values: np.ndarray, frames: tuple[Frame, ...]) -> list[Scores]:
 def measured_in_part(sweeps: int) -> None:
     """Print how often the best model is the first or ties with it, and how many are the first or tie with it."""
     frames, names = made_up(LONG), names_of_models()
-    places = list(choice.measured(choice.AUTO, LONG))
+    places = list(choice.measured_positions(choice.AUTO, LONG))
     parts = {len(places): places, LONG: list(range(LONG))}
     columns = [f"{heading}, {count} frames" for count in parts for heading in ("best is first or ties", "in the tie")]
     print(f"\n| quality, peculiar | {' | '.join(columns)} |\n|---|---|---|---|---|")

@@ -163,7 +163,7 @@ def measured_in_part(sequences: int) -> None:
 
     The truth is the true mean, or the mean over all frames. The width is that over the interval from all frames.
     """
-    places = list(choice.measured(choice.AUTO, LONG))
+    places = list(choice.measured_positions(choice.AUTO, LONG))
     spacing = min(later - earlier for earlier, later in pairwise(places))
     head = f"{len(places)} of {LONG} frames | true mean | mean of all | width | all {LONG}: true mean"
     print(f"\n| {head} |\n|---|---|---|---|---|")

@@ -7,7 +7,7 @@ rule collect:
         outcomes=INPUTS.outcomes_of_model,
         measures=INPUTS.measures_of_model,
         sequence=LAYOUT.sequence,
-        reference=INPUTS.pairing_of_measures,
+        reference=INPUTS.pairing_record_if_measured,
         decision=INPUTS.knockout_decision,
     output:
         metadata=LAYOUT.metadata("{model}"),
@@ -19,7 +19,7 @@ rule collect:
         "../envs/dailies.yaml"
     params:
         training_frames_from=config["training_frames_from"],
-        reference=INPUTS.fingerprint_of_measures,
+        reference=INPUTS.reference_fingerprint_if_measured,
         code=INPUTS.code("collect"),
     script:
         "../scripts/collect.py"

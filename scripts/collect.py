@@ -15,7 +15,7 @@ if __name__ == "__main__":
     with job(snakemake) as this:
         layout, model = Layout(this.output_dir), this.wildcards.model
         knockout = next(map(Knockout.load, this.input.decision), None)
-        measured = summarized(
+        means = summarized(
             this.input.measures,
             this.input.run,
             sequence=this.input.sequence,
@@ -31,7 +31,7 @@ if __name__ == "__main__":
             manifests=layout.manifests(model),
             folder=layout.frames(model),
             output=this.output.metadata,
-            measured=measured,
+            means=means,
             contestant=knockout.by_model[model] if knockout else None,
         )
         layout.weights(model).discard()

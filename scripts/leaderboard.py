@@ -11,7 +11,7 @@ from dailies.measure.leaderboard import LeaderboardSettings, tabulate
 from dailies.planning.config import Settings
 from dailies.state.layout import Layout
 from dailies.state.records import Knockout
-from dailies.state.votes import Ballots
+from dailies.state.votes import CastVotes
 
 if __name__ == "__main__":
     with job(snakemake) as this:
@@ -26,6 +26,6 @@ if __name__ == "__main__":
             output=this.output.told,
             reference=load_if_any(this.input.reference),
             knockout=next(map(Knockout.load, this.input.decision), None),
-            ballots=Ballots.imported(layout) if this.input.votes else None,
+            cast_votes=CastVotes.imported(layout) if this.input.votes else None,
         )
         write_extras(layout)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 from dailies.core.errors import SequenceError
-from dailies.frames.choice import SLICE, chosen, measured, spread
+from dailies.frames.choice import SLICE, chosen_positions, measured_positions, spread
 from helpers.raising import refused
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +34,7 @@ def test_a_number_spreads_frames_evenly_over_the_sequence_with_both_ends(number,
     ],
 )
 def test_a_slice_has_the_meaning_that_it_has_in_python(frames, expected):
-    assert list(chosen(frames, 201)) == list(expected)
+    assert list(chosen_positions(frames, 201)) == list(expected)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_slice_has_the_meaning_that_it_has_in_python(frames, expected):
     [("auto", 500, 64), ("auto", 64, 64), ("auto", 3, 3), ("all", 500, 500), (100, 500, 100), (100, 50, 50)],
 )
 def test_enough_frames_or_all_or_a_number_are_measured(measure_frames, total, count):
-    found = measured(measure_frames, total)
+    found = measured_positions(measure_frames, total)
 
     assert len(found) == count
     assert (found[0], found[-1]) == (0, total - 1)
@@ -50,7 +50,7 @@ def test_enough_frames_or_all_or_a_number_are_measured(measure_frames, total, co
 
 def test_an_empty_slice_is_an_error_that_names_the_positions():
     with refused(SequenceError, "sequence.empty_slice", "300:400", "201 frames", "0 to 200"):
-        chosen("300:400", 201)
+        chosen_positions("300:400", 201)
 
 
 @pytest.mark.parametrize("text", ["0:-", "-:5", "--1:", "1:2:0", "1:2:-1", "5"])

@@ -116,7 +116,7 @@ def test_a_tie_on_some_frames_is_first_settled_by_measuring_all(measured):
         sequence=sequence,
         metrics=("psnr",),
         names={"one": "one", "two": "two"},
-        measured=measured,
+        measured_frames=measured,
     )
 
     assert found is not None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from dailies.core.errors import LoadError, UnknownKind
 from dailies.models.checkpoints import read_checkpoint
-from dailies.models.progress import Progress
+from dailies.models.training_progress import TrainingProgress
 from helpers.raising import refused
 from safetensors.torch import save_file
 from torch import nn
@@ -179,7 +179,7 @@ def test_safetensors_hold_their_configuration_as_metadata(tmp_path):
 
     assert same(checkpoint.groups[0].tensors, STATE)
     assert (checkpoint.config, checkpoint.architecture) == ({"width": 8}, "nafnet")
-    assert (checkpoint.progress, checkpoint.signature) == (Progress(epoch=7), {"scale": "2"})
+    assert (checkpoint.progress, checkpoint.signature) == (TrainingProgress(epoch=7), {"scale": "2"})
 
 
 def test_safetensors_need_no_metadata(tmp_path):

@@ -17,8 +17,8 @@ from dailies.core.errors import LoadError
 from dailies.models.architectures.catalog import ARCHITECTURES
 from dailies.models.factories import Factories
 from dailies.models.load import Hints, load_model, unflattened
-from dailies.models.progress import Progress
 from dailies.models.signature import Signature
+from dailies.models.training_progress import TrainingProgress
 from helpers.raising import check
 from helpers.raising import refused as expect_refusal
 from helpers.stores import mlflow2
@@ -185,11 +185,11 @@ def test_without_model_config_the_published_sizes_are_used(load):
     ],
 )
 def test_progress_is_read_from_the_checkpoint(load, told, facts):
-    assert load(without("epoch", "train_loss") | told).progress == Progress(**facts)
+    assert load(without("epoch", "train_loss") | told).progress == TrainingProgress(**facts)
 
 
 def test_a_checkpoint_may_lack_progress(load):
-    assert load(without("epoch", "train_loss")).progress == Progress()
+    assert load(without("epoch", "train_loss")).progress == TrainingProgress()
 
 
 def test_harmless_things_beside_the_weights_load(load):

@@ -63,7 +63,7 @@ FAILED["render"] = OUTCOME["render"] | {"frames": 0, "seconds": 0, "fps": None, 
 def described(tmp_path):
     """Describe a model in a folder and return the path of its metadata.json."""
 
-    def write(name="night", run=None, outcome=None, outcomes=None, sequence=SEQUENCE, measured=None, contestant=None):
+    def write(name="night", run=None, outcome=None, outcomes=None, sequence=SEQUENCE, means=None, contestant=None):
         files.write_json(tmp_path / "run.json", RUN | (run or {}))
         save(sequence, tmp_path / "sequence.json")
         records = {}
@@ -79,7 +79,7 @@ def described(tmp_path):
             manifests=tmp_path / "frames",
             folder=output.parent,
             output=output,
-            measured=measured,
+            means=means,
             contestant=contestant,
         )
         return output
@@ -185,7 +185,7 @@ def test_without_rejected_files_or_a_render_nothing_is_reported(described, summa
 def test_metadata_has_all_means_and_the_summary_those_of_unseen_frames(described, summary):
     means = Means(frames=1, mean={"psnr": 31.5}, mean_unseen={"psnr": 31.0}, reference=("1 frame paired by name",))
 
-    path = described(measured=means)
+    path = described(means=means)
 
     assert strict_json(path)["measured"] == {
         **{"frames": 1, "training_frames": 0, "error": None, "notes": []},

@@ -10,7 +10,7 @@ from dailies.frames.sequence import Frame, Sequence, save
 from dailies.state import votes
 from dailies.state.layout import Layout
 from dailies.state.records import ModelRecord, Votes
-from dailies.state.votes import Ballots, Standing, Tally, import_votes, read_export
+from dailies.state.votes import CastVotes, Tally, VoteCounts, import_votes, read_export
 from dailies.store.entities import Artifact
 from helpers.raising import refused
 from scipy.stats import binomtest
@@ -52,7 +52,7 @@ def exported(path: Path, *cast: dict, **changes) -> Path:
 
 
 def tally(layout: Layout, sequence: Sequence = SEQUENCE, **artifacts: str | None) -> Tally:
-    return Ballots.imported(layout).count(sequence, artifacts)
+    return CastVotes.imported(layout).count(sequence, artifacts)
 
 
 def test_votes_of_several_files_add_up_and_the_same_vote_counts_once(layout, tmp_path):
@@ -66,10 +66,10 @@ def test_votes_of_several_files_add_up_and_the_same_vote_counts_once(layout, tmp
 
     assert layout.votes.read_bytes() == before
     assert tally(layout, one="0123abcdef", two=None).note() is None
-    assert tally(layout, one="0123abcdef", two=None).standings == {
-        "one": Standing(won=2, lost=0, tied=1),
-        "two": Standing(won=0, lost=1, tied=1),
-        "three": Standing(won=0, lost=1, tied=0),
+    assert tally(layout, one="0123abcdef", two=None).counts == {
+        "one": VoteCounts(won=2, lost=0, tied=1),
+        "two": VoteCounts(won=0, lost=1, tied=1),
+        "three": VoteCounts(won=0, lost=1, tied=0),
     }
 
 
@@ -77,10 +77,10 @@ def test_votes_on_frames_or_weights_that_have_changed_since_do_not_count(layout,
     import_votes(exported(tmp_path / "a.json", vote(1, "one", "two", "a")), layout)
 
     changed = Sequence((*SEQUENCE.frames[:1], replace(SEQUENCE.frames[1], sha256="f" * 64)))
-    assert tally(layout, changed).standings == {}
-    assert tally(layout, two="4567").standings == {}
+    assert tally(layout, changed).counts == {}
+    assert tally(layout, two="4567").counts == {}
     assert "weights that have changed (two)" in tally(layout, two="4567").note()
-    assert tally(layout, two="0123abcd").standings != {}
+    assert tally(layout, two="0123abcd").counts != {}
     assert len(Votes.load(layout.votes).votes) == 1
 
 
@@ -107,18 +107,18 @@ def test_votes_that_do_not_count_are_reported_and_the_others_of_the_file_count(l
     ):
         assert part in text
     found = tally(layout, chosen)
-    assert found.standings == {"one": Standing(won=1), "two": Standing(lost=1)}
+    assert found.counts == {"one": VoteCounts(won=1), "two": VoteCounts(lost=1)}
     assert found.notes.keys() == {"one", "two", "three", "gone"}
     assert found.notes["three"].startswith("2 of 2 ")
     assert found.notes["two"].startswith("1 of 2 imported votes does not count")
-    assert tally(layout).standings["three"] == Standing(lost=1)  # once all frames are chosen again
+    assert tally(layout).counts["three"] == VoteCounts(lost=1)  # once all frames are chosen again
 
 
 def test_a_vote_on_another_run_with_the_folder_of_a_model_does_not_count_either(layout, tmp_path):
     other = vote(2, "one", "two", "a") | {"a": {"model": "one", "run_id": "another run", "artifact": ""}}
     import_votes(exported(tmp_path / "a.json", vote(1, "one", "two", "a"), other), layout)
 
-    assert tally(layout).standings["one"] == Standing(won=1)
+    assert tally(layout).counts["one"] == VoteCounts(won=1)
 
 
 def test_votes_that_an_earlier_version_recorded_without_runs_still_count(layout, tmp_path):
@@ -128,7 +128,7 @@ def test_votes_that_an_earlier_version_recorded_without_runs_still_count(layout,
         del record["votes"][0][side]["run_id"]
     layout.votes.write_text(json.dumps(record))
 
-    assert tally(layout).standings["one"] == Standing(won=1)
+    assert tally(layout).counts["one"] == VoteCounts(won=1)
 
 
 @pytest.mark.parametrize(
@@ -178,12 +178,12 @@ def test_a_file_that_does_not_exist_is_refused(layout, tmp_path):
 def test_the_interval_is_that_of_wilson(won, lost):
     expected = binomtest(won, won + lost).proportion_ci(method="wilson")
 
-    assert Standing(won, lost).interval == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert VoteCounts(won, lost).interval == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_without_a_preference_there_is_no_share():
-    assert Standing(tied=4).cells == (0, 0, 4, None, None, None)
-    assert votes.tags(Standing(tied=4)) == {
+    assert VoteCounts(tied=4).cells == (0, 0, 4, None, None, None)
+    assert votes.tags(VoteCounts(tied=4)) == {
         "dailies.votes.won": "0",
         "dailies.votes.lost": "0",
         "dailies.votes.tied": "4",

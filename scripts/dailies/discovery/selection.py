@@ -9,7 +9,7 @@ from dailies.core.text import clean, counted, elided
 from dailies.discovery import artifacts
 from dailies.discovery.artifacts import Choice
 from dailies.discovery.facts import FactNames, Facts, facts
-from dailies.discovery.measured import MeasuredOrder
+from dailies.discovery.measured_order import MeasuredOrder
 from dailies.discovery.snapshot import Listing, Skipped, Snapshot
 from dailies.store.entities import Artifact, LoggedModel, Run, StoredFile
 from dailies.store.registry import Registered, Version

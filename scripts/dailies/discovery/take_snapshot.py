@@ -11,7 +11,7 @@ from dailies.core import files, sources
 from dailies.core.errors import StoreError, StoreUnreachable
 from dailies.core.text import clean, counted, redacted
 from dailies.core.typed import save_all
-from dailies.discovery.measured import MeasuredOrder, described
+from dailies.discovery.measured_order import MeasuredOrder, caution
 from dailies.discovery.queries import Queries
 from dailies.discovery.selection import Selection, first_reason, survey
 from dailies.discovery.snapshot import SavedSnapshot, Skipped, Snapshot, StoreState
@@ -146,9 +146,9 @@ def _preferring(
     The measured values themselves are no part of it: it changes only if they let another run in.
     """
     runs = [model.run.run_id for model in survey(snapshot, selection).found if model.version is None]
-    measured = order.measured(runs, settings, layout)
-    taken = order.best(runs, measured.means)
-    note = described(order, taken=taken, left=[run for run in runs if run not in taken], measured=measured)
+    known = order.known_means(runs, settings, layout)
+    taken = order.best(runs, known.means)
+    note = caution(order, taken=taken, left=[run for run in runs if run not in taken], known=known)
     return replace(snapshot, preferred=taken), note
 
 

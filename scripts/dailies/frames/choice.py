@@ -26,12 +26,12 @@ def spread(number: int, total: int) -> list[int]:
     return [(2 * place * (total - 1) + gaps) // (2 * gaps) for place in range(number)]
 
 
-def measured(measure_frames: int | str, total: int) -> Sequence[int]:
+def measured_positions(measure_frames: int | str, total: int) -> Sequence[int]:
     """Return the positions, out of ``total``, that ``measure_frames`` chooses: ``auto``, ``all`` or a number."""
-    return chosen(ENOUGH if measure_frames == AUTO else measure_frames, total)
+    return chosen_positions(ENOUGH if measure_frames == AUTO else measure_frames, total)
 
 
-def chosen(frames: int | str, total: int) -> Sequence[int]:
+def chosen_positions(frames: int | str, total: int) -> Sequence[int]:
     """Return the positions, out of ``total``, that the setting ``frames`` chooses: ``all``, a number or a slice.
 
     Raises SequenceError if a slice is empty.

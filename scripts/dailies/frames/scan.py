@@ -113,7 +113,7 @@ def listing(
     """Return the chosen frames in order, by name, as far as they were read in their present state; open no frame.
 
     A frame that must be read again is None. Return None for a video that must be decoded first. Raise SequenceError as
-    ``list_frames`` and ``choice.chosen`` do.
+    ``list_frames`` and ``choice.chosen_positions`` do.
     """
     if is_video(input_dir):
         done = _Decoded.load_if_there(cache.clip)
@@ -121,7 +121,7 @@ def listing(
             return None
         input_dir = cache.video
     known, entries = _load_cached(cache.frames), list_frames(input_dir)
-    wanted = [entries[position] for position in choice.chosen(frames, len(entries))]
+    wanted = [entries[position] for position in choice.chosen_positions(frames, len(entries))]
     return {entry.name: known.get(_frame_stamp(entry, layer)) for entry in wanted}
 
 
@@ -160,8 +160,8 @@ def scan(
     ``on_bad_frame`` is ``error`` (raise SequenceError, naming the first unreadable frames) or ``skip`` (leave them out,
     without renaming any other frame). ``layer`` is the name of the layer of EXR frames that is their picture, or a
     glob. ``frames`` is the setting of this name; frames that it does not choose are not read. Raises SequenceError as
-    ``list_frames`` and ``choice.chosen`` do, if two frames would be rendered to the same name, if no frame is readable,
-    or if ``layer`` is set for a video.
+    ``list_frames`` and ``choice.chosen_positions`` do, if two frames would be rendered to the same name, if no frame is
+    readable, or if ``layer`` is set for a video.
     """
     if is_video(input_dir):
         if layer:
@@ -181,7 +181,7 @@ def scan(
     entries = list_frames(input_dir)
     _log_other_files(input_dir, entries)
     _refuse_clashes([entry.name for entry in entries])
-    wanted = [entries[position] for position in choice.chosen(frames, len(entries))]
+    wanted = [entries[position] for position in choice.chosen_positions(frames, len(entries))]
     cached = _load_cached(cache.frames)
     stems = _previous_stems(cached.values())
 

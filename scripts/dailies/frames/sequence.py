@@ -260,13 +260,13 @@ def split(sequence: Sequence, shard_frames: int, knockout_frames: int = 0) -> di
     return parts
 
 
-def measured(parts: Mapping[str, Sequence], measure_frames: int | str) -> dict[str, Sequence]:
+def measured_parts(parts: Mapping[str, Sequence], measure_frames: int | str) -> dict[str, Sequence]:
     """Return the frames of each shard that are measured: evenly spread over the sequence, and all of ``knockout``.
 
     ``parts`` are all shards, as ``split`` returns them. A shard may have no measured frame.
     """
     outputs = [frame.output for name, part in parts.items() if name != KNOCKOUT for frame in part.frames]
-    wanted = {outputs[place] for place in choice.measured(measure_frames, len(outputs))}
+    wanted = {outputs[place] for place in choice.measured_positions(measure_frames, len(outputs))}
 
     def chosen(part: Sequence) -> Sequence:
         return replace(part, frames=tuple(frame for frame in part.frames if frame.output in wanted))
@@ -290,7 +290,7 @@ def measured_shards(
 def _measured_shards(
     path: Path, modified: int, shard_frames: int, knockout_frames: int, measure_frames: int | str
 ) -> dict[str, Sequence]:
-    return measured(_shards(path, modified, shard_frames, knockout_frames), measure_frames)
+    return measured_parts(_shards(path, modified, shard_frames, knockout_frames), measure_frames)
 
 
 @lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ from dailies.core import files
 from dailies.core.errors import DailiesError, SequenceError
 from dailies.core.text import counted
 from dailies.frames.choice import ALL
-from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, measured, split
+from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, measured_parts, split
 from dailies.frames.sequence import load as load_sequence
 from dailies.measure import backbone
 from dailies.measure.cache import VERSIONS
@@ -113,7 +113,7 @@ class MeasurementJob:
     @cached_property
     def measured(self) -> tuple[Frame, ...]:
         """The frames of the shard that are measured."""
-        return measured(self.parts, self.measure_frames)[self.shard].frames
+        return measured_parts(self.parts, self.measure_frames)[self.shard].frames
 
     @property
     def is_partial(self) -> bool:

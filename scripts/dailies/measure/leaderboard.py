@@ -87,7 +87,7 @@ def tabulate(
     output: Path,
     reference: Reference | None = None,
     knockout: Knockout | None = None,
-    ballots: votes.Ballots | None = None,
+    cast_votes: votes.CastVotes | None = None,
 ) -> None:
     """Merge the measured values of all models into two tables and ``output``.
 
@@ -97,7 +97,7 @@ def tabulate(
     ``metrics.csv``, with a line per model and frame, and of ``leaderboard.csv``, with a line per model. ``output`` is a
     ``Leaderboard`` record for the summary, the page and the end of an invocation; it also says how the frames of the
     ``reference`` were paired. Of a ``knockout``, the finalists are ranked by all frames; the models that were knocked
-    out follow them in the order of the first round. ``ballots`` are the imported votes, if there are any; ``output``
+    out follow them in the order of the first round. ``cast_votes`` are the imported votes, if there are any; ``output``
     says which of them do not count.
     """
     from dailies.measure import verdict  # needs scipy, which a head node should not have to import
@@ -114,7 +114,7 @@ def tabulate(
     ranking, named = rank(finalists, frames, settings.ranked_by), labels(by_model)
     names = shortest(named)
     parts = [part for shards in records.values() if (part := measured_part(shards))]
-    measured = max(parts)[0] if parts else None  # that of a shard that failed is lower
+    measured_frames = max(parts)[0] if parts else None  # that of a shard that failed is lower
     record = verdict.record(
         ranking,
         finalists,
@@ -123,7 +123,7 @@ def tabulate(
         metrics=settings.metrics,
         names=names,
         knockout=knockout,
-        measured=measured,
+        measured_frames=measured_frames,
     )
     every = [*models, source]
 
@@ -135,12 +135,12 @@ def tabulate(
     frame_table, model_table = tables
     _write_csv(frame_table, _frame_rows([source, *models], frames, settings.metrics))
     artifacts = {model: outcome.artifact.sha256 for model, outcome in ends.items()}
-    tally = ballots.count(frames, artifacts) if ballots else votes.Tally((), {})
-    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings, tally.standings))
+    tally = cast_votes.count(frames, artifacts) if cast_votes else votes.Tally((), {})
+    _write_csv(model_table, _model_rows(every, ranking, record, named, means_of, frames, settings, tally.counts))
     board = Leaderboard(
         verdict=verdict.sentence(record, names) if record else None,
         remarks=tuple(verdict.remarks(record, names)) if record else (),
-        measured=_measured(measured, frames) if measured is not None else None,
+        measured=_measured_part(measured_frames, frames) if measured_frames is not None else None,
         uncounted=tally.note(),
         uncounted_of=tally.notes,
         ranking=record,
@@ -213,7 +213,7 @@ def _metric_record(name: str, sequence: FrameSequence) -> MetricRecord:
     )
 
 
-def _measured(count: int, sequence: FrameSequence) -> str:
+def _measured_part(count: int, sequence: FrameSequence) -> str:
     total = counted(len(sequence.frames), "frame")
     return f"{count} of {total} are measured, evenly spread; to measure all of them, set measure_frames to all."
 
@@ -273,7 +273,7 @@ def _model_rows(
     means_of: Mapping[str, Values],
     sequence: FrameSequence,
     settings: LeaderboardSettings,
-    standings: Mapping[str, votes.Standing],
+    vote_counts: Mapping[str, votes.VoteCounts],
 ) -> Iterable[Sequence[Cell]]:
     """Yield the header of ``leaderboard.csv``, a row per model, those without a rank last, and the source's.
 
@@ -287,7 +287,7 @@ def _model_rows(
         *settings.metrics,
         "training_frames",
         *(f"{name}_training" for name in settings.metrics),
-        *(votes.COLUMNS if standings else ()),
+        *(votes.COLUMNS if vote_counts else ()),
         "error",
     ]
     ranked = {each.model: each for each in record.everyone} if record else {}
@@ -315,7 +315,7 @@ def _model_rows(
             *means_of[scores.model].values(),
             len(trained),
             *means(scores.frames, settings.metrics, trained).values(),
-            *votes.cells(standings, scores.model),
+            *votes.cells(vote_counts, scores.model),
             outcome.error if outcome else None,
         ]
 

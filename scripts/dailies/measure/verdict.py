@@ -33,12 +33,12 @@ def record(
     metrics: Sequence[str],
     names: Mapping[str, str],
     knockout: Knockout | None = None,
-    measured: int | None = None,
+    measured_frames: int | None = None,
 ) -> RankingRecord | None:
     """Return the verdict on each model of a ranking, its comparison with the source, and what would settle a tie.
 
     ``metrics`` are those that were measured, and ``names`` are those of the models in sentences. Those that a
-    ``knockout`` left out follow in its order. ``measured`` is the number of measured frames, if not all were.
+    ``knockout`` left out follow in its order. ``measured_frames`` is how many frames were measured, if not all were.
     The result is None if no model has a rank.
     """
     if ranking.metric is None or not ranking.order:
@@ -67,7 +67,7 @@ def record(
         metric=ranking.metric,
         frames=len(ranking.frames),
         of=len(sequence.frames),
-        measured=measured,
+        measured=measured_frames,
         on_training_frames=any(scores[model].training_frames.intersection(ranking.frames) for model in ranking.order),
         source=_mean(unchanged) if has_source else None,
         models=tuple(ranked(place, model) for place, model in enumerate(ranking.order, start=1)),
@@ -76,7 +76,7 @@ def record(
         frames_needed=needed,
         settle=(
             (
-                *_all_frames(needed, measured, sequence),
+                *_all_frames(needed, measured_frames, sequence),
                 _more_frames(needed, ranking, sequence),
                 *_another_metric(ranking.metric, tied, sequence, metrics, names),
                 VOTE,
@@ -193,13 +193,13 @@ def _frames_needed(ranking: Ranking) -> int | None:
     return math.ceil(needed / step) * step
 
 
-def _all_frames(needed: int | None, measured: int | None, sequence: FrameSequence) -> list[str]:
-    """Return the advice to measure all frames, if only some were ``measured``."""
-    if measured is None:
+def _all_frames(needed: int | None, measured_frames: int | None, sequence: FrameSequence) -> list[str]:
+    """Return the advice to measure all frames, if only ``measured_frames`` of them were."""
+    if measured_frames is None:
         return []
     whole = len(sequence.frames)
     doubt = ", though they may not be enough" if needed is None or needed > whole else ""
-    others = counted(whole - measured, "more frame")
+    others = counted(whole - measured_frames, "more frame")
     return [f"First set measure_frames to all: {others} can be measured without rendering any{doubt}."]
 
 

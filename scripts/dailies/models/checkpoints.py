@@ -23,8 +23,8 @@ from dailies.core.text import listed, number, reason, shown, whole, word
 from dailies.models import torch_files
 from dailies.models.inert import Inert, plain
 from dailies.models.kinds import CONFIG_FILE, INDEX, PART, indexed_files
-from dailies.models.progress import Progress, finished_epochs
 from dailies.models.signature import PREFIX, signature_hints
+from dailies.models.training_progress import TrainingProgress, finished_epochs
 from dailies.models.weights import Group, groups, preference
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Checkpoint:
     """The source of ``config``: a key of the file, or words."""
     architecture: str | None = None
     """The architecture that the file states."""
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainingProgress = field(default_factory=TrainingProgress)
     """Epoch and losses in the file."""
     signature: Mapping[str, Any] = field(default_factory=dict)
     """The signature that the file states under ``dailies``."""
@@ -287,9 +287,9 @@ def _check_storage(held: Iterable[Group], file: str) -> None:
             )
 
 
-def _progress(outer: Mapping[str, Any]) -> Progress:
+def _progress(outer: Mapping[str, Any]) -> TrainingProgress:
     finished = finished_epochs(outer)
-    return Progress(
+    return TrainingProgress(
         epoch=_parsed(whole, outer.get("epoch")) if finished is None else finished,
         train_loss=_parsed(number, outer.get("train_loss")),
         val_loss=_parsed(number, outer.get("val_loss")),

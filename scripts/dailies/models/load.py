@@ -19,8 +19,8 @@ from dailies.models.factories import Factories, channels_of
 from dailies.models.kinds import MLMODEL, WEIGHTS
 from dailies.models.loaders import Loaders, input_channels
 from dailies.models.programs.load import SAFE, load_program, program_kind
-from dailies.models.progress import Progress
 from dailies.models.signature import Signature, overrides, resolve_signature, signature_hints
+from dailies.models.training_progress import TrainingProgress
 from dailies.models.user_code import make_importable
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Model:
     """Maps float32 ``(batch, channels, height, width)`` to the same, scaled; ``signature`` holds the details."""
     architecture: str
     signature: Signature = field(default_factory=Signature)
-    progress: Progress = field(default_factory=Progress)
+    progress: TrainingProgress = field(default_factory=TrainingProgress)
     """Epoch and losses in the checkpoint."""
     builder: str = "dailies"
     """What built the network: dailies, spandrel, a user's function (``model_factory`` or ``model_loader``), pickle, or

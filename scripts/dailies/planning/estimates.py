@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dailies.core.errors import DiskError
 from dailies.core.text import counted, in_bytes
-from dailies.frames.sequence import KNOCKOUT, WHOLE_SEQUENCE, Frame, Sequence, load, measured, split
+from dailies.frames.sequence import KNOCKOUT, WHOLE_SEQUENCE, Frame, Sequence, load, measured_parts, split
 from dailies.measure.metrics import LPIPS
 from dailies.state import manifest
 from dailies.state.layout import SOURCE, Layout
@@ -177,7 +177,7 @@ def refuse_shortage(
         return
     parts = missing.parts
     if motion:
-        part = measured({WHOLE_SEQUENCE: sequence}, settings.measure_frames)[WHOLE_SEQUENCE]
+        part = measured_parts({WHOLE_SEQUENCE: sequence}, settings.measure_frames)[WHOLE_SEQUENCE]
         parts |= {"motion": _motion_size(part, layout.source_frames)}
     output_dir = layout.output_dir
     free = shutil.disk_usage(next(place for place in (output_dir, *output_dir.parents) if place.exists())).free

@@ -423,11 +423,11 @@ class Inputs:
         """Return the record of a decoded reference video. A folder needs none: a parameter shows its changes."""
         return self.pairing_record(wildcards) if self._reference and self._reference.is_video else []
 
-    def pairing_of_measures(self, wildcards: Any) -> list[Path]:
+    def pairing_record_if_measured(self, wildcards: Any) -> list[Path]:
         """Return the record of the pairing if an ordinary invocation measures: it is part of a model's metadata."""
         return self.pairing_record(wildcards) if self._is_automatic else []
 
-    def fingerprint_of_measures(self, wildcards: Any) -> str | None:
+    def reference_fingerprint_if_measured(self, wildcards: Any) -> str | None:
         """Return the fingerprint of the reference if ordinary invocations measure; None otherwise."""
         return self.reference_fingerprint() if self._is_automatic else None
 

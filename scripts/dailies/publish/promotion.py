@@ -132,7 +132,7 @@ def requested(settings: "Settings", layout: Layout) -> Promotion:
         tags=evaluation.model_tags(model, metadata)
         | _rank_tags(metadata)
         | _frame_tags(model, metadata, layout)
-        | votes.tags(tally.standings.get(model)),
+        | votes.tags(tally.counts.get(model)),
         caution=_caution(model, metadata, layout),
         uncounted=tally.note(model),
     )
@@ -209,7 +209,7 @@ def _frame_tags(model: str, metadata: Metadata, layout: Layout) -> dict[str, str
 def _votes(there: list[str], layout: Layout) -> votes.Tally:
     """Return the imported votes; ``there`` are the folders of all rendered models."""
     artifacts = {each: Metadata.load(layout.metadata(each)).artifact.sha256 for each in there}
-    return votes.Ballots.imported(layout).count(load_sequence(layout.sequence), artifacts)
+    return votes.CastVotes.imported(layout).count(load_sequence(layout.sequence), artifacts)
 
 
 def promote(settings: "Settings", *, model: str, layout: Layout) -> str:

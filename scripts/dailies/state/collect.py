@@ -10,7 +10,7 @@ from dailies.core.text import WIDEST, clean, columns, counted, few
 from dailies.core.typed import load_all, save_all, to_json
 from dailies.frames.sequence import load as load_sequence
 from dailies.frames.sequence import summarise_notes
-from dailies.models.progress import Progress
+from dailies.models.training_progress import TrainingProgress
 from dailies.state import manifest
 from dailies.state.labels import Label, labels
 from dailies.state.layout import Layout, model_of
@@ -54,7 +54,7 @@ def describe(
     manifests: Path,
     folder: Path,
     output: Path,
-    measured: Means | None = None,
+    means: Means | None = None,
     contestant: Contestant | None = None,
 ) -> None:
     """Write ``metadata.json`` of a model. Once all its frames are rendered, delete the manifests of former shards.
@@ -66,7 +66,7 @@ def describe(
         manifests: the folder of the model's manifests.
         folder: the folder of the model's frames.
         output: where to write.
-        measured: the means of the model's metrics, if any were measured.
+        means: those of its metrics, if any were measured.
         contestant: the decision of a knockout on the model, if there was one.
     """
     about, outcome = RunRecord.load(run), merged([Outcome.load(path) for path in outcomes])
@@ -74,7 +74,7 @@ def describe(
     is_out = contestant is not None and not contestant.is_finalist
     if outcome.status == SUCCESS and rendered.is_whole and not is_out:  # others list frames that may be chosen again
         manifest.prune(manifests, folder, [path.stem for path in outcomes])
-    checkpoint = Progress(model.epoch, model.train_loss, model.val_loss) if model else Progress()
+    checkpoint = TrainingProgress(model.epoch, model.train_loss, model.val_loss) if model else TrainingProgress()
     metadata = Metadata(
         run_id=about.run_id,
         run_name=about.run_name,
@@ -84,7 +84,7 @@ def describe(
         val_loss=checkpoint.val_loss if about.val_loss is None else about.val_loss,
         status=about.status,
         start_time=about.start_time,
-        checkpoint=None if checkpoint == Progress() else checkpoint,
+        checkpoint=None if checkpoint == TrainingProgress() else checkpoint,
         experiment=about.experiment,
         registered_model=about.registered_model,
         params=about.params,
@@ -105,7 +105,7 @@ def describe(
         ),
         network=_network_report(model, outcome.artifact.tried),
         signature=model.signature if model else None,
-        measured=measured,
+        measured=means,
         knocked_out=contestant.reason if contestant and is_out and not contestant.failed else None,
     )
     metadata.save(output)
@@ -182,9 +182,7 @@ def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> 
     """Return the line of a model. ``means`` are those of the leaderboard, which are over the frames that all have."""
     render = about.render
     succeeded = render.status == SUCCESS
-    measured = about.measured.mean_unseen if about.measured else None
-    if succeeded and means:
-        measured = means
+    own = about.measured.mean_unseen if about.measured else None
     return SummaryLine(
         run_id=about.run_id,
         run_name=about.run_name,
@@ -204,7 +202,7 @@ def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> 
         frames_chosen_from=about.input.chosen_from,
         seconds=render.seconds,
         fps=render.fps,
-        measured=measured,
+        measured=means if succeeded and means else own,
         tried=about.artifact.tried,
     )
 

@@ -8,8 +8,8 @@ from typing import Any
 from dailies.core.files import digest
 from dailies.core.text import redacted
 from dailies.core.typed import EMPTIED, OMITTED, Record
-from dailies.models.progress import Progress
 from dailies.models.signature import Signature
+from dailies.models.training_progress import TrainingProgress
 from dailies.state.labels import Label
 from dailies.store.entities import Artifact
 
@@ -345,7 +345,7 @@ class Metadata(Record):
     status: str = ""
     """The status of the run."""
     start_time: int | None = None
-    checkpoint: Progress | None = None
+    checkpoint: TrainingProgress | None = None
     """What the checkpoint says about its training, if anything."""
     experiment: str = ""
     registered_model: RegisteredModel | None = None

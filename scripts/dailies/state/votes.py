@@ -58,7 +58,7 @@ class _Export(BaseModel):
     votes: tuple[_CastVote, ...]
 
 
-class Doubt(StrEnum):
+class NotCounted(StrEnum):
     """Why a vote does not count: what it was cast on, as part of a sentence."""
 
     UNKNOWN_MODEL = "models that the output folder does not hold"
@@ -68,7 +68,7 @@ class Doubt(StrEnum):
 
 
 @dataclass(frozen=True)
-class Standing:
+class VoteCounts:
     """The votes of one model against all others."""
 
     won: int = 0
@@ -106,25 +106,25 @@ class Tally:
     """Votes: which of them count, and why the others do not."""
 
     votes: tuple[Vote, ...]
-    doubts: Mapping[str, tuple[Doubt, str]]
+    uncounted: Mapping[str, tuple[NotCounted, str]]
     """By the id of a vote that does not count: why, and the name of the frame or model."""
 
     @property
-    def standings(self) -> dict[str, Standing]:
+    def counts(self) -> dict[str, VoteCounts]:
         """The votes of each model that count, by folder name."""
-        return standings(vote for vote in self.votes if vote.id not in self.doubts)
+        return counts_by_model(vote for vote in self.votes if vote.id not in self.uncounted)
 
     def note(self, model: str | None = None) -> str | None:
         """Return a sentence on the votes, or those on one model, that do not count; None if all do."""
         votes = [vote for vote in self.votes if model in (None, vote.a.model, vote.b.model)]
-        named: dict[Doubt, list[str]] = {}
+        named: dict[NotCounted, list[str]] = {}
         for vote in votes:
-            if doubt := self.doubts.get(vote.id):
-                named.setdefault(doubt[0], []).append(clean(doubt[1]))
+            if reason := self.uncounted.get(vote.id):
+                named.setdefault(reason[0], []).append(clean(reason[1]))
         count = sum(map(len, named.values()))
         if not count:
             return None
-        groups = (f"{len(names)} on {doubt} ({few(sorted({*names}))})" for doubt, names in named.items())
+        groups = (f"{len(names)} on {reason} ({few(sorted({*names}))})" for reason, names in named.items())
         verb = "does" if count == 1 else "do"
         return f"{count} of {counted(len(votes), 'imported vote')} {verb} not count: {'; '.join(groups)}."
 
@@ -136,7 +136,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Ballots:
+class CastVotes:
     """Votes, and the models of an output folder that they may be about."""
 
     votes: tuple[Vote, ...]
@@ -144,7 +144,7 @@ class Ballots:
     """The run of each model in the output folder, selected or not, by folder name."""
 
     @classmethod
-    def imported(cls, layout: Layout) -> "Ballots":
+    def imported(cls, layout: Layout) -> "CastVotes":
         """Return the votes that were imported; none if there is no record."""
         return cls((Votes.load_if_there(layout.votes) or Votes()).votes, _run_ids(layout))
 
@@ -156,19 +156,19 @@ class Ballots:
         digests = {frame.output: frame.sha256 for frame in sequence.frames}
         listed = {Path(name).stem for name in sequence.names}
 
-        def doubt(vote: Vote) -> tuple[Doubt, str] | None:
+        def reason(vote: Vote) -> tuple[NotCounted, str] | None:
             for side in (vote.a, vote.b):
                 if not self._holds(side):
-                    return Doubt.UNKNOWN_MODEL, side.model
+                    return NotCounted.UNKNOWN_MODEL, side.model
             if not digests.get(vote.frame, "").startswith(vote.frame_digest):
                 is_left_out = vote.frame not in digests and Path(vote.frame).stem in listed
-                return Doubt.NOT_CHOSEN if is_left_out else Doubt.OTHER_FRAME, vote.frame
+                return NotCounted.NOT_CHOSEN if is_left_out else NotCounted.OTHER_FRAME, vote.frame
             for side in (vote.a, vote.b):
                 if not (artifacts.get(side.model) or side.artifact).startswith(side.artifact):
-                    return Doubt.OTHER_WEIGHTS, side.model
+                    return NotCounted.OTHER_WEIGHTS, side.model
             return None
 
-        return Tally(self.votes, {vote.id: found for vote in self.votes if (found := doubt(vote))})
+        return Tally(self.votes, {vote.id: found for vote in self.votes if (found := reason(vote))})
 
     def _holds(self, side: VoteSide) -> bool:
         run_id = self.run_ids.get(side.model)
@@ -198,7 +198,7 @@ def read_export(path: Path, layout: Layout) -> Tally:
         raise VotesError("votes.same_model", f"{path} has votes that compare a model with itself")
     if not layout.sequence.is_file():
         raise VotesError("votes.nothing_rendered", f"{layout.output_dir} has no sequence yet; render the models first")
-    tally = Ballots(_votes(export), _run_ids(layout)).count(load_sequence(layout.sequence), {})
+    tally = CastVotes(_votes(export), _run_ids(layout)).count(load_sequence(layout.sequence), {})
     _refuse_others(tally, path, layout)
     return tally
 
@@ -228,16 +228,16 @@ def _run_ids(layout: Layout) -> dict[str, str]:
 
 def _refuse_others(tally: Tally, path: Path, layout: Layout) -> None:
     """Raise VotesError if there are votes, and none of them counts: they were cast on the page of something else."""
-    if len(tally.doubts) < len(tally.votes) or not tally.votes:
+    if len(tally.uncounted) < len(tally.votes) or not tally.votes:
         return
-    names = {name for doubt, name in tally.doubts.values() if doubt == Doubt.UNKNOWN_MODEL}
+    names = {name for reason, name in tally.uncounted.values() if reason == NotCounted.UNKNOWN_MODEL}
     if names:
         raise VotesError(
             "votes.unknown_model",
             f"no vote in {path} counts, because {layout.output_dir} does not hold {few(sorted(map(clean, names)))}; "
             f"it holds {few(sorted(_run_ids(layout)))}",
         )
-    frames = sorted({clean(name) for _, name in tally.doubts.values()})
+    frames = sorted({clean(name) for _, name in tally.uncounted.values()})
     raise VotesError(
         "votes.other_frames",
         f"no vote in {path} counts, because {layout.page} does not show {few(frames)}; the votes were cast on the "
@@ -265,7 +265,7 @@ def import_votes(path: Path, layout: Layout) -> str:
     return text
 
 
-def standings(votes: Iterable[Vote]) -> dict[str, Standing]:
+def counts_by_model(votes: Iterable[Vote]) -> dict[str, VoteCounts]:
     """Return the votes of each model, by folder name."""
     results: dict[str, list[str]] = {}
     for vote in votes:
@@ -273,19 +273,19 @@ def standings(votes: Iterable[Vote]) -> dict[str, Standing]:
             kind = "tied" if vote.winner == "tie" else "won" if vote.winner == side else "lost"
             results.setdefault(model, []).append(kind)
     return {
-        model: Standing(kinds.count("won"), kinds.count("lost"), kinds.count("tied"))
+        model: VoteCounts(kinds.count("won"), kinds.count("lost"), kinds.count("tied"))
         for model, kinds in results.items()
     }
 
 
-def cells(found: Mapping[str, Standing], model: str) -> tuple[int | float | None, ...]:
+def cells(counts: Mapping[str, VoteCounts], model: str) -> tuple[int | float | None, ...]:
     """Return the values of ``COLUMNS`` of a model; nothing if no model has votes."""
-    return found.get(model, Standing()).cells if found else ()
+    return counts.get(model, VoteCounts()).cells if counts else ()
 
 
-def tags(standing: Standing | None) -> dict[str, str]:
+def tags(counts: VoteCounts | None) -> dict[str, str]:
     """Return what a registered version states about the votes on its model; nothing without votes."""
-    if standing is None:
+    if counts is None:
         return {}
-    named = zip(COLUMNS, standing.cells, strict=True)
+    named = zip(COLUMNS, counts.cells, strict=True)
     return {f"dailies.{name.replace('_', '.', 1)}": repr(value) for name, value in named if value is not None}

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from dailies.models.progress import finished_epochs
+from dailies.models.training_progress import finished_epochs
 from helpers import REPOSITORY
 
 SAVED = json.loads((REPOSITORY / "tests" / "fixtures" / "lightning.json").read_text())

@@ -1,4 +1,4 @@
-"""The order of models by what earlier invocations measured: which runs ``max_runs`` keeps."""
+"""The order of models by what earlier invocations measured, which decides the runs that ``max_runs`` keeps."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ OTHER_FRAMES = "measured on other frames"
 
 
 @dataclass(frozen=True)
-class MeasuredRuns:
+class KnownMeans:
     """What is known of runs from earlier invocations, over the frames that all of them have in common."""
 
     means: Mapping[str, float] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class MeasuredOrder:
         metric, is_descending = settings.measured_order
         return cls(metric, is_descending, settings.max_runs)
 
-    def measured(self, runs: Collection[str], settings: "Settings", layout: Layout) -> MeasuredRuns:
+    def known_means(self, runs: Collection[str], settings: "Settings", layout: Layout) -> KnownMeans:
         """Return the means of runs over the frames that they have in common and no model of them was trained on.
 
         They are those of each run's model as it was rendered last, even if its artifact has changed since. If a run has
@@ -88,7 +88,7 @@ class MeasuredOrder:
             if common <= each.values.keys():
                 mean = sum(each.values[frame] for frame in common) / len(common)
                 means[each.run] = better(mean, means.get(each.run, mean))
-        return MeasuredRuns(
+        return KnownMeans(
             means=means,
             reasons={run: reason for run, reason in reasons.items() if run not in means},
             frames=len(common),
@@ -137,19 +137,19 @@ class MeasuredOrder:
         return {known.most_common(1)[0][0]}, True
 
 
-def described(order: MeasuredOrder, *, taken: Sequence[str], left: Sequence[str], measured: MeasuredRuns) -> str | None:
+def caution(order: MeasuredOrder, *, taken: Sequence[str], left: Sequence[str], known: KnownMeans) -> str | None:
     """Return a warning if the choice of ``taken`` over ``left`` is uncertain; None if it is not.
 
     A run without a mean has no place in the order. Means over a part of the frames, or by a former reference, are less
     than certain.
     """
-    unmeasured = [run for run in taken if run not in measured.means]
-    unknown = [run for run in left if run not in measured.means]
-    is_partial = measured.frames < measured.most
-    if not left or not (unmeasured or unknown or is_partial or measured.is_former_reference):
+    unmeasured = [run for run in taken if run not in known.means]
+    unknown = [run for run in left if run not in known.means]
+    is_partial = known.frames < known.most
+    if not left or not (unmeasured or unknown or is_partial or known.is_former_reference):
         return None
     most = f"max_runs: {order.most}"
-    others = "have no value to compare" if measured.reasons else "were never measured"
+    others = "have no value to compare" if known.reasons else "were never measured"
     if len(unmeasured) == len(taken):
         how = f"no run has a measured {order.metric} yet, so {most} takes the newest runs"
     elif unmeasured:
@@ -159,11 +159,11 @@ def described(order: MeasuredOrder, *, taken: Sequence[str], left: Sequence[str]
         )
     else:
         how = f"{most} takes the runs with the best measured {order.metric}"
-    if measured.is_former_reference:
+    if known.is_former_reference:
         how += ", by a former reference, because no run was measured against the present one yet"
     if is_partial:
-        how += f", compared on the {counted(measured.frames, 'frame')} that all of them have"
-    counts = Counter(measured.reasons.get(run, NEVER) for run in unknown)
+        how += f", compared on the {counted(known.frames, 'frame')} that all of them have"
+    counts = Counter(known.reasons.get(run, NEVER) for run in unknown)
     why = "".join(f", {count} of them {reason}" for reason, count in counts.items())
     advice = "; raise max_runs, or name them in run_ids, to measure them" if unknown else ""
     return f"{how}. Left out: {counted(len(left), 'run')}{why}{advice}"

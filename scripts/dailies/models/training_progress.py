@@ -1,4 +1,4 @@
-"""Progress: the epoch and losses at which a trainer saved a checkpoint."""
+"""How far a training had come: the epoch and losses at which a trainer saved a checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ZERO_BASED = (1, 6)
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """The progress of a training; None for values that are unknown."""
 
     epoch: int | None = None

@@ -746,21 +746,21 @@ def test_what_was_used_from_the_keyboard_keeps_the_focus(browser):
     assert browser.run("return document.activeElement.parentElement.ariaSort") == "ascending"
 
 
-def test_a_click_on_the_strip_goes_to_the_frame_below(browser):
+def test_a_click_on_the_graph_goes_to_the_frame_below(browser):
     browser.open(f"a={RED}&b={GREEN}")
-    browser.until(lambda: browser.find("#strip").is_displayed())
+    browser.until(lambda: browser.find("#graph").is_displayed())
     browser.settle()
-    left, top, right, bottom = browser.place("#strip")
-    strip = browser.screen(box=(left, top, right, bottom)).astype(int)
-    amber = (np.abs(strip - [0xF2, 0xA5, 0x41]).max(2) < 70).any(0)  # a line may lie between two rows of pixels
+    left, top, right, bottom = browser.place("#graph")
+    graph = browser.screen(box=(left, top, right, bottom)).astype(int)
+    amber = (np.abs(graph - [0xF2, 0xA5, 0x41]).max(2) < 70).any(0)  # a line may lie between two rows of pixels
     assert amber.mean() > 0.8
-    assert np.abs(strip[:, amber] - [0x5C, 0xB8, 0xE6]).max(2).min() < 70
+    assert np.abs(graph[:, amber] - [0x5C, 0xB8, 0xE6]).max(2).min() < 70
 
     x = left + 6 + (right - left - 12) * 7 / (FRAMES - 1)
     browser.drag((x, (top + bottom) / 2), (x, (top + bottom) / 2))
     browser.wait_for(7)
     assert browser.colour(RED) == one(red(7))
-    assert "31 dB" in browser.find("#strip-values").text
+    assert "31 dB" in browser.find("#graph-values").text
 
 
 def test_the_worst_frame_and_the_largest_disagreement_are_one_key_away(browser):
@@ -803,7 +803,7 @@ def test_the_table_tells_all_and_links_to_the_run(browser):
 def test_frames_that_training_has_seen_are_marked(browser):
     for frame, a, b, marked in ((2, True, False, RED), (6, True, True, GREEN), (9, False, False, None)):
         browser.open(f"view=side&a={RED}&b={GREEN}&frame=frame_{frame:03d}.png", frame=frame)
-        browser.until(lambda: browser.find("#strip").is_displayed())
+        browser.until(lambda: browser.find("#graph").is_displayed())
         browser.settle()
         left, top, right, bottom = browser.place("#marks")
         x = round(left + 6 + (right - left - 12) * frame / (FRAMES - 1))
@@ -837,11 +837,11 @@ def test_means_of_frames_that_training_has_not_seen_are_in_the_table_and_sort_th
     ]
 
 
-def test_the_strip_says_between_which_values_its_lines_run(browser):
+def test_the_graph_says_between_which_values_its_lines_run(browser):
     browser.open(f"a={RED}&b={GREEN}")
-    browser.until(lambda: browser.find("#strip").is_displayed())
+    browser.until(lambda: browser.find("#graph").is_displayed())
 
-    assert (browser.find("#strip-high").text, browser.find("#strip-low").text) == ("45", "20")
+    assert (browser.find("#graph-high").text, browser.find("#graph-low").text) == ("45", "20")
 
 
 def test_the_page_links_to_what_lies_beside_it_and_to_nothing_else(browser, driver, show):
@@ -1190,19 +1190,19 @@ def test_playback_repeats_the_frames_between_two_marks(browser):
     assert browser.find("#loop").text == "No loop"
 
 
-def test_names_and_scale_of_the_strip_stand_beside_it_and_it_grows_with_the_window(browser, driver, show):
+def test_names_and_scale_of_the_graph_stand_beside_it_and_it_grows_with_the_window(browser, driver, show):
     heights = {}
     for size in ((1440, 900), (3840, 2160)):
         page = Browser(driver, show.page, size=size)
         page.open(f"a={RED}&b={SOURCE}")
-        page.until(lambda page=page: page.find("#strip").is_displayed())
+        page.until(lambda page=page: page.find("#graph").is_displayed())
         page.settle()
-        left, top, right, bottom = page.place("#strip")
+        left, top, right, bottom = page.place("#graph")
         heights[size[1]] = bottom - top
         name = page.place(".line-name.a")
         assert right <= name[0] < name[2] <= size[0]
         assert top <= name[1] < name[3] <= bottom
-        assert page.place("#strip-scale")[2] <= left
+        assert page.place("#graph-scale")[2] <= left
         assert not page.find(".line-name.b").is_displayed()
     assert heights[900] < 80
     assert heights[2160] > 150
@@ -1233,7 +1233,7 @@ def two_metrics(tmp_path_factory: pytest.TempPathFactory) -> Show:
 def test_list_values_and_curve_are_about_one_chosen_metric(browser, driver, two_metrics):
     page = Browser(driver, two_metrics.page)
     page.open("sort=mean:psnr&descending=1")
-    page.until(lambda: page.find("#strip").is_displayed())
+    page.until(lambda: page.find("#graph").is_displayed())
 
     page.choose("#metric", "SSIM")
     assert [each.text for each in page.all("#list bdi")][1:] == ["sharp", "smooth", "flat"]
@@ -1248,29 +1248,29 @@ def test_list_values_and_curve_are_about_one_chosen_metric(browser, driver, two_
     assert page.run("return document.getElementById('metric').value") == "PSNR"
 
 
-def test_the_scale_of_the_strip_fits_what_stands_out_and_counts_what_leaves_it(browser, driver, two_metrics):
+def test_the_scale_of_the_graph_fits_what_stands_out_and_counts_what_leaves_it(browser, driver, two_metrics):
     page = Browser(driver, two_metrics.page)
     page.open("a=model_1&b=model_2&metric=PSNR")
-    page.until(lambda: page.find("#strip").is_displayed())
+    page.until(lambda: page.find("#graph").is_displayed())
     page.settle()
 
-    assert page.find("#strip-low").text == "30"
-    assert page.find("#strip-below").text == "1 lower"
+    assert page.find("#graph-low").text == "30"
+    assert page.find("#graph-below").text == "1 lower"
     page.choose("#choose-a", "model_3")
-    assert page.find("#strip-low").text == "10"
-    assert page.find("#strip-below").text == ""
+    assert page.find("#graph-low").text == "10"
+    assert page.find("#graph-below").text == ""
 
 
 def test_values_beside_the_name_of_a_frame_are_those_of_that_frame(browser, driver, two_metrics):
     page = Browser(driver, two_metrics.page)
     page.open("a=model_1&b=model_2&metric=PSNR")
-    page.until(lambda: page.find("#strip").is_displayed())
+    page.until(lambda: page.find("#graph").is_displayed())
     page.settle()
 
-    left, top, right, _ = page.place("#strip")
+    left, top, right, _ = page.place("#graph")
     page.point(left + 6 + (right - left - 12) * 7 / (FRAMES - 1), top + 6)
     assert page.find("#frame-name").text == "frame_000.png"
-    assert "30 dB" in page.find("#strip-values").text
+    assert "30 dB" in page.find("#graph-values").text
     assert page.find("#tip").text.split() == ["frame_007.png", "A", "30.007", "dB", "B", "32.007", "dB"]
     page.point(left + 6, top - 300)
     assert not page.find("#tip").is_displayed()
@@ -1288,7 +1288,7 @@ def test_columns_whose_printed_values_are_all_equal_can_be_left_out(browser, dri
 
 def test_each_group_of_controls_is_one_stop_of_the_tab_key(browser):
     browser.open(f"view=side&a={RED}&b={GREEN}")
-    browser.until(lambda: browser.find("#strip").is_displayed())
+    browser.until(lambda: browser.find("#graph").is_displayed())
     stops = []
     for _ in range(30):
         browser.keys(Keys.TAB)
@@ -1506,7 +1506,7 @@ def test_a_page_without_metrics_and_reference_shows_no_place_for_them(browser, d
     page.open()
 
     assert page.panels() == [SOURCE, RED]
-    assert not page.find("#strip").is_displayed()
+    assert not page.find("#graph").is_displayed()
     assert not page.find("#worst").is_displayed()
     assert not page.find("#blind").is_enabled()
 
@@ -1854,7 +1854,7 @@ def test_a_picture_of_the_page_for_the_readme(browser, driver, tmp_path):
     page.point(*page.at("@source model_1", 0.6, 0.4))
     wipe = page.screen()
     page.open("a=model_1&b=model_2&frame=frame_000005.png", frame=5)
-    page.until(lambda: page.find("#strip").is_displayed())
+    page.until(lambda: page.find("#graph").is_displayed())
     page.settle()
     grid = page.screen("page")
 

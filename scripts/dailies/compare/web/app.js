@@ -145,8 +145,8 @@
     ",": () => Transport.loop("first"),
     ".": () => Transport.loop("last"),
     u: () => Transport.loop(null),
-    n: () => Strip.worst(),
-    m: () => Strip.apart(),
+    n: () => Graph.worst(),
+    m: () => Graph.apart(),
     "/": () => {
       showModels(true);
       find("filter").focus();
@@ -239,7 +239,7 @@
   Tips.start();
   Verdict.start();
   Models.start();
-  Strip.start();
+  Graph.start();
   Blind.start();
   Look.start();
   Focus.start();

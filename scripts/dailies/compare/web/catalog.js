@@ -33,7 +33,7 @@ const Catalog = (() => {
     .sort((one, other) => priority(one) - priority(other));
   const metrics = new Map(DATA.metrics.map((metric) => [metric.key, metric]));
   const ranked = DATA.ranking && metrics.get(DATA.ranking.metric); // the metric that ranks
-  const standard = (ranked ?? DATA.metrics[0])?.name; // the metric that is shown unless another one is chosen
+  const defaultMetric = (ranked ?? DATA.metrics[0])?.name; // the metric that is shown unless another one is chosen
 
   /* The first columns are those that a phone shows beside the name. */
   function priority(key) {
@@ -226,15 +226,15 @@ const Catalog = (() => {
   }
 
   /* What changes if models are sorted by a column, by default the best first. There is one chosen metric: the list is
-     sorted by it, and captions and curve show it. */
+     sorted by it, and captions and graph show it. */
   function sortedBy(sort, descending = columns.includes(sort) && direction(sort) > 0) {
     const metric = metricOf(sort);
-    return { sort, descending, ...(metric ? { metric: metric === standard ? "" : metric } : {}) };
+    return { sort, descending, ...(metric ? { metric: metric === defaultMetric ? "" : metric } : {}) };
   }
 
   /* What changes if a metric is chosen by its name. An order that is about no metric, such as MLflow's, remains. */
   function measuredBy(name, sort = State.values.sort) {
-    const metric = name === standard ? "" : name;
+    const metric = name === defaultMetric ? "" : name;
     const key = DATA.metrics.find((each) => each.name === name)?.key;
     const current = metricOf(sort);
     if (current === undefined || current === name || !columns.includes(`mean:${key}`)) return { metric };
@@ -342,7 +342,7 @@ const Catalog = (() => {
     columns,
     ranking,
     ranked,
-    standard,
+    defaultMetric,
     group,
     metrics,
     AS_LOGGED,

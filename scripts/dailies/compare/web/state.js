@@ -115,8 +115,8 @@ const State = (() => {
   /* All values that differ from their defaults, as the fragment of an address. */
   function hash() {
     const parts = new URLSearchParams();
-    for (const [key, [standard, { write }]] of Object.entries(FIELDS)) {
-      const same = Array.isArray(standard) ? !values[key].length : values[key] === standard;
+    for (const [key, [defaultValue, { write }]] of Object.entries(FIELDS)) {
+      const same = Array.isArray(defaultValue) ? !values[key].length : values[key] === defaultValue;
       if (!same) parts.set(key, write(values[key]));
     }
     return parts.toString();
@@ -145,14 +145,14 @@ const State = (() => {
   function read() {
     const parts = new URLSearchParams(location.hash.slice(1));
     const patch = {};
-    for (const [key, [standard, codec]] of Object.entries(FIELDS)) {
+    for (const [key, [defaultValue, codec]] of Object.entries(FIELDS)) {
       let value;
       try {
         value = parts.has(key) ? codec.read(parts.get(key)) : undefined;
       } catch {
         value = undefined; // a broken escape sequence in a list
       }
-      patch[key] = value === undefined || value === null ? standard : value;
+      patch[key] = value === undefined || value === null ? defaultValue : value;
       if (key === "blind") values.blind = patch.blind;
     }
     const [a, b] = Catalog.usual();

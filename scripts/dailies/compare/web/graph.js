@@ -22,7 +22,7 @@ const Metrics = (() => {
   /* The selected metric; undefined if there is none, or in a blind test. */
   function current() {
     if (State.values.blind) return undefined;
-    return known.get(State.values.metric) ?? known.get(Catalog.standard);
+    return known.get(State.values.metric) ?? known.get(Catalog.defaultMetric);
   }
 
   function of(id) {
@@ -67,9 +67,9 @@ const Metrics = (() => {
   return { known, load, receive, current, of, text, worst, apart };
 })();
 
-/* Strip: the graph of those values over the sequence, aligned with the scrubber above. */
+/* Graph: a line per model of those values over the sequence, aligned with the scrubber above. */
 
-const Strip = (() => {
+const Graph = (() => {
   const EDGE = 6; // half the width of the scrubber's handle, in CSS pixels
   const NEAR = 14; // CSS pixels from the pointer within which a line is named
   /* The kinds of lines, those on top first. */
@@ -83,11 +83,11 @@ const Strip = (() => {
     other: "#5a5a5a",
   };
   const DASHES = { source: [5, 4] };
-  const strip = document.getElementById("strip");
-  const canvas = strip.querySelector("canvas");
+  const graph = document.getElementById("graph");
+  const canvas = graph.querySelector("canvas");
   const needle = document.getElementById("needle");
-  const scale = document.getElementById("strip-scale");
-  const legend = document.getElementById("strip-values");
+  const scale = document.getElementById("graph-scale");
+  const legend = document.getElementById("graph-values");
   const metric = document.getElementById("metric");
   const note = document.getElementById("metric-note");
   const marks = document.getElementById("marks");
@@ -97,7 +97,7 @@ const Strip = (() => {
   let named = null; // the model whose line is named besides A and B
   let lines = []; // the models with a line
   let level = () => 0; // the height of a value, in CSS pixels from the top
-  let wide = 0; // the width of the strip; asking for it at each frame makes a browser lay out the page twice
+  let wide = 0; // the width of the graph; asking for it at each frame makes a browser lay out the page twice
 
   function x(frame, width = wide) {
     const last = Math.max(1, DATA.frames.length - 1);
@@ -134,13 +134,13 @@ const Strip = (() => {
 
   function frameAt(event) {
     const last = Math.max(1, DATA.frames.length - 1);
-    const share = (event.clientX - strip.getBoundingClientRect().left - EDGE) / (strip.clientWidth - 2 * EDGE);
+    const share = (event.clientX - graph.getBoundingClientRect().left - EDGE) / (graph.clientWidth - 2 * EDGE);
     return Math.round(State.clamp(share, 0, 1) * last);
   }
 
   function show() {
     const current = Metrics.current();
-    for (const part of [strip, legend, document.getElementById("jumps")]) part.hidden = !current;
+    for (const part of [graph, legend, document.getElementById("jumps")]) part.hidden = !current;
     if (!current) return;
     metric.value = current.name;
     const advice = [current.higher_is_better ? "higher is better" : "lower is better", current.note]
@@ -170,8 +170,8 @@ const Strip = (() => {
 
   /* Draw the line of every model and of the source, with A and B on top. */
   function draw() {
-    if (strip.hidden) return;
-    wide = strip.clientWidth;
+    if (graph.hidden) return;
+    wide = graph.clientWidth;
     const { a, b } = State.values;
     lines = [...new Set([...Catalog.listed(), Catalog.SOURCE, a, b])].filter((id) => Metrics.of(id));
     const drawn = lines
@@ -196,19 +196,19 @@ const Strip = (() => {
     const all = chosen.length ? chosen : numbers(drawn);
     const low = all.reduce((least, each) => Math.min(least, each), Infinity);
     const high = all.reduce((most, each) => Math.max(most, each), -Infinity);
-    const tall = strip.clientHeight;
+    const tall = graph.clientHeight;
     level = (each) => tall - 4 - ((each - low) / (high - low || 1)) * (tall - 8);
     const leaving = (test) => drawn.filter(([, values]) => values.some((each) => each !== null && test(each))).length;
     const [above, below] = [leaving((each) => each > high), leaving((each) => each < low)];
     const texts = {
-      "strip-high": all.length ? Catalog.brief(high) : "",
-      "strip-above": above ? `${above} higher` : "",
-      "strip-below": below ? `${below} lower` : "",
-      "strip-low": all.length ? Catalog.brief(low) : "",
+      "graph-high": all.length ? Catalog.brief(high) : "",
+      "graph-above": above ? `${above} higher` : "",
+      "graph-below": below ? `${below} lower` : "",
+      "graph-low": all.length ? Catalog.brief(low) : "",
     };
     for (const [id, text] of Object.entries(texts)) document.getElementById(id).textContent = text;
-    strip.classList.toggle("leaves-above", above > 0);
-    strip.classList.toggle("leaves-below", below > 0);
+    graph.classList.toggle("leaves-above", above > 0);
+    graph.classList.toggle("leaves-below", below > 0);
     const models = above && below ? `${above} and ${below} lines leave it` : `${above || below} of the lines leave it`;
     const why = "The scale fits A, B, the source (dashed), the best model and pinned ones.";
     Tips.explain(scale, above || below ? `${why} ${models}.` : why);
@@ -219,7 +219,7 @@ const Strip = (() => {
     const { a, b } = State.values;
     const placed = [];
     for (const [slot, id] of Object.entries({ a, b: b === a ? null : b })) {
-      const tag = strip.querySelector(`.line-name.${slot}`);
+      const tag = graph.querySelector(`.line-name.${slot}`);
       const end = lines.includes(id) ? Metrics.of(id).findLast((value) => value !== null) : undefined;
       tag.hidden = end === undefined;
       if (end !== undefined) placed.push({ tag, top: level(end) - tag.offsetHeight / 2 });
@@ -230,7 +230,7 @@ const Strip = (() => {
       each.top = free = Math.max(free, each.top);
       free += each.tag.offsetHeight;
     }
-    let limit = strip.clientHeight;
+    let limit = graph.clientHeight;
     for (const { tag, top } of placed.reverse()) {
       limit = Math.min(top, limit - tag.offsetHeight);
       tag.style.top = `${Math.max(0, limit)}px`;
@@ -250,7 +250,7 @@ const Strip = (() => {
       line.append(...parts);
       return line;
     });
-    const { top, bottom } = strip.getBoundingClientRect();
+    const { top, bottom } = graph.getBoundingClientRect();
     const title = Panel.element("div", "", DATA.frames[hovered][0]);
     Tips.showAt({ left: event.clientX + NEAR, top, bottom }, title, ...lines);
   }
@@ -264,7 +264,7 @@ const Strip = (() => {
 
   /* The model whose line is nearest to the pointer. */
   function lineAt(event) {
-    const y = event.clientY - strip.getBoundingClientRect().top;
+    const y = event.clientY - graph.getBoundingClientRect().top;
     const distances = lines
       .filter((id) => Metrics.of(id)[hovered] !== null)
       .map((id) => [Math.abs(level(Metrics.of(id)[hovered]) - y), id])
@@ -298,7 +298,7 @@ const Strip = (() => {
   }
 
   function move() {
-    if (strip.hidden) return;
+    if (graph.hidden) return;
     needle.style.transform = `translateX(${x(State.values.frame)}px)`;
     legend.replaceChildren(
       ...["a", "b"]
@@ -354,30 +354,30 @@ const Strip = (() => {
     worstButton.addEventListener("click", worst);
     document.getElementById("apart").addEventListener("click", apart);
     const go = (event) => State.set({ frame: frameAt(event) });
-    strip.addEventListener("pointerdown", (event) => {
-      strip.setPointerCapture(event.pointerId);
+    graph.addEventListener("pointerdown", (event) => {
+      graph.setPointerCapture(event.pointerId);
       go(event);
     });
-    strip.addEventListener("pointermove", (event) => {
+    graph.addEventListener("pointermove", (event) => {
       hovered = frameAt(event);
       name(lineAt(event));
       if (event.buttons & 1) go(event);
       tell(event);
     });
-    strip.addEventListener("pointerleave", () => {
+    graph.addEventListener("pointerleave", () => {
       hovered = null;
       name(null);
       Tips.hide();
     });
     document.addEventListener("pointerover", (event) => {
-      if (!strip.hidden && !strip.contains(event.target)) name(modelAt(event));
+      if (!graph.hidden && !graph.contains(event.target)) name(modelAt(event));
     });
     State.on("metric blind", show);
     State.on("a b pins filter", draw);
     State.on("a b slot metric blind", showWorst);
     State.on("a b blind", mark);
     State.on("frame", move);
-    new ResizeObserver(draw).observe(strip);
+    new ResizeObserver(draw).observe(graph);
     new ResizeObserver(mark).observe(document.getElementById("track"));
     Metrics.load(() => {
       show();

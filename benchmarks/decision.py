@@ -191,7 +191,7 @@ def _rules(metadata: Path) -> dict[str, float]:
 
 def measure_steps(root: Path) -> None:
     """Print what a frame costs of a core, step by step, and in all for one frame of one model."""
-    from dailies.frames import sheet
+    from dailies.frames import thumbnail_sheet
     from dailies.frames.image import convert_depth, decode
     from dailies.measure import flicker, quality
     from dailies.measure.source import SourceFrame
@@ -212,11 +212,11 @@ def measure_steps(root: Path) -> None:
         "clipping": lambda: quality.clipping(noisy, source.still),
         "sha256 of the reference": lambda: files.sha256_of(path),
     }
-    pixels, size = decode(data, path.name).pixels, (sheet.THUMBNAIL, sheet.THUMBNAIL * 9 // 16)
-    thumbnails = [sheet.thumbnail(pixels, size)] * sheet.FRAMES
+    pixels, size = decode(data, path.name).pixels, (thumbnail_sheet.THUMBNAIL, thumbnail_sheet.THUMBNAIL * 9 // 16)
+    thumbnails = [thumbnail_sheet.thumbnail(pixels, size)] * thumbnail_sheet.FRAMES
     page: dict[str, Callable[[], object]] = {
-        "thumbnail, while rendering": lambda: sheet.thumbnail(pixels, size),
-        f"a sheet of {sheet.FRAMES}, while rendering": lambda: sheet.encode(thumbnails, size, ""),
+        "thumbnail, while rendering": lambda: thumbnail_sheet.thumbnail(pixels, size),
+        f"a sheet of {thumbnail_sheet.FRAMES}, while rendering": lambda: thumbnail_sheet.encode(thumbnails, size, ""),
     }
     for title, group in (("measuring", steps), ("page", page)):
         total = 0.0

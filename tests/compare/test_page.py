@@ -11,7 +11,7 @@ from dailies.compare.layers import gather, read_picture
 from dailies.compare.page import run_link
 from dailies.core import files
 from dailies.core.typed import from_json
-from dailies.frames import image, png, scan, sequence, sheet
+from dailies.frames import image, png, scan, sequence, thumbnail_sheet
 from dailies.publish.promotion import MODEL_NAME
 from dailies.state import edition
 from dailies.state.layout import Layout
@@ -165,8 +165,8 @@ def test_small_frames_have_no_thumbnails(show):
 
 def thumbnail(show: Show, picture: str, number: int, *, of: int) -> np.ndarray:
     """Return the thumbnail of a frame, by its number, from its sheet of ``of`` thumbnails."""
-    found = read_frame(show.page.parent / "page" / "thumbnails" / picture / f"{number // sheet.FRAMES}.jpg")
-    return np.split(found, of)[number % sheet.FRAMES]
+    found = read_frame(show.page.parent / "page" / "thumbnails" / picture / f"{number // thumbnail_sheet.FRAMES}.jpg")
+    return np.split(found, of)[number % thumbnail_sheet.FRAMES]
 
 
 def add_large(show: Show, count: int) -> None:
@@ -233,14 +233,14 @@ def test_a_sheet_that_the_render_made_is_taken_if_it_is_of_the_same_frames(tmp_p
     white, size = Image.new("RGB", (256, 144), "white"), (256, 144)
     for number, names in enumerate(([f"0{n}.png" for n in range(8)], ["07.png"])):
         digests = [files.sha256_of(show.models[0] / name) for name in names]
-        data = sheet.encode([white] * len(names), size, sheet.digest_of(size, digests))
-        files.write_bytes(show.layout.sheets("model_1") / f"{number}.jpg", data)
+        data = thumbnail_sheet.encode([white] * len(names), size, thumbnail_sheet.digest_of(size, digests))
+        files.write_bytes(show.layout.rendered_thumbnails("model_1") / f"{number}.jpg", data)
 
     show.build()
 
     assert thumbnail(show, "model_1", 3, of=8).min() >= 252
     np.testing.assert_allclose(thumbnail(show, "model_1", 8, of=1)[9, 9], [160, 20, 30], atol=3)
-    assert not show.layout.sheets("model_1").exists()
+    assert not show.layout.rendered_thumbnails("model_1").exists()
 
 
 def test_the_place_of_an_unreadable_frame_on_its_sheet_is_black(tmp_path):

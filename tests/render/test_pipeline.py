@@ -15,14 +15,14 @@ import pytest
 import torch
 from dailies.core import files
 from dailies.core.errors import RenderError, SequenceError
-from dailies.frames import image, sheet
+from dailies.frames import image, thumbnail_sheet
 from dailies.frames import oiio as codec
 from dailies.frames.sequence import Frame, Sequence
 from dailies.models.load import Model
 from dailies.render import pipeline
 from dailies.render.engine import Engine, Rendering, Settings
 from dailies.render.pipeline import Route, ahead, prefetch, read, render_frames, settle
-from dailies.render.sheets import Sheets
+from dailies.render.thumbnails import Thumbnails
 from dailies.state.manifest import Manifest
 from helpers.images import read_frame, write_frame
 from helpers.networks import Do
@@ -78,7 +78,7 @@ class Line:
         self.manifest = Manifest(root / "frames.jsonl", folder=self.folder, keys=dict.fromkeys(self.names, "key"))
         self.route = Route(self.shot, self.folder, "clip", "auto", threads)
         self.prefetched = {}
-        self.sheets = None
+        self.thumbnails = None
 
     def frame(self, number):
         path = self.shot / f"{number:03d}.png"
@@ -99,7 +99,7 @@ class Line:
 
         def work():
             try:
-                given = (self.frames, self.route, self.engine, self.manifest, self.prefetched, self.sheets)
+                given = (self.frames, self.route, self.engine, self.manifest, self.prefetched, self.thumbnails)
                 outcome.set_result(render_frames(*given))
             except BaseException as error:
                 outcome.set_exception(error)
@@ -128,20 +128,22 @@ def fail(error):
 
 
 def test_thumbnails_are_made_of_the_written_frames_but_not_of_those_with_alpha(line, tmp_path, monkeypatch):
-    monkeypatch.setattr(sheet, "LARGE", 4)
+    monkeypatch.setattr(thumbnail_sheet, "LARGE", 4)
     Image.new("RGBA", (7, 5), (1, 2, 3, 4)).save(line.shot / "009.png")
     line.frames[9] = replace(line.frames[9], sha256=files.sha256_of(line.shot / "009.png"))
     sequence = Sequence((*line.frames,))
-    line.sheets = Sheets(sequence, tmp_path / "sheets")
+    line.thumbnails = Thumbnails(sequence, tmp_path / "sheets")
 
     line.run()
 
     assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == ["0.jpg", "2.jpg"]
-    for number, frames in enumerate(sheet.groups(sequence)):
+    for number, frames in enumerate(thumbnail_sheet.groups(sequence)):
         if number != 1:
             digests = [files.sha256_of(line.folder / frame.output) for frame in frames]
             path = tmp_path / "sheets" / f"{number}.jpg"
-            assert sheet.digest_in(path) == sheet.digest_of(sheet.size_of(frames), digests)
+            assert thumbnail_sheet.digest_in(path) == thumbnail_sheet.digest_of(
+                thumbnail_sheet.size_of(frames), digests
+            )
 
 
 def test_every_frame_is_rendered(line):

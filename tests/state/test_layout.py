@@ -54,7 +54,7 @@ PATHS = {
     "manifests": "out/.dailies/frames/{model}",
     "manifest": "out/.dailies/frames/{model}/{shard}.jsonl",
     "forced_mark": "out/.dailies/frames/{model}/{shard}.forced",
-    "sheets": "out/.dailies/sheets/{model}",
+    "rendered_thumbnails": "out/.dailies/sheets/{model}",
     "measures": "out/.dailies/measures/@source/{shard}.json",
     "measurement_cache": "out/.dailies/measured/@source/{shard}.jsonl",
     "measuring_attempt": "out/.dailies/measured/@source/{shard}.json",

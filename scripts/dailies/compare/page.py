@@ -17,7 +17,7 @@ from dailies.compare.extras import javascript, write_extras
 from dailies.compare.layers import DEFAULT_FPS, Layer, RenderedModel, gather, in_order, scale_of
 from dailies.core import files
 from dailies.core.typed import to_json
-from dailies.frames import sheet
+from dailies.frames import thumbnail_sheet
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.state import edition
@@ -203,8 +203,8 @@ def build(
         sequence=input_dir.resolve().name,
         choice=frames.choice,
         fps=fps or frames.fps or DEFAULT_FPS,
-        thumbnail=sheet.THUMBNAIL,
-        sheet=sheet.FRAMES,
+        thumbnail=thumbnail_sheet.THUMBNAIL,
+        sheet=thumbnail_sheet.FRAMES,
         frames=[(frame.output, frame.width, frame.height, frame.sha256[:DIGITS]) for frame in frames.frames],
         pictures=[_picture(layer, frames, pictures) for layer in layers],
         models=[

@@ -1,4 +1,4 @@
-"""The pictures made for the page: 8-bit copies of frames that no browser shows, and sheets of thumbnails.
+"""Make the pictures of the page: thumbnails of all frames, and 8-bit copies of those that no browser shows.
 
 Each is made once, and again if its frame changes. ``page.json`` records what each copy was made from; a sheet says so
 itself. Most sheets come from the jobs that rendered the frames.
@@ -20,7 +20,7 @@ from dailies.compare.layers import Layer, with_alpha_8_bit
 from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.core.typed import OMITTED, Record
-from dailies.frames import png, sheet
+from dailies.frames import png, thumbnail_sheet
 from dailies.frames.image import is_browser_exact
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.state import manifest
@@ -61,7 +61,7 @@ class PagePictures(Record):
 
 def has_thumbnails(sequence: FrameSequence, layer: Layer) -> bool:
     """Return whether a layer's frames are large enough for thumbnails."""
-    return max(max(frame.width, frame.height) for frame in sequence.frames) * layer.scale > sheet.LARGE
+    return max(max(frame.width, frame.height) for frame in sequence.frames) * layer.scale > thumbnail_sheet.LARGE
 
 
 def update(sequence: FrameSequence, layers: Iterable[Layer], *, layout: Layout, threads: int) -> PagePictures:
@@ -89,7 +89,7 @@ def update(sequence: FrameSequence, layers: Iterable[Layer], *, layout: Layout, 
                 saved = time.monotonic()
     _delete_all_but({path for group in groups for path in group.files(layout)}, layout)
     for layer in layers:
-        shutil.rmtree(layout.sheets(layer.key), ignore_errors=True)  # those that are left no longer fit
+        shutil.rmtree(layout.rendered_thumbnails(layer.key), ignore_errors=True)  # those that are left no longer fit
     made = PagePictures(maker=VERSION, frames=frames)
     made.save_if_changed(layout.page_memory)
     return made
@@ -162,8 +162,10 @@ def _groups(sequence: FrameSequence, layer: Layer) -> list[_Group]:
     if layer.is_browser_exact and not large:
         return []
     return [
-        _Group(layer, number, tuple(frame.output for frame in frames), sheet.size_of(frames) if large else None)
-        for number, frames in enumerate(sheet.groups(sequence))
+        _Group(
+            layer, number, tuple(frame.output for frame in frames), thumbnail_sheet.size_of(frames) if large else None
+        )
+        for number, frames in enumerate(thumbnail_sheet.groups(sequence))
     ]
 
 
@@ -194,11 +196,13 @@ def _update_group(group: _Group, layout: Layout, known: PagePictures, written: _
         if alpha is not None and is_copy_due:
             files.write_bytes(alpha, png.encode(opacity[:, :, None]))
         if group.size is not None and is_sheet_due:
-            thumbnails[name] = sheet.thumbnail(pixels, group.size)
+            thumbnails[name] = thumbnail_sheet.thumbnail(pixels, group.size)
     path_of_sheet = group.sheet(layout)
     if path_of_sheet is not None and group.size is not None and is_sheet_due:
         pictures = [thumbnails.get(name) for name in group.names]
-        files.write_bytes(path_of_sheet, sheet.encode(pictures, group.size, _sheet_digest(group, group.size, states)))
+        files.write_bytes(
+            path_of_sheet, thumbnail_sheet.encode(pictures, group.size, _sheet_digest(group, group.size, states))
+        )
     return {group.key(name): state for name, state in states.items()}
 
 
@@ -208,10 +212,10 @@ def _has_sheet(group: _Group, states: Mapping[str, FrameState], layout: Layout) 
     if place is None or group.size is None:
         return True
     digest = _sheet_digest(group, group.size, states)
-    if sheet.digest_in(place) == digest:
+    if thumbnail_sheet.digest_in(place) == digest:
         return True
-    made = layout.sheets(group.layer.key) / place.name
-    if sheet.digest_in(made) != digest:
+    made = layout.rendered_thumbnails(group.layer.key) / place.name
+    if thumbnail_sheet.digest_in(made) != digest:
         return False
     place.parent.mkdir(parents=True, exist_ok=True)
     made.replace(place)
@@ -219,7 +223,7 @@ def _has_sheet(group: _Group, states: Mapping[str, FrameState], layout: Layout) 
 
 
 def _sheet_digest(group: _Group, size: tuple[int, int], states: Mapping[str, FrameState]) -> str:
-    return sheet.digest_of(size, [states.get(name, FrameState()).sha256 for name in group.names])
+    return thumbnail_sheet.digest_of(size, [states.get(name, FrameState()).sha256 for name in group.names])
 
 
 def _state(

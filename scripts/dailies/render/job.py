@@ -19,7 +19,7 @@ from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
 from dailies.render.devices import claimed, find_device
 from dailies.render.pipeline import Route, naming, prefetch, read, render_frames
-from dailies.render.sheets import Sheets
+from dailies.render.thumbnails import Thumbnails
 from dailies.state.due_shards import basis, frame_keys
 from dailies.state.layout import Layout, Weights
 from dailies.state.manifest import Entry, Manifest, forget, renewed, restore_names
@@ -297,9 +297,9 @@ def _attempt(
     log.info("%d frames, %d of them to render", len(sequence.frames), len(todo))
     files.delete_drafts(job.folder, sequence.outputs)
     status, reason = SUCCESS, None
-    sheets, startup = Sheets(whole, job.layout.sheets(job.model)), time.monotonic() - began
+    thumbnails, startup = Thumbnails(whole, job.layout.rendered_thumbnails(job.model)), time.monotonic() - began
     try:
-        render_frames(todo, route, engine, manifest, prefetched, sheets, startup=startup)
+        render_frames(todo, route, engine, manifest, prefetched, thumbnails, startup=startup)
     except Exception as error:  # the network is foreign code
         status, reason = "error", failure_reason(error, RENDERING, job.folder)
     return Ending(status, reason, _with_observations(loaded, model, engine), manifest.done())

@@ -17,7 +17,7 @@ from dailies.core.errors import RenderError
 from dailies.frames import image
 from dailies.frames.image import Picture
 from dailies.frames.sequence import Frame
-from dailies.render.sheets import Sheets
+from dailies.render.thumbnails import Thumbnails
 from dailies.state.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def render_frames(
     engine: "Engine",
     manifest: Manifest,
     prefetched: dict[Frame, "Future[Picture]"],
-    sheets: Sheets | None = None,
+    thumbnails: Thumbnails | None = None,
     *,
     startup: float | None = None,
 ) -> None:
@@ -96,8 +96,8 @@ def render_frames(
 
     Frames of one size are submitted to the engine in batches of the size that it wants. The first frame of each
     output format is read back to verify its values. Frames are removed from ``prefetched`` as they are used, and added
-    to ``sheets`` once they are written. ``startup`` is what the job took until now, in seconds. After the first error
-    of any thread no further frame is started, and it is raised once those already rendered have been written.
+    to ``thumbnails`` once they are written. ``startup`` is what the job took until now, in seconds. After the first
+    error of any thread no further frame is started, and it is raised once those already rendered have been written.
     """
 
     def picture_of(frame: Frame) -> Picture:
@@ -119,8 +119,8 @@ def render_frames(
             tiled=rendering.tiled,
             startup=startup if is_first else None,
         )
-        if sheets and picture.alpha is None:  # with alpha, the file's colours may be others
-            sheets.add(frame, pixels, digest)
+        if thumbnails and picture.alpha is None:  # with alpha, the file's colours may be others
+            thumbnails.add(frame, pixels, digest)
 
     manifest.restart()
     verified = {*{Path(frame.output).suffix: frame for frame in reversed(todo)}.values()}

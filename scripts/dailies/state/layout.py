@@ -280,7 +280,7 @@ class Layout:
         """Return the names of all models with rendered frames, including those that are no longer selected."""
         return sorted(path.name for path in (self.state / "frames").glob("*") if path.is_dir())
 
-    def sheets(self, model: str) -> Path:
+    def rendered_thumbnails(self, model: str) -> Path:
         """The folder of a model's sheets of thumbnails until the page takes them; written by ``infer``."""
         return self.state / "sheets" / model
 

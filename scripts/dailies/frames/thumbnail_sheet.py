@@ -1,4 +1,4 @@
-"""Sheets of thumbnails: JPEGs with the thumbnails of consecutive frames, one below the other, for the page."""
+"""Sheets of thumbnails: JPEGs that hold the thumbnails of eight consecutive frames, one below the other."""
 
 import io
 from collections.abc import Sequence

@@ -15,11 +15,11 @@ from dailies.core.errors import DailiesError, LoadError, RenderError
 from dailies.models.load import Model
 from dailies.models.signature import Signature
 from dailies.render.batches import Batches
-from dailies.render.first_frame import ReadFrame, check_assumed_range, describe_nearest
+from dailies.render.first_frame import ReadFrame
 from dailies.render.memory import MemoryPlan, NetworkOutOfMemory, is_out_of_memory, memory_meter
 from dailies.render.network import AUTOCAST, BASELINE, Network
 from dailies.render.parity import Parity
-from dailies.render.results import SeveralImages
+from dailies.render.results import SeveralImages, describe_nearest
 from dailies.render.tensors import (
     Download,
     Transfers,
@@ -30,6 +30,7 @@ from dailies.render.tensors import (
     to_code_values,
 )
 from dailies.render.tiling import Tiling, render_tiles
+from dailies.render.value_range import check_assumed_range
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,11 @@
 """What a network returns: its tensors, and which of them is the frame."""
 
+import logging
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,13 @@ from torch import Tensor, nn
 from dailies.core.errors import LoadError, RenderError
 from dailies.core.text import clean, few
 from dailies.models.signature import COLOURS, Signature
+from dailies.render.first_frame import ReadFrame, difference, middle
+from dailies.render.tensors import network_input
+
+if TYPE_CHECKING:
+    from dailies.render.network import Network
+
+log = logging.getLogger(__name__)
 
 MAX_DEPTH = 5
 """How many nested lists, dicts and objects are searched for tensors."""
@@ -91,6 +100,29 @@ def named_part(name: str, parts: list[Part], output: Any) -> Part:
     raise LoadError(
         "model.no_such_output",
         f"output is {clean(name)!r}, which the network does not return; it returns {few(map(str, parts))}",
+    )
+
+
+def describe_nearest(network: "Network", images: Sequence[Part], read: ReadFrame | None) -> str:
+    """Return a sentence on which of the images that a network returns is the nearest to the first frame.
+
+    The sentence is empty if the first frame cannot be read or rendered.
+    """
+    try:
+        crop = middle(read(), network.signature) if read else None
+        if crop is None:
+            return ""
+        pixels = network_input(torch.tensor(crop), network.signature)
+        found = {part.path: part.tensor.float() for part in network.images(pixels)}
+        differences = {clean(part.name)[:60]: difference(found[part.path], crop, network.signature) for part in images}
+    except Exception as error:  # the network is foreign code, and reading a frame may fail
+        log.info("the images cannot be compared with the first frame", exc_info=error)
+        return ""
+    nearest = min(differences, key=lambda name: differences[name] if math.isfinite(differences[name]) else math.inf)
+    listed = few(f"{name} by {difference * 255:.1f}" for name, difference in differences.items())
+    return (
+        f". In the first frame, {nearest} is the nearest to the input; the mean differences from it, in code values of "
+        f"255: {listed}"
     )
 
 

@@ -1,37 +1,13 @@
-"""What the first frame shows: which image is the frame, and doubts about an assumed value range."""
+"""Doubts about an assumed value range."""
 
 import numpy as np
 import pytest
 import torch
 from dailies.models.signature import Signature
 from dailies.render.network import probe_size
-from helpers.networks import Do, coarse, pixels, probed, refusal
-from helpers.raising import check
+from helpers.networks import Do, probed
 from torch import nn
 from torch.nn import functional
-
-
-def test_of_several_images_none_is_guessed_and_the_nearest_to_the_first_frame_is_named():
-    frame = np.full((40, 50, 3), 200, np.uint8)
-
-    error = refusal(Do(lambda x: (x * 0, x, x.mean())), first=frame)
-
-    images, distances = "0 (1×3×96×160), 1 (1×3×96×160)", "0 by 72.5, 1 by 0.0"
-    check(error, "model.several_images", images, "dailies.output", "1 is the nearest", distances)
-
-
-def test_larger_images_are_compared_with_the_enlarged_input():
-    larger = nn.Upsample(scale_factor=2, mode="bilinear")
-
-    error = refusal(Do(lambda x: {"rough": larger(-x), "fine": larger(x)}), first=pixels(64, 64))
-
-    check(error, "model.several_images", "rough (1×3×192×320), fine (1×3×192×320)", "fine is the nearest")
-
-
-def test_the_nearest_is_named_for_a_network_of_coarse_sizes_and_a_large_frame():
-    error = refusal(Do(lambda x: (coarse(64)(x), x + 1)), first=pixels(300, 400))
-
-    check(error, "model.several_images", "0 is the nearest")
 
 
 def squashed(x):

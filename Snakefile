@@ -46,8 +46,8 @@ rule all:
 
 
 onsuccess:
-    OUTCOME.report()
+    FINAL_REPORT.report()
 
 
 onerror:
-    OUTCOME.report_interruption()
+    FINAL_REPORT.report_interruption()

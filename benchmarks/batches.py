@@ -11,7 +11,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies.core import environment  # noqa: E402
+from dailies.core import job_environment  # noqa: E402
 
 NETWORKS = {
     "U-Net, base 64": ("unet", {"base_channels": 64}, (192, 320)),
@@ -58,5 +58,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    environment.prepare()
+    job_environment.prepare()
     main()

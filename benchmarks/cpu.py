@@ -16,7 +16,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies.core.environment import TUNING  # noqa: E402
+from dailies.core.job_environment import TUNING  # noqa: E402
 
 NETWORKS = {"unet": {"base_channels": 64}, "nafnet": {"size": "small"}}
 SIZE, REPEATS = (384, 640), 9

@@ -33,7 +33,7 @@ import yaml
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / folder) for folder in ("scripts", "benchmarks")]
 
-from dailies.core import environment, files  # noqa: E402
+from dailies.core import files, job_environment  # noqa: E402
 from dailies.frames import image  # noqa: E402
 from estimates import photograph  # noqa: E402
 
@@ -194,7 +194,7 @@ def measure_steps(root: Path) -> None:
     from dailies.frames import thumbnail_sheet
     from dailies.frames.image import convert_depth, decode
     from dailies.measure import flicker, quality
-    from dailies.measure.source import SourceFrame
+    from dailies.measure.source_frame import SourceFrame
 
     path = root / "shot" / "frame_000000.png"
     data, clean_data = path.read_bytes(), (root / "clean" / path.name).read_bytes()
@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--computes", action="store_true", help="the networks compute on the CPU")
     parser.add_argument("--fixed", action="store_true", help="only measure what one more model costs")
     asked = parser.parse_args()
-    environment.prepare()
+    job_environment.prepare()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if asked.fixed:

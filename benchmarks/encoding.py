@@ -28,7 +28,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts")]
 
-from dailies.core import environment  # noqa: E402
+from dailies.core import job_environment  # noqa: E402
 from dailies.frames import image  # noqa: E402
 from dailies.frames.oiio import open_image, read_channels  # noqa: E402
 
@@ -210,5 +210,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    environment.prepare()
+    job_environment.prepare()
     main()

@@ -19,7 +19,7 @@ sys.path[:0] = [str(REPOSITORY / folder) for folder in ("scripts", "benchmarks",
 from dailies.frames.image import Picture, convert_depth, decode, encode  # noqa: E402
 from dailies.measure import flicker, quality  # noqa: E402
 from dailies.measure.lpips import Lpips  # noqa: E402
-from dailies.measure.source import SourceFrame  # noqa: E402
+from dailies.measure.source_frame import SourceFrame  # noqa: E402
 from estimates import photograph  # noqa: E402
 from helpers.networks import write_alexnet  # noqa: E402
 from skimage.metrics import structural_similarity  # noqa: E402

@@ -26,7 +26,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
 
-from dailies.core import environment, files  # noqa: E402
+from dailies.core import files, job_environment  # noqa: E402
 from dailies.frames import image, scan, sequence  # noqa: E402
 from dailies.render.pipeline import Route, render_frames  # noqa: E402
 from dailies.state.layout import Layout  # noqa: E402
@@ -123,7 +123,7 @@ def same(one: Path, other: Path) -> bool:
 
 def main() -> None:
     """Print medians, and throughputs as ratios to the device alone, taken in turn."""
-    environment.prepare()
+    job_environment.prepare()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "shot").mkdir()

@@ -38,8 +38,8 @@ JOB = """
 import builtins, json, os, runpy, sys
 from types import SimpleNamespace
 sys.path.append({scripts!r})
-from dailies.core import environment
-environment.prepare()
+from dailies.core import job_environment
+job_environment.prepare()
 from dailies.frames import image
 from dailies.render import pipeline
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "benchmarks")]
 
-from dailies.core import environment  # noqa: E402
+from dailies.core import job_environment  # noqa: E402
 from dailies.frames import image, scan, sequence  # noqa: E402
 from dailies.state.layout import Layout  # noqa: E402
 
@@ -215,5 +215,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    environment.prepare()
+    job_environment.prepare()
     main()

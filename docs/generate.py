@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.append(str(REPOSITORY / "scripts"))
 
 from dailies.planning.config import TOPICS, schemas  # noqa: E402
-from dailies.planning.refusals import allowed  # noqa: E402
+from dailies.planning.setting_errors import allowed  # noqa: E402
 
 SCHEMA, README = REPOSITORY / "config" / "config.schema.yaml", REPOSITORY / "config" / "README.md"
 

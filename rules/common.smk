@@ -15,7 +15,7 @@ if Path(dailies.__file__).parents[1] != Path(SCRIPTS):
 
 from dailies.planning.inputs import Inputs
 from dailies.planning.invocation import Invocation
-from dailies.planning.outcome import Outcome
+from dailies.planning.final_report import FinalReport
 from dailies.planning.progress import Progress
 from dailies.planning.fork_server_starter import ForkServerStarter
 
@@ -27,4 +27,4 @@ LAYOUT = INVOCATION.layout
 INPUTS = Inputs(INVOCATION, checkpoints)
 PROGRESS = Progress(INVOCATION)
 FORK_SERVER_STARTER = ForkServerStarter(INVOCATION)
-OUTCOME = Outcome(INVOCATION, PROGRESS)
+FINAL_REPORT = FinalReport(INVOCATION, PROGRESS)

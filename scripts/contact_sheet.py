@@ -5,7 +5,7 @@ import sys
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
 from dailies.compare.contact_sheet import build
-from dailies.compare.extras import write_extras
+from dailies.compare.files_beside_page import write_extras
 from dailies.compare.layers import rendered_models
 from dailies.core.job import job
 from dailies.core.text import plain

@@ -5,9 +5,9 @@ import sys
 if __name__ == "__main__":  # a network's code may start Python processes that import this script
     sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
-    from dailies.core import environment
+    from dailies.core import job_environment
 
-    environment.prepare()
+    job_environment.prepare()
     # only now: the environment is prepared by starting Python again
     from dailies.core.job import job
     from dailies.planning.config import Settings
@@ -34,4 +34,4 @@ if __name__ == "__main__":  # a network's code may start Python processes that i
             ),
             forced=this.params.forced,
         )
-    environment.leave()
+    job_environment.leave()

@@ -4,7 +4,7 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
-from dailies.compare.extras import write_extras
+from dailies.compare.files_beside_page import write_extras
 from dailies.core.job import job
 from dailies.frames.reference import load_if_any
 from dailies.measure.leaderboard import LeaderboardSettings, tabulate

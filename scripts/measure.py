@@ -4,10 +4,10 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
-from dailies.core import environment
+from dailies.core import job_environment
 
 if __name__ == "__main__":
-    environment.prepare()
+    job_environment.prepare()
     from dailies.core.job import job
     from dailies.measure.job import MeasurementJob
     from dailies.measure.per_frame import measure
@@ -24,4 +24,4 @@ if __name__ == "__main__":
         if this.params.afresh:
             measurement.cache.unlink(missing_ok=True)
         measure(measurement, outcomes=this.input.outcomes)
-    environment.leave()
+    job_environment.leave()

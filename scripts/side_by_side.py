@@ -4,12 +4,12 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
-from dailies.compare.extras import write_extras
+from dailies.compare.files_beside_page import write_extras
 from dailies.compare.layers import rendered_models
 from dailies.compare.side_by_side import build
 from dailies.core.job import job
 from dailies.frames.reference import paths_if_any
-from dailies.state import edition
+from dailies.state import shown_together
 from dailies.state.layout import Layout
 
 if __name__ == "__main__":
@@ -26,5 +26,5 @@ if __name__ == "__main__":
             threads=this.threads,
         )
         shown = {model.folder.name: model.artifact for model in models if model.is_complete}
-        edition.record(layout.video_edition, shown, layout=layout)
+        shown_together.record(layout.shown_in_video, shown, layout=layout)
         write_extras(layout)

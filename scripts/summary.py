@@ -4,7 +4,7 @@ import sys
 
 sys.path.insert(0, snakemake.scriptdir)  # first: another installed package may be called dailies
 
-from dailies.compare.extras import write_extras
+from dailies.compare.files_beside_page import write_extras
 from dailies.core.job import job
 from dailies.state.collect import summarize
 from dailies.state.layout import Layout

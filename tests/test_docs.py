@@ -15,7 +15,7 @@ from dailies.frames.sequence import EXTENSIONS, VIDEOS
 from dailies.measure.metrics import METRICS
 from dailies.models.checkpoints import CONFIG_KEYS, Checkpoint
 from dailies.models.factories import Factories
-from dailies.models.kinds import MLMODEL, ORDER
+from dailies.models.file_kinds import MLMODEL, ORDER
 from dailies.models.loaders import Loaders
 from dailies.models.signature import FIELDS, overrides
 from dailies.models.weights import groups

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dailies.compare import bundle, side_by_side
-from dailies.compare.extras import write_extras
+from dailies.compare.files_beside_page import write_extras
 from dailies.state.records import FrameMetric
 from dailies.state.votes import read_export
 from helpers.images import flat

@@ -6,14 +6,14 @@ import shutil
 import numpy as np
 import pytest
 from dailies.compare import page, thumbnails
-from dailies.compare.extras import javascript
+from dailies.compare.files_beside_page import javascript
 from dailies.compare.layers import gather, read_picture
 from dailies.compare.page import run_link
 from dailies.core import files
 from dailies.core.typed import from_json
 from dailies.frames import image, png, scan, sequence, thumbnail_sheet
 from dailies.publish.promotion import MODEL_NAME
-from dailies.state import edition
+from dailies.state import shown_together
 from dailies.state.layout import Layout
 from dailies.state.records import FrameMetric, Metadata
 from helpers.frame_files import written
@@ -644,13 +644,13 @@ def test_differing_values_of_the_checkpoint_and_files_that_were_passed_over_are_
 def test_a_video_of_the_finalists_belongs_to_a_page_that_also_shows_models_that_were_knocked_out(show):
     path = show.models[1] / "metadata.json"
     files.write_json(path, files.read_json(path) | {"knocked_out": "rank 2 of 2"})
-    edition.record(show.layout.video_edition, {"model_1": "ab"}, layout=show.layout)
+    shown_together.record(show.layout.shown_in_video, {"model_1": "ab"}, layout=show.layout)
     show.layout.compare.mkdir(exist_ok=True)
     show.layout.side_by_side.write_bytes(b"a video")
 
     show.build()
 
-    assert show.layout.side_by_side.name in edition.beside_page(show.layout)
+    assert show.layout.side_by_side.name in shown_together.beside_page(show.layout)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from dailies.core import environment, fork_server
+from dailies.core import fork_server, job_environment
 from helpers import REPOSITORY
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
@@ -20,8 +20,8 @@ SCRIPTS = str(REPOSITORY / "scripts")
 INVOCATION = f"""
 import os, sys
 sys.path.append({SCRIPTS!r})
-from dailies.core import environment, fork_server
-fork_server.start(["preloaded"], environment.of_jobs())
+from dailies.core import job_environment, fork_server
+fork_server.start(["preloaded"], job_environment.of_jobs())
 print(os.environ[fork_server.ADDRESS], flush=True)
 sys.stdin.read()
 """
@@ -31,7 +31,7 @@ import os, sys
 is_preloaded = "preloaded" in sys.modules
 sys.path.append({SCRIPTS!r})
 from dailies.core import environment
-environment.prepare()
+job_environment.prepare()
 """
 
 REPORT = """
@@ -99,7 +99,7 @@ def test_jobs_are_copies_of_a_process_that_has_imported_modules(folder, job):
             f"input {number}",
         )
         assert "" not in path
-        assert variables.items() >= environment.TUNING.items()
+        assert variables.items() >= job_environment.TUNING.items()
         assert "hush" not in {*variables.values(), shown}
         assert "PATH=" in shown
 
@@ -169,7 +169,7 @@ def test_the_server_ends_with_its_invocation_and_then_jobs_run_by_themselves(inv
 
 def test_a_server_that_cannot_import_leaves_jobs_to_run_by_themselves(folder, monkeypatch, job):
     monkeypatch.setattr(fork_server, "PROGRAM", "raise SystemExit(1)")
-    server = fork_server.start(["preloaded"], environment.of_jobs())
+    server = fork_server.start(["preloaded"], job_environment.of_jobs())
 
     is_preloaded, *_ = json.loads(job(REPORT).communicate()[0])
 

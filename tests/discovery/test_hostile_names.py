@@ -11,7 +11,7 @@ from dailies.core.errors import StoreError
 from dailies.core.logs import job_log
 from dailies.core.text import clean, plain
 from dailies.discovery.download import download
-from dailies.discovery.naming import LONGEST
+from dailies.discovery.folder_names import LONGEST
 from dailies.discovery.report import table
 from dailies.state.layout import Layout
 from dailies.store.entities import Experiment, LoggedModel, StoredFile, read_run

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from dailies.core.errors import ConfigError
-from dailies.measure.backbone import ADVICE
 from dailies.measure.lpips import Lpips
+from dailies.measure.lpips_weights import ADVICE
 from helpers.networks import write_alexnet
 from helpers.pictures import KINDS, distorted, picture
 from helpers.raising import refused as expect_refusal

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from dailies.core import files
 from dailies.frames import image
-from dailies.measure import backbone, quality
+from dailies.measure import lpips_weights, quality
 from dailies.measure.job import NOT_RENDERED
 from dailies.measure.lpips import Lpips
 from dailies.state.due_shards import attempt_after
@@ -147,8 +147,8 @@ def test_other_linear_weights_measure_lpips_again(shot, counted, monkeypatch):
     shot.measure("model", **settings)
     counted.clear()
     changed = shot.root / "linear.pth"
-    changed.write_bytes(backbone.linear_weights().read_bytes() + b" ")
-    monkeypatch.setattr(backbone, "linear_weights", lambda: changed)
+    changed.write_bytes(lpips_weights.linear_weights().read_bytes() + b" ")
+    monkeypatch.setattr(lpips_weights, "linear_weights", lambda: changed)
 
     shot.measure("model", **settings)
 

@@ -12,7 +12,7 @@ import yaml
 from dailies.core import files
 from dailies.core.errors import ConfigError
 from dailies.planning.config import TOPICS, Settings, loading_settings, pixel_settings, schemas
-from dailies.planning.refusals import GONE
+from dailies.planning.setting_errors import GONE
 from dailies.planning.validation import as_written, validated
 from helpers import REPOSITORY
 from jsonschema import Draft202012Validator
@@ -472,7 +472,7 @@ class TestRefusals:
         assert "hush" not in str(refused(mlflow_uri="http://me:hush@studio/#/experiments/3"))
 
     def test_a_metric_whose_package_is_missing(self, monkeypatch, tmp_path):
-        monkeypatch.setattr("dailies.planning.checks.find_spec", lambda module: None)
+        monkeypatch.setattr("dailies.planning.setting_checks.find_spec", lambda module: None)
         (tmp_path / "alexnet.pth").touch()
 
         for name in ("flip", "lpips"):

@@ -6,7 +6,7 @@ import pytest
 from dailies.core.errors import DiskError
 from dailies.frames.scan import output_name
 from dailies.frames.sequence import Frame, Sequence
-from dailies.measure.source import SourceFrame
+from dailies.measure.source_frame import SourceFrame
 from dailies.models.signature import Signature
 from dailies.planning import estimates
 from dailies.planning.config import Settings

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from dailies.planning.outcome import Outcome
+from dailies.planning.final_report import FinalReport
 from dailies.planning.progress import Progress
 from helpers.images import write_video
 from helpers.in_process import render_all
@@ -34,10 +34,10 @@ def test_the_next_file_is_rendered_where_the_first_holds_no_network(studio: Stud
     told: list[str] = []
     settings = SimpleNamespace(compare=False)
     invocation = SimpleNamespace(layout=studio.layout, settings=settings, warn=told.append, is_main=False)
-    outcome = Outcome(invocation, Progress(invocation))
+    report = FinalReport(invocation, Progress(invocation))
 
     render_all(studio)
-    outcome.report()
+    report.report()
 
     assert studio.levels(run_id) == [grey(0.3)] * 2
     about = studio.metadata(run_id)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dailies.compare.extras import write_extras
+from dailies.compare.files_beside_page import write_extras
 from dailies.compare.layers import REFERENCE
 from dailies.core import files
 from dailies.core.errors import BundleError, DiskError
 from dailies.core.text import counted, in_bytes, listed
-from dailies.state import edition
+from dailies.state import shown_together
 from dailies.state.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def contents(layout: Layout) -> Bundle:
     data = _value_of(layout.page_folder / "data.js")
     pictures = _pictures(data)
     code = [path for path in layout.page_folder.iterdir() if path.is_file()]
-    beside = [layout.compare / name for name in edition.beside_page(layout)]
+    beside = [layout.compare / name for name in shown_together.beside_page(layout)]
     found: dict[str, Path | bytes] = {path: layout.output_dir / path for path in (*pictures, *_thumbnails(data))}
     found |= {
         path.relative_to(layout.output_dir).as_posix(): path for path in (layout.page, layout.summary, *code, *beside)
@@ -161,7 +161,7 @@ def _below_output(folder: str) -> str:
 
 
 def _value_of(script: Path) -> Any:
-    """Return the value in a script that ``extras.javascript`` wrote."""
+    """Return the value in a script that ``files_beside_page.javascript`` wrote."""
     literal = re.search(r"JSON\.parse\((\".*\")\)", script.read_text("ascii"))
     assert literal, f"{script} is not a script of the page"
     return json.loads(json.loads(literal[1]))

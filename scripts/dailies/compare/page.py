@@ -13,14 +13,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dailies.compare import thumbnails
-from dailies.compare.extras import javascript, write_extras
+from dailies.compare.files_beside_page import javascript, write_extras
 from dailies.compare.layers import DEFAULT_FPS, Layer, RenderedModel, gather, in_order, scale_of
 from dailies.core import files
 from dailies.core.typed import to_json
 from dailies.frames import thumbnail_sheet
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.frames.sequence import load as load_sequence
-from dailies.state import edition
+from dailies.state import shown_together
 from dailies.state.labels import Label, labels, shortest
 from dailies.state.layout import SOURCE, Layout
 from dailies.state.records import (
@@ -236,7 +236,7 @@ def build(
     whole = [each for each in models if each[1].render.status == SUCCESS and not each[1].knocked_out]
     shown = {folder.name: about.artifact.sha256 for folder, about in whole}
     parts = [path for path in (summary, layout.contact_sheet, ranking) if path and path.is_file()]
-    edition.record(layout.page_edition, shown, layout=layout, parts=parts)
+    shown_together.record(layout.shown_on_page, shown, layout=layout, parts=parts)
     write_extras(layout)
     files.write_bytes(layout.page, (WEB / "index.html").read_bytes())
     log.info("%d models, %d frames", len(models), len(frames.frames))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from dailies.core.files import sibling
-from dailies.models import roles
-from dailies.models.kinds import AFTER_MLFLOW, BY_CONTENT, INDEX, LARGEST_CONFIG, MLMODEL, ORDER, OWN, PART
+from dailies.models import file_roles
+from dailies.models.file_kinds import AFTER_MLFLOW, BY_CONTENT, INDEX, LARGEST_CONFIG, MLMODEL, ORDER, OWN, PART
 from dailies.store.entities import CONFIG, Artifact, LoggedModel, Run, StoredFile
 
 MOST_ALTERNATIVES, MOST_OF_FAMILY = 8, 2
@@ -44,7 +44,8 @@ def candidates(
 ) -> list[Artifact]:
     """Return every artifact of a run that may be a model, best first.
 
-    They are ordered by ``roles.rank`` and ``kinds.ORDER``. Files inside MLflow models come after the models themselves.
+    They are ordered by ``file_roles.rank`` and ``file_kinds.ORDER``. Files inside MLflow models come after the models
+    themselves.
 
     Args:
         run: the run.
@@ -93,7 +94,7 @@ class _Groups:
 
     def add(self, uri: str, listing: Sequence[StoredFile]) -> None:
         """Add the files of an artifact location."""
-        families = frozenset(roles.family(file.path) for file in listing)
+        families = frozenset(file_roles.family(file.path) for file in listing)
         found = [file for file in _heads(listing) if _kind(file) < BY_CONTENT or self._may_be(file)]
         newest = sorted(sorted(found, key=_natural_path, reverse=True), key=lambda file: -(file.modified or 0))
         ranks = {file.path: self._rank(file.path, families) for file in found}
@@ -101,11 +102,11 @@ class _Groups:
         for rank in sorted({*ranks.values()}):
             # by kind, then newest first
             ranked = sorted((file for file in newest if ranks[file.path] == rank), key=_kind)
-            for path in roles.averaged_first([file.path for file in ranked]):
+            for path in file_roles.averaged_first([file.path for file in ranked]):
                 self._group(by_path[path], rank).append(artifact_of(uri, by_path[path], listing))
 
     def _may_be(self, file: StoredFile) -> bool:
-        if file.size == 0 or not roles.may_hold_model(_head_name(file)):
+        if file.size == 0 or not file_roles.may_hold_model(_head_name(file)):
             return False
         return INDEX.search(file.path) is not None or self._looks_like_model(
             file
@@ -114,10 +115,10 @@ class _Groups:
     def _rank(self, path: str, families: Collection[str]) -> tuple[int, int]:
         if path in self._best:
             return -1, 0
-        return roles.rank(path, families), roles.named_rank(path)
+        return file_roles.rank(path, families), file_roles.named_rank(path)
 
     def _group(self, file: StoredFile, rank: tuple[int, int]) -> list[Artifact]:
-        if rank[0] == roles.AUXILIARY:
+        if rank[0] == file_roles.AUXILIARY:
             return self.aside
         if _kind(file) == BY_CONTENT:
             return self.by_content
@@ -146,7 +147,7 @@ def needs_content(file: StoredFile) -> bool:
         _kind(file) == BY_CONTENT
         and file.size != 0
         and not path.endswith(".json")
-        and roles.may_hold_model(_head_name(file))
+        and file_roles.may_hold_model(_head_name(file))
     )
 
 
@@ -210,7 +211,7 @@ def alternatives(chosen: Artifact, following: Iterable[Artifact]) -> tuple[Artif
 
 
 def _family(artifact: Artifact) -> str:
-    return roles.family(artifact.path) if artifact.path else ""
+    return file_roles.family(artifact.path) if artifact.path else ""
 
 
 def registered(
@@ -263,7 +264,7 @@ def files_matching(uri: str, listing: Sequence[StoredFile], pattern: str) -> lis
     """Return the files of any kind that match a pattern, best first, each with the files that belong to it."""
     found = sorted(
         (file for file in listing if file.size != 0 and matches(file.path, pattern)),
-        key=lambda file: (roles.rank(file.path), _natural_path(file)),
+        key=lambda file: (file_roles.rank(file.path), _natural_path(file)),
     )
     return [artifact_of(uri, file, listing) for file in found]
 

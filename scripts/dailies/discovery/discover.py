@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dailies.core import files
 from dailies.core.typed import save_all
-from dailies.discovery.inventory import record_models
+from dailies.discovery.model_records import record_models
 from dailies.discovery.selection import AMENDABLE, Selection, first_reason, survey
 from dailies.discovery.snapshot import SavedSnapshot, Skipped, Snapshot
 from dailies.state.layout import Layout

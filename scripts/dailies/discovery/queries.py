@@ -21,7 +21,7 @@ from dailies.discovery.selection import (
     registered_models,
 )
 from dailies.discovery.snapshot import Listing, Skipped, Snapshot, Stamp
-from dailies.models import kinds, roles
+from dailies.models import file_kinds, file_roles
 from dailies.store import registry
 from dailies.store.entities import EVALUATION, Experiment, LoggedModel, Run, StoredFile
 from dailies.store.registry import Registered
@@ -227,7 +227,7 @@ class Queries:
             for file in listed
             if artifacts.needs_content(file)
         )
-        return tuple(path for path, start in starts if start and roles.begins_like_model(start))
+        return tuple(path for path, start in starts if start and file_roles.begins_like_model(start))
 
     def _read_best(self, uri: str) -> None:
         """If there are several checkpoints, read which of them Lightning's MLFlowLogger marked as the best.
@@ -264,6 +264,6 @@ def _aliased(listing: Sequence[StoredFile]) -> dict[str, list[str]]:
     for alias in newest:
         folder = alias.path.removesuffix(ALIASES)
         beside = (file.path for file in listing if file.path.startswith(folder))
-        if weights := [path for path in beside if path.lower().endswith(kinds.WEIGHTS)]:
+        if weights := [path for path in beside if path.lower().endswith(file_kinds.WEIGHTS)]:
             by_alias[alias.path] = weights
     return by_alias

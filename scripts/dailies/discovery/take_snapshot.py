@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dailies.core import files, sources
+from dailies.core import code_digest, files
 from dailies.core.errors import StoreError, StoreUnreachable
 from dailies.core.text import clean, counted, redacted
 from dailies.core.typed import save_all
@@ -82,7 +82,7 @@ def take_snapshot(
     earlier = saved.snapshot if saved and not afresh else None
     try:
         store = open_store(settings, layout.upgraded)
-        code = [sources.digest(path) for path in CODE]
+        code = [code_digest.digest(path) for path in CODE]
         state = _state(store, settings, code)  # before MLflow is asked: a change meanwhile is found the next time
         is_unchanged = saved is not None and state is not None and state == _known_state(layout, saved)
         queries = Queries(

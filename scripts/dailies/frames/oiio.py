@@ -13,7 +13,7 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
 from dailies.core.errors import RenderError, SequenceError
-from dailies.frames import dpx, png, stills
+from dailies.frames import dpx, format_checks, png
 from dailies.frames.channels import INTEGER_DTYPES
 
 SIGNATURES = {
@@ -60,11 +60,11 @@ def open_image(data: bytes, name: str, *, pixels: bool = True) -> Iterator[oiio.
     ``pixels``, only the header of a PNG is passed to OpenImageIO.
     """
     suffix = next((suffix for start, suffix in SIGNATURES.items() if data.startswith(start)), None)
-    suffix = suffix or stills.identify(data)
+    suffix = suffix or format_checks.identify(data)
     if suffix is None or (suffix == ".webp" and data[8:12] != b"WEBP"):
         reason = f"it is not {FORMATS}" if data else "it is empty"
         raise SequenceError("frame.unreadable", f"frame {name} cannot be read: {reason}")
-    stills.refuse_unsupported(data, suffix, name)
+    format_checks.refuse_unsupported(data, suffix, name)
     if suffix == ".png":
         try:
             deque(png.chunks(data), maxlen=0)

@@ -273,7 +273,7 @@ def _detected_shift(
     ``source`` and ``folder`` hold the frames and the reference. Neighbours are needed, so frames that were not chosen
     are compared as well; they are assumed to have the size and layer of the first one.
     """
-    from dailies.frames.shift import choose_samples, estimate_shift
+    from dailies.frames.reference_shift import choose_samples, estimate_shift
 
     numbers, by_name = pairing.frame_numbers(sequence.names), {frame.name: frame for frame in sequence.frames}
     counts = Counter(numbers.values())

@@ -13,7 +13,7 @@ from dailies.core.text import counted
 from dailies.frames.choice import ALL
 from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, measured_parts, split
 from dailies.frames.sequence import load as load_sequence
-from dailies.measure import backbone
+from dailies.measure import lpips_weights
 from dailies.measure.cache import VERSIONS
 from dailies.measure.metrics import LPIPS, MOTION, STILL, needing, requested
 from dailies.state import manifest
@@ -77,7 +77,7 @@ class MeasurementJob:
             transfer=settings.transfer,
             threads=threads,
             attempt=attempt,
-            lpips_backbone=backbone.path_of(settings.lpips_backbone) if LPIPS in names else None,
+            lpips_backbone=lpips_weights.path_of(settings.lpips_backbone) if LPIPS in names else None,
         )
 
     @property
@@ -143,7 +143,7 @@ class MeasurementJob:
         """The digests of the files, other than frames, that LPIPS depends on."""
         if self.lpips_backbone is None:
             raise ValueError("LPIPS is not requested")
-        return backbone.digests(self.lpips_backbone)
+        return lpips_weights.digests(self.lpips_backbone)
 
     @cached_property
     def lpips(self) -> "Lpips":

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dailies.core.errors import ConfigError, LoadError
-from dailies.measure.backbone import ADVICE, NAME, PUBLISHED, digests, linear_weights
+from dailies.measure.lpips_weights import ADVICE, NAME, PUBLISHED, digests, linear_weights
 from dailies.models.checkpoints import PERMISSION_ADVICE, Checkpoint, read_checkpoint
 from dailies.models.weights import fill
 

@@ -25,7 +25,7 @@ from dailies.state.records import SUCCESS, Measures, Outcome, Values
 if TYPE_CHECKING:
     import numpy as np
 
-    from dailies.measure.source import SourceFrame
+    from dailies.measure.source_frame import SourceFrame
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +288,7 @@ def _source_frame(job: MeasurementJob, plan: _Plan, picture: Picture, read: Read
 
     The latter if the baseline failed, or if the colours of the picture are premultiplied and those of the source not.
     """
-    from dailies.measure.source import SourceFrame
+    from dailies.measure.source_frame import SourceFrame
 
     path = job.source_frame(plan.before, plan.frame)
     stored = SourceFrame.from_bytes(path.read_bytes()) if path.is_file() else None
@@ -301,7 +301,7 @@ def _described(
     job: MeasurementJob, before: Frame | None, frame: Frame, read: ReadFrame, *, associated: bool
 ) -> "SourceFrame":
     """Describe a frame of the source, premultiplied by alpha if it is, or if it has to be ``associated``."""
-    from dailies.measure.source import SourceFrame
+    from dailies.measure.source_frame import SourceFrame
 
     def colours(of: Frame) -> "np.ndarray":
         picture = read(*job.source.location(of.output))

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from dailies.core.errors import LoadError, UnknownKind
 from dailies.core.text import listed, number, reason, shown, whole, word
 from dailies.models import torch_files
+from dailies.models.file_kinds import CONFIG_FILE, INDEX, PART, indexed_files
 from dailies.models.inert import Inert, plain
-from dailies.models.kinds import CONFIG_FILE, INDEX, PART, indexed_files
 from dailies.models.signature import PREFIX, signature_hints
 from dailies.models.training_progress import TrainingProgress, finished_epochs
 from dailies.models.weights import Group, groups, preference

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dailies.models.interpolation import resolve
+from dailies.models.config_references import resolve
 
 
 @dataclass(eq=False)

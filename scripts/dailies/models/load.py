@@ -16,7 +16,7 @@ from dailies.core.errors import LoadError, UnknownKind
 from dailies.core.text import listed, shown
 from dailies.models.checkpoints import PERMISSION_ADVICE, RUN_PARAMS, Checkpoint, read_checkpoint
 from dailies.models.factories import Factories, channels_of
-from dailies.models.kinds import MLMODEL, WEIGHTS
+from dailies.models.file_kinds import MLMODEL, WEIGHTS
 from dailies.models.loaders import Loaders, input_channels
 from dailies.models.programs.load import SAFE, load_program, program_kind
 from dailies.models.signature import Signature, overrides, resolve_signature, signature_hints

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from dailies.core.errors import LoadError
 from dailies.core.text import clean, few
-from dailies.models import roles
+from dailies.models import file_roles
 from dailies.models.inert import Inert, module_tensors, tensor_of
 
 DEPTH, MOST_GROUPS = 8, 2000
@@ -74,7 +74,7 @@ def is_averaged(path: str) -> bool:
 
 def _is_discriminator(path: str) -> bool:
     """Return whether the keys that lead to weights name a discriminator, which may have the generator's shapes."""
-    return any(map(roles.is_discriminator_key, path.split(".")))
+    return any(map(file_roles.is_discriminator_key, path.split(".")))
 
 
 def groups(content: Any) -> list[Group]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from dailies.core import environment, fork_server
+from dailies.core import fork_server, job_environment
 from dailies.planning.invocation import Invocation
 
 LEADING_TO_RENDERS = ("download", "download_candidate", "infer")
@@ -44,4 +44,4 @@ class ForkServerStarter(logging.Handler):
             logger.removeHandler(self)
             if self._invocation.runs_jobs_itself:
                 with suppress(OSError):  # jobs then start by themselves, which takes longer
-                    self._server = fork_server.start(MODULES, environment.of_jobs())
+                    self._server = fork_server.start(MODULES, job_environment.of_jobs())

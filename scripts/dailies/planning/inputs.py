@@ -16,12 +16,12 @@ from snakemake.common import overwrite_function_params
 from snakemake.exceptions import IncompleteCheckpointException
 from snakemake.io import ancient, checkpoint_target
 
-from dailies.core import files, sources
+from dailies.core import code_digest, files
 from dailies.discovery.take_snapshot import take_snapshot
 from dailies.frames import reference, scan, sequence
 from dailies.frames.sequence import KNOCKOUT
 from dailies.frames.sequence import Sequence as FrameSequence
-from dailies.measure import backbone, knockout, metrics
+from dailies.measure import knockout, lpips_weights, metrics
 from dailies.measure.cache import VERSIONS
 from dailies.planning import estimates
 from dailies.planning.config import loading_settings, pixel_settings
@@ -101,7 +101,7 @@ class Inputs:
 
     def code(self, script: str) -> str:
         """Return a digest of the code behind a script; as a parameter, it makes a rule run again after an update."""
-        return sources.digest(SCRIPTS / f"{script}.py")
+        return code_digest.digest(SCRIPTS / f"{script}.py")
 
     def afresh(self, rule: str) -> Callable[..., bool]:
         """Return a parameter that tells the jobs of a rule whether to ignore their caches."""
@@ -408,7 +408,7 @@ class Inputs:
             return
         from dailies.measure.lpips import check_backbone  # imports torch
 
-        if warning := self._invocation.call(check_backbone, backbone.path_of(self._settings.lpips_backbone)):
+        if warning := self._invocation.call(check_backbone, lpips_weights.path_of(self._settings.lpips_backbone)):
             self._invocation.warn(warning)
 
     def _is_measured(self) -> bool:
@@ -444,7 +444,7 @@ class Inputs:
     def _measuring(self) -> list[Any]:
         weights = []
         if metrics.LPIPS in self._metrics:
-            weights.append(backbone.stamp(backbone.path_of(self._settings.lpips_backbone)))
+            weights.append(lpips_weights.stamp(lpips_weights.path_of(self._settings.lpips_backbone)))
         return [VERSIONS, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
 
     def measure_attempt(self, wildcards: Any) -> int:

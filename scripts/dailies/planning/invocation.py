@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 from snakemake.logging import logger
 from snakemake.settings.enums import Quietness, RerunTrigger
 
-from dailies.core import environment, logs
+from dailies.core import job_environment, logs
 from dailies.core.errors import DailiesError
 from dailies.planning import command_line
 from dailies.planning.config import Settings
 from dailies.planning.validation import as_written, validated
-from dailies.state import edition, forcing, lock, provenance
+from dailies.state import forced_jobs, lock, shown_together, snakemake_records
 from dailies.state.layout import Layout
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Invocation:
         self.started = time.time()
         self.reasons: list[str] = []
         """Why this workflow ended the invocation."""
-        environment.tune()
+        job_environment.tune()
         if self.is_main:
             gc.freeze()
             gc.set_threshold(GARBAGE)
@@ -79,7 +79,7 @@ class Invocation:
         if not self.is_main:
             return
         if command_line.reports(sys.argv):
-            self.call(edition.refuse_mixed, self.layout, with_page=self.settings.compare)
+            self.call(shown_together.refuse_mixed, self.layout, with_page=self.settings.compare)
         if command_line.has_option(command_line.UNLOCK, sys.argv) and (running := lock.clear(self.layout)):
             self.warn(running)
         if command_line.deletes(sys.argv):
@@ -206,7 +206,7 @@ class Invocation:
         self.call(lock.take, self.layout)
         if lock.remove_stale(lock.OF_SNAKEMAKE, self.layout):
             self.warn("an earlier invocation was killed and left this folder locked; it is unlocked now")
-        provenance.respell(provenance.RECORDS, self._written_output, self.layout.output_dir)
+        snakemake_records.respell(snakemake_records.RECORDS, self._written_output, self.layout.output_dir)
         if RerunTrigger.PARAMS not in self._workflow.dag_settings.rerun_triggers:
             self.warn(
                 "--rerun-triggers is without params, which show what failed, what has changed and what is forced, so "
@@ -214,19 +214,19 @@ class Invocation:
             )
 
     @cached_property
-    def forced(self) -> forcing.Forced:
+    def forced(self) -> forced_jobs.Forced:
         """What this invocation has to run again. Jobs on a node read it from a file: their command line differs."""
         if not self.is_main:
-            return forcing.announced(self.layout.forced)
+            return forced_jobs.announced(self.layout.forced)
         if self._workflow.touch:
-            return forcing.Forced()
+            return forced_jobs.Forced()
         self.take_output()
         asked = self._workflow.dag_settings
         names = {*asked.forcerun, *(asked.targets if asked.forcetargets else ())}
         rules = [rule.name for rule in self._workflow.rules]
-        forced = forcing.requested(everything=asked.forceall, names=names, rules=rules)
+        forced = forced_jobs.requested(everything=asked.forceall, names=names, rules=rules)
         if self.is_executed:
-            forcing.announce(forced, self.layout.forced)
+            forced_jobs.announce(forced, self.layout.forced)
         return forced
 
     def is_forced(self, names: Iterable[str], outputs: Iterable[Path | str]) -> bool:

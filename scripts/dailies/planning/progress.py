@@ -15,8 +15,8 @@ from dailies.core.text import clean, counted, duration, few
 from dailies.frames import sequence
 from dailies.measure import knockout, metrics
 from dailies.planning.invocation import Invocation
-from dailies.planning.quiet import JobFilter, terminal_handler
 from dailies.planning.status_line import StatusLine, width_of
+from dailies.planning.terminal_filter import JobFilter, terminal_handler
 from dailies.state.labels import labels
 from dailies.state.manifest import Follower
 from dailies.state.records import SUCCESS, DiscoveryIndex, Knockout, Metadata, Outcome, RunRecord, Values, merged

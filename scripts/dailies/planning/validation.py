@@ -10,9 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from dailies.core.errors import ConfigError
-from dailies.planning.checks import CHECKS, CREDENTIALS
 from dailies.planning.config import Settings, schemas
-from dailies.planning.refusals import options_of, unknown_key, wrong_value
+from dailies.planning.setting_checks import CHECKS, CREDENTIALS
+from dailies.planning.setting_errors import options_of, unknown_key, wrong_value
 
 
 def validated(config: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:

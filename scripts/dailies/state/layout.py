@@ -323,12 +323,12 @@ class Layout:
         return self.state / "page.json"
 
     @property
-    def page_edition(self) -> Path:
+    def shown_on_page(self) -> Path:
         """What the page shows and was made of; written by ``compare``."""
         return self.state / "shown" / "page.json"
 
     @property
-    def video_edition(self) -> Path:
+    def shown_in_video(self) -> Path:
         """Which models the video shows; written by ``side_by_side``."""
         return self.state / "shown" / "video.json"
 

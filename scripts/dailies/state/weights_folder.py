@@ -10,7 +10,7 @@ from pathlib import Path
 from dailies.core.errors import ArtifactDamaged, ArtifactGone
 from dailies.core.files import persist_all, read_json, sha256_of, sha256_of_files
 from dailies.core.text import clean, few
-from dailies.models.kinds import INDEX, WEIGHTS, indexed_files
+from dailies.models.file_kinds import INDEX, WEIGHTS, indexed_files
 from dailies.state.layout import Weights
 from dailies.store.entities import Artifact, StoredFile
 from dailies.store.tracking import TrackingStore

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from dailies.state import forcing
-from dailies.state.forcing import Forced
+from dailies.state import forced_jobs
+from dailies.state.forced_jobs import Forced
 
 
 def asked(*names: str, everything: bool = False) -> Forced:
-    return forcing.requested(everything=everything, names=names, rules=["infer", "measure"])
+    return forced_jobs.requested(everything=everything, names=names, rules=["infer", "measure"])
 
 
 def test_names_of_rules_and_of_files_are_distinguished(tmp_path, monkeypatch):
@@ -30,10 +30,10 @@ def test_all_or_nothing():
 def test_jobs_on_other_machines_read_what_is_forced_until_the_next_invocation(tmp_path):
     forced = asked("infer", "a.json")
 
-    forcing.announce(forced, tmp_path / "forced.json")
-    assert forcing.announced(tmp_path / "forced.json") == forced
+    forced_jobs.announce(forced, tmp_path / "forced.json")
+    assert forced_jobs.announced(tmp_path / "forced.json") == forced
     assert asked("infer", "a.json").token != forced.token
 
-    forcing.announce(asked(), tmp_path / "forced.json")
-    assert not forcing.announced(tmp_path / "forced.json")
+    forced_jobs.announce(asked(), tmp_path / "forced.json")
+    assert not forced_jobs.announced(tmp_path / "forced.json")
     assert list(tmp_path.iterdir()) == []

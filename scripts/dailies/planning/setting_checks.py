@@ -9,10 +9,10 @@ from string import Formatter
 from dailies.core.errors import ConfigError, LoadError
 from dailies.core.text import redacted
 from dailies.frames import pairing
-from dailies.measure import backbone, metrics
+from dailies.measure import lpips_weights, metrics
 from dailies.models.signature import Signature, resolve_signature
 from dailies.planning.config import RUN_ID_DIGITS, Settings, functions_of
-from dailies.planning.refusals import shown_value
+from dailies.planning.setting_errors import shown_value
 from dailies.store.locations import FIXED
 
 TILE_STEP = 32
@@ -178,11 +178,11 @@ def _check_metrics(settings: Settings, environ: Mapping[str, str]) -> Iterator[C
                 f"metrics lists {name}, which needs a package that is not installed; pip install {package}.",
             )
     if metrics.LPIPS in asked:
-        path = backbone.path_of(settings.lpips_backbone, environ)
+        path = lpips_weights.path_of(settings.lpips_backbone, environ)
         if not path.is_file():
             yield ConfigError(
                 "config.lpips_backbone",
-                f"metrics lists lpips, which needs the file {path}, and it does not exist; {backbone.ADVICE}.",
+                f"metrics lists lpips, which needs the file {path}, and it does not exist; {lpips_weights.ADVICE}.",
             )
 
 

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 from dailies.core import files
-from dailies.state import provenance
+from dailies.state import snakemake_records
 from snakemake.persistence.file import FilePersistence
 
 
 def record_of(persistence, path: str) -> Path:
     """Return the file in which Snakemake itself looks for the record of a path."""
-    return Path(persistence._record_path(os.fspath(provenance.RECORDS), path))
+    return Path(persistence._record_path(os.fspath(snakemake_records.RECORDS), path))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_snakemake_finds_the_record_of_a_file_that_was_spelled_otherwise(persist
     inputs = ["./z.json", "./in.json"]
     write(record_of(persistence, old), rule="collect", input=inputs, input_checksums={"./in.json": "1"}, params=["5"])
 
-    provenance.respell(provenance.RECORDS, written, Path(written))
+    snakemake_records.respell(snakemake_records.RECORDS, written, Path(written))
 
     assert not record_of(persistence, old).exists()
     found = files.read_json(record_of(persistence, new))
@@ -50,7 +50,7 @@ def test_snakemake_finds_the_record_of_a_file_that_was_spelled_otherwise(persist
 def test_the_records_of_other_files_are_left_alone(persistence, path):
     write(record_of(persistence, path), input=["./in.json"])
 
-    provenance.respell(provenance.RECORDS, "./out", Path("out"))
+    snakemake_records.respell(snakemake_records.RECORDS, "./out", Path("out"))
 
     assert files.read_json(record_of(persistence, path)) == {"input": ["./in.json"]}
 
@@ -59,15 +59,15 @@ def test_a_newer_record_is_kept(persistence):
     write(record_of(persistence, "./out/a"), input=[], rule="old")
     write(record_of(persistence, "out/a"), input=[], rule="new")
 
-    provenance.respell(provenance.RECORDS, "./out", Path("out"))
+    snakemake_records.respell(snakemake_records.RECORDS, "./out", Path("out"))
 
     assert files.read_json(record_of(persistence, "out/a"))["rule"] == "new"
 
 
 def test_files_of_other_programs_are_left_alone(persistence):
-    stray = provenance.RECORDS / "tmpabcd1234"
+    stray = snakemake_records.RECORDS / "tmpabcd1234"
     write(stray)
 
-    provenance.respell(provenance.RECORDS, ".", Path())
+    snakemake_records.respell(snakemake_records.RECORDS, ".", Path())
 
     assert stray.is_file()

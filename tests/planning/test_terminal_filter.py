@@ -4,7 +4,7 @@ import io
 import logging
 
 import pytest
-from dailies.planning.quiet import JobFilter
+from dailies.planning.terminal_filter import JobFilter
 from snakemake.logging import ColorizingTextHandler, DefaultFilter, DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
-from dailies.planning.outcome import Outcome
+from dailies.planning.final_report import FinalReport
 from dailies.state.records import DiscoveryIndex
 from helpers.images import flat, write_frame
 from helpers.shows import Show
@@ -73,10 +73,10 @@ VALUES = {"model_1": [30.0, 31.0, 32.0], "model_2": [20.0, 20.5, 22.0], "@source
 
 
 def test_the_end_has_the_ranks_the_counts_and_the_page(show: Show, printed: list[str]):
-    outcome = Outcome(invocation := Invocation(show), invocation)
+    report = FinalReport(invocation := Invocation(show), invocation)
     show.build(psnr=VALUES)
 
-    outcome.report()
+    report.report()
 
     text = "\n".join(printed)
     table = printed[0].splitlines()
@@ -90,9 +90,9 @@ def test_the_end_has_the_ranks_the_counts_and_the_page(show: Show, printed: list
 
 def test_an_invocation_that_wrote_nothing_reports_nothing(show: Show, printed: list[str]):
     show.build(psnr=VALUES)
-    outcome = Outcome(invocation := Invocation(show), invocation)
+    report = FinalReport(invocation := Invocation(show), invocation)
 
-    outcome.report()
+    report.report()
 
     assert printed == []
 
@@ -101,11 +101,11 @@ def test_models_that_failed_end_the_invocation_after_everything_else_is_printed(
     show.add_model("junk", error="no checkpoint")
     index = DiscoveryIndex(models=tuple(folder.name for folder in show.models))
     index.save(show.layout.index)
-    outcome = Outcome(invocation := Invocation(show), invocation)
+    report = FinalReport(invocation := Invocation(show), invocation)
     show.build()
 
     with pytest.raises(SystemExit):
-        outcome.report()
+        report.report()
 
     place = next(number for number, line in enumerate(printed) if line.startswith("dailies: 1 of 3 models failed"))
     assert printed[place + 1].startswith("  junk load_failed: no checkpoint")
@@ -115,10 +115,10 @@ def test_models_that_failed_end_the_invocation_after_everything_else_is_printed(
 
 def test_models_that_are_no_longer_selected_and_warnings_of_the_store_are_named(show: Show, printed: list[str]):
     DiscoveryIndex(models=("model_1",), warning="the store did not answer").save(show.layout.index)
-    outcome = Outcome(invocation := Invocation(show), invocation)
+    report = FinalReport(invocation := Invocation(show), invocation)
     show.build(metadata=[show.models[0] / "metadata.json"])
 
-    outcome.report()
+    report.report()
 
     assert "dailies: the store did not answer" in printed
     assert "No longer selected, their frames stay where they are: model_2" in printed
@@ -126,10 +126,10 @@ def test_models_that_are_no_longer_selected_and_warnings_of_the_store_are_named(
 
 def test_a_page_that_is_older_than_the_tables_is_reported(show: Show, printed: list[str]):
     show.build(psnr=VALUES)
-    outcome = Outcome(invocation := Invocation(show), invocation)
+    report = FinalReport(invocation := Invocation(show), invocation)
     show.rank(VALUES | {"model_2": [40.0, 41.0, 42.0]})
 
-    outcome.report()
+    report.report()
 
     assert "light ranks first" in "\n".join(printed)
     assert "the page does not show leaderboard.csv as it is now" in printed[-1]
@@ -137,7 +137,7 @@ def test_a_page_that_is_older_than_the_tables_is_reported(show: Show, printed: l
 
 @pytest.mark.parametrize("is_silent", [False, True])
 def test_an_interruption_names_the_logs_and_in_silence_the_reasons(show: Show, printed: list[str], is_silent: bool):
-    outcome = Outcome(invocation := Invocation(show), invocation)
+    report = FinalReport(invocation := Invocation(show), invocation)
     invocation.is_silent = is_silent
     for name, age in (("sequence", 0), ("earlier", 100)):
         path = show.layout.log(name)
@@ -145,7 +145,7 @@ def test_an_interruption_names_the_logs_and_in_silence_the_reasons(show: Show, p
         path.write_text(f"failed: the reason of {name}\n")
         os.utime(path, (time.time() - age + 10,) * 2)
 
-    outcome.report_interruption()
+    report.report_interruption()
 
     assert any("dailies: sequence failed: the reason of sequence" in line for line in printed) is is_silent
     assert str(show.layout.logs) in printed[-1]
@@ -154,9 +154,9 @@ def test_an_interruption_names_the_logs_and_in_silence_the_reasons(show: Show, p
 
 
 def test_an_interruption_whose_reason_is_printed_adds_nothing(show: Show, printed: list[str]):
-    outcome = Outcome(invocation := Invocation(show), invocation)
+    report = FinalReport(invocation := Invocation(show), invocation)
     invocation.reasons.append("no such folder")
 
-    outcome.report_interruption()
+    report.report_interruption()
 
     assert printed == []

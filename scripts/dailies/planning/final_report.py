@@ -11,11 +11,11 @@ from dailies.frames import reference
 from dailies.measure import leaderboard
 from dailies.planning.invocation import Invocation
 from dailies.planning.progress import RESULT, Progress
-from dailies.state import collect, edition
+from dailies.state import collect, shown_together
 from dailies.state.records import DiscoveryIndex, Leaderboard, SummaryLine
 
 
-class Outcome:
+class FinalReport:
     """Reports what an invocation rendered and measured. Create it before any job runs: it notes which files exist."""
 
     def __init__(self, invocation: Invocation, progress: Progress) -> None:
@@ -45,7 +45,7 @@ class Outcome:
             self._report_models(summary, board)
         if self._invocation.settings.compare and layout.page.is_file() and (summary or self._is_new(layout.page)):
             self._print(f"Compare the models: open {layout.page}")
-        if self._invocation.settings.compare and (newer := edition.newer_than_page(layout)):
+        if self._invocation.settings.compare and (newer := shown_together.newer_than_page(layout)):
             self._invocation.warn(
                 f"the page does not show {', '.join(newer)} as it is now, because the target left it out; "
                 "run snakemake without a target"

@@ -16,8 +16,8 @@ ORDER = (
 )
 """The kinds of models that a run may hold, by the endings of their files, in order of preference.
 
-Among the kinds before MLflow's, the name takes precedence over the kind: see ``roles.rank``. docs/models.md shows this
-table.
+Among the kinds before MLflow's, the name takes precedence over the kind: see ``file_roles.rank``. docs/models.md shows
+this table.
 """
 
 WEIGHTS = tuple(ending for endings, _ in ORDER[:-1] for ending in endings)

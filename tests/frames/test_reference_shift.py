@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from dailies.frames.shift import choose_samples, estimate_shift
+from dailies.frames.reference_shift import choose_samples, estimate_shift
 from PIL import Image
 
 SIZE = (60, 96)

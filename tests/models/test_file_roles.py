@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 import torch
-from dailies.models.roles import averaged_first, begins_like_model, family, is_auxiliary, may_hold_model
+from dailies.models.file_roles import averaged_first, begins_like_model, family, is_auxiliary, may_hold_model
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save

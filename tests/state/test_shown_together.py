@@ -1,12 +1,12 @@
-"""Editions: results of different invocations are not shown together."""
+"""Results of different invocations are not shown together."""
 
 from pathlib import Path
 
 import pytest
 from dailies.core import files
-from dailies.state import edition
-from dailies.state.edition import MixedResults
+from dailies.state import shown_together
 from dailies.state.layout import Layout
+from dailies.state.shown_together import MixedResults
 from helpers.raising import refused
 
 
@@ -20,7 +20,7 @@ def layout(tmp_path: Path) -> Layout:
     for path in (layout.contact_sheet, layout.leaderboard, layout.frame_table):
         files.write_bytes(path, path.name.encode())
     parts = (layout.summary, layout.contact_sheet, layout.verdict)
-    edition.record(layout.page_edition, {"a": "digest"}, layout=layout, parts=parts)
+    shown_together.record(layout.shown_on_page, {"a": "digest"}, layout=layout, parts=parts)
     return layout
 
 
@@ -30,9 +30,9 @@ def rank(layout: Layout, verdict: str) -> None:
 
 
 def test_results_of_one_invocation_are_reported(layout):
-    edition.refuse_mixed(layout, with_page=True)
-    edition.refuse_mixed(layout, with_page=False)
-    edition.refuse_mixed(Layout(layout.output_dir / "empty"), with_page=True)
+    shown_together.refuse_mixed(layout, with_page=True)
+    shown_together.refuse_mixed(layout, with_page=False)
+    shown_together.refuse_mixed(Layout(layout.output_dir / "empty"), with_page=True)
 
 
 @pytest.mark.parametrize(
@@ -43,23 +43,28 @@ def test_a_report_is_refused_if_a_part_is_newer_than_the_page(layout, part, name
     path = getattr(layout, part)
     path.write_bytes(path.read_bytes() + b"\n")
 
-    assert edition.newer_than_page(layout) == [name]
+    assert shown_together.newer_than_page(layout) == [name]
     with refused(MixedResults, "output.mixed_report", name):
-        edition.refuse_mixed(layout, with_page=True)
+        shown_together.refuse_mixed(layout, with_page=True)
 
 
 def test_a_report_without_a_page_is_refused_if_the_ranks_are_not_those_of_the_summary(layout):
     rank(layout, "tie")
 
     with refused(MixedResults, "output.mixed_report", "leaderboard.csv"):
-        edition.refuse_mixed(layout, with_page=False)
+        shown_together.refuse_mixed(layout, with_page=False)
 
 
 def test_the_page_links_neither_to_tables_of_an_earlier_configuration_nor_to_a_video_of_other_models(layout):
     layout.side_by_side.touch()
-    assert edition.beside_page(layout) == ["leaderboard.csv", "metrics.csv", "contact_sheet.png", "side_by_side.mp4"]
+    assert shown_together.beside_page(layout) == [
+        "leaderboard.csv",
+        "metrics.csv",
+        "contact_sheet.png",
+        "side_by_side.mp4",
+    ]
 
-    edition.record(layout.video_edition, {"b": "digest"}, layout=layout)
-    edition.record(layout.page_edition, {"a": "digest"}, layout=layout)
+    shown_together.record(layout.shown_in_video, {"b": "digest"}, layout=layout)
+    shown_together.record(layout.shown_on_page, {"a": "digest"}, layout=layout)
 
-    assert edition.beside_page(layout) == ["contact_sheet.png"]
+    assert shown_together.beside_page(layout) == ["contact_sheet.png"]

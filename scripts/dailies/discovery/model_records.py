@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dailies.core import files
 from dailies.core.text import clean
 from dailies.discovery.facts import hints
-from dailies.discovery.naming import FolderNames
+from dailies.discovery.folder_names import FolderNames
 from dailies.discovery.selection import Found
 from dailies.state.layout import Layout, model_of
 from dailies.state.records import Dataset, ModelRecord, Outcome, RegisteredModel, RunRecord

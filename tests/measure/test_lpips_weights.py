@@ -8,8 +8,8 @@ import pytest
 import torch
 from dailies.core import files
 from dailies.core.errors import ConfigError
-from dailies.measure import backbone
 from dailies.measure import lpips as lpips_metric
+from dailies.measure import lpips_weights
 from dailies.measure.lpips import check_backbone
 from helpers.networks import write_alexnet
 from helpers.raising import refused
@@ -22,21 +22,21 @@ def test_the_path_is_the_one_in_the_settings_else_that_of_torch_hub(monkeypatch,
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert backbone.path_of(None) == Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
-    assert backbone.path_of(Path("here.pth")) == Path("here.pth")
+    assert lpips_weights.path_of(None) == Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    assert lpips_weights.path_of(Path("here.pth")) == Path("here.pth")
 
 
 def test_the_linear_weights_are_in_the_package():
-    assert backbone.linear_weights() == Path(lpips.__file__).parent / "weights" / "v0.1" / "alex.pth"
+    assert lpips_weights.linear_weights() == Path(lpips.__file__).parent / "weights" / "v0.1" / "alex.pth"
 
 
 @pytest.mark.parametrize("origin", [None, "elsewhere/lpips/__init__.py"])
 def test_a_package_without_its_weights_is_refused(monkeypatch, origin):
     spec = importlib.util.spec_from_loader("lpips", None, origin=origin)
-    monkeypatch.setattr(backbone, "find_spec", lambda name: spec)
+    monkeypatch.setattr(lpips_weights, "find_spec", lambda name: spec)
 
     with refused(ConfigError, "measure.lpips_incomplete", "weights/v0.1/alex.pth", "pip install"):
-        backbone.linear_weights()
+        lpips_weights.linear_weights()
 
 
 def test_other_weights_than_the_published_ones_are_a_warning(tmp_path, monkeypatch):
@@ -44,7 +44,7 @@ def test_other_weights_than_the_published_ones_are_a_warning(tmp_path, monkeypat
 
     warning = check_backbone(path)
     assert str(path) in warning
-    assert backbone.NAME in warning
+    assert lpips_weights.NAME in warning
     monkeypatch.setattr(lpips_metric, "PUBLISHED", files.sha256_of(path))
     assert check_backbone(path) is None
 
@@ -53,7 +53,7 @@ def test_a_file_without_the_weights_is_refused_if_torch_is_installed(tmp_path, m
     path = tmp_path / "own.pth"
     path.write_bytes(b"junk")
 
-    with refused(ConfigError, "measure.backbone_unusable", f"lpips_backbone {path}", "'junk'", backbone.ADVICE):
+    with refused(ConfigError, "measure.backbone_unusable", f"lpips_backbone {path}", "'junk'", lpips_weights.ADVICE):
         check_backbone(path)
     monkeypatch.setattr(lpips_metric, "find_spec", lambda name: None)
     assert str(path) in check_backbone(path)
@@ -67,8 +67,8 @@ def test_a_file_that_cannot_be_read_is_refused():
 def test_the_stamp_changes_if_the_file_is_written_again(tmp_path):
     path = tmp_path / "own.pth"
     path.write_bytes(b"one")
-    before = backbone.stamp(path)
+    before = lpips_weights.stamp(path)
 
-    assert backbone.stamp(path) == before
+    assert lpips_weights.stamp(path) == before
     path.write_bytes(b"another")
-    assert backbone.stamp(path) != before
+    assert lpips_weights.stamp(path) != before

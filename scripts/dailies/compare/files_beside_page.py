@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from dailies.core import files
-from dailies.state import edition
+from dailies.state import shown_together
 from dailies.state.layout import Layout
 
 
@@ -21,7 +21,7 @@ def write_extras(layout: Layout) -> None:
 
 
 def _extras(layout: Layout) -> bytes:
-    found = {"files": edition.beside_page(layout), "newer": edition.newer_than_page(layout)}
+    found = {"files": shown_together.beside_page(layout), "newer": shown_together.newer_than_page(layout)}
     return javascript("const BESIDE = {}", found)
 
 

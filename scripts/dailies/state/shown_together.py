@@ -1,4 +1,4 @@
-"""Editions: from which files the page and the video were made, so that contradictory results never appear together."""
+"""What the page and the video were made from, so that contradictory results are never shown together."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class MixedResults(DailiesError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edition(Record):
+class Shown(Record):
     """``shown/{product}.json``: what a product shows."""
 
     models: Mapping[str, str | None] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Edition(Record):
 def record(path: Path, models: Mapping[str, str | None], *, layout: Layout, parts: Iterable[Path] = ()) -> None:
     """Write what a product shows, and from which files of the output folder it was made."""
     digests = {_relative(part, layout): sha256_of(part) for part in parts}
-    Edition(models=models, parts=digests).save(path)
+    Shown(models=models, parts=digests).save(path)
 
 
 def beside_page(layout: Layout) -> list[str]:
@@ -37,7 +37,7 @@ def beside_page(layout: Layout) -> list[str]:
 
     Tables are omitted if the page was built without a ranking; a video is omitted if it shows other models.
     """
-    page, video = Edition.load_if_there(layout.page_edition) or Edition(), Edition.load_if_there(layout.video_edition)
+    page, video = Shown.load_if_there(layout.shown_on_page) or Shown(), Shown.load_if_there(layout.shown_in_video)
     found = [layout.leaderboard, layout.frame_table] if _relative(layout.verdict, layout) in page.parts else []
     found += [layout.contact_sheet]
     found += [layout.side_by_side] if video is None or video.models == page.models else []
@@ -46,7 +46,7 @@ def beside_page(layout: Layout) -> list[str]:
 
 def newer_than_page(layout: Layout) -> list[str]:
     """Return the names of the tables and pictures that have changed since the page was made, and still exist."""
-    page = Edition.load_if_there(layout.page_edition) or Edition()
+    page = Shown.load_if_there(layout.shown_on_page) or Shown()
     names = {_relative(layout.verdict, layout): layout.leaderboard.name}  # both are written together
     changed = [part for part, digest in page.parts.items() if _digest(layout, part) not in (digest, None)]
     return [names.get(part, Path(part).name) for part in changed]

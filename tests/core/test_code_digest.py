@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from dailies.core import sources
+from dailies.core import code_digest
 
 
 @pytest.fixture
@@ -26,13 +26,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(sources, "PACKAGE", tmp_path / "dailies")
+    monkeypatch.setattr(code_digest, "PACKAGE", tmp_path / "dailies")
     return tmp_path
 
 
 def digests(project: Path) -> dict[str, str]:
-    sources.imported_by.cache_clear()
-    return {name: sources.digest(project / f"{name}.py") for name in ("compare", "infer", "other")}
+    code_digest.imported_by.cache_clear()
+    return {name: code_digest.digest(project / f"{name}.py") for name in ("compare", "infer", "other")}
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_times_do_not_count(project):
 
 
 def test_the_scripts_of_the_project_use_what_they_import():
-    scripts = sources.PACKAGE.parent
-    behind = {path.relative_to(scripts).as_posix() for path in sources.files_behind(scripts / "summary.py")}
+    scripts = code_digest.PACKAGE.parent
+    behind = {path.relative_to(scripts).as_posix() for path in code_digest.files_behind(scripts / "summary.py")}
 
     assert {"summary.py", "dailies/__init__.py", "dailies/core/files.py", "dailies/state/collect.py"} <= behind
     assert not any(path.startswith(("dailies/render/", "dailies/compare/page")) for path in behind)
-    assert len({sources.digest(path) for path in scripts.glob("*.py")}) == len(list(scripts.glob("*.py")))
+    assert len({code_digest.digest(path) for path in scripts.glob("*.py")}) == len(list(scripts.glob("*.py")))

@@ -1,5 +1,5 @@
 import pytest
-from dailies.models.interpolation import resolve
+from dailies.models.config_references import resolve
 
 
 @pytest.mark.parametrize(

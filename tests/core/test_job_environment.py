@@ -4,15 +4,15 @@ import subprocess
 import sys
 
 import pytest
-from dailies.core.environment import TUNING, tune
+from dailies.core.job_environment import TUNING, tune
 from helpers import REPOSITORY
 
 SCRIPT = """
 import json, os, sys
 sys.path.append({scripts!r})
-from dailies.core import environment
+from dailies.core import job_environment
 print("started", flush=True)
-environment.prepare()
+job_environment.prepare()
 print(json.dumps([os.getpid(), sys.argv[1:], dict(os.environ), open("/proc/self/environ").read()]))
 """
 

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from dailies.discovery.naming import LONGEST, RESERVED, folder_name, safe
+from dailies.discovery.folder_names import LONGEST, RESERVED, folder_name, safe
 from hypothesis import example, given
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""The page's script about the files beside it, which jobs other than the page's own may change."""
+"""Write the page's list of tables, pictures and videos beside it, which jobs other than the page's own may change."""
 
 import json
 from typing import Any

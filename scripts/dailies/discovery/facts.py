@@ -1,4 +1,4 @@
-"""Facts that a run states about its model, and its hints for rendering."""
+"""What a run states about its model: architecture, epoch, losses, and hints for rendering."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

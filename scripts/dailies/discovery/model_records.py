@@ -1,4 +1,4 @@
-"""The records of models: for each, one file with everything that its render depends on, and one with the rest."""
+"""Write the records of models: for each, one with everything that its render depends on, and one with the rest."""
 
 from collections.abc import Sequence
 

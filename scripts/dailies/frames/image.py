@@ -1,4 +1,4 @@
-"""Decoding of frames to RGB arrays and encoding, at every common depth and without colour conversion."""
+"""Decode the file of a frame to an RGB array and encode it, at every common depth and without colour conversion."""
 
 import struct
 from collections.abc import Iterator, Mapping

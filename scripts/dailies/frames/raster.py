@@ -1,4 +1,4 @@
-"""Result of the readers for kinds of files that OpenImageIO reads wrongly or not at all."""
+"""The pixels that our own BMP and DPX readers return, for files that OpenImageIO reads wrongly or not at all."""
 
 from dataclasses import dataclass
 

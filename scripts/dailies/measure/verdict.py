@@ -1,4 +1,4 @@
-"""The verdict: a ranking as a record, and in words for people who choose a model."""
+"""Decide which models are the best, tie or are worse, and what would settle a tie; as a record, and in words."""
 
 import math
 from collections.abc import Mapping, Sequence

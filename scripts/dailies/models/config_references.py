@@ -1,4 +1,4 @@
-"""Interpolation: references between values of an OmegaConf configuration, ``${model.width}``."""
+"""Resolve references between values of an OmegaConf configuration, such as ``${model.width}``."""
 
 import re
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Roles: the likely content of a file in a run, judged by its name and its first bytes."""
+"""What a file in a run probably holds, judged by its name and its first bytes."""
 
 import re
 from collections.abc import Collection, Sequence

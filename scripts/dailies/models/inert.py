@@ -1,4 +1,4 @@
-"""Inert stand-ins for the objects in a file, and the plain data and tensors that they hold."""
+"""Stand-ins for the objects in an untrusted file, which hold its plain data and tensors and run none of its code."""
 
 import re
 from collections.abc import Iterator, Mapping

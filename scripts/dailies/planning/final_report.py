@@ -1,4 +1,4 @@
-"""Outcome: what is printed at the end of an invocation."""
+"""What is printed at the end of an invocation: the result, what failed and what was skipped."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Progress: what an invocation prints while its jobs run: a line per finished model, notes, and what is running now."""
+"""What is printed while an invocation's jobs run: a line per finished model, notes, and what is running now."""
 
 import logging
 import threading

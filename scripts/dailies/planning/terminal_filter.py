@@ -1,4 +1,4 @@
-"""Quiet: which of Snakemake's messages are not printed to the terminal, because they concern single jobs.
+"""Which of Snakemake's messages are not printed to the terminal, because they concern single jobs.
 
 This is a filter on the handler that prints to the terminal (Snakemake 9.27). Other ways have drawbacks. A logger plugin
 has to be an installed distribution and to be named on the command line. ``quiet`` in a profile is lost with any other

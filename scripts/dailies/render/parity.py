@@ -1,4 +1,4 @@
-"""Parity: how far a faster precision departs from fp32."""
+"""How much the outputs of a faster precision differ from those of fp32 on the same frame."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""``metadata.json`` of each model, and ``batch_summary.json`` of all of them."""
+"""Write ``metadata.json`` of each model, and ``batch_summary.json`` of all of them."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Snakemake's records of the jobs that wrote files, which it finds by the exact spelling of the files' paths."""
+"""Rename Snakemake's own records of jobs, if an earlier version of the project spelled paths of outputs differently."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path

@@ -30,7 +30,7 @@ JOB = f"""
 import os, sys
 is_preloaded = "preloaded" in sys.modules
 sys.path.append({SCRIPTS!r})
-from dailies.core import environment
+from dailies.core import job_environment
 job_environment.prepare()
 """
 
@@ -112,7 +112,7 @@ def test_jobs_are_copies_of_a_process_that_has_imported_modules(folder, job):
     [
         ("sys.exit(3)", 3),
         ("raise ValueError('reason')", 1),
-        ("environment.leave()", 0),
+        ("job_environment.leave()", 0),
         ("pass", 0),
         ("import os; os.kill(os.getpid(), 9)", -9),
         ("import ctypes; ctypes.string_at(0)", -signal.SIGSEGV),

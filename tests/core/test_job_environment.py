@@ -93,12 +93,12 @@ def test_what_a_tuned_process_starts_needs_no_restart(run, monkeypatch):
 def test_a_process_that_leaves_has_written_everything_and_succeeded(tmp_path):
     code = (
         "import atexit, logging, sys\n"
-        "from dailies.core import environment\n"
+        "from dailies.core import job_environment\n"
         "atexit.register(print, 'taken apart')\n"
         f"logging.basicConfig(filename={str(tmp_path / 'log')!r}, level=logging.INFO)\n"
         "logging.info('logged')\n"
         "print('printed', end='')\n"
-        "environment.leave()\n"
+        "job_environment.leave()\n"
     )
 
     done = subprocess.run(

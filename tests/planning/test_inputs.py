@@ -17,7 +17,7 @@ from helpers.studio import JOB, LEVELS, Studio, jobs, only
 def test_a_head_node_plans_without_the_libraries_of_the_nodes():
     code = (
         "import sys\n"
-        "from dailies.planning import inputs, invocation, outcome\n"
+        "from dailies.planning import inputs, invocation, final_report\n"
         "print(*{'mlflow', 'torch', 'numpy', 'scipy', 'PIL', 'OpenImageIO', 'av', 'cv2'} & sys.modules.keys())"
     )
 

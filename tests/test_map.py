@@ -62,3 +62,10 @@ def test_every_question_has_an_answer():
     assert all(re.match(r"\[[\w/.]+\]\(", row) for row in rows)
     assert all(title == file for title, file in re.findall(r"\[(\w+/[\w/.]+)\]\(([\w/.]+)\)", MAP))
     assert all((PACKAGE / file).exists() for file, _ in PLACES)
+
+
+@pytest.mark.parametrize("package", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_the_entry_points_that_a_package_names_exist(package: str):
+    text = ast.get_docstring(ast.parse((PACKAGE / package / "__init__.py").read_text())) or ""
+    named = re.findall(r"``(\w+)\.(\w+)``", text)
+    assert not [f"{module}.{name}" for module, name in named if name not in defined(PACKAGE / package / f"{module}.py")]

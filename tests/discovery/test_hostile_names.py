@@ -131,7 +131,7 @@ def test_records_names_and_logs_are_safe_whatever_a_store_returns(
     caplog.clear()
     caplog.set_level(logging.INFO, logger="dailies")
     config = configured("http://tracker:5000", folder_name=template + "{run_id:.3}", filter="params.a = 'b'")
-    for module in ("plan", "download"):
+    for module in ("take_snapshot", "download"):
         monkeypatch.setattr(
             f"dailies.discovery.{module}.open_store", lambda config, private: Hostile(found, experiment, paths)
         )

@@ -1,4 +1,4 @@
-"""Job: Snakemake's ``snakemake`` object with typed paths, and a log that ends with the reason if the job fails."""
+"""What a job gets from Snakemake, with typed paths, and a log whose last line is the reason if the job fails."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

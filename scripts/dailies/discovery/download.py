@@ -1,4 +1,4 @@
-"""Download a model's artifact, and record how that went."""
+"""Download a model's artifact if one of its shards is due, trying its files until one holds a network."""
 
 import logging
 import secrets

@@ -1,4 +1,4 @@
-"""The cache of measured values.
+"""Keep measured values on the disk, and tell which are missing or out of date.
 
 The key of an entry is a digest of everything that its values depend on: the files they are measured from and the
 version of the code. So only new and changed frames are measured. Values are kept while their metric or reference is

@@ -1,4 +1,4 @@
-"""The engine: renders frames with one network at native resolution, and keeps within the device's memory."""
+"""Render frames with one network at native resolution, with less memory each time that it runs out."""
 
 import logging
 import math

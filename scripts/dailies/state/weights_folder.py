@@ -1,4 +1,4 @@
-"""Fill the folder of a model's weights: which files belong to an artifact, and their download and digests."""
+"""Fill the folder of a model's weights: which files its artifact consists of, their download and their digests."""
 
 import mmap
 import re

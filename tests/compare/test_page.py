@@ -1,6 +1,7 @@
 """The comparison page: its data, its copies and its thumbnails."""
 
 import os
+import re
 import shutil
 
 import numpy as np
@@ -267,6 +268,17 @@ def test_an_upscaling_model_has_thumbnails_if_its_frames_are_large(tmp_path):
 
     assert list(show.made("thumbnails")) == ["model_1/0.jpg"]
     assert data["models"][0]["scale"] == 2
+
+
+def test_a_script_of_an_earlier_version_does_not_stay_beside_the_page(show):
+    former = show.page.parent / "page" / "strip.js"
+    former.parent.mkdir(parents=True, exist_ok=True)
+    former.write_text("a script")
+
+    show.build()
+
+    loaded = re.findall(r'src="page/(\w+\.js)"', show.page.read_text())
+    assert {path.name for path in former.parent.glob("*.js")} - {"metrics.js"} == {*loaded}
 
 
 def test_building_again_writes_the_same_bytes_and_no_picture(show):

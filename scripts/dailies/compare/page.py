@@ -230,9 +230,13 @@ def build(
     )
     files.write_bytes(layout.page_folder / "data.js", javascript("const DATA = {}", to_json(data)))
     files.write_bytes(layout.page_folder / "metrics.js", javascript("Metrics.receive({})", _values(metrics)))
-    for asset in sorted(WEB.iterdir()):
-        if asset.suffix in {".js", ".css"}:
-            files.write_bytes(layout.page_folder / asset.name, asset.read_bytes())
+    assets = [path for path in sorted(WEB.iterdir()) if path.suffix in {".js", ".css"}]
+    for asset in assets:
+        files.write_bytes(layout.page_folder / asset.name, asset.read_bytes())
+    scripts = {"data.js", "metrics.js", layout.page_extras.name, *(asset.name for asset in assets)}
+    for former in layout.page_folder.glob("*.js"):
+        if former.name not in scripts:  # of an earlier version; a bundle would pack it
+            former.unlink()
     whole = [each for each in models if each[1].render.status == SUCCESS and not each[1].knocked_out]
     shown = {folder.name: about.artifact.sha256 for folder, about in whole}
     parts = [path for path in (summary, layout.contact_sheet, ranking) if path and path.is_file()]

@@ -4,13 +4,14 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
 from dailies.core.errors import RenderError, SequenceError
-from dailies.frames import bmp, dpx, png
+from dailies.frames import bmp, dpx, png, shared
 from dailies.frames.attributes import (
     Attributes,
     exr_attributes,
@@ -86,21 +87,23 @@ class Picture:
     """False if ``read_frame`` found pixels that are infinite or NaN, which ``transfer: none`` lets through."""
 
 
-def inspect(data: bytes, name: str, *, layer: str | None = None) -> Header:
+def inspect(data: bytes, name: str, *, layer: str | None = None, digest: str | None = None) -> Header:
     """Decode a whole frame to make sure that it can be rendered, and return its description.
 
     ``layer`` is the name of the layer of an EXR that is its picture, or a glob; see ``channels.select_channels``.
-    Raises SequenceError, naming the frame, if it cannot be decoded, if it is truncated or damaged (as far as its format
-    reveals that), or if it holds no colour.
+    ``digest`` is that of ``shared.cached``, which keeps the values for ``decode``. Raises SequenceError, naming the
+    frame, if it cannot be decoded, if it is truncated or damaged (as far as its format reveals that), or if it holds no
+    colour.
     """
     if plain := _read_raster(data, name, layer):
         height, width = plain.values.shape[:2]
         return Header(width, height, plain.mode, plain.bits, floating=False, notes=plain.notes, revision=plain.revision)
-    with open_image(data, name) as file:
+    quick = png.is_ordinary(data)
+    with open_image(data, name, pixels=not quick) as file:
         channels = select_channels(file, name, layer)
         spec = file.spec()
         depth = dtype_of(spec, channels, name)
-        read_channels(file, data, storage_type(spec), name)
+        _values(file, data, spec, name, digest=digest)
         revision = _revision(file, data, spec)
         alpha = "A" if channels.alpha is not None else ""
         bits = data[24] if data.startswith(png.SIGNATURE) else spec.get_int_attribute("oiio:BitsPerSample")
@@ -126,13 +129,22 @@ def has_layer(data: bytes, name: str, layer: str) -> bool:
     return True
 
 
-def decode(data: bytes, name: str, *, transfer: str | None = "clip", layer: str | None = None) -> Picture:
+def decode(
+    data: bytes,
+    name: str,
+    *,
+    transfer: str | None = "clip",
+    layer: str | None = None,
+    digest: str | None = None,
+    owner: str = shared.INPUTS,
+) -> Picture:
     """Return a frame with everything that is copied to the rendered frame.
 
     Values are those of the file: uint8 for 8 bits; uint16, expanded to 0 to 65535, for 10, 12 and 16 bits; float32 for
     floating-point numbers. With ``transfer`` ``clip``, floating-point colours are clamped to 0 to 1 and NaN becomes 0;
     with ``None`` they stay as they are. Palettes are expanded and CMYK is converted. ``layer`` is the argument of
-    ``inspect``, or the layer in its result. Raises SequenceError as ``inspect`` does.
+    ``inspect``, or the layer in its result. ``digest`` and ``owner`` are those of ``shared.cached``, which may know the
+    values. Raises SequenceError as ``inspect`` does.
     """
     if plain := _read_raster(data, name, layer):
         return _raster_picture(plain, data, name)
@@ -141,8 +153,7 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip", layer: str 
         channels = select_channels(file, name, layer)
         spec = file.spec()
         depth = dtype_of(spec, channels, name)
-        storage = storage_type(spec)
-        values = read_ordinary_png(data, storage, name) if quick else read_channels(file, data, storage, name)
+        values = _values(file, data, spec, name, digest=digest, owner=owner)
         colour = [values[:, :, index] for index in channels.colour]
         if list(channels.colour) == [0, 1, 2]:
             pixels = values[:, :, :3].astype(depth, copy=False)
@@ -160,6 +171,20 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip", layer: str 
                 for index in channels.extra
             },
         )
+
+
+def _values(
+    file: oiio.ImageInput,
+    data: bytes,
+    spec: oiio.ImageSpec,
+    name: str,
+    *,
+    digest: str | None,
+    owner: str = shared.INPUTS,
+) -> np.ndarray:
+    """Return all channels of an open file; of an ordinary PNG, only the header has to be open."""
+    read = partial(read_ordinary_png, data) if png.is_ordinary(data) else partial(read_channels, file, data)
+    return shared.cached(digest, partial(read, storage_type(spec), name), owner=owner)
 
 
 def _read_raster(data: bytes, name: str, layer: str | None) -> Raster | None:
@@ -364,12 +389,19 @@ def _encode_tiff(layers: np.ndarray, picture: Picture, *, whole: bool) -> bytes:
     return write_image(layers, spec, ".tif", whole=whole)
 
 
-def read_frame(path: Path, layer: str | None = None, *, transfer: str | None) -> Picture:
+def read_frame(
+    path: Path,
+    layer: str | None = None,
+    digest: str | None = None,
+    owner: str = shared.INPUTS,
+    *,
+    transfer: str | None,
+) -> Picture:
     """Read a frame from a file as float32, without further channels.
 
-    Integers are divided by the largest integer; floating-point numbers are treated as ``transfer`` says. ``layer`` and
-    the errors raised are those of ``decode``, in addition to OSError.
+    Integers are divided by the largest integer; floating-point numbers are treated as ``transfer`` says. The other
+    arguments and the errors raised are those of ``decode``, in addition to OSError.
     """
-    picture = decode(path.read_bytes(), path.name, transfer=transfer, layer=layer)
+    picture = decode(path.read_bytes(), path.name, transfer=transfer, layer=layer, digest=digest, owner=owner)
     is_finite = picture.pixels.dtype.kind != "f" or bool(np.isfinite(picture.pixels).all())
     return replace(picture, pixels=convert_depth(picture.pixels, "float32"), extra={}, is_finite=is_finite)

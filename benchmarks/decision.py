@@ -6,10 +6,10 @@ python benchmarks/decision.py --against REV         # the same on another revisi
 python benchmarks/decision.py --computes --models 3 --frames 24     # with small networks that compute on the CPU
 python benchmarks/decision.py --fixed               # what one more model costs, even with two tiny frames
 
-The device is a network that waits for 33 ms per frame without using a core and returns its input. Frames have light
-grain and a reference; the metrics are the default ones, and the page is made. What metrics, thumbnails and codecs take
-of a core per frame and model is measured in one thread, first: unlike the wall clock it hardly depends on what else is
-running.
+The device waits for 33 ms per frame without using a core and returns the frame, in place of the engine's ``submit``: as
+on a GPU, no core converts code values to the network's input and back. Frames have light grain and a reference; the
+metrics are the default ones, and the page is made. What metrics, thumbnails and codecs take of a core per frame and
+model is measured in one thread, first: unlike the wall clock it hardly depends on what else is running.
 """
 
 import argparse
@@ -48,38 +48,49 @@ FEW, MANY = 8, 16
 NETWORK = f"""
 import os, time
 from pathlib import Path
+from dailies.render.engine import Engine, Rendering
 from torch import nn
 
 class Device(nn.Module):
-    '''Takes its time over a frame, notes when, and returns the frame.'''
+    '''Returns the frame.'''
 
     def __init__(self):
         super().__init__()
         self.scale = nn.Conv2d(3, 3, 1)
 
     def forward(self, x):
-        start = time.time()
-        self.work(x)
-        with Path(os.environ["SIMULATED_DEVICE"]).open("a") as log:
-            log.write(f"{{start}} {{time.time()}} {{x.shape[-2]}}\\n")
         return x
 
-    def work(self, x):
-        time.sleep({DEVICE_SECONDS})
-
 class Computer(Device):
-    '''Takes its time to compute something.'''
+    '''Takes its time to compute something, and returns the frame.'''
 
     def __init__(self):
         super().__init__()
         channels = 3, {WIDTH}, {WIDTH}, 3
         self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in zip(channels, channels[1:]))
 
+    def forward(self, x):
+        noting(self.work, x)
+        return x
+
     def work(self, x):
         for layer in self.layers:
             x = layer(x).relu()
 
+def noting(work, frame):
+    '''Work on a frame, and note when.'''
+    start = time.time()
+    work(frame)
+    with Path(os.environ["SIMULATED_DEVICE"]).open("a") as log:
+        log.write(f"{{start}} {{time.time()}} {{frame.shape[-2]}}\\n")
+
+def submit(engine, frame, dtype=None):
+    '''Wait, in place of the engine's method.'''
+    noting(lambda _: time.sleep({DEVICE_SECONDS}), frame.transpose(2, 0, 1))
+    return Rendering(lambda: frame.astype(dtype or frame.dtype, copy=False), tiled=False)
+
 def device(config):
+    Engine.submit = submit
     return Device()
 
 def computer(config):

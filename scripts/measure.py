@@ -8,6 +8,7 @@ from dailies.core import environment
 
 if __name__ == "__main__":
     environment.prepare()
+    environment.yield_to_renders()
     from dailies.core.job import job
     from dailies.measure.job import MeasurementJob
     from dailies.measure.per_frame import measure

@@ -90,6 +90,17 @@ def test_what_a_tuned_process_starts_needs_no_restart(run, monkeypatch):
     assert run(**{name: os.environ[name] for name in TUNING})[0] == 1
 
 
+def test_jobs_that_measure_get_little_of_a_core_beside_a_render():
+    code = "import os; from dailies.core import environment; environment.yield_to_renders(); print(os.nice(0))"
+    own = os.nice(0)
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "scripts", capture_output=True, text=True, check=True
+    )
+
+    assert int(done.stdout) == min(19, own + 10)
+
+
 def test_a_process_that_leaves_has_written_everything_and_succeeded(tmp_path):
     code = (
         "import atexit, logging, sys\n"

@@ -167,6 +167,43 @@ def test_the_server_ends_with_its_invocation_and_then_jobs_run_by_themselves(inv
     assert "hush" not in variables.values()
 
 
+@pytest.mark.usefixtures("invocation")
+def test_jobs_share_a_folder_in_memory_that_only_their_user_may_read(job):
+    job("").communicate()  # the server is ready
+    folder = fork_server.shared_folder()
+    assert folder is not None
+    assert folder.stat().st_mode & 0o777 == 0o700
+    out, _ = job("from dailies.core import fork_server; print(fork_server.shared_folder())").communicate()
+    assert out.strip() == str(folder)
+
+
+def test_the_shared_folder_is_deleted_with_all_that_is_in_it_when_the_invocation_is_killed(invocation, job):
+    job("").communicate()
+    folder = fork_server.shared_folder()
+    assert folder is not None
+    (folder / "inputs").mkdir()
+    invocation.kill()
+    wait_until(lambda: not folder.exists())
+
+
+@pytest.mark.usefixtures("invocation")
+def test_a_new_server_deletes_the_folder_of_a_killed_one_but_not_that_of_one_that_runs(job, folder):
+    job("").communicate()
+    running = fork_server.shared_folder()
+    abandoned = fork_server.SHARED_MEMORY / f"dailies-test-{os.getpid()}"
+    (abandoned / "inputs").mkdir(parents=True)
+
+    environ = {name: value for name, value in os.environ.items() if name != fork_server.ADDRESS}
+    with subprocess.Popen(
+        [sys.executable, "-c", INVOCATION], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
+    ) as other:
+        wait_until(lambda: not abandoned.exists())
+        other.communicate()
+
+    assert running is not None
+    assert running.exists()
+
+
 def test_a_server_that_cannot_import_leaves_jobs_to_run_by_themselves(folder, monkeypatch, job):
     monkeypatch.setattr(fork_server, "PROGRAM", "raise SystemExit(1)")
     server = fork_server.start(["preloaded"], environment.of_jobs())

@@ -8,18 +8,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dailies.core import files
-from dailies.frames import image
+from dailies.core import files, fork_server
+from dailies.frames import image, shared
+from dailies.frames.oiio import read_ordinary_png as read_png
 from dailies.measure import backbone, quality
 from dailies.measure.job import NOT_RENDERED
 from dailies.measure.lpips import Lpips
 from dailies.state.attempts import attempt_after
 from dailies.state.layout import SOURCE
+from dailies.state.manifest import Manifest
 from helpers import REPOSITORY
 from helpers.frame_files import written
 from helpers.networks import write_alexnet
 from helpers.pictures import wang
 from helpers.shots import COUNT, EVERYTHING, NAMES, Shot, blur, doubled, read, write
+from PIL import Image
 
 
 def assert_note(record: dict, *parts: str) -> None:
@@ -55,6 +58,32 @@ def test_nothing_is_measured_twice(shot, counted):
 
     assert shot.measure("model") == first
     assert counted == []
+
+
+def test_values_are_the_same_if_jobs_share_frames_and_those_of_the_model_are_given_up(shot, tmp_path, monkeypatch):
+    shot.measure(SOURCE)
+    folder = shot.add("model", blur)
+    alone = shot.measure("model")
+    shot.layout.measurement_cache("model", "all").unlink()
+    manifest = Manifest(shot.layout.manifest("model", "all"), folder=folder, keys=dict.fromkeys(NAMES, "key"))
+    manifest.restart()
+    for name in NAMES:
+        manifest.add(name, (folder / name).read_bytes(), seconds=1, device="cpu", tiled=False)
+    (tmp_path / "dailies-test").mkdir()
+    monkeypatch.setattr(fork_server, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setenv(fork_server.ADDRESS, "dailies-test")
+    monkeypatch.setattr(shared, "SMALLEST", 0)
+    opened = []
+    monkeypatch.setattr(image, "read_ordinary_png", lambda data, *more: opened.append(data) or read_png(data, *more))
+    shared.keep(files.sha256_of(folder / NAMES[0]), np.asarray(Image.open(folder / NAMES[0])), owner="model")
+
+    assert shot.measure("model") == alone
+
+    kept = {path.name for path in (tmp_path / "dailies-test" / shared.INPUTS).iterdir()}
+    assert kept >= {files.sha256_of(shot.root / "clean" / name) for name in NAMES}
+    assert (folder / NAMES[0]).read_bytes() not in opened
+    assert (folder / NAMES[1]).read_bytes() in opened
+    assert not any((tmp_path / "dailies-test" / "model").iterdir())
 
 
 def test_only_a_changed_frame_and_the_flicker_of_the_next_are_measured_again(shot, counted):

@@ -13,9 +13,9 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 import pytest
 import torch
-from dailies.core import files
+from dailies.core import files, fork_server
 from dailies.core.errors import RenderError, SequenceError
-from dailies.frames import image, sheet
+from dailies.frames import image, shared, sheet
 from dailies.frames import oiio as codec
 from dailies.frames.sequence import Frame, Sequence
 from dailies.models.load import Model
@@ -142,6 +142,25 @@ def test_thumbnails_are_made_of_the_written_frames_but_not_of_those_with_alpha(l
             digests = [files.sha256_of(line.folder / frame.output) for frame in frames]
             path = tmp_path / "sheets" / f"{number}.jpg"
             assert sheet.digest_in(path) == sheet.digest_of(sheet.size_of(frames), digests)
+
+
+def test_rendered_frames_are_kept_for_other_jobs_with_the_values_of_their_files(line, tmp_path, monkeypatch):
+    (tmp_path / "dailies-test").mkdir()
+    monkeypatch.setattr(fork_server, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setenv(fork_server.ADDRESS, "dailies-test")
+    monkeypatch.setattr(shared, "SMALLEST", 0)
+    for number, mode in ((3, "L"), (9, "RGBA")):
+        Image.new(mode, (7, 5), 100).save(line.shot / line.names[number])
+        line.frames[number] = replace(line.frames[number], sha256=files.sha256_of(line.shot / line.names[number]))
+
+    line.run()
+
+    kept = {path.name: path for path in (tmp_path / "dailies-test" / "out").iterdir()}
+    rendered = {files.sha256_of(line.folder / name): name for name in line.names}
+    assert sorted(kept) == sorted(digest for digest, name in rendered.items() if name not in {"003.png", "009.png"})
+    for digest in kept:
+        known = shared.cached(digest, fail(AssertionError("it is decoded again")), owner="out")
+        np.testing.assert_array_equal(known, read_frame(line.folder / rendered[digest]))
 
 
 def test_every_frame_is_rendered(line):

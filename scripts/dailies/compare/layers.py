@@ -152,9 +152,14 @@ def to_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> np.ndarray
     return with_alpha_8_bit(data, name, exr_layer)[0]
 
 
-def with_alpha_8_bit(data: bytes, name: str, exr_layer: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return what ``to_8_bit`` does, and the alpha channel as ``(height, width)`` uint8, 255 if there is none."""
-    picture = decode(data, name, layer=exr_layer)
+def with_alpha_8_bit(
+    data: bytes, name: str, exr_layer: str | None = None, digest: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what ``to_8_bit`` does, and the alpha channel as ``(height, width)`` uint8, 255 if there is none.
+
+    ``digest`` is that of the file and the EXR layer, if it is known.
+    """
+    picture = decode(data, name, layer=exr_layer, digest=digest)
     colour = np.ascontiguousarray(convert_depth(picture.pixels, "uint8"))
     if picture.alpha is None:
         return colour, np.full(colour.shape[:2], 255, np.uint8)

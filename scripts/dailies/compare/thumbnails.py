@@ -185,7 +185,7 @@ def _update_group(group: _Group, layout: Layout, known: PagePictures, written: _
             continue
         try:
             data, exr_layer = path.read_bytes(), layer.exr_layers.get(name)
-            pixels, opacity = with_alpha_8_bit(data, name, exr_layer)
+            pixels, opacity = with_alpha_8_bit(data, name, exr_layer, states[name].sha256)
         except (SequenceError, OSError) as error:
             states[name] = _unreadable(error)
             continue

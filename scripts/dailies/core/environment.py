@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 from dailies.core import fork_server
@@ -21,6 +22,9 @@ TUNING = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 """Variables that are set unless the user has set them; docs/benchmarks.md holds the measurements."""
+
+BESIDE_RENDERS = 10
+"""The niceness of jobs that measure: beside a render they get about a tenth of a core."""
 
 PREPARED = "DAILIES_PREPARED"
 """The variable that holds the id of the prepared process; a process keeps its id when it restarts itself."""
@@ -49,6 +53,12 @@ def prepare() -> None:
     fork_server.hand_over(wanted, process_variable=PREPARED)
     if wanted != dict(os.environ):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted | {PREPARED: str(os.getpid())})
+
+
+def yield_to_renders() -> None:
+    """Lower the priority of this process: a render that runs beside it keeps its device busy."""
+    with suppress(OSError):  # some containers forbid it
+        os.nice(BESIDE_RENDERS)
 
 
 def leave() -> NoReturn:

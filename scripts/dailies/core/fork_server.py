@@ -5,6 +5,7 @@ hands its job over to the server, waits, and ends as the job did.
 """
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -12,6 +13,7 @@ import os
 import runpy
 import secrets
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -33,6 +35,9 @@ sys.path[:] = [sys.argv[1], *filter(None, sys.path)]
 from dailies.core import fork_server
 fork_server.main()
 """
+
+SHARED_MEMORY = Path("/dev/shm")
+"""The parent of the folder in which the jobs of a server share what would take them long to make again."""
 
 WAITING_JOBS = 64
 """How many jobs may wait to be accepted, for instance while the server is still importing."""
@@ -63,13 +68,20 @@ def start(modules: Sequence[str], environment: Mapping[str, str]) -> subprocess.
         os.set_inheritable(listener.fileno(), True)
         scripts = Path(__file__).parents[2]
         server = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(scripts), str(listener.fileno()), *modules],
+            [sys.executable, "-c", PROGRAM, str(scripts), str(listener.fileno()), name, *modules],
             stdin=subprocess.PIPE,  # closed by the system when this process ends, however it ends
             pass_fds=[listener.fileno()],
             env=dict(environment),
         )
     os.environ[ADDRESS] = name
     return server
+
+
+def shared_folder() -> Path | None:
+    """Return a folder in memory that is deleted when the server ends; None if there is no server."""
+    name = os.environ.get(ADDRESS)
+    folder = SHARED_MEMORY / name if name else None
+    return folder if folder and folder.is_dir() else None
 
 
 def _address(name: str) -> str:
@@ -113,9 +125,10 @@ def _end_with(code: int) -> None:
 
 def main() -> None:
     """Run the server: import the modules, then fork for each job until the process that started it has ended."""
-    _, _, descriptor, *modules = sys.argv
+    _, _, descriptor, name, *modules = sys.argv
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    folder = _make_shared_folder(name)
     with socket.socket(fileno=int(descriptor)) as listener:
         for module in modules:
             importlib.import_module(module)
@@ -127,7 +140,28 @@ def main() -> None:
                 _attend(connection)
                 return
             connection.close()
-        os._exit(0)  # a normal shutdown with torch loaded takes a third of a second
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)  # a normal shutdown with torch loaded takes a third of a second
+
+
+def _make_shared_folder(name: str) -> Path:
+    """Make the shared folder of this server, and delete those of servers that were killed, once their jobs have ended.
+
+    The lock on a folder belongs to the server and to all of its jobs.
+    """
+    for abandoned in SHARED_MEMORY.glob("dailies-*"):
+        with suppress(OSError):  # it is another user's, or still locked
+            lock = os.open(abandoned, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(abandoned)
+            finally:
+                os.close(lock)
+    folder = SHARED_MEMORY / name
+    with suppress(OSError):  # jobs then share nothing
+        folder.mkdir(mode=0o700)
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
+    return folder
 
 
 def _user_of(connection: socket.socket) -> int:

@@ -4,13 +4,14 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
 from dailies.core.errors import RenderError, SequenceError
-from dailies.frames import bmp, dpx, png
+from dailies.frames import bmp, dpx, png, shared
 from dailies.frames.attributes import (
     Attributes,
     exr_attributes,
@@ -126,13 +127,22 @@ def has_layer(data: bytes, name: str, layer: str) -> bool:
     return True
 
 
-def decode(data: bytes, name: str, *, transfer: str | None = "clip", layer: str | None = None) -> Picture:
+def decode(
+    data: bytes,
+    name: str,
+    *,
+    transfer: str | None = "clip",
+    layer: str | None = None,
+    digest: str | None = None,
+    owner: str = shared.INPUTS,
+) -> Picture:
     """Return a frame with everything that is copied to the rendered frame.
 
     Values are those of the file: uint8 for 8 bits; uint16, expanded to 0 to 65535, for 10, 12 and 16 bits; float32 for
     floating-point numbers. With ``transfer`` ``clip``, floating-point colours are clamped to 0 to 1 and NaN becomes 0;
     with ``None`` they stay as they are. Palettes are expanded and CMYK is converted. ``layer`` is the argument of
-    ``inspect``, or the layer in its result. Raises SequenceError as ``inspect`` does.
+    ``inspect``, or the layer in its result. ``digest`` and ``owner`` are those of ``shared.cached``, which may know the
+    values. Raises SequenceError as ``inspect`` does.
     """
     if plain := _read_raster(data, name, layer):
         return _raster_picture(plain, data, name)
@@ -142,7 +152,8 @@ def decode(data: bytes, name: str, *, transfer: str | None = "clip", layer: str 
         spec = file.spec()
         depth = dtype_of(spec, channels, name)
         storage = storage_type(spec)
-        values = read_ordinary_png(data, storage, name) if quick else read_channels(file, data, storage, name)
+        read = partial(read_ordinary_png, data) if quick else partial(read_channels, file, data)
+        values = shared.cached(digest, partial(read, storage, name), owner=owner)
         colour = [values[:, :, index] for index in channels.colour]
         if list(channels.colour) == [0, 1, 2]:
             pixels = values[:, :, :3].astype(depth, copy=False)
@@ -364,12 +375,19 @@ def _encode_tiff(layers: np.ndarray, picture: Picture, *, whole: bool) -> bytes:
     return write_image(layers, spec, ".tif", whole=whole)
 
 
-def read_frame(path: Path, layer: str | None = None, *, transfer: str | None) -> Picture:
+def read_frame(
+    path: Path,
+    layer: str | None = None,
+    digest: str | None = None,
+    owner: str = shared.INPUTS,
+    *,
+    transfer: str | None,
+) -> Picture:
     """Read a frame from a file as float32, without further channels.
 
-    Integers are divided by the largest integer; floating-point numbers are treated as ``transfer`` says. ``layer`` and
-    the errors raised are those of ``decode``, in addition to OSError.
+    Integers are divided by the largest integer; floating-point numbers are treated as ``transfer`` says. The other
+    arguments and the errors raised are those of ``decode``, in addition to OSError.
     """
-    picture = decode(path.read_bytes(), path.name, transfer=transfer, layer=layer)
+    picture = decode(path.read_bytes(), path.name, transfer=transfer, layer=layer, digest=digest, owner=owner)
     is_finite = picture.pixels.dtype.kind != "f" or bool(np.isfinite(picture.pixels).all())
     return replace(picture, pixels=convert_depth(picture.pixels, "float32"), extra={}, is_finite=is_finite)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from dailies.core import files
 from dailies.core.errors import DailiesError, SequenceError
 from dailies.core.text import counted
+from dailies.frames import shared
 from dailies.frames.choice import ALL
 from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, measured, split
 from dailies.frames.sequence import load as load_sequence
 from dailies.measure import backbone
 from dailies.measure.cache import VERSIONS
-from dailies.measure.metrics import LPIPS, MOTION, STILL, needing, requested
+from dailies.measure.metrics import LPIPS, MOTION, REFERENCE, STILL, needing, requested
 from dailies.state import manifest
 from dailies.state.layout import SOURCE, Layout
 from dailies.state.records import Attempt, Measures
@@ -173,9 +174,10 @@ class Subject:
     exr_layers: Mapping[str, str] = field(repr=False, default_factory=dict)
     """By output name: the layer to read from an EXR with several; absent for all others."""
 
-    def location(self, name: str) -> tuple[Path, str | None]:
-        """Return the file of a frame and the EXR layer to read from it."""
-        return self.paths[name], self.exr_layers.get(name)
+    def location(self, name: str) -> tuple[Path, str | None, str, str]:
+        """Return the file of a frame, the EXR layer to read from it, its digest, and whose frame it is."""
+        owner = shared.INPUTS if self.name in {SOURCE, REFERENCE} else self.name
+        return self.paths[name], self.exr_layers.get(name), self.digests[name], owner
 
 
 def rendered_frames(job: MeasurementJob) -> Subject:

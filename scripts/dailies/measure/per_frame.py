@@ -1,8 +1,12 @@
 """Measure every frame of a model, or of the source: each value once, until what it depends on changes."""
 
 import logging
+import os
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from dailies.core import files
 from dailies.core.errors import SequenceError
 from dailies.core.text import counted
-from dailies.frames import reference
+from dailies.frames import reference, shared
 from dailies.frames.image import Picture, has_layer, read_frame, reassociate
 from dailies.frames.sequence import KNOCKOUT, Frame
 from dailies.measure.cache import VERSIONS, MeasurementCache, rounded
 from dailies.measure.job import NOT_RENDERED, MeasurementJob, Subject, rendered_frames, run
 from dailies.measure.metrics import LPIPS, MOTION, REFERENCE, STILL, flicker_note, needing
+from dailies.state import manifest
 from dailies.state.layout import SOURCE
 from dailies.state.records import SUCCESS, Measures, Outcome, Values
 
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
     from dailies.measure.source import SourceFrame
 
 log = logging.getLogger(__name__)
+
+LOWEST_PRIORITY = 19
+"""The niceness of a thread that works only while a core is idle."""
 
 ReadFrame = Callable[..., Picture]
 """``read_frame`` with the transfer bound, and a small cache."""
@@ -48,6 +56,8 @@ def measure(job: MeasurementJob, *, outcomes: Sequence[Path]) -> None:
         return measure_frames(job, rendered_frames(job))
 
     run(job, work)
+    written = manifest.in_place(job.layout.manifests(job.subject), job.layout.frames(job.subject), job.part.outputs)
+    shared.forget(job.subject, [entry.sha256 for entry in written.values()])
 
 
 def baseline(job: MeasurementJob) -> None:
@@ -61,7 +71,7 @@ def baseline(job: MeasurementJob) -> None:
 
 
 def measure_frames(job: MeasurementJob, subject: Subject) -> Measures:
-    """Return the values of the shard's measured frames; the missing ones are computed in ``job.threads`` threads.
+    """Return the values of the shard's measured frames; those that are missing are computed.
 
     Each thread takes consecutive frames, because neighbours share files to read.
     """
@@ -100,12 +110,38 @@ def comparable(one: Picture, other: Picture) -> tuple["np.ndarray", "np.ndarray"
     return colours(one, other), colours(other, one)
 
 
-def _in_parallel(work: Callable[[Sequence[Any]], None], items: Sequence[Any], *, threads: int) -> None:
-    """Split the items into one stretch per thread, and work on all stretches at the same time."""
-    size = -(-len(items) // threads) or 1
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        for done in [pool.submit(work, items[start : start + size]) for start in range(0, len(items), size)]:
+def _in_parallel(work: Callable[[Iterable[Any]], None], items: Sequence[Any], *, threads: int) -> None:
+    """Work on stretches of consecutive items, on each from both ends in two threads.
+
+    If there is to be one thread, the other one gets only what other processes leave of the cores, so that the last jobs
+    of an invocation use all of them.
+    """
+    stretches = max(1, threads // 2)
+    size = -(-len(items) // stretches) or 1
+    with ThreadPoolExecutor(max_workers=2 * stretches) as pool:
+        working = []
+        for start in range(0, len(items), size):
+            stretch = deque(items[start : start + size])
+            working.append(pool.submit(work, _taken(stretch.popleft)))
+            second = partial(_with_spare_cores, work) if threads == 1 else work
+            working.append(pool.submit(second, _taken(stretch.pop)))
+        for done in working:
             done.result()
+
+
+def _with_spare_cores(work: Callable[[Iterable[Any]], None], items: Iterable[Any]) -> None:
+    """Work in this thread, which gets the lowest priority for good."""
+    if sys.platform == "linux":  # where threads have priorities of their own
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+        work(items)
+
+
+def _taken(take: Callable[[], Any]) -> Iterator[Any]:
+    """Yield what ``take`` returns until nothing is left."""
+    with suppress(IndexError):
+        while True:
+            yield take()
 
 
 def _reference(job: MeasurementJob) -> Subject | None:
@@ -118,7 +154,7 @@ def _reference(job: MeasurementJob) -> Subject | None:
     digests = {name: files.sha256_of(path) for name, path in paths.items()}
     if layer := job.sequence.layer:
         digests = {name: files.digest([digest, layer]) for name, digest in digests.items()}
-    return Subject("reference", paths, digests)
+    return Subject(REFERENCE, paths, digests)
 
 
 @dataclass(frozen=True)
@@ -193,8 +229,8 @@ def _notes(cache: MeasurementCache, plans: Sequence[_Plan]) -> list[str]:
     return [f"{counted(len(names), 'frame')} from {next(iter(names))} on: {note}" for note, names in frames_of.items()]
 
 
-def _measure_stretch(inputs: _Inputs, cache: MeasurementCache, plans: Sequence[_Plan]) -> None:
-    """Measure consecutive frames and add their values to the cache."""
+def _measure_stretch(inputs: _Inputs, cache: MeasurementCache, plans: Iterable[_Plan]) -> None:
+    """Measure frames that follow each other, in either direction, and add their values to the cache."""
     # the last two frames of the model and of the source: each is read once, though flicker needs pairs
     read = lru_cache(maxsize=4)(partial(read_frame, transfer=inputs.job.transfer))
     for plan in plans:
@@ -235,12 +271,12 @@ def _against_reference(
     name, layer = plan.frame.output, inputs.job.sequence.layer
     picture, notes = read(*inputs.subject.location(name)), []
     assert inputs.references is not None  # a frame without a reference has no such group
-    path = inputs.references.paths[name]
+    path, _, digest, owner = inputs.references.location(name)
     try:
         if layer and not has_layer(path.read_bytes(), path.name, layer):
             notes.append(f"the reference has no layer '{layer}'; its default layer is compared")
             layer = None
-        truth_picture = read_frame(path, layer, transfer=inputs.job.transfer)
+        truth_picture = read_frame(path, layer, digest, owner, transfer=inputs.job.transfer)
     except (SequenceError, OSError) as error:
         raise _Incomparable(f"the reference cannot be read: {error}") from error
     image, truth = comparable(picture, truth_picture)

@@ -7,6 +7,7 @@ except where a definition says otherwise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
@@ -24,8 +25,8 @@ WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
 """The constants that stabilise SSIM where means and variances are near 0."""
 
-STRIP = 64
-"""Rows of a frame that SSIM processes at a time, so that all planes of a strip fit the CPU's cache."""
+TILE = (128, 320)
+"""Rows and columns of a frame that SSIM processes at a time, so that all arrays of a tile fit the CPU's cache."""
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """The exponents of the scales of MS-SSIM, the finest first."""
@@ -171,74 +172,66 @@ def _similarity(image: np.ndarray, reference: np.ndarray, *, with_luminance: boo
     """
     edge = WINDOW // 2
     height, width = image.shape[0] - 2 * edge, image.shape[1] - 2 * edge
-    strip = _Strip(min(STRIP, height) + 2 * edge, image.shape[1])
-    # of some rows only: variances are precise enough if values are anywhere near 0
-    means = [cv2.mean(each[::4])[:3] for each in (image, reference)]
+    tile = _Tile(min(TILE[0], height) + 2 * edge, min(TILE[1], width) + 2 * edge)
+    # of some rows only, and of all channels: variances are precise enough if values are anywhere near 0
+    middle = float(sum(np.mean(cv2.mean(each[::4])[:3]) for each in (image, reference)))
     sums = np.zeros((3, 3))
-    for top in range(0, height, STRIP):
-        rows = slice(top, min(top + STRIP, height) + 2 * edge)
-        sums += strip.sums(image[rows], reference[rows], means, with_luminance=with_luminance)
-    luminance, contrast, both = sums.T / (height * width)
+    for top, left in product(range(0, height, TILE[0]), range(0, width, TILE[1])):
+        part = (
+            slice(top, min(top + TILE[0], height) + 2 * edge),
+            slice(left, min(left + TILE[1], width) + 2 * edge),
+        )
+        sums += tile.sums(image[part], reference[part], middle, with_luminance=with_luminance)
+    luminance, contrast, both = sums / (height * width)
     return 1 - 2 * (luminance + contrast) + 4 * both, 1 - 2 * contrast
 
 
-class _Strip:
-    """The memory in which the strips of a frame are processed: new memory for each step takes longer than the step."""
+class _Tile:
+    """The memory in which the tiles of a frame are processed: new memory for each step takes longer than the step."""
 
-    def __init__(self, rows: int, width: int) -> None:
-        self._images, self._references, self._planes = (
-            [np.empty((rows, width), np.float32) for _ in range(count)] for count in (3, 3, 4)
-        )
+    def __init__(self, rows: int, columns: int) -> None:
+        self._arrays = [np.empty((rows, columns, 3), np.float32) for _ in range(7)]
         self._window = cv2.getGaussianKernel(WINDOW, SIGMA)
 
-    def sums(
-        self, image: np.ndarray, reference: np.ndarray, means: Sequence[Sequence[float]], *, with_luminance: bool
-    ) -> np.ndarray:
-        """Return the sums of l, of q and of their product over the pixels of a strip; see ``_similarity``.
+    def sums(self, image: np.ndarray, reference: np.ndarray, middle: float, *, with_luminance: bool) -> np.ndarray:
+        """Return the sums of l, of q and of their product over the pixels of a tile; see ``_similarity``.
 
-        They are ``(channels, 3)``. ``means`` are about those of both frames, by channel; they are subtracted first.
+        They are ``(3, channels)``. ``middle``, about the mean of the sum s of both frames, is subtracted from it, so
+        that its variance is precise; their difference d is near 0 anyway.
         """
-        images, references = ([plane[: len(image)] for plane in planes] for planes in (self._images, self._references))
-        cv2.split(image, images)
-        cv2.split(reference, references)
-        channels = zip(images, references, *means, strict=True)
-        return np.array([self._sums(*channel, with_luminance=with_luminance) for channel in channels])
-
-    def _sums(
-        self, image: np.ndarray, reference: np.ndarray, *means: float, with_luminance: bool
-    ) -> tuple[float, float, float]:
-        """Return the three sums of one channel; both planes are overwritten."""
-        mean_s, variance_s, mean_d, variance_d = (plane[: len(image)] for plane in self._planes)
-        middle_s, middle_d = means[0] + means[1], means[0] - means[1]
-        s = cv2.addWeighted(image, 1, reference, 1, -middle_s, dst=variance_s)
-        d = cv2.addWeighted(image, 1, reference, -1, -middle_d, dst=image)
-        self._moments(s, mean_s, variance_s, squares=reference)
-        self._moments(d, mean_d, variance_d, squares=reference)
-        inner = slice(WINDOW // 2, -(WINDOW // 2))
-        q = _ratio(variance_d, variance_s, 2 * K2**2)
-        contrast = cv2.sumElems(q[inner, inner])[0]
+        height, width = image.shape[:2]
+        arrays = [each[:height, :width] for each in self._arrays]
+        difference, scratch, mean_s, square_s, variance_s, square_d, variance_d = arrays
+        s = cv2.addWeighted(image, 1, reference, 1, -middle, dst=variance_s)
+        d = cv2.subtract(image, reference, dst=difference)
+        self._moments(s, mean_s, square_s, variance_s, scratch=scratch)
+        self._moments(d, square_d, square_d, variance_d, scratch=scratch)
+        cv2.addWeighted(variance_s, 1, variance_d, 1, 2 * K2**2, dst=variance_s)
+        q = cv2.divide(variance_d, variance_s, dst=variance_d)
+        contrast = _inner_sum(q)
         if not with_luminance:
-            return 0.0, contrast, 0.0
-        for mean, middle in ((mean_s, middle_s), (mean_d, middle_d)):
-            np.add(mean, middle, out=mean)
-            cv2.multiply(mean, mean, dst=mean)
-        luminance = _ratio(mean_d, mean_s, 2 * K1**2)
-        both = cv2.multiply(luminance, q, dst=image)
-        return cv2.sumElems(luminance[inner, inner])[0], contrast, cv2.sumElems(both[inner, inner])[0]
+            return np.array([(0, 0, 0), contrast, (0, 0, 0)])
+        # the square of the mean of s itself, which is larger than mean_s by the middle
+        cv2.addWeighted(square_s, 1, mean_s, 2 * middle, middle**2 + 2 * K1**2, dst=square_s)
+        cv2.add(square_s, square_d, dst=square_s)
+        luminance = cv2.divide(square_d, square_s, dst=square_d)
+        return np.array([_inner_sum(luminance), contrast, _inner_sum(cv2.multiply(luminance, q, dst=scratch))])
 
-    def _moments(self, plane: np.ndarray, mean: np.ndarray, variance: np.ndarray, *, squares: np.ndarray) -> None:
-        """Compute windowed mean and variance of a ``plane``, which may be ``variance``; ``squares`` is overwritten."""
-        cv2.sepFilter2D(plane, -1, self._window, self._window, dst=mean)
-        cv2.multiply(plane, plane, dst=squares)
-        cv2.sepFilter2D(squares, -1, self._window, self._window, dst=variance)
-        cv2.multiply(mean, mean, dst=squares)
-        cv2.subtract(variance, squares, dst=variance)
+    def _moments(
+        self, values: np.ndarray, mean: np.ndarray, square: np.ndarray, variance: np.ndarray, *, scratch: np.ndarray
+    ) -> None:
+        """Compute the windowed mean of ``values``, its square, and the variance, which may take their place."""
+        cv2.sepFilter2D(values, -1, self._window, self._window, dst=mean)
+        cv2.multiply(values, values, dst=scratch)
+        cv2.sepFilter2D(scratch, -1, self._window, self._window, dst=variance)
+        cv2.multiply(mean, mean, dst=square)
+        cv2.subtract(variance, square, dst=variance)
 
 
-def _ratio(part: np.ndarray, rest: np.ndarray, constant: float) -> np.ndarray:
-    """Return part / (part + rest + constant) in the memory of ``part``; ``rest`` is overwritten."""
-    cv2.addWeighted(part, 1, rest, 1, constant, dst=rest)
-    return cv2.divide(part, rest, dst=part)
+def _inner_sum(values: np.ndarray) -> Sequence[float]:
+    """Return the sum of each channel where the window fits."""
+    inner = slice(WINDOW // 2, -(WINDOW // 2))
+    return cv2.sumElems(values[inner, inner])[:3]
 
 
 def _halved(image: np.ndarray) -> np.ndarray:

@@ -53,6 +53,10 @@ log = logging.getLogger(__name__)
 MOST_TRIED, LONGEST_REASON = 3, 120
 """How many of the other files that were tried an error lists, and characters of the reason for each."""
 
+FEWEST_CODEC_THREADS = 2
+"""Threads that decode, and that encode, even if the job has one core: they run while the device works, and jobs that
+measure beside it yield to them."""
+
 OpenManifest = Callable[[LoadedModel], Manifest]
 """Opens the manifest of the frames that a network renders."""
 
@@ -316,7 +320,7 @@ def _route(job: Job, sequence: FrameSequence) -> Route:
         folder=job.folder,
         transfer=job.settings["transfer"],
         output_format=job.settings["output_format"],
-        threads=job.threads,
+        threads=max(FEWEST_CODEC_THREADS, job.threads),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dailies.core import files
 from dailies.core.errors import RenderError
-from dailies.frames import image
+from dailies.frames import image, png, shared
 from dailies.frames.image import Picture
 from dailies.frames.sequence import Frame
 from dailies.render.sheets import Sheets
@@ -62,7 +62,8 @@ def read(frame: Frame, route: Route) -> Picture:
             f"frame {frame.name} has changed since the sequence was read; run again "
             "(touch the file first if its size and date are still the same)",
         )
-    return image.decode(data, frame.name, transfer=route.transfer, layer=frame.layer or None)
+    layer, digest = frame.layer or None, "".join(frame.contents)
+    return image.decode(data, frame.name, transfer=route.transfer, layer=layer, digest=digest)
 
 
 def prefetch(frame: Frame, route: Route) -> dict[Frame, "Future[Picture]"]:
@@ -119,8 +120,11 @@ def render_frames(
             tiled=rendering.tiled,
             startup=startup if is_first else None,
         )
-        if sheets and picture.alpha is None:  # with alpha, the file's colours may be others
-            sheets.add(frame, pixels, digest)
+        if picture.alpha is None:  # with alpha, the file's colours may be others
+            if sheets:
+                sheets.add(frame, pixels, digest)
+            if data.startswith(png.SIGNATURE) and not picture.grey:
+                shared.keep(digest, pixels, owner=route.folder.name)
 
     manifest.restart()
     verified = {*{Path(frame.output).suffix: frame for frame in reversed(todo)}.values()}

@@ -1,0 +1,95 @@
+"""Decoded frames in shared memory: a frame that one job of an invocation has read, the others need not decode again.
+
+They are kept while the invocation's fork server runs. Jobs on other machines, and those without such a server, decode
+every frame themselves. A frame that does not fit is not kept: nothing is replaced, because jobs read the frames of a
+sequence in the same order, so that the oldest one is always needed next.
+"""
+
+import mmap
+import os
+import shutil
+import struct
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from dailies.core import fork_server
+
+SMALLEST = 2**20
+"""Bytes of pixels below which decoding takes hardly longer than keeping."""
+
+LARGEST_TOTAL, SHARE = 2**32, 8
+"""Bytes of all frames together: at most this, and at most one part in ``SHARE`` of this machine's memory."""
+
+MOST_CHANNELS = 4
+"""A file with more of them is not kept: the others are not part of the picture."""
+
+HEADER = struct.Struct("<8s3I")
+"""Before the values: numpy's name of their type, then height, width and channels."""
+
+INPUTS = "inputs"
+"""The folder of frames that all models share: those of the sequence and of the reference."""
+
+
+def cached(digest: str | None, decode: Callable[[], np.ndarray], *, owner: str = INPUTS) -> np.ndarray:
+    """Return the values that ``decode`` returns, or those that a job has kept.
+
+    Values are ``(height, width, channels)``. ``digest`` is that of the file, and of anything else that its values
+    depend on; without one, the file is decoded. ``owner`` is the folder name of the model that rendered the frame.
+    """
+    if digest is None or (folder := fork_server.shared_folder()) is None:
+        return decode()
+    with suppress(OSError):
+        return _load(folder / owner / digest)
+    values = decode()
+    keep(digest, values, owner=owner)
+    return values
+
+
+def keep(digest: str, values: np.ndarray, *, owner: str = INPUTS) -> None:
+    """Keep the values of a file for other jobs, if there is room. Rendered frames get at most half of it."""
+    folder = fork_server.shared_folder()
+    if folder is None or values.nbytes < SMALLEST or values.shape[2] > MOST_CHANNELS:
+        return
+    with suppress(OSError):
+        kept = [names for _, _, names in os.walk(folder)]
+        room = _room(folder) if owner == INPUTS else _room(folder) // 2
+        if (sum(map(len, kept)) + 1) * values.nbytes > room:
+            return
+        _write(folder / owner / digest, values)
+
+
+def _write(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with draft.open("wb") as file:
+        file.write(HEADER.pack(values.dtype.name.encode(), *values.shape))
+        file.write(np.ascontiguousarray(values).data)
+    draft.replace(path)
+
+
+def forget(owner: str, digests: Iterable[str]) -> None:
+    """Delete frames that a model rendered, because all jobs that need them are done."""
+    if folder := fork_server.shared_folder():
+        for digest in digests:
+            with suppress(OSError):  # it was not kept
+                (folder / owner / digest).unlink()
+
+
+def _load(path: Path) -> np.ndarray:
+    """Return kept values. Changing them changes a copy."""
+    with path.open("rb") as file:
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    name, *shape = HEADER.unpack_from(memory)
+    return np.ndarray(shape, np.dtype(name.rstrip(b"\0").decode()), buffer=memory, offset=HEADER.size)
+
+
+@cache
+def _room(folder: Path) -> int:
+    """Return how many bytes of frames may be kept."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(LARGEST_TOTAL, memory // SHARE, shutil.disk_usage(folder).total // 2)

@@ -1,0 +1,108 @@
+"""Decoded frames that the jobs of an invocation share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dailies.core import fork_server
+from dailies.frames import image, shared
+from helpers.images import write_frame
+
+SIZE = (600, 700, 3)
+"""Large enough to be kept."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that jobs share, as a fork server makes it."""
+    folder = tmp_path / "memory" / "dailies-test"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(fork_server, "SHARED_MEMORY", folder.parent)
+    monkeypatch.setenv(fork_server.ADDRESS, folder.name)
+    shared._room.cache_clear()
+    return folder
+
+
+def values(dtype: str = "uint8") -> np.ndarray:
+    """Random values of a frame."""
+    return np.random.default_rng(0).integers(0, 255, SIZE).astype(dtype)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def undecodable() -> np.ndarray:
+    raise AssertionError("the frame is decoded again")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.usefixtures("folder")
+def test_a_frame_is_decoded_once(dtype):
+    first = shared.cached("digest", lambda: values(dtype))
+    again = shared.cached("digest", undecodable)
+    assert again.dtype == dtype
+    assert np.array_equal(first, again)
+    assert np.array_equal(again, values(dtype))
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_job_that_changes_its_values_does_not_change_those_of_others():
+    shared.keep("digest", values())
+    shared.cached("digest", undecodable)[:] = 0
+    assert np.array_equal(shared.cached("digest", undecodable), values())
+
+
+@pytest.mark.usefixtures("folder")
+def test_frames_of_another_digest_or_model_are_others():
+    shared.keep("digest", values(), owner="model")
+    assert not shared.cached("digest", lambda: np.zeros(SIZE, np.uint8), owner="other").any()
+    assert not shared.cached("another", lambda: np.zeros(SIZE, np.uint8), owner="model").any()
+    assert shared.cached("digest", undecodable, owner="model").any()
+
+
+@pytest.mark.parametrize("digest", ["digest", None])
+def test_without_a_server_or_a_digest_every_frame_is_decoded(digest, folder, monkeypatch):
+    if digest:
+        monkeypatch.delenv(fork_server.ADDRESS)
+    shared.cached(digest, values)
+    assert not any(folder.iterdir())
+
+
+def test_small_frames_and_those_with_further_channels_are_not_kept(folder):
+    shared.keep("small", np.zeros((5, 7, 3), np.uint8))
+    shared.keep("deep", np.zeros((600, 700, 5), np.uint8))
+    assert not any(folder.iterdir())
+
+
+def test_what_exceeds_the_room_is_not_kept_and_rendered_frames_get_half_of_it(folder, monkeypatch):
+    monkeypatch.setattr(shared, "LARGEST_TOTAL", 4 * values().nbytes)
+    for number in range(6):
+        shared.keep(f"{number}", values(), owner="model")
+    assert names_in(folder / "model") == ["0", "1"]
+    for number in range(6):
+        shared.keep(f"{number}", values())
+    assert names_in(folder / shared.INPUTS) == ["0", "1"]
+
+
+def test_frames_that_no_job_needs_make_room(folder, monkeypatch):
+    monkeypatch.setattr(shared, "LARGEST_TOTAL", 2 * values().nbytes)
+    shared.keep("0", values(), owner="model")
+    shared.forget("model", ["0", "never kept"])
+    shared.keep("1", values(), owner="model")
+    assert names_in(folder / "model") == ["1"]
+
+
+def test_a_full_memory_is_no_error(folder):
+    folder.chmod(0o500)
+    (folder / shared.INPUTS).write_bytes(b"in the way, also for root")
+    assert np.array_equal(shared.cached("digest", values), values())
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_frame_that_a_job_has_kept_has_the_values_of_its_file(tmp_path):
+    write_frame(tmp_path / "frame.png", 0, SIZE[1::-1])
+    data = (tmp_path / "frame.png").read_bytes()
+    decoded, kept, plain = (image.decode(data, "frame.png", digest=each).pixels for each in ("d", "d", None))
+    assert np.array_equal(decoded, plain)
+    assert np.array_equal(kept, plain)

@@ -106,3 +106,13 @@ def test_a_frame_that_a_job_has_kept_has_the_values_of_its_file(tmp_path):
     decoded, kept, plain = (image.decode(data, "frame.png", digest=each).pixels for each in ("d", "d", None))
     assert np.array_equal(decoded, plain)
     assert np.array_equal(kept, plain)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_frame_that_was_inspected_need_not_be_decoded(tmp_path, monkeypatch):
+    write_frame(tmp_path / "frame.png", 0, SIZE[1::-1])
+    data = (tmp_path / "frame.png").read_bytes()
+    plain = image.decode(data, "frame.png").pixels
+    assert image.inspect(data, "frame.png", digest="d") == image.inspect(data, "frame.png")
+    monkeypatch.setattr(image, "read_ordinary_png", undecodable)
+    assert np.array_equal(image.decode(data, "frame.png", digest="d").pixels, plain)

@@ -87,21 +87,23 @@ class Picture:
     """False if ``read_frame`` found pixels that are infinite or NaN, which ``transfer: none`` lets through."""
 
 
-def inspect(data: bytes, name: str, *, layer: str | None = None) -> Header:
+def inspect(data: bytes, name: str, *, layer: str | None = None, digest: str | None = None) -> Header:
     """Decode a whole frame to make sure that it can be rendered, and return its description.
 
     ``layer`` is the name of the layer of an EXR that is its picture, or a glob; see ``channels.select_channels``.
-    Raises SequenceError, naming the frame, if it cannot be decoded, if it is truncated or damaged (as far as its format
-    reveals that), or if it holds no colour.
+    ``digest`` is that of ``shared.cached``, which keeps the values for ``decode``. Raises SequenceError, naming the
+    frame, if it cannot be decoded, if it is truncated or damaged (as far as its format reveals that), or if it holds no
+    colour.
     """
     if plain := _read_raster(data, name, layer):
         height, width = plain.values.shape[:2]
         return Header(width, height, plain.mode, plain.bits, floating=False, notes=plain.notes, revision=plain.revision)
-    with open_image(data, name) as file:
+    quick = png.is_ordinary(data)
+    with open_image(data, name, pixels=not quick) as file:
         channels = select_channels(file, name, layer)
         spec = file.spec()
         depth = dtype_of(spec, channels, name)
-        read_channels(file, data, storage_type(spec), name)
+        _values(file, data, spec, name, digest=digest)
         revision = _revision(file, data, spec)
         alpha = "A" if channels.alpha is not None else ""
         bits = data[24] if data.startswith(png.SIGNATURE) else spec.get_int_attribute("oiio:BitsPerSample")
@@ -151,9 +153,7 @@ def decode(
         channels = select_channels(file, name, layer)
         spec = file.spec()
         depth = dtype_of(spec, channels, name)
-        storage = storage_type(spec)
-        read = partial(read_ordinary_png, data) if quick else partial(read_channels, file, data)
-        values = shared.cached(digest, partial(read, storage, name), owner=owner)
+        values = _values(file, data, spec, name, digest=digest, owner=owner)
         colour = [values[:, :, index] for index in channels.colour]
         if list(channels.colour) == [0, 1, 2]:
             pixels = values[:, :, :3].astype(depth, copy=False)
@@ -171,6 +171,20 @@ def decode(
                 for index in channels.extra
             },
         )
+
+
+def _values(
+    file: oiio.ImageInput,
+    data: bytes,
+    spec: oiio.ImageSpec,
+    name: str,
+    *,
+    digest: str | None,
+    owner: str = shared.INPUTS,
+) -> np.ndarray:
+    """Return all channels of an open file; of an ordinary PNG, only the header has to be open."""
+    read = partial(read_ordinary_png, data) if png.is_ordinary(data) else partial(read_channels, file, data)
+    return shared.cached(digest, partial(read, storage_type(spec), name), owner=owner)
 
 
 def _read_raster(data: bytes, name: str, layer: str | None) -> Raster | None:

@@ -276,13 +276,9 @@ def _inspect(path: Path, layer: str | None) -> Frame:
         data = path.read_bytes()
     except OSError as error:
         raise SequenceError("frame.unreadable", f"frame {path.name} cannot be read: {error.strerror}") from error
-    return Frame(
-        name=path.name,
-        output=path.name,
-        size=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        **asdict(image.inspect(data, path.name, layer=layer)),
-    )
+    digest = hashlib.sha256(data).hexdigest()
+    header = image.inspect(data, path.name, layer=layer, digest=None if layer else digest)
+    return Frame(name=path.name, output=path.name, size=len(data), sha256=digest, **asdict(header))
 
 
 def _log_other_files(input_dir: Path, entries: list[os.DirEntry]) -> None:

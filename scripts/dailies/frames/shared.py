@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from dailies.core import fork_server
+
+if TYPE_CHECKING:
+    import numpy as np  # a head node, which only plans, lacks it
+
 
 SMALLEST = 2**20
 """Bytes of pixels below which decoding takes hardly longer than keeping."""
@@ -35,7 +38,7 @@ INPUTS = "inputs"
 """The folder of frames that all models share: those of the sequence and of the reference."""
 
 
-def cached(digest: str | None, decode: Callable[[], np.ndarray], *, owner: str = INPUTS) -> np.ndarray:
+def cached(digest: str | None, decode: Callable[[], "np.ndarray"], *, owner: str = INPUTS) -> "np.ndarray":
     """Return the values that ``decode`` returns, or those that a job has kept.
 
     Values are ``(height, width, channels)``. ``digest`` is that of the file, and of anything else that its values
@@ -50,7 +53,7 @@ def cached(digest: str | None, decode: Callable[[], np.ndarray], *, owner: str =
     return values
 
 
-def keep(digest: str, values: np.ndarray, *, owner: str = INPUTS) -> None:
+def keep(digest: str, values: "np.ndarray", *, owner: str = INPUTS) -> None:
     """Keep the values of a file for other jobs, if there is room. Rendered frames get at most half of it."""
     folder = fork_server.shared_folder()
     if folder is None or values.nbytes < SMALLEST or values.shape[2] > MOST_CHANNELS:
@@ -63,7 +66,9 @@ def keep(digest: str, values: np.ndarray, *, owner: str = INPUTS) -> None:
         _write(folder / owner / digest, values)
 
 
-def _write(path: Path, values: np.ndarray) -> None:
+def _write(path: Path, values: "np.ndarray") -> None:
+    import numpy as np
+
     path.parent.mkdir(exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with draft.open("wb") as file:
@@ -80,8 +85,10 @@ def forget(owner: str, digests: Iterable[str]) -> None:
                 (folder / owner / digest).unlink()
 
 
-def _load(path: Path) -> np.ndarray:
+def _load(path: Path) -> "np.ndarray":
     """Return kept values. Changing them changes a copy."""
+    import numpy as np
+
     with path.open("rb") as file:
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     name, *shape = HEADER.unpack_from(memory)

@@ -9,8 +9,8 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from dailies.core import environment, fork_server
 from dailies.planning.invocation import Invocation
 
-LEADING_TO_RENDERS = ("download", "download_candidate", "infer")
-"""Rules whose jobs start the server: it imports torch while the first model is downloaded."""
+LEADING_TO_RENDERS = ("sequence", "download", "download_candidate", "infer")
+"""Rules whose jobs start the server: it imports torch while they work, and they share the frames that they decode."""
 
 MODULES = (
     "torch",

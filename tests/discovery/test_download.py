@@ -286,8 +286,8 @@ def test_a_disk_that_fills_during_a_transfer_is_reported_and_not_retried(remote,
 
     receipt = fetched(shelf.uri, shelf.client.get_run(run_id).info.artifact_uri, small_disk)
 
-    draft = Layout(small_disk).weights("model").draft
-    assert receipt["error"] == f"No space left on device: {draft}"
+    folder = Layout(small_disk).weights("model").folder
+    assert receipt["error"] == f"No space left on device: {folder}"
     assert pauses == []
 
 

@@ -492,19 +492,16 @@ def test_a_server_that_never_answers_is_given_up_within_ten_seconds(open_store, 
 
 
 def test_a_server_in_trouble_counts_as_unreachable(open_store, monkeypatch):
-    monkeypatch.setattr(connection, "HEALTH_PAUSES", (0, 0))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with proxied() as proxy:
-        proxy.trouble = lambda method, path: (502, "bad gateway")
-        assert 'answers 502: "bad gateway"' in str(refusal(lambda: open_store(proxy.uri), StoreUnreachable))
-
-        proxy.trouble = lambda method, path: None if path == "/health" else (503, "busy")
+        proxy.trouble = lambda method, path: (503, "busy")
         tracking_store = open_store(proxy.uri)
         text = str(refusal(lambda: tracking_store.experiments(["exp"]), StoreUnreachable))
         assert 'answers 503: "busy"' in text
 
         proxy.trouble = lambda method, path: "drop"
         text = str(refusal(lambda: tracking_store.experiments(["exp"]), StoreUnreachable))
-        assert "does not answer: Remote end closed connection without response" in text
+        assert "Remote end closed connection without response" in text
     text = str(refusal(lambda: tracking_store.experiments(["exp"]), StoreUnreachable))
     assert "does not answer: [Errno 111] Connection refused" in text
 

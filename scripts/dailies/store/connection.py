@@ -1,24 +1,15 @@
 """Connections to servers: timeouts and retries, health checks, and the packages that artifact stores need."""
 
 import importlib
-import importlib.util
 import os
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from urllib.parse import urlsplit
 
-from dailies.core.errors import StoreError, StoreUnreachable
-from dailies.core.text import clean
-from dailies.store.failures import ANSWER_SECONDS, CONNECT_SECONDS, Failure, bucket, server_error, without_markup
+from dailies.core.errors import StoreError
+from dailies.store.failures import bucket, store_error
 
-HEALTH_PAUSES = (0.5, 1.5)
-"""Seconds before the second and third health check of a server that hangs up or reports an internal error."""
-
-READ_SECONDS = 10
-"""Seconds for which S3 may send nothing, before or during a response; boto3 makes three attempts."""
+CONNECT_SECONDS, ANSWER_SECONDS, READ_SECONDS = 3, 5, 10
+"""Seconds for accepting a connection and for starting the first response; for how long S3 may then send nothing."""
 
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -26,7 +17,6 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # a busy server may ask for hours, and MLflow would wait
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # in a log, each step of the bar is a line of escape codes
     # a server in front of S3 would redirect downloads to S3; if S3 is unreachable, MLflow retries for ten minutes
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
     "MLFLOW_HTTP_POOL_MAXSIZE": "16",  # as many as ask at once: with fewer, connections are closed after one request
@@ -44,73 +34,28 @@ PACKAGES = {
 """By the scheme of an artifact location: the module that reads it and the packages to install."""
 
 
-PROBED = ("dbruntime", "pyspark", "IPython")
-"""Modules that MLflow tries to import before each request, up to twelve times. Each search took 0.2 ms."""
-
-
 def set_environment_defaults() -> None:
     """Set the timeouts and retries of MLflow and boto3 in this process, without overriding the user's."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
-@contextmanager
-def absent_known() -> Iterator[None]:
-    """Let every import of a module of ``PROBED`` that is not installed fail at once inside a ``with`` block."""
-    absent = [name for name in PROBED if name not in sys.modules and importlib.util.find_spec(name) is None]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None marks a module that does not exist
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
-
-
-def check_health(uri: str, name: str) -> None:
-    """Raise StoreUnreachable, with the reason, if a server does not respond to a health check.
-
-    A server that hangs up or answers with status 5xx is asked three times within two seconds. Any other response
-    counts as healthy, including 401 and 403: the login is checked by MLflow's own requests. ``name`` is the address as
-    errors show it.
-    """
-    for pause in (*HEALTH_PAUSES, None):
-        problem = _health_problem(uri, name)
-        if problem is None:
-            return
-        if pause is not None:
-            time.sleep(pause)
-    raise StoreUnreachable(
-        "store.unreachable",
-        f"the MLflow server {name} {problem}. Check mlflow_uri and the network, or start the server.",
-    )
-
-
-def _health_problem(uri: str, name: str) -> str | None:
-    """Return a problem that may be temporary, or None if the server is healthy. Raises StoreError for any other."""
+def check_health(uri: str) -> None:
+    """Raise StoreUnreachable, with the reason, if a server does not start to respond within seconds, if only by 503."""
     import requests
-    from requests import exceptions
 
     insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true"
     try:
-        response = requests.get(
+        requests.get(
             uri.rstrip("/") + "/health",
             timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
             verify=not insecure and (os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or True),
             cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
         )
-    except (exceptions.SSLError, exceptions.ProxyError, exceptions.Timeout) as error:
-        raise server_error(Failure.from_error(error), uri, "this") from None
-    except exceptions.RequestException as error:
-        return f"does not answer: {Failure.from_error(error).root}"
+    except requests.RequestException as error:
+        raise store_error(error, uri) from error
     except OSError as error:  # requests raises it for missing certificate files
-        raise StoreError(
-            "store.certificate_file",
-            f"the certificate for {name} cannot be used: {clean(str(error))[:300]}. Correct "
-            "MLFLOW_TRACKING_SERVER_CERT_PATH, REQUESTS_CA_BUNDLE or MLFLOW_TRACKING_CLIENT_CERT_PATH.",
-        ) from None
-    if response.status_code < 500:
-        return None
-    return f"answers {response.status_code}: {without_markup(response.text) or response.reason}"
+        raise store_error(requests.exceptions.SSLError(error), uri) from error
 
 
 def require_package(place: str) -> None:
@@ -131,10 +76,7 @@ def require_package(place: str) -> None:
 
 @cache
 def set_s3_timeouts() -> None:
-    """Make boto3 give up on a silent endpoint within seconds; its own read timeout of 60 s has no variable.
-
-    MLflow creates its clients from boto3's default session.
-    """
+    """Make boto3's default session, and with it MLflow, give up on a silent endpoint sooner than after 60 s."""
     import boto3
     from botocore.config import Config
     from botocore.session import Session

@@ -5,10 +5,13 @@ import logging
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, cached_property, partial
+from importlib.util import find_spec
 from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -44,11 +47,11 @@ TOO_MANY = "more than %d artifacts below %s; the rest is ignored"
 LISTERS = 16
 """Concurrent artifact listings; more gained little over HTTP."""
 
+PROBED = ("dbruntime", "pyspark", "IPython")
+"""Modules that MLflow tries to import before each request; searching for them takes a quarter of our CPU time."""
+
 NAMED = 20
 """How many experiments an error lists."""
-
-FULL = re.compile(rf"(?:.*#####\s+)?\[Errno ({errno.ENOSPC}|{errno.EDQUOT})\]", re.DOTALL)
-"""MLflow's error for a download that filled our own disk or quota."""
 
 PAUSES = (1, 3)
 """Seconds before the second and third attempt at a request whose response was cut short."""
@@ -87,7 +90,7 @@ class TrackingStore:
         try:
             self._remote = urlsplit(uri).scheme in {"http", "https"}
             if self._remote:
-                connection.check_health(uri, self.name)
+                connection.check_health(uri)
         except ValueError as error:  # from urllib, or from urllib3 through requests
             raise StoreError(
                 "store.bad_address", f"{self.name} is not a valid address ({error}); correct mlflow_uri"
@@ -116,7 +119,7 @@ class TrackingStore:
             experiment = self.ask(methodcaller("get_experiment_by_name", name), what=what)
             if experiment is not None and not experiment.experiment_id:
                 said = f"the MLflow server {self.name} answered a request for an experiment with something else"
-                raise failures.not_mlflow(said, self._uri)
+                raise failures.not_mlflow(said)
             if experiment is None or experiment.lifecycle_stage != "active":
                 deleted = " (it was deleted)" if experiment is not None else ""
                 raise StoreError(
@@ -273,7 +276,7 @@ class TrackingStore:
 
         near = {uri: listed(uri) for uri in artifact_uris if self.local_folder(uri) is not None}
         far = [uri for uri in artifact_uris if uri not in near]
-        with connection.absent_known(), ThreadPoolExecutor(max_workers=LISTERS) as pool:
+        with _absent_known(), ThreadPoolExecutor(max_workers=LISTERS) as pool:
             return near | dict(zip(far, pool.map(listed, far), strict=True))
 
     def files(self, artifact_uri: str) -> tuple[StoredFile, ...]:
@@ -334,19 +337,23 @@ class TrackingStore:
             return b""
 
     def _fetch_remote(self, artifact_uri: str, path: str, folder: Path) -> Path:
+        from mlflow.utils.uri import validate_path_within_directory
+
         repository = self._repository(artifact_uri)
+        target = folder / path
+
+        def download() -> None:  # not download_artifacts, which lists again and keeps only the texts of exceptions
+            validate_path_within_directory(str(folder), str(target))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            repository._download_file(path, str(target))
+
         try:
-            fetched = self._ask(
-                lambda: repository.download_artifacts(path, dst_path=str(folder)),
-                what="a run's artifacts",
-                place=self._direct_place(artifact_uri),
-                pauses=(),
-            )
+            self._ask(download, what="a run's artifacts", place=self._direct_place(artifact_uri), pauses=())
         except StoreError as error:
-            if full := FULL.match(str(error.__cause__)):
-                raise OSError(int(full[1]), os.strerror(int(full[1])), str(folder)) from error
+            if isinstance(cause := error.__cause__, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise cause from None
             raise
-        return Path(fetched)
+        return target
 
     @cache  # noqa: B019 - one object per process
     def local_folder(self, artifact_uri: str) -> Path | None:
@@ -451,6 +458,18 @@ def uri_of(settings: "Settings") -> str:
 def error_code(error: StoreError) -> str | None:
     """Return MLflow's own error code for the exception that caused a StoreError."""
     return getattr(error.__cause__, "error_code", None)
+
+
+@contextmanager
+def _absent_known() -> Iterator[None]:
+    """Let every import of a module of ``PROBED`` that is not installed fail at once inside a ``with`` block."""
+    absent = [name for name in PROBED if name not in sys.modules and find_spec(name) is None]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None marks a module that does not exist
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 def _with_token(

@@ -186,6 +186,41 @@ def test_the_shared_folder_is_deleted_with_all_that_is_in_it_when_the_invocation
     wait_until(lambda: not folder.exists())
 
 
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_processes_of_an_invocation_leaves_no_shared_folder(monkeypatch, job, number):
+    monkeypatch.setenv(fork_server.ADDRESS, "to be replaced")
+    server = fork_server.start(["preloaded"], job_environment.of_jobs())
+    job("").communicate()
+    shared = fork_server.shared_folder()
+    assert shared is not None
+
+    server.send_signal(number)
+    out, _ = job("import signal; print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)").communicate()
+    assert out == "True\n"
+    server.communicate()  # closes what the end of the invocation would close
+
+    assert server.returncode == 0
+    assert not shared.exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_server_that_fails_leaves_no_shared_folder(monkeypatch):
+    monkeypatch.setenv(fork_server.ADDRESS, "to be replaced")
+    server = fork_server.start(["no_such_module"], job_environment.of_jobs())
+    server.communicate()
+    assert server.returncode == 1
+    assert fork_server.shared_folder() is None
+
+
+def test_what_others_put_in_shared_memory_does_not_block_a_server(tmp_path, monkeypatch):
+    monkeypatch.setattr(fork_server, "SHARED_MEMORY", tmp_path)
+    os.mkfifo(tmp_path / "dailies-pipe")
+    (tmp_path / "dailies-link").symlink_to(tmp_path)
+    fork_server._make_shared_folder("dailies-own")
+    assert {path.name for path in tmp_path.iterdir()} == {"dailies-own", "dailies-link", "dailies-pipe"}
+
+
 @pytest.mark.usefixtures("invocation")
 def test_a_new_server_deletes_the_folder_of_a_killed_one_but_not_that_of_one_that_runs(job, folder):
     job("").communicate()

@@ -1,5 +1,7 @@
 """Decoded frames that the jobs of an invocation share."""
 
+import math
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,9 @@ from helpers.images import write_frame
 
 SIZE = (600, 700, 3)
 """Large enough to be kept."""
+
+OF_A_FRAME = shared.HEADER.size + math.prod(SIZE)
+"""The bytes of such a frame."""
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def test_small_frames_and_those_with_further_channels_are_not_kept(folder):
 
 
 def test_what_exceeds_the_room_is_not_kept_and_rendered_frames_get_half_of_it(folder, monkeypatch):
-    monkeypatch.setattr(shared, "LARGEST_TOTAL", 4 * values().nbytes)
+    monkeypatch.setattr(shared, "LARGEST_TOTAL", 4 * OF_A_FRAME)
     for number in range(6):
         shared.keep(f"{number}", values(), owner="model")
     assert names_in(folder / "model") == ["0", "1"]
@@ -85,8 +90,26 @@ def test_what_exceeds_the_room_is_not_kept_and_rendered_frames_get_half_of_it(fo
     assert names_in(folder / shared.INPUTS) == ["0", "1"]
 
 
+def test_large_frames_take_the_room_of_small_ones(folder, monkeypatch):
+    monkeypatch.setattr(shared, "LARGEST_TOTAL", 4 * OF_A_FRAME)
+    shared.keep("large", np.zeros((2 * SIZE[0], *SIZE[1:]), np.uint8))
+    for number in range(4):
+        shared.keep(f"{number}", values())
+    assert names_in(folder / shared.INPUTS) == ["0", "1", "large"]
+
+
+def test_a_frame_that_cannot_be_written_whole_leaves_nothing(folder):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        assert np.array_equal(shared.cached("digest", values), values())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not names_in(folder / shared.INPUTS)
+
+
 def test_frames_that_no_job_needs_make_room(folder, monkeypatch):
-    monkeypatch.setattr(shared, "LARGEST_TOTAL", 2 * values().nbytes)
+    monkeypatch.setattr(shared, "LARGEST_TOTAL", 2 * OF_A_FRAME)
     shared.keep("0", values(), owner="model")
     shared.forget("model", ["0", "never kept"])
     shared.keep("1", values(), owner="model")

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 ADDRESS = "DAILIES_FORK_SERVER"
 """The variable with the name of the server's socket. Jobs inherit it from the invocation that started the server.
@@ -38,6 +39,12 @@ fork_server.main()
 
 SHARED_MEMORY = Path("/dev/shm")
 """The parent of the folder in which the jobs of a server share what would take them long to make again."""
+
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that reach all processes of an invocation at once, for instance when its terminal is closed.
+
+The server ignores them: it ends, and deletes its folder, when the process that started it has ended.
+"""
 
 WAITING_JOBS = 64
 """How many jobs may wait to be accepted, for instance while the server is still importing."""
@@ -126,21 +133,24 @@ def _end_with(code: int) -> None:
 def main() -> None:
     """Run the server: import the modules, then fork for each job until the process that started it has ended."""
     _, _, descriptor, name, *modules = sys.argv
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in IGNORED}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    folder = _make_shared_folder(name)
-    with socket.socket(fileno=int(descriptor)) as listener:
-        for module in modules:
-            importlib.import_module(module)
-        gc.freeze()  # else the first collection in a job copies all memory
-        while listener in select.select([listener, sys.stdin], [], [])[0]:
-            connection, _ = listener.accept()
-            if _user_of(connection) == os.getuid() and not os.fork():
-                listener.close()
-                _attend(connection)
-                return
-            connection.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    server, folder = os.getpid(), _make_shared_folder(name)
+    try:
+        with socket.socket(fileno=int(descriptor)) as listener:
+            for module in modules:
+                importlib.import_module(module)
+            gc.freeze()  # else the first collection in a job copies all memory
+            while listener in select.select([listener, sys.stdin], [], [])[0]:
+                connection, _ = listener.accept()
+                if _user_of(connection) == os.getuid() and not os.fork():
+                    listener.close()
+                    _attend(connection, handlers | {signal.SIGINT: signal.default_int_handler})
+                    return
+                connection.close()
+    finally:
+        if os.getpid() == server:  # not a job
+            shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)  # a normal shutdown with torch loaded takes a third of a second
 
 
@@ -151,7 +161,7 @@ def _make_shared_folder(name: str) -> Path:
     """
     for abandoned in SHARED_MEMORY.glob("dailies-*"):
         with suppress(OSError):  # it is another user's, or still locked
-            lock = os.open(abandoned, os.O_RDONLY)
+            lock = os.open(abandoned, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)  # a pipe would block
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(abandoned)
@@ -171,8 +181,11 @@ def _user_of(connection: socket.socket) -> int:
     return user
 
 
-def _attend(connection: socket.socket) -> None:
-    """Fork a job, and report how it ended. If the process that handed it over ends first, so does the job."""
+def _attend(connection: socket.socket, handlers: Mapping[signal.Signals, Any]) -> None:
+    """Fork a job, and report how it ended. If the process that handed it over ends first, so does the job.
+
+    ``handlers`` are those of the job's signals.
+    """
     _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile() as lines:
         request = json.loads(lines.readline())
@@ -180,6 +193,8 @@ def _attend(connection: socket.socket) -> None:
     job = os.fork()
     if not job:
         connection.close()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         _run(descriptors, **request)
         return
     with suppress(OSError):  # it has ended already
@@ -198,7 +213,6 @@ def _run(descriptors: Sequence[int], *, script: str, environment: Mapping[str, s
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     atexit.register(gc.unfreeze)  # else OpenImageIO complains that its objects still exist
     os.environ.clear()
     os.environ.update(environment)

@@ -59,9 +59,8 @@ def keep(digest: str, values: "np.ndarray", *, owner: str = INPUTS) -> None:
     if folder is None or values.nbytes < SMALLEST or values.shape[2] > MOST_CHANNELS:
         return
     with suppress(OSError):
-        kept = [names for _, _, names in os.walk(folder)]
         room = _room(folder) if owner == INPUTS else _room(folder) // 2
-        if (sum(map(len, kept)) + 1) * values.nbytes > room:
+        if _kept_bytes(folder) + HEADER.size + values.nbytes > room:
             return
         _write(folder / owner / digest, values)
 
@@ -71,10 +70,25 @@ def _write(path: Path, values: "np.ndarray") -> None:
 
     path.parent.mkdir(exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with draft.open("wb") as file:
-        file.write(HEADER.pack(values.dtype.name.encode(), *values.shape))
-        file.write(np.ascontiguousarray(values).data)
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(HEADER.pack(values.dtype.name.encode(), *values.shape))
+            file.write(np.ascontiguousarray(values).data)
+        draft.replace(path)
+    except OSError:  # what was written would fill the memory that other programs need
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _kept_bytes(folder: Path) -> int:
+    """Return how many bytes the frames of all owners take."""
+    total = 0
+    for owner in folder.iterdir():
+        with os.scandir(owner) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # another job has just completed or deleted it
+                    total += entry.stat().st_size
+    return total
 
 
 def forget(owner: str, digests: Iterable[str]) -> None:

@@ -24,6 +24,17 @@ def test_ssim_equals_that_of_scikit_image(kind, size):
     assert quality.ssim(image, reference) == pytest.approx(wang(image, reference, 1.0), abs=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.5])
+@pytest.mark.parametrize("highlight", [2, 100, 60000])
+def test_highlights_far_above_1_do_not_change_the_ssim_of_the_rest(highlight, share):
+    reference = 0.3 * picture((200, 400))
+    reference[:, : int(400 * share)] = highlight
+    image = reference + 0.1 * (picture((200, 400), seed=1) - 0.5)
+
+    precise = wang(image.astype(np.float64), reference.astype(np.float64), 1.0)
+    assert quality.ssim(image, reference) == pytest.approx(precise, abs=1e-4)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_normalised_frames_have_the_values_of_their_code_values(dtype):
     from dailies.frames.image import convert_depth

@@ -7,6 +7,7 @@ except where a definition says otherwise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import product
 
 import cv2
@@ -27,6 +28,9 @@ K1, K2 = 0.01, 0.03
 
 TILE = (128, 320)
 """Rows and columns of a frame that SSIM processes at a time, so that all arrays of a tile fit the CPU's cache."""
+
+HIGHLIGHT = 8.0
+"""The largest value of a tile that SSIM computes in float32, which is too imprecise for larger ones."""
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """The exponents of the scales of MS-SSIM, the finest first."""
@@ -172,16 +176,16 @@ def _similarity(image: np.ndarray, reference: np.ndarray, *, with_luminance: boo
     """
     edge = WINDOW // 2
     height, width = image.shape[0] - 2 * edge, image.shape[1] - 2 * edge
-    tile = _Tile(min(TILE[0], height) + 2 * edge, min(TILE[1], width) + 2 * edge)
-    # of some rows only, and of all channels: variances are precise enough if values are anywhere near 0
-    middle = float(sum(np.mean(cv2.mean(each[::4])[:3]) for each in (image, reference)))
+    tile = cache(partial(_Tile, min(TILE[0], height) + 2 * edge, min(TILE[1], width) + 2 * edge))
     sums = np.zeros((3, 3))
     for top, left in product(range(0, height, TILE[0]), range(0, width, TILE[1])):
         part = (
             slice(top, min(top + TILE[0], height) + 2 * edge),
             slice(left, min(left + TILE[1], width) + 2 * edge),
         )
-        sums += tile.sums(image[part], reference[part], middle, with_luminance=with_luminance)
+        pair = image[part], reference[part]
+        has_highlights = max(cv2.norm(each, cv2.NORM_INF) for each in pair) > HIGHLIGHT
+        sums += tile(np.float64 if has_highlights else np.float32).sums(*pair, with_luminance=with_luminance)
     luminance, contrast, both = sums / (height * width)
     return 1 - 2 * (luminance + contrast) + 4 * both, 1 - 2 * contrast
 
@@ -189,16 +193,20 @@ def _similarity(image: np.ndarray, reference: np.ndarray, *, with_luminance: boo
 class _Tile:
     """The memory in which the tiles of a frame are processed: new memory for each step takes longer than the step."""
 
-    def __init__(self, rows: int, columns: int) -> None:
-        self._arrays = [np.empty((rows, columns, 3), np.float32) for _ in range(7)]
+    def __init__(self, rows: int, columns: int, dtype: type[np.floating]) -> None:
+        self._dtype = dtype
+        self._arrays = [np.empty((rows, columns, 3), dtype) for _ in range(7)]
         self._window = cv2.getGaussianKernel(WINDOW, SIGMA)
 
-    def sums(self, image: np.ndarray, reference: np.ndarray, middle: float, *, with_luminance: bool) -> np.ndarray:
+    def sums(self, image: np.ndarray, reference: np.ndarray, *, with_luminance: bool) -> np.ndarray:
         """Return the sums of l, of q and of their product over the pixels of a tile; see ``_similarity``.
 
-        They are ``(3, channels)``. ``middle``, about the mean of the sum s of both frames, is subtracted from it, so
-        that its variance is precise; their difference d is near 0 anyway.
+        They are ``(3, channels)``. About the mean of the sum s of both frames is subtracted from it, so that its
+        variance is precise; their difference d is near 0 anyway.
         """
+        # of some rows only, and of all channels: variances are precise enough if values are anywhere near 0
+        middle = float(sum(np.mean(cv2.mean(each[::4])[:3]) for each in (image, reference)))
+        image, reference = (each.astype(self._dtype, copy=False) for each in (image, reference))
         height, width = image.shape[:2]
         arrays = [each[:height, :width] for each in self._arrays]
         difference, scratch, mean_s, square_s, variance_s, square_d, variance_d = arrays

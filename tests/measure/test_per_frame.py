@@ -4,14 +4,15 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from dailies.core import files, fork_server
+from dailies.core import files, fork_server, job_environment
 from dailies.frames import image, shared
 from dailies.frames.oiio import read_ordinary_png as read_png
-from dailies.measure import lpips_weights, quality
+from dailies.measure import lpips_weights, per_frame, quality
 from dailies.measure.job import NOT_RENDERED
 from dailies.measure.lpips import Lpips
 from dailies.state.due_shards import attempt_after
@@ -84,6 +85,26 @@ def test_values_are_the_same_if_jobs_share_frames_and_those_of_the_model_are_giv
     assert (folder / NAMES[0]).read_bytes() not in opened
     assert (folder / NAMES[1]).read_bytes() in opened
     assert not any((tmp_path / "dailies-test" / "model").iterdir())
+
+
+@pytest.mark.parametrize(("threads", "spare", "working"), [(1, "", 1), (1, "yes", 2), (2, "", 2), (4, "", 4)])
+def test_every_frame_is_measured_once_in_each_number_of_threads(threads, spare, working, shot, monkeypatch):
+    monkeypatch.setenv(job_environment.SPARE_CORES, spare)
+    shot.measure(SOURCE)
+    shot.add("model", blur)
+    together, seen, original = threading.Barrier(working), [], per_frame._measure_group
+
+    def count(inputs, plan, metrics, read):
+        if (ident := threading.get_ident()) not in {known for known, _ in seen}:
+            together.wait(timeout=10)  # fails if fewer threads work
+        seen.append((ident, (plan.frame.output, *metrics)))
+        return original(inputs, plan, metrics, read)
+
+    monkeypatch.setattr(per_frame, "_measure_group", count)
+    shot.measure("model", threads=threads)
+
+    assert len({ident for ident, _ in seen}) == working
+    assert len({group for _, group in seen}) == len(seen) == 3 * COUNT - 1
 
 
 def test_only_a_changed_frame_and_the_flicker_of_the_next_are_measured_again(shot, counted):

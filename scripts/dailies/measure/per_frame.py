@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dailies.core import files
+from dailies.core import files, job_environment
 from dailies.core.errors import SequenceError
 from dailies.core.text import counted
 from dailies.frames import reference, shared
@@ -113,8 +113,8 @@ def comparable(one: Picture, other: Picture) -> tuple["np.ndarray", "np.ndarray"
 def _in_parallel(work: Callable[[Iterable[Any]], None], items: Sequence[Any], *, threads: int) -> None:
     """Work on stretches of consecutive items, on each from both ends in two threads.
 
-    If there is to be one thread, the other one gets only what other processes leave of the cores, so that the last jobs
-    of an invocation use all of them.
+    If there is to be one thread, it starts at the beginning. From the end, another one takes what cores are idle, so
+    that the last jobs of an invocation use all of them.
     """
     stretches = max(1, threads // 2)
     size = -(-len(items) // stretches) or 1
@@ -130,8 +130,8 @@ def _in_parallel(work: Callable[[Iterable[Any]], None], items: Sequence[Any], *,
 
 
 def _with_spare_cores(work: Callable[[Iterable[Any]], None], items: Iterable[Any]) -> None:
-    """Work in this thread, which gets the lowest priority for good."""
-    if sys.platform == "linux":  # where threads have priorities of their own
+    """Work in this thread, which gets the lowest priority for good, if idle cores may be used."""
+    if job_environment.may_use_spare_cores() and sys.platform == "linux":  # where threads have priorities of their own
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
         work(items)

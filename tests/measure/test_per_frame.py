@@ -1,11 +1,14 @@
 """Values per frame: only new and changed frames are measured, and no failure blocks a render."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,9 +90,13 @@ def test_values_are_the_same_if_jobs_share_frames_and_those_of_the_model_are_giv
     assert not any((tmp_path / "dailies-test" / "model").iterdir())
 
 
-@pytest.mark.parametrize(("threads", "spare", "working"), [(1, "", 1), (1, "yes", 2), (2, "", 2), (4, "", 4)])
-def test_every_frame_is_measured_once_in_each_number_of_threads(threads, spare, working, shot, monkeypatch):
+@pytest.mark.parametrize(
+    ("threads", "spare", "is_idle", "working"),
+    [(1, "", True, 1), (1, "yes", True, 2), (1, "yes", False, 1), (2, "", False, 2), (4, "", False, 4)],
+)
+def test_every_frame_is_measured_once_in_each_number_of_threads(threads, spare, is_idle, working, shot, monkeypatch):
     monkeypatch.setenv(job_environment.SPARE_CORES, spare)
+    monkeypatch.setattr(per_frame, "_is_core_idle", lambda: is_idle)
     shot.measure(SOURCE)
     shot.add("model", blur)
     together, seen, original = threading.Barrier(working), [], per_frame._measure_group
@@ -105,6 +112,18 @@ def test_every_frame_is_measured_once_in_each_number_of_threads(threads, spare, 
 
     assert len({ident for ident, _ in seen}) == working
     assert len({group for _, group in seen}) == len(seen) == 3 * COUNT - 1
+
+
+@pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="needs Linux")
+def test_a_core_is_idle_if_fewer_threads_run_than_there_are_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 10_000)
+    assert per_frame._is_core_idle()
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            assert not all(per_frame._is_core_idle() for _ in range(100) if not time.sleep(0.01))
+        finally:
+            busy.kill()
 
 
 def test_only_a_changed_frame_and_the_flicker_of_the_next_are_measured_again(shot, counted):

@@ -246,7 +246,7 @@ def measure_job(place: Path) -> None:
     """Print what a frame costs of a core in a job that measures a model, if jobs share decoded frames and if not."""
     from dailies.core import fork_server
     from dailies.measure.job import MeasurementJob, rendered_frames
-    from dailies.measure.per_frame import measure_frames
+    from dailies.measure.per_frame import compute_values
     from dailies.planning.validation import validated
 
     settings = validated(yaml.safe_load((place / "config" / "config.yaml").read_text()))
@@ -258,7 +258,7 @@ def measure_job(place: Path) -> None:
         for _ in range(3):
             job.cache.unlink(missing_ok=True)
             start = time.process_time()
-            measure_frames(job, rendered_frames(job))
+            compute_values(job, rendered_frames(job))
             costs.append((time.process_time() - start) * 1000 / len(job.measured))
         return statistics.median(costs)
 
@@ -266,7 +266,7 @@ def measure_job(place: Path) -> None:
         alone = cost()
         os.environ[fork_server.ADDRESS] = Path(folder).name
         job.cache.unlink()
-        measure_frames(job, rendered_frames(job))  # which decodes each frame for those that follow
+        compute_values(job, rendered_frames(job))  # which decodes each frame for those that follow
         shared = cost()
         del os.environ[fork_server.ADDRESS]
     print(f"measuring, in a job: {alone:.0f} ms of a core per frame and model; with shared frames {shared:.0f}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dailies.core import files, fork_server, job_environment
-from dailies.frames import image, shared
+from dailies.frames import frame_cache, image
 from dailies.frames.oiio import read_ordinary_png as read_png
 from dailies.measure import lpips_weights, per_frame, quality
 from dailies.measure.job import NOT_RENDERED
@@ -76,14 +76,14 @@ def test_values_are_the_same_if_jobs_share_frames_and_those_of_the_model_are_giv
     (tmp_path / "dailies-test").mkdir()
     monkeypatch.setattr(fork_server, "SHARED_MEMORY", tmp_path)
     monkeypatch.setenv(fork_server.ADDRESS, "dailies-test")
-    monkeypatch.setattr(shared, "SMALLEST", 0)
+    monkeypatch.setattr(frame_cache, "SMALLEST", 0)
     opened = []
     monkeypatch.setattr(image, "read_ordinary_png", lambda data, *more: opened.append(data) or read_png(data, *more))
-    shared.keep(files.sha256_of(folder / NAMES[0]), np.asarray(Image.open(folder / NAMES[0])), owner="model")
+    frame_cache.keep(files.sha256_of(folder / NAMES[0]), np.asarray(Image.open(folder / NAMES[0])), owner="model")
 
     assert shot.measure("model") == alone
 
-    kept = {path.name for path in (tmp_path / "dailies-test" / shared.INPUTS).iterdir()}
+    kept = {path.name for path in (tmp_path / "dailies-test" / frame_cache.INPUTS).iterdir()}
     assert kept >= {files.sha256_of(shot.root / "clean" / name) for name in NAMES}
     assert (folder / NAMES[0]).read_bytes() not in opened
     assert (folder / NAMES[1]).read_bytes() in opened

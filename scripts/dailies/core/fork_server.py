@@ -37,7 +37,7 @@ fork_server.main()
 """
 
 SHARED_MEMORY = Path("/dev/shm")
-"""The parent of the folder in which the jobs of a server share what would take them long to make again."""
+"""The parent of each server's shared folder, where jobs cache data that is expensive to compute again."""
 
 WAITING_JOBS = 64
 """How many jobs may wait to be accepted, for instance while the server is still importing."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dailies.core import files, job_environment
 from dailies.core.errors import SequenceError
 from dailies.core.text import counted
-from dailies.frames import reference, shared
+from dailies.frames import frame_cache, reference
 from dailies.frames.image import Picture, has_layer, read_frame, reassociate
 from dailies.frames.sequence import KNOCKOUT, Frame
 from dailies.measure.cache import VERSIONS, MeasurementCache, rounded
@@ -52,11 +52,11 @@ def measure(job: MeasurementJob, *, outcomes: Sequence[Path]) -> None:
             outcome = Outcome.load(path)
             if outcome.status != SUCCESS:
                 return Measures(frames={}, notes=(f"{NOT_RENDERED}: {outcome.status}: {outcome.error}",))
-        return measure_frames(job, rendered_frames(job))
+        return compute_values(job, rendered_frames(job))
 
     run(job, work)
     written = manifest.in_place(job.layout.manifests(job.subject), job.layout.frames(job.subject), job.part.outputs)
-    shared.forget(job.subject, [entry.sha256 for entry in written.values()])
+    frame_cache.forget(job.subject, [entry.sha256 for entry in written.values()])
 
 
 def baseline(job: MeasurementJob) -> None:
@@ -64,12 +64,12 @@ def baseline(job: MeasurementJob) -> None:
 
     def work() -> Measures:
         _delete_old_descriptions(job)
-        return measure_frames(job, job.source)
+        return compute_values(job, job.source)
 
     run(job, work)
 
 
-def measure_frames(job: MeasurementJob, subject: Subject) -> Measures:
+def compute_values(job: MeasurementJob, subject: Subject) -> Measures:
     """Return the values of the shard's measured frames; those that are missing are computed.
 
     Each thread takes consecutive frames, because neighbours share files to read.

@@ -8,7 +8,7 @@ GROUPS := browser or slurm or s3 or servers
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint envs/lock.txt
 
-.PHONY: demo test test-groups test-all check docs bench lock clean
+.PHONY: demo test test-groups test-all coverage check docs bench lock clean
 
 demo: .venv/core
 	$(BIN)/python scripts/make_demo.py demo
@@ -21,6 +21,13 @@ test-groups: .venv/dev
 	$(PYTEST) -m "$(GROUPS)"
 
 test-all: test test-groups
+
+# the share of lines that make test runs, also in the processes that tests start, and those that it does not
+coverage: .venv/dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "not ($(GROUPS))"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --show-missing --skip-covered --precision 2
 
 check: .venv/dev
 	$(BIN)/ruff check
@@ -68,4 +75,4 @@ lock:
 	$(BIN)/python -m pip freeze | sed 's/+.*//' >> envs/lock.txt
 
 clean:
-	rm -rf .venv .snakemake demo output_inference
+	rm -rf .venv .snakemake .coverage* demo output_inference

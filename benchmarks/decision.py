@@ -242,6 +242,36 @@ def measure_steps(root: Path) -> None:
         print(f"{title}: {total:.0f} ms of a core per frame and model", flush=True)
 
 
+def measure_job(place: Path) -> None:
+    """Print what a frame costs of a core in a job that measures a model, if jobs share decoded frames and if not."""
+    from dailies.core import fork_server
+    from dailies.measure.job import MeasurementJob, rendered_frames
+    from dailies.measure.per_frame import compute_values
+    from dailies.planning.validation import validated
+
+    settings = validated(yaml.safe_load((place / "config" / "config.yaml").read_text()))
+    model = min(path.parent.name for path in (place / "out").glob("*/metadata.json"))
+    job = MeasurementJob.from_settings(settings, subject=model, shard="all", threads=1, attempt=1)
+
+    def cost() -> float:
+        costs = []
+        for _ in range(3):
+            job.cache.unlink(missing_ok=True)
+            start = time.process_time()
+            compute_values(job, rendered_frames(job))
+            costs.append((time.process_time() - start) * 1000 / len(job.measured))
+        return statistics.median(costs)
+
+    with tempfile.TemporaryDirectory(dir=fork_server.SHARED_MEMORY, prefix="dailies-") as folder:
+        alone = cost()
+        os.environ[fork_server.ADDRESS] = Path(folder).name
+        job.cache.unlink()
+        compute_values(job, rendered_frames(job))  # which decodes each frame for those that follow
+        shared = cost()
+        del os.environ[fork_server.ADDRESS]
+    print(f"measuring, in a job: {alone:.0f} ms of a core per frame and model; with shared frames {shared:.0f}")
+
+
 def fixed_cost(root: Path, repeats: int) -> None:
     """Print what one more model costs, with two tiny frames and metrics, over importing torch."""
     sites = [Site(root / str(count), models=count, frames=2, size=(48, 64)) for count in (FEW, MANY)]
@@ -311,6 +341,7 @@ def main() -> None:
                 subprocess.run(command, check=True, capture_output=True)
         for project, name in zip(projects, ["here", asked.against], strict=False):
             describe(name, runs[project])
+        measure_job(root / f"{REPOSITORY.name} 0")
 
 
 if __name__ == "__main__":

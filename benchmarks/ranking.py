@@ -82,7 +82,7 @@ PROCESSES: dict[str, tuple[Draw, Callable[[int], float]]] = {
 
 def as_ranked(values: np.ndarray, spacing: int = 1) -> Interval:
     """Give the interval of ``dailies.measure.ranking``."""
-    found = ranking.compare(values, np.zeros(len(values)), higher_is_better=True, spacing=spacing)
+    found = ranking.compare_models(values, np.zeros(len(values)), higher_is_better=True, spacing=spacing)
     return None if found.low is None else (found.low, found.high)
 
 

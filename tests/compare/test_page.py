@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from dailies.compare import page, thumbnails
+from dailies.compare import page, page_pictures
 from dailies.compare.files_beside_page import javascript
 from dailies.compare.layers import gather, read_picture
 from dailies.compare.page import run_link
@@ -331,7 +331,7 @@ def test_a_deleted_copy_is_made_again(show):
 def test_everything_is_made_again_by_another_version_of_the_code(show, monkeypatch):
     show.build()
     before = show.made("copies")
-    monkeypatch.setattr(thumbnails, "VERSION", thumbnails.VERSION + 1)
+    monkeypatch.setattr(page_pictures, "VERSION", page_pictures.VERSION + 1)
 
     show.build()
 

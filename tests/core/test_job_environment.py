@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from dailies.core.job_environment import TUNING, tune
+from dailies.core.job_environment import TUNING, may_use_spare_cores, tune
 from helpers import REPOSITORY
 
 SCRIPT = """
@@ -88,6 +88,15 @@ def test_what_a_tuned_process_starts_needs_no_restart(run, monkeypatch):
 
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"  # the user's own
     assert run(**{name: os.environ[name] for name in TUNING})[0] == 1
+
+
+@pytest.mark.parametrize(("cores", "may"), [(None, False), (1, False), (2, True)])
+def test_idle_cores_are_used_only_if_jobs_may_use_several(cores, may, monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+
+    tune(cores=cores)
+
+    assert may_use_spare_cores() == may
 
 
 def test_jobs_that_measure_get_little_of_a_core_beside_a_render():

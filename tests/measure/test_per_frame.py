@@ -1,17 +1,21 @@
 """Values per frame: only new and changed frames are measured, and no failure blocks a render."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from dailies.core import files, fork_server
-from dailies.frames import image, shared
+from dailies.core import files, fork_server, job_environment
+from dailies.frames import frame_cache, image
 from dailies.frames.oiio import read_ordinary_png as read_png
-from dailies.measure import lpips_weights, quality
+from dailies.measure import lpips_weights, per_frame, quality
 from dailies.measure.job import NOT_RENDERED
 from dailies.measure.lpips import Lpips
 from dailies.state.due_shards import attempt_after
@@ -72,18 +76,54 @@ def test_values_are_the_same_if_jobs_share_frames_and_those_of_the_model_are_giv
     (tmp_path / "dailies-test").mkdir()
     monkeypatch.setattr(fork_server, "SHARED_MEMORY", tmp_path)
     monkeypatch.setenv(fork_server.ADDRESS, "dailies-test")
-    monkeypatch.setattr(shared, "SMALLEST", 0)
+    monkeypatch.setattr(frame_cache, "SMALLEST", 0)
     opened = []
     monkeypatch.setattr(image, "read_ordinary_png", lambda data, *more: opened.append(data) or read_png(data, *more))
-    shared.keep(files.sha256_of(folder / NAMES[0]), np.asarray(Image.open(folder / NAMES[0])), owner="model")
+    frame_cache.keep(files.sha256_of(folder / NAMES[0]), np.asarray(Image.open(folder / NAMES[0])), owner="model")
 
     assert shot.measure("model") == alone
 
-    kept = {path.name for path in (tmp_path / "dailies-test" / shared.INPUTS).iterdir()}
+    kept = {path.name for path in (tmp_path / "dailies-test" / frame_cache.INPUTS).iterdir()}
     assert kept >= {files.sha256_of(shot.root / "clean" / name) for name in NAMES}
     assert (folder / NAMES[0]).read_bytes() not in opened
     assert (folder / NAMES[1]).read_bytes() in opened
     assert not any((tmp_path / "dailies-test" / "model").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("threads", "spare", "is_idle", "working"),
+    [(1, "", True, 1), (1, "yes", True, 2), (1, "yes", False, 1), (2, "", False, 2), (4, "", False, 4)],
+)
+def test_every_frame_is_measured_once_in_each_number_of_threads(threads, spare, is_idle, working, shot, monkeypatch):
+    monkeypatch.setenv(job_environment.SPARE_CORES, spare)
+    monkeypatch.setattr(per_frame, "_is_core_idle", lambda: is_idle)
+    shot.measure(SOURCE)
+    shot.add("model", blur)
+    together, seen, original = threading.Barrier(working), [], per_frame._measure_group
+
+    def count(inputs, plan, metrics, read):
+        if (ident := threading.get_ident()) not in {known for known, _ in seen}:
+            together.wait(timeout=10)  # fails if fewer threads work
+        seen.append((ident, (plan.frame.output, *metrics)))
+        return original(inputs, plan, metrics, read)
+
+    monkeypatch.setattr(per_frame, "_measure_group", count)
+    shot.measure("model", threads=threads)
+
+    assert len({ident for ident, _ in seen}) == working
+    assert len({group for _, group in seen}) == len(seen) == 3 * COUNT - 1
+
+
+@pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="needs Linux")
+def test_a_core_is_idle_if_fewer_threads_run_than_there_are_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 10_000)
+    assert per_frame._is_core_idle()
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            assert not all(per_frame._is_core_idle() for _ in range(100) if not time.sleep(0.01))
+        finally:
+            busy.kill()
 
 
 def test_only_a_changed_frame_and_the_flicker_of_the_next_are_measured_again(shot, counted):

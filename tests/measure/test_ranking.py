@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from dailies.measure.ranking import MIN_FRAMES, Comparison, compare
+from dailies.measure.ranking import MIN_FRAMES, Comparison, compare_models
 
 
 def correlated(count: int, correlation: float, seed: int, mean: float = 0.0) -> np.ndarray:
@@ -23,7 +23,7 @@ def drifting(count: int, seed: int) -> np.ndarray:
 
 
 def against_nothing(values: np.ndarray, **settings) -> Comparison:
-    return compare(values, np.zeros(len(values)), higher_is_better=True, **settings)
+    return compare_models(values, np.zeros(len(values)), higher_is_better=True, **settings)
 
 
 def coverage(sequences, truth: float = 0.0) -> float:
@@ -82,10 +82,10 @@ def test_a_clear_difference_is_found_in_both_directions():
     one = correlated(100, 0.3, seed=1) + 40
     other = one - 0.5 + 0.1 * correlated(100, 0.3, seed=2)
 
-    assert compare(one, other, higher_is_better=True).verdict == "better"
-    assert compare(other, one, higher_is_better=True).verdict == "worse"
-    assert compare(one, other, higher_is_better=False).verdict == "worse"
-    assert compare(one, other, higher_is_better=True).difference == pytest.approx(0.5, abs=0.05)
+    assert compare_models(one, other, higher_is_better=True).verdict == "better"
+    assert compare_models(other, one, higher_is_better=True).verdict == "worse"
+    assert compare_models(one, other, higher_is_better=False).verdict == "worse"
+    assert compare_models(one, other, higher_is_better=True).difference == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_clear_difference_needs_few_frames():
@@ -99,7 +99,7 @@ def test_a_clear_difference_needs_few_frames():
 
 def test_pairing_frames_finds_a_difference_smaller_than_their_spread():
     hard = 5 * correlated(100, 0.5, seed=3)
-    found = compare(hard + 0.2, hard + 0.01 * correlated(100, 0, seed=4), higher_is_better=True)
+    found = compare_models(hard + 0.2, hard + 0.01 * correlated(100, 0, seed=4), higher_is_better=True)
 
     assert found.verdict == "better"
     assert 0.19 < found.low < 0.2 < found.high < 0.21
@@ -110,28 +110,28 @@ def test_among_many_equal_models_few_are_called_worse():
     for seed in range(200):
         models = np.random.default_rng(seed).normal(size=(20, 500))
         first = models[models.mean(axis=1).argmax()]
-        together.append(compare(models[0], first, higher_is_better=True, comparisons=19).verdict)
-        alone.append(compare(models[0], first, higher_is_better=True).verdict)
+        together.append(compare_models(models[0], first, higher_is_better=True, comparisons=19).verdict)
+        alone.append(compare_models(models[0], first, higher_is_better=True).verdict)
 
     assert together.count("worse") <= 0.05 * 200
     assert alone.count("worse") > 0.15 * 200
 
 
 def test_identical_models_tie():
-    found = compare([30.0] * 50, [30.0] * 50, higher_is_better=True)
+    found = compare_models([30.0] * 50, [30.0] * 50, higher_is_better=True)
 
     assert (found.difference, found.low, found.high, found.block, found.verdict) == (0, 0, 0, 1, "tie")
 
 
 def test_a_constant_difference_is_certain():
-    found = compare([30.1] * 50, [29.0] * 50, higher_is_better=True)
+    found = compare_models([30.1] * 50, [29.0] * 50, higher_is_better=True)
 
     assert (found.low, found.high, found.verdict) == (pytest.approx(1.1), pytest.approx(1.1), "better")
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5, MIN_FRAMES - 1])
 def test_too_few_frames_are_a_tie(count):
-    found = compare([30.0] * count, [20.0] * count, higher_is_better=True)
+    found = compare_models([30.0] * count, [20.0] * count, higher_is_better=True)
 
     assert (found.low, found.high, found.block, found.verdict) == (None, None, None, "tie")
     assert (found.frames, found.difference) == (count, 10 if count else 0)
@@ -142,15 +142,15 @@ def test_frames_without_a_finite_value_of_both_are_skipped():
     gaps = [None, math.nan, *one[2:29], math.inf], [*other[:5], None, *other[6:]]
     kept = [n for n in range(2, 29) if n != 5]
 
-    found = compare(*gaps, higher_is_better=True)
+    found = compare_models(*gaps, higher_is_better=True)
 
-    assert found == compare(one[kept], other[kept], higher_is_better=True)
+    assert found == compare_models(one[kept], other[kept], higher_is_better=True)
     assert found.frames == 26
 
 
 def test_sequences_of_two_lengths_are_refused():
     with pytest.raises(ValueError, match="longer"):
-        compare([30.0], [20.0] * 20, higher_is_better=True)
+        compare_models([30.0], [20.0] * 20, higher_is_better=True)
 
 
 def test_the_interval_scales_with_the_unit_of_the_values():

@@ -15,7 +15,7 @@ import pytest
 import torch
 from dailies.core import files, fork_server
 from dailies.core.errors import RenderError, SequenceError
-from dailies.frames import image, shared, thumbnail_sheet
+from dailies.frames import frame_cache, image, thumbnail_sheet
 from dailies.frames import oiio as codec
 from dailies.frames.sequence import Frame, Sequence
 from dailies.models.load import Model
@@ -150,7 +150,7 @@ def test_rendered_frames_are_kept_for_other_jobs_with_the_values_of_their_files(
     (tmp_path / "dailies-test").mkdir()
     monkeypatch.setattr(fork_server, "SHARED_MEMORY", tmp_path)
     monkeypatch.setenv(fork_server.ADDRESS, "dailies-test")
-    monkeypatch.setattr(shared, "SMALLEST", 0)
+    monkeypatch.setattr(frame_cache, "SMALLEST", 0)
     for number, mode in ((3, "L"), (9, "RGBA")):
         Image.new(mode, (7, 5), 100).save(line.shot / line.names[number])
         line.frames[number] = replace(line.frames[number], sha256=files.sha256_of(line.shot / line.names[number]))
@@ -161,7 +161,7 @@ def test_rendered_frames_are_kept_for_other_jobs_with_the_values_of_their_files(
     rendered = {files.sha256_of(line.folder / name): name for name in line.names}
     assert sorted(kept) == sorted(digest for digest, name in rendered.items() if name not in {"003.png", "009.png"})
     for digest in kept:
-        known = shared.cached(digest, fail(AssertionError("it is decoded again")), owner="out")
+        known = frame_cache.cached(digest, fail(AssertionError("it is decoded again")), owner="out")
         np.testing.assert_array_equal(known, read_frame(line.folder / rendered[digest]))
 
 

@@ -7,7 +7,7 @@ from dailies.core import files
 from dailies.core.typed import to_json
 from dailies.frames.sequence import Frame, Sequence, save
 from dailies.models.signature import Signature
-from dailies.state.collect import describe, failures, left_behind, substituted, summarize, table
+from dailies.state.collect import describe, failures, left_behind, substituted, summarize, summary_table
 from dailies.state.layout import Layout
 from dailies.state.records import Contestant, Leaderboard, Means, MetricRecord
 from helpers.json_files import strict_json
@@ -302,7 +302,9 @@ def test_a_cause_names_the_first_of_many_models(described, summary):
 
 
 def test_the_table_has_one_line_per_model(described, summary):
-    lines = table(summary(described("good"), described("bad", outcome=FAILED, run={"run_name": "bad"}))).splitlines()
+    lines = summary_table(
+        summary(described("good"), described("bad", outcome=FAILED, run={"run_name": "bad"}))
+    ).splitlines()
 
     assert [line.split() for line in lines[2:]] == [
         ["night", "shift", "success", "201", "10.00"],
@@ -326,7 +328,7 @@ def ranked_table(described, tmp_path, *names, width=0):
     board = Leaderboard.load(record)
     assert board.ranking
     board = replace(board, metrics=(PSNR,), ranking=replace(board.ranking, source=25.5))
-    return table(output, board, width=width).splitlines()
+    return summary_table(output, board, width=width).splitlines()
 
 
 def test_ranked_models_come_by_rank_with_verdict_and_metric_and_the_source_last(described, tmp_path):
@@ -434,7 +436,7 @@ def test_a_model_that_was_knocked_out_says_why_and_keeps_its_manifests(described
     assert strict_json(metadata)["knocked_out"] == "rank 9 of 9"
     assert (tmp_path / "frames" / "all.jsonl").exists()
     assert strict_json(summary(metadata))[0]["knocked_out"] == "rank 9 of 9"
-    assert "knocked out" in table(tmp_path / "out" / "batch_summary.json")
+    assert "knocked out" in summary_table(tmp_path / "out" / "batch_summary.json")
     for contestant in (replace(out, is_finalist=True), replace(out, failed=True), None):
         assert "knocked_out" not in strict_json(described(contestant=contestant))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dailies.compare import thumbnails
+from dailies.compare import page_pictures
 from dailies.compare.files_beside_page import javascript, write_extras
 from dailies.compare.layers import DEFAULT_FPS, Layer, RenderedModel, gather, in_order, scale_of
 from dailies.core import files
@@ -195,7 +195,7 @@ def build(
     short = shortest(named)
     rendered = [RenderedModel.from_metadata(folder, about) for folder, about in models]
     layers = gather(frames, rendered, input_dir=input_dir, reference=reference)
-    pictures = thumbnails.update(frames, layers, layout=layout, threads=threads)
+    pictures = page_pictures.update(frames, layers, layout=layout, threads=threads)
     trained = trained or {}
     data = PageData(
         id=files.digest([frames.digest, [folder.name for folder, _ in models]])[:16],
@@ -290,14 +290,14 @@ def _numbers(sequence: FrameSequence, names: Collection[str]) -> list[int]:
     return [number for number, frame in enumerate(sequence.frames) if frame.output in names]
 
 
-def _picture(layer: Layer, sequence: FrameSequence, pictures: thumbnails.PagePictures) -> PagePicture:
+def _picture(layer: Layer, sequence: FrameSequence, pictures: page_pictures.PagePictures) -> PagePicture:
     def is_shown(name: str) -> bool:
         return name in layer.originals and pictures.frame(layer, name).error is None
 
     return PagePicture(
         id=layer.key,
         copied=not layer.is_browser_exact,
-        thumbnails=thumbnails.has_thumbnails(sequence, layer),
+        thumbnails=page_pictures.has_thumbnails(sequence, layer),
         alpha=layer.has_alpha,
         bit_depth=layer.bit_depth,
         missing=[number for number, frame in enumerate(sequence.frames) if not is_shown(frame.output)],

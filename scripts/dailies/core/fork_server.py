@@ -22,7 +22,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 ADDRESS = "DAILIES_FORK_SERVER"
 """The variable with the name of the server's socket. Jobs inherit it from the invocation that started the server.
@@ -38,9 +37,9 @@ fork_server.main()
 """
 
 SHARED_MEMORY = Path("/dev/shm")
-"""The parent of the folder in which the jobs of a server share what would take them long to make again."""
+"""The parent of each server's shared folder, where jobs cache data that is expensive to compute again."""
 
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that reach all processes of an invocation at once, for instance when its terminal is closed.
 
 The server ignores them: it ends, and deletes its folder, when the process that started it has ended.
@@ -133,7 +132,8 @@ def _end_with(code: int) -> None:
 def main() -> None:
     """Run the server: import the modules, then fork for each job until the process that started it has ended."""
     _, _, descriptor, name, *modules = sys.argv
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in IGNORED}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in ENDINGS}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     server, folder = os.getpid(), _make_shared_folder(name)
     try:
@@ -144,8 +144,10 @@ def main() -> None:
             while listener in select.select([listener, sys.stdin], [], [])[0]:
                 connection, _ = listener.accept()
                 if _user_of(connection) == os.getuid() and not os.fork():
+                    for number, handler in handlers.items():
+                        signal.signal(number, handler)
                     listener.close()
-                    _attend(connection, handlers | {signal.SIGINT: signal.default_int_handler})
+                    _attend(connection)
                     return
                 connection.close()
     finally:
@@ -181,11 +183,8 @@ def _user_of(connection: socket.socket) -> int:
     return user
 
 
-def _attend(connection: socket.socket, handlers: Mapping[signal.Signals, Any]) -> None:
-    """Fork a job, and report how it ended. If the process that handed it over ends first, so does the job.
-
-    ``handlers`` are those of the job's signals.
-    """
+def _attend(connection: socket.socket) -> None:
+    """Fork a job, and report how it ended. If the process that handed it over ends first, so does the job."""
     _, descriptors, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile() as lines:
         request = json.loads(lines.readline())
@@ -193,8 +192,6 @@ def _attend(connection: socket.socket, handlers: Mapping[signal.Signals, Any]) -
     job = os.fork()
     if not job:
         connection.close()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         _run(descriptors, **request)
         return
     with suppress(OSError):  # it has ended already
@@ -213,6 +210,7 @@ def _run(descriptors: Sequence[int], *, script: str, environment: Mapping[str, s
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     atexit.register(gc.unfreeze)  # else OpenImageIO complains that its objects still exist
     os.environ.clear()
     os.environ.update(environment)

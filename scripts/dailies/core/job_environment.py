@@ -26,6 +26,9 @@ TUNING = {
 BESIDE_RENDERS = 10
 """The niceness of jobs that measure: beside a render they get about a tenth of a core."""
 
+SPARE_CORES = "DAILIES_SPARE_CORES"
+"""The variable that is not empty if jobs may use cores that are idle, in addition to their own."""
+
 PREPARED = "DAILIES_PREPARED"
 """The variable that holds the id of the prepared process; a process keeps its id when it restarts itself."""
 
@@ -35,9 +38,18 @@ def of_jobs() -> dict[str, str]:
     return TUNING | without_credentials(os.environ)
 
 
-def tune() -> None:
-    """Set the variables of ``TUNING`` for the programs that this process starts, unless the user has set them."""
-    os.environ.update(TUNING | os.environ)
+def tune(*, cores: int | None = None) -> None:
+    """Set the variables of ``TUNING`` for the programs that this process starts, unless the user has set them.
+
+    If jobs may use several ``cores`` of this machine, they may also use those that are idle.
+    """
+    spare = {SPARE_CORES: "yes"} if cores and cores > 1 else {}
+    os.environ.update(TUNING | spare | os.environ)
+
+
+def may_use_spare_cores() -> bool:
+    """Return whether this job may use cores that are idle."""
+    return bool(os.environ.get(SPARE_CORES))
 
 
 def prepare() -> None:

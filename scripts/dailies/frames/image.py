@@ -11,7 +11,7 @@ import numpy as np
 import OpenImageIO as oiio  # noqa: N813
 
 from dailies.core.errors import RenderError, SequenceError
-from dailies.frames import bmp, dpx, png, shared
+from dailies.frames import bmp, dpx, frame_cache, png
 from dailies.frames.attributes import (
     Attributes,
     exr_attributes,
@@ -91,9 +91,8 @@ def inspect(data: bytes, name: str, *, layer: str | None = None, digest: str | N
     """Decode a whole frame to make sure that it can be rendered, and return its description.
 
     ``layer`` is the name of the layer of an EXR that is its picture, or a glob; see ``channels.select_channels``.
-    ``digest`` is that of ``shared.cached``, which keeps the values for ``decode``. Raises SequenceError, naming the
-    frame, if it cannot be decoded, if it is truncated or damaged (as far as its format reveals that), or if it holds no
-    colour.
+    If there is a ``digest``, the values are added to the frame cache. Raises SequenceError, naming the frame, if it
+    cannot be decoded, if it is truncated or damaged (as far as its format reveals that), or if it holds no colour.
     """
     if plain := _read_raster(data, name, layer):
         height, width = plain.values.shape[:2]
@@ -136,15 +135,15 @@ def decode(
     transfer: str | None = "clip",
     layer: str | None = None,
     digest: str | None = None,
-    owner: str = shared.INPUTS,
+    owner: str = frame_cache.INPUTS,
 ) -> Picture:
     """Return a frame with everything that is copied to the rendered frame.
 
     Values are those of the file: uint8 for 8 bits; uint16, expanded to 0 to 65535, for 10, 12 and 16 bits; float32 for
     floating-point numbers. With ``transfer`` ``clip``, floating-point colours are clamped to 0 to 1 and NaN becomes 0;
     with ``None`` they stay as they are. Palettes are expanded and CMYK is converted. ``layer`` is the argument of
-    ``inspect``, or the layer in its result. ``digest`` and ``owner`` are those of ``shared.cached``, which may know the
-    values. Raises SequenceError as ``inspect`` does.
+    ``inspect``, or the layer in its result. ``digest`` and ``owner`` identify the frame in the cache; see
+    ``frame_cache.cached``. Raises SequenceError as ``inspect`` does.
     """
     if plain := _read_raster(data, name, layer):
         return _raster_picture(plain, data, name)
@@ -180,11 +179,11 @@ def _values(
     name: str,
     *,
     digest: str | None,
-    owner: str = shared.INPUTS,
+    owner: str = frame_cache.INPUTS,
 ) -> np.ndarray:
     """Return all channels of an open file; of an ordinary PNG, only the header has to be open."""
     read = partial(read_ordinary_png, data) if png.is_ordinary(data) else partial(read_channels, file, data)
-    return shared.cached(digest, partial(read, storage_type(spec), name), owner=owner)
+    return frame_cache.cached(digest, partial(read, storage_type(spec), name), owner=owner)
 
 
 def _read_raster(data: bytes, name: str, layer: str | None) -> Raster | None:
@@ -393,7 +392,7 @@ def read_frame(
     path: Path,
     layer: str | None = None,
     digest: str | None = None,
-    owner: str = shared.INPUTS,
+    owner: str = frame_cache.INPUTS,
     *,
     transfer: str | None,
 ) -> Picture:

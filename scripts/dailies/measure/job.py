@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dailies.core import files
 from dailies.core.errors import DailiesError, SequenceError
 from dailies.core.text import counted
-from dailies.frames import shared
+from dailies.frames import frame_cache
 from dailies.frames.choice import ALL
 from dailies.frames.sequence import KNOCKOUT, Frame, Sequence, measured_parts, split
 from dailies.frames.sequence import load as load_sequence
@@ -175,8 +175,8 @@ class Subject:
     """By output name: the layer to read from an EXR with several; absent for all others."""
 
     def location(self, name: str) -> tuple[Path, str | None, str, str]:
-        """Return the file of a frame, the EXR layer to read from it, its digest, and whose frame it is."""
-        owner = shared.INPUTS if self.name in {SOURCE, REFERENCE} else self.name
+        """Return the file of a frame, the EXR layer to read, its digest, and its owner in the frame cache."""
+        owner = frame_cache.INPUTS if self.name in {SOURCE, REFERENCE} else self.name
         return self.paths[name], self.exr_layers.get(name), self.digests[name], owner
 
 

@@ -114,7 +114,7 @@ def tabulate(
     ranking, named = rank(finalists, frames, settings.ranked_by), labels(by_model)
     names = shortest(named)
     parts = [part for shards in records.values() if (part := measured_part(shards))]
-    measured_frames = max(parts)[0] if parts else None  # that of a shard that failed is lower
+    measured_frames = max(parts)[0] if parts else None  # a failed shard reports fewer
     record = verdict.record(
         ranking,
         finalists,

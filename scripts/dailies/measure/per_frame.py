@@ -3,10 +3,9 @@
 import logging
 import os
 import shutil
-import sys
-import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dailies.core import files
+from dailies.core import files, job_environment
 from dailies.core.errors import SequenceError
 from dailies.core.text import counted
-from dailies.frames import reference, shared
+from dailies.frames import frame_cache, reference
 from dailies.frames.image import Picture, has_layer, read_frame, reassociate
 from dailies.frames.sequence import KNOCKOUT, Frame
 from dailies.measure.cache import VERSIONS, MeasurementCache, rounded
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOWEST_PRIORITY = 19
-"""The niceness of a thread that works only while a core is idle."""
+IDLE_SECONDS = 0.05
+"""How long a thread that finds no idle core waits before it looks again."""
 
 ReadFrame = Callable[..., Picture]
 """``read_frame`` with the transfer bound, and a small cache."""
@@ -53,11 +52,11 @@ def measure(job: MeasurementJob, *, outcomes: Sequence[Path]) -> None:
             outcome = Outcome.load(path)
             if outcome.status != SUCCESS:
                 return Measures(frames={}, notes=(f"{NOT_RENDERED}: {outcome.status}: {outcome.error}",))
-        return measure_frames(job, rendered_frames(job))
+        return compute_values(job, rendered_frames(job))
 
     run(job, work)
     written = manifest.in_place(job.layout.manifests(job.subject), job.layout.frames(job.subject), job.part.outputs)
-    shared.forget(job.subject, [entry.sha256 for entry in written.values()])
+    frame_cache.forget(job.subject, [entry.sha256 for entry in written.values()])
 
 
 def baseline(job: MeasurementJob) -> None:
@@ -65,12 +64,12 @@ def baseline(job: MeasurementJob) -> None:
 
     def work() -> Measures:
         _delete_old_descriptions(job)
-        return measure_frames(job, job.source)
+        return compute_values(job, job.source)
 
     run(job, work)
 
 
-def measure_frames(job: MeasurementJob, subject: Subject) -> Measures:
+def compute_values(job: MeasurementJob, subject: Subject) -> Measures:
     """Return the values of the shard's measured frames; those that are missing are computed.
 
     Each thread takes consecutive frames, because neighbours share files to read.
@@ -111,10 +110,10 @@ def comparable(one: Picture, other: Picture) -> tuple["np.ndarray", "np.ndarray"
 
 
 def _in_parallel(work: Callable[[Iterable[Any]], None], items: Sequence[Any], *, threads: int) -> None:
-    """Work on stretches of consecutive items, on each from both ends in two threads.
+    """Process stretches of consecutive items, each in two threads, one from each end.
 
-    If there is to be one thread, the other one gets only what other processes leave of the cores, so that the last jobs
-    of an invocation use all of them.
+    With one thread, the second one takes an item only while a core is idle, so that the last job of an invocation uses
+    all cores.
     """
     stretches = max(1, threads // 2)
     size = -(-len(items) // stretches) or 1
@@ -122,26 +121,37 @@ def _in_parallel(work: Callable[[Iterable[Any]], None], items: Sequence[Any], *,
         working = []
         for start in range(0, len(items), size):
             stretch = deque(items[start : start + size])
-            working.append(pool.submit(work, _taken(stretch.popleft)))
-            second = partial(_with_spare_cores, work) if threads == 1 else work
-            working.append(pool.submit(second, _taken(stretch.pop)))
+            working.append(pool.submit(work, _drained(stretch, stretch.popleft)))
+            if threads > 1:
+                working.append(pool.submit(work, _drained(stretch, stretch.pop)))
+            elif job_environment.may_use_spare_cores():
+                working.append(pool.submit(work, _drained(stretch, stretch.pop, may_take=_is_core_idle)))
         for done in working:
             done.result()
 
 
-def _with_spare_cores(work: Callable[[Iterable[Any]], None], items: Iterable[Any]) -> None:
-    """Work in this thread, which gets the lowest priority for good."""
-    if sys.platform == "linux":  # where threads have priorities of their own
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
-        work(items)
+def _drained(
+    items: Collection[Any], take: Callable[[], Any], *, may_take: Callable[[], bool] = lambda: True
+) -> Iterator[Any]:
+    """Yield what ``take`` returns, whenever it may be called, until no items are left."""
+    while items:
+        if not may_take():
+            time.sleep(IDLE_SECONDS)
+            continue
+        try:
+            item = take()
+        except IndexError:  # the other thread took the last one
+            return
+        yield item
 
 
-def _taken(take: Callable[[], Any]) -> Iterator[Any]:
-    """Yield what ``take`` returns until nothing is left."""
-    with suppress(IndexError):
-        while True:
-            yield take()
+def _is_core_idle() -> bool:
+    """Return whether no more threads are running on this machine, this one included, than it has cores."""
+    try:
+        running, _, _ = Path("/proc/loadavg").read_text().split()[3].partition("/")
+    except OSError:  # not Linux
+        return False
+    return int(running) <= (os.cpu_count() or 1)
 
 
 def _reference(job: MeasurementJob) -> Subject | None:

@@ -116,7 +116,9 @@ def rank(models: Sequence[Scores], sequence: FrameSequence, metric: str | None) 
     order = sorted(columns, key=lambda model: sum(columns[model]) * (-1 if higher else 1))
     first, spacing = columns[order[0]], _spacing(sequence, frames)
     comparisons = {
-        model: compare(columns[model], first, higher_is_better=higher, comparisons=len(order) - 1, spacing=spacing)
+        model: compare_models(
+            columns[model], first, higher_is_better=higher, comparisons=len(order) - 1, spacing=spacing
+        )
         for model in order[1:]
     }
     return Ranking(metric, tuple(order), comparisons, tuple(frames), spacing)
@@ -129,7 +131,7 @@ def _spacing(sequence: FrameSequence, names: Sequence[str]) -> int:
     return min((later - earlier for earlier, later in pairwise(places)), default=1)
 
 
-def compare(
+def compare_models(
     one: Sequence[float | None],
     other: Sequence[float | None],
     *,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dailies.core.text import counted, few
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.measure.metrics import BY_NAME, MIN_FRAMES
-from dailies.measure.ranking import Comparison, Ranking, compare, rank
+from dailies.measure.ranking import Comparison, Ranking, compare_models, rank
 from dailies.measure.scores import Scores, column
 from dailies.state.records import (
     BEST,
@@ -173,7 +173,9 @@ def _mean(values: Sequence[float]) -> float:
 def _to_source(values: Sequence[float], unchanged: Sequence[float], ranking: Ranking) -> Comparison:
     """Compare a model with the source; the intervals hold for all models at once."""
     higher = BY_NAME[ranking.metric or ""].higher_is_better
-    return compare(values, unchanged, higher_is_better=higher, comparisons=len(ranking.order), spacing=ranking.spacing)
+    return compare_models(
+        values, unchanged, higher_is_better=higher, comparisons=len(ranking.order), spacing=ranking.spacing
+    )
 
 
 def _frames_needed(ranking: Ranking) -> int | None:

@@ -33,7 +33,7 @@ class FinalReport:
         summary = layout.summary if self._is_new(layout.summary) else None
         board = self._board(summary)
         if summary:
-            self._print(collect.table(summary, board, width=self._progress.width or 0))
+            self._print(collect.summary_table(summary, board, width=self._progress.width or 0))
         if board:
             self._print(*leaderboard.report(layout.verdict))
         elif self._is_new(layout.pairing):

@@ -51,7 +51,7 @@ class Invocation:
         self.started = time.time()
         self.reasons: list[str] = []
         """Why this workflow ended the invocation."""
-        job_environment.tune()
+        job_environment.tune(cores=self.cores)
         if self.is_main:
             gc.freeze()
             gc.set_threshold(GARBAGE)

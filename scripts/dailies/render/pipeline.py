@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dailies.core import files
 from dailies.core.errors import RenderError
-from dailies.frames import image, png, shared
+from dailies.frames import frame_cache, image, png
 from dailies.frames.image import Picture
 from dailies.frames.sequence import Frame
 from dailies.render.thumbnails import Thumbnails
@@ -124,7 +124,7 @@ def render_frames(
             if thumbnails:
                 thumbnails.add(frame, pixels, digest)
             if data.startswith(png.SIGNATURE) and not picture.grey:
-                shared.keep(digest, pixels, owner=route.folder.name)
+                frame_cache.keep(digest, pixels, owner=route.folder.name)
 
     manifest.restart()
     verified = {*{Path(frame.output).suffix: frame for frame in reversed(todo)}.values()}

@@ -207,7 +207,7 @@ def _line(folder: Path, about: Metadata, label: Label, means: Values | None) -> 
     )
 
 
-def table(summary: Path, board: Leaderboard | None = None, *, width: int = 0) -> str:
+def summary_table(summary: Path, board: Leaderboard | None = None, *, width: int = 0) -> str:
     """Return a summary as a table with one line per model, whose labels are shortened if it exceeds a ``width``.
 
     If the leaderboard ranks the models, they are in its order, with their verdicts and the metric that decides, and the

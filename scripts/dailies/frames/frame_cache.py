@@ -1,8 +1,8 @@
-"""Decoded frames in shared memory: a frame that one job of an invocation has read, the others need not decode again.
+"""The frame cache: decoded frames in shared memory, so that jobs can reuse what another one has decoded.
 
-They are kept while the invocation's fork server runs. Jobs on other machines, and those without such a server, decode
-every frame themselves. A frame that does not fit is not kept: nothing is replaced, because jobs read the frames of a
-sequence in the same order, so that the oldest one is always needed next.
+It exists while the invocation's fork server runs. Jobs on other machines, and those without such a server, decode every
+frame themselves. Nothing is evicted: jobs read the frames of a sequence in the same order, so the oldest frame would
+always be the next one needed.
 """
 
 import mmap
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 SMALLEST = 2**20
-"""Bytes of pixels below which decoding takes hardly longer than keeping."""
+"""Minimum bytes to cache: caching smaller frames saves almost no time."""
 
 LARGEST_TOTAL, SHARE = 2**32, 8
 """Bytes of all frames together: at most this, and at most one part in ``SHARE`` of this machine's memory."""
 
 MOST_CHANNELS = 4
-"""A file with more of them is not kept: the others are not part of the picture."""
+"""Files with more channels are not cached, because most of them are not part of the picture."""
 
 HEADER = struct.Struct("<8s3I")
 """Before the values: numpy's name of their type, then height, width and channels."""
@@ -39,10 +39,10 @@ INPUTS = "inputs"
 
 
 def cached(digest: str | None, decode: Callable[[], "np.ndarray"], *, owner: str = INPUTS) -> "np.ndarray":
-    """Return the values that ``decode`` returns, or those that a job has kept.
+    """Return a file's values from the cache; if they are not in it, call ``decode`` and add them.
 
-    Values are ``(height, width, channels)``. ``digest`` is that of the file, and of anything else that its values
-    depend on; without one, the file is decoded. ``owner`` is the folder name of the model that rendered the frame.
+    Values are ``(height, width, channels)``. ``digest`` identifies the file, and anything else that its values depend
+    on; without one, the file is decoded. ``owner`` is the folder name of the model that rendered the frame.
     """
     if digest is None or (folder := fork_server.shared_folder()) is None:
         return decode()
@@ -54,7 +54,7 @@ def cached(digest: str | None, decode: Callable[[], "np.ndarray"], *, owner: str
 
 
 def keep(digest: str, values: "np.ndarray", *, owner: str = INPUTS) -> None:
-    """Keep the values of a file for other jobs, if there is room. Rendered frames get at most half of it."""
+    """Add the values of a file to the cache if there is room. Rendered frames get at most half of it."""
     folder = fork_server.shared_folder()
     if folder is None or values.nbytes < SMALLEST or values.shape[2] > MOST_CHANNELS:
         return
@@ -92,7 +92,7 @@ def _kept_bytes(folder: Path) -> int:
 
 
 def forget(owner: str, digests: Iterable[str]) -> None:
-    """Delete frames that a model rendered, because all jobs that need them are done."""
+    """Delete a model's rendered frames from the cache once no job needs them."""
     if folder := fork_server.shared_folder():
         for digest in digests:
             with suppress(OSError):  # it was not kept
@@ -100,7 +100,7 @@ def forget(owner: str, digests: Iterable[str]) -> None:
 
 
 def _load(path: Path) -> "np.ndarray":
-    """Return kept values. Changing them changes a copy."""
+    """Return cached values, mapped so that writing to them changes a private copy."""
     import numpy as np
 
     with path.open("rb") as file:
@@ -111,6 +111,6 @@ def _load(path: Path) -> "np.ndarray":
 
 @cache
 def _room(folder: Path) -> int:
-    """Return how many bytes of frames may be kept."""
+    """Return the capacity of the cache in bytes."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(LARGEST_TOTAL, memory // SHARE, shutil.disk_usage(folder).total // 2)

@@ -21,8 +21,16 @@ VERSIONS = {REFERENCE: 2, LPIPS: 2, STILL: 2, MOTION: 3}
 """Versions of the code that measures, by what a metric needs; LPIPS has its own. Increment one if the same frames would
 get other values."""
 
+UNCLIPPED = {REFERENCE: 3}
+"""Further versions, of values of frames that are not clipped to 0 to 1."""
+
 DIGITS = 9
 """Significant digits of a stored value."""
+
+
+def versions(transfer: str | None) -> dict[str, int]:
+    """Return the versions of the code that measures frames read with a ``transfer``, by what a metric needs."""
+    return VERSIONS if transfer else VERSIONS | UNCLIPPED
 
 
 class MeasurementCache:

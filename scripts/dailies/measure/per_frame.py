@@ -19,7 +19,7 @@ from dailies.core.text import counted
 from dailies.frames import frame_cache, reference
 from dailies.frames.image import Picture, has_layer, read_frame, reassociate
 from dailies.frames.sequence import KNOCKOUT, Frame
-from dailies.measure.cache import VERSIONS, MeasurementCache, rounded
+from dailies.measure.cache import MeasurementCache, rounded, versions
 from dailies.measure.job import NOT_RENDERED, MeasurementJob, Subject, rendered_frames, run
 from dailies.measure.metrics import LPIPS, MOTION, REFERENCE, STILL, flicker_note, needing
 from dailies.state import manifest
@@ -208,8 +208,9 @@ def _plan(
             dependencies[LPIPS] = [*dependencies[REFERENCE], *job.lpips_digests]
     if before:
         dependencies[MOTION] = [digest, *frame.contents, subject.digests[before.output], *before.contents]
+    version = versions(job.transfer)
     groups = (
-        _Group(files.digest([VERSIONS[kind], kind, job.transfer, digests]), _metrics_of(kind, job.metrics))
+        _Group(files.digest([version[kind], kind, job.transfer, digests]), _metrics_of(kind, job.metrics))
         for kind, digests in dependencies.items()
     )
     measured = tuple(group for group in groups if group.metrics)

@@ -93,11 +93,15 @@ def similarities(image: np.ndarray, reference: np.ndarray, *, multi_scale: bool)
         return {"ssim": None, "ms_ssim": None}
     scales = len(SCALE_WEIGHTS) if multi_scale and shortest > MS_SSIM_SIDE else 1
     finest, products = 0.0, np.ones(3)
+    has_highlights = _largest(image, reference) > HIGHLIGHT
     for scale in range(scales):
         if scale:
             image, reference = _halved(image), _halved(reference)
         is_first, is_last = scale == 0, scale == scales - 1
-        similarity, contrast = _similarity(image, reference, with_luminance=is_first or is_last)
+        with_luminance = is_first or is_last
+        similarity, contrast = _similarity(
+            image, reference, with_luminance=with_luminance, has_highlights=has_highlights
+        )
         if is_first:
             finest = float(similarity.mean())
         products *= np.maximum(similarity if is_last else contrast, 0) ** SCALE_WEIGHTS[scale]
@@ -165,7 +169,14 @@ def reduced(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
     return image if factor == 1 else cv2.resize(image, shape[1::-1], interpolation=cv2.INTER_AREA)
 
 
-def _similarity(image: np.ndarray, reference: np.ndarray, *, with_luminance: bool) -> tuple[np.ndarray, np.ndarray]:
+def _largest(*images: np.ndarray) -> float:
+    """Return the largest absolute value of several frames."""
+    return max(cv2.norm(image, cv2.NORM_INF) for image in images)
+
+
+def _similarity(
+    image: np.ndarray, reference: np.ndarray, *, with_luminance: bool, has_highlights: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean similarity of each channel, and its factor for contrast and structure, where the window fits.
 
     Without luminance, the similarity is not computed, and equals that factor.
@@ -184,8 +195,8 @@ def _similarity(image: np.ndarray, reference: np.ndarray, *, with_luminance: boo
             slice(left, min(left + TILE[1], width) + 2 * edge),
         )
         pair = image[part], reference[part]
-        has_highlights = max(cv2.norm(each, cv2.NORM_INF) for each in pair) > HIGHLIGHT
-        sums += tile(np.float64 if has_highlights else np.float32).sums(*pair, with_luminance=with_luminance)
+        dtype = np.float64 if has_highlights and _largest(*pair) > HIGHLIGHT else np.float32
+        sums += tile(dtype).sums(*pair, with_luminance=with_luminance)
     luminance, contrast, both = sums / (height * width)
     return 1 - 2 * (luminance + contrast) + 4 * both, 1 - 2 * contrast
 

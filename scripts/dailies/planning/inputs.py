@@ -22,7 +22,7 @@ from dailies.frames import reference, scan, sequence
 from dailies.frames.sequence import KNOCKOUT
 from dailies.frames.sequence import Sequence as FrameSequence
 from dailies.measure import knockout, lpips_weights, metrics
-from dailies.measure.cache import VERSIONS
+from dailies.measure.cache import versions
 from dailies.planning import estimates
 from dailies.planning.config import loading_settings, pixel_settings
 from dailies.planning.invocation import Invocation
@@ -445,7 +445,8 @@ class Inputs:
         weights = []
         if metrics.LPIPS in self._metrics:
             weights.append(lpips_weights.stamp(lpips_weights.path_of(self._settings.lpips_backbone)))
-        return [VERSIONS, self._metrics, self._settings.transfer, self.reference_fingerprint(), *weights]
+        transfer = self._settings.transfer
+        return [versions(transfer), self._metrics, transfer, self.reference_fingerprint(), *weights]
 
     def measure_attempt(self, wildcards: Any) -> int:
         """Return the number of the attempt at measuring a shard; it grows only after a failure."""

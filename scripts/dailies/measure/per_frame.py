@@ -52,11 +52,12 @@ def measure(job: MeasurementJob, *, outcomes: Sequence[Path]) -> None:
             outcome = Outcome.load(path)
             if outcome.status != SUCCESS:
                 return Measures(frames={}, notes=(f"{NOT_RENDERED}: {outcome.status}: {outcome.error}",))
-        return compute_values(job, rendered_frames(job))
+        measures = compute_values(job, rendered_frames(job))
+        written = manifest.in_place(job.layout.manifests(job.subject), job.layout.frames(job.subject), job.part.outputs)
+        frame_cache.forget(job.subject, [entry.sha256 for entry in written.values()])
+        return measures
 
     run(job, work)
-    written = manifest.in_place(job.layout.manifests(job.subject), job.layout.frames(job.subject), job.part.outputs)
-    frame_cache.forget(job.subject, [entry.sha256 for entry in written.values()])
 
 
 def baseline(job: MeasurementJob) -> None:

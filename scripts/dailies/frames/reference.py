@@ -226,9 +226,8 @@ def _ambiguous_list(pairs: Pairs) -> str:
 def _paired(settings: ReferenceSettings, sequence: FrameSequence, names: Sequence[str]) -> Pairs:
     """Pair files of the reference with all frames of the input; raise SequenceError if there is no pair."""
     frames = sequence.names
-    by_name = (
-        sequence.folder is None and not settings.is_video
-    )  # names of a video's frames differ only in their numbers
+    # names of a video's frames differ only in their numbers
+    by_name = sequence.folder is None and not settings.is_video
     pairs = pairing.pair(frames, names, template=settings.template, offset=settings.offset, by_name=by_name)
     if pairs.files:
         return pairs

@@ -25,6 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(fork_server, "SHARED_MEMORY", folder.parent)
     monkeypatch.setenv(fork_server.ADDRESS, folder.name)
     frame_cache._room.cache_clear()
+    monkeypatch.setattr(frame_cache, "FULL", set())
     return folder
 
 
@@ -88,6 +89,16 @@ def test_what_exceeds_the_room_is_not_kept_and_rendered_frames_get_half_of_it(fo
     for number in range(6):
         frame_cache.keep(f"{number}", values())
     assert names_in(folder / frame_cache.INPUTS) == ["0", "1"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_job_that_found_no_room_does_not_look_for_it_at_every_frame(monkeypatch):
+    looked, kept_bytes = [], frame_cache._kept_bytes
+    monkeypatch.setattr(frame_cache, "_kept_bytes", lambda folder: looked.append(folder) or kept_bytes(folder))
+    monkeypatch.setattr(frame_cache, "LARGEST_TOTAL", OF_A_FRAME)
+    for number in range(6):
+        frame_cache.keep(f"{number}", values())
+    assert len(looked) == 2
 
 
 def test_large_frames_take_the_room_of_small_ones(folder, monkeypatch):

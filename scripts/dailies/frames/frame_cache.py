@@ -9,14 +9,13 @@ import mmap
 import os
 import shutil
 import struct
-import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dailies.core import fork_server
+from dailies.core import files, fork_server
 
 if TYPE_CHECKING:
     import numpy as np  # a head node, which only plans, lacks it
@@ -33,6 +32,9 @@ MOST_CHANNELS = 4
 
 HEADER = struct.Struct("<8s3I")
 """Before the values: numpy's name of their type, then height, width and channels."""
+
+FULL: set[bool] = set()
+"""True if this job found no room for inputs, False if it found none for rendered frames: it does not look again."""
 
 INPUTS = "inputs"
 """The folder of frames that all models share: those of the sequence and of the reference."""
@@ -56,11 +58,13 @@ def cached(digest: str | None, decode: Callable[[], "np.ndarray"], *, owner: str
 def keep(digest: str, values: "np.ndarray", *, owner: str = INPUTS) -> None:
     """Add the values of a file to the cache if there is room. Rendered frames get at most half of it."""
     folder = fork_server.shared_folder()
-    if folder is None or values.nbytes < SMALLEST or values.shape[2] > MOST_CHANNELS:
+    is_input = owner == INPUTS
+    if folder is None or is_input in FULL or values.nbytes < SMALLEST or values.shape[2] > MOST_CHANNELS:
         return
     with suppress(OSError):
-        room = _room(folder) if owner == INPUTS else _room(folder) // 2
+        room = _room(folder) if is_input else _room(folder) // 2
         if _kept_bytes(folder) + HEADER.size + values.nbytes > room:
+            FULL.add(is_input)
             return
         _write(folder / owner / digest, values)
 
@@ -68,16 +72,10 @@ def keep(digest: str, values: "np.ndarray", *, owner: str = INPUTS) -> None:
 def _write(path: Path, values: "np.ndarray") -> None:
     import numpy as np
 
-    path.parent.mkdir(exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(HEADER.pack(values.dtype.name.encode(), *values.shape))
-            file.write(np.ascontiguousarray(values).data)
-        draft.replace(path)
-    except OSError:  # what was written would fill the memory that other programs need
-        draft.unlink(missing_ok=True)
-        raise
+    path.parent.mkdir(exist_ok=True)  # raises OSError if the server has ended and deleted its folder
+    with files.replacing(path, durable=False) as draft, draft.open("wb") as file:
+        file.write(HEADER.pack(values.dtype.name.encode(), *values.shape))
+        file.write(np.ascontiguousarray(values).data)
 
 
 def _kept_bytes(folder: Path) -> int:
